@@ -1,0 +1,48 @@
+# The project's habits. Each target sets up what it needs: .venv from the locked requirements.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+
+.PHONY: help setup run test test-all lint types layers cover lock clean
+
+help:            ## what can be made
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(STAMP)
+
+$(STAMP): requirements/dev.txt setup.py
+	@echo "Setting up $(VENV) (once; under a minute) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eclipse-ws needs Python 3.11 or later; set PYTHON=python3.x")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(STAMP)    ## start the server and print where to click
+	@$(BIN)/eclipse-ws run --profile dev
+
+test: $(STAMP)   ## lint, types, layers, then every test with its coverage
+	@bash scripts/test
+
+lint: $(STAMP)   ## ruff
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)  ## mypy --strict
+	@$(BIN)/mypy
+
+layers: $(STAMP) ## imports point down
+	@$(BIN)/lint-imports --no-logo
+
+cover: $(STAMP)  ## the suite with its coverage as HTML
+	@$(BIN)/coverage html && echo "htmlcov/index.html"
+
+lock: $(STAMP)   ## renew requirements/*.txt from setup.py's ranges
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --extra dev --extra speed setup.py -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate -c requirements/dev.txt setup.py -o requirements/runtime.txt
+
+clean:           ## remove what was made
+	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache artefacts
