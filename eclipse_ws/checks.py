@@ -1,0 +1,98 @@
+"""What the settings' types can't say: which values go together, what production refuses, what is made up."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from eclipse_ws.faults import (
+    WHERE_REDIS_URL,
+    Fault,
+    check_api_url,
+    check_origin,
+    check_redis_url,
+    check_secret,
+    origin_of,
+)
+from eclipse_ws.profiles import check_backend, variable
+
+if TYPE_CHECKING:
+    from eclipse_ws.settings import Settings
+
+
+def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Fault]:
+    """What types can't say: secrets, addresses, and what production refuses."""
+    faults: list[Fault] = []
+    production = settings.production
+    secret_needed = {"JWT_SECRET": True, "INTERNAL_API_SECRET": settings.api == "http"}
+    for name, needed in secret_needed.items():
+        value = getattr(settings, name.lower()).get_secret_value()
+        if value:
+            faults += check_secret(name, value, production)
+        elif production and needed:
+            mend = f"set it to the application's {name} (`eclipse-ws secrets` prints fresh ones for both)"
+            faults.append(Fault(name, "is not set", mend))
+
+    url = settings.redis_url.get_secret_value()
+    if url:
+        faults += check_redis_url(url)
+    elif given.get("UPSTASH_REDIS_REST_URL") and sources["backend"] in ("default", "made up"):
+        problem = "is not set; UPSTASH_REDIS_REST_URL is, but the REST API is another protocol"
+        faults.append(Fault("REDIS_URL", problem, WHERE_REDIS_URL))
+    elif production and settings.backend == "redis":
+        faults.append(Fault("REDIS_URL", "is not set", WHERE_REDIS_URL))
+    elif production and settings.backend == "memory" and not settings.allow_memory_backend:
+        mend = f"{WHERE_REDIS_URL}, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true for a single node"
+        faults.append(Fault("REDIS_URL", "is not set, and the memory backend can't join several nodes", mend))
+    if production and url and settings.backend == "memory" and not settings.allow_memory_backend:
+        mend = "leave it out to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
+        faults.append(Fault("ECLIPSE_BACKEND", "is memory, which production refuses", mend))
+    faults += check_backend(settings.backend)
+
+    if settings.api == "http":
+        faults += check_api_url(settings.next_api_url)
+        if production and sources["next_api_url"] == "default":
+            mend = "set it to the application's address, such as https://app.example.com"
+            faults.append(Fault("NEXT_API_URL", "is not set", mend))
+    elif production and not settings.allow_embedded_api:
+        mend = "use http, or set ECLIPSE_ALLOW_EMBEDDED_API=true to save messages in this server"
+        faults.append(Fault("ECLIPSE_API", "is embedded, which production refuses", mend))
+    if production and settings.demo:
+        faults.append(Fault("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false"))
+    for pattern in settings.allowed_origins:
+        faults += check_origin(pattern)
+    return faults
+
+
+def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+    """Values for what is missing and may be, each with a note; a secret is never in the note."""
+    made_up: dict[str, Any] = {}
+    for name in ("jwt_secret", "internal_api_secret"):
+        if not getattr(settings, name):
+            made_up[name] = SecretStr(secrets.token_urlsafe(48))
+            notes.append(
+                f"{variable(name)} is not set: a fresh one was made up until the next start "
+                "(`eclipse-ws secrets >> .env` keeps one)."
+            )
+    if settings.backend == "redis" and not settings.redis_url:
+        made_up["redis_url"] = SecretStr("redis://127.0.0.1:6379/0")
+        notes.append("REDIS_URL is not set: redis://127.0.0.1:6379/0 is tried.")
+    if settings.api == "http" and sources["allowed_origins"] == "default":
+        # An empty list that allowed everything would be a trap; what must work is the application's own pages.
+        made_up["allowed_origins"] = (origin_of(settings.next_api_url),)
+    return made_up
+
+
+def doubts(settings: Settings) -> list[str]:
+    """What works but is probably not meant."""
+    found = []
+    for name in ("jwt_secret", "internal_api_secret"):
+        value = getattr(settings, name).get_secret_value()
+        if value != value.strip():
+            found.append(f"{variable(name)} begins or ends with white space, as pasting leaves it.")
+    if settings.jwt_secret.get_secret_value() == settings.internal_api_secret.get_secret_value():
+        found.append("JWT_SECRET and INTERNAL_API_SECRET are the same: use two.")
+    if settings.ping_timeout > settings.ping_interval:
+        found.append("ECLIPSE_PING_TIMEOUT is longer than ECLIPSE_PING_INTERVAL.")
+    return found

@@ -1,0 +1,168 @@
+"""What can be wrong with a value of the configuration, a sentence each; never with a secret in it. Pure."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+MIN_SECRET_BYTES = 32  # HS256's key has to be as long as its hash (RFC 7518 section 3.2)
+MASK = "********"
+PLACEHOLDER = re.compile(
+    r"\byour[-_ ]|change[-_ ]?(me|this|it)\b|replace[-_ ]?(me|this)\b|\bplaceholder\b|\binsert[-_ ]|<[^>]*>"
+    r"|^(secret|password|jwt[-_]?secret|default|test|todo|tbd|dummy|example|none|null|undefined|x{3,}|\.{3,}|\*{3,})$",
+    re.IGNORECASE,
+)
+WHERE_REDIS_URL = (
+    "set REDIS_URL to the Redis URL of the database (Upstash's console: the database's page, "
+    "'Connect', tab 'TCP'; it begins with rediss://)"
+)
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong: the variable's (or file's) name, what is wrong, how to mend it."""
+
+    name: str
+    problem: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.problem}. To mend it, {self.mend}."
+
+
+class SettingsError(Exception):
+    """The configuration can't be used; `faults` is everything that is wrong, and `str()` lists it all."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = list(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"The configuration has {count}:{lines}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` probably meant, or None; `PORT` is near to `ECLIPSE_PORT`."""
+    choices = list(known)
+    bare = name.removeprefix("ECLIPSE_")
+    if bare in choices:
+        return bare
+    found = difflib.get_close_matches(name, choices, n=1, cutoff=0.75)
+    return found[0] if found else None
+
+
+def is_placeholder(value: str) -> bool:
+    """True for what documentation puts where a value of one's own belongs (`your-jwt-secret-here`)."""
+    return PLACEHOLDER.search(value.strip()) is not None
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password (or a user name that stands alone) masked; no URL: masked whole."""
+    try:
+        parts = urlsplit(url)
+        if not parts.scheme or not (parts.netloc or parts.path):
+            return MASK
+        if parts.query:
+            parts = parts._replace(query=MASK)
+        if "@" not in parts.netloc:
+            return urlunsplit(parts)
+        userinfo, _, place = parts.netloc.rpartition("@")
+        user, colon, _ = userinfo.partition(":")
+        return urlunsplit(parts._replace(netloc=f"{user if colon else MASK}:{MASK}@{place}"))
+    except ValueError:
+        return MASK
+
+
+def check_secret(name: str, value: str, production: bool) -> list[Fault]:
+    """Faults of a secret that is set: a placeholder anywhere; too short or too uniform in production."""
+    fresh = f"put a fresh one there (`eclipse-ws secrets` prints some), the same as the application's {name}"
+    if is_placeholder(value):
+        return [Fault(name, "is a placeholder", fresh)]
+    size = len(value.encode("utf-8", "surrogateescape"))
+    if production and size < MIN_SECRET_BYTES:
+        return [
+            Fault(name, f"has {size} bytes, at least {MIN_SECRET_BYTES} are expected in production", fresh)
+        ]
+    if production and len(set(value)) < 8:
+        return [Fault(name, "repeats a few characters, so it can be guessed", fresh)]
+    return []
+
+
+def check_redis_url(url: str) -> list[Fault]:
+    """Faults of a REDIS_URL that is set."""
+    name = "REDIS_URL"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return [
+            Fault(name, "is no URL that can be read", "write it as rediss://default:<password>@<host>:6379")
+        ]
+    if parts.scheme in ("http", "https"):
+        return [
+            Fault(
+                name,
+                f"begins with {parts.scheme}://: that is the REST API, another protocol",
+                WHERE_REDIS_URL,
+            )
+        ]
+    if parts.scheme == "unix" and parts.path:
+        return []
+    if parts.scheme not in ("redis", "rediss") or not host:
+        expected = "is not of the form redis://host:port or rediss://user:password@host:port"
+        return [Fault(name, expected, WHERE_REDIS_URL)]
+    if is_placeholder(url):
+        return [Fault(name, "holds a placeholder", WHERE_REDIS_URL)]
+    return []
+
+
+def check_api_url(url: str) -> list[Fault]:
+    """Faults of a NEXT_API_URL that is set."""
+    name, mend = "NEXT_API_URL", "set it to the application's address, such as https://app.example.com"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return [Fault(name, "is no URL that can be read", mend)]
+    if parts.scheme not in ("http", "https") or not host:
+        return [Fault(name, "is no http:// or https:// URL", mend)]
+    if "@" in parts.netloc:
+        return [
+            Fault(
+                name,
+                "holds a user name or a password",
+                "leave them out: INTERNAL_API_SECRET proves who calls",
+            )
+        ]
+    if parts.query or parts.fragment:
+        return [Fault(name, "has a query or a fragment, which can't be a prefix of the API's routes", mend)]
+    if is_placeholder(url):
+        return [Fault(name, "is a placeholder", mend)]
+    return []
+
+
+def origin_of(url: str) -> str:
+    """The origin (RFC 6454: scheme, host, and the port unless it is the scheme's own) of an http(s) URL."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, own) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+def check_origin(pattern: str) -> list[Fault]:
+    """Faults of one entry of ALLOWED_ORIGINS: an exact origin, or `https://*.example.com`."""
+    if re.fullmatch(
+        r"https?://(\*\.)?[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?", pattern
+    ):
+        return []
+    return [
+        Fault(
+            "ALLOWED_ORIGINS",
+            f"holds {pattern[:60]!r}, which is no origin",
+            "list origins without a path, separated by commas: https://app.example.com, https://*.example.com",
+        )
+    ]

@@ -1,0 +1,235 @@
+"""Settings: every value that can be configured; defaults < profile < `.env` < environment < flags."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from eclipse_ws import checks, profiles
+from eclipse_ws.faults import MASK, Fault, SettingsError, mask_url
+from eclipse_ws.profiles import variable
+
+__all__ = ["Loaded", "Settings", "SettingsError", "load", "masked", "variable"]
+
+LEVELS = {"warn": "warning", "fatal": "critical", "trace": "debug", "verbose": "debug"}  # Node's names
+
+
+def _level(value: object) -> object:
+    name = value.strip().lower() if isinstance(value, str) else value
+    return LEVELS.get(name, name) if isinstance(name, str) else name
+
+
+def _origins(value: object) -> object:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return (
+        [v.lower().rstrip("/") if isinstance(v, str) else v for v in value]
+        if isinstance(value, list)
+        else value
+    )
+
+
+Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
+SecondsOrZero = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10_000_000)]
+Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
+Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
+
+
+class Settings(BaseSettings):
+    """Validated values, immutable. `Settings(...)` reads nothing; `load()` reads files and the environment."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
+    )
+
+    # Which settings
+    profile: str = Field("dev", description="name or path of the profile that was read")
+    node_env: str = Field("", description="the platform's NODE_ENV; production selects the profile prod")
+    region: str = Field("", description="where this machine is, as its platform says")
+    machine: str = Field("", description="this machine's id, as its platform says")
+
+    # Listening
+    host: str = Field("127.0.0.1", description="address to listen on", max_length=255)
+    port: int = Field(8080, description="TCP port to listen on; 0 takes a free one", ge=0, le=65535)
+    allowed_origins: Origins = Field(
+        (), description="web origins, exact or https://*.example.com; unset: the application's own"
+    )
+    drain_seconds: SecondsOrZero = Field(15, description="s over which sessions are sent away on a stop")
+    demo: bool = Field(False, description="serve the demo pages; development alone")
+
+    # Logs
+    log_level: Level = Field("info", description="least level that is logged")
+    log_format: Literal["console", "json"] = Field("json", description="console (readable) or json (lines)")
+
+    # Secrets
+    jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 key of the application's tokens")
+    internal_api_secret: SecretStr = Field(SecretStr(""), description="shared with the application")
+
+    # Sessions
+    max_sessions: Count = Field(5000, description="sessions on this node; more are answered 503")
+    ping_interval: Seconds = Field(25, description="s between the server's pings")
+    ping_timeout: Seconds = Field(20, description="s without a byte after a ping until a peer counts as dead")
+    close_timeout: Seconds = Field(5, description="s that a peer has to answer a close frame")
+    max_frame: Bytes = Field(65536, description="bytes of one incoming message, all its fragments together")
+    max_content: Count = Field(16384, description="characters of one chat message's content")
+    queue_bytes: Bytes = Field(
+        1 << 20, description="bytes queued for a session until it is closed as too slow"
+    )
+    compression: bool = Field(False, description="offer permessage-deflate; ten times the memory per session")
+
+    # History
+    history_events: Count = Field(100, description="kept events per chat")
+    history_seconds: Seconds = Field(300, description="s for which a kept event can be resumed")
+
+    # Chat API
+    api: Literal["http", "embedded"] = Field("http", description="where messages are saved")
+    next_api_url: str = Field("http://localhost:3000", description="the application's address")
+    api_connect_timeout: Seconds = Field(3, description="s to connect to the application")
+    api_timeout: Seconds = Field(10, description="s for a whole call")
+    api_max_connections: Count = Field(50, description="connections to the application")
+    api_max_waiting: Count = Field(1000, description="calls that wait for a connection; more fail at once")
+    api_max_answer: Bytes = Field(262144, description="bytes of one answer")
+    api_breaker_failures: Count = Field(5, description="failures in a row that open the circuit")
+    api_breaker_seconds: Seconds = Field(5, description="s for which an open circuit fails calls at once")
+    api_honours_idempotency: bool = Field(False, description="the application honours Idempotency-Key")
+    app_publishes_over_http: bool = Field(False, description="the application publishes over HTTP alone")
+    embedded_db: str = Field(":memory:", description="the embedded API's file, or :memory:", min_length=1)
+    allow_embedded_api: bool = Field(False, description="let production use the embedded API")
+
+    # Backend
+    backend: str = Field("auto", description="memory, redis, an installed one, or auto")
+    allow_memory_backend: bool = Field(False, description="let production use the memory backend")
+    redis_url: SecretStr = Field(SecretStr(""), description="redis://, rediss:// or unix:// URL")
+    redis_timeout: Seconds = Field(2, description="s for one command, and to connect")
+    redis_ping_interval: Seconds = Field(10, description="s between pings of a connection with subscriptions")
+    redis_idle_ping_interval: Seconds = Field(30, description="s between pings of an idle connection")
+    outage_queue_events: Count = Field(10000, description="events kept for Redis while it is away")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_backend(cls, data: Any) -> Any:
+        # Resolved here, so that nobody who reads `backend` has to know of "auto".
+        if isinstance(data, dict) and data.get("backend", "auto") == "auto":
+            url = data.get("redis_url", "")
+            url = url.get_secret_value() if isinstance(url, SecretStr) else url
+            data = {**data, "backend": "redis" if url else "memory"}
+        return data
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: `load()` reads the rest, so that it can say where each value came from."""
+        return (init_settings,)
+
+    @property
+    def production(self) -> bool:
+        """True unless the profile is one for development: a profile of one's own is held to production's rules."""
+        return is_production(self.profile)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings, where each field came from, what was made up (`notes`), what is probably not meant (`warnings`)."""
+
+    settings: Settings
+    sources: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def is_production(profile: str) -> bool:
+    """Whether a profile (name or path) is held to production's rules."""
+    return Path(profile).name.removesuffix(".toml") not in ("dev", "test")
+
+
+def masked(settings: Settings, name: str) -> Any:
+    """A field's value as it may be shown: secrets masked, of a URL the password alone."""
+    value = getattr(settings, name)
+    if not isinstance(value, SecretStr):
+        return list(value) if isinstance(value, tuple) else value
+    if name.endswith("_url"):
+        return mask_url(value.get_secret_value()) if value else ""
+    return MASK if value else ""
+
+
+def load(
+    profile: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    dotenv: Path | None = None,
+    **flags: Any,
+) -> Loaded:
+    """Settings from all their sources; a flag that is None was not given. Raises SettingsError with every fault."""
+    environment = os.environ if environ is None else environ
+    path = Path(".env") if dotenv is None else dotenv
+    fields = Settings.model_fields
+    from_file, faults = profiles.read_dotenv(path)
+    given = {**from_file, **environment}
+    warnings = profiles.unknown_variables(environment, "the environment", fields)
+    warnings += profiles.unknown_variables(from_file, path.name, fields)
+
+    name, asked_by, more = profiles.choose(profile, given)
+    faults += more
+    keys, more = ({}, []) if more else profiles.read_profile(name, asked_by)
+    faults += more
+    keys, more = profiles.known_keys(keys, name, fields)
+    faults += more
+
+    layers: list[tuple[str, dict[str, Any]]] = [
+        (f"profile {name}", keys),
+        (path.name, profiles.from_variables(from_file, fields)),
+        ("environment", profiles.from_variables(environment, fields)),
+        ("flag", {key: value for key, value in flags.items() if value is not None}),
+    ]
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(fields, "default")
+    for source, layer in layers:
+        values.update(layer)
+        sources.update(dict.fromkeys(layer, source))
+    values["profile"] = name
+    sources["profile"] = asked_by
+
+    wrong = _drop_invalid(values, sources)
+    faults += wrong.values()
+    notes: list[str] = []
+    settings = Settings(**values)
+    faults += [fault for fault in checks.check(settings, sources, given) if fault.name not in wrong]
+    if not faults:
+        made_up = checks.make_up(settings, sources, notes)
+        settings = Settings(**{**values, **made_up})
+        sources.update(dict.fromkeys(made_up, "made up"))
+        warnings += checks.doubts(settings)
+    if faults:
+        raise SettingsError(faults)
+    return Loaded(settings, sources, notes, warnings)
+
+
+def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[str, Fault]:
+    """Takes what has the wrong type or is out of bounds out of `values`, so that the rest can be checked as well."""
+    try:
+        Settings(**values)
+    except ValidationError as error:
+        wrong: dict[str, Fault] = {}
+        for detail in error.errors(include_url=False, include_context=False):
+            name = str(detail["loc"][0])
+            label, shown = variable(name), values.get(name)
+            expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            hidden = name.endswith(("_secret", "_url"))
+            problem = "has a wrong value" if hidden else f"is {str(shown)[:40]!r}"
+            where = "" if sources[name] in ("environment", "flag") else f" ({sources[name]})"
+            about = Settings.model_fields[name]
+            mend = f"give it such a value ({about.description}; the default is {about.default!r})"
+            wrong[label] = Fault(label, f"{problem}{where}, expected {expected}", mend)
+        for name in [name for name in values if variable(name) in wrong]:
+            del values[name]
+        return wrong
+    return {}
