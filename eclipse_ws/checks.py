@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from eclipse_ws.faults import (
     WHERE_REDIS_URL,
     Fault,
@@ -79,7 +81,7 @@ def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) ->
         made_up["redis_url"] = SecretStr("redis://127.0.0.1:6379/0")
         notes.append("REDIS_URL is not set: redis://127.0.0.1:6379/0 is tried.")
     if settings.api == "http" and sources["allowed_origins"] == "default":
-        # An empty list that allowed everything would be a trap; what must work is the application's own pages.
+        # An empty list that allowed everything would be a trap; the application's own pages must work.
         made_up["allowed_origins"] = (origin_of(settings.next_api_url),)
     return made_up
 

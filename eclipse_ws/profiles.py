@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
-import sysconfig
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,16 @@ NAMES = ("dev", "test", "prod")
 NODE_ENVS = {"production": "prod", "test": "test", "development": "dev", "": "dev"}
 # The names that the deployment plan gave; every other field is ECLIPSE_<FIELD>.
 PLAN_NAMES = frozenset(
-    ("jwt_secret", "internal_api_secret", "redis_url", "next_api_url")
-    + ("allowed_origins", "port", "node_env", "log_level")
+    {
+        "allowed_origins",
+        "internal_api_secret",
+        "jwt_secret",
+        "log_level",
+        "next_api_url",
+        "node_env",
+        "port",
+        "redis_url",
+    }
 )
 PLATFORM_NAMES = {"region": "FLY_REGION", "machine": "FLY_MACHINE_ID"}
 SECRETS = frozenset({"jwt_secret", "internal_api_secret", "redis_url"})
@@ -99,14 +105,9 @@ def check_backend(name: str) -> list[Fault]:
 
 
 def folders() -> list[Path]:
-    """Where profiles lie: in the installed package, beside it in a checkout, or with the interpreter."""
+    """Where profiles lie: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
-    return [
-        package / "conf",
-        package.parent / "conf",
-        Path(sysconfig.get_path("data")) / "share" / "eclipse-ws" / "conf",
-        Path(sys.prefix) / "share" / "eclipse-ws" / "conf",
-    ]
+    return [package / "conf", package.parent / "conf"]
 
 
 def is_path(profile: str) -> bool:

@@ -44,7 +44,7 @@ Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 
 
 class Settings(BaseSettings):
-    """Validated values, immutable. `Settings(...)` reads nothing; `load()` reads files and the environment."""
+    """Validated values, immutable. `Settings(...)` reads nothing; `load()` reads all sources."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
@@ -132,13 +132,13 @@ class Settings(BaseSettings):
 
     @property
     def production(self) -> bool:
-        """True unless the profile is one for development: a profile of one's own is held to production's rules."""
+        """True unless the profile is dev or test: one of one's own is held to production's rules."""
         return is_production(self.profile)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings, where each field came from, what was made up (`notes`), what is probably not meant (`warnings`)."""
+    """Settings, each field's source, what was made up (`notes`), what is probably not meant (`warnings`)."""
 
     settings: Settings
     sources: dict[str, str]
@@ -168,7 +168,7 @@ def load(
     dotenv: Path | None = None,
     **flags: Any,
 ) -> Loaded:
-    """Settings from all their sources; a flag that is None was not given. Raises SettingsError with every fault."""
+    """Settings from all sources; a flag that is None was not given. Raises SettingsError (every fault)."""
     environment = os.environ if environ is None else environ
     path = Path(".env") if dotenv is None else dotenv
     fields = Settings.model_fields
@@ -214,7 +214,7 @@ def load(
 
 
 def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[str, Fault]:
-    """Takes what has the wrong type or is out of bounds out of `values`, so that the rest can be checked as well."""
+    """Takes what is of a wrong type or out of bounds out of `values`, so that the rest can be checked."""
     try:
         Settings(**values)
     except ValidationError as error:
