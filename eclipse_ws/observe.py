@@ -1,0 +1,209 @@
+"""Logging: structlog over the standard library, one form for every line, and no token or secret in any."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+import structlog
+from pydantic import SecretStr
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from eclipse_ws.faults import MASK
+from eclipse_ws.settings import Settings
+
+if TYPE_CHECKING:
+    from tornado.web import RequestHandler
+
+MAX_PATH = 200  # characters of a path in an access line
+QUIET_PATHS = frozenset({"/", "/health", "/metrics"})
+COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
+SHORTEST_SECRET = 4  # characters; masking every "a" would hide the log, not the secret
+
+# What could end or forge a line, or steer a terminal: C0, DEL, C1, line and direction controls, surrogates.
+CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+# Each alternative keeps its group and masks the rest. Quotes and backslashes end a value: JSON stays JSON.
+CREDENTIAL = re.compile(
+    r"""(?ix)
+      (\b(?:access_|refresh_|id_)?token=) [^\s&"'\\#]+
+    | (\btoken["'\\]+\s*[:,]\s*[b"'\\]+) [^\s"'\\]+
+    | (\bbearer[\s.]+) [\w.~+/=-]{8,}
+    | (\bx-internal-secret["'\\]*\s*[:=,]\s*[b"'\\]*) [^\s"'\\]+
+    | (\b[a-z][a-z0-9+.-]*://[^\s/:@"'\\]*:) [^\s/@"'\\]+ (?=@)
+    | (\b)eyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)?
+    """,
+    re.ASCII,
+)
+
+_installed: logging.Handler | None = None
+
+
+def printable(text: str) -> str:
+    """The text with control characters written as escapes, fit for one line of a log or a terminal."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class Masker:
+    """Masks credentials in text: what looks like one anywhere, and the configured secrets' own values."""
+
+    def __init__(self, settings: Settings) -> None:
+        forms = sorted(
+            {form for value in _secret_values(settings) for form in _forms(value)}, key=len, reverse=True
+        )
+        self._values = re.compile("|".join(map(re.escape, forms))) if forms else None
+
+    def __call__(self, text: str) -> str:
+        """The text without credentials."""
+        if self._values is not None:
+            text = self._values.sub(MASK, text)
+        return CREDENTIAL.sub(_keep_name, text)
+
+
+def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
+    """Sends every log line, ours and other packages', to `stream` (default: stderr) as the settings say.
+
+    Calling it again replaces what it installed before and leaves others' handlers alone.
+    """
+    global _installed  # noqa: PLW0603 - the root logger is as global
+    target = sys.stderr if stream is None else stream
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    readable = settings.log_format == "console"
+    stamp = structlog.processors.TimeStamper(
+        fmt="%H:%M:%S.%f" if readable else "iso", utc=not readable, key="timestamp"
+    )
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        stamp,
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    render: Processor = _Console(target.isatty()) if readable else _json
+    formatter = _MaskingFormatter(
+        Masker(settings),
+        foreign_pre_chain=shared,
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    if _installed is not None:
+        root.removeHandler(_installed)
+    root.addHandler(handler)
+    root.setLevel(level)
+    _installed = handler
+    logging.captureWarnings(True)
+    # It tells of its selector at debug, at every start of a loop.
+    logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Tornado's `Application(log_function=...)`: one line a request, without the query, where tokens are.
+
+    Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
+    """
+    request, status = handler.request, handler.get_status()
+    log = structlog.stdlib.get_logger("eclipse_ws.access")
+    write = log.info if status >= 400 and request.path not in QUIET_PATHS else log.debug
+    write(
+        "Request",
+        method=request.method,
+        path=request.path[:MAX_PATH],
+        status=status,
+        ms=round(request.request_time() * 1000, 1),
+        remote=request.remote_ip,
+    )
+
+
+class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
+    """Masks the rendered line: the one place that every value, message and traceback passes."""
+
+    def __init__(self, masker: Masker, **options: Any) -> None:
+        super().__init__(**options)
+        self._masker = masker
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._masker(super().format(record))
+
+
+class _Console:
+    """A readable line: time, level, event, fields; tracebacks below it, indented: they pass for no line."""
+
+    def __init__(self, colours: bool) -> None:
+        self._colours = COLOURS if colours else {}
+
+    def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> str:
+        details = [str(event.pop(key)) for key in ("stack", "exception") if event.get(key)]
+        details += _traceback(event)
+        stamp, level = str(event.pop("timestamp"))[:12], str(event.pop("level"))
+        event.pop("logger", None)
+        text = printable(str(event.pop("event", "")))
+        fields = "".join(f" {printable(str(key))}={_value(value)}" for key, value in event.items())
+        colour = self._colours.get(level, "")
+        line = f"{stamp} {colour}{level:<8}{text}{fields}" + ("\x1b[0m" if colour else "")
+        for detail in details:
+            line += "".join(f"\n    | {printable(row)}" for row in detail.splitlines())
+        return line
+
+
+def _json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
+    """One JSON object in ASCII: json escapes whatever could end the line."""
+    details = _traceback(event)
+    if details:
+        event["exception"] = details[0]
+    return json.dumps(event, default=str, skipkeys=True)
+
+
+def _traceback(event: EventDict) -> list[str]:
+    """The traceback that the event asks for, taken out of it; without local variables, which hold content."""
+    found = event.pop("exc_info", None)
+    if not found:
+        return []
+    if isinstance(found, BaseException):
+        found = (type(found), found, found.__traceback__)
+    elif not isinstance(found, tuple):
+        found = sys.exc_info()
+    return [logging.Formatter().formatException(found)] if found[0] is not None else []
+
+
+def _value(value: object) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return printable(text) if text and not re.search(r"[\s=\"']", text) else printable(repr(text))
+
+
+def _keep_name(found: re.Match[str]) -> str:
+    return next((group for group in found.groups() if group), "") + MASK
+
+
+def _secret_values(settings: Settings) -> Iterator[str]:
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr):
+            text = value.get_secret_value()
+            if name.endswith("_url"):
+                # Already validated; a URL's host and port are no secret, and help in a log.
+                text = urlsplit(text).password or ""
+            if len(text) >= SHORTEST_SECRET:
+                yield text
+
+
+def _forms(value: str) -> set[str]:
+    """How a secret may look in a line: as it is, in a URL, in JSON, in a repr, in both."""
+    plain = {value, unquote(value)}
+    plain |= {quoted for text in plain for quoted in (quote(text, safe=""), quote_plus(text))}
+    plain |= {repr(text)[1:-1] for text in plain}
+    return plain | {json.dumps(text)[1:-1] for text in plain}
