@@ -6,6 +6,7 @@ Pure: bytes in, values out, no I/O. Sections are those of ``docs/protocol.md``.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -58,7 +59,7 @@ class User(msgspec.Struct):
 
 
 class CloseCode(Enum):
-    """Why a session was ended: the code, the reason that the client reads, and what it should do (section 1)."""
+    """Why a session was ended: the code, the reason that it reads, and what it should do (section 1)."""
 
     NORMAL = (1000, "", "as it likes")
     GOING_AWAY = (1001, "", "as it likes")
@@ -163,30 +164,32 @@ _decode_identified = msgspec.json.Decoder(_Identified).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class MalformedEvent(ValueError):
+class MalformedEventError(ValueError):
     """What arrived from outside is no event: not UTF-8, not a JSON object, or without a string ``type``."""
 
 
 def parse_event(raw: bytes) -> Event:
     """Read an event that somebody published to a chat: the application, an old server, or a node of ours.
 
-    An event of the application has no cursor yet. Raises MalformedEvent, whose text is fit for a log.
+    An event of the application has no cursor yet. Raises MalformedEventError, whose text is fit for a log.
     """
     try:
         raw.decode()  # a text frame that is not UTF-8 would end every session that gets it
         fields = _decode_published(raw)
     except UnicodeDecodeError as error:
-        raise MalformedEvent(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        raise MalformedEventError(f"not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
-        raise MalformedEvent("not an event: nested too deeply") from None
+        raise MalformedEventError("not an event: nested too deeply") from None
     except msgspec.MsgspecError as error:
-        raise MalformedEvent(f"not an event, which is a JSON object with a string `type`: {error}") from None
+        raise MalformedEventError(
+            f"not an event, which is a JSON object with a string `type`: {error}"
+        ) from None
     body = raw.strip()
     cursor = None
     if fields.cursor is not None:
         cursor = Cursor.parse(fields.cursor) if isinstance(fields.cursor, str) else None
         if cursor is None:
-            raise MalformedEvent("its cursor is none of ours")
+            raise MalformedEventError("its cursor is none of ours")
     if fields.type in EPHEMERAL_TYPES:
         if fields.origin is None:
             return Event(fields.type, body)
@@ -380,7 +383,7 @@ class Refresh(msgspec.Struct, tag="refresh"):
 
 
 Command = SendMessage | Typing | AgentJoined | Ping | Refresh
-_decode_command = msgspec.json.Decoder(Command).decode
+_decode_command: Callable[[str | bytes], Command] = msgspec.json.Decoder(Command).decode
 _decode_any = msgspec.json.Decoder().decode
 
 
@@ -392,7 +395,8 @@ def decode_command(text: str | bytes) -> Command | None:
     try:
         command = _decode_command(text)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return _explain(text)
+        _explain(text)
+        return None
     if type(command) is SendMessage and not command.content.strip():
         raise _missing(command.client_message_id)
     return command

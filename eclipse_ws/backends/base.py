@@ -1,0 +1,158 @@
+"""The backend contract: what carries events between nodes, and keeps the recent ones."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from eclipse_ws.protocol import Cursor, Event, Receipt
+
+State = Literal["connecting", "up", "down"]
+
+
+class BackendError(Exception):
+    """A backend can't do what it was asked, now or at all; the text says what to do about it."""
+
+
+class Subscriber(Protocol):
+    """What the hub is to its backend. Every method is synchronous and must not block."""
+
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """Hand ``event`` to the chat's sessions on this node."""
+
+    def interrupt(self, chat_id: str) -> None:
+        """Tell that the chat's sessions may have missed events, so that they must resume."""
+
+    def answer(self, question: Any) -> Any:
+        """Answer another node's question (see `Backend.ask`); both are JSON values."""
+
+
+class Attempt(msgspec.Struct):
+    """A try at saving a message under its sender's ``clientMessageId``.
+
+    ``new``: the caller saves the message, and then publishes it with this attempt, releases it, or
+    abandons it. ``done``: it was saved before, ``receipt`` says what became of it. ``unknown``:
+    whether an earlier try has saved it can't be known.
+    """
+
+    chat_id: str
+    key: str
+    state: Literal["new", "done", "unknown"]
+    receipt: Receipt | None = None
+    token: str = ""
+
+
+class Health(msgspec.Struct):
+    """A backend's state, and how long its last round trip took, in seconds (None where there is none)."""
+
+    name: str
+    state: State
+    latency: float | None = None
+    queued: int = 0
+
+
+class Backend(abc.ABC):
+    """Carries events between nodes, keeps the recent ones, and knows which sends were tried already.
+
+    What everything above may rely on, and every backend is held to by ``tests/backends/contract.py``:
+
+    - **A publisher hears itself**: what is published comes back through `Subscriber.deliver`, which
+      is called for the chats that are subscribed, and for those alone.
+    - **Kept events are delivered in cursor order, once.** All nodes see one order. Whatever paths an
+      event took, its identity makes it one event. Offsets are without gaps: after ``e.4`` comes ``e.5``.
+    - **Nothing is missed silently.** Where a chat's continuity can't be guaranteed, a new epoch starts
+      and `Subscriber.interrupt` is called for the sessions of the old one.
+    - **Ephemeral events may be lost**, are never kept, and have no cursor.
+    - **An outage is not an outage of chat.** While the backend can't reach the other nodes, `publish`
+      hands the local copy, without a cursor, to `Subscriber.deliver`, answers ``local``, and sequences the
+      event when it can. `broadcast` drops what it can't carry. Nothing raises on account of an outage.
+    - **Leaving lingers**: after `unsubscribe` a chat stays subscribed for ``history_seconds``, so that what
+      comes in between can be resumed; `subscribe` in between wins.
+    - **Everything is bounded**: histories, queues, waits and lifetimes, each by a setting.
+
+    ``subscribe`` and ``unsubscribe`` belong to the hub alone. A backend keeps one record per chat, which
+    only the event loop's thread touches: what it checks is still true when it acts, because it doesn't await
+    in between.
+    """
+
+    name: str = ""
+
+    # Plain counters, read when metrics are scraped.
+    published = 0
+    duplicates_dropped = 0
+    malformed_dropped = 0
+    broadcasts_dropped = 0
+    queue_overflowed = 0
+
+    @abc.abstractmethod
+    async def start(self, subscriber: Subscriber) -> None:
+        """Begin to carry events.
+
+        Raises BackendError if the backend can never work (wrong address, password or rights); one that
+        is merely away is retried for ever.
+        """
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Stop: hand over what is queued if possible, let every task and socket go. Idempotent."""
+
+    @abc.abstractmethod
+    async def subscribe(self, chat_id: str) -> None:
+        """Hear the chat's events from now on; returns once that is so. Idempotent.
+
+        While the backend is away it returns at once, and the subscription comes live with the backend.
+        """
+
+    @abc.abstractmethod
+    def unsubscribe(self, chat_id: str) -> None:
+        """Note that no session of this node is in the chat any more. Idempotent."""
+
+    @abc.abstractmethod
+    def position(self, chat_id: str) -> Cursor | None:
+        """Tell the cursor of the last kept event that was delivered; None where it isn't known (now)."""
+
+    @abc.abstractmethod
+    async def history(self, chat_id: str, after: Cursor) -> Sequence[Event] | None:
+        """Fetch the chat's kept events after a cursor, all of them, in order.
+
+        None if that can't be had: the history no longer reaches back, the epoch is another one, the cursor
+        lies in the future or belongs to another chat, or the backend is away.
+        """
+
+    @abc.abstractmethod
+    async def publish(self, chat_id: str, event: Event, attempt: Attempt | None = None) -> Receipt:
+        """Sequence, keep and fan out a kept event, once per identity, and settle ``attempt`` as done.
+
+        ``event`` without a cursor. An event that was published before answers with its first receipt.
+        """
+
+    @abc.abstractmethod
+    def broadcast(self, chat_id: str, event: Event) -> None:
+        """Fan out an ephemeral event, without waiting. Never raises."""
+
+    @abc.abstractmethod
+    async def attempt(self, chat_id: str, key: str, *, again: bool = False) -> Attempt:
+        """Ask for the right to save a message under its key, on all nodes, for the history's lifetime.
+
+        Waits for an earlier attempt that is still under way, however long that may take at the most
+        (``api_timeout`` and a margin). ``again``: an attempt whose outcome is unknown may be repeated.
+        """
+
+    @abc.abstractmethod
+    async def release(self, attempt: Attempt) -> None:
+        """Give a new attempt back: nothing was saved, so that the next one is new again."""
+
+    @abc.abstractmethod
+    async def abandon(self, attempt: Attempt) -> None:
+        """Settle a new attempt as unknown: it may have been saved."""
+
+    @abc.abstractmethod
+    async def ask(self, question: Any) -> list[Any]:
+        """Put a JSON question to every node, this one included, and gather their answers within a bound."""
+
+    @abc.abstractmethod
+    def health(self) -> Health:
+        """Tell the state of now, without waiting."""

@@ -1,0 +1,141 @@
+"""What each command does: the rules of a chat, one function a command."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+import structlog
+
+from eclipse_ws import protocol
+from eclipse_ws.api.base import ApiError, ChatApi
+from eclipse_ws.auth import Claims
+from eclipse_ws.backends.base import Attempt, Backend
+from eclipse_ws.protocol import CommandError
+from eclipse_ws.settings import Settings
+
+log = structlog.get_logger("eclipse_ws.chat")
+
+
+class Speaker(Protocol):
+    """The session that a command came from."""
+
+    id: str
+    claims: Claims
+
+    def send(self, frame: bytes) -> None:
+        """Send one event, as JSON text, to this session alone."""
+
+
+class Commands:
+    """Carries out commands: saves through the chat API, tells the chat through the backend."""
+
+    def __init__(self, settings: Settings, backend: Backend, api: ChatApi) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._api = api
+        # Plain counters, read when metrics are scraped.
+        self.handled = {
+            "message": 0,
+            "typing": 0,
+            "agent_joined": 0,
+            "ping": 0,
+            "refresh": 0,
+        }
+        self.failed = 0
+
+    def handle(self, session: Speaker, command: protocol.Command) -> Coroutine[Any, Any, None] | None:
+        """Carry out a command; what takes time comes back as a coroutine, which raises CommandError."""
+        match command:
+            case protocol.Typing():
+                self.handled["typing"] += 1
+                event = protocol.typing_event(session.claims.user_id, command.is_typing, session.id)
+                self._backend.broadcast(session.claims.chat_id, event)
+                return None
+            case protocol.SendMessage():
+                self.handled["message"] += 1
+                return self._send_message(session, command)
+            case protocol.Ping():
+                self.handled["ping"] += 1
+                session.send(protocol.pong())
+                return None
+            case protocol.AgentJoined():
+                self.handled["agent_joined"] += 1
+                return self._agent_joined(session)
+            case _:
+                raise CommandError("Unknown message type", "unknown_type")
+
+    async def _send_message(self, session: Speaker, command: protocol.SendMessage) -> None:
+        """Save a message once, tell the chat, and tell the sender if it asked."""
+        claims, key = session.claims, command.client_message_id
+        attempt = None
+        if key is not None:
+            again = self._settings.api_honours_idempotency
+            attempt = await self._backend.attempt(claims.chat_id, key, again=again)
+            if attempt.state == "done" and attempt.receipt is not None:
+                session.send(protocol.ack(key, attempt.receipt))
+                return
+            if attempt.state == "unknown":
+                raise _failed(key, "outcome_unknown")
+        try:
+            message = await self._api.send_message(
+                claims.chat_id, claims.user_id, command.content, command.role, key
+            )
+        except ApiError as error:
+            log.warning(
+                "message not saved", session=session.id, chat=claims.chat_id, code=error.code, why=str(error)
+            )
+            await self._give_up(attempt, unknown=error.outcome_unknown)
+            if error.outcome_unknown:
+                raise _failed(key, "outcome_unknown") from error
+            raise _failed(key, error.code, error.retryable, error.retry_after) from error
+        except BaseException:
+            await self._give_up(attempt, unknown=True)
+            raise
+        # Saved means saved: from here on the sender never hears of an error (section 4.5).
+        receipt = await self._backend.publish(claims.chat_id, protocol.message_event(message), attempt)
+        if key is not None:
+            session.send(protocol.ack(key, receipt))
+
+    async def _give_up(self, attempt: Attempt | None, *, unknown: bool) -> None:
+        if attempt is None:
+            return
+        if unknown:
+            await self._backend.abandon(attempt)
+        else:
+            await self._backend.release(attempt)
+
+    async def _agent_joined(self, session: Speaker) -> None:
+        """Tell the chat that an agent has come; the name is the chat API's, never the client's word."""
+        claims = session.claims
+        try:
+            user = await self._api.user(claims.user_id)
+        except ApiError as error:
+            log.warning(
+                "agent not found", session=session.id, user=claims.user_id, code=error.code, why=str(error)
+            )
+            raise CommandError(
+                "Failed to fetch agent info",
+                error.code,
+                retryable=error.retryable,
+                retry_after=error.retry_after,
+            ) from error
+        try:
+            await self._backend.publish(claims.chat_id, protocol.agent_joined_event(user))
+        except Exception as error:
+            log.exception("agent_joined failed", session=session.id, chat=claims.chat_id)
+            raise CommandError(
+                "Failed to process agent_joined event", "internal_error", retryable=True
+            ) from error
+
+
+def _failed(
+    key: str | None, code: str, retryable: bool = False, retry_after: float | None = None
+) -> CommandError:
+    return CommandError(
+        "Failed to send message",
+        code,
+        retryable=retryable,
+        retry_after=retry_after,
+        client_message_id=key,
+    )

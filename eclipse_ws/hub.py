@@ -1,0 +1,256 @@
+"""The hub: this node's chats and their sessions. Nobody else delivers to a session."""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+from eclipse_ws.backends.base import Backend
+from eclipse_ws.protocol import CloseCode, Cursor, Event
+from eclipse_ws.wire import Audience, Socket, text_frame
+
+Greeting = Callable[[Cursor | None, bool | None], bytes]
+"""Makes a session's first event of its cursor and of whether it was recovered."""
+
+
+class Member(Protocol):
+    """What the hub knows of a session; ``chats`` is the hub's own note of where it is."""
+
+    id: str
+    wire: Socket
+    chats: tuple[str, ...]
+
+    @property
+    def user_id(self) -> str:
+        """The user that the session belongs to."""
+
+    def end(self, close: CloseCode, reason: str | None = None) -> None:
+        """Close the session's socket; when that is done it leaves the hub by itself."""
+
+
+class _Chat:
+    """One chat on this node.
+
+    ``members`` maps each greeted session to the number of its joining, which grows. ``joining`` holds what
+    came for a session while its history is being fetched. A session whose replay went beyond what this
+    node has delivered is ``ahead``, not yet in the audience, until the node has caught up.
+    ``local`` says of events that were delivered without a cursor up to which joining they were.
+    """
+
+    __slots__ = ("ahead", "audience", "joining", "local", "members")
+
+    def __init__(self) -> None:
+        self.audience = Audience()
+        self.members: dict[Member, int] = {}
+        self.joining: dict[Member, list[Event]] | None = None
+        self.ahead: dict[Member, Cursor] | None = None
+        self.local: OrderedDict[str, int] | None = None
+
+
+class Hub:
+    """Knows which sessions are in which chat, and hands them what the backend delivers.
+
+    A session may be in several chats. ``limit`` bounds what is remembered per chat while a session joins
+    or the backend is away, in events.
+    """
+
+    def __init__(self, backend: Backend, limit: int) -> None:
+        self._backend = backend
+        self._limit = limit
+        self._chats: dict[str, _Chat] = {}
+        self._sessions: dict[str, Member] = {}
+        self._joinings = 0
+        # Plain counters, read when metrics are scraped.
+        self.events = 0
+        self.deliveries = 0
+        self.resumed = 0
+        self.not_resumed = 0
+        self.interrupted = 0
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are in a chat."""
+        return len(self._sessions)
+
+    @property
+    def chats(self) -> int:
+        """How many chats have sessions here."""
+        return len(self._chats)
+
+    def largest(self, count: int) -> list[tuple[str, int]]:
+        """The chats with the most sessions, as (chat id, sessions), largest first."""
+        sizes = ((chat_id, len(chat.members)) for chat_id, chat in self._chats.items())
+        return heapq.nlargest(count, sizes, key=lambda item: item[1])
+
+    def members(self, chat_id: str | None = None) -> Iterator[Member]:
+        """The greeted sessions of a chat, or of all."""
+        if chat_id is None:
+            return iter(list(self._sessions.values()))
+        chat = self._chats.get(chat_id)
+        return iter([] if chat is None else list(chat.members))
+
+    async def join(self, chat_id: str, session: Member, after: str | None, greet: Greeting) -> bool:
+        """Bring a session into a chat: greeting, then what it has missed since its cursor, then live events.
+
+        ``after`` is the cursor that the client gave, as it gave it. False if the session left meanwhile.
+        Raises BackendError if the chat can't be subscribed.
+        """
+        chat = self._chats.get(chat_id)
+        if chat is None:
+            chat = self._chats[chat_id] = _Chat()
+        if chat.joining is None:
+            chat.joining = {}
+        chat.joining[session] = []
+        session.chats = (*session.chats, chat_id)
+        replay = cursor = None
+        try:
+            await self._backend.subscribe(chat_id)
+            if after is not None:
+                cursor = Cursor.parse(after)
+                if cursor is not None:
+                    replay = await self._backend.history(chat_id, cursor)
+        except BaseException:
+            self.leave(session)
+            raise
+        buffered = None if chat.joining is None else chat.joining.pop(session, None)
+        if buffered is None:
+            self._forget_if_empty(chat_id, chat)
+            return False
+        if not chat.joining:
+            chat.joining = None
+        # From here to the end nothing awaits: no event can come between the replay and what is live.
+        self._joinings += 1
+        chat.members[session] = self._joinings
+        self._sessions[session.id] = session
+        if replay is None or cursor is None:
+            if after is not None:
+                self.not_resumed += 1
+            session.wire.send(greet(self._backend.position(chat_id), None if after is None else False))
+            chat.audience.add(session.wire)
+            return True
+        self.resumed += 1
+        session.wire.send(greet(cursor, True))
+        seen = set()
+        for event in [*replay, *buffered]:
+            if event.identity in seen or (event.cursor is not None and event.cursor <= cursor):
+                continue
+            seen.add(event.identity)
+            session.wire.send(text_frame(event.body))
+            cursor = event.cursor or cursor
+        position = self._backend.position(chat_id)
+        if position is not None and position.epoch == cursor.epoch and position.offset < cursor.offset:
+            if chat.ahead is None:
+                chat.ahead = {}
+            chat.ahead[session] = cursor
+        else:
+            chat.audience.add(session.wire)
+        return True
+
+    def leave(self, session: Member) -> None:
+        """Take a session out of all its chats, joined or joining. Idempotent."""
+        self._sessions.pop(session.id, None)
+        for chat_id in session.chats:
+            chat = self._chats.get(chat_id)
+            if chat is None:
+                continue
+            if chat.joining is not None:
+                chat.joining.pop(session, None)
+            if chat.ahead is not None:
+                chat.ahead.pop(session, None)
+            if chat.members.pop(session, None) is not None:
+                chat.audience.discard(session.wire)
+            self._forget_if_empty(chat_id, chat)
+        session.chats = ()
+
+    def _forget_if_empty(self, chat_id: str, chat: _Chat) -> None:
+        if not chat.members and not chat.joining and self._chats.get(chat_id) is chat:
+            del self._chats[chat_id]
+            self._backend.unsubscribe(chat_id)
+
+    # -- what the backend calls -----------------------------------------------------------------
+
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """Hand an event to the chat's sessions, once each."""
+        chat = self._chats.get(chat_id)
+        if chat is None:
+            return
+        self.events += 1
+        frame = text_frame(event.body)
+        if not event.kept:
+            origin = self._sessions.get(event.origin) if event.origin else None
+            chat.audience.send(frame, droppable=True, skip=None if origin is None else origin.wire)
+            self.deliveries += len(chat.audience)
+            return
+        if chat.joining is not None:
+            self._buffer(chat.joining, event)
+        if event.cursor is None:
+            self._note_local(chat, event.identity)
+        elif chat.local is not None and (upto := chat.local.pop(event.identity, None)) is not None:
+            # Whoever was here then has had it, without a cursor.
+            for session, joining in chat.members.items():
+                if joining > upto and not self._has_had(chat, session, event.cursor):
+                    session.wire.send(frame)
+            chat.local = chat.local or None
+            return
+        self.deliveries += len(chat.audience)
+        chat.audience.send(frame)
+        if chat.ahead is not None:
+            self._deliver_ahead(chat, chat.ahead, event, frame)
+
+    def interrupt(self, chat_id: str) -> None:
+        """End the chat's sessions with 4010: they may have missed events, and must resume or reload."""
+        chat = self._chats.get(chat_id)
+        if chat is None:
+            return
+        chat.local = None
+        for session in [*chat.members, *(chat.joining or ())]:
+            self.interrupted += 1
+            session.end(CloseCode.RESUME_NEEDED)
+
+    def answer(self, question: Any) -> Any:
+        """Answer a node's question: a disconnect tells how many sessions were ended; others get None."""
+        match question:
+            case {"disconnect": {"chatId": str(chat_id), "userId": user_id, "reason": reason}}:
+                ended = 0
+                for session in self.members(chat_id):
+                    if user_id is None or session.user_id == user_id:
+                        session.end(CloseCode.KICKED, reason)
+                        ended += 1
+                return ended
+        return None
+
+    def _buffer(self, joining: dict[Member, list[Event]], event: Event) -> None:
+        for session, buffered in list(joining.items()):
+            if len(buffered) >= self._limit:
+                del joining[session]  # its history takes too long; it comes back with the cursor it has
+                session.end(CloseCode.RESUME_NEEDED)
+            else:
+                buffered.append(event)
+
+    def _note_local(self, chat: _Chat, identity: str) -> None:
+        if chat.local is None:
+            chat.local = OrderedDict()
+        chat.local[identity] = self._joinings
+        if len(chat.local) > self._limit:
+            chat.local.popitem(last=False)
+
+    @staticmethod
+    def _has_had(chat: _Chat, session: Member, cursor: Cursor) -> bool:
+        upto = None if chat.ahead is None else chat.ahead.get(session)
+        return upto is not None and cursor <= upto
+
+    @staticmethod
+    def _deliver_ahead(chat: _Chat, ahead: dict[Member, Cursor], event: Event, frame: bytes) -> None:
+        for session, upto in list(ahead.items()):
+            if event.cursor is None:
+                session.wire.send(frame)
+                continue
+            if event.cursor > upto:
+                session.wire.send(frame)
+            if event.cursor >= upto:
+                del ahead[session]
+                chat.audience.add(session.wire)
+        if not ahead:
+            chat.ahead = None

@@ -1,0 +1,84 @@
+"""The node: one running server process, as its handlers see it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eclipse_ws import __version__
+from eclipse_ws.api.base import ChatApi
+from eclipse_ws.auth import Verifier
+from eclipse_ws.backends.base import Backend
+from eclipse_ws.chat import Commands
+from eclipse_ws.hub import Hub
+from eclipse_ws.protocol import timestamp
+from eclipse_ws.settings import Settings
+
+LARGEST_CHATS = 20
+PAGE_SIZE = 4096
+
+
+@dataclass
+class Node:
+    """What a process is made of; each part can be replaced without the others noticing."""
+
+    settings: Settings
+    backend: Backend
+    api: ChatApi
+    hub: Hub
+    commands: Commands
+    verifier: Verifier
+    draining: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def health(self) -> dict[str, Any]:
+        """The health document (section 8): today's fields, then ours."""
+        backend = self.backend.health()
+        used, total = resident_bytes(), memory_bytes()
+        status = "draining" if self.draining else "healthy" if backend.state == "up" else "degraded"
+        return {
+            "status": status,
+            "uptime": round(time.monotonic() - self.started, 3),
+            "connections": {
+                "total": self.hub.sessions,
+                "byChat": [
+                    {"chatId": chat_id[:8] + "...", "count": count}
+                    for chat_id, count in self.hub.largest(LARGEST_CHATS)
+                ],
+                "chats": self.hub.chats,
+            },
+            "memory": {"used": used, "total": total, "percentage": round(100 * used / total, 2)},
+            "timestamp": timestamp(),
+            "backend": {
+                "name": backend.name,
+                "state": backend.state,
+                "latency": backend.latency,
+                "queued": backend.queued,
+            },
+            "api": self.api.state,
+            "version": __version__,
+            "machine": self.settings.machine,
+            "region": self.settings.region,
+        }
+
+
+def resident_bytes() -> int:
+    """This process's resident memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE_SIZE
+
+
+def memory_bytes() -> int:
+    """What this process may use: its control group's limit where there is one, else the machine's memory."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = int(Path(path).read_text())
+        except (OSError, ValueError):
+            continue
+        if limit < 1 << 60:
+            return limit
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 1

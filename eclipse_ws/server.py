@@ -1,0 +1,197 @@
+"""The server: wiring, listening, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.routing import URLSpec
+from tornado.web import Application
+
+from eclipse_ws import backends, web
+from eclipse_ws.api.base import ChatApi
+from eclipse_ws.auth import Verifier
+from eclipse_ws.chat import Commands
+from eclipse_ws.hub import Hub
+from eclipse_ws.node import Node
+from eclipse_ws.observe import log_request
+from eclipse_ws.protocol import CloseCode
+from eclipse_ws.session import ChatSession
+from eclipse_ws.settings import Settings
+
+log = structlog.get_logger("eclipse_ws.server")
+
+MAX_HEADERS = 16384
+MAX_BODY = 1 << 20
+LAST_CLOSES = 2.0
+"""Seconds that the last sessions have to answer their close frames."""
+
+
+class StartError(Exception):
+    """The server can't start; the text says why, and what to do about it."""
+
+
+class Server:
+    """One node: everything made of its settings, started, drained and stopped."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.backend = backends.create(settings.backend, settings)
+        self.api, api_routes = _chat_api(settings)
+        self.hub = Hub(self.backend, limit=settings.history_events)
+        self.node = Node(
+            settings=settings,
+            backend=self.backend,
+            api=self.api,
+            hub=self.hub,
+            commands=Commands(settings, self.backend, self.api),
+            verifier=Verifier(settings),
+        )
+        arguments = {"node": self.node}
+        application = Application(
+            [
+                *web.routes(self.node),
+                *api_routes,
+                URLSpec(r"/(?:ws)?", ChatSession, arguments),
+            ],
+            default_handler_class=web.NotFound,
+            default_handler_args=arguments,
+            log_function=log_request,
+            websocket_max_message_size=settings.max_frame,
+            wire_max_message=settings.max_frame,
+            wire_queue_bytes=settings.queue_bytes,
+            wire_ping_interval=settings.ping_interval,
+            wire_ping_timeout=settings.ping_timeout,
+            wire_close_timeout=settings.close_timeout,
+        )
+        self._http = HTTPServer(application, max_header_size=MAX_HEADERS, max_body_size=MAX_BODY)
+        self._stopped = False
+        self.port = settings.port
+
+    async def start(self) -> None:
+        """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""
+        try:
+            sockets = bind_sockets(self.settings.port, self.settings.host or None, backlog=4096)
+        except OSError as error:
+            raise StartError(_explain(error, self.settings)) from error
+        self.port = sockets[0].getsockname()[1]
+        try:
+            await self.api.start()
+            await self.backend.start(self.hub)
+        except BaseException:
+            _close(sockets)
+            await self.api.close()
+            await self.backend.close()
+            raise
+        self._http.add_sockets(sockets)
+        # What is there now stays for ever: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        log.info(
+            "listening",
+            host=self.settings.host,
+            port=self.port,
+            backend=self.backend.name,
+            api=self.settings.api,
+        )
+
+    async def drain(self) -> None:
+        """Refuse upgrades, end commands under way, and send the sessions away over ``drain_seconds``."""
+        if self.node.draining:
+            return
+        self.node.draining = True
+        sessions = list(self.hub.members())
+        log.info("draining", sessions=len(sessions), seconds=self.settings.drain_seconds)
+        pause = self.settings.drain_seconds / max(1, len(sessions))
+        began = asyncio.get_running_loop().time()
+        for number, session in enumerate(sessions):
+            session.end(CloseCode.RESTARTING)
+            # By the clock rather than by sleeping: a thousand short sleeps would take twice as long.
+            ahead = began + number * pause - asyncio.get_running_loop().time()
+            if ahead > 0:
+                await asyncio.sleep(ahead)
+        deadline = asyncio.get_running_loop().time() + LAST_CLOSES
+        while (self.hub.sessions or ChatSession.under_way) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Stop listening, end what is left, and let everything go. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.node.draining = True
+        self._http.stop()
+        for session in self.hub.members():
+            session.end(CloseCode.RESTARTING)
+        await self._http.close_all_connections()
+        await self.backend.close()
+        await self.api.close()
+        gc.unfreeze()
+        log.info("stopped")
+
+
+async def serve(
+    settings: Settings, notes: Sequence[str] = (), started: Callable[[Server], None] | None = None
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal means now. Raises StartError, BackendError."""
+    for note in notes:
+        log.warning(note)
+    server = Server(settings)
+    loop = asyncio.get_running_loop()
+    asked, now = asyncio.Event(), asyncio.Event()
+
+    def on_signal(name: str) -> None:
+        (now if asked.is_set() else asked).set()
+        log.info("signal", name=name)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        await server.start()
+        if started is not None:
+            started(server)
+        await asked.wait()
+        draining = asyncio.create_task(server.drain())
+        waiting = asyncio.create_task(now.wait())
+        await asyncio.wait([draining, waiting], return_when=asyncio.FIRST_COMPLETED)
+        for task in (draining, waiting):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+    finally:
+        await server.stop()
+
+
+def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
+    """The chat API that the settings name, and the routes that it serves itself."""
+    if settings.api == "embedded":
+        from eclipse_ws.api.embedded import EmbeddedApi
+
+        embedded = EmbeddedApi(settings)
+        return embedded, embedded.routes()
+    from eclipse_ws.api.http import HttpApi
+
+    return HttpApi(settings), []
+
+
+def _explain(error: OSError, settings: Settings) -> str:
+    where = f"{settings.host}:{settings.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where} is taken by another program: stop it, or choose another port with --port or PORT"
+    if error.errno == errno.EACCES:
+        return f"{where} may not be listened on: ports below 1024 are the administrator's; choose another"
+    return f"can't listen on {where}: {error}; check --host and --port"
+
+
+def _close(sockets: Sequence[socket.socket]) -> None:
+    for each in sockets:
+        each.close()

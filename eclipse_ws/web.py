@@ -1,0 +1,200 @@
+"""HTTP beside the sockets: health, what the application may call, the widget's files and the demo."""
+
+from __future__ import annotations
+
+import hmac
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+import structlog
+from tornado.routing import URLSpec
+from tornado.web import Finish, HTTPError, RequestHandler, StaticFileHandler
+
+from eclipse_ws.backends.base import Attempt
+from eclipse_ws.node import Node
+from eclipse_ws.protocol import CloseCode, MalformedEventError, parse_event
+
+log = structlog.get_logger("eclipse_ws.web")
+
+STATIC = Path(__file__).parent / "static"
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class JsonHandler(RequestHandler):
+    """Answers JSON, errors included, and never more of an error than its status and one sentence."""
+
+    def initialize(self, node: Node) -> None:
+        """Take what the application's routes give every handler."""
+        self.node = node
+
+    def set_default_headers(self) -> None:
+        """Tell browsers to take nothing here for anything else."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-store")
+        self.clear_header("Server")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer ``{"error": ...}``."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        text = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
+        self.finish({"error": text})
+
+    def data_received(self, chunk: bytes) -> None:
+        """Not used: bodies are bounded by the server."""
+
+
+class NotFound(JsonHandler):
+    """Every path that is nobody's."""
+
+    def prepare(self) -> None:
+        """Answer before anything else is looked at."""
+        raise HTTPError(404, "No such path: sockets are at / and /ws, health is at /health")
+
+
+class Health(JsonHandler):
+    """``GET /health`` (section 8)."""
+
+    def get(self) -> None:
+        """Answer the health document; 503 while draining."""
+        self.set_status(503 if self.node.draining else 200)
+        self.set_header("Access-Control-Allow-Origin", "*")
+        self.finish(self.node.health())
+
+    head = get
+
+
+class ApplicationHandler(JsonHandler):
+    """What only the application may call: it shows the shared secret (section 7)."""
+
+    def prepare(self) -> None:
+        """Check ``X-Internal-Secret`` in constant time: 401 without it, 503 where none is configured."""
+        secret = self.node.settings.internal_api_secret.get_secret_value()
+        if not secret:
+            raise HTTPError(503, "No INTERNAL_API_SECRET is configured on this server")
+        given = self.request.headers.get("X-Internal-Secret", "")
+        if not hmac.compare_digest(given.encode(), secret.encode()):
+            self.set_status(401)
+            self.finish({"error": "X-Internal-Secret is missing or wrong"})
+            raise Finish
+
+
+class Events(ApplicationHandler):
+    """``POST /api/chats/{chatId}/events``."""
+
+    async def post(self, chat: str) -> None:
+        """Sequence and publish the event in the body: 202 ``{cursor}``; ``Idempotency-Key`` is honoured."""
+        try:
+            event = parse_event(self.request.body)
+        except MalformedEventError as error:
+            raise HTTPError(
+                400, f"The body must be an event, a JSON object with a string type: {error}"
+            ) from None
+        if event.cursor is not None:
+            raise HTTPError(400, "The event must not have a cursor: the server gives it one")
+        chat_id = _chat_id(chat)
+        if not event.kept:
+            self.node.backend.broadcast(chat_id, event)
+            self.set_status(202)
+            self.finish({"cursor": None})
+            return
+        key = self.request.headers.get("Idempotency-Key")
+        attempt: Attempt | None = None
+        if key is not None:
+            if not 1 <= len(key) <= 128:
+                raise HTTPError(400, "Idempotency-Key must have 1 to 128 characters")
+            # Publishing is safe to repeat (an event's identity makes it one), so an unknown outcome is too.
+            attempt = await self.node.backend.attempt(chat_id, f"http:{key}", again=True)
+        if attempt is not None and attempt.receipt is not None:
+            receipt = attempt.receipt
+        else:
+            receipt = await self.node.backend.publish(chat_id, event, attempt)
+        self.set_status(202)
+        self.finish({"cursor": receipt.cursor, "delivery": receipt.delivery})
+
+
+class _DisconnectBody(msgspec.Struct, rename="camel"):
+    user_id: str | None = None
+    reason: str | None = None
+
+
+class Disconnect(ApplicationHandler):
+    """``POST /api/chats/{chatId}/disconnect``."""
+
+    async def post(self, chat: str) -> None:
+        """End the chat's sessions (of one user) on all nodes with 4003: ``{disconnected}``."""
+        try:
+            body = msgspec.json.decode(self.request.body or b"{}", type=_DisconnectBody)
+        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+            raise HTTPError(400, f"The body must be {{userId?, reason?}}: {error}") from None
+        reason = body.reason or CloseCode.KICKED.reason
+        if len(reason.encode()) > 123:
+            raise HTTPError(
+                400, "reason must have at most 123 bytes of UTF-8: it becomes a close frame's reason"
+            )
+        question = {"disconnect": {"chatId": _chat_id(chat), "userId": body.user_id, "reason": reason}}
+        answers = await self.node.backend.ask(question)
+        self.finish({"disconnected": sum(answer for answer in answers if isinstance(answer, int))})
+
+
+class Asset(StaticFileHandler):
+    """The widget's files and the demo's pages."""
+
+    def initialize(self, path: str = str(STATIC), *args: Any, **kwargs: Any) -> None:
+        """Serve from the package's own folder."""
+        super().initialize(path, *args, **kwargs)
+
+    def set_extra_headers(self, path: str) -> None:
+        """Pages run nothing but our own files; scripts may be used by other sites' pages."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.clear_header("Server")
+        if path.endswith(".html"):
+            self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+            self.set_header("Referrer-Policy", "no-referrer")
+            self.set_header("X-Frame-Options", "DENY")
+        else:
+            self.set_header("Access-Control-Allow-Origin", "*")
+            self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+
+    def get_cache_time(self, path: str, modified: Any, mime_type: str) -> int:
+        """An hour for scripts; pages are asked for again."""
+        return 0 if path.endswith(".html") else 3600
+
+
+def _chat_id(quoted: str) -> str:
+    try:
+        chat_id = unquote(quoted, errors="strict")
+    except UnicodeDecodeError:
+        raise HTTPError(400, "The chat's id must be UTF-8, percent-encoded") from None
+    if not 1 <= len(chat_id) <= 256 or any(char < " " or char == "\x7f" for char in chat_id):
+        raise HTTPError(400, "The chat's id must have 1 to 256 characters and no control characters")
+    return chat_id
+
+
+def routes(node: Node) -> list[URLSpec]:
+    """Every path but the sockets'."""
+    arguments = {"node": node}
+    found = [
+        URLSpec(r"/health", Health, arguments),
+        URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
+        URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
+        URLSpec(r"/(widget\.js|eclipse-chat\.js)", Asset),
+    ]
+    if node.settings.demo:
+        found += [
+            URLSpec(r"/(demo)", _Page),
+            URLSpec(r"/(demo/agent)", _Page),
+            URLSpec(r"/static/([a-z0-9.-]+)", Asset),
+        ]
+    return found
+
+
+class _Page(Asset):
+    """A page of the demo: ``/demo/agent`` is ``demo-agent.html``."""
+
+    def parse_url_path(self, url_path: str) -> str:
+        return url_path.replace("/", "-") + ".html"
