@@ -1,0 +1,145 @@
+"""The cookie session: ``tornado-httpclient-session`` 0.2.5 made to work under a current Tornado and Python.
+
+What cookies are for here: a load balancer's sticky sessions, and deployment protection in front of the
+application. One jar per upstream, never one per user.
+
+The package dates from 2016. What stands between it and today, and what this module does about each:
+
+- It imports ``tornado.httputil._normalized_headers`` and ``collections.MutableMapping``, both gone. They
+  are needed while its modules are imported and never afterwards, so they exist for exactly that long.
+- ``fetch`` passes ``callback=`` to Tornado, which no longer has it: CookieSession has a ``fetch`` of its own.
+- It reads cookies from answers alone. A status of 4xx or 5xx arrives as an exception, whose answer may set
+  cookies too.
+- It adds the cookies to the caller's own request, whose next use would carry them twice: a copy gets them.
+- Python's cookie jar asks a request for ``type`` and ``host``, which the package's stand-in does not have.
+- ``close()`` leaves the client open, and ``__getattr__`` makes a failed constructor recurse through
+  ``__del__``.
+"""
+
+from __future__ import annotations
+
+import collections
+import collections.abc
+import copy
+from asyncio import Future
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from tornado import httputil
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+
+
+def _import_session() -> tuple[Any, Any, Any]:
+    """Import the package with the two names that it misses in place; they are gone again afterwards."""
+    missing: list[tuple[Any, str, Any]] = [
+        (httputil, "_normalized_headers", {}),
+        (collections, "MutableMapping", collections.abc.MutableMapping),
+    ]
+    added = [(module, name) for module, name, _ in missing if name not in vars(module)]
+    for module, name, value in missing:
+        if (module, name) in added:
+            setattr(module, name, value)
+    try:
+        from httpclient_session.mocks import MockRequest, MockResponse
+        from httpclient_session.sessions import Session
+    finally:
+        for module, name in added:
+            delattr(module, name)
+    return Session, MockRequest, MockResponse
+
+
+_Session, _MockRequest, _MockResponse = _import_session()
+
+
+class _Request(_MockRequest):  # type: ignore[misc, valid-type]  # the package has no types
+    """The package's stand-in for a ``urllib.request.Request``, with what Python's cookie jar asks for
+    today.
+    """
+
+    @property
+    def type(self) -> str:
+        """The URL's scheme; without it ``Secure`` cookies are neither taken nor sent."""
+        return str(urlsplit(self._request.url).scheme)
+
+    @property
+    def host(self) -> str:
+        """Host and port; without it a ``Port`` attribute can't be checked."""
+        return str(urlsplit(self._request.url).netloc)
+
+
+class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package has no types
+    """An HTTP client with one cookie jar, for one upstream. It owns its client and closes it.
+
+    ``httpclient_class`` and its keyword arguments are Tornado's; ``max_cookies`` bounds the jar: an
+    upstream that sets more of them starts again with an empty one.
+    """
+
+    def __init__(
+        self,
+        httpclient_class: type[AsyncHTTPClient] = AsyncHTTPClient,
+        *,
+        max_cookies: int = 50,
+        **kwargs: Any,
+    ) -> None:
+        # First of all, because __del__ runs after a constructor that failed, too.
+        self._closed = True
+        # force_instance: Tornado's own client is one per loop, and closing it would close it for everybody.
+        super().__init__(httpclient_class, force_instance=True, **kwargs)
+        self._max_cookies = max_cookies
+        self._filled = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self._httpclient, name)
+
+    def __del__(self) -> None:
+        """Nothing: the package would close the client here, from whatever thread collects it, its loop long
+        gone.
+        """
+
+    def close(self) -> None:
+        """Close the client and its sockets. Calls under way never end then: let them end first. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._httpclient.close()
+
+    def fetch(
+        self, request: HTTPRequest | str, raise_error: bool = True, **kwargs: Any
+    ) -> Future[HTTPResponse]:
+        """Tornado's ``fetch`` with the jar's cookies. The request is left as it
+        is.
+        """
+        if self._closed:
+            raise RuntimeError("fetch() on a closed CookieSession; open another one")
+        if not isinstance(request, HTTPRequest):
+            request = HTTPRequest(request, **kwargs)
+        # An empty jar is the usual case: then a call costs nothing more than one without a session.
+        sent = self.prepare_request(request) if self._filled else request
+        future = cast("Future[HTTPResponse]", self._httpclient.fetch(sent, raise_error=raise_error))
+        # Registered before anybody can await the future: the jar is filled when the caller gets the answer.
+        future.add_done_callback(self._keep_cookies)
+        return future
+
+    def prepare_request(self, request: HTTPRequest) -> HTTPRequest:
+        """A copy of the request with the jar's cookies for it."""
+        request = copy.copy(request)
+        request.headers = httputil.HTTPHeaders(request.headers)
+        self.cookies.add_cookie_header(_Request(request))
+        return request
+
+    def _keep_cookies(self, future: Future[HTTPResponse]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        response = (
+            error.response if isinstance(error, HTTPClientError) else None if error else future.result()
+        )
+        if response is None or "Set-Cookie" not in response.headers:
+            return
+        self.cookies.extract_cookies(_MockResponse(response), _Request(response.request))
+        count = len(list(self.cookies))
+        if count > self._max_cookies:
+            self.cookies.clear()
+            count = 0
+        self._filled = count > 0

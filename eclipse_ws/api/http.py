@@ -1,0 +1,314 @@
+"""The application's chat API over HTTP, through a cookie session on libcurl, which keeps its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal, TypeVar
+from urllib.parse import quote
+
+import msgspec
+import pycurl
+from tornado.curl_httpclient import CurlAsyncHTTPClient, CurlError
+from tornado.httpclient import HTTPRequest, HTTPResponse
+
+from eclipse_ws import __version__
+from eclipse_ws.api.answers import BREAKING, shape_error, status_error, transport_error
+from eclipse_ws.api.base import ApiError, ChatApi
+from eclipse_ws.api.breaker import Breaker
+from eclipse_ws.api.cookies import CookieSession
+from eclipse_ws.api.slots import Slots
+from eclipse_ws.protocol import Message, User
+from eclipse_ws.settings import Settings
+
+T = TypeVar("T")
+_GO_ON: Final[int] = pycurl.PREREQFUNC_OK
+_ABORT: Final[int] = pycurl.PREREQFUNC_ABORT
+_DOTS: Final = frozenset({"", ".", ".."})
+
+
+class _Saved(msgspec.Struct):
+    success: bool
+    message: Message | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_saved = msgspec.json.Decoder(_Saved).decode
+_decode_user = msgspec.json.Decoder(User).decode
+
+
+class Sending:
+    """One request on its way through libcurl: whether any of it was sent, and, if ``once``, that it is sent
+    once.
+
+    libcurl repeats a request by itself, a POST too, when a kept connection turns out dead before the first
+    byte of an answer. The other side may have handled it before it died, so the second start of a ``once``
+    request is refused.
+
+    ``what`` names the call in details, ``changes`` is False for a GET, ``missing`` is the code of a 404.
+    """
+
+    __slots__ = ("_max_idle", "_once", "changes", "missing", "sent", "what")
+
+    def __init__(self, what: str, missing: str, max_idle: int, *, changes: bool, once: bool) -> None:
+        self.what = what
+        self.missing = missing
+        self.changes = changes
+        self.sent = False
+        self._once = once
+        self._max_idle = max_idle
+
+    def prepare(self, curl: pycurl.Curl) -> None:
+        """Set what Tornado's client does not."""
+        curl.setopt(pycurl.PREREQFUNCTION, self._before_sending)
+        # Servers close idle connections, Node's after 5 s; a request that meets such a close is lost with it.
+        curl.setopt(pycurl.MAXAGE_CONN, self._max_idle)
+        # One request at a time per connection, so that a lost connection concerns one request.
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.PATH_AS_IS, 1)
+        # A proxy from the environment would see the secret without a setting of ours saying so.
+        curl.setopt(pycurl.PROXY, "")
+        curl.setopt(pycurl.NOSIGNAL, 1)
+
+    def _before_sending(self, *_: Any) -> int:
+        # Called with a connection ready, before the request's first byte.
+        if self.sent and self._once:
+            return _ABORT
+        self.sent = True
+        return _GO_ON
+
+
+class HttpApi(ChatApi):
+    """The application's routes. A call holds one connection; ``answers`` says what a failure becomes."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        base = settings.next_api_url.rstrip("/")
+        self.breaker = Breaker("The chat API", settings.api_breaker_failures, settings.api_breaker_seconds)
+        self._chats = f"{base}/api/chats/"
+        self._users = f"{base}/api/users/"
+        self._headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": f"eclipse-ws/{__version__}",
+            "X-Internal-Secret": settings.internal_api_secret.get_secret_value(),
+        }
+        self._connect_timeout = settings.api_connect_timeout
+        self._timeout = settings.api_timeout
+        self._max_connections = settings.api_max_connections
+        self._max_answer = settings.api_max_answer
+        self._max_cookies = settings.api_max_cookies
+        self._max_idle = max(1, int(settings.api_idle_seconds))
+        self._honours_key = settings.api_honours_idempotency
+        self._slots = Slots(settings.api_max_connections, settings.api_max_waiting, self.stats)
+        self._under_way: set[asyncio.Future[HTTPResponse]] = set()
+        self._session: CookieSession | None = None
+
+    @property
+    def state(self) -> Literal["up", "down"]:
+        """ "down" while the circuit is open or being probed."""
+        return "up" if self.breaker.state == "closed" else "down"
+
+    async def start(self) -> None:
+        """Open the session. The application need not be there yet."""
+        self._session = CookieSession(
+            CurlAsyncHTTPClient,
+            max_cookies=self._max_cookies,
+            max_clients=self._max_connections,
+            max_body_size=self._max_answer,
+        )
+
+    async def close(self) -> None:
+        """Let calls under way end, which they do within api_timeout, and close the connections."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        self._slots.clear("the server is stopping")
+        try:
+            if self._under_way:
+                await asyncio.wait(self._under_way, timeout=self._timeout)
+        finally:
+            session.close()
+            for future in list(self._under_way):
+                # The client forgets them; nobody may wait for ever.
+                future.set_exception(CurlError(pycurl.E_ABORTED_BY_CALLBACK, "the server is stopping"))
+
+    async def send_message(
+        self, chat_id: str, user_id: str, content: str, role: str, key: str | None = None
+    ) -> Message:
+        """POST the message; ``key`` goes along as Idempotency-Key."""
+        try:
+            url = f"{self._chats}{segment(chat_id, 'chat_not_found')}/messages/send"
+            body = _encode({"content": content, "role": role, "userId": user_id})
+        except UnicodeEncodeError:
+            raise ApiError(
+                "api_rejected", "POST message: text with lone surrogates", retryable=False
+            ) from None
+        once = not (key and self._honours_key)
+        sending = Sending("POST message", "chat_not_found", self._max_idle, changes=True, once=once)
+        headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
+        return await self._counted(sending, url, headers, body, _message)
+
+    async def user(self, user_id: str) -> User:
+        """GET the user."""
+        try:
+            url = self._users + segment(user_id, "user_not_found")
+        except UnicodeEncodeError:
+            raise ApiError(
+                "user_not_found", "GET user: an id with lone surrogates", retryable=False
+            ) from None
+        sending = Sending("GET user", "user_not_found", self._max_idle, changes=False, once=False)
+        return await self._counted(sending, url, self._headers, None, _decode_user)
+
+    async def _counted(
+        self,
+        sending: Sending,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        decode: Callable[[bytes], T],
+    ) -> T:
+        started = time.monotonic()
+        outcome = "cancelled"
+        try:
+            result = await self._guarded(sending, url, headers, body, decode)
+            outcome = "ok"
+            return result
+        except ApiError as exc:
+            outcome = exc.code
+            raise
+        finally:
+            self.stats.count(outcome, time.monotonic() - started)
+
+    async def _guarded(
+        self,
+        sending: Sending,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | None,
+        decode: Callable[[bytes], T],
+    ) -> T:
+        """A slot, the breaker's leave, the call, and what its end tells the breaker."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        if not self._slots.take():
+            if self.breaker.state != "closed":
+                raise self._circuit_open(sending)  # no use in waiting for a slot only to hear this
+            await self._slots.wait(deadline)
+        # From here on the slot is ours: given back below, or by the request when libcurl has done with it.
+        session = self._session
+        if session is None:
+            self._slots.release()
+            raise ApiError("api_unavailable", f"{sending.what}: the server is not started, or stopping")
+        ticket = self.breaker.enter()
+        if ticket is None:
+            self._slots.release()
+            raise self._circuit_open(sending)
+        request = HTTPRequest(
+            url,
+            method="GET" if body is None else "POST",
+            headers=headers,
+            body=body,
+            connect_timeout=min(self._connect_timeout, self._timeout),
+            request_timeout=max(deadline - loop.time(), 0.001),
+            follow_redirects=False,
+            prepare_curl_callback=sending.prepare,
+        )
+        try:
+            future = session.fetch(request, raise_error=False)
+        except BaseException:
+            self._slots.release()
+            self.breaker.abandon(ticket)
+            raise
+        self._under_way.add(future)
+        future.add_done_callback(self._done)
+        try:
+            # Shielded, because cancelling a fetch does not stop it: its slot is free when libcurl says so.
+            result = decode_answer(sending, await asyncio.shield(future), decode)
+        except asyncio.CancelledError:
+            self.breaker.abandon(ticket)
+            raise
+        except ApiError as exc:
+            self._judge(ticket, exc)
+            raise
+        except CurlError as exc:
+            error = transport_error(
+                sending.what, exc.errno, exc.message or "", sent=sending.sent, changes=sending.changes
+            )
+            self._judge(ticket, error)
+            raise error from None
+        except Exception as exc:
+            # The client could not even build the request. Its words may quote a header, so they are left out.
+            self.breaker.abandon(ticket)
+            raise ApiError(
+                "api_rejected",
+                f"{sending.what}: {type(exc).__name__} while building the request",
+                retryable=False,
+            ) from None
+        self.breaker.success(ticket)
+        return result
+
+    def _done(self, future: asyncio.Future[HTTPResponse]) -> None:
+        self._under_way.discard(future)
+        self._slots.release()
+
+    def _judge(self, ticket: int, error: ApiError) -> None:
+        if error.code in BREAKING:
+            self.breaker.failure(ticket, str(error))
+        else:
+            self.breaker.success(ticket)
+
+    def _circuit_open(self, sending: Sending) -> ApiError:
+        return ApiError(
+            "api_unavailable",
+            f"{sending.what}: the chat API is down, calls fail at once",
+            retry_after=self.breaker.retry_after,
+        )
+
+
+def decode_answer(sending: Sending, response: HTTPResponse, decode: Callable[[bytes], T]) -> T:
+    """The answer's content. Raises ApiError for any other status than 2xx and any other shape than
+    ``decode``'s.
+    """
+    status, body = response.code, response.body
+    media = response.headers.get("Content-Type", "")
+    if not 200 <= status < 300:
+        wait = response.headers.get("Retry-After")
+        raise status_error(
+            sending.what, status, media, wait, body, missing=sending.missing, changes=sending.changes
+        )
+    try:
+        return decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise shape_error(sending.what, status, media, body, changes=sending.changes) from None
+
+
+def segment(name: str, missing: str) -> str:
+    """A name as one segment of a URL's path (RFC 3986 section 3.3).
+
+    The empty one and the dot segments can't be written as one: whoever reads ``%2E%2E`` may take it for
+    ``..`` all the same (the URL standard says so), and would leave the route. Nobody has such a name: it is
+    ``missing``.
+    """
+    if name in _DOTS:
+        raise ApiError(missing, f"the id {name!r} can't stand in a path", retryable=False)
+    return quote(name, safe="")
+
+
+def header_text(key: str) -> str:
+    """A key as a header's value: as it is if it is plain ASCII, else percent-encoded; no two keys become
+    one.
+    """
+    if key.isascii() and key.isprintable() and "%" not in key and key == key.strip():
+        return key
+    return quote(key, safe="", errors="surrogatepass")
+
+
+def _message(body: bytes) -> Message:
+    saved = _decode_saved(body)
+    if not saved.success:
+        raise ApiError("api_rejected", "POST message: the answer says success: false", retryable=False)
+    if saved.message is None or not saved.message.id:
+        raise msgspec.ValidationError("success without a message that has an id")
+    return saved.message

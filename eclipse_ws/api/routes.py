@@ -1,0 +1,185 @@
+"""The application's HTTP routes, served by this server itself for the embedded API."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import jwt
+import msgspec
+from tornado.routing import URLSpec
+from tornado.web import HTTPError, RequestHandler, url
+
+from eclipse_ws.api.base import ApiError
+from eclipse_ws.api.store import AGENTS
+from eclipse_ws.protocol import Message, Role
+
+if TYPE_CHECKING:
+    from eclipse_ws.api.embedded import EmbeddedApi
+
+TOKEN_SECONDS: Final = 7200
+"""Lifetime of a token, as the application's."""
+MAX_LISTED: Final = 1000
+"""Messages, and chats, of one answer."""
+
+_STATUS: Final = {
+    "chat_not_found": HTTPStatus.BAD_REQUEST,  # here chats begin with a message: only the id can be wrong
+    "user_not_found": HTTPStatus.NOT_FOUND,
+    "api_rejected": HTTPStatus.BAD_REQUEST,
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class _Draft(msgspec.Struct):
+    content: str
+    role: Role
+    userId: str  # noqa: N815 - the application's own spelling
+
+
+_decode_draft = msgspec.json.Decoder(_Draft).decode
+
+
+def routes(api: EmbeddedApi) -> list[URLSpec]:
+    """The application's routes, and the agents' list that the demo needs."""
+    given = {"api": api}
+    return [
+        url(r"/api/chats/([^/]*)/messages/send", _Send, given),
+        url(r"/api/chats/([^/]*)/messages", _History, given),
+        url(r"/api/chats", _Chats, given),
+        url(r"/api/users/([^/]*)", _Users, given),
+        url(r"/api/ws/token", _Token, given),
+        url(r"/api/agents", _Agents, given),
+    ]
+
+
+class _Handler(RequestHandler):
+    def initialize(self, api: EmbeddedApi) -> None:
+        self.api = api
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def answer(self, value: Any) -> None:
+        """End with a JSON document."""
+        self.finish(_encode(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """End with ``{error}``; a failure's detail goes to the log alone."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, ApiError):
+            status_code = _STATUS.get(error.code, HTTPStatus.SERVICE_UNAVAILABLE)
+            self.set_status(status_code)
+            reason = error.code
+        else:
+            known = isinstance(error, HTTPError) and error.log_message and status_code < 500
+            reason = cast(HTTPError, error).log_message or "" if known else HTTPStatus(status_code).phrase
+        self.finish(_encode({"error": reason}))
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """An ApiError is an answer; anything else that is no HTTPError gets Tornado's trace."""
+        if not isinstance(value, ApiError | HTTPError):
+            super().log_exception(typ, value, tb)
+
+    def check_secret(self) -> None:
+        """Raise 401 unless the request carries our secret, 503 if we have none."""
+        secret = self.api.settings.internal_api_secret.get_secret_value()
+        if not secret:
+            raise HTTPError(503)
+        given = self.request.headers.get("X-Internal-Secret", "")
+        # In bytes, because compare_digest takes no text outside ASCII; its time tells nothing about the
+        # secret.
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
+            raise HTTPError(401, "X-Internal-Secret is missing or wrong")
+
+    def limit(self) -> int:
+        """The argument ``limit``, 1 to MAX_LISTED, or 200."""
+        text = self.get_query_argument("limit", "200")
+        if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) <= MAX_LISTED):
+            raise HTTPError(400, f"limit has to be a number from 1 to {MAX_LISTED}")
+        return int(text)
+
+    def check_id(self, name: str, what: str) -> str:
+        """The id, or 400."""
+        from eclipse_ws.api.embedded import MAX_ID, valid_id
+
+        if not valid_id(name):
+            raise HTTPError(400, f"{what} has to be 1 to {MAX_ID} characters, without control characters")
+        return name
+
+
+class _Send(_Handler):
+    async def post(self, chat: str) -> None:
+        """Save a message and answer it as the application does."""
+        self.check_secret()
+        self.check_id(chat, "chatId")
+        try:
+            draft = _decode_draft(self.request.body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise HTTPError(400, "the body has to be {content, role, userId}, role in upper case") from None
+        if not draft.content.strip():
+            raise HTTPError(400, "content must not be blank")
+        if len(draft.content) > self.api.settings.max_content:
+            raise HTTPError(413, f"content has more than {self.api.settings.max_content} characters")
+        self.check_id(draft.userId, "userId")
+        key = self.request.headers.get("Idempotency-Key")
+        message = await self.api.send_message(chat, draft.userId, draft.content, draft.role, key or None)
+        self.answer({"success": True, "message": message})
+
+
+class _History(_Handler):
+    async def get(self, chat: str) -> None:
+        """The chat's last messages, oldest first."""
+        limit = self.limit()
+        messages: list[Message] = await self.api.history(self.check_id(chat, "chatId"), limit)
+        self.answer({"messages": messages})
+
+
+class _Chats(_Handler):
+    async def get(self) -> None:
+        """The open chats, for the agents' page."""
+        self.answer({"chats": await self.api.chats(self.limit())})
+
+
+class _Users(_Handler):
+    async def get(self, user: str) -> None:
+        """A user, for who knows the secret."""
+        self.check_secret()
+        self.answer(await self.api.user(user))
+
+
+class _Token(_Handler):
+    async def get(self) -> None:
+        """A token for a visitor of the chat, for a given user, or for an agent."""
+        chat = self.check_id(self.get_query_argument("chatId", "", strip=False), "chatId")
+        agent = self.get_query_argument("agent", "")
+        user = self.get_query_argument("userId", "", strip=False)
+        if agent:
+            user = AGENTS[0].id if agent == "1" else agent
+            if user not in {known.id for known in AGENTS}:
+                raise HTTPError(400, "agent has to be 1 or one of the ids at /api/agents")
+        elif not user:
+            user = f"anon_{time.time_ns() // 1_000_000}_{secrets.token_hex(6)}"
+        now = int(time.time())
+        claims = {
+            "userId": self.check_id(user, "userId"),
+            "chatId": chat,
+            "isAuthenticated": bool(agent),
+            "iat": now,
+            "exp": now + TOKEN_SECONDS,
+        }
+        token = jwt.encode(claims, self.api.settings.jwt_secret.get_secret_value(), algorithm="HS256")
+        scheme = "wss" if self.request.protocol == "https" else "ws"
+        self.answer(
+            {"token": token, "wsUrl": f"{scheme}://{self.request.host}/ws", "userId": user, "chatId": chat}
+        )
+
+
+class _Agents(_Handler):
+    async def get(self) -> None:
+        """The made-up agents."""
+        self.answer({"agents": AGENTS})

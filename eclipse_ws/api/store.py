@@ -1,0 +1,149 @@
+"""The embedded API's SQLite database: chats, their messages, and who wrote them. Blocking: for one worker
+thread.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import time
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from eclipse_ws.protocol import Message, Sender, User
+
+AGENTS: Final = (
+    User("agent_1", "Ada Okafor", "ada@support.example", "https://support.example/ada.png"),
+    User("agent_2", "Bruno Lindqvist", "bruno@support.example", "https://support.example/bruno.png"),
+    User("agent_3", "Chiyo Marsh", "chiyo@support.example", "https://support.example/chiyo.png"),
+)
+"""The made-up people who answer in development."""
+
+PAGE: Final = 4096
+"""Bytes of a database page."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS users (id TEXT PRIMARY KEY, name TEXT, email TEXT, image TEXT) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS messages (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, chat TEXT NOT NULL, user TEXT NOT NULL,
+    content TEXT NOT NULL, role TEXT NOT NULL, created_at TEXT NOT NULL, key TEXT);
+CREATE INDEX IF NOT EXISTS messages_of_chat ON messages (chat, seq);
+CREATE UNIQUE INDEX IF NOT EXISTS messages_once ON messages (chat, key) WHERE key IS NOT NULL;
+CREATE TABLE IF NOT EXISTS chats (
+    id TEXT PRIMARY KEY, last INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS chats_by_last ON chats (last);
+"""
+_MESSAGE: Final = """
+SELECT m.id, m.content, m.role, m.created_at, u.id, u.name, u.email, u.image
+FROM messages m JOIN users u ON u.id = m.user
+"""
+
+
+class ChatSummary(msgspec.Struct):
+    """One line of the agents' list: a chat, its last message, when that was, and how many messages it has."""
+
+    id: str
+    lastMessage: Message  # noqa: N815 - as the page reads it
+    updatedAt: str  # noqa: N815
+    count: int
+
+
+class Store:
+    """One connection to one database. Every method raises sqlite3.Error and then has changed nothing.
+
+    ``path`` is a file or ``:memory:``; ``max_bytes`` bounds it; ``patience`` is how many seconds a method
+    waits for a database that another process has locked.
+    """
+
+    def __init__(self, path: str, max_bytes: int, patience: float) -> None:
+        # Transactions are begun by hand: a read may not hold one open, and a write has to lock before it
+        # looks.
+        self._db = sqlite3.connect(path, timeout=patience, isolation_level=None)
+        try:
+            self._db.execute(f"PRAGMA page_size = {PAGE}")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # A power cut may cost the last messages, never the database: right for what this is for.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // PAGE)}")
+            self._db.executescript(_SCHEMA)
+            for agent in AGENTS:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO users VALUES (?, ?, ?, ?)",
+                    (agent.id, agent.name, agent.email, agent.image),
+                )
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Write the log back into the file and let go of it."""
+        self._db.close()
+
+    def save(self, chat: str, user: str, content: str, role: str, key: str | None) -> Message:
+        """Save a message, and its author if unknown; the same ``key`` in the same chat is saved once."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            message = self._saved(chat, key) if key else None
+            if message is None:
+                message = self._insert(chat, user, content, role, key)
+            db.execute("COMMIT")
+        except BaseException:
+            # SQLite has rolled back by itself after some errors (a full disk), not after others.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        return message
+
+    def user(self, user: str) -> User | None:
+        """The user, or None."""
+        row = self._db.execute("SELECT id, name, email, image FROM users WHERE id = ?", (user,)).fetchone()
+        return None if row is None else User(*row)
+
+    def history(self, chat: str, limit: int) -> list[Message]:
+        """The chat's last ``limit`` messages, oldest first."""
+        rows = self._db.execute(f"{_MESSAGE} WHERE m.chat = ? ORDER BY m.seq DESC LIMIT ?", (chat, limit))
+        return [_message(row) for row in rows][::-1]
+
+    def chats(self, limit: int) -> list[ChatSummary]:
+        """The chats that had a message last, latest first."""
+        rows = self._db.execute(
+            "SELECT c.id, c.count, m.id, m.content, m.role, m.created_at, u.id, u.name, u.email, u.image "
+            "FROM chats c JOIN messages m ON m.seq = c.last JOIN users u ON u.id = m.user "
+            "ORDER BY c.last DESC LIMIT ?",
+            (limit,),
+        )
+        summaries = []
+        for chat, count, *row in rows:
+            message = _message(tuple(row))
+            summaries.append(ChatSummary(chat, message, message.createdAt, count))
+        return summaries
+
+    def _saved(self, chat: str, key: str) -> Message | None:
+        row = self._db.execute(f"{_MESSAGE} WHERE m.chat = ? AND m.key = ?", (chat, key)).fetchone()
+        return None if row is None else _message(row)
+
+    def _insert(self, chat: str, user: str, content: str, role: str, key: str | None) -> Message:
+        db = self._db
+        db.execute("INSERT OR IGNORE INTO users (id) VALUES (?)", (user,))
+        ident = f"msg_{time.time_ns() // 1_000_000:x}_{secrets.token_hex(6)}"
+        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        seq = db.execute(
+            "INSERT INTO messages (id, chat, user, content, role, created_at, key) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (ident, chat, user, content, role, created, key),
+        ).lastrowid
+        db.execute(
+            "INSERT INTO chats VALUES (?, ?, 1) "
+            "ON CONFLICT (id) DO UPDATE SET last = excluded.last, count = count + 1",
+            (chat, seq),
+        )
+        row = db.execute("SELECT name, email, image FROM users WHERE id = ?", (user,)).fetchone()
+        return Message(ident, content, role, created, Sender(user, *row))
+
+
+def _message(row: tuple[str, ...]) -> Message:
+    ident, content, role, created, *sender = row
+    return Message(ident, content, role, created, Sender(*sender))
