@@ -89,6 +89,11 @@ class Settings(BaseSettings):
     history_events: Count = Field(100, description="kept events per chat")
     history_seconds: Seconds = Field(300, description="s for which a kept event can be resumed")
 
+    max_attempts: Count = Field(100_000, description="clientMessageIds that this node remembers")
+    attempt_margin: Seconds = Field(
+        5, description="s beyond api_timeout until a send counts as having an unknown outcome"
+    )
+
     # Chat API
     api: Literal["http", "embedded"] = Field("http", description="where messages are saved")
     next_api_url: str = Field("http://localhost:3000", description="the application's address")
@@ -97,11 +102,18 @@ class Settings(BaseSettings):
     api_max_connections: Count = Field(50, description="connections to the application")
     api_max_waiting: Count = Field(1000, description="calls that wait for a connection; more fail at once")
     api_max_answer: Bytes = Field(262144, description="bytes of one answer")
+    api_idle_seconds: Seconds = Field(
+        4, description="s that an unused connection is kept; under the API's own limit"
+    )
+    api_max_cookies: Count = Field(50, description="cookies kept for the application's load balancer")
     api_breaker_failures: Count = Field(5, description="failures in a row that open the circuit")
     api_breaker_seconds: Seconds = Field(5, description="s for which an open circuit fails calls at once")
     api_honours_idempotency: bool = Field(False, description="the application honours Idempotency-Key")
     app_publishes_over_http: bool = Field(False, description="the application publishes over HTTP alone")
     embedded_db: str = Field(":memory:", description="the embedded API's file, or :memory:", min_length=1)
+    embedded_max_bytes: Bytes = Field(
+        1 << 28, description="bytes of the embedded API's database; a full one refuses"
+    )
     allow_embedded_api: bool = Field(False, description="let production use the embedded API")
 
     # Backend
@@ -221,14 +233,15 @@ def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[st
         wrong: dict[str, Fault] = {}
         for detail in error.errors(include_url=False, include_context=False):
             name = str(detail["loc"][0])
-            label, shown = variable(name), values.get(name)
+            flag = sources[name] == "flag"
+            label, shown = f"--{name.replace('_', '-')}" if flag else variable(name), values.get(name)
             expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             hidden = name.endswith(("_secret", "_url"))
             problem = "has a wrong value" if hidden else f"is {str(shown)[:40]!r}"
             where = "" if sources[name] in ("environment", "flag") else f" ({sources[name]})"
             about = Settings.model_fields[name]
             mend = f"give it such a value ({about.description}; the default is {about.default!r})"
-            wrong[label] = Fault(label, f"{problem}{where}, expected {expected}", mend)
+            wrong[variable(name)] = Fault(label, f"{problem}{where}, expected {expected}", mend)
         for name in [name for name in values if variable(name) in wrong]:
             del values[name]
         return wrong
