@@ -1,0 +1,245 @@
+"""The command line: the only reader of argv. A command imports what it needs when it runs, to start fast."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+
+import click
+
+from eclipse_ws import __version__
+
+if TYPE_CHECKING:
+    from eclipse_ws.server import Server
+    from eclipse_ws.settings import Loaded, Settings
+
+WRONG = 2  # exit code: the configuration or the place to listen can't be used, or there is no answer
+WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})
+MAX_TOKEN_SECONDS = 365 * 86400
+
+profile_option = click.option("--profile", metavar="NAME|PATH", help="dev, test, prod, or a TOML file.")
+
+
+def example(lines: str) -> str:
+    """Command lines, one a line, as the text below a command's help."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines.splitlines())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="eclipse-ws")
+def main() -> None:
+    """The real-time server of a support centre's chat."""
+
+
+@main.command(epilog=example("eclipse-ws run --profile dev --port 8081"))
+@profile_option
+@click.option("--host", help="Address to listen on.")
+@click.option("--port", help="Port to listen on; 0 takes a free one.")
+@click.option("--backend", metavar="NAME", help="memory, redis, or one that an installed package brings.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+def run(profile: str | None, **flags: str | None) -> None:
+    """Start the server; it stops on Ctrl-C and SIGTERM."""
+    import asyncio
+
+    loaded = load(profile, **flags)
+    from eclipse_ws.observe import configure_logging
+
+    configure_logging(loaded.settings)
+    # After the logging set-up: loggers keep what they found at their first use.
+    import structlog
+
+    from eclipse_ws.backends.base import BackendError
+    from eclipse_ws.server import StartError, serve
+
+    for sentence in loaded.warnings:
+        structlog.stdlib.get_logger("eclipse_ws").warning(sentence)
+    try:
+        asyncio.run(serve(loaded.settings, loaded.notes, greet))
+    except StartError as error:
+        stop(str(error))
+    except BackendError as error:
+        stop(str(error), code=1)
+    except KeyboardInterrupt:  # before the server took the signal over
+        sys.exit(130)
+
+
+@main.command(
+    epilog=example(
+        'eclipse-ws token --chat c1 --user agent_1 --authenticated\nwebsocat "$(eclipse-ws token --chat c1)"'
+    )
+)
+@profile_option
+@click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
+@click.option("--user", "user_id", help="The user's id; without it, a new visitor's.")
+@click.option("--authenticated", is_flag=True, help="The user has an account.")
+@click.option(
+    "--seconds", type=click.IntRange(1, MAX_TOKEN_SECONDS), default=7200, show_default=True, help="Lifetime."
+)
+@click.option(
+    "--host", metavar="HOST[:PORT]", help="The server; without it, the one that the settings start."
+)
+def token(  # noqa: PLR0917 - click passes names
+    profile: str | None,
+    chat_id: str,
+    user_id: str | None,
+    authenticated: bool,
+    seconds: int,
+    host: str | None,
+) -> None:
+    """Mint a token for a chat and a user, and print the URL to connect to."""
+    loaded = load(profile)
+    if is_made_up(loaded):
+        stop(
+            "JWT_SECRET is not set, so that the server makes up its own at each start and no token from here "
+            "fits it. To mend it, keep one: `eclipse-ws secrets >> .env`, and start the server again."
+        )
+    from eclipse_ws.tokens import mint, socket_url
+
+    place = host or place_of(loaded.settings)
+    minted = mint(loaded.settings.jwt_secret.get_secret_value(), chat_id, user_id, authenticated, seconds)
+    click.echo(socket_url(place, minted))
+
+
+@main.command(epilog=example("eclipse-ws config --profile prod --json"))
+@profile_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def config(profile: str | None, as_json: bool) -> None:
+    """Show the effective settings, and where each came from; secrets are masked."""
+    from eclipse_ws.settings import masked, variable
+
+    loaded = load(profile)
+    rows = {
+        name: {"value": masked(loaded.settings, name), "source": source, "variable": variable(name)}
+        for name, source in loaded.sources.items()
+    }
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        shown = {name: json.dumps(row["value"], ensure_ascii=False) for name, row in rows.items()}
+        wide = min(44, max(map(len, shown.values())))
+        for name, row in rows.items():
+            click.echo(f"{row['variable']:<34} {shown[name]:<{wide}}  {row['source']}")
+    for sentence in loaded.notes + loaded.warnings:
+        click.echo(sentence, err=True)
+
+
+@main.command(epilog=example("eclipse-ws health --url https://chat.example.com"))
+@profile_option
+@click.option("--url", help="The server's address; without it, the one that the settings start.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 60), default=5, show_default=True, help="Seconds to wait."
+)
+def health(profile: str | None, url: str | None, timeout: float) -> None:
+    """Ask a running server how it is; the exit code is 0 (healthy), 1 (degraded) or 2 (unreachable)."""
+    import http.client
+
+    address = urlsplit(url if url is not None else f"http://{place_of(load(profile).settings)}")
+    if address.scheme not in ("http", "https") or not address.hostname:
+        stop(f"--url is {url!r}, expected an http:// or https:// URL.")
+    # Straight to the server: a proxy from the environment would answer for itself.
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    try:
+        client = kind(address.hostname, address.port, timeout=timeout)
+        client.request("GET", address.path if address.path not in ("", "/") else "/health")
+        document = json.loads(client.getresponse().read(1 << 20))
+        status, sessions = str(document["status"]), int(document["connections"]["total"])
+        backend, uptime = document.get("backend", "?"), float(document["uptime"])
+    except (OSError, http.client.HTTPException) as error:
+        stop(f"unreachable: {address.netloc} does not answer ({error or type(error).__name__})")
+    except (ValueError, KeyError, TypeError):
+        stop(f"unreachable: {address.netloc} answers, but with no health document")
+    click.echo(f"{status}: {sessions} sessions, backend {backend}, up {uptime:.0f} s")
+    sys.exit(0 if status == "healthy" else 1)
+
+
+@main.command(epilog=example("eclipse-ws secrets >> .env"))
+def secrets() -> None:
+    """Print fresh secrets in the form of a .env file."""
+    from secrets import token_urlsafe
+
+    for name in ("JWT_SECRET", "INTERNAL_API_SECRET"):
+        click.echo(f"{name}={token_urlsafe(48)}")
+
+
+@main.command(epilog=example("eclipse-ws chat --chat c1\neclipse-ws chat --chat c1 --agent agent_1"))
+@profile_option
+@click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
+@click.option("--user", "user_id", help="The user's id; without it, a new visitor's.")
+@click.option("--agent", metavar="ID", help="Join as this agent.")
+@click.option(
+    "--host", metavar="HOST[:PORT]", help="The server; without it, the one that the settings start."
+)
+@click.option("--url", help="The URL that `eclipse-ws token` printed, in place of all of these.")
+def chat(  # noqa: PLR0917 - click passes names
+    profile: str | None,
+    chat_id: str,
+    user_id: str | None,
+    agent: str | None,
+    host: str | None,
+    url: str | None,
+) -> None:
+    """Join a chat in the terminal: type a line to send it, Ctrl-D to leave."""
+    import asyncio
+
+    from eclipse_ws import terminal, tokens
+
+    source: tokens.Source
+    if url is not None:
+        source = tokens.FixedUrl(url)
+    else:
+        loaded = load(profile)
+        place = host or place_of(loaded.settings)
+        if is_made_up(loaded):
+            source = tokens.Ask(place, chat_id, user_id, agent)
+        else:
+            secret = loaded.settings.jwt_secret.get_secret_value()
+            source = tokens.Mint(secret, place, chat_id, agent or user_id, agent is not None)
+    try:
+        code = asyncio.run(terminal.chat(source, "AGENT" if agent else "USER"))
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def load(profile: str | None, **flags: Any) -> Loaded:
+    """The settings, or the end of the program with all that is wrong with them."""
+    from eclipse_ws import settings
+
+    try:
+        return settings.load(profile, **flags)
+    except settings.SettingsError as error:
+        stop(str(error))
+
+
+def is_made_up(loaded: Loaded) -> bool:
+    """True when there is no configured JWT_SECRET, so that no token from here fits a running server."""
+    return loaded.sources["jwt_secret"] == "made up"  # noqa: S105 - a source, no secret
+
+
+def place_of(settings: Settings, port: int | None = None) -> str:
+    """host:port at which this machine reaches the server that the settings start."""
+    host = "127.0.0.1" if settings.host in WILDCARDS else settings.host
+    port = settings.port if port is None else port
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def greet(server: Server) -> None:
+    """Says where a started server is, and in development where to click and what to type."""
+    settings = server.settings
+    place = place_of(settings, server.port)
+    click.echo(
+        f"eclipse-ws {__version__} listens at http://{place} (backend {settings.backend}, API {settings.api})"
+    )
+    if settings.demo:
+        click.echo(f"  click   http://{place}/demo         a customer's page")
+        click.echo(f"          http://{place}/demo/agent   the agents' page")
+        click.echo(f"  type    eclipse-ws chat --host {place}")
+        click.echo("  stop    Ctrl-C")
+
+
+def stop(sentence: str, code: int = WRONG) -> NoReturn:
+    """Ends the program with the sentence on stderr."""
+    click.echo(sentence, err=True)
+    sys.exit(code)

@@ -1,0 +1,99 @@
+"""Tokens for the command line: minted here or asked for, and the URL that a client opens with one."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from ipaddress import ip_address
+from typing import Protocol
+from urllib.parse import urlencode, urlsplit
+
+TIMEOUT = 10.0  # s to get a token from a server
+
+
+def mint(secret: str, chat_id: str, user_id: str | None, authenticated: bool, seconds: int = 7200) -> str:
+    """A token as the application makes it (HS256); a visitor without an id gets a fresh one."""
+    import jwt
+
+    now = time.time()
+    claims = {
+        "userId": user_id or f"anon_{int(now * 1000)}_{secrets.token_hex(5)}",
+        "chatId": chat_id,
+        "isAuthenticated": authenticated,
+        "iat": int(now),
+        "exp": int(now) + seconds,
+    }
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def socket_url(place: str, token: str) -> str:
+    """The URL to open: ws:// for this machine's own addresses, wss:// for every other."""
+    return f"{'ws' if _is_loopback(place) else 'wss'}://{place}/ws?{urlencode({'token': token})}"
+
+
+def _is_loopback(place: str) -> bool:
+    name = urlsplit(f"//{place}").hostname or ""
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+class Source(Protocol):
+    """Where the URL of the next attempt comes from."""
+
+    async def url(self) -> str:
+        """A URL with a token; raises OSError when none can be had now."""
+
+
+class FixedUrl:
+    """Always the URL that was given."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def url(self) -> str:
+        """The URL."""
+        return self._url
+
+
+class Mint:
+    """A fresh token of our own for every attempt, as the widget does; the visitor's id stays the same."""
+
+    def __init__(
+        self, secret: str, place: str, chat_id: str, user_id: str | None, authenticated: bool
+    ) -> None:
+        self._secret, self._place, self._chat_id = secret, place, chat_id
+        self._user_id, self._authenticated = user_id, authenticated
+
+    async def url(self) -> str:
+        """A URL with a token minted now."""
+        return socket_url(self._place, mint(self._secret, self._chat_id, self._user_id, self._authenticated))
+
+
+class Ask:
+    """The server's own token route, which the embedded API has: for secrets made up at its start."""
+
+    def __init__(self, place: str, chat_id: str, user_id: str | None, agent: str | None) -> None:
+        asked = {"chatId": chat_id, "userId": user_id, "agent": agent}
+        scheme = "http" if _is_loopback(place) else "https"
+        query = urlencode({key: value for key, value in asked.items() if value})
+        self._place, self._address = place, f"{scheme}://{place}/api/ws/token?{query}"
+
+    async def url(self) -> str:
+        """A URL with the token that the server gave."""
+        from tornado.httpclient import AsyncHTTPClient, HTTPError
+
+        client = AsyncHTTPClient(force_instance=True)
+        try:
+            answer = await client.fetch(self._address, connect_timeout=TIMEOUT, follow_redirects=False)
+            return socket_url(self._place, str(json.loads(answer.body)["token"]))
+        except HTTPError as error:
+            if error.code == 599:
+                raise OSError("no answer") from error
+            raise OSError(f"no token from it (HTTP {error.code}); set JWT_SECRET, or give --url") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise OSError("no token in its answer; set JWT_SECRET, or give --url") from error
+        finally:
+            client.close()
