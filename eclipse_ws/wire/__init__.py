@@ -1,0 +1,13 @@
+"""The WebSocket protocol on accepted sockets, under any `WebSocketHandler`. It knows nothing of chats.
+
+`WireHandler` is the base of a handler, `Socket` what it sends through, `Audience` a set of sockets that get
+the same frames, `text_frame` encodes one. `stats` counts, `queued_bytes` looks.
+"""
+
+from eclipse_ws.wire.audience import Audience
+from eclipse_ws.wire.frames import text_frame
+from eclipse_ws.wire.handler import WireHandler
+from eclipse_ws.wire.poll import Stats, queued_bytes, stats
+from eclipse_ws.wire.socket import Socket
+
+__all__ = ["Audience", "Socket", "Stats", "WireHandler", "queued_bytes", "stats", "text_frame"]

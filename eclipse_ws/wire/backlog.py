@@ -1,0 +1,70 @@
+"""Frames that a peer does not take: what waits behind a full kernel buffer."""
+
+from collections import deque
+from collections.abc import Sequence
+
+CHUNK = 1 << 18
+"""Bytes that are offered to the kernel in one call."""
+
+
+class Backlog:
+    """A queue of frames. Frames are shared between sockets; only one that left in part is copied."""
+
+    __slots__ = ("frames", "size", "started")
+
+    def __init__(self) -> None:
+        self.frames: deque[tuple[bytes, bool]] = deque()
+        """Each with whether it may be dropped."""
+        self.size = 0
+        """Bytes."""
+        self.started = False
+        """Whether the first frame has left in part, so that its rest must follow whatever happens."""
+
+    def push(self, frames: Sequence[bytes], soft: int) -> None:
+        """Queue frames; bit n of `soft` says that frame n may be dropped."""
+        for number, frame in enumerate(frames):
+            self.frames.append((frame, bool(soft >> number & 1)))
+            self.size += len(frame)
+
+    def chunk(self) -> bytes:
+        """What to offer to the kernel next."""
+        first = self.frames[0][0]
+        if len(self.frames) == 1 or len(first) >= CHUNK:
+            return first
+        parts = []
+        size = 0
+        for frame, _ in self.frames:
+            parts.append(frame)
+            size += len(frame)
+            if size >= CHUNK:
+                break
+        return b"".join(parts)
+
+    def advance(self, size: int) -> int:
+        """The kernel took that many bytes. Returns the number of frames that are through."""
+        self.size -= size
+        through = 0
+        while size:
+            frame, _ = self.frames[0]
+            if len(frame) > size:
+                self.frames[0] = (frame[size:], False)
+                self.started = True
+                break
+            size -= len(frame)
+            self.frames.popleft()
+            self.started = False
+            through += 1
+        return through
+
+    def drop(self) -> int:
+        """Drop every frame that may be dropped. Returns their number."""
+        before = len(self.frames)
+        self.frames = deque(entry for entry in self.frames if not entry[1])
+        self.size = sum(len(frame) for frame, _ in self.frames)
+        return before - len(self.frames)
+
+    def clear(self) -> None:
+        """Drop everything, except the rest of a frame that has left in part."""
+        while len(self.frames) > self.started:
+            self.frames.pop()
+        self.size = sum(len(frame) for frame, _ in self.frames)

@@ -1,0 +1,285 @@
+"""WebSocket frames: bytes in, events out, and back. No input or output here (RFC 6455 sections 5, 7.4 and
+8.1).
+
+`Inbound` reads what a client sends, in pieces of any size; `text_frame` and its siblings write what a server
+sends. A server's frames carry no mask, so the bytes of a frame are the same for every session.
+"""
+
+import codecs
+import struct
+from typing import Final, NamedTuple
+
+from tornado.util import _websocket_mask as unmask
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+FIN: Final = 0x80
+CONTROL_BYTES: Final = 125
+"""The most that a control frame may carry (RFC 6455 section 5.5)."""
+
+PROTOCOL_ERROR: Final = 1002
+INVALID_DATA: Final = 1007
+TOO_BIG: Final = 1009
+NO_CODE: Final = 1005
+"""The peer's close frame was empty (RFC 6455 section 7.4.1). Never on the wire."""
+LOST: Final = 1006
+"""No close frame came at all (RFC 6455 section 7.4.1). Never on the wire."""
+
+_OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
+# What a client may say: registered by IANA for the wire, or left to libraries and applications.
+_CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class Violation(Exception):  # noqa: N818 - the RFC's errors are the peer's, not ours
+    """The peer broke the protocol: fail the session with this close code and reason (RFC 6455 section
+    7.1.7).
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Event(NamedTuple):
+    """What one frame brought.
+
+    `text` for TEXT and for a close frame's reason, `data` for BINARY, PING and PONG, `code` for CLOSE (1005
+    if the frame had none). CONTINUATION stands for a fragment that does not end its message: it carries
+    nothing, and is there so that whoever reads can count it.
+    """
+
+    opcode: int
+    text: str = ""
+    data: bytes = b""
+    code: int = NO_CODE
+
+
+_FRAGMENT = Event(CONTINUATION)
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """One final, unmasked frame (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        return bytes((FIN | opcode, size)) + payload
+    if size < 65536:
+        return struct.pack("!BBH", FIN | opcode, 126, size) + payload
+    return struct.pack("!BBQ", FIN | opcode, 127, size) + payload
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One text message as a frame. `payload` is UTF-8 already; encode once, send the same bytes to every
+    session.
+    """
+    return frame(TEXT, payload)
+
+
+def close_frame(code: int | None, reason: str = "") -> bytes:
+    """A close frame; without a code an empty one. A reason beyond 123 bytes is cut at a character's end."""
+    if code is None or code == NO_CODE:
+        return frame(CLOSE, b"")
+    text = reason.encode("utf-8", "replace")
+    if len(text) > CONTROL_BYTES - 2:
+        text = text[: CONTROL_BYTES - 2].decode("utf-8", "ignore").encode()
+    return frame(CLOSE, struct.pack("!H", code) + text)
+
+
+def whole_text(data: bytes, limit: int) -> str | None:
+    """The text, if `data` is exactly one complete text message of at most `limit` bytes; None means: ask
+    `Inbound`.
+
+    Nearly every read of a chat is that, and it needs no parser's state.
+    """
+    size = len(data)
+    if size < 6 or data[0] != FIN | TEXT:
+        return None
+    if size < 132:
+        if data[1] != size + 122 or size - 6 > limit:  # 0x80 | (size - 6): masked, and nothing behind it
+            return None
+        mask, payload = data[2:6], data[6:]
+    else:
+        if data[1] != 254 or data[2] << 8 | data[3] != size - 8 or size < 134 or size - 8 > limit:
+            return None
+        mask, payload = data[4:8], data[8:]
+    try:
+        return unmask(mask, payload).decode()
+    except UnicodeDecodeError:
+        return None  # Inbound says what is wrong
+
+
+class Inbound:
+    """Reads a client's frames. Feed it with `receive`, then call `next` until it returns None.
+
+    Nothing is read ahead: what `next` was not asked for stays as bytes, so that whoever reads decides when
+    the next message is handled. A message's payload is taken as it arrives (its UTF-8 is checked then, not
+    at its end), and no length is believed before it is held against `limit`.
+    """
+
+    __slots__ = ("_check", "_data", "_fin", "_left", "_mask", "_message", "_opcode", "_pos", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """The largest message, in bytes, whatever the number of its fragments."""
+        self._data = b""
+        self._pos = 0
+        self._opcode = CONTINUATION
+        """TEXT or BINARY while a message is under way."""
+        self._message = bytearray()
+        """What has come of it, unmasked."""
+        self._check: codecs.IncrementalDecoder | None = None
+        """Validates a text as it comes; None while all of it came in one piece."""
+        self._left = 0
+        """How much of the current data frame's payload is still to come."""
+        self._mask = b""
+        """Its mask, turned to where the payload goes on."""
+        self._fin = False
+        """Whether it ends the message."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were received and not yet parsed."""
+        return len(self._data) - self._pos
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way: no bytes, no message, so that this object can be let go."""
+        return self._pos == len(self._data) and not self._opcode
+
+    def receive(self, data: bytes) -> None:
+        """Take what the peer sent."""
+        self._data = self._data[self._pos :] + data if self._pos < len(self._data) else data
+        self._pos = 0
+
+    def next(self) -> Event | None:
+        """The next event, or None when more bytes are needed. Raises Violation, after which nothing more is
+        read.
+        """
+        if self._left:
+            return self._payload()
+        data, pos = self._data, self._pos
+        have = len(data) - pos
+        if have < 2:
+            return None
+        first, second = data[pos], data[pos + 1]
+        opcode = first & 0x0F
+        self._check_header(first, second, opcode)
+        size = second & 0x7F
+        header = 6
+        if size == 126:
+            if have < 4:
+                return None
+            size = data[pos + 2] << 8 | data[pos + 3]
+            if size < 126:
+                raise Violation(PROTOCOL_ERROR, "Length is not minimal")
+            header = 8
+        elif size == 127:
+            if have < 10:
+                return None
+            size = int.from_bytes(data[pos + 2 : pos + 10], "big")
+            if size >> 63:
+                raise Violation(PROTOCOL_ERROR, "Length has its highest bit set")
+            if size < 65536:
+                raise Violation(PROTOCOL_ERROR, "Length is not minimal")
+            header = 14
+        if opcode < CLOSE and len(self._message) + size > self.limit:
+            raise Violation(TOO_BIG, f"Message is larger than {self.limit} bytes")
+        if have < header or (opcode >= CLOSE and have < header + size):
+            return None
+        mask = data[pos + header - 4 : pos + header]
+        pos += header
+        if opcode >= CLOSE:
+            self._pos = pos + size
+            return _control(opcode, unmask(mask, data[pos : pos + size]))
+        if opcode and first & FIN and have >= header + size:
+            self._pos = pos + size
+            return _whole(opcode, unmask(mask, data[pos : pos + size]))
+        self._pos = pos
+        self._left = size
+        self._mask = mask
+        self._fin = first >= FIN
+        if opcode:
+            self._opcode = opcode
+        return self._payload()
+
+    def _check_header(self, first: int, second: int, opcode: int) -> None:
+        """Hold a frame's first two bytes against RFC 6455 sections 5.1, 5.2, 5.4 and 5.5."""
+        if first & 0x70:
+            raise Violation(PROTOCOL_ERROR, "Reserved bits are set")
+        if opcode not in _OPCODES:
+            raise Violation(PROTOCOL_ERROR, f"Unknown opcode {opcode}")
+        if second < 0x80:
+            raise Violation(PROTOCOL_ERROR, "Frame is not masked")
+        if opcode >= CLOSE:
+            if first < FIN:
+                raise Violation(PROTOCOL_ERROR, "Control frame is fragmented")
+            if second & 0x7F > CONTROL_BYTES:
+                raise Violation(PROTOCOL_ERROR, "Control frame is longer than 125 bytes")
+        elif opcode == CONTINUATION:
+            if not self._opcode:
+                raise Violation(PROTOCOL_ERROR, "Continuation without a message")
+        elif self._opcode:
+            raise Violation(PROTOCOL_ERROR, "New message within a fragmented one")
+
+    def _payload(self) -> Event | None:
+        """Take what is there of the current data frame's payload."""
+        part = self._data[self._pos : self._pos + self._left]
+        if part:
+            self._pos += len(part)
+            self._left -= len(part)
+            part = unmask(self._mask, part)
+            turn = len(part) & 3
+            if turn:
+                self._mask = self._mask[turn:] + self._mask[:turn]
+        done = self._fin and not self._left
+        if self._opcode == TEXT:
+            self._validate(part, done)
+        self._message += part
+        if self._left:
+            return None
+        if not done:
+            return _FRAGMENT
+        message, opcode = bytes(self._message), self._opcode
+        self._message = bytearray()
+        self._opcode = CONTINUATION
+        self._check = None
+        return _whole(opcode, message)
+
+    def _validate(self, part: bytes, final: bool) -> None:
+        if self._check is None:
+            self._check = _utf8_decoder()
+        try:
+            self._check.decode(part, final)
+        except UnicodeDecodeError:
+            raise Violation(INVALID_DATA, "Text is not UTF-8") from None
+
+
+def _whole(opcode: int, payload: bytes) -> Event:
+    if opcode == BINARY:
+        return Event(BINARY, data=payload)
+    try:
+        return Event(TEXT, payload.decode())
+    except UnicodeDecodeError:
+        raise Violation(INVALID_DATA, "Text is not UTF-8") from None
+
+
+def _control(opcode: int, payload: bytes) -> Event:
+    if opcode != CLOSE:
+        return Event(opcode, data=payload)
+    if not payload:
+        return Event(CLOSE)
+    if len(payload) == 1:
+        raise Violation(PROTOCOL_ERROR, "Close frame has half a code")
+    code = payload[0] << 8 | payload[1]
+    if code not in _CLOSE_CODES and not 3000 <= code <= 4999:
+        raise Violation(PROTOCOL_ERROR, f"Close code {code} is not for the wire")
+    try:
+        return Event(CLOSE, payload[2:].decode(), code=code)
+    except UnicodeDecodeError:
+        raise Violation(INVALID_DATA, "Close reason is not UTF-8") from None

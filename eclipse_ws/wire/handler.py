@@ -1,0 +1,308 @@
+"""From an HTTP upgrade to a `Socket`: the handshake, the takeover, and letting go of the rest."""
+
+import asyncio
+import base64
+import binascii
+import socket as sockets
+import sys
+from types import TracebackType
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from tornado.concurrent import Future
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.log import app_log, gen_log
+from tornado.web import Application
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
+
+from eclipse_ws.wire import frames
+from eclipse_ws.wire.poll import Params, poll_for, stats
+from eclipse_ws.wire.socket import GONE, Socket
+
+# What RequestHandler and WebSocketHandler keep of the request. `WireHandler` answers for those that are
+# asked later.
+_LET_GO = frozenset(
+    (
+        "_auto_finish",
+        "_finished",
+        "_headers",
+        "_headers_written",
+        "_on_close_called",
+        "_prepared_future",
+        "_reason",
+        "_status_code",
+        "_transforms",
+        "_write_buffer",
+        "close_code",
+        "close_reason",
+        "open_args",
+        "open_kwargs",
+        "path_args",
+        "path_kwargs",
+        "request",
+        "ui",
+    )
+)
+_params: WeakKeyDictionary[Application, dict[type, Params]] = WeakKeyDictionary()
+
+
+def _closed_socket() -> Socket:
+    socket = Socket.__new__(Socket)
+    socket._state = GONE
+    socket.audiences = ()
+    socket.out = None
+    socket.queued = 0
+    return socket
+
+
+CLOSED = _closed_socket()
+"""What a handler has for a socket when its own is gone: takes frames, and does nothing."""
+
+
+class WireHandler(WebSocketHandler):
+    """A `WebSocketHandler` whose frames go through this package. Everything of Tornado's is used as ever.
+
+    From `open` on there is `self.wire`. What only the upgrade needed (the request, its headers, the
+    arguments of the URL) is gone once `open` is done: keep what you need of it there. `close_code` and
+    `close_reason` in `on_close` are ours if we closed first, else the peer's (1005: its frame had none;
+    1006: it left without one).
+
+    The bounds below are None for: as the application setting of that name says, else as `Params` says.
+    """
+
+    wire: Socket
+    wire_max_message: int | None = None
+    wire_queue_bytes: int | None = None
+    wire_read_bytes: int | None = None
+    wire_messages_per_turn: int | None = None
+    wire_ping_interval: float | None = None
+    wire_ping_timeout: float | None = None
+    wire_close_timeout: float | None = None
+    wire_slow_close: tuple[int, str] = (4008, "Too slow: outgoing queue is full")
+    """How a peer that does not read is told."""
+    wire_error_close: tuple[int, str] = (1011, "Internal error")
+    """How a peer is told that `open` or `on_message` raised."""
+
+    _subprotocol: str | None = None
+
+    # What Tornado asks of a handler whose own attributes have been let go.
+    _auto_finish = False
+    _finished = True
+    _headers_written = True
+    _on_close_called = False
+    _prepared_future = None
+    _status_code = 101
+    close_code: int | None = None
+    close_reason: str | None = None
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Ours; Tornado's own for TLS in this process and for a session that negotiates compression."""
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        return cast(WebSocketProtocol, _UPGRADE)
+
+    def wire_params(self) -> Params:
+        """The bounds of this class's sockets under this application."""
+        known = _params.setdefault(self.application, {})
+        params = known.get(type(self))
+        if params is None:
+            chosen = {}
+            for name in Params.__dataclass_fields__:
+                value = getattr(self, f"wire_{name}")
+                if value is None:
+                    value = self.settings.get(f"wire_{name}")
+                if value is not None:
+                    chosen[name] = value
+            params = known[type(self)] = Params(**chosen)
+        return params
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        """What `select_subprotocol` returned."""
+        return self._subprotocol
+
+    def write_message(self, message: bytes | str | dict[str, Any], binary: bool = False) -> "Future[None]":
+        """As Tornado's; the future is done already. Raises WebSocketClosedError after a close."""
+        wire = self._open_wire()
+        if isinstance(message, dict):
+            message = self.json_encode(message)
+        payload = message.encode() if isinstance(message, str) else message
+        wire.send(frames.frame(frames.BINARY if binary else frames.TEXT, payload))
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    @staticmethod
+    def json_encode(value: Any) -> str:
+        """How `write_message` encodes a dict."""
+        from tornado.escape import json_encode
+
+        return json_encode(value)
+
+    def ping(self, data: str | bytes = b"") -> None:
+        """Send a ping of at most 125 bytes; `on_pong` follows. Raises WebSocketClosedError after a close."""
+        payload = data.encode() if isinstance(data, str) else data
+        if len(payload) > frames.CONTROL_BYTES:
+            raise ValueError(
+                f"A ping carries at most {frames.CONTROL_BYTES} bytes, not {len(payload)}: send fewer"
+            )
+        self._open_wire().send(frames.frame(frames.PING, payload))
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Start the closing handshake. Before the upgrade it does nothing."""
+        wire = self.__dict__.get("wire")
+        if wire is not None:
+            wire.close(1000 if code is None and reason else code, reason or "")
+
+    def set_nodelay(self, value: bool) -> None:
+        """Does nothing: what leaves, leaves at the turn's end and in one piece, so it never has to wait for
+        more.
+        """
+
+    def _open_wire(self) -> Socket:
+        wire: Socket | None = self.__dict__.get("wire")
+        if wire is None or wire.is_closing:
+            raise WebSocketClosedError
+        return wire
+
+    def on_failure(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """`open`, `on_message`, `on_ping` or `on_pong` raised: log it, and end the session with
+        `wire_error_close`.
+        """
+        self.log_exception(typ, value, tb)
+        self.wire.close(*self.wire_error_close)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """As Tornado's, also when the request, which it would quote, is gone."""
+        if "request" in self.__dict__:
+            super().log_exception(typ, value, tb)
+        else:
+            app_log.error("Uncaught exception in %s", type(self).__name__, exc_info=(typ, value, tb))  # type: ignore[arg-type]
+
+    def closed(self, code: int, reason: str) -> None:
+        """The session is over: run `on_close`, once."""
+        self.close_code = code
+        self.close_reason = reason
+        self.ws_connection = None
+        if not self._on_close_called:
+            self._on_close_called = True
+            try:
+                self.on_close()
+            except Exception:
+                self.log_exception(*sys.exc_info())
+        self.wire = CLOSED
+
+    def let_go(self) -> None:
+        """Forget what only the upgrade needed."""
+        # A new dict, not deletions: those would leave one that is as large as it ever was.
+        self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in _LET_GO}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _LET_GO:
+            raise AttributeError(f"{name!r} is gone once open() is done: keep what you need of it in open()")
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+
+class Upgrade:
+    """The server's side of the opening handshake (RFC 6455 section 4.2)."""
+
+    async def accept_connection(self, handler: WireHandler) -> None:
+        """Answer the upgrade, take its socket over, and run the handler's open()."""
+        request = handler.request
+        fault = _fault(request)
+        if fault:
+            handler.set_status(400)
+            handler.finish(fault)
+            return
+        header = request.headers.get("Sec-WebSocket-Protocol", "")
+        offered = [name.strip() for name in header.split(",")] if header else []
+        selected = handler.select_subprotocol(offered)
+        if selected is not None:
+            if selected not in offered:
+                raise ValueError(
+                    f"select_subprotocol() returned {selected!r}, which the client did not offer"
+                )
+            handler._subprotocol = selected
+            handler.set_header("Sec-WebSocket-Protocol", selected)
+        handler.clear_header("Content-Type")
+        handler.set_status(101)
+        handler.set_header("Upgrade", "websocket")
+        handler.set_header("Connection", "Upgrade")
+        key = request.headers["Sec-WebSocket-Key"].strip()
+        handler.set_header("Sec-WebSocket-Accept", WebSocketProtocol13.compute_accept_value(key))
+        written = handler.finish()
+        stream = handler.detach()
+        try:
+            if stream.writing():
+                await written
+            socket, rest = take_over(handler, stream)
+        except (StreamClosedError, OSError) as error:
+            if not isinstance(error, StreamClosedError):
+                gen_log.warning("Can't take a socket over: %s", error)
+            stream.close()
+            handler.let_go()
+            handler.closed(frames.LOST, "")
+            return
+        handler.wire = socket
+        handler.ws_connection = cast(WebSocketProtocol, socket)
+        if rest:
+            stats.bytes_in += len(rest)
+            socket.receive(rest)
+        try:
+            result = handler.open(*handler.open_args, **handler.open_kwargs)
+            if result is not None:
+                await result
+        except (Exception, asyncio.CancelledError):
+            handler.on_failure(*sys.exc_info())
+        handler.let_go()
+        socket.opened()
+
+    def on_connection_close(self) -> None:
+        """Tornado tells us that the client has left during the handshake: the takeover will find out."""
+
+
+_UPGRADE = Upgrade()
+
+
+def _fault(request: HTTPServerRequest) -> str | None:
+    """What is wrong with an upgrade that Tornado has found to be one; None if nothing is."""
+    if request.version == "HTTP/1.0":
+        return "An upgrade needs HTTP/1.1."
+    if not request.headers.get("Host"):
+        return "Host header is missing."
+    try:
+        key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", "").strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        return "Sec-WebSocket-Key must be 16 bytes in base64."
+    return None
+
+
+def take_over(handler: WireHandler, stream: IOStream) -> tuple[Socket, bytes]:
+    """Get a stream's socket, and the bytes that the stream has read from it already; the stream is closed
+    then.
+
+    Raises StreamClosedError if the peer has left, OSError if there is no file descriptor to be had.
+    """
+    # Partial, and as large as the buffer can be: whatever is in there comes at once, or nothing is.
+    reading = cast("Future[bytes]", stream.read_bytes(stream.max_buffer_size, partial=True))
+    rest = reading.result() if reading.done() else b""
+    if stream.socket is None:
+        raise StreamClosedError
+    taken = stream.socket.dup()
+    stream.close()
+    if taken.family != sockets.AF_UNIX:
+        taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+    return Socket(handler, poll_for(handler.wire_params()), taken.detach()), rest

@@ -1,0 +1,238 @@
+"""What all sockets of one event loop share: readiness, the turn's end, and the clock.
+
+The sockets sit in an epoll of their own and only that epoll is watched by the event loop. A socket that does
+nothing then costs the loop no handle, no context and no timer, and a turn in which many are ready costs it
+one callback.
+"""
+
+import asyncio
+import os
+import select
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from eclipse_ws.wire.audience import Audience
+    from eclipse_ws.wire.socket import Socket
+
+READ: Final = select.EPOLLIN
+WRITE: Final = select.EPOLLOUT
+EVENTS_PER_TURN: Final = 256
+"""Sockets that are served before everything else on the loop has its turn again."""
+TICK: Final = 0.25
+"""Seconds between two looks at the clock, at most; pings are spread evenly over them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The bounds of a handler class's sockets."""
+
+    max_message: int = 65536
+    """Bytes; a larger message ends the session with 1009."""
+    queue_bytes: int = 1 << 20
+    """Bytes that may wait for a peer that does not read."""
+    read_bytes: int = 65536
+    """Bytes that may wait for us; beyond that the peer is not read from."""
+    messages_per_turn: int = 64
+    """Frames of one socket that are handled before the others have their turn again."""
+    ping_interval: float = 25.0
+    """Seconds; 0 sends no pings."""
+    ping_timeout: float = 20.0
+    """Seconds without a byte after a ping until the peer counts as dead; at most the interval, 0 never."""
+    close_timeout: float = 5.0
+    """Seconds that a closing handshake may take."""
+
+
+class Stats:
+    """Counters since the process began; plain integers, so that a scrape may collect them and a send may
+    afford them.
+    """
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "closed_slow",
+        "dropped",
+        "frames_in",
+        "frames_out",
+        "protocol_errors",
+        "sends",
+        "sockets",
+    )
+
+    def __init__(self) -> None:
+        self.sockets = 0
+        """Open now."""
+        self.frames_in = 0
+        """Messages and control frames that were handled."""
+        self.frames_out = 0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.sends = 0
+        """System calls that wrote."""
+        self.dropped = 0
+        """Droppable frames that a full queue cost."""
+        self.closed_slow = 0
+        """Sockets that were closed because their queue was full."""
+        self.protocol_errors = 0
+
+
+stats = Stats()
+_polls: dict[tuple[asyncio.AbstractEventLoop, Params], "Poll"] = {}
+
+
+def poll_for(params: Params) -> "Poll":
+    """The running loop's poll for sockets with these bounds; it lasts for as long as it has sockets."""
+    loop = asyncio.get_running_loop()
+    poll = _polls.get((loop, params))
+    if poll is None:
+        # A loop that was closed with sockets open can't let go of them any more.
+        for key in [key for key in _polls if key[0].is_closed()]:
+            _polls[key].abandon()
+        poll = _polls[loop, params] = Poll(loop, params)
+    return poll
+
+
+def queued_bytes() -> int:
+    """Bytes that wait for peers that don't read, over all sockets. Walks them: for a scrape, not for a
+    message.
+    """
+    return sum(socket.queued for poll in _polls.values() for socket in poll.table if socket is not None)
+
+
+class Poll:
+    """The sockets of one loop and one set of bounds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, params: Params) -> None:
+        self.loop = loop
+        self.params = params
+        self.table: list[Socket | None] = []
+        """The sockets by file descriptor. Those are small and dense, so a list is the smallest map there
+        is.
+        """
+        self.sockets: list[Socket] = []
+        """Those with frames of their own for the turn's end."""
+        self.audiences: list[Audience] = []
+        """Those with frames for the turn's end."""
+        self.scheduled = False
+        """Whether the turn's end is already arranged."""
+        self.closing: dict[Socket, float] = {}
+        """Sockets in a closing handshake, and when it has taken too long."""
+        self._count = 0
+        self._again: list[Socket] = []
+        """Sockets with frames left over from their share of the last turn."""
+        self._pinged: deque[tuple[float, list[Socket]]] = deque()
+        """Whom we have pinged, and until when they may be silent."""
+        self._turn = 0
+        self._shares = max(2, round(params.ping_interval / TICK))
+        every = params.ping_interval / self._shares or TICK
+        self._every = min(every, params.close_timeout / 2)
+        self._shares = max(1, round(params.ping_interval / self._every))
+        self._epoll = select.epoll()
+        loop.add_reader(self._epoll.fileno(), self._ready)
+        self._timer = loop.call_later(self._every, self._sweep)
+
+    # Membership
+
+    def add(self, socket: "Socket", fd: int) -> None:
+        """Watch a socket for something to read."""
+        if fd >= len(self.table):
+            self.table.extend([None] * (fd + 1 - len(self.table)))
+        self._epoll.register(fd, READ)
+        self.table[fd] = socket
+        self._count += 1
+
+    def watch(self, fd: int, events: int) -> None:
+        """Watch for these events from now on. Resets are always reported."""
+        self._epoll.modify(fd, events)
+
+    def mute(self, fd: int) -> None:
+        """Report nothing of this socket any more, not even that it was reset."""
+        self._epoll.unregister(fd)
+
+    def remove(self, socket: "Socket", fd: int, watched: bool) -> None:
+        """Forget a socket; its file descriptor is the caller's to close, afterwards."""
+        if watched:
+            self._epoll.unregister(fd)
+        self.table[fd] = None
+        self.closing.pop(socket, None)
+        self._count -= 1
+        if not self._count:
+            self._stop()
+
+    def abandon(self) -> None:
+        """Close everything without a word: the loop has been closed already."""
+        for fd, socket in enumerate(self.table):
+            if socket is not None:
+                os.close(fd)
+        self._epoll.close()
+        _polls.pop((self.loop, self.params), None)
+
+    def _stop(self) -> None:
+        _polls.pop((self.loop, self.params), None)
+        self._timer.cancel()
+        self.loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    # The turn
+
+    def schedule(self) -> None:
+        """See to it that what was sent in this turn leaves at its end."""
+        if not self.scheduled:
+            self.scheduled = True
+            self.loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """The turn's end: everything that is ready for a socket leaves in one call."""
+        # Audiences first: a socket that has frames of its own too takes the audience's into the same call.
+        audiences, self.audiences = self.audiences, []
+        for audience in audiences:
+            audience.flush()
+        sockets, self.sockets = self.sockets, []
+        for socket in sockets:
+            socket.flush()
+        self.scheduled = False
+
+    def again(self, socket: "Socket") -> None:
+        """Let a socket go on with its buffered frames once the others have had their turn."""
+        if not self._again:
+            self.loop.call_soon(self._go_on)
+        self._again.append(socket)
+
+    def _go_on(self) -> None:
+        sockets, self._again = self._again, []
+        for socket in sockets:
+            socket.go_on()
+
+    def _ready(self) -> None:
+        self.scheduled = True  # what is sent from here on leaves at the end of this call
+        table = self.table
+        try:
+            for fd, event in self._epoll.poll(0, EVENTS_PER_TURN):
+                socket = table[fd]
+                if socket is not None:
+                    if event & WRITE:
+                        socket.writable()
+                    if event != WRITE:
+                        socket.readable(event)
+        finally:
+            self.flush()
+
+    # The clock
+
+    def _sweep(self) -> None:
+        now = self.loop.time()
+        self._timer = self.loop.call_later(self._every, self._sweep)
+        while self._pinged and self._pinged[0][0] <= now:
+            for socket in self._pinged.popleft()[1]:
+                socket.answered()
+        if self.params.ping_interval:
+            self._turn = (self._turn + 1) % self._shares
+            share = [socket for socket in self.table[self._turn :: self._shares] if socket is not None]
+            for socket in share:
+                socket.ping()
+            if share and self.params.ping_timeout:
+                self._pinged.append((now + min(self.params.ping_timeout, self.params.ping_interval), share))
+        for socket in [socket for socket, deadline in self.closing.items() if deadline <= now]:
+            socket.abort()

@@ -1,0 +1,467 @@
+"""One WebSocket on a socket that was taken over from the HTTP server: reading, writing, closing."""
+
+import asyncio
+import os
+import socket as sockets
+import sys
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from tornado import gen
+
+from eclipse_ws.wire import frames
+from eclipse_ws.wire.backlog import Backlog
+from eclipse_ws.wire.poll import READ, WRITE, Poll, stats
+
+if TYPE_CHECKING:
+    from eclipse_ws.wire.audience import Audience
+    from eclipse_ws.wire.handler import WireHandler
+
+READ_BYTES: Final = 65536
+
+OPEN: Final = 0
+CLOSING: Final = 1
+"""Our close frame is queued or sent, the peer's has not come; what else it says is thrown away."""
+ENDING: Final = 2
+"""Nothing more to hear; over as soon as our queue is empty."""
+LINGERING: Final = 3
+"""The handler knows that it is over; the kernel's socket waits for the peer's end (RFC 6455 section 7.1.1).
+"""
+GONE: Final = 4
+
+
+class _Busy:
+    """Why a socket's next message has to wait, apart from an awaitable of the last one."""
+
+
+OPENING: Final = _Busy()
+"""open() is not done."""
+YIELDED: Final = _Busy()
+"""It has had its share of the turn."""
+
+
+class Socket:
+    """What sessions and audiences hold: something that takes frames. Belongs to the event loop's thread."""
+
+    __slots__ = (
+        "__weakref__",
+        "_busy",
+        "_code",
+        "_ended",
+        "_fd",
+        "_heard",
+        "_inbound",
+        "_muted",
+        "_paused",
+        "_reason",
+        "_soft",
+        "_state",
+        "audiences",
+        "handler",
+        "out",
+        "poll",
+        "queued",
+    )
+
+    def __init__(self, handler: "WireHandler", poll: Poll, fd: int) -> None:
+        self.handler = handler
+        self.poll = poll
+        self.audiences: tuple[Audience, ...] = ()
+        """Those that it is in."""
+        self.queued = 0
+        """Bytes of its own frames that have not reached the kernel."""
+        self.out: list[bytes] | Backlog | None = None
+        """Its frames for the turn's end, or those that the kernel did not take."""
+        self._soft = 0
+        """Bit n: frame n of the list may be dropped."""
+        self._fd = fd
+        self._state: int = OPEN
+        self._inbound: frames.Inbound | None = None
+        """Reads what is not one whole short message; exists only while something is under way."""
+        self._busy: object = OPENING
+        """What the next message has to wait for."""
+        self._heard = True
+        """Whether the peer sent (or took) anything since the last ping."""
+        self._paused = False
+        """Whether it is not read from, because enough waits already."""
+        self._muted = False
+        """Whether it is out of the epoll: the peer is gone, and what it said before is being handled."""
+        self._ended = False
+        """Whether the handler was told, or is about to be."""
+        self._code = frames.LOST
+        self._reason = ""
+        if fd >= 0:
+            poll.add(self, fd)
+        stats.sockets += 1
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether a frame that is sent now goes nowhere."""
+        return self._state != OPEN
+
+    # Out
+
+    def send(self, frame: bytes, droppable: bool = False) -> None:
+        """Send a frame at the turn's end. Never raises, never blocks; after a close it does nothing.
+
+        A droppable frame is lost when the queue is full; when one that is not meets a full queue, the socket
+        is closed.
+        """
+        if self._state:
+            return
+        for audience in self.audiences:
+            if audience.frames:
+                audience.pull(self)
+        out = self.out
+        if out is None:
+            self.out = [frame]
+            self._soft = 1 if droppable else 0
+            poll = self.poll
+            poll.sockets.append(self)
+            if not poll.scheduled:
+                poll.schedule()
+        elif type(out) is list:
+            if droppable:
+                self._soft |= 1 << len(out)
+            out.append(frame)
+        else:
+            self.take((frame,), 1 if droppable else 0)
+            return
+        self.queued += len(frame)
+        if self.queued > self.poll.params.queue_bytes:
+            self.flush()
+
+    def take(self, taken: Sequence[bytes], soft: int) -> None:
+        """Append frames to its own; bit n of `soft` says that frame n may be dropped."""
+        out = self.out
+        if out is None:
+            self.out = list(taken)
+            self._soft = soft & (1 << len(taken)) - 1
+            self.poll.sockets.append(self)
+            self.poll.schedule()
+        elif isinstance(out, list):
+            self._soft |= (soft & (1 << len(taken)) - 1) << len(out)
+            out.extend(taken)
+        else:
+            out.push(taken, soft)
+            self.queued = out.size
+            self._limit(out)
+            return
+        self.queued += sum(map(len, taken))
+        if self.queued > self.poll.params.queue_bytes:
+            self.flush()
+
+    def put(self, taken: Sequence[bytes], soft: int, data: bytes) -> None:
+        """Write frames now, `data` being all of them; for when nothing waits (`out` is None)."""
+        try:
+            size = os.write(self._fd, data)
+        except BlockingIOError:
+            size = 0
+        except OSError:
+            self._lose()
+            return
+        stats.sends += 1
+        stats.bytes_out += size
+        if size == len(data):
+            stats.frames_out += len(taken)
+            return
+        out = self.out = Backlog()
+        out.push(taken, soft)
+        stats.frames_out += out.advance(size)
+        self.queued = out.size
+        self._watch()
+        self._limit(out)
+
+    def flush(self) -> None:
+        """The turn's end: its own frames in one call."""
+        out = self.out
+        if not isinstance(out, list):
+            return  # lost meanwhile, or flushed when its list grew too large
+        self.out = None
+        self.queued = 0
+        self.put(out, self._soft, out[0] if len(out) == 1 else b"".join(out))
+        if self._state and self.out is None:
+            self._flushed()
+
+    def writable(self) -> None:
+        """The kernel takes bytes again."""
+        out = self.out
+        if not isinstance(out, Backlog):
+            return
+        try:
+            size = os.write(self._fd, out.chunk())
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lose()
+            return
+        self._heard = True  # a slow reader is not a dead one
+        stats.sends += 1
+        stats.bytes_out += size
+        stats.frames_out += out.advance(size)
+        self.queued = out.size
+        if not out.size:
+            self.out = None
+            self._watch()
+            if self._state:
+                self._flushed()
+
+    def _limit(self, out: Backlog) -> None:
+        """Hold the bound: drop what may be dropped, then end the session. No other socket notices."""
+        if out.size <= self.poll.params.queue_bytes:
+            return
+        stats.dropped += out.drop()
+        self.queued = out.size
+        if out.size > self.poll.params.queue_bytes and self._state == OPEN:
+            stats.closed_slow += 1
+            self._leave(with_frames=False)
+            out.clear()
+            self.close(*self.handler.wire_slow_close)
+
+    # In
+
+    def readable(self, event: int) -> None:
+        """There is something to read, or the peer is gone."""
+        if self._paused and not event & READ:
+            self._part()  # a reset: nothing that we have not read will ever come
+            return
+        try:
+            data = os.read(self._fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._part()
+            return
+        self._heard = True
+        stats.bytes_in += len(data)
+        if self._state > CLOSING:
+            return  # it was told that this is over
+        self.receive(data)
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes that the peer sent."""
+        inbound = self._inbound
+        if inbound is None:
+            limit = self.poll.params.max_message
+            if self._busy is None and self._state == OPEN:
+                text = frames.whole_text(data, limit)
+                if text is not None:
+                    stats.frames_in += 1
+                    self._message(text)
+                    return
+            inbound = self._inbound = frames.Inbound(limit)
+        inbound.receive(data)
+        if self._busy is None or self._state == CLOSING:
+            self._drain(inbound)
+        elif inbound.waiting > self.poll.params.read_bytes and not self._paused:
+            self._paused = True
+            self._watch()
+
+    def opened(self) -> None:
+        """open() is done: the messages that came meanwhile are handled now."""
+        if self._ended:
+            self._notify()  # it waited for us
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Nothing holds the next message up any more."""
+        self._busy = None
+        if self._state == GONE:
+            return
+        if self._inbound is not None and self._state < ENDING:
+            self._drain(self._inbound)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._busy is not None:
+            return
+        if self._muted:
+            self._lose()
+        elif self._paused and (self._inbound is None or self._inbound.waiting <= self.poll.params.read_bytes):
+            self._paused = False
+            self._watch()
+
+    def _drain(self, inbound: frames.Inbound) -> None:
+        """Handle what is complete, until a message has to be waited for or the turn's share is used up."""
+        share = self.poll.params.messages_per_turn
+        try:
+            while self._state < ENDING:
+                event = inbound.next()
+                if event is None:
+                    if inbound.idle:
+                        self._inbound = None
+                    return
+                stats.frames_in += 1
+                self._event(event)
+                if self._state != OPEN:
+                    continue  # nothing to wait for: it is thrown away
+                if self._busy is not None:
+                    return
+                share -= 1
+                if not share:
+                    self._busy = YIELDED
+                    self.poll.again(self)
+                    return
+        except frames.Violation as violation:
+            stats.protocol_errors += 1
+            if self._state == OPEN:
+                self._say_close(violation.code, violation.reason)
+            self._end()
+        self._inbound = None
+
+    def _event(self, event: frames.Event) -> None:
+        opcode = event.opcode
+        if opcode == frames.CLOSE:
+            if self._state == OPEN:
+                self._code, self._reason = event.code, event.text
+                self._say_close(event.code, "", keep=True)
+            self._end()
+        elif self._state != OPEN:
+            return  # we have said goodbye already
+        elif opcode == frames.TEXT:
+            self._message(event.text)
+        elif opcode == frames.BINARY:
+            self._message(event.data)
+        elif opcode == frames.PING:
+            # Droppable: only the last of several pings has to be answered (RFC 6455 section 5.5.3).
+            self.send(frames.frame(frames.PONG, event.data), droppable=True)
+            self._call(self.handler.on_ping, event.data)
+        elif opcode == frames.PONG:
+            self._call(self.handler.on_pong, event.data)
+
+    def _message(self, message: str | bytes) -> None:
+        try:
+            result = self.handler.on_message(message)
+        except (Exception, asyncio.CancelledError):
+            self.handler.on_failure(*sys.exc_info())
+            return
+        if result is not None:
+            self._wait(result)
+
+    def _call(self, callback: Any, data: bytes) -> None:
+        try:
+            callback(data)
+        except (Exception, asyncio.CancelledError):
+            self.handler.on_failure(*sys.exc_info())
+
+    def _wait(self, result: Awaitable[None]) -> None:
+        """Hold the next message up until this one is done."""
+        future = gen.convert_yielded(result)
+        self._busy = future
+        future.add_done_callback(self._waited)
+
+    def _waited(self, future: "asyncio.Future[Any]") -> None:
+        try:
+            future.result()
+        except (Exception, asyncio.CancelledError):
+            self.handler.on_failure(*sys.exc_info())
+        self.go_on()
+
+    def _watch(self) -> None:
+        """Tell the epoll what we want to know."""
+        if not self._muted:
+            wanted = 0 if self._paused else READ
+            self.poll.watch(self._fd, wanted | WRITE if isinstance(self.out, Backlog) else wanted)
+
+    # The end
+
+    def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Start the closing handshake; what was sent before goes out first. Later calls do nothing.
+
+        The handler's on_close() follows, with this code and reason, when the peer has answered or has had
+        its time.
+        """
+        if self._state == OPEN:
+            self._say_close(code, reason)
+
+    def _say_close(self, code: int | None, reason: str, keep: bool = False) -> None:
+        self._leave()
+        if self._state != OPEN:
+            return  # its audiences' last frames were too much for its queue
+        if not keep:
+            self._code, self._reason = frames.NO_CODE if code is None else code, reason
+        self._state = CLOSING
+        self.poll.closing[self] = self.poll.loop.time() + self.poll.params.close_timeout
+        self.take((frames.close_frame(code, reason),), 0)
+
+    def _leave(self, with_frames: bool = True) -> None:
+        for audience in self.audiences:
+            audience.discard(self, with_frames)
+
+    def _end(self) -> None:
+        """Both sides have said what they had to say, once our queue is empty."""
+        self._inbound = None
+        if self._state < ENDING:
+            self._state = ENDING
+            if self._paused:
+                self._paused = False
+                self._watch()
+            if self.out is None:
+                self._flushed()
+
+    def _flushed(self) -> None:
+        """Everything is out, in a closing handshake."""
+        if self._state != ENDING:
+            return
+        # The peer ends it (and keeps no bytes that a reset could take from it): half close, wait for its end.
+        self._state = LINGERING
+        handle = sockets.socket(fileno=self._fd)
+        try:
+            handle.shutdown(sockets.SHUT_WR)
+        except OSError:
+            pass
+        finally:
+            handle.detach()
+        self._ended_now()
+
+    def _part(self) -> None:
+        """The peer is gone. What it said before is still handled."""
+        if self._busy is not None and self._state < ENDING:
+            self._muted = True
+            self.poll.mute(self._fd)
+        else:
+            self._lose()
+
+    def abort(self) -> None:
+        """End without another word."""
+        self._lose()
+
+    def _lose(self) -> None:
+        if self._state == GONE:
+            return
+        self._leave(with_frames=False)
+        self._state = GONE
+        self.poll.remove(self, self._fd, not self._muted)
+        os.close(self._fd)
+        self._fd = -1
+        self.out = self._inbound = None
+        self.queued = 0
+        self._ended_now()
+
+    def _ended_now(self) -> None:
+        if not self._ended:
+            self._ended = True
+            stats.sockets -= 1
+            if self._busy is not OPENING:
+                self.poll.loop.call_soon(self._notify)
+
+    def _notify(self) -> None:
+        """Tell the handler, once, and never from within a send."""
+        self.handler.closed(self._code, self._reason)
+
+    # The clock
+
+    def ping(self) -> None:
+        """Ask for a sign of life; `answered` looks for it later."""
+        if self._state == OPEN:
+            self._heard = False
+            self.send(frames.frame(frames.PING, b""), droppable=True)
+
+    def answered(self) -> None:
+        """The time for an answer to a ping is over: whoever gave none is dead, unless it is us who do not
+        read.
+        """
+        if not self._heard and self._state == OPEN and not self._paused and not self._muted:
+            self.abort()

@@ -1,0 +1,31 @@
+"""An echo handler for conformance suites: `python -m tests.wire.echo --port 9001`."""
+
+import argparse
+import asyncio
+
+from tornado.web import Application
+
+from eclipse_ws.wire import WireHandler
+
+
+class Echo(WireHandler):
+    """Sends every message back."""
+
+    wire_max_message = 16 << 20
+    wire_queue_bytes = 64 << 20
+
+    def on_message(self, message: str | bytes) -> None:
+        """Send it back, a text as a text."""
+        self.write_message(message, binary=isinstance(message, bytes))
+
+
+async def main() -> None:
+    """Serve until interrupted."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=9001)
+    Application([("/.*", Echo)]).listen(parser.parse_args().port, "127.0.0.1")
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
