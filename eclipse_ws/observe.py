@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TextIO
-from urllib.parse import quote, quote_plus, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import structlog
 from pydantic import SecretStr
@@ -55,10 +55,11 @@ class Masker:
     """Masks credentials in text: what looks like one anywhere, and the configured secrets' own values."""
 
     def __init__(self, settings: Settings) -> None:
-        forms = sorted(
-            {form for value in _secret_values(settings) for form in _forms(value)}, key=len, reverse=True
+        # The longest first: a secret may begin with another.
+        values = sorted(set(_secret_values(settings)), key=len, reverse=True)
+        self._values = (
+            re.compile("|".join("".join(map(_form, value)) for value in values)) if values else None
         )
-        self._values = re.compile("|".join(map(re.escape, forms))) if forms else None
 
     def __call__(self, text: str) -> str:
         """The text without credentials."""
@@ -196,14 +197,23 @@ def _secret_values(settings: Settings) -> Iterator[str]:
             text = value.get_secret_value()
             if name.endswith("_url"):
                 # Already validated; a URL's host and port are no secret, and help in a log.
-                text = urlsplit(text).password or ""
+                text = unquote(urlsplit(text).password or "")
             if len(text) >= SHORTEST_SECRET:
                 yield text
 
 
-def _forms(value: str) -> set[str]:
-    """How a secret may look in a line: as it is, in a URL, in JSON, in a repr, in both."""
-    plain = {value, unquote(value)}
-    plain |= {quoted for text in plain for quoted in (quote(text, safe=""), quote_plus(text))}
-    plain |= {repr(text)[1:-1] for text in plain}
-    return plain | {json.dumps(text)[1:-1] for text in plain}
+def _form(char: str) -> str:
+    """A pattern for one character of a secret: plain, escaped however often, or as a URL has it."""
+    if char.isascii() and char.isalnum():
+        return char
+    forms = [re.escape(char), "".join(f"(?i:%{byte:02x})" for byte in char.encode("utf-8", "surrogatepass"))]
+    if char == "\\":
+        forms.insert(0, r"\\+")
+    elif char in "\"'":
+        forms.insert(0, rf"\\+{char}")
+    elif char == " ":
+        forms.append(r"\+")
+    elif not (char.isascii() and char.isprintable()):
+        units = re.findall("....", char.encode("utf-16-be", "surrogatepass").hex())
+        forms += [rf"\\+x{ord(char):02x}", rf"\\+U{ord(char):08x}", "".join(rf"\\+u{unit}" for unit in units)]
+    return f"(?:{'|'.join(forms)})"

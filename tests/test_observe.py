@@ -1,0 +1,313 @@
+"""Logging: one form for every line, no credential in any, no forged lines, and no query in the access log."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+import structlog
+from tornado.httpclient import AsyncHTTPClient
+from tornado.web import Application, RequestHandler
+
+from eclipse_ws import observe
+from eclipse_ws.faults import MASK
+from eclipse_ws.observe import Masker, configure_logging, log_request, printable
+from eclipse_ws.settings import Settings
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VySWQiOiJ1In0.c2lnbmF0dXJl"
+SECRET = 'o"dd\\sec/ret é😀'
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Logging is as global as can be: each test leaves it as it was."""
+    root, config, configured = logging.getLogger(), structlog.get_config(), structlog.is_configured()
+    level, installed = root.level, observe._installed
+    asyncio_level = logging.getLogger("asyncio").level
+    yield
+    if observe._installed is not None and observe._installed is not installed:
+        root.removeHandler(observe._installed)
+    if installed is not None and installed not in root.handlers:
+        root.addHandler(installed)
+    observe._installed = installed
+    root.setLevel(level)
+    logging.getLogger("asyncio").setLevel(asyncio_level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    if configured:
+        structlog.configure(**config)
+
+
+class Log:
+    """A configured log whose lines can be read."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.stream = io.StringIO()
+        configure_logging(Settings(**settings), self.stream)
+        self.ours = structlog.stdlib.get_logger("eclipse_ws.test")
+
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return self.stream.getvalue()
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines written."""
+        return self.text.splitlines()
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        """The lines, decoded from JSON."""
+        return [json.loads(line) for line in self.lines]
+
+
+@pytest.fixture(params=["console", "json"])
+def log(request: pytest.FixtureRequest) -> Log:
+    """A log in each of the two forms, with secrets configured, at debug."""
+    return Log(
+        log_format=request.param,
+        log_level="debug",
+        jwt_secret=SECRET,
+        internal_api_secret="plain-internal-secret",
+        redis_url="rediss://default:pass%40word@h:6379",
+    )
+
+
+def test_json_lines_hold_the_event_and_its_fields() -> None:
+    """In JSON a line is one object with a UTC timestamp, the level, the logger, the event and its fields."""
+    log = Log(log_format="json")
+    log.ours.info("Session started", session="s1", chat="c1", count=3, parts=["a"])
+    (document,) = log.documents
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", document.pop("timestamp"))
+    assert document == {
+        "event": "Session started",
+        "level": "info",
+        "logger": "eclipse_ws.test",
+        "session": "s1",
+        "chat": "c1",
+        "count": 3,
+        "parts": ["a"],
+    }
+
+
+def test_console_lines_are_readable() -> None:
+    """For people a line is time, level, event and fields, with quotes only where they are needed."""
+    log = Log(log_format="console")
+    log.ours.info("Session started", session="s1", reason="too big", empty="", n=1.5)
+    assert re.fullmatch(
+        r"\d\d:\d\d:\d\d\.\d{3} info    Session started session=s1 reason='too big' empty='' n=1.5",
+        log.lines[0],
+    )
+
+
+def test_colours_are_for_terminals_alone() -> None:
+    """A terminal gets colours, a file none."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    configure_logging(Settings(log_format="console", log_level="debug"), stream)
+    structlog.stdlib.get_logger("a").debug("quiet")
+    assert stream.getvalue().endswith("\x1b[2mdebug   quiet\x1b[0m\n")
+
+
+def test_lines_of_other_packages_come_out_alike(log: Log) -> None:
+    """Tornado's lines, and Python's warnings, have the form and the masks of ours."""
+    logging.getLogger("tornado.general").info("GET /?token=%s", JWT)
+    record = logging.LogRecord(
+        "py.warnings", logging.WARNING, "f", 1, "%s", (f"x.py: careful with {JWT}",), None
+    )
+    assert observe._installed is not None
+    observe._installed.handle(record)
+    assert len(log.lines) == 2
+    assert JWT not in log.text
+    assert f"GET /?token={MASK}" in log.text
+    assert f"careful with {MASK}" in log.text
+
+
+def test_python_warnings_are_logged() -> None:
+    """Warnings go to the log instead of a bare stderr."""
+    logging.captureWarnings(False)
+    Log()
+    assert warnings.showwarning.__module__ == "logging"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"GET /?token={JWT}",
+        f"GET /ws?a=1&token={JWT}&cursor=2",
+        "GET /?token=garbage-but-private",
+        "GET /?TOKEN=garbage-but-private&x=1",
+        f"Authorization: Bearer {JWT}",
+        "authorization: bearer garbage-but-private",
+        f"Sec-WebSocket-Protocol: eclipse.v1, bearer.{JWT}",
+        f"{{'token': '{JWT}'}}",
+        '{"token": "garbage-but-private"}',
+        '{\\"token\\": \\"garbage-but-private\\"}',
+        "HTTPHeaders: X-Internal-Secret: garbage-but-private",
+        "{'X-Internal-Secret': 'garbage-but-private'}",
+        "('X-Internal-Secret', b'garbage-but-private')",
+        "rediss://default:garbage-but-private@h:6379",
+        "redis://:garbage-but-private@h",
+        f"somewhere {JWT} alone",
+        f"somewhere {JWT.rsplit('.', 1)[0]}. alone",
+    ],
+)
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_what_looks_like_a_credential_is_masked(line: str, form: str) -> None:
+    """Tokens and secrets are masked by their place and by their look, in messages, fields and structures."""
+    log = Log(log_format=form)
+    log.ours.info(line)
+    log.ours.info("Field", value=line, deep={"list": [line]})
+    logging.getLogger("other").info("%s", line)
+    for private in (JWT, "garbage-but-private", JWT.split(".", maxsplit=1)[0], JWT.split(".")[1]):
+        assert private not in log.text
+    assert log.text.count(MASK) >= 4
+    if form == "json":
+        assert len(log.documents) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["Token expired", "Invalid token: missing", "Bearer of news", "http://h:80/p@q", "redis://h:6379/0"],
+)
+def test_what_is_no_credential_stays(line: str) -> None:
+    """The masks leave ordinary lines alone."""
+    assert Masker(Settings())(line) == line
+
+
+def test_configured_secrets_are_masked_in_every_form(log: Log) -> None:
+    """The settings' own secrets are masked wherever they appear: plain, quoted, in a URL, a repr, JSON."""
+    private = [SECRET, quote(SECRET), quote(SECRET, safe=""), repr(SECRET), json.dumps(SECRET)]
+    private += [repr(repr(SECRET)), ascii(SECRET), json.dumps(json.dumps(SECRET)), quote_plus(SECRET)]
+    private += ["plain-internal-secret", "pass%40word", "pass@word"]
+    for value in private:
+        log.ours.info(f"about {value}", value=value, deep=[{"a": value}])
+    assert "sec/ret" not in log.text
+    assert "sec%2Fret" not in log.text
+    assert "internal-secret" not in log.text
+    assert "word" not in log.text
+
+
+def test_a_longer_secret_hides_the_shorter_inside_it() -> None:
+    """Where one secret begins another, no tail of the longer one is left over."""
+    mask = Masker(Settings(jwt_secret="abcd", internal_api_secret="abcd-and-more"))
+    assert mask("abcd-and-more abcd abc") == f"{MASK} {MASK} abc"
+
+
+def test_very_short_secrets_do_not_hide_the_log() -> None:
+    """A secret of one letter can't be masked without masking every such letter."""
+    assert Masker(Settings(jwt_secret="a"))("banana") == "banana"
+
+
+@pytest.mark.parametrize(
+    "mark", ["\n", "\r", "\x1b[2J", "\x00", "\x7f", "\x85", "\u2028", "\u202e", "\ud800"]
+)
+def test_control_characters_forge_nothing(log: Log, mark: str) -> None:
+    """Content can neither begin a line of its own, nor steer the terminal, in a message, a key or a value."""
+    forged = f"x{mark}12:00:00.000 info    Forged"
+    log.ours.info(forged, value=forged, **{forged: 1})
+    logging.getLogger("other").info("%s", forged)
+    assert len(log.lines) == 2
+    for line in log.lines:
+        assert mark not in line
+        assert line.isprintable()
+
+
+def test_tracebacks_are_logged_without_forging_lines(log: Log) -> None:
+    """A traceback is there, masked, and its exception's text can't pass for a line of the log."""
+    try:
+        raise ValueError(f"x\n12:00:00.000 info Forged token={JWT}")
+    except ValueError as error:
+        log.ours.info("Failed", exc_info=True)
+        log.ours.info("Failed", exc_info=error)
+        logging.getLogger("other").info("Failed", exc_info=True)
+    log.ours.info("Nothing failed", exc_info=True)
+    assert log.text.count("ValueError: x") == 3
+    assert JWT not in log.text
+    heads = [line for line in log.lines if not line.startswith("    | ")]
+    assert len(heads) == 4
+    assert all("ailed" in line for line in heads)
+
+
+def test_stacks_are_logged(log: Log) -> None:
+    """`stack_info` shows where a line was logged from."""
+    log.ours.info("Here", stack_info=True)
+    assert "test_stacks_are_logged" in log.text
+
+
+def test_the_level_is_the_settings(log: Log) -> None:
+    """Lines below the level are not there, whoever logs them."""
+    quiet = Log(log_level="error")
+    structlog.stdlib.get_logger("a").info("no")
+    logging.getLogger("other").info("no")
+    assert (quiet.text, log.text) == ("", "")
+
+
+def test_configuring_twice_replaces_only_its_own_handler() -> None:
+    """A second set-up doubles no lines, and leaves handlers of others where they are."""
+    foreign = logging.NullHandler()
+    logging.getLogger().addHandler(foreign)
+    try:
+        first, second = Log(), Log()
+        second.ours.info("Once")
+        assert (len(first.lines), len(second.lines)) == (0, 1)
+        assert foreign in logging.getLogger().handlers
+    finally:
+        logging.getLogger().removeHandler(foreign)
+
+
+def test_printable_leaves_text_alone() -> None:
+    """Letters of every script, and emoji, are no control characters."""
+    assert printable("Grüße, 你好, שלום, 👩‍👩‍👧") == "Grüße, 你好, שלום, 👩‍👩‍👧"
+    assert printable("a\tb") == "a\\tb"
+
+
+class Answer(RequestHandler):
+    """Answers with the status that the path ends with."""
+
+    def get(self, status: str = "200") -> None:
+        """Nothing but the status."""
+        self.set_status(int(status))
+
+
+@pytest.fixture
+def app() -> Application:
+    """An application whose access log is ours."""
+    return Application([(r"/s/(\d+)", Answer), (r"/health", Answer)], log_function=log_request)
+
+
+@pytest.mark.gen_test
+async def test_the_access_log_has_no_query(http_client: AsyncHTTPClient, base_url: str) -> None:
+    """Refusals are told at info with method, path, status and time, and never with the query."""
+    log = Log(log_level="info")
+    for path in ("/s/200", "/s/404", f"/nowhere/{'x' * 300}", "/health"):
+        await http_client.fetch(f"{base_url}{path}?token={JWT}&a=1", raise_error=False)
+    found, nowhere = (d for d in log.documents if d["logger"] == "eclipse_ws.access")
+    assert (found["method"], found["path"], found["status"]) == ("GET", "/s/404", 404)
+    assert found["remote"] == "127.0.0.1"
+    assert found["ms"] >= 0
+    assert (nowhere["status"], len(nowhere["path"])) == (404, observe.MAX_PATH)
+    assert "a=1" not in log.text
+    assert "token" not in log.text
+
+
+@pytest.mark.gen_test
+async def test_quiet_paths_are_told_at_debug(http_client: AsyncHTTPClient, base_url: str) -> None:
+    """What asks for health all day long is in the log only at debug, like every success."""
+    log = Log(log_level="debug")
+    for path in ("/health", "/s/200"):
+        await http_client.fetch(f"{base_url}{path}")
+    found = [d for d in log.documents if d["logger"] == "eclipse_ws.access"]
+    assert [(d["path"], d["level"]) for d in found] == [("/health", "debug"), ("/s/200", "debug")]
