@@ -64,7 +64,7 @@ _NOT_HTTP: Final = frozenset(
         pycurl.E_FTP_WEIRD_SERVER_REPLY,  # the same number as CURLE_WEIRD_SERVER_REPLY
         pycurl.E_WRITE_ERROR,  # larger than api_max_answer
         pycurl.E_BAD_CONTENT_ENCODING,
-        pycurl.E_TOO_LARGE,
+        100,  # CURLE_TOO_LARGE, which pycurl has no name for
     }
 )
 _PERMANENT_5XX: Final = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})

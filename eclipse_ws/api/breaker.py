@@ -90,7 +90,7 @@ class Breaker:
                 "%s is down: %d failures in a row, the last: %s. Calls fail at once; one is let through "
                 "every %g s until it is back",
                 self._name,
-                self._in_a_row,
+                self._limit,
                 why,
                 self._seconds,
             )

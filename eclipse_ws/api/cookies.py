@@ -99,7 +99,7 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
         """
 
     def close(self) -> None:
-        """Close the client and its sockets. Calls under way never end then: let them end first. Idempotent."""
+        """Close the client and its sockets. Calls under way would never end: let them end first."""
         if not self._closed:
             self._closed = True
             self._httpclient.close()

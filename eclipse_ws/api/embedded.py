@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from eclipse_ws.protocol import Message, User
 from eclipse_ws.settings import Settings
 
 T = TypeVar("T")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MAX_ID: Final = 200
 """Characters of a chat's id, and of a user's."""
 
@@ -136,6 +138,8 @@ class EmbeddedApi(ChatApi):
         if time.monotonic() > deadline:
             raise ApiError("api_unavailable", "the disk was busy for api_timeout", retry_after=1.0)
         try:
+            if self._store is not None and not self._store.in_place():
+                self._close_store()
             if self._store is None:
                 self._store = Store(self._path, self._max_bytes, self._patience)
             return work(self._store)
@@ -163,5 +167,7 @@ class EmbeddedApi(ChatApi):
 
 
 def valid_id(name: str) -> bool:
-    """Whether a chat or user can be called so: not empty, not long, and without control characters."""
-    return 0 < len(name) <= MAX_ID and not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in name)
+    """Whether a chat or user can be called so: not empty, not long, no control characters, no lone
+    surrogates.
+    """
+    return 0 < len(name) <= MAX_ID and not _CONTROL.search(name)

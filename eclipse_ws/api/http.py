@@ -222,10 +222,13 @@ class HttpApi(ChatApi):
             self.breaker.abandon(ticket)
             raise
         self._under_way.add(future)
+        # Shielded, because cancelling a fetch does not stop it: its slot is free when libcurl says so.
+        answer = asyncio.shield(future)
+        # Registered after the shield's own callback: the breaker hears of this call before the next one in
+        # the queue has its slot.
         future.add_done_callback(self._done)
         try:
-            # Shielded, because cancelling a fetch does not stop it: its slot is free when libcurl says so.
-            result = decode_answer(sending, await asyncio.shield(future), decode)
+            result = decode_answer(sending, await answer, decode)
         except asyncio.CancelledError:
             self.breaker.abandon(ticket)
             raise

@@ -8,6 +8,7 @@ import secrets
 import sqlite3
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -73,9 +74,24 @@ class Store:
                     "INSERT OR IGNORE INTO users VALUES (?, ?, ?, ?)",
                     (agent.id, agent.name, agent.email, agent.image),
                 )
+            self._file = None if path == ":memory:" else Path(path)
+            self._identity = self._identify()
         except BaseException:
             self._db.close()
             raise
+
+    def in_place(self) -> bool:
+        """False once the file was deleted or replaced: SQLite would write on where nobody finds it."""
+        return self._identify() == self._identity
+
+    def _identify(self) -> tuple[int, int] | None:
+        if self._file is None:
+            return None
+        try:
+            status = self._file.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     def close(self) -> None:
         """Write the log back into the file and let go of it."""

@@ -1,0 +1,318 @@
+"""A stand-in for the application's chat API, whose behaviour a test can choose.
+
+``python -m tests.api.stub --port N [--redis URL] [--secret S] [--honour-keys]`` runs it alone. It serves the
+application's two routes, saves messages in memory, and besides:
+
+- ``POST /control`` with a Fault's fields as JSON: the next requests fail in that way; ``{"mode": "ok"}``
+  ends it.
+- ``GET /saved`` answers ``{"messages": [...], "requests": n}``, ``?count=1`` the number alone; ``DELETE``
+  forgets all.
+
+With a Redis it publishes each saved message on ``chat:<chatId>`` before it answers, as the application does.
+A chat or user whose id begins with ``missing`` does not exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import struct
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import redis.asyncio
+from tornado.httpserver import HTTPServer
+from tornado.iostream import StreamClosedError
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+
+SECRET = "the-secret-that-both-sides-know-0123456789"
+ROLES = ("USER", "ASSISTANT", "AGENT")
+
+
+@dataclass
+class Fault:
+    """How requests are answered while it lasts.
+
+    ``mode``: ``ok``; ``status`` (with ``status``, ``body``, ``headers``); ``raw`` (``body`` as the answer's
+    bytes); ``hang`` (no answer); ``reset`` (RST); ``close`` (FIN); ``truncate`` (half of the answer);
+    ``twice`` (the answer again, unasked for). ``saves``: whether the message is saved all the same.
+    ``delay``: seconds before anything. ``times``: requests that it lasts for, None for ever. ``route``:
+    ``send``, ``users`` or ``any``.
+    """
+
+    mode: str = "ok"
+    status: int = 500
+    body: str = '{"error": "Internal error"}'
+    headers: dict[str, str] = field(default_factory=dict)
+    saves: bool = False
+    delay: float = 0.0
+    times: int | None = None
+    route: str = "any"
+
+
+class Stub:
+    """The stand-in: start it, read ``url``, choose a ``fault``, look at ``saved`` and ``requests``, stop
+    it.
+    """
+
+    def __init__(self, secret: str = SECRET, redis_url: str = "", honours_keys: bool = False) -> None:
+        self.secret = secret
+        self.honours_keys = honours_keys
+        self.fault = Fault()
+        self.saved: list[dict[str, Any]] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.connections: set[Any] = set()
+        self.arrived = asyncio.Event()
+        self.released = asyncio.Event()
+        self.port = 0
+        self._answers: dict[tuple[str, str], dict[str, Any]] = {}
+        self._redis_url = redis_url
+        self._redis: redis.asyncio.Redis | None = None
+
+    @property
+    def url(self) -> str:
+        """What NEXT_API_URL has to be."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self, port: int = 0) -> None:
+        """Listen on loopback; ``port`` 0 takes a free one."""
+        given = {"stub": self}
+        application = Application(
+            [
+                (r"/api/chats/([^/]+)/messages/send", Send, given),
+                (r"/api/users/([^/]+)", Users, given),
+                (r"/control", Control, given),
+                (r"/saved", Saved, given),
+                (r"/.*", Elsewhere, given),
+            ],
+            log_function=lambda handler: None,
+        )
+        sockets = bind_sockets(port, "127.0.0.1")
+        self.port = sockets[0].getsockname()[1]
+        self.server = HTTPServer(application)
+        self.server.add_sockets(sockets)
+        if self._redis_url:
+            self._redis = redis.asyncio.from_url(self._redis_url)
+
+    async def stop(self) -> None:
+        """Stop listening, and drop what is open."""
+        self.released.set()
+        self.server.stop()
+        await self.server.close_all_connections()
+        if self._redis is not None:
+            await self._redis.aclose()
+
+    def take_fault(self, route: str) -> Fault:
+        """How this request is to be answered."""
+        fault = self.fault
+        if fault.route not in ("any", route):
+            return Fault()
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self.fault = Fault()
+        return fault
+
+    async def save(self, chat: str, draft: dict[str, Any], key: str | None) -> dict[str, Any]:
+        """Save a message, publish it, and give what the application would answer."""
+        if self.honours_keys and key and (chat, key) in self._answers:
+            return self._answers[chat, key]
+        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message = {
+            "id": f"m{len(self.saved) + 1}",
+            "content": draft["content"],
+            "role": draft["role"],
+            "createdAt": created,
+            "sender": person(draft["userId"], "avatar"),
+        }
+        self.saved.append({"chatId": chat, "key": key, **draft, "id": message["id"], "createdAt": created})
+        answer = {"success": True, "message": message}
+        if key:
+            self._answers[chat, key] = answer
+        if self._redis is not None:
+            await self._redis.publish(f"chat:{chat}", json.dumps(event_of(message)))
+        return answer
+
+
+def person(user: str, image: str) -> dict[str, Any]:
+    """A user as the application knows them; visitors have an id and nothing else."""
+    if user.startswith("anon_"):
+        return {"id": user, "name": None, "email": None, image: None}
+    return {"id": user, "name": f"Name of {user}", "email": f"{user}@example.org", image: None}
+
+
+def event_of(message: dict[str, Any]) -> dict[str, Any]:
+    """The event that the application publishes for a message."""
+    data = {**message, "role": message["role"].lower(), "timestamp": message["createdAt"]}
+    del data["createdAt"]
+    return {"type": "message", "data": data, "timestamp": message["createdAt"]}
+
+
+class Handler(RequestHandler):
+    """What the routes share."""
+
+    def initialize(self, stub: Stub) -> None:
+        """Keep the stub."""
+        self.stub = stub
+
+    def prepare(self) -> None:
+        """Note the request."""
+        if not self.request.path.startswith(("/control", "/saved")):
+            headers = dict(self.request.headers.get_all())
+            self.stub.requests.append((self.request.method or "", self.request.uri or "", headers))
+            self.stub.connections.add(self.request.connection.stream.socket.getpeername())  # type: ignore
+            self.stub.arrived.set()
+
+    async def refuse(self, fault: Fault, answer: dict[str, Any] | None) -> bool:
+        """Answer as the fault says; False if the request is to be answered as ever."""
+        match fault.mode:
+            case "ok":
+                return False
+            case "status":
+                self.set_status(fault.status)
+                for name, value in fault.headers.items():
+                    self.set_header(name, value)
+                self.finish(fault.body)
+            case "hang":
+                await self.stub.released.wait()
+                self.detach().close()
+            case "twice":
+                text = json.dumps(answer)
+                head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\n\r\n"
+                await self.raw((head + text) * 2, close=False)
+            case "raw":
+                await self.raw(fault.body, close=True)
+            case "truncate":
+                await self.raw('HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"success": true', close=True)
+            case "close":
+                self.detach().close()
+            case "reset":
+                stream = self.detach()
+                linger = struct.pack("ii", 1, 0)
+                stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                stream.close()
+            case _:
+                raise ValueError(f"unknown mode {fault.mode!r}; see Fault")
+        return True
+
+    async def raw(self, text: str, close: bool) -> None:
+        """Write bytes of our own on the socket, and close it if asked to."""
+        stream = self.detach()
+        try:
+            await stream.write(text.encode())
+            if not close:
+                await self.stub.released.wait()
+        except StreamClosedError:
+            pass
+        stream.close()
+
+    def trusted(self) -> bool:
+        """Whether the secret is right; answers 401 if not."""
+        if self.request.headers.get("X-Internal-Secret") == self.stub.secret:
+            return True
+        self.set_status(401)
+        self.finish({"error": "Unauthorized"})
+        return False
+
+
+class Send(Handler):
+    """The route that saves a message."""
+
+    async def post(self, chat: str) -> None:
+        """Save it, or whatever the fault says."""
+        fault = self.stub.take_fault("send")
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        if not self.trusted():
+            return
+        draft = json.loads(self.request.body)
+        answer = None
+        if fault.saves or fault.mode in ("ok", "twice"):
+            if chat.startswith("missing"):
+                self.set_status(404)
+                self.finish({"error": "Chat not found"})
+                return
+            if not draft.get("content") or draft.get("role") not in ROLES or not draft.get("userId"):
+                self.set_status(400)
+                self.finish({"error": "Missing required fields"})
+                return
+            answer = await self.stub.save(chat, draft, self.request.headers.get("Idempotency-Key"))
+        if not await self.refuse(fault, answer):
+            self.finish(answer or {})
+
+
+class Users(Handler):
+    """The route that looks a user up."""
+
+    async def get(self, user: str) -> None:
+        """Answer the user, or whatever the fault says."""
+        fault = self.stub.take_fault("users")
+        if fault.delay:
+            await asyncio.sleep(fault.delay)
+        if not self.trusted() or await self.refuse(fault, None):
+            return
+        if user.startswith("missing"):
+            self.set_status(404)
+            self.finish({"error": "User not found"})
+            return
+        self.finish(person(user, "image"))
+
+
+class Control(Handler):
+    """Chooses the fault."""
+
+    def post(self) -> None:
+        """Take a Fault's fields."""
+        self.stub.fault = Fault(**json.loads(self.request.body))
+        self.finish({"mode": self.stub.fault.mode})
+
+
+class Saved(Handler):
+    """What was saved."""
+
+    def get(self) -> None:
+        """Answer the messages, or their number."""
+        counts = {"count": len(self.stub.saved), "requests": len(self.stub.requests)}
+        listed = {"messages": self.stub.saved, "requests": len(self.stub.requests)}
+        self.finish(counts if self.get_query_argument("count", "") else listed)
+
+    def delete(self) -> None:
+        """Forget everything."""
+        self.stub.saved.clear()
+        self.stub.requests.clear()
+        self.finish({})
+
+
+class Elsewhere(Handler):
+    """Any other path: nobody should come here."""
+
+    def get(self) -> None:
+        """Answer 404."""
+        self.set_status(404)
+        self.finish("<html>nothing here</html>")
+
+    post = get
+
+
+async def main() -> None:
+    """Run the stub until it is killed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--redis", default="", help="URL of a Redis to publish on")
+    parser.add_argument("--secret", default=SECRET, help="what X-Internal-Secret has to be")
+    parser.add_argument("--honour-keys", action="store_true", help="save once per Idempotency-Key")
+    given = parser.parse_args()
+    stub = Stub(given.secret, given.redis, given.honour_keys)
+    await stub.start(given.port)
+    print(f"listening on {stub.url}", flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
