@@ -1,0 +1,607 @@
+// <eclipse-chat token-url="/api/ws/token" chat-id="42"></eclipse-chat>: a chat bubble, or with `inline` a chat that fills its box.
+// Every text that comes from outside is set as text, never as markup; nothing is loaded from anywhere but the token and history URLs.
+import { connect } from "./eclipse-chat.js";
+
+const TEXTS = {
+  title: "Chat with us",
+  subtitle: "We usually reply within minutes",
+  open: "Open the chat",
+  close: "Close the chat",
+  messages: "Messages",
+  placeholder: "Write a message…",
+  send: "Send",
+  empty: "Hello! How can we help?",
+  connecting: "Connecting…",
+  offline: "Reconnecting… What you write is kept and sent.",
+  ended: "This chat has been closed.",
+  historyFailed: "Earlier messages could not be loaded.",
+  sending: "Sending…",
+  sent: "Sent",
+  failed: "Not sent. Tap to try again.",
+  unknown: "This may not have been sent. Tap to send it again.",
+  full: "Too many messages are waiting. Please wait until some are sent.",
+  joined: "{name} joined the chat",
+  typing: "Someone is typing…",
+  you: "You",
+  agent: "Agent",
+  assistant: "Assistant",
+  user: "Visitor",
+  today: "Today",
+  yesterday: "Yesterday",
+  latest: "New messages",
+  unread: "{n} unread",
+};
+const PAGE = 80; // rows that are drawn at first, and with each scroll to the top
+const MOST = 400; // rows that stay drawn while reading at the end
+const DAY = 86_400_000;
+
+const sheet = new CSSStyleSheet();
+sheet.replaceSync(`
+:host{--a:var(--eclipse-accent,#4f46e5);--at:var(--eclipse-accent-text,#fff);--bg:var(--eclipse-background,#fff);--fg:var(--eclipse-text,#1b1b2b);--mu:var(--eclipse-muted,#5d5d70);--su:var(--eclipse-surface,#f1f1f7);--li:var(--eclipse-line,#e3e3ec);--er:#b42318;--r:var(--eclipse-radius,18px);
+font:15px/1.45 var(--eclipse-font,system-ui,sans-serif);color:var(--fg);display:block;color-scheme:light}
+:host([hidden]){display:none}
+:host([dark]){--bg:var(--eclipse-background,#17171f);--fg:var(--eclipse-text,#ececf4);--mu:var(--eclipse-muted,#a9a9bd);--su:var(--eclipse-surface,#262633);--li:var(--eclipse-line,#343444);--er:#ff9b8f;color-scheme:dark}
+:host(:not([inline])){position:fixed;z-index:var(--eclipse-layer,2147483000);inset-block-end:calc(var(--eclipse-offset,20px) + env(safe-area-inset-bottom));inset-inline-end:calc(var(--eclipse-offset,20px) + env(safe-area-inset-right))}
+:host([inline]){height:100%;min-height:0}
+*{box-sizing:border-box;margin:0}
+button{font:inherit;color:inherit;border:0;background:none;padding:0;cursor:pointer}
+:focus-visible{outline:3px solid var(--a);outline-offset:2px}
+.launch{display:grid;place-items:center;width:60px;height:60px;border-radius:50%;background:var(--a);color:var(--at);box-shadow:0 6px 24px #0004;transition:transform .15s}
+.launch:hover{transform:scale(1.06)}
+.launch:focus-visible{outline-color:var(--fg)}
+svg{width:26px;height:26px;fill:none;stroke:currentColor;stroke-width:2;stroke-linecap:round;stroke-linejoin:round;display:block}
+.badge{position:absolute;inset-block-start:-4px;inset-inline-end:-4px;min-width:22px;padding:0 6px;border-radius:11px;background:#c81e1e;color:#fff;font:600 13px/22px system-ui,sans-serif;text-align:center}
+.panel{border:0;padding:0;max-width:none;max-height:none;color:inherit;background:var(--bg);overflow:hidden;flex-direction:column}
+.panel[open],section.panel{display:flex}
+section.panel{height:100%}
+dialog{position:absolute;inset-block:auto 0;inset-inline:auto 0;width:min(var(--eclipse-width,384px),calc(100vw - 40px));height:min(var(--eclipse-height,620px),calc(100dvh - 40px));border-radius:var(--r);box-shadow:0 12px 48px #0005,0 0 0 1px var(--li)}
+dialog[open]{animation:rise .18s ease-out}
+dialog::backdrop{background:none}
+@keyframes rise{from{opacity:0;transform:translateY(12px)}}
+header{display:flex;align-items:center;gap:12px;padding:14px 16px;padding-block-start:max(14px,env(safe-area-inset-top));background:var(--a);color:var(--at)}
+header>div{flex:1;min-width:0}
+h2{font-size:16px;line-height:1.3}
+h2,header p{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+header p{font-size:13px}
+header :focus-visible{outline-color:var(--at)}
+.x{width:40px;height:40px;display:grid;place-items:center;border-radius:50%}
+.x:hover{background:#0003}
+.x svg{width:20px;height:20px}
+.notice{padding:8px 16px;font-size:13px;background:var(--su);border-block-end:1px solid var(--li)}
+[hidden]{display:none!important}
+.mid{flex:1;min-height:0;position:relative}
+.log{height:100%;overflow-y:auto;overscroll-behavior:contain;padding:12px 16px;overflow-anchor:none;outline-offset:-3px}
+ol{list-style:none;padding:0;display:flex;flex-direction:column;min-height:100%;justify-content:flex-end}
+li{display:flex;flex-direction:column;align-items:flex-start;margin-block-start:2px}
+li.first{margin-block-start:12px}
+.me{align-items:flex-end}
+.who{font-size:12px;color:var(--mu);margin:0 4px 3px;max-width:100%;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.bubble{max-width:85%;padding:8px 13px;border-radius:var(--r);border-end-start-radius:5px;background:var(--su);white-space:pre-wrap;overflow-wrap:anywhere;text-align:start;unicode-bidi:plaintext}
+.me .bubble{background:var(--a);color:var(--at);border-end-start-radius:var(--r);border-end-end-radius:5px}
+.bubble a{color:inherit;text-underline-offset:2px}
+.me .bubble :focus-visible{outline-color:var(--at)}
+.wait .bubble{filter:saturate(.5)}
+.meta{font-size:12px;color:var(--mu);margin:3px 4px 0}
+.retry{color:var(--er);text-decoration:underline;min-height:24px}
+.day,.joined{align-items:center;font-size:12px;color:var(--mu);margin-block:14px 4px}
+.empty{color:var(--mu);text-align:center;padding:24px;margin:auto}
+.latest{position:absolute;inset-block-end:10px;inset-inline:0;margin:auto;width:fit-content;padding:6px 14px;border-radius:16px;background:var(--fg);color:var(--bg);font-size:13px;box-shadow:0 2px 10px #0004}
+.typing{display:flex;align-items:center;gap:8px;padding:0 20px 6px;font-size:12px;color:var(--mu)}
+.typing i{width:6px;height:6px;border-radius:50%;background:currentColor;animation:blink 1.2s infinite;margin-inline-end:-4px}
+.typing i:nth-child(2){animation-delay:.2s}.typing i:nth-child(3){animation-delay:.4s;margin-inline-end:2px}
+@keyframes blink{40%{opacity:.25;transform:translateY(-2px)}}
+form{display:flex;align-items:flex-end;gap:8px;padding:10px 12px;padding-block-end:max(10px,env(safe-area-inset-bottom));border-block-start:1px solid var(--li)}
+textarea{flex:1;min-width:0;resize:none;font:inherit;font-size:16px;line-height:1.4;color:inherit;background:var(--su);border:1px solid transparent;border-radius:20px;padding:8px 14px;max-height:132px;height:40px;unicode-bidi:plaintext}
+textarea::placeholder{color:var(--mu);opacity:1}
+.send{width:40px;height:40px;border-radius:50%;background:var(--a);color:var(--at);display:grid;place-items:center;flex:none}
+.send svg{width:20px;height:20px}
+.send[aria-disabled=true]{background:var(--su);color:var(--mu)}
+.sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
+@media(max-width:480px){dialog{position:fixed;inset:0;inset-block-start:var(--top,0);width:100%;height:var(--full,100dvh);border-radius:0}}
+@media(prefers-reduced-motion:reduce){*{animation:none!important;transition:none!important}}
+@media(forced-colors:active){.bubble,.launch,textarea,.send{border:1px solid}}
+`);
+
+/** Build an element; strings become text nodes. Markup is never parsed, so a page's Trusted Types have nothing to refuse. */
+const h = (name, attributes, ...children) => {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes ?? {})) if (value != null && value !== false) element.setAttribute(key, value === true ? "" : value);
+  element.append(...children);
+  return element;
+};
+const icon = (path) => {
+  const ns = "http://www.w3.org/2000/svg";
+  const svg = document.createElementNS(ns, "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  svg.append(document.createElementNS(ns, "path"));
+  svg.firstChild.setAttribute("d", path);
+  return svg;
+};
+const BUBBLE = "M21 12a8 8 0 0 1-8 8H4l1.7-3.4A8 8 0 1 1 21 12zM9 12h.01M13 12h.01M17 12h.01";
+const CROSS = "M6 6l12 12M18 6L6 18";
+const PLANE = "M12 20V5M5 12l7-7 7 7";
+
+/** Text with its web addresses as links: http and https only, which leave this page's address and window alone. */
+const linked = (text) =>
+  text.split(/(https?:\/\/[^\s<>"']*[^\s<>"'.,;:!?)\]}…])/i).map((part, i) => {
+    if (!(i % 2) || !URL.canParse(part)) return part;
+    return h("a", { href: new URL(part).href, target: "_blank", rel: "noopener noreferrer nofollow ugc" }, part);
+  });
+
+const newer = (a, b) => (a.at - b.at || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
+
+export class EclipseChatElement extends HTMLElement {
+  static observedAttributes = ["chat-id", "token-url", "theme", "texts"];
+  /** The client underneath: see eclipse-chat.d.ts. */
+  chat;
+  unread = 0;
+  #texts = TEXTS;
+  #rows = new Map(); // key -> row, a row being a message or a notice
+  #order = []; // the same, oldest first, by the application's clock and then by id: the same for everyone, whatever the path
+  #alias = new Map(); // id -> clientMessageId, so that a bubble stays the same element once it is saved
+  #drawn = new Map(); // key -> element
+  #shown = PAGE;
+  #stuck = true; // reading at the end: stay there
+  #ui;
+  #frame = 0;
+  #title = "";
+  #typists = new Map();
+  #noticeTimer;
+  #loaded = 0;
+  #lost = [];
+  #dark = matchMedia("(prefers-color-scheme: dark)");
+  #narrow = matchMedia("(max-width: 480px)");
+
+  /** Texts of your own, for example another language: `element.texts = { title: "Bonjour" }`, or the attribute as JSON. */
+  set texts(texts) {
+    this.#texts = { ...TEXTS, ...texts };
+    if (this.#ui) this.#label();
+  }
+
+  get texts() {
+    return this.#texts;
+  }
+
+  get isOpen() {
+    return !!this.#ui && (this.hasAttribute("inline") || this.#ui.panel.open);
+  }
+
+  connectedCallback() {
+    if (!this.#ui) this.#build();
+    const listen = { signal: (this.#lost = new AbortController()).signal };
+    this.#dark.addEventListener("change", () => this.#theme(), listen);
+    document.addEventListener("visibilitychange", () => this.#see(), listen);
+    window.visualViewport?.addEventListener("resize", () => this.#fit(), listen);
+    window.visualViewport?.addEventListener("scroll", () => this.#fit(), listen);
+    this.#theme();
+    if (!this.hasAttribute("lazy") || this.hasAttribute("inline")) this.#start();
+    if (this.hasAttribute("open")) this.open();
+  }
+
+  disconnectedCallback() {
+    this.#lost.abort();
+    this.#stop();
+  }
+
+  attributeChangedCallback(name, old, value) {
+    if (name == "texts") {
+      try {
+        this.texts = JSON.parse(value ?? "{}");
+      } catch {
+        console.error('<eclipse-chat>: texts is no JSON. Expected for example texts=\'{"title": "Hello"}\'');
+      }
+    } else if (this.isConnected && this.#ui && old != value) {
+      if (name == "theme") return this.#theme();
+      const running = this.chat;
+      this.#stop();
+      if (running) this.#start();
+    }
+  }
+
+  open() {
+    if (!this.isConnected || this.isOpen) return;
+    const { panel, launch, input, log } = this.#ui;
+    this.#start();
+    this.#fit();
+    this.#narrow.matches ? panel.showModal() : panel.show(); // a full screen is modal: what is behind can't be reached
+    launch.setAttribute("aria-expanded", "true");
+    launch.hidden = true;
+    this.#stuck = true;
+    this.#draw();
+    (matchMedia("(pointer: coarse)").matches ? log : input).focus(); // no keyboard over the messages unasked
+    this.#see();
+    this.dispatchEvent(new CustomEvent("open"));
+  }
+
+  close() {
+    if (this.hasAttribute("inline") || !this.isOpen) return;
+    this.#ui.panel.close();
+  }
+
+  /** Send a text as if it had been typed. */
+  send(text) {
+    this.#start();
+    this.chat.send(text);
+    this.#stuck = true;
+  }
+
+  #build() {
+    const root = this.attachShadow({ mode: "open" });
+    const inline = this.hasAttribute("inline");
+    root.adoptedStyleSheets = [sheet];
+    const ui = (this.#ui = {
+      badge: h("span", { class: "badge", part: "badge", "aria-hidden": "true", hidden: true }),
+      title: h("h2", { id: "t", part: "title" }),
+      subtitle: h("p", { part: "subtitle" }),
+      x: h("button", { class: "x", part: "close", type: "button" }, icon(CROSS)),
+      notice: h("p", { class: "notice", part: "notice", role: "status", hidden: true }),
+      list: h("ol", { role: "list" }),
+      latest: h("button", { class: "latest", part: "latest", type: "button", hidden: true }),
+      dots: h("p", { class: "typing", part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span")),
+      input: h("textarea", { part: "input", rows: 1, maxlength: 16_000, dir: "auto", enterkeyhint: "send" }),
+      button: h("button", { class: "send", part: "send", type: "submit" }, icon(PLANE)),
+      said: h("div", { class: "sr", role: "status", "aria-live": "polite" }),
+    });
+    ui.launch = h("button", { class: "launch", part: "launcher", type: "button", "aria-haspopup": "dialog", "aria-expanded": "false", hidden: inline }, icon(BUBBLE), ui.badge);
+    ui.log = h("div", { class: "log", part: "log", role: "group", tabindex: 0 }, ui.list);
+    ui.form = h("form", { part: "composer" }, ui.input, ui.button);
+    const header = h("header", { part: "header", hidden: inline }, h("div", {}, ui.title, ui.subtitle), ui.x);
+    const rest = [header, ui.notice, h("div", { class: "mid" }, ui.log, ui.latest), ui.dots, ui.form];
+    ui.panel = h(inline ? "section" : "dialog", { class: "panel", part: "panel", "aria-labelledby": "t" }, ...rest);
+    root.append(ui.launch, ui.panel, ui.said);
+    this.#label();
+
+    ui.launch.onclick = () => this.open();
+    ui.x.onclick = () => this.close();
+    ui.panel.addEventListener("close", () => {
+      ui.launch.hidden = false;
+      ui.launch.setAttribute("aria-expanded", "false");
+      ui.launch.focus();
+      this.dispatchEvent(new CustomEvent("close"));
+    });
+    ui.panel.addEventListener("keydown", (e) => e.key == "Escape" && !e.isComposing && (e.stopPropagation(), this.close()));
+    ui.form.onsubmit = (e) => (e.preventDefault(), this.#submit());
+    ui.input.onkeydown = (e) => {
+      // 229: some browsers say that composition has ended before they say Enter
+      if (e.key != "Enter" || e.shiftKey || e.isComposing || e.keyCode == 229) return;
+      e.preventDefault();
+      this.#submit();
+    };
+    ui.input.oninput = () => {
+      this.#grow();
+      this.chat?.typing(!!ui.input.value.trim());
+    };
+    ui.log.onscroll = () => {
+      const { scrollTop, scrollHeight, clientHeight } = ui.log;
+      this.#stuck = scrollHeight - scrollTop - clientHeight < 60;
+      if (this.#stuck) this.#see();
+      if (scrollTop < 200 && this.#shown < this.#order.length) {
+        this.#shown += PAGE;
+        this.#draw();
+      }
+    };
+    ui.latest.onclick = () => {
+      this.#stuck = true;
+      this.#draw();
+      ui.input.focus();
+    };
+    ui.list.onclick = (e) => {
+      const id = e.target.closest?.(".retry")?.dataset.id;
+      if (!id) return;
+      this.chat.retry(id);
+      ui.input.focus();
+    };
+  }
+
+  #label() {
+    const t = this.#texts;
+    const { launch, title, subtitle, x, log, input, button, latest, dots } = this.#ui;
+    title.textContent = t.title;
+    subtitle.textContent = t.subtitle;
+    latest.textContent = t.latest + " ↓";
+    dots.lastChild.textContent = t.typing;
+    input.placeholder = t.placeholder;
+    launch.setAttribute("aria-label", t.open + (this.unread ? `, ${t.unread.replace("{n}", this.unread)}` : ""));
+    for (const [element, text] of [[x, t.close], [log, t.messages], [input, t.placeholder], [button, t.send]]) element.setAttribute("aria-label", text);
+    this.#grow();
+    this.#drawn.clear();
+    this.#ui.list.replaceChildren();
+    this.#draw();
+  }
+
+  #theme() {
+    const theme = this.getAttribute("theme");
+    this.toggleAttribute("dark", theme == "dark" || (theme != "light" && this.#dark.matches));
+  }
+
+  /** A phone's keyboard takes its room from the visual viewport alone. */
+  #fit() {
+    const { height, offsetTop } = window.visualViewport ?? {};
+    if (!height || !this.#narrow.matches) return;
+    this.#ui.panel.style.setProperty("--full", `${height}px`);
+    this.#ui.panel.style.setProperty("--top", `${offsetTop}px`);
+    if (this.#stuck) this.#draw();
+  }
+
+  #grow() {
+    const { input, button } = this.#ui;
+    input.style.height = "auto";
+    if (input.scrollHeight) input.style.height = `${input.scrollHeight + 2}px`;
+    button.setAttribute("aria-disabled", String(!input.value.trim()));
+    this.#draft(input.value);
+  }
+
+  /** What is typed and not yet sent survives a reload, too. */
+  #draft(text) {
+    try {
+      const name = "eclipse-chat:draft:" + this.getAttribute("chat-id");
+      if (text == null) return sessionStorage.getItem(name) ?? "";
+      text ? sessionStorage.setItem(name, text) : sessionStorage.removeItem(name);
+    } catch {}
+    return "";
+  }
+
+  #start() {
+    const tokenUrl = this.getAttribute("token-url");
+    const chatId = this.getAttribute("chat-id");
+    if (this.chat || !tokenUrl || !chatId) return;
+    const role = (this.getAttribute("as") ?? "user").toUpperCase();
+    const { input } = this.#ui;
+    const chat = (this.chat = connect({ tokenUrl: new URL(tokenUrl, document.baseURI), chatId, role, url: this.getAttribute("url") ?? undefined }));
+    if (!input.value && (input.value = this.#draft())) this.#grow();
+    chat.on("state", () => this.#state());
+    chat.on("reload", () => this.#load());
+    chat.on("outbox", () => this.#draw());
+    chat.on("sent", ({ clientMessageId, id }) => {
+      this.#alias.set(id, clientMessageId);
+      if (!this.#rows.has(id)) this.#saved.set(clientMessageId, id);
+      this.#draw();
+    });
+    chat.on("message", ({ data }) => this.#take(data, true));
+    chat.on("message_updated", ({ data }) => this.#take(data, false));
+    chat.on("agent_joined", ({ data, timestamp }) => {
+      const at = data?.timestamp ?? timestamp;
+      this.#put({ key: `joined ${at} ${data?.agentId}`, at: Date.parse(at) || Date.now(), joined: String(data?.agentName || this.#texts.agent) });
+      this.#say(this.#texts.joined.replace("{name}", data?.agentName || this.#texts.agent));
+    });
+    chat.on("typing", ({ data }) => data && this.#types(data.userId, data.isTyping));
+    this.#state();
+    // The history is asked for once the socket is open, so that nothing falls between; but not later than this.
+    setTimeout(() => chat == this.chat && !this.#loaded && this.#load(), 1_500);
+  }
+
+  #stop() {
+    this.chat?.close();
+    this.chat = undefined;
+    this.#loaded = 0;
+    this.#shown = PAGE;
+    this.#stuck = true;
+    for (const kept of [this.#rows, this.#alias, this.#typists, this.#drawn, this.#saved]) kept.clear();
+    this.#order = [];
+    this.#ui.list.replaceChildren();
+    this.#ui.input.value = "";
+    this.#count(0);
+    this.#types();
+  }
+
+  #saved = new Map(); // clientMessageId -> id: acknowledged, its event not here yet; the bubble stays meanwhile
+  #bubbles = new Map(); // clientMessageId -> the last that was known of a bubble
+
+  async #load() {
+    const chat = this.chat;
+    const url = this.getAttribute("history-url") ?? "/api/chats/{chatId}/messages";
+    const turn = ++this.#loaded;
+    if (url == "none") return;
+    const base = new URL(this.getAttribute("token-url"), document.baseURI);
+    for (let wait = 1_000; chat == this.chat && turn == this.#loaded; wait = Math.min(wait * 2, 30_000)) {
+      try {
+        const signal = AbortSignal.timeout(10_000);
+        const answer = await fetch(new URL(url.replace("{chatId}", encodeURIComponent(this.getAttribute("chat-id"))), base), { signal, cache: "no-store" });
+        if (answer.status == 404 || answer.status == 403) return; // this application keeps its history to itself
+        const { messages } = await answer.json();
+        if (chat != this.chat) return;
+        chat.history(messages);
+        for (const message of messages) this.#take(message, false);
+        return this.#notice();
+      } catch {
+        if (wait > 2_000) this.#notice(this.#texts.historyFailed);
+        await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random())));
+      }
+    }
+  }
+
+  #mine(message) {
+    return message.role == (this.getAttribute("as") ?? "user").toLowerCase();
+  }
+
+  /** Take a message from an event or from the history; the two may overlap. */
+  #take(data, live) {
+    if (!data?.id || typeof data.content != "string") return;
+    const known = this.#rows.get(data.id);
+    if (known?.content == data.content && known.updatedAt == data.updatedAt) return;
+    const message = { ...known, ...data, key: data.id, role: String(data.role).toLowerCase() };
+    message.at = Date.parse(data.createdAt ?? data.timestamp) || known?.at || Date.now();
+    this.#put(message);
+    if (!live || known || this.#mine(message)) return;
+    this.#types(message.sender?.id, false);
+    if (!this.isOpen || document.hidden || !this.#stuck) this.#count(this.unread + 1);
+    this.#say(`${this.#name(message)}: ${message.content}`);
+    this.dispatchEvent(new CustomEvent("message", { detail: message }));
+  }
+
+  #put(row) {
+    const known = this.#rows.get(row.key);
+    this.#rows.set(row.key, row);
+    if (known && known.at == row.at) this.#order[this.#order.indexOf(known)] = row;
+    else {
+      if (known) this.#order.splice(this.#order.indexOf(known), 1);
+      let i = this.#order.length;
+      while (i && newer(this.#order[i - 1], row) > 0) i--;
+      this.#order.splice(i, 0, row);
+      if (!this.#stuck) this.#shown++; // what is being read stays where it is
+    }
+    this.#draw();
+  }
+
+  #name(message) {
+    return message.sender?.name || message.sender?.email || this.#texts[message.role] || message.role;
+  }
+
+  #submit() {
+    const { input } = this.#ui;
+    const text = input.value.trim();
+    if (!text || !this.chat) return;
+    try {
+      this.send(text);
+    } catch {
+      return this.#notice(this.#texts.full);
+    }
+    input.value = "";
+    this.#grow();
+    input.focus();
+  }
+
+  #state() {
+    const { state } = this.chat;
+    clearTimeout(this.#noticeTimer);
+    if (state == "open") this.#notice();
+    else if (state == "closed") this.#notice(this.#texts.ended);
+    // A short cut is nobody's business; only what lasts is told.
+    else this.#noticeTimer = setTimeout(() => this.#notice(this.#loaded ? this.#texts.offline : this.#texts.connecting), 2_500);
+    if (state != "open") this.#types();
+    this.setAttribute("state", state);
+    this.dispatchEvent(new CustomEvent("state", { detail: state }));
+  }
+
+  #notice(text = "") {
+    const { notice } = this.#ui;
+    notice.hidden = !text;
+    notice.textContent = text;
+    this.#draw();
+  }
+
+  /** For screen readers: the list itself is redrawn too often to be a live region. */
+  #say(text) {
+    if (this.isOpen) this.#ui.said.textContent = text.slice(0, 500);
+  }
+
+  #types(userId, on) {
+    if (userId === undefined) for (const id of [...this.#typists.keys()]) this.#types(id, false);
+    clearTimeout(this.#typists.get(userId));
+    this.#typists.delete(userId);
+    // A "stopped" can be lost, and a name that only makes noise must not fill the memory.
+    if (on && this.#typists.size < 50) this.#typists.set(userId, setTimeout(() => this.#types(userId, false), 6_000));
+    this.#ui.dots.hidden = !this.#typists.size;
+    if (this.#stuck) this.#draw();
+  }
+
+  #see() {
+    if (this.unread && this.isOpen && !document.hidden && this.#stuck) this.#count(0);
+  }
+
+  #count(n) {
+    if (n == this.unread) return;
+    this.unread = n;
+    const { badge, launch } = this.#ui;
+    badge.hidden = !n;
+    badge.textContent = n > 99 ? "99+" : n;
+    launch.setAttribute("aria-label", this.#texts.open + (n ? `, ${this.#texts.unread.replace("{n}", n)}` : ""));
+    this.dispatchEvent(new CustomEvent("unread", { detail: n }));
+    if (this.hasAttribute("no-title")) return;
+    if (this.#title && document.title.endsWith(this.#title)) document.title = this.#title;
+    this.#title = n ? document.title : "";
+    if (n) document.title = `(${n}) ${this.#title}`;
+  }
+
+  #draw() {
+    if (this.#frame) return;
+    const draw = () => {
+      this.#frame = 0;
+      if (this.isOpen) this.#render();
+    };
+    this.#frame = document.hidden ? setTimeout(draw) : requestAnimationFrame(draw);
+  }
+
+  /** The rows to show: saved ones in the application's order, then what waits, in the order of typing. */
+  #visible() {
+    if (this.#stuck && this.#shown > MOST) this.#shown = PAGE;
+    const rows = this.#order.slice(-this.#shown);
+    const pending = new Map(this.chat?.pending.map((i) => [i.clientMessageId, i]));
+    for (const [key, item] of new Map([...this.#bubbles, ...pending])) {
+      const id = pending.has(key) ? item.id : this.#saved.get(key);
+      const there = this.#rows.has(id);
+      this.#bubbles.set(key, item);
+      if (pending.has(key) ? !there : id && !there) {
+        rows.push({ ...item, key, waiting: pending.has(key) ? item.status : "sent", role: item.role.toLowerCase(), at: Infinity });
+      } else if (!pending.has(key)) {
+        this.#bubbles.delete(key);
+        this.#saved.delete(key);
+      }
+    }
+    return rows;
+  }
+
+  #render() {
+    const { list, log, latest } = this.#ui;
+    const t = this.#texts;
+    const before = log.scrollHeight - log.scrollTop;
+    const end = list.lastElementChild;
+    const rows = this.#visible();
+    const now = new Date().setHours(0, 0, 0, 0);
+    const plan = [];
+    const place = (...row) => plan.push(row);
+    if (!rows.length) place("empty", t.empty, () => h("li", { class: "empty", part: "empty" }, t.empty));
+    rows.forEach((row, i) => {
+      const last = rows[i - 1];
+      const next = rows[i + 1];
+      const day = (r) => (r?.at < Infinity ? new Date(r.at).setHours(0, 0, 0, 0) : now);
+      if (row.at < Infinity && (!last || day(last) != day(row))) {
+        const name = day(row) == now ? t.today : now - day(row) <= 1.1 * DAY && day(row) < now ? t.yesterday : new Date(row.at).toLocaleDateString(this.#lang, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+        place(`day ${day(row)}`, name, () => h("li", { class: "day", part: "day" }, name));
+      }
+      if (row.joined) {
+        const text = t.joined.replace("{name}", `\u2068${row.joined}\u2069`); // isolated: a name may be of the other direction
+        return place(row.key, text, () => h("li", { class: "joined", part: "joined" }, text));
+      }
+      const same = (a, b) => a && b && !a.joined && !b.joined && a.role == b.role && (a.waiting || b.waiting || a.sender?.id == b.sender?.id) && day(a) == day(b) && !(Math.abs(a.at - b.at) > 300_000 && a.at < Infinity && b.at < Infinity);
+      const me = this.#mine(row);
+      const first = !same(last, row);
+      const final = !same(row, next);
+      const key = this.#alias.get(row.key) ?? row.key;
+      place(key, [first, final, row.waiting, row.code, row.content, row.updatedAt, this.#name(row)].join("\0"), () => {
+        const failed = row.waiting == "failed";
+        const time = row.at < Infinity ? new Date(row.at).toLocaleTimeString(this.#lang, { hour: "2-digit", minute: "2-digit" }) : "";
+        const status = failed
+          ? h("button", { class: "retry", part: "retry", type: "button", "data-id": key }, row.code == "outcome_unknown" ? t.unknown : t.failed)
+          : row.waiting ? (row.waiting == "sent" ? t.sent : t.sending) : me && this.#alias.has(row.key) ? `${time} · ${t.sent}` : time;
+        return h("li", { class: `${me ? "me" : "them"}${first ? " first" : ""}${row.waiting && row.waiting != "sent" ? " wait" : ""}`, "data-id": row.waiting ? null : row.key },
+          !me && first ? h("span", { class: "who", part: "name", dir: "auto" }, this.#name(row)) : h("span", { class: "sr" }, (me ? t.you : this.#name(row)) + ": "),
+          h("div", { class: "bubble", part: `bubble ${me ? "mine" : "theirs"}`, dir: "auto" }, ...linked(row.content)),
+          ...(failed || final ? [h("span", { class: "meta", part: "meta" }, status)] : []));
+      });
+    });
+    const keep = new Map(plan);
+    for (const [key, element] of this.#drawn) {
+      if (keep.get(key) == element.mark) continue;
+      element.remove();
+      this.#drawn.delete(key);
+    }
+    let spot = list.firstElementChild;
+    for (const [key, mark, make] of plan) {
+      let element = this.#drawn.get(key);
+      if (!element) this.#drawn.set(key, Object.assign((element = make()), { mark }));
+      if (element == spot) spot = spot.nextElementSibling;
+      else list.insertBefore(element, spot);
+    }
+    if (this.#stuck) log.scrollTop = log.scrollHeight;
+    else if (end == list.lastElementChild) log.scrollTop = log.scrollHeight - before; // grown at the top
+    latest.hidden = this.#stuck;
+  }
+
+  get #lang() {
+    return this.closest("[lang]")?.lang || undefined;
+  }
+}
+
+if (!customElements.get("eclipse-chat")) customElements.define("eclipse-chat", EclipseChatElement);
