@@ -50,7 +50,7 @@ setup(
     # `--profile prod` works from any directory because the profiles are installed with the package.
     package_dir={"eclipse_ws.conf": "conf"},
     package_data={
-        "eclipse_ws": ["py.typed", "static/*", "backends/*.lua"],
+        "eclipse_ws": ["py.typed", "static/*", "backends/redis/*.lua"],
         "eclipse_ws.conf": ["*.toml"],
     },
     install_requires=RUNTIME,

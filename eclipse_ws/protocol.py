@@ -213,6 +213,11 @@ def _identity(fields: _Published, body: bytes) -> str:
     return name
 
 
+def saved_id(event: Event) -> str:
+    """The id of the saved message that an event tells of; "" for other events."""
+    return event.identity.removeprefix("message:") if event.identity.startswith("message:") else ""
+
+
 def timestamp(at: datetime | None = None) -> str:
     """ISO 8601, UTC, milliseconds, ``Z``: now, or the given moment."""
     return (at or datetime.now(UTC)).isoformat(timespec="milliseconds")[:23] + "Z"

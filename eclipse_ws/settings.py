@@ -123,6 +123,7 @@ class Settings(BaseSettings):
     redis_timeout: Seconds = Field(2, description="s for one command, and to connect")
     redis_ping_interval: Seconds = Field(10, description="s between pings of a connection with subscriptions")
     redis_idle_ping_interval: Seconds = Field(30, description="s between pings of an idle connection")
+    max_event: Bytes = Field(262144, description="bytes of one event that is published to a chat")
     outage_queue_events: Count = Field(10000, description="events kept for Redis while it is away")
 
     @model_validator(mode="before")

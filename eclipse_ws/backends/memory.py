@@ -11,7 +11,7 @@ from typing import Any
 
 from eclipse_ws.backends.attempts import Attempts
 from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
-from eclipse_ws.protocol import Cursor, Event, Receipt
+from eclipse_ws.protocol import Cursor, Event, Receipt, saved_id
 from eclipse_ws.settings import Settings
 
 
@@ -97,7 +97,7 @@ class MemoryBackend(Backend):
         if receipt is None:
             channel.offset += 1
             cursor = Cursor(channel.epoch, channel.offset)
-            receipt = Receipt(_saved_id(event), str(cursor), "published")
+            receipt = Receipt(saved_id(event), str(cursor), "published")
             channel.receipts[event.identity] = receipt
             if len(channel.receipts) > 2 * self._settings.history_events:
                 channel.receipts.popitem(last=False)
@@ -158,8 +158,3 @@ class MemoryBackend(Backend):
             del self._channels[chat_id]
         interval = max(0.05, min(30.0, self._settings.history_seconds / 4))
         self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
-
-
-def _saved_id(event: Event) -> str:
-    """The id of the saved message that an event tells of; "" for other events."""
-    return event.identity.removeprefix("message:") if event.identity.startswith("message:") else ""

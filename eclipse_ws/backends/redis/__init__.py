@@ -1,0 +1,27 @@
+"""The Redis backend: many nodes, one order.
+
+**Epoch and cursor, by an example.** The chat "c" has never been heard of. A visitor joins on node A: A
+subscribes to the channel ``chat:c``, then runs the script `join`, which finds no epoch and begins one, say
+"7f". The chat's position is ``7f.0``. A message is published: the script `publish` counts the offset up, adds
+``"cursor":"7f.1"`` to the event, appends it to the chat's stream, and publishes it, all in one step, so that
+the order of offsets is the order on the channel. Two more follow; an agent on node B has seen ``7f.3``.
+
+The agent's train enters a tunnel, two more events are published, the agent comes back with ``cursor=7f.3``:
+the stream still has 4 and 5, which are replayed, ``recovered: true``. Had there been 150 events meanwhile, of
+which the stream keeps 100, the first 50 could not be had: ``recovered: false`` and none of them.
+
+The application publishes on ``chat:c`` itself, without a cursor. Each node that hears that calls `publish`
+with it; the first call sequences it, the others find its identity and change nothing. But Redis keeps nothing
+of a PUBLISH that nobody heard. So while no node listens, the history may get a hole that nobody can see, and
+whoever joins then must not trust it: `join` begins a new epoch, "a2". A client that hands back ``7f.5`` gets
+``recovered: false``, which is the truth. For the same reason a node keeps listening for a while after
+its last session has left.
+
+**Who guards.** Each node that hears a chat is noted in the chat's hash under its link: node and connection.
+A guard counts while its link's own channel has a subscriber, which ends in the moment when that connection
+does, and while its lease, renewed by each heartbeat, lives, which ends soon after its machine does.
+"""
+
+from eclipse_ws.backends.redis.backend import RedisBackend
+
+__all__ = ["RedisBackend"]

@@ -1,0 +1,457 @@
+"""The Redis backend: what each of the contract's methods does with the links."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from eclipse_ws.backends.attempts import Attempts
+from eclipse_ws.backends.base import Attempt, Backend, BackendError, Health, Subscriber
+from eclipse_ws.backends.redis import scripts
+from eclipse_ws.backends.redis.channel import Channel, Heard
+from eclipse_ws.backends.redis.link import Link, LinkError
+from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.nodes import Nodes
+from eclipse_ws.backends.redis.outage import Outage, Owed
+from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
+from eclipse_ws.protocol import (
+    Cursor,
+    Event,
+    MalformedEventError,
+    Receipt,
+    parse_event,
+    saved_id,
+    with_origin,
+)
+from eclipse_ws.settings import Settings
+
+log = structlog.get_logger("eclipse_ws.redis")
+
+PREFIX = scripts.channel_name("").encode()
+BATCH = 250
+"""Things owed that are paid in one pipeline."""
+RETRY = 1.0
+"""Seconds until what Redis refused to take is offered again."""
+FIRST_POLL, LONGEST_POLL = 0.05, 0.5
+"""Seconds between looks at an attempt that another node has under way."""
+PASSING = (
+    "OOM",
+    "READONLY",
+    "MISCONF",
+    "BUSY",
+    "LOADING",
+    "MASTERDOWN",
+    "NOREPLICAS",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+)
+"""Refusals that pass; what is refused otherwise will be refused for ever."""
+
+
+class RedisBackend(Backend):
+    """Carries events through Redis, keeps a stream per chat, and goes on locally while Redis is away."""
+
+    name = "redis"
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._attempts = Attempts(settings.history_seconds, settings.max_attempts)
+        self._outage = Outage(settings.outage_queue_events)
+        self._paying: asyncio.Task[None] | None = None
+        self._raw: set[asyncio.Task[Receipt]] = set()
+        self._closed = False
+        self._subscriber: Subscriber
+        self._links: Links
+        self._subscriptions: Subscriptions
+        self._nodes: Nodes
+
+    async def start(self, subscriber: Subscriber) -> None:
+        """Connect; see the contract for what is raised."""
+        self._subscriber = subscriber
+        self._links = Links(
+            self._settings,
+            push=self._push,
+            on_commands=self._on_commands,
+            on_subscriber=lambda: self._subscriptions.on_subscriber(),
+            on_deaf=lambda until: self._subscriptions.on_deaf(until),
+            idle=lambda: not self._subscriptions,
+        )
+        self._nodes = Nodes(
+            self._links,
+            self._settings.redis_timeout,
+            answer=subscriber.answer,
+            look_again=lambda chat_ids: self._subscriptions.look_again(chat_ids),
+        )
+        self._subscriptions = Subscriptions(
+            self._settings, self._links, subscriber, self._nodes.tell_to_look_again
+        )
+        await self._links.start()
+        await self._probe()
+
+    async def close(self) -> None:
+        """Pay what is owed if Redis is there, and let everything go."""
+        if self._closed or not hasattr(self, "_links"):
+            return
+        self._closed = True
+        if self._raw:
+            await asyncio.wait(self._raw, timeout=self._settings.redis_timeout)
+        if self._outage and self._links.commands is not None:
+            self._pay_soon()
+        if self._paying is not None:
+            await asyncio.wait([self._paying], timeout=self._settings.redis_timeout)
+            self._paying.cancel()
+        if self._outage:
+            log.error("events were not handed over to the other nodes", count=len(self._outage))
+        await self._subscriptions.close()
+        await self._links.close()
+
+    async def _probe(self) -> None:
+        """Run every script once on keys that expire, so that a missing right is said at the start."""
+        deadline = asyncio.get_running_loop().time() + self._settings.redis_timeout
+        while self._links.state != "up" and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        commands = self._links.commands
+        if commands is None:
+            return
+        chat_id = f"probe-{secrets.token_hex(6)}"
+        attempt = Attempt(chat_id, "probe", "new", token="probe")  # noqa: S106
+        event = Event("probe", b'{"type":"probe"}', "probe")
+        try:
+            await self._call_publish(commands, chat_id, event, attempt)
+            await scripts.HISTORY(commands, scripts.chat_keys(chat_id)[:2], "probe", 0)
+            await self._call_attempt(commands, attempt, again=False)
+            await scripts.SETTLE(commands, [_attempt_key(attempt)], "probe", "release", 1)
+            await commands.call("DEL", *scripts.chat_keys(chat_id), _attempt_key(attempt))
+        except NoPermissionError as error:
+            await self.close()
+            raise BackendError(
+                f"the Redis account lacks a right: {error}; grant it, see docs/deploy.md"
+            ) from None
+        except ResponseError as error:
+            if str(error).startswith(PASSING):
+                log.warning("redis does not take events now", why=str(error))
+                return
+            await self.close()
+            raise BackendError(
+                f"this Redis can't be used: {error}; one that runs Lua, without a cluster, is needed"
+            ) from None
+        except LinkError as error:
+            log.warning("redis is away, chats go on locally", why=str(error))
+
+    # -- subscribing ----------------------------------------------------------------------------
+
+    async def subscribe(self, chat_id: str) -> None:
+        """See the contract."""
+        await self._subscriptions.subscribe(chat_id)
+
+    def unsubscribe(self, chat_id: str) -> None:
+        """See the contract."""
+        self._subscriptions.unsubscribe(chat_id)
+
+    def position(self, chat_id: str) -> Cursor | None:
+        """See the contract."""
+        channel = self._subscriptions.get(chat_id)
+        return None if channel is None else channel.position
+
+    async def history(self, chat_id: str, after: Cursor) -> Sequence[Event] | None:
+        """Ask Redis, unless this node knows that nothing was missed."""
+        if self.position(chat_id) == after:
+            return []
+        commands = self._links.commands
+        if commands is None:
+            return None
+        try:
+            bodies = await scripts.HISTORY(
+                commands, scripts.chat_keys(chat_id)[:2], after.epoch, after.offset
+            )
+        except (LinkError, RedisError) as error:
+            log.warning("history not read", chat=chat_id, why=str(error))
+            return None
+        return None if bodies is None else [parse_event(body) for body in bodies]
+
+    # -- what comes over the channels -----------------------------------------------------------
+
+    def _push(self, answer: list[Any]) -> None:
+        kind, name = answer[0], answer[1]
+        if kind == b"message":
+            if name.startswith(PREFIX):
+                self._hear(name[len(PREFIX) :].decode(errors="replace"), answer[2])
+            else:
+                self._nodes.hear(answer[2])
+        elif kind == b"subscribe" and name.startswith(PREFIX):
+            self._subscriptions.confirm(name[len(PREFIX) :].decode(errors="replace"))
+
+    def _hear(self, chat_id: str, raw: bytes) -> None:
+        channel = self._subscriptions.get(chat_id)
+        if channel is None:
+            return
+        if len(raw) > self._settings.max_event:
+            self._drop(chat_id, f"it has {len(raw)} bytes, at most {self._settings.max_event} are taken")
+            return
+        try:
+            event = parse_event(raw)
+        except MalformedEventError as error:
+            self._drop(chat_id, str(error))
+            return
+        if not event.kept:
+            self._subscriber.deliver(chat_id, event)
+        elif event.cursor is not None:
+            heard = channel.hear(event)
+            if heard is Heard.DUPLICATE:
+                self.duplicates_dropped += 1
+            elif heard is Heard.GAP:
+                self._subscriptions.join(channel)
+        elif channel.seen is not None and event.identity in channel.seen:
+            self.duplicates_dropped += 1
+        else:
+            self._sequence_raw(channel, event)
+
+    def _sequence_raw(self, channel: Channel, event: Event) -> None:
+        """Sequence what the application has published; every node tries, the first one does it."""
+        if len(self._raw) >= self._settings.outage_queue_events:
+            self._owe(Owed(channel.chat_id, event, None), lost=True)
+            return
+        task = asyncio.create_task(self.publish(channel.chat_id, event))
+        self._raw.add(task)
+        task.add_done_callback(self._raw.discard)
+
+    def _drop(self, chat_id: str, why: str) -> None:
+        self.malformed_dropped += 1
+        log.warning("what was published to a chat is no event, it was dropped", chat=chat_id, why=why)
+
+    # -- publishing -----------------------------------------------------------------------------
+
+    async def publish(self, chat_id: str, event: Event, attempt: Attempt | None = None) -> Receipt:
+        """Sequence, keep and fan out by one script; while that can't be had, deliver here and owe it."""
+        commands = self._links.commands
+        # Behind what is owed, so that a chat's events keep their order.
+        if commands is not None and not self._outage:
+            try:
+                cursor = await self._call_publish(commands, chat_id, event, attempt)
+            except (LinkError, RedisError) as error:
+                log.warning("event not published, it is delivered locally", chat=chat_id, why=str(error))
+            else:
+                receipt = Receipt(saved_id(event), cursor, "published")
+                if attempt is not None:
+                    self._attempts.settle(attempt, "done", receipt)
+                return receipt
+        return self._deliver_locally(chat_id, event, attempt)
+
+    def _deliver_locally(self, chat_id: str, event: Event, attempt: Attempt | None) -> Receipt:
+        channel = self._subscriptions.get(chat_id)
+        seen = None if channel is None else channel.seen
+        cursor = None if seen is None else seen.get(event.identity)
+        if channel is not None and (seen is None or event.identity not in seen):
+            channel.note(event.identity, None)
+            self._subscriber.deliver(chat_id, event)
+        receipt = Receipt(
+            saved_id(event), str(cursor) if cursor else None, "published" if cursor else "local"
+        )
+        self._owe(Owed(chat_id, event, attempt))
+        if attempt is not None:
+            self._attempts.settle(attempt, "done", receipt)
+        return receipt
+
+    async def _call_publish(self, link: Link, chat_id: str, event: Event, attempt: Attempt | None) -> str:
+        channel = self._subscriptions.get(chat_id)
+        heard = channel is not None and channel.confirmed and channel.link == self._links.name
+        keys = scripts.chat_keys(chat_id)
+        if attempt is not None:
+            keys.append(_attempt_key(attempt))
+        cursor, fresh = await scripts.PUBLISH(
+            link,
+            keys,
+            scripts.channel_name(chat_id),
+            event.body,
+            event.identity,
+            secrets.token_hex(6),
+            self._settings.history_events,
+            _whole(self._settings.history_seconds),
+            POSITION_SECONDS,
+            self._links.name if heard else "",
+            saved_id(event),
+        )
+        if fresh:
+            self.published += 1
+        else:
+            self.duplicates_dropped += 1
+        return str(cursor.decode())
+
+    def broadcast(self, chat_id: str, event: Event) -> None:
+        """Publish as it is, if there is a link."""
+        commands = self._links.commands
+        if commands is None:
+            self.broadcasts_dropped += 1
+            return
+        body = with_origin(event) if event.origin else event.body
+        commands.call("PUBLISH", scripts.channel_name(chat_id), body).add_done_callback(self._broadcast_done)
+
+    def _broadcast_done(self, done: asyncio.Future[Any]) -> None:
+        if done.cancelled() or done.exception() is not None:
+            self.broadcasts_dropped += 1
+
+    # -- attempts -------------------------------------------------------------------------------
+
+    async def attempt(self, chat_id: str, key: str, *, again: bool = False) -> Attempt:
+        """Ask this node's table first, then Redis; while that is away, this node's word is enough."""
+        patience = self._settings.api_timeout + self._settings.attempt_margin
+        attempt = await self._attempts.take(chat_id, key, again=again, patience=patience)
+        if attempt.state != "new":
+            return attempt
+        attempt.token = secrets.token_hex(8)
+        try:
+            return await self._attempt_everywhere(attempt, again, patience)
+        except BaseException:
+            self._attempts.forget(attempt)
+            raise
+
+    async def _attempt_everywhere(self, attempt: Attempt, again: bool, patience: float) -> Attempt:
+        deadline = asyncio.get_running_loop().time() + patience
+        pause = FIRST_POLL
+        while (commands := self._links.commands) is not None:
+            try:
+                answer = await self._call_attempt(commands, attempt, again=again)
+            except (LinkError, RedisError) as error:
+                log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
+                break
+            verdict, *rest = answer.split(" ")
+            if verdict == "done":
+                cursor, _, saved = " ".join(rest).partition(" ")
+                receipt = Receipt(saved, cursor, "published")
+                self._attempts.settle(attempt, "done", receipt)
+                return Attempt(attempt.chat_id, attempt.key, "done", receipt)
+            if verdict == "new":
+                break
+            if verdict == "unknown" or asyncio.get_running_loop().time() > deadline:
+                self._attempts.settle(attempt, "unknown")
+                return Attempt(attempt.chat_id, attempt.key, "unknown")
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_POLL, pause * 2)
+        return attempt
+
+    async def _call_attempt(self, link: Link, attempt: Attempt, *, again: bool) -> str:
+        patience = self._settings.api_timeout + self._settings.attempt_margin
+        answer = await scripts.ATTEMPT(
+            link,
+            [_attempt_key(attempt)],
+            attempt.token,
+            int(patience * 1000),
+            _whole(self._settings.history_seconds),
+            int(again),
+        )
+        return str(answer.decode())
+
+    async def release(self, attempt: Attempt) -> None:
+        """Forget the attempt here and in Redis."""
+        self._attempts.forget(attempt)
+        await self._end_attempt(attempt, "release")
+
+    async def abandon(self, attempt: Attempt) -> None:
+        """Leave the attempt as unknown here and in Redis."""
+        self._attempts.settle(attempt, "unknown")
+        await self._end_attempt(attempt, "unknown")
+
+    async def _end_attempt(self, attempt: Attempt, verdict: str) -> None:
+        commands = self._links.commands
+        if commands is not None:
+            try:
+                await self._call_settle(commands, attempt, verdict)
+                return
+            except (LinkError, RedisError) as error:
+                log.warning("attempt not settled, it is tried again", chat=attempt.chat_id, why=str(error))
+        self._owe(Owed(attempt.chat_id, None, attempt, verdict))
+
+    async def _call_settle(self, link: Link, attempt: Attempt, verdict: str) -> None:
+        seconds = _whole(self._settings.history_seconds)
+        await scripts.SETTLE(link, [_attempt_key(attempt)], attempt.token, verdict, seconds)
+
+    # -- what is owed ---------------------------------------------------------------------------
+
+    def _on_commands(self) -> None:
+        self._subscriptions.on_commands()
+        self._pay_soon()
+
+    def _owe(self, owed: Owed, *, lost: bool = False) -> None:
+        if lost or not self._outage.owe(owed):
+            self.queue_overflowed += 1
+            self._outage.overflowed.add(owed.chat_id)
+            log.error(
+                "the queue for redis is full: an event is lost to other nodes, whose sessions will resume",
+                chat=owed.chat_id,
+                limit=self._settings.outage_queue_events,
+            )
+        self._pay_soon()
+
+    def _pay_soon(self) -> None:
+        due = self._outage or self._outage.overflowed
+        if due and self._paying is None and self._links.commands is not None:
+            self._paying = asyncio.create_task(self._pay())
+            self._paying.add_done_callback(self._paid)
+
+    def _paid(self, done: asyncio.Task[None]) -> None:
+        self._paying = None
+        if not done.cancelled() and done.exception() is not None:
+            log.error("paying what is owed failed", exc_info=done.exception())
+        if (self._outage or self._outage.overflowed) and not self._closed:
+            asyncio.get_running_loop().call_later(RETRY, self._pay_soon)
+
+    async def _pay(self) -> None:
+        """Hand over what is owed, oldest first; stops at what Redis doesn't take now."""
+        while self._outage and (commands := self._links.commands) is not None:
+            batch = self._outage.first(BATCH)
+            outcomes = await asyncio.gather(*(self._pay_one(commands, owed) for owed in batch))
+            paid = outcomes.index(False) if False in outcomes else len(batch)
+            self._outage.paid(paid)
+            if paid < len(batch):
+                return
+        if self._outage.overflowed and self._links.state == "up":
+            broken, self._outage.overflowed = self._outage.overflowed, set()
+            for chat_id in broken:
+                self._subscriptions.break_off(chat_id)
+
+    async def _pay_one(self, commands: Link, owed: Owed) -> bool:
+        """Whether it is done with: taken, or refused for ever."""
+        try:
+            if owed.event is not None:
+                await self._call_publish(commands, owed.chat_id, owed.event, owed.attempt)
+            elif owed.attempt is not None:
+                await self._call_settle(commands, owed.attempt, owed.verdict)
+        except LinkError:
+            return False
+        except RedisError as error:
+            if str(error).startswith(PASSING):
+                return False
+            self.queue_overflowed += 1
+            self._outage.overflowed.add(owed.chat_id)
+            log.error("redis will never take this, it was dropped", chat=owed.chat_id, why=str(error))
+        return True
+
+    # -- nodes and health -----------------------------------------------------------------------
+
+    async def ask(self, question: Any) -> list[Any]:
+        """See the contract."""
+        return await self._nodes.ask(question)
+
+    def health(self) -> Health:
+        """Up while both links stand and nothing is owed."""
+        state = self._links.state
+        return Health(
+            self.name,
+            "down" if state == "up" and self._outage else state,
+            self._links.latency,
+            len(self._outage),
+        )
+
+
+def _attempt_key(attempt: Attempt) -> str:
+    return scripts.key(attempt.chat_id, "attempt", attempt.key)
+
+
+def _whole(seconds: float) -> int:
+    """Seconds as Redis takes them: whole, and at least one."""
+    return max(1, round(seconds))

@@ -1,0 +1,120 @@
+"""One chat's channel as this node hears it: what is delivered, in which order, and what is a gap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from enum import Enum, auto
+
+from eclipse_ws.protocol import Cursor, Event
+
+
+class Heard(Enum):
+    """What became of a sequenced event that came over the channel."""
+
+    DELIVERED = auto()
+    DUPLICATE = auto()
+    GAP = auto()  # it isn't the next one: the history has to be asked
+    WAITING = auto()  # the history is being asked already
+
+
+class Channel:
+    """A chat's position on this node, and the events that wait for it.
+
+    A channel is *live* when its position is known and everything up to it was delivered; only then are
+    events delivered as they come. Until then they wait, at most ``limit`` of them.
+    """
+
+    __slots__ = (
+        "broken",
+        "chat_id",
+        "confirmed",
+        "deliver",
+        "expires",
+        "heard_until",
+        "joining",
+        "limit",
+        "link",
+        "live",
+        "members",
+        "position",
+        "ready",
+        "seen",
+        "unsure",
+        "waiting",
+    )
+
+    def __init__(self, chat_id: str, limit: int, deliver: Callable[[str, Event], None]) -> None:
+        self.chat_id = chat_id
+        self.limit = limit
+        self.deliver = deliver
+        self.position: Cursor | None = None
+        self.live = False
+        self.confirmed = False  # Redis has said that the subscription stands
+        self.joining = False  # a join is under way
+        self.members = True  # sessions are in the chat; without, it lingers until `expires`
+        self.unsure = False  # sessions were greeted before the position was known
+        self.link = ""  # the subscription's link at the last join: without a change, without a gap
+        self.heard_until = ""  # Redis's ms at which an earlier link surely still heard it
+        self.broken = False  # its continuity is known to be lost
+        self.expires = 0.0
+        self.ready: asyncio.Future[None] | None = None
+        self.seen: OrderedDict[str, Cursor | None] | None = None
+        self.waiting: list[Event] | None = None
+
+    def hear(self, event: Event) -> Heard:
+        """Take a sequenced event from the channel: deliver it if it is the next one."""
+        cursor = event.cursor
+        assert cursor is not None
+        if not self.live or self.position is None:
+            if self.waiting is None:
+                self.waiting = []
+            if len(self.waiting) < 2 * self.limit:  # what is beyond comes from the history
+                self.waiting.append(event)
+            return Heard.WAITING
+        if cursor.epoch == self.position.epoch:
+            if cursor.offset <= self.position.offset:
+                return Heard.DUPLICATE
+            if cursor.offset == self.position.offset + 1:
+                self._advance(event, cursor)
+                return Heard.DELIVERED
+        self.live = False
+        self.waiting = [event]
+        return Heard.GAP
+
+    def catch_up(self, position: Cursor, missed: list[Event] | None) -> list[Event]:
+        """Go live at ``position`` after delivering what was ``missed``; None: that can't be had.
+
+        Then what waited meanwhile is delivered as far as it follows. Returns what doesn't: it came after
+        the history was read, or it was never sequenced and its cursor is forged.
+        """
+        for event in missed or ():
+            if event.cursor is not None:
+                self._advance(event, event.cursor)
+        self.position = position
+        self.live = True
+        waiting, self.waiting = self.waiting, None
+        left = []
+        for event in waiting or ():
+            cursor, at = event.cursor, self.position
+            if cursor is None or (cursor.epoch == at.epoch and cursor.offset <= at.offset):
+                continue
+            if cursor == (at.epoch, at.offset + 1):
+                self._advance(event, cursor)
+            else:
+                left.append(event)
+        return left
+
+    def note(self, identity: str, cursor: Cursor | None) -> None:
+        """Remember that an event was delivered here; without a cursor, as a local copy."""
+        if self.seen is None:
+            self.seen = OrderedDict()
+        self.seen[identity] = cursor
+        if len(self.seen) > 2 * self.limit:
+            self.seen.popitem(last=False)
+
+    def _advance(self, event: Event, cursor: Cursor) -> None:
+        self.position = cursor
+        self.note(event.identity, cursor)
+        self.deliver(self.chat_id, event)

@@ -1,0 +1,158 @@
+"""One connection to Redis: commands in, answers out, everything of one loop turn in one write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.exceptions import RedisError, ResponseError
+
+Push = Callable[[list[Any]], None]
+_POLLS_PER_TIMEOUT = 4
+
+
+class LinkError(Exception):
+    """The connection is gone, or has never come about; what was asked may or may not have been done."""
+
+
+def connection(url: str, timeout: float) -> Connection:
+    """Make an unconnected connection of a redis://, rediss:// or unix:// URL. Raises ValueError."""
+    arguments: dict[str, Any] = dict(parse_url(url))
+    kind = arguments.pop("connection_class", None)
+    if kind is None:
+        kind = UnixDomainSocketConnection if "path" in arguments else Connection
+    arguments.update(
+        protocol=2,  # cheaper to read than RESP3's pushes, and enough
+        socket_connect_timeout=timeout,
+        socket_timeout=None,  # the link keeps the time itself
+        socket_keepalive=True,
+        decode_responses=False,
+        client_name="eclipse-ws",
+    )
+    if kind is UnixDomainSocketConnection:
+        arguments.pop("socket_keepalive")
+    made: Connection = kind(**arguments)
+    return made
+
+
+class Link:
+    """A pipelined connection. `call` queues a command; what one loop turn queues leaves in one write.
+
+    With ``push`` it is a subscriber's: every answer goes there, and ``call`` returns nothing to wait for.
+    Any command that isn't answered within ``timeout`` seconds ends the link.
+    """
+
+    def __init__(self, conn: Connection, timeout: float, push: Push | None = None) -> None:
+        self._connection = conn
+        self._timeout = timeout
+        self._push = push
+        self._outgoing: list[bytes] = []
+        self._wake = asyncio.Event()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._broken: str | None = None
+        self._ended = asyncio.Event()
+
+    async def connect(self) -> None:
+        """Open and authenticate. Raises LinkError, or ResponseError where Redis refuses."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connection.connect()  # type: ignore[no-untyped-call]
+        except ResponseError:
+            raise
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._disconnect()
+            raise LinkError(str(error) or type(error).__name__) from error
+
+    async def run(self) -> str:
+        """Carry commands and answers until the link breaks; returns why it did."""
+        tasks = [asyncio.create_task(part()) for part in (self._read, self._write, self._watch)]
+        try:
+            await self._ended.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._disconnect()
+            self.close("closed")
+        return self._broken or ""
+
+    def close(self, why: str) -> None:
+        """End the link; whoever waits gets LinkError. Idempotent."""
+        if self._broken is None:
+            self._broken = why
+        self._ended.set()
+        waiting, self._waiting = self._waiting, deque()
+        for future, _ in waiting:
+            if not future.done():
+                future.set_exception(LinkError(self._broken))
+
+    def call(self, *command: bytes | str | int | float) -> asyncio.Future[Any]:
+        """Queue a command. The future answers, or raises ResponseError or LinkError."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._broken is not None:
+            future.set_exception(LinkError(self._broken))
+            return future
+        self._waiting.append((future, self._loop.time()))
+        self._queue(command)
+        return future
+
+    def tell(self, *command: bytes | str) -> None:
+        """Queue a subscriber's command, whose answers come as pushes."""
+        if self._broken is None:
+            self._queue(command)
+
+    def _queue(self, command: tuple[Any, ...]) -> None:
+        self._outgoing.extend(self._connection.pack_command(*command))
+        self._wake.set()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                batch, self._outgoing = self._outgoing, []
+                await self._connection.send_packed_command(batch, check_health=False)
+        except (RedisError, OSError) as error:
+            self.close(f"writing failed: {error}")
+
+    async def _read(self) -> None:
+        # Redis-py's own subscriber costs more per message than everything that we do with one.
+        read = self._connection.read_response
+        push = self._push
+        try:
+            while True:
+                try:
+                    answer = await read(timeout=math.inf, disconnect_on_error=False)
+                except ResponseError as error:
+                    answer = error
+                if push is not None:
+                    if isinstance(answer, ResponseError):
+                        self.close(f"subscribing was refused: {answer}")
+                        return
+                    push(answer)
+                    continue
+                future, _ = self._waiting.popleft()
+                if future.done():
+                    continue
+                if isinstance(answer, ResponseError):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
+        except (RedisError, OSError, IndexError) as error:
+            self.close(f"reading failed: {error}")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(self._timeout / _POLLS_PER_TIMEOUT)
+            if self._waiting and self._loop.time() - self._waiting[0][1] > self._timeout:
+                self.close(f"no answer within {self._timeout:g} s")
+
+    async def _disconnect(self) -> None:
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._connection.disconnect(nowait=True)

@@ -1,0 +1,237 @@
+"""A node's two links to Redis, kept alive for ever: one for commands, one that hears channels."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from eclipse_ws.backends.base import BackendError, State
+from eclipse_ws.backends.redis.link import Link, LinkError, Push, connection
+from eclipse_ws.backends.redis.scripts import HEARTBEAT
+from eclipse_ws.settings import Settings
+
+log = structlog.get_logger("eclipse_ws.redis")
+
+NODE_PREFIX = "eclipse:node:"
+"""A node's own channel and its lease are named by this and its link."""
+ALL_NODES = "eclipse:nodes"
+"""The channel that every node hears."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between attempts to connect: doubled from the first to the longest, with jitter."""
+
+
+class Links:
+    """Keeps both links, and proves them by heartbeats.
+
+    ``name`` is ``<node>:<number>`` and changes with each subscriber link: whoever was heard on the link of
+    before has to be asked for anew. ``on_commands`` and ``on_subscriber`` are called when a link has
+    come up (the subscriber's once it has heard itself), ``on_deaf`` when the subscriber's has gone,
+    with Redis's time (ms) until which it was surely heard.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        push: Push,
+        on_commands: Callable[[], None],
+        on_subscriber: Callable[[], None],
+        on_deaf: Callable[[str], None],
+        idle: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._url = settings.redis_url.get_secret_value()
+        self._on_push = push
+        self._on_commands = on_commands
+        self._on_subscriber = on_subscriber
+        self._on_deaf = on_deaf
+        self._idle = idle
+        self.node = secrets.token_hex(6)
+        self.name = ""
+        self.commands: Link | None = None
+        self.subscriber: Link | None = None
+        self.latency: float | None = None
+        self.reconnects = 0
+        self._number = 0
+        self._heard = 0.0  # monotonic: when the subscriber link last brought anything
+        self._clock: float | None = None  # Redis's ms minus ours
+        self._beat_now = asyncio.Event()
+        self._beat_heard = asyncio.Event()
+        self._beat = b""
+        self._proven = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def channel(self) -> str:
+        """The channel on which this node alone is told something."""
+        return NODE_PREFIX + self.name
+
+    @property
+    def state(self) -> State:
+        """``up`` when both links stand and the subscriber's has heard itself."""
+        if self.commands is not None and self._proven:
+            return "up"
+        return "down" if self._number else "connecting"
+
+    async def start(self) -> None:
+        """Begin to keep the links; waits for the first ones as long as one command may take.
+
+        Raises BackendError where trying again can't help: the URL, the password, the rights.
+        """
+        try:
+            connection(self._url, self._settings.redis_timeout)
+        except ValueError as error:
+            raise BackendError(f"REDIS_URL can't be used: {error}") from None
+        first = self._link()
+        try:
+            await first.connect()
+        except (AuthenticationError, ResponseError) as error:
+            raise BackendError(
+                f"Redis refuses this server: {error}; check the user and password in REDIS_URL"
+            ) from None
+        except LinkError as error:
+            log.warning("redis is away, chats go on locally", why=str(error))
+        first.close("probed")
+        await first.run()
+        self._tasks = [
+            asyncio.create_task(self._keep_commands(), name="redis commands"),
+            asyncio.create_task(self._keep_subscriber(), name="redis subscriber"),
+            asyncio.create_task(self._keep_beating(), name="redis heartbeat"),
+        ]
+
+    async def close(self) -> None:
+        """Let both links go. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def beat_soon(self) -> None:
+        """Have the next heartbeat now."""
+        self._beat_now.set()
+
+    def _link(self, push: Push | None = None) -> Link:
+        timeout = self._settings.redis_timeout
+        return Link(connection(self._url, timeout), timeout, push)
+
+    async def _keep_commands(self) -> None:
+        await self._keep("commands", self._link, self._commands_up, self._commands_down)
+
+    async def _keep_subscriber(self) -> None:
+        await self._keep(
+            "subscriber", lambda: self._link(self._push), self._subscriber_up, self._subscriber_down
+        )
+
+    async def _keep(
+        self, role: str, make: Callable[[], Link], up: Callable[[Link], None], down: Callable[[], None]
+    ) -> None:
+        """Connect, run, and connect again for ever; one line is logged when it goes and when it is back."""
+        pause, away = FIRST_PAUSE, False
+        while True:
+            link = make()
+            running: asyncio.Task[str] | None = None
+            try:
+                await link.connect()
+                running = asyncio.create_task(link.run())
+                up(link)
+                log.info("Redis client connected", link=role, after_outage=away)
+                pause, away = FIRST_PAUSE, False
+                why = await running
+            except (LinkError, RedisError) as error:
+                why = str(error)
+            except asyncio.CancelledError:
+                if running is not None:
+                    running.cancel()
+                    await asyncio.gather(running, return_exceptions=True)
+                raise
+            except Exception:
+                log.exception("redis link failed", link=role)
+                why = "an error of our own"
+                link.close(why)
+            if running is not None:
+                await asyncio.gather(running, return_exceptions=True)
+                down()
+            if not away:
+                log.warning("redis link lost", link=role, why=why)
+                away = True
+            self.reconnects += 1
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _commands_up(self, link: Link) -> None:
+        self.commands = link
+        self.beat_soon()
+        self._on_commands()
+
+    def _commands_down(self) -> None:
+        self.commands = None
+
+    def _subscriber_up(self, link: Link) -> None:
+        self._number += 1
+        self.name = f"{self.node}:{self._number}"
+        self.subscriber = link
+        self._heard = time.monotonic()
+        link.tell("SUBSCRIBE", self.channel, ALL_NODES)
+        self.beat_soon()
+
+    def _subscriber_down(self) -> None:
+        self.subscriber = None
+        until = "0"
+        if self._proven and self._clock is not None:
+            until = str(int(self._heard * 1000 + self._clock))
+        self._proven = False
+        self._on_deaf(until)
+
+    def _push(self, answer: list[Any]) -> None:
+        self._heard = time.monotonic()
+        if answer[0] == b"message" and answer[2] == self._beat and answer[1] == self.channel.encode():
+            self._beat_heard.set()
+        else:
+            self._on_push(answer)
+
+    async def _keep_beating(self) -> None:
+        while True:
+            settings = self._settings
+            interval = settings.redis_idle_ping_interval if self._idle() else settings.redis_ping_interval
+            try:
+                async with asyncio.timeout(interval):
+                    await self._beat_now.wait()
+            except TimeoutError:
+                pass
+            self._beat_now.clear()
+            try:
+                await self._prove()
+            except (LinkError, RedisError) as error:
+                log.debug("heartbeat failed", why=str(error))
+            except Exception:
+                log.exception("heartbeat failed")
+
+    async def _prove(self) -> None:
+        """Send one heartbeat through the commands' link, and hear it on the subscriber's."""
+        commands, subscriber = self.commands, self.subscriber
+        if commands is None or subscriber is None:
+            return
+        self._beat = b"beat:" + secrets.token_hex(8).encode()
+        self._beat_heard.clear()
+        lease = int(2 * self._settings.redis_idle_ping_interval + self._settings.redis_timeout) + 1
+        began = time.monotonic()
+        now = await HEARTBEAT(commands, [self.channel], lease, self._beat)
+        self.latency = time.monotonic() - began
+        # Redis's clock as it was at the latest when we had the answer: too early is the safe side.
+        self._clock = int(now) - time.monotonic() * 1000
+        try:
+            async with asyncio.timeout(self._settings.redis_timeout):
+                await self._beat_heard.wait()
+        except TimeoutError:
+            subscriber.close("it did not hear its own heartbeat")
+            return
+        if not self._proven and subscriber is self.subscriber:
+            self._proven = True
+            self._on_subscriber()

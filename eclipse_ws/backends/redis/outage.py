@@ -1,0 +1,51 @@
+"""What Redis has not been told yet: kept events and settled attempts, in order, bounded."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from eclipse_ws.backends.base import Attempt
+from eclipse_ws.protocol import Event
+
+
+class Owed(NamedTuple):
+    """One thing to do when Redis is back: publish ``event``, or else end ``attempt`` as ``verdict`` says."""
+
+    chat_id: str
+    event: Event | None
+    attempt: Attempt | None
+    verdict: str = ""
+
+
+class Outage:
+    """A queue of at most ``limit`` things owed. What doesn't fit is lost to the other nodes.
+
+    The chats of lost events are remembered, so that their members everywhere can be told to resume.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._queue: deque[Owed] = deque()
+        self.overflowed: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def owe(self, owed: Owed) -> bool:
+        """Queue it; False if there is no room."""
+        if len(self._queue) < self._limit:
+            self._queue.append(owed)
+            return True
+        if owed.event is not None and len(self.overflowed) < self._limit:
+            self.overflowed.add(owed.chat_id)
+        return False
+
+    def first(self, count: int) -> list[Owed]:
+        """The oldest, which stay queued until they are `paid`."""
+        return [self._queue[at] for at in range(min(count, len(self._queue)))]
+
+    def paid(self, count: int) -> None:
+        """Forget the oldest ``count``."""
+        for _ in range(count):
+            self._queue.popleft()

@@ -1,0 +1,42 @@
+-- Sequence, keep and fan out one event, once per identity; settle the attempt that led to it.
+-- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes), [attempt (string)]
+-- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
+--       kept, seconds that the position is kept, this node's link ("" if it doesn't hear the chat), receipt's id
+local meta, events = KEYS[1], KEYS[2]
+local kept = tonumber(ARGV[5])
+local epoch = redis.call('HGET', meta, 'epoch')
+if not epoch then
+  epoch = ARGV[4]
+  redis.call('DEL', events)
+  redis.call('HSET', meta, 'epoch', epoch, 'offset', 0)
+  if ARGV[8] ~= '' then
+    local time = redis.call('TIME')
+    redis.call('HSET', meta, 'guard:' .. ARGV[8], time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
+  end
+end
+local cursor = redis.call('HGET', KEYS[3], ARGV[3]) or redis.call('HGET', KEYS[4], ARGV[3])
+local fresh = 0
+if not cursor then
+  fresh = 1
+  local offset = redis.call('HINCRBY', meta, 'offset', 1)
+  local place = string.format('%.0f', offset)
+  cursor = epoch .. '.' .. place
+  local body = string.sub(ARGV[2], 1, -2) .. ',"cursor":"' .. cursor .. '"}'
+  -- Identities are kept in two halves, and the older half is forgotten as a whole: between one and two
+  -- histories' worth of them are remembered, without a time of expiry on each.
+  local half = KEYS[3 + math.floor(offset / kept) % 2]
+  if offset % kept == 0 then
+    redis.call('DEL', half)
+  end
+  redis.call('HSET', half, ARGV[3], cursor)
+  redis.call('XADD', events, 'MAXLEN', kept, place .. '-0', 'e', body)
+  redis.call('EXPIRE', meta, ARGV[7])
+  redis.call('EXPIRE', events, ARGV[6])
+  redis.call('EXPIRE', KEYS[3], ARGV[6])
+  redis.call('EXPIRE', KEYS[4], ARGV[6])
+  redis.call('PUBLISH', ARGV[1], body)
+end
+if KEYS[5] then
+  redis.call('SET', KEYS[5], 'done ' .. cursor .. ' ' .. ARGV[9], 'EX', ARGV[6])
+end
+return {cursor, fresh}

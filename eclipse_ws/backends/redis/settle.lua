@@ -1,0 +1,11 @@
+-- End an attempt without a message: "release" it, or leave it "unknown". Only its owner can.
+-- KEYS: attempt (string); ARGV: token, release | unknown, seconds that it is remembered
+local value = redis.call('GET', KEYS[1])
+if not value or string.match(value, '^pending (%S+)') ~= ARGV[1] then
+  return 0
+end
+if ARGV[2] == 'release' then
+  return redis.call('DEL', KEYS[1])
+end
+redis.call('SET', KEYS[1], 'unknown', 'EX', ARGV[3])
+return 1

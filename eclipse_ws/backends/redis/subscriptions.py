@@ -1,0 +1,280 @@
+"""The chats that this node hears: what is wanted, what Redis has confirmed, and who guards."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+from redis.exceptions import RedisError
+
+from eclipse_ws.backends.base import Subscriber
+from eclipse_ws.backends.redis.channel import Channel
+from eclipse_ws.backends.redis.link import LinkError
+from eclipse_ws.backends.redis.links import NODE_PREFIX, Links
+from eclipse_ws.backends.redis.scripts import JOIN, channel_name, chat_keys, key
+from eclipse_ws.protocol import Cursor, parse_event
+from eclipse_ws.settings import Settings
+
+log = structlog.get_logger("eclipse_ws.redis")
+
+BATCH = 500
+"""Chats that are subscribed or joined in one piece where thousands are due."""
+POSITION_SECONDS = 86400
+"""How long an untouched chat's position is kept, in seconds: longer than a silent session lives."""
+RETRY = 1.0
+"""Seconds until a join that Redis refused is tried again."""
+
+
+class Subscriptions:
+    """Reconciles the chats that are wanted with those that are subscribed, whatever becomes of the links."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        links: Links,
+        subscriber: Subscriber,
+        tell_nodes: Callable[[list[str]], None],
+    ) -> None:
+        self._settings = settings
+        self._links = links
+        self._subscriber = subscriber
+        self._tell_nodes = tell_nodes
+        self._loop = asyncio.get_running_loop()
+        self._channels: dict[str, Channel] = {}
+        self._to_subscribe: list[str] = []
+        self._to_look_again: list[str] = []
+        self._joins: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._sweeper: asyncio.Task[None] | None = asyncio.create_task(self._sweep(), name="redis linger")
+        self.forged_dropped = 0
+
+    def __len__(self) -> int:
+        return len(self._channels)
+
+    def get(self, chat_id: str) -> Channel | None:
+        """The chat's channel, if this node wants it."""
+        return self._channels.get(chat_id)
+
+    async def close(self) -> None:
+        """Stop looking after the chats."""
+        self._closed = True
+        tasks = [*self._joins, *([self._sweeper] if self._sweeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for channel in self._channels.values():
+            self._settle(channel)
+        self._channels.clear()
+
+    # -- what the hub wants ---------------------------------------------------------------------
+
+    async def subscribe(self, chat_id: str) -> None:
+        """Hear a chat; waits until it is live, as long as Redis is there."""
+        channel = self._want(chat_id)
+        channel.members = True
+        if channel.live:
+            return
+        if self._links.state == "up":
+            if channel.ready is None:
+                channel.ready = self._loop.create_future()
+            await asyncio.wait([channel.ready], timeout=self._settings.redis_timeout)
+        # Whoever is greeted now doesn't know how much has passed when the position becomes known.
+        if channel.position is None:
+            channel.unsure = True
+
+    def unsubscribe(self, chat_id: str) -> None:
+        """Let a chat linger for the history's lifetime."""
+        channel = self._channels.get(chat_id)
+        if channel is not None and channel.members:
+            channel.members = False
+            channel.expires = time.monotonic() + self._settings.history_seconds
+
+    def _want(self, chat_id: str) -> Channel:
+        channel = self._channels.get(chat_id)
+        if channel is None:
+            channel = Channel(chat_id, self._settings.history_events, self._subscriber.deliver)
+            self._channels[chat_id] = channel
+            if len(self._channels) == 1:
+                self._links.beat_soon()  # no longer idle
+            self._subscribe_soon([chat_id])
+        return channel
+
+    # -- what the links tell --------------------------------------------------------------------
+
+    def on_subscriber(self) -> None:
+        """Ask for every chat on a new link."""
+        self._subscribe_soon(self._channels)
+
+    def on_deaf(self, until: str) -> None:
+        """Note for every chat until when it was heard."""
+        for channel in self._channels.values():
+            if channel.confirmed and channel.link == self._links.name:
+                channel.heard_until = until
+            channel.confirmed = channel.live = False
+
+    def on_commands(self) -> None:
+        """Join what couldn't be joined without commands."""
+        for channel in self._channels.values():
+            if channel.confirmed and not channel.live:
+                self.join(channel)
+
+    def confirm(self, chat_id: str) -> None:
+        """Redis says that the subscription stands."""
+        channel = self._channels.get(chat_id)
+        if channel is not None and not channel.confirmed:
+            channel.confirmed = True
+            self.join(channel)
+
+    def look_again(self, chat_ids: Iterable[str]) -> None:
+        """Another node has begun a new epoch of these chats."""
+        for chat_id in chat_ids:
+            channel = self._channels.get(chat_id)
+            if channel is not None and channel.live:
+                channel.live = False
+                self.join(channel)
+
+    def break_off(self, chat_id: str) -> None:
+        """Begin a new epoch of a chat: something that all should have had is lost."""
+        channel = self._want(chat_id)
+        if not channel.members and not channel.expires:
+            channel.expires = time.monotonic()
+        channel.link, channel.heard_until, channel.broken, channel.live = "", "0", True, False
+        if channel.confirmed:
+            self.join(channel)
+
+    def _subscribe_soon(self, chat_ids: Iterable[str]) -> None:
+        if not self._to_subscribe:
+            self._loop.call_soon(self._subscribe_now)
+        self._to_subscribe.extend(chat_ids)
+
+    def _subscribe_now(self) -> None:
+        due, self._to_subscribe = self._to_subscribe, []
+        subscriber = self._links.subscriber
+        if subscriber is None or self._links.state != "up":
+            return  # on_subscriber asks for all of them
+        for at in range(0, len(due), BATCH):
+            subscriber.tell("SUBSCRIBE", *map(channel_name, due[at : at + BATCH]))
+
+    # -- joining --------------------------------------------------------------------------------
+
+    def join(self, channel: Channel) -> None:
+        """Find out where a chat is, deliver what was missed, and go live."""
+        if channel.joining or self._closed:
+            return
+        channel.joining = True
+        task = asyncio.create_task(self._join(channel))
+        self._joins.add(task)
+        task.add_done_callback(self._joins.discard)
+
+    async def _join(self, channel: Channel) -> None:
+        try:
+            done = await self._catch_up(channel)
+        except (LinkError, RedisError) as error:
+            done = False
+            log.warning("chat not joined, it is tried again", chat=channel.chat_id, why=str(error))
+        finally:
+            channel.joining = False
+        if not done and not self._closed:
+            self._loop.call_later(RETRY * 0.1 if self._links.commands else RETRY, self._join_again, channel)
+
+    def _join_again(self, channel: Channel) -> None:
+        known = self._channels.get(channel.chat_id) is channel
+        if known and channel.confirmed and not channel.live and self._links.commands is not None:
+            self.join(channel)
+
+    async def _catch_up(self, channel: Channel) -> bool:
+        """Ask Redis until the channel is live; False if that has to be tried later."""
+        for last in (False, True):
+            commands, link = self._links.commands, self._links.name
+            if commands is None:
+                return False
+            known = channel.position
+            answer = await JOIN(
+                commands,
+                chat_keys(channel.chat_id)[:2],
+                self._links.node,
+                link,
+                channel.heard_until,
+                known.epoch if known else "",
+                known.offset if known else 0,
+                int(channel.link == link),
+                secrets.token_hex(6),
+                POSITION_SECONDS,
+                NODE_PREFIX,
+                int(channel.broken or not self._settings.app_publishes_over_http),
+            )
+            if not channel.confirmed or self._links.name != link:
+                return False  # the link that it speaks of has gone meanwhile
+            epoch, offset, bodies, others = answer
+            channel.link, channel.heard_until, channel.broken = link, "", False
+            missed = None if bodies is None else [parse_event(body) for body in bodies]
+            if channel.unsure or (known is not None and missed is None):
+                # Before anything of the new epoch is delivered: a session that got some of it would
+                # come back with a cursor behind what it has missed.
+                self._subscriber.interrupt(channel.chat_id)
+            channel.unsure = False
+            left = channel.catch_up(Cursor(epoch.decode(), offset), missed)
+            if others:
+                self._look_again_soon(channel.chat_id)
+            if not left:
+                break
+            if last:
+                self.forged_dropped += len(left)
+                log.warning("events with forged cursors dropped", chat=channel.chat_id, count=len(left))
+            else:
+                channel.live, channel.waiting = False, left
+        self._settle(channel)
+        return True
+
+    def _look_again_soon(self, chat_id: str) -> None:
+        if not self._to_look_again:
+            self._loop.call_soon(self._look_again_now)
+        self._to_look_again.append(chat_id)
+
+    def _look_again_now(self) -> None:
+        due, self._to_look_again = self._to_look_again, []
+        for at in range(0, len(due), BATCH):
+            self._tell_nodes(due[at : at + BATCH])
+
+    @staticmethod
+    def _settle(channel: Channel) -> None:
+        ready, channel.ready = channel.ready, None
+        if ready is not None and not ready.done():
+            ready.set_result(None)
+
+    # -- lingering ------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        interval = max(0.05, min(5.0, self._settings.history_seconds / 4))
+        while True:
+            await asyncio.sleep(interval)
+            now = time.monotonic()
+            due = [c for c in self._channels.values() if not c.members and c.expires <= now]
+            for at in range(0, len(due), BATCH):
+                try:
+                    await self._let_go(due[at : at + BATCH])
+                except (LinkError, RedisError) as error:
+                    log.warning("chats not let go, it is tried again", why=str(error))
+                except Exception:
+                    log.exception("lingering failed")
+
+    async def _let_go(self, due: list[Channel]) -> None:
+        commands, subscriber = self._links.commands, self._links.subscriber
+        if commands is not None:
+            # First the guard, then the subscription: nobody may rely on who no longer listens.
+            gone = [commands.call("HDEL", key(c.chat_id, "meta"), f"guard:{self._links.name}") for c in due]
+            await asyncio.gather(*gone)
+        names = []
+        for channel in due:
+            if channel.members or self._channels.get(channel.chat_id) is not channel:
+                channel.live = False
+                self.join(channel)  # somebody has come back meanwhile: guard it again
+                continue
+            del self._channels[channel.chat_id]
+            self._settle(channel)
+            names.append(channel_name(channel.chat_id))
+        if subscriber is not None and names:
+            subscriber.tell("UNSUBSCRIBE", *names)
