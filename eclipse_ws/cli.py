@@ -135,6 +135,8 @@ def health(profile: str | None, url: str | None, timeout: float) -> None:
     """Ask a running server how it is; the exit code is 0 (healthy), 1 (degraded) or 2 (unreachable)."""
     import http.client
 
+    from eclipse_ws.faults import printable
+
     address = urlsplit(url if url is not None else f"http://{place_of(load(profile).settings)}")
     if address.scheme not in ("http", "https") or not address.hostname:
         stop(f"--url is {url!r}, expected an http:// or https:// URL.")
@@ -145,12 +147,15 @@ def health(profile: str | None, url: str | None, timeout: float) -> None:
         client.request("GET", address.path if address.path not in ("", "/") else "/health")
         document = json.loads(client.getresponse().read(1 << 20))
         status, sessions = str(document["status"]), int(document["connections"]["total"])
-        backend, uptime = document.get("backend", "?"), float(document["uptime"])
+        backend, uptime = document.get("backend"), float(document["uptime"])
+        if isinstance(backend, dict):
+            backend = f"{backend['name']} {backend['state']}"
     except (OSError, http.client.HTTPException) as error:
         stop(f"unreachable: {address.netloc} does not answer ({error or type(error).__name__})")
     except (ValueError, KeyError, TypeError):
         stop(f"unreachable: {address.netloc} answers, but with no health document")
-    click.echo(f"{status}: {sessions} sessions, backend {backend}, up {uptime:.0f} s")
+    line = f"{status}: {sessions} sessions, backend {backend or 'unknown'}, up {uptime:.0f} s"
+    click.echo(printable(line))
     sys.exit(0 if status == "healthy" else 1)
 
 

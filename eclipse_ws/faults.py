@@ -15,6 +15,10 @@ PLACEHOLDER = re.compile(
     r"|^(secret|password|jwt[-_]?secret|default|test|todo|tbd|dummy|example|none|null|undefined|x{3,}|\.{3,}|\*{3,})$",
     re.IGNORECASE,
 )
+# What could end or forge a line, or steer a terminal: C0, DEL, C1, line and direction controls, surrogates.
+CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 WHERE_REDIS_URL = (
     "set REDIS_URL to the Redis URL of the database (Upstash's console: the database's page, "
     "'Connect', tab 'TCP'; it begins with rediss://)"
@@ -40,6 +44,11 @@ class SettingsError(Exception):
         count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
         lines = "".join(f"\n  - {fault}" for fault in self.faults)
         super().__init__(f"The configuration has {count}:{lines}")
+
+
+def printable(text: str) -> str:
+    """The text with control characters written as escapes, fit for one line of a log or a terminal."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -14,7 +14,7 @@ import structlog
 from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from eclipse_ws.faults import MASK
+from eclipse_ws.faults import MASK, printable
 from eclipse_ws.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ MAX_PATH = 200  # characters of a path in an access line
 QUIET_PATHS = frozenset({"/", "/health", "/metrics"})
 COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
 SHORTEST_SECRET = 4  # characters; masking every "a" would hide the log, not the secret
-
-# What could end or forge a line, or steer a terminal: C0, DEL, C1, line and direction controls, surrogates.
-CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 
 # Each alternative keeps its group and masks the rest. Quotes and backslashes end a value: JSON stays JSON.
 CREDENTIAL = re.compile(
@@ -44,11 +39,6 @@ CREDENTIAL = re.compile(
 )
 
 _installed: logging.Handler | None = None
-
-
-def printable(text: str) -> str:
-    """The text with control characters written as escapes, fit for one line of a log or a terminal."""
-    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 class Masker:

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote
 
-from eclipse_ws.observe import printable
+from eclipse_ws.faults import printable
 from eclipse_ws.tokens import Source
 
 PROMPT = "> "
@@ -114,7 +114,7 @@ class Chat:
                 self._handle(event)
         finally:
             self._socket = None
-            socket.close()
+            socket.close(1000)
         self._reason = socket.close_reason or ""
         return socket.close_code, was_in
 

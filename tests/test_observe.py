@@ -17,8 +17,8 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.web import Application, RequestHandler
 
 from eclipse_ws import observe
-from eclipse_ws.faults import MASK
-from eclipse_ws.observe import Masker, configure_logging, log_request, printable
+from eclipse_ws.faults import MASK, printable
+from eclipse_ws.observe import Masker, configure_logging, log_request
 from eclipse_ws.settings import Settings
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VySWQiOiJ1In0.c2lnbmF0dXJl"
