@@ -65,7 +65,7 @@ function choose(id) {
     theme: document.documentElement.dataset.theme,
   };
   for (const [name, value] of Object.entries(attributes)) widget.setAttribute(name, value);
-  widget.texts = { title: `Chat with ${nameOf(id)}`, empty: "Nothing has been said yet.", typing: "The customer is typing…", user: nameOf(id), placeholder: "Write an answer…" };
+  widget.texts = { title: `Chat with ${nameOf(id)}`, empty: "Nothing has been said yet.", someone: "The customer", user: nameOf(id), placeholder: "Write an answer…" };
   widget.addEventListener("state", ({ detail }) => {
     $("state").dataset.state = detail;
     $("state").textContent = STATES[detail];

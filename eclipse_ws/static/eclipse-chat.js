@@ -52,8 +52,8 @@ export class EclipseChat extends EventTarget {
     if (!o.WebSocket) throw new TypeError("No WebSocket here: pass one to connect()");
     try {
       const kept = JSON.parse(o.storage.getItem(this.#key));
-      for (const i of (this.#out = kept.out)) if (i.status == "sending") i.status = "waiting";
-      this.#mine = kept.mine;
+      this.#out = kept.out.map((i) => ({ ...i, status: i.status == "failed" ? i.status : "waiting" }));
+      this.#mine = [...kept.mine];
     } catch {}
     this.#listen("add");
     this.#t.beat = setInterval(() => this.#beat(), BEAT);
@@ -90,7 +90,7 @@ export class EclipseChat extends EventTarget {
   typing(on = true) {
     clearTimeout(this.#t.typing);
     if (on) this.#t.typing = setTimeout(() => this.typing(false), 4_000);
-    if (on ? this.#typed && clock() - this.#typed < 2_500 : !this.#typed) return;
+    if (this.state != "open" || (on ? this.#typed && clock() - this.#typed < 2_500 : !this.#typed)) return;
     this.#typed = on ? clock() : 0;
     this.#put({ type: "typing", isTyping: on });
   }

@@ -21,7 +21,8 @@ const TEXTS = {
   unknown: "This may not have been sent. Tap to send it again.",
   full: "Too many messages are waiting. Please wait until some are sent.",
   joined: "{name} joined the chat",
-  typing: "Someone is typing…",
+  typing: "{name} is typing…",
+  someone: "Someone",
   you: "You",
   agent: "Agent",
   assistant: "Assistant",
@@ -87,8 +88,9 @@ li.first{margin-block-start:12px}
 .empty{color:var(--mu);text-align:center;padding:24px;margin:auto}
 .latest{position:absolute;inset-block-end:10px;inset-inline:0;margin:auto;width:fit-content;padding:6px 14px;border-radius:16px;background:var(--fg);color:var(--bg);font-size:13px;box-shadow:0 2px 10px #0004}
 .typing{display:flex;align-items:center;gap:8px;padding:0 20px 6px;font-size:12px;color:var(--mu)}
-.typing i{width:6px;height:6px;border-radius:50%;background:currentColor;animation:blink 1.2s infinite;margin-inline-end:-4px}
-.typing i:nth-child(2){animation-delay:.2s}.typing i:nth-child(3){animation-delay:.4s;margin-inline-end:2px}
+.typing span{display:flex;gap:3px}
+.typing i{width:6px;height:6px;border-radius:50%;background:currentColor;animation:blink 1.2s infinite}
+.typing i:nth-child(2){animation-delay:.2s}.typing i:nth-child(3){animation-delay:.4s}
 @keyframes blink{40%{opacity:.25;transform:translateY(-2px)}}
 form{display:flex;align-items:flex-end;gap:8px;padding:10px 12px;padding-block-end:max(10px,env(safe-area-inset-bottom));border-block-start:1px solid var(--li)}
 textarea{flex:1;min-width:0;resize:none;font:inherit;font-size:16px;line-height:1.4;color:inherit;background:var(--su);border:1px solid transparent;border-radius:20px;padding:8px 14px;max-height:132px;height:40px;unicode-bidi:plaintext}
@@ -296,11 +298,10 @@ export class EclipseChatElement extends HTMLElement {
 
   #label() {
     const t = this.#texts;
-    const { launch, title, subtitle, x, log, input, button, latest, dots } = this.#ui;
+    const { launch, title, subtitle, x, log, input, button, latest } = this.#ui;
     title.textContent = t.title;
     subtitle.textContent = t.subtitle;
     latest.textContent = t.latest + " ↓";
-    dots.lastChild.textContent = t.typing;
     input.placeholder = t.placeholder;
     launch.setAttribute("aria-label", t.open + (this.unread ? `, ${t.unread.replace("{n}", this.unread)}` : ""));
     for (const [element, text] of [[x, t.close], [log, t.messages], [input, t.placeholder], [button, t.send]]) element.setAttribute("aria-label", text);
@@ -363,7 +364,7 @@ export class EclipseChatElement extends HTMLElement {
     chat.on("agent_joined", ({ data, timestamp }) => {
       const at = data?.timestamp ?? timestamp;
       this.#put({ key: `joined ${at} ${data?.agentId}`, at: Date.parse(at) || Date.now(), joined: String(data?.agentName || this.#texts.agent) });
-      this.#say(this.#texts.joined.replace("{name}", data?.agentName || this.#texts.agent));
+      this.#say(this.#texts.joined.replace("{name}", () => data?.agentName || this.#texts.agent));
     });
     chat.on("typing", ({ data }) => data && this.#types(data.userId, data.isTyping));
     this.#state();
@@ -492,8 +493,11 @@ export class EclipseChatElement extends HTMLElement {
     this.#typists.delete(userId);
     // A "stopped" can be lost, and a name that only makes noise must not fill the memory.
     if (on && this.#typists.size < 50) this.#typists.set(userId, setTimeout(() => this.#types(userId, false), 6_000));
-    this.#ui.dots.hidden = !this.#typists.size;
-    if (this.#stuck) this.#draw();
+    const [first] = this.#typists.keys();
+    const spoke = this.#order.findLast((row) => row.sender?.id == first);
+    this.#ui.dots.hidden = !first;
+    this.#ui.dots.lastChild.textContent = this.#texts.typing.replace("{name}", () => (spoke ? this.#name(spoke) : this.#texts.someone));
+    this.#draw();
   }
 
   #see() {
@@ -561,7 +565,7 @@ export class EclipseChatElement extends HTMLElement {
         place(`day ${day(row)}`, name, () => h("li", { class: "day", part: "day" }, name));
       }
       if (row.joined) {
-        const text = t.joined.replace("{name}", `\u2068${row.joined}\u2069`); // isolated: a name may be of the other direction
+        const text = t.joined.replace("{name}", () => `\u2068${row.joined}\u2069`); // isolated: a name may be of the other direction
         return place(row.key, text, () => h("li", { class: "joined", part: "joined" }, text));
       }
       const same = (a, b) => a && b && !a.joined && !b.joined && a.role == b.role && (a.waiting || b.waiting || a.sender?.id == b.sender?.id) && day(a) == day(b) && !(Math.abs(a.at - b.at) > 300_000 && a.at < Infinity && b.at < Infinity);

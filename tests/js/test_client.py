@@ -1,0 +1,73 @@
+"""The JavaScript client and the widget: their sizes, their types, and the client's own suite in Node."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+STATIC = HERE.parent.parent / "eclipse_ws" / "static"
+TYPESCRIPT = "typescript@5.9.3"
+
+
+def size(*names: str) -> int:
+    """Bytes of the files as they are served, each compressed."""
+    return sum(len(gzip.compress((STATIC / name).read_bytes(), 9)) for name in names)
+
+
+def test_the_client_is_under_5_kb() -> None:
+    """eclipse-chat.js is under 5,000 bytes gzipped, comments included."""
+    assert size("eclipse-chat.js") < 5000
+
+
+def test_the_widget_is_under_15_kb() -> None:
+    """The widget with its client is under 15,000 bytes gzipped."""
+    assert size("widget.js", "eclipse-chat.js") < 15000
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in STATIC.glob("*.html")))
+def test_pages_run_under_a_strict_policy(name: str) -> None:
+    """No page has an inline script, style or handler, or loads anything from elsewhere."""
+    page = (STATIC / name).read_text()
+    for forbidden in ("<style", " style=", " onclick=", " onload=", "javascript:", "http://", "https://"):
+        assert forbidden not in page, forbidden
+    assert page.count("<script") == page.count('<script type="module" src="/')
+
+
+def test_markup_is_never_parsed() -> None:
+    """Neither the widget nor the pages' scripts have a way from text to markup."""
+    for path in STATIC.glob("*.js"):
+        code = path.read_text()
+        for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
+            assert sink not in code, f"{path.name}: {sink}"
+
+
+def test_the_clients_suite(node: str) -> None:
+    """`node --test tests/js` passes: every rule of the client against a server of plain objects."""
+    tests = [str(path) for path in sorted(HERE.glob("*.test.mjs"))]
+    done = subprocess.run([node, "--test", *tests], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_types(npm: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """`tsc --strict` accepts the declarations and their use, and the client's own annotations."""
+    folder = tmp_path_factory.mktemp("types")
+    install = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), TYPESCRIPT]
+    done = subprocess.run(install, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        message = f"npm can't install {TYPESCRIPT}: {done.stderr[-300:]}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    tsc = [str(folder / "node_modules" / ".bin" / "tsc"), "--noEmit", "--strict", "--target", "es2022"]
+    tsc += ["--module", "esnext", "--moduleResolution", "bundler", "--lib", "es2022,dom,dom.iterable"]
+    # Parameters of private methods are left to inference: annotating them would cost every visitor bytes.
+    client = ["--noImplicitAny", "false", "--allowJs", "--checkJs", str(STATIC / "eclipse-chat.js")]
+    for arguments in ([str(HERE / "use.ts")], client):
+        checked = subprocess.run(tsc + arguments, capture_output=True, text=True, timeout=120, check=False)
+        assert checked.returncode == 0, checked.stdout
