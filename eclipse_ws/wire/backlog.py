@@ -26,6 +26,16 @@ class Backlog:
             self.frames.append((frame, bool(soft >> number & 1)))
             self.size += len(frame)
 
+    def take(self) -> list[bytes]:
+        """Take frames off the queue, some `CHUNK` bytes of them."""
+        taken = []
+        size = 0
+        while self.frames and size < CHUNK:
+            taken.append(self.frames.popleft()[0])
+            size += len(taken[-1])
+        self.size -= size
+        return taken
+
     def chunk(self) -> bytes:
         """What to offer to the kernel next."""
         first = self.frames[0][0]

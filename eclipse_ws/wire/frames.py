@@ -91,6 +91,11 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
     return frame(CLOSE, struct.pack("!H", code) + text)
 
 
+def is_wire_code(code: int) -> bool:
+    """Whether a close frame may carry that code (RFC 6455 section 7.4)."""
+    return code in _CLOSE_CODES or 3000 <= code <= 4999
+
+
 def whole_text(data: bytes, limit: int) -> str | None:
     """The text, if `data` is exactly one complete text message of at most `limit` bytes; None means: ask
     `Inbound`.
@@ -277,7 +282,7 @@ def _control(opcode: int, payload: bytes) -> Event:
     if len(payload) == 1:
         raise Violation(PROTOCOL_ERROR, "Close frame has half a code")
     code = payload[0] << 8 | payload[1]
-    if code not in _CLOSE_CODES and not 3000 <= code <= 4999:
+    if not is_wire_code(code):
         raise Violation(PROTOCOL_ERROR, f"Close code {code} is not for the wire")
     try:
         return Event(CLOSE, payload[2:].decode(), code=code)

@@ -10,8 +10,9 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from tornado.concurrent import Future
+from tornado.escape import json_encode
 from tornado.httputil import HTTPServerRequest
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.log import app_log, gen_log
 from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
@@ -19,6 +20,7 @@ from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketP
 from eclipse_ws.wire import frames
 from eclipse_ws.wire.poll import Params, poll_for, stats
 from eclipse_ws.wire.socket import GONE, Socket
+from eclipse_ws.wire.stream import StreamProtocol, accepted_offer, stream_of
 
 # What RequestHandler and WebSocketHandler keep of the request. `WireHandler` answers for those that are
 # asked later.
@@ -100,7 +102,30 @@ class WireHandler(WebSocketHandler):
         """Ours; Tornado's own for TLS in this process and for a session that negotiates compression."""
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
+        extension = None
+        if self.get_compression_options() is not None:
+            extension = accepted_offer(self.request.headers.get("Sec-WebSocket-Extensions", ""))
+        if extension or isinstance(stream_of(self), SSLIOStream):
+            protocol = super().get_websocket_protocol()
+            assert isinstance(protocol, WebSocketProtocol13)
+            return StreamProtocol(self, protocol.params, extension)
         return cast(WebSocketProtocol, _UPGRADE)
+
+    @property
+    def ping_interval(self) -> float:
+        """Seconds; Tornado's name for ours."""
+        return self.wire_params().ping_interval
+
+    @property
+    def ping_timeout(self) -> float:
+        """Seconds, at most the interval; Tornado's name for ours."""
+        params = self.wire_params()
+        return min(params.ping_timeout, params.ping_interval)
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes; Tornado's name for ours."""
+        return self.wire_params().max_message
 
     def wire_params(self) -> Params:
         """The bounds of this class's sockets under this application."""
@@ -126,19 +151,12 @@ class WireHandler(WebSocketHandler):
         """As Tornado's; the future is done already. Raises WebSocketClosedError after a close."""
         wire = self._open_wire()
         if isinstance(message, dict):
-            message = self.json_encode(message)
+            message = json_encode(message)
         payload = message.encode() if isinstance(message, str) else message
         wire.send(frames.frame(frames.BINARY if binary else frames.TEXT, payload))
         done: Future[None] = Future()
         done.set_result(None)
         return done
-
-    @staticmethod
-    def json_encode(value: Any) -> str:
-        """How `write_message` encodes a dict."""
-        from tornado.escape import json_encode
-
-        return json_encode(value)
 
     def ping(self, data: str | bytes = b"") -> None:
         """Send a ping of at most 125 bytes; `on_pong` follows. Raises WebSocketClosedError after a close."""
@@ -202,6 +220,7 @@ class WireHandler(WebSocketHandler):
             except Exception:
                 self.log_exception(*sys.exc_info())
         self.wire = CLOSED
+        self.__dict__.pop("ui", None)  # refers back to us
 
     def let_go(self) -> None:
         """Forget what only the upgrade needed."""

@@ -136,12 +136,13 @@ class Poll:
     # Membership
 
     def add(self, socket: "Socket", fd: int) -> None:
-        """Watch a socket for something to read."""
-        if fd >= len(self.table):
-            self.table.extend([None] * (fd + 1 - len(self.table)))
-        self._epoll.register(fd, READ)
-        self.table[fd] = socket
+        """Watch a socket for something to read; without a file descriptor (below 0) only count it."""
         self._count += 1
+        if fd >= 0:
+            if fd >= len(self.table):
+                self.table.extend([None] * (fd + 1 - len(self.table)))
+            self.table[fd] = socket
+            self._epoll.register(fd, READ)
 
     def watch(self, fd: int, events: int) -> None:
         """Watch for these events from now on. Resets are always reported."""
@@ -155,7 +156,8 @@ class Poll:
         """Forget a socket; its file descriptor is the caller's to close, afterwards."""
         if watched:
             self._epoll.unregister(fd)
-        self.table[fd] = None
+        if fd >= 0:
+            self.table[fd] = None
         self.closing.pop(socket, None)
         self._count -= 1
         if not self._count:

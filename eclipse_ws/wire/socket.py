@@ -90,8 +90,7 @@ class Socket:
         """Whether the handler was told, or is about to be."""
         self._code = frames.LOST
         self._reason = ""
-        if fd >= 0:
-            poll.add(self, fd)
+        poll.add(self, fd)
         stats.sockets += 1
 
     @property
