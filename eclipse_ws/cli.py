@@ -134,6 +134,7 @@ def config(profile: str | None, as_json: bool) -> None:
 def health(profile: str | None, url: str | None, timeout: float) -> None:
     """Ask a running server how it is; the exit code is 0 (healthy), 1 (degraded) or 2 (unreachable)."""
     import http.client
+    from contextlib import closing
 
     from eclipse_ws.faults import printable
 
@@ -143,9 +144,9 @@ def health(profile: str | None, url: str | None, timeout: float) -> None:
     # Straight to the server: a proxy from the environment would answer for itself.
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     try:
-        client = kind(address.hostname, address.port, timeout=timeout)
-        client.request("GET", address.path if address.path not in ("", "/") else "/health")
-        document = json.loads(client.getresponse().read(1 << 20))
+        with closing(kind(address.hostname, address.port, timeout=timeout)) as client:
+            client.request("GET", address.path if address.path not in ("", "/") else "/health")
+            document = json.loads(client.getresponse().read(1 << 20))
         status, sessions = str(document["status"]), int(document["connections"]["total"])
         backend, uptime = document.get("backend"), float(document["uptime"])
         if isinstance(backend, dict):

@@ -1,0 +1,409 @@
+"""The command line: each command's output and exit code, in this process and as a real program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import jwt
+import pytest
+from click.testing import CliRunner, Result
+from tornado.web import Application, RequestHandler
+
+from eclipse_ws import __version__
+from eclipse_ws.cli import main, place_of
+from eclipse_ws.settings import Settings
+
+ROOT = Path(__file__).parent.parent
+SECRET = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
+COMMANDS = ["run", "token", "config", "health", "secrets", "chat"]
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variables and no .env of the developer's."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if (
+            name.startswith("ECLIPSE_")
+            or name.endswith("_SECRET")
+            or name in ("REDIS_URL", "PORT", "NODE_ENV")
+        ):
+            monkeypatch.delenv(name)
+
+
+def call(*arguments: str, **environ: str) -> Result:
+    """A command, run in this process."""
+    return CliRunner().invoke(main, arguments, env=environ, prog_name="eclipse-ws")
+
+
+class Program:
+    """The real program, in a process of its own."""
+
+    def __init__(self, *arguments: str, **environ: str) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in clean_up
+        self._seen = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "eclipse_ws", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self._output = self.process.stdout
+
+    def first_line(self) -> str:
+        """The first line that it prints: it is ready then."""
+        self._seen = self._output.readline()
+        return self._seen
+
+    def end(self, number: int | None = None) -> tuple[int, str, str]:
+        """Its exit code and output, after the signal `number` if there is one."""
+        if number is not None:
+            self.process.send_signal(number)
+        self._seen += self._output.read()
+        self.process.wait(timeout=30)
+        self._errors.seek(0)
+        return self.process.returncode, self._seen, self._errors.read()
+
+    def clean_up(self) -> None:
+        """No process and no open file, whatever happened."""
+        self.process.kill()
+        self.process.wait()
+        self._output.close()
+        self._errors.close()
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    """A list for programs, which are gone after the test whatever happened."""
+    started: list[Program] = []
+    yield started
+    for program in started:
+        program.clean_up()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str) -> None:
+    """Each command's help ends with a command line that can be copied."""
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example:\n    eclipse-ws {command}" in result.output
+
+
+def test_help_lists_every_command() -> None:
+    """The group's help names each command once, and -h is --help."""
+    result = call("-h")
+    listed = result.output.partition("Commands:")[2]
+    assert re.findall(r"^  (\w+) ", listed, re.M) == sorted(COMMANDS)
+
+
+def test_version() -> None:
+    """--version prints the package's version."""
+    assert call("--version").output == f"eclipse-ws, version {__version__}\n"
+
+
+def test_secrets_are_fresh_and_in_env_form(tmp_path: Path) -> None:
+    """What `secrets` prints can be appended to .env, and is accepted by production."""
+    first, second = call("secrets").output, call("secrets").output
+    assert re.fullmatch(r"JWT_SECRET=[\w-]{64}\nINTERNAL_API_SECRET=[\w-]{64}\n", first)
+    assert not set(first.splitlines()) & set(second.splitlines())
+    (tmp_path / ".env").write_text(first)
+    result = call(
+        "config", "--json", "--profile", "prod", REDIS_URL="redis://h", NEXT_API_URL="https://a.acme.com"
+    )
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["jwt_secret"]["source"] == ".env"
+
+
+def test_token_prints_the_ready_url() -> None:
+    """`token` prints one line, a URL whose token is what the application would have made."""
+    result = call(
+        "token", "--chat", "c 1", "--user", "u1", "--authenticated", "--seconds", "60", JWT_SECRET=SECRET
+    )
+    assert result.exit_code == 0
+    url = urlsplit(result.output.strip())
+    assert (url.scheme, url.netloc, url.path) == ("ws", "127.0.0.1:8080", "/ws")
+    claims = jwt.decode(parse_qs(url.query)["token"][0], SECRET, algorithms=["HS256"])
+    assert claims["exp"] - claims["iat"] == 60
+    assert (claims["userId"], claims["chatId"], claims["isAuthenticated"]) == ("u1", "c 1", True)
+
+
+def test_token_for_a_new_visitor() -> None:
+    """Without --user, each token is a fresh visitor's, in the form that the application uses."""
+    users = set()
+    for _ in range(2):
+        query = parse_qs(urlsplit(call("token", JWT_SECRET=SECRET).output.strip()).query)
+        claims = jwt.decode(query["token"][0], SECRET, algorithms=["HS256"])
+        assert re.fullmatch(r"anon_\d{13}_[0-9a-f]+", claims["userId"])
+        assert claims["isAuthenticated"] is False
+        users.add(claims["userId"])
+    assert len(users) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "start"),
+    [
+        ("localhost:1", "ws://localhost:1/ws?"),
+        ("127.8.8.8", "ws://127.8.8.8/ws?"),
+        ("[::1]:1", "ws://[::1]:1/ws?"),
+        ("chat.acme.com", "wss://chat.acme.com/ws?"),
+        ("localhost.acme.com", "wss://localhost.acme.com/ws?"),
+        ("10.0.0.1:8080", "wss://10.0.0.1:8080/ws?"),
+    ],
+)
+def test_token_for_a_host(host: str, start: str) -> None:
+    """The URL is ws:// for this machine alone, and wss:// for every other."""
+    assert call("token", "--host", host, JWT_SECRET=SECRET).output.startswith(start)
+
+
+def test_token_without_a_secret_says_what_to_do() -> None:
+    """A token signed with a secret that was just made up would fit no server, so there is none."""
+    result = call("token")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "eclipse-ws secrets >> .env" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("", "127.0.0.1:1"),
+        ("0.0.0.0", "127.0.0.1:1"),
+        ("::", "127.0.0.1:1"),
+        ("::1", "[::1]:1"),
+        ("a.b", "a.b:1"),
+    ],
+)
+def test_where_this_machine_reaches_the_server(host: str, place: str) -> None:
+    """A server on all addresses is reached on loopback."""
+    assert place_of(Settings(host=host, port=1)) == place
+
+
+def test_config_shows_values_and_sources() -> None:
+    """`config` prints each variable, its value and its source; secrets are masked, notes go to stderr."""
+    result = call("config", PORT="8099", JWT_SECRET=SECRET, REDIS_URL="redis://u:hunter2@h")
+    assert result.exit_code == 0
+    lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
+    assert lines["PORT"] == ["8099", "environment"]
+    assert lines["JWT_SECRET"] == ['"********"', "environment"]
+    assert lines["REDIS_URL"] == ['"redis://u:********@h"', "environment"]
+    assert lines["ECLIPSE_API"] == ['"embedded"', "profile", "dev"]
+    assert lines["ECLIPSE_MAX_FRAME"] == ["65536", "default"]
+    assert "INTERNAL_API_SECRET is not set" in result.stderr
+    assert SECRET not in result.output
+
+
+def test_config_as_json() -> None:
+    """`config --json` is one object of values, sources and variables."""
+    document = json.loads(call("config", "--json", PORT="8099").stdout)
+    assert document["port"] == {"value": 8099, "source": "environment", "variable": "PORT"}
+    assert set(document) == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("command", ["run", "token", "config", "health", "chat"])
+def test_a_wrong_configuration_ends_every_command(command: str) -> None:
+    """Whatever needs the settings ends with code 2 and the list of faults, on stderr alone."""
+    result = call(command, "--profile", "prod", PORT="x")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "The configuration has 5 faults:" in result.stderr
+
+
+class Health(RequestHandler):
+    """A health document that tests choose."""
+
+    document: Any = None
+    status = 200
+
+    def get(self) -> None:
+        """The document."""
+        self.set_status(self.status)
+        self.write(self.document if isinstance(self.document, str) else json.dumps(self.document))
+
+
+@pytest.fixture
+def app() -> Application:
+    """A server that has only a health route."""
+    return Application([(r"/health", Health)], log_function=lambda handler: None)
+
+
+HEALTHY = {
+    "status": "healthy",
+    "uptime": 12.5,
+    "connections": {"total": 3},
+    "backend": {"name": "memory", "state": "up"},
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "status", "code", "says"),
+    [
+        (HEALTHY, 200, 0, "healthy: 3 sessions, backend memory up, up 12 s\n"),
+        ({**HEALTHY, "backend": "redis"}, 200, 0, "healthy: 3 sessions, backend redis, up 12 s\n"),
+        ({**HEALTHY, "backend": None}, 200, 0, "healthy: 3 sessions, backend unknown, up 12 s\n"),
+        ({**HEALTHY, "status": "degraded"}, 200, 1, "degraded: 3 sessions"),
+        ({**HEALTHY, "status": "draining"}, 503, 1, "draining: 3 sessions"),
+        ({**HEALTHY, "status": "\x1b[2J"}, 200, 1, "\\x1b[2J: 3"),
+        ("<html>", 200, 2, "no health document"),
+        ({"status": "healthy"}, 200, 2, "no health document"),
+        ([], 200, 2, "no health document"),
+    ],
+)
+@pytest.mark.usefixtures("http_server")
+@pytest.mark.gen_test
+async def test_health_exit_codes(  # noqa: PLR0917 - pytest passes names
+    base_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    document: Any,
+    status: int,
+    code: int,
+    says: str,
+) -> None:
+    """`health` says how it is in a line, and ends with 0 (healthy), 1 (degraded, draining) or 2."""
+    monkeypatch.setattr(Health, "document", document)
+    monkeypatch.setattr(Health, "status", status)
+    result = await asyncio.to_thread(call, "health", "--url", base_url)
+    assert result.exit_code == code
+    assert says in result.output
+
+
+@pytest.mark.usefixtures("http_server")
+@pytest.mark.gen_test
+async def test_health_asks_the_configured_server(http_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --url, `health` asks where the settings say, and goes through no proxy."""
+    monkeypatch.setattr(Health, "document", HEALTHY)
+    environ = {"PORT": str(http_port), "http_proxy": "http://127.0.0.1:9"}
+    result = await asyncio.to_thread(call, "health", **environ)
+    assert (result.exit_code, result.output[:7]) == (0, "healthy")
+
+
+def test_health_of_nobody() -> None:
+    """A server that isn't there is unreachable, and an address that is none is a fault of the command."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        result = call("health", "--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")
+    assert result.exit_code == 2
+    assert "does not answer" in result.stderr
+    for url in ("ftp://h", "h:1", "http://"):
+        assert "expected an http:// or https:// URL" in call("health", "--url", url).stderr
+
+
+def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> None:
+    """`run` in dev needs nothing, prints where to click, answers, and ends with 0 on SIGTERM and SIGINT."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        program = Program("run", "--port", "0")
+        programs.append(program)
+        line = program.first_line()
+        port = re.search(r"http://127\.0\.0\.1:(\d+) \(backend memory, API embedded\)", line)
+        assert port is not None
+        health = Program("health", "--url", f"http://127.0.0.1:{port[1]}")
+        programs.append(health)
+        assert health.end()[0] == 0
+        code, out, err = program.end(number)
+        assert code == 0, err
+        assert f"http://127.0.0.1:{port[1]}/demo" in out
+        assert "JWT_SECRET is not set: a fresh one was made up" in err
+        assert "Traceback" not in err
+
+
+def test_run_on_a_port_in_use(programs: list[Program]) -> None:
+    """A port in use ends `run` with code 2 and one sentence that names it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        program = Program("run", "--profile", "test", "--port", port)
+        programs.append(program)
+        code, out, err = program.end()
+    assert (code, out) == (2, "")
+    said = [line for line in err.splitlines() if port in line]
+    assert len(said) == 1
+    assert "--port" in said[0]
+    assert "Traceback" not in err
+
+
+def test_run_with_a_wrong_configuration(programs: list[Program]) -> None:
+    """The real program ends with code 2, and shows no secret."""
+    program = Program("run", "--profile", "prod", JWT_SECRET="hunter2", PORT="x")
+    programs.append(program)
+    code, out, err = program.end()
+    assert (code, out) == (2, "")
+    assert "JWT_SECRET has 7 bytes" in err
+    assert "hunter2" not in err
+
+
+def test_run_ends_on_what_the_server_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that fails, a backend that is away, and Ctrl-C during the start each have their exit code."""
+    from eclipse_ws import observe, server
+    from eclipse_ws.backends.base import BackendError
+
+    monkeypatch.setattr(observe, "configure_logging", lambda settings: None)
+    for error, code in ((server.StartError("no"), 2), (BackendError("no"), 1), (KeyboardInterrupt(), 130)):
+
+        async def serve(*_: Any, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr(server, "serve", serve)
+        with ThreadPoolExecutor() as thread:  # asyncio.run would take this thread's loop from other tests
+            assert thread.submit(call, "run", "--profile", "test").result().exit_code == code
+
+
+def test_run_greets_without_a_demo_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is no demo, there is nothing to click."""
+    from types import SimpleNamespace
+
+    from eclipse_ws.cli import greet
+
+    greet(SimpleNamespace(settings=Settings(port=0, demo=False), port=81))  # type: ignore[arg-type]
+    assert capsys.readouterr().out == (
+        f"eclipse-ws {__version__} listens at http://127.0.0.1:81 (backend memory, API http)\n"
+    )
+
+
+def test_warnings_of_the_settings_are_logged(programs: list[Program]) -> None:
+    """A mistyped variable is told in the log of the start."""
+    program = Program("run", "--profile", "test", ECLIPSE_PRT="1")
+    programs.append(program)
+    assert "listens at" in program.first_line()
+    assert "ECLIPSE_PRT in the environment is no setting" in program.end(signal.SIGTERM)[2]
+
+
+def test_chat_talks_to_a_running_server(programs: list[Program]) -> None:
+    """`chat` gets its token from the server in dev, from the configured secret, or in --url."""
+    environ = {"JWT_SECRET": SECRET, "ECLIPSE_EMBEDDED_DB": ":memory:"}
+    server = Program("run", "--port", "0", **environ)
+    programs.append(server)
+    found = re.search(r"http://(\S+) ", server.first_line())
+    assert found is not None
+    place = found[1]
+    url = call("token", "--chat", "c1", "--host", place, **environ).output.strip()
+    for arguments, more in (
+        (["--chat", "c1", "--host", place], {}),
+        (["--chat", "c1", "--host", place, "--agent", "agent_1"], environ),
+        (["--url", url], {}),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "eclipse_ws", "chat", *arguments],
+            input="hello there\n\n",
+            env={**os.environ, "PYTHONPATH": str(ROOT), **more},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "* connected to the chat c1" in done.stdout
+        assert ": hello there\n" in done.stdout
