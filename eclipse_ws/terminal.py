@@ -55,9 +55,9 @@ class Chat:
         self._settled.clear()
         await self._send_message(key, content)
 
-    async def typing(self, is_typing: bool) -> None:
-        """Tells the others that a line is being typed, or no more."""
-        await self._write({"type": "typing", "isTyping": is_typing})
+    async def typing(self, is_typing: bool) -> bool:
+        """Tells the others that a line is being typed, or no more; False if there was no connection."""
+        return await self._write({"type": "typing", "isTyping": is_typing})
 
     async def finish(self, patience: float = LAST_WORDS) -> bool:
         """Waits at most `patience` seconds for what is not settled; True if then all is."""
@@ -168,12 +168,16 @@ class Chat:
         command = {"type": "message", "content": content, "role": self._role, "clientMessageId": key}
         await self._write(command)
 
-    async def _write(self, command: dict[str, Any]) -> None:
+    async def _write(self, command: dict[str, Any]) -> bool:
         from tornado.websocket import WebSocketClosedError
 
-        if self._socket is not None:
-            with contextlib.suppress(WebSocketClosedError):
-                await self._socket.write_message(json.dumps(command))
+        if self._socket is None:
+            return False
+        try:
+            await self._socket.write_message(json.dumps(command))
+        except WebSocketClosedError:
+            return False
+        return True
 
 
 async def chat(source: Source, role: str) -> int:
@@ -235,8 +239,7 @@ async def _watch_typing(me: Chat, typed: Callable[[], str]) -> None:
     while True:
         await asyncio.sleep(TYPING_EVERY)
         now = bool(typed().strip())
-        if now != before:
-            await me.typing(now)
+        if now != before and await me.typing(now):
             before = now
 
 
