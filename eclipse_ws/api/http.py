@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
 import pycurl
-from tornado.curl_httpclient import CurlAsyncHTTPClient, CurlError
-from tornado.httpclient import HTTPRequest, HTTPResponse
+from tornado.curl_httpclient import CurlError
+from tornado.httpclient import HTTPResponse
 
 from eclipse_ws import __version__
 from eclipse_ws.api.answers import BREAKING, shape_error, status_error, transport_error
 from eclipse_ws.api.base import ApiError, ChatApi
 from eclipse_ws.api.breaker import Breaker
+from eclipse_ws.api.client import ApiClient, ApiRequest, Sending
 from eclipse_ws.api.cookies import CookieSession
 from eclipse_ws.api.slots import Slots
 from eclipse_ws.protocol import Message, User
 from eclipse_ws.settings import Settings
 
 T = TypeVar("T")
-_GO_ON: Final[int] = pycurl.PREREQFUNC_OK
-_ABORT: Final[int] = pycurl.PREREQFUNC_ABORT
 _DOTS: Final = frozenset({"", ".", ".."})
 
 
@@ -36,47 +35,6 @@ class _Saved(msgspec.Struct):
 _encode = msgspec.json.Encoder().encode
 _decode_saved = msgspec.json.Decoder(_Saved).decode
 _decode_user = msgspec.json.Decoder(User).decode
-
-
-class Sending:
-    """One request on its way through libcurl: whether any of it was sent, and, if ``once``, that it is sent
-    once.
-
-    libcurl repeats a request by itself, a POST too, when a kept connection turns out dead before the first
-    byte of an answer. The other side may have handled it before it died, so the second start of a ``once``
-    request is refused.
-
-    ``what`` names the call in details, ``changes`` is False for a GET, ``missing`` is the code of a 404.
-    """
-
-    __slots__ = ("_max_idle", "_once", "changes", "missing", "sent", "what")
-
-    def __init__(self, what: str, missing: str, max_idle: int, *, changes: bool, once: bool) -> None:
-        self.what = what
-        self.missing = missing
-        self.changes = changes
-        self.sent = False
-        self._once = once
-        self._max_idle = max_idle
-
-    def prepare(self, curl: pycurl.Curl) -> None:
-        """Set what Tornado's client does not."""
-        curl.setopt(pycurl.PREREQFUNCTION, self._before_sending)
-        # Servers close idle connections, Node's after 5 s; a request that meets such a close is lost with it.
-        curl.setopt(pycurl.MAXAGE_CONN, self._max_idle)
-        # One request at a time per connection, so that a lost connection concerns one request.
-        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        curl.setopt(pycurl.PATH_AS_IS, 1)
-        # A proxy from the environment would see the secret without a setting of ours saying so.
-        curl.setopt(pycurl.PROXY, "")
-        curl.setopt(pycurl.NOSIGNAL, 1)
-
-    def _before_sending(self, *_: Any) -> int:
-        # Called with a connection ready, before the request's first byte.
-        if self.sent and self._once:
-            return _ABORT
-        self.sent = True
-        return _GO_ON
 
 
 class HttpApi(ChatApi):
@@ -99,7 +57,7 @@ class HttpApi(ChatApi):
         self._max_connections = settings.api_max_connections
         self._max_answer = settings.api_max_answer
         self._max_cookies = settings.api_max_cookies
-        self._max_idle = max(1, int(settings.api_idle_seconds))
+        self._max_idle = settings.api_idle_seconds
         self._honours_key = settings.api_honours_idempotency
         self._slots = Slots(settings.api_max_connections, settings.api_max_waiting, self.stats)
         self._under_way: set[asyncio.Future[HTTPResponse]] = set()
@@ -113,10 +71,11 @@ class HttpApi(ChatApi):
     async def start(self) -> None:
         """Open the session. The application need not be there yet."""
         self._session = CookieSession(
-            CurlAsyncHTTPClient,
+            ApiClient,
             max_cookies=self._max_cookies,
             max_clients=self._max_connections,
             max_body_size=self._max_answer,
+            max_idle=self._max_idle,
         )
 
     async def close(self) -> None:
@@ -146,7 +105,7 @@ class HttpApi(ChatApi):
                 "api_rejected", "POST message: text with lone surrogates", retryable=False
             ) from None
         once = not (key and self._honours_key)
-        sending = Sending("POST message", "chat_not_found", self._max_idle, changes=True, once=once)
+        sending = Sending("POST message", "chat_not_found", changes=True, once=once)
         headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
         return await self._counted(sending, url, headers, body, _message)
 
@@ -158,7 +117,7 @@ class HttpApi(ChatApi):
             raise ApiError(
                 "user_not_found", "GET user: an id with lone surrogates", retryable=False
             ) from None
-        sending = Sending("GET user", "user_not_found", self._max_idle, changes=False, once=False)
+        sending = Sending("GET user", "user_not_found", changes=False, once=False)
         return await self._counted(sending, url, self._headers, None, _decode_user)
 
     async def _counted(
@@ -205,15 +164,14 @@ class HttpApi(ChatApi):
         if ticket is None:
             self._slots.release()
             raise self._circuit_open(sending)
-        request = HTTPRequest(
+        request = ApiRequest(
             url,
+            sending,
             method="GET" if body is None else "POST",
             headers=headers,
             body=body,
             connect_timeout=min(self._connect_timeout, self._timeout),
             request_timeout=max(deadline - loop.time(), 0.001),
-            follow_redirects=False,
-            prepare_curl_callback=sending.prepare,
         )
         try:
             future = session.fetch(request, raise_error=False)

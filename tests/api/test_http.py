@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +47,14 @@ def api(stub: Stub, opened: Open) -> HttpApi:
     """An HttpApi that talks to the stub."""
     api: HttpApi = opened(HttpApi(make_settings(next_api_url=stub.url)))
     return api
+
+
+@pytest.fixture
+def untrusted() -> ssl.SSLContext:
+    """A certificate that nobody has heard of; made outside of the loop, because that takes a while."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    return context
 
 
 class TestContract(ChatApiContract):
@@ -347,16 +356,14 @@ async def test_unknown_host() -> None:
 
 
 @pytest.mark.gen_test
-async def test_certificate_of_nobody_we_trust() -> None:
+async def test_certificate_of_nobody_we_trust(untrusted: ssl.SSLContext) -> None:
     """A certificate that proves nothing: the secret stays here, and nothing was saved."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     got: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         got.append(await reader.read())
 
-    async with raw_server(handle, ssl=context) as url:
+    async with raw_server(handle, ssl=untrusted) as url:
         api = HttpApi(make_settings(next_api_url=url.replace("http:", "https:")))
         await api.start()
         error = await failure(send(api))
@@ -437,6 +444,30 @@ async def test_lost_kept_connection_is_posted_again_with_an_honoured_key() -> No
         await send(api, key="k-2")
         assert (await failure(send(api))).outcome_unknown
     assert len(posts) == 4
+
+
+@pytest.mark.gen_test
+async def test_closed_connections_are_found_out_in_time(api: HttpApi, stub: Stub) -> None:
+    """Kept connections that the API has closed, as in a restart, cost no call its certainty: none fails."""
+    await asyncio.gather(*(send(api) for _ in range(20)))
+    assert len(stub.connections) > 1
+    await stub.server.close_all_connections()
+    for _ in range(30):
+        await send(api)
+    assert len(stub.saved) == 50
+    assert set(api.stats.calls) == {"ok"}
+
+
+@pytest.mark.gen_test
+async def test_api_that_is_gone_after_its_connections(api: HttpApi, stub: Stub) -> None:
+    """Where the kept connection is closed and nobody listens any more, it is certain that nothing was
+    saved.
+    """
+    await send(api)
+    stub.server.stop()
+    await stub.server.close_all_connections()
+    error = await failure(send(api))
+    assert (error.code, error.outcome_unknown) == ("api_unavailable", False)
 
 
 @pytest.mark.gen_test
@@ -561,6 +592,50 @@ async def test_not_started() -> None:
     api = HttpApi(make_settings())
     assert (await failure(send(api))).code == "api_unavailable"
     await api.close()
+
+
+@pytest.mark.gen_test
+async def test_nothing_stays_open(stub: Stub) -> None:
+    """After close() no socket, no timer and no handler of a file descriptor is left."""
+    fds = Path("/proc/self/fd")
+    before = len(list(fds.iterdir()))  # noqa: ASYNC240 - no disk behind it
+    api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=5))
+    await api.start()
+    await asyncio.gather(*(send(api) for _ in range(20)))
+    assert len(stub.connections) == 5
+    await stub.server.close_all_connections()
+    await send(api)
+    await api.close()
+    await stub.server.close_all_connections()
+    assert len(list(fds.iterdir())) == before  # noqa: ASYNC240
+
+
+@pytest.mark.gen_test
+async def test_secret_is_in_no_log(api: HttpApi, stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    """At any level, the libraries' own included, the log has neither the secret nor what was written."""
+    with caplog.at_level(logging.DEBUG):
+        await send(api)
+        stub.fault = Fault("status", 500, CONTENT)
+        await failure(send(api))
+    assert SECRET not in caplog.text
+    assert CONTENT not in caplog.text
+
+
+@pytest.mark.gen_test
+async def test_interim_answer() -> None:
+    """An interim answer's headers are not the answer's, and a header that can't be one is passed over."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nRetry-After: 9\r\n\r\n")
+        writer.write(b"HTTP/1.1 429 Slow\r\nContent-Type: a\x01b\r\nContent-Length: 0\r\n\r\n")
+
+    async with raw_server(handle) as url:
+        api = HttpApi(make_settings(next_api_url=url))
+        await api.start()
+        error = await failure(send(api))
+        await api.close()
+    assert (error.code, error.retry_after) == ("api_busy", None)
 
 
 # -- the circuit --------------------------------------------------------------------------------
