@@ -1,0 +1,76 @@
+"""The wire contract as types: what goes over a session's socket and over a chat's channel.
+
+Pure: bytes in, values out, no I/O. Sections are those of ``docs/protocol.md``.
+"""
+
+from eclipse_ws.protocol.closing import CloseCode
+from eclipse_ws.protocol.commands import (
+    ROLES,
+    AgentJoined,
+    Command,
+    CommandError,
+    Ping,
+    Refresh,
+    Role,
+    SendMessage,
+    Typing,
+    decode_command,
+)
+from eclipse_ws.protocol.events import (
+    EPHEMERAL_TYPES,
+    MAX_CURSOR,
+    Cursor,
+    Event,
+    MalformedEventError,
+    parse_event,
+    saved_id,
+    timestamp,
+    with_cursor,
+    with_origin,
+)
+from eclipse_ws.protocol.frames import (
+    Message,
+    Receipt,
+    Sender,
+    User,
+    ack,
+    agent_joined_event,
+    connected,
+    message_event,
+    pong,
+    typing_event,
+)
+
+__all__ = [
+    "EPHEMERAL_TYPES",
+    "MAX_CURSOR",
+    "ROLES",
+    "AgentJoined",
+    "CloseCode",
+    "Command",
+    "CommandError",
+    "Cursor",
+    "Event",
+    "MalformedEventError",
+    "Message",
+    "Ping",
+    "Receipt",
+    "Refresh",
+    "Role",
+    "SendMessage",
+    "Sender",
+    "Typing",
+    "User",
+    "ack",
+    "agent_joined_event",
+    "connected",
+    "decode_command",
+    "message_event",
+    "parse_event",
+    "pong",
+    "saved_id",
+    "timestamp",
+    "typing_event",
+    "with_cursor",
+    "with_origin",
+]

@@ -1,0 +1,136 @@
+"""The client's side: commands, and why one is refused (section 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from eclipse_ws.protocol.events import timestamp
+
+Role = Literal["USER", "ASSISTANT", "AGENT"]
+ROLES: Final = ("USER", "ASSISTANT", "AGENT")
+_encode = msgspec.json.Encoder().encode
+
+
+class CommandError(Exception):
+    """A command that is refused or has failed: what the client is told, never why in detail.
+
+    ``text`` is the contract's wording, ``code`` stable and snake_case, ``retry_after`` in seconds.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        code: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        client_message_id: str | None = None,
+    ) -> None:
+        super().__init__(f"{text} ({code})")
+        self.text = text
+        self.code = code
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.client_message_id = client_message_id
+
+    def encode(self) -> bytes:
+        """The error event."""
+        body: dict[str, Any] = {
+            "type": "error",
+            "error": self.text,
+            "code": self.code,
+            "retryable": self.retryable,
+        }
+        if self.retry_after is not None:
+            body["retryAfter"] = round(self.retry_after, 3)
+        if self.client_message_id is not None:
+            body["clientMessageId"] = self.client_message_id
+        body["timestamp"] = timestamp()
+        return _encode(body)
+
+
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
+class SendMessage(msgspec.Struct, tag="message", rename="camel"):
+    """Say something: saved by the chat API, then an event for everybody in the chat."""
+
+    content: str
+    role: Role
+    client_message_id: _Id | None = None
+
+
+class Typing(msgspec.Struct, tag="typing", rename="camel"):
+    """The user types, or has stopped."""
+
+    is_typing: bool
+
+
+class AgentJoined(msgspec.Struct, tag="agent_joined"):
+    """An agent has come; whatever the client says of itself is ignored."""
+
+
+class Ping(msgspec.Struct, tag="ping"):
+    """An application-level ping, for clients that can't see the protocol's own."""
+
+
+class Refresh(msgspec.Struct, tag="refresh"):
+    """A new token for the same user and chat extends the session."""
+
+    token: str
+
+
+Command = SendMessage | Typing | AgentJoined | Ping | Refresh
+_decode_command: Callable[[str | bytes], Command] = msgspec.json.Decoder(Command).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+def decode_command(text: str | bytes) -> Command | None:
+    """Read one frame of a client; None for what the contract ignores in silence.
+
+    Raises CommandError with the contract's wording (section 2) for everything else that is no command.
+    """
+    try:
+        command = _decode_command(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        _explain(text)
+        return None
+    if type(command) is SendMessage and not command.content.strip():
+        raise _missing(command.client_message_id)
+    return command
+
+
+def _explain(text: str | bytes) -> None:
+    """Say what is wrong with a frame that is no valid command (the slow path)."""
+    malformed = CommandError("Failed to process message", "malformed")
+    try:
+        fields = _decode_any(text)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        raise malformed from None
+    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+        raise malformed
+    match fields["type"]:
+        case "typing":
+            return
+        case "message":
+            content, key = fields.get("content"), fields.get("clientMessageId")
+            valid_key = isinstance(key, str) and 1 <= len(key) <= 64
+            if not isinstance(content, str) or not content.strip() or fields.get("role") not in ROLES:
+                raise _missing(key if valid_key else None)
+            raise CommandError(
+                "Invalid clientMessageId: expected a string of 1 to 64 characters",
+                "invalid_client_message_id",
+            )
+        case "refresh":
+            raise CommandError("Missing token", "missing_token")
+        case _:
+            raise CommandError("Unknown message type", "unknown_type")
+
+
+def _missing(client_message_id: str | None) -> CommandError:
+    return CommandError(
+        "Missing content or role", "missing_content_or_role", client_message_id=client_message_id
+    )

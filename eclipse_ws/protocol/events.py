@@ -1,0 +1,155 @@
+"""Events and cursors: what a chat's channel carries, and what backends keep (sections 3 to 5)."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+EPHEMERAL_TYPES: Final = frozenset({"typing", "presence", "read"})
+"""Events of these types have no cursor, are not kept, and may be lost; every other type is kept."""
+
+MAX_CURSOR: Final = 64
+"""Longest cursor that is looked at, in characters; a longer one is no cursor of ours."""
+_MAX_IDENTITY = 512
+_encode = msgspec.json.Encoder().encode
+
+
+class Cursor(NamedTuple):
+    """A position in a chat's kept events: the ``offset``-th event (from 1) of the epoch ``epoch``.
+
+    Offset 0 is the position before an epoch's first event. Clients see it as an opaque string.
+    """
+
+    epoch: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}.{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Cursor | None:
+        """Read ``<epoch>.<offset>``; None for whatever this server can't have written."""
+        if len(text) > MAX_CURSOR:
+            return None
+        epoch, dot, digits = text.rpartition(".")
+        if not (dot and epoch.isascii() and epoch.isalnum() and digits.isascii() and digits.isdecimal()):
+            return None
+        offset = int(digits)
+        return cls(epoch, offset) if str(offset) == digits else None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Server to client, and what backends carry. ``body`` is the JSON text exactly as clients get it.
+
+    ``identity`` names the event across the paths that it takes ("" for ephemeral ones); ``cursor`` is
+    None until a backend has sequenced it; ``origin`` is the id of the session that must not get it.
+    """
+
+    type: str
+    body: bytes
+    identity: str = ""
+    cursor: Cursor | None = None
+    origin: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """Whether the chat's history keeps this event, so that it can be resumed."""
+        return self.type not in EPHEMERAL_TYPES
+
+    def sequenced(self, cursor: Cursor) -> Event:
+        """This event at the given place in its chat's order, its body saying so."""
+        return Event(self.type, with_cursor(self.body, cursor), self.identity, cursor)
+
+
+def with_cursor(body: bytes, cursor: Cursor) -> bytes:
+    """Add the top-level field ``cursor`` to the JSON text of a non-empty object."""
+    return b'%b,"cursor":"%b"}' % (body[:-1], str(cursor).encode())
+
+
+class _Identified(msgspec.Struct):
+    id: str | int | None = None
+    updatedAt: str | int | float | None = None  # noqa: N815
+
+
+class _Published(msgspec.Struct):
+    type: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    cursor: Any = None
+    origin: Any = None
+
+
+_decode_published = msgspec.json.Decoder(_Published).decode
+_decode_identified = msgspec.json.Decoder(_Identified).decode
+_decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class MalformedEventError(ValueError):
+    """What arrived from outside is no event: not UTF-8, not a JSON object, or without a string ``type``."""
+
+
+def parse_event(raw: bytes) -> Event:
+    """Read an event that somebody published to a chat: the application, an old server, or a node of ours.
+
+    An event of the application has no cursor yet. Raises MalformedEventError, whose text is fit for a log.
+    """
+    try:
+        raw.decode()  # a text frame that is not UTF-8 would end every session that gets it
+        fields = _decode_published(raw)
+    except UnicodeDecodeError as error:
+        raise MalformedEventError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except RecursionError:
+        raise MalformedEventError("not an event: nested too deeply") from None
+    except msgspec.MsgspecError as error:
+        raise MalformedEventError(
+            f"not an event, which is a JSON object with a string `type`: {error}"
+        ) from None
+    body = raw.strip()
+    cursor = None
+    if fields.cursor is not None:
+        cursor = Cursor.parse(fields.cursor) if isinstance(fields.cursor, str) else None
+        if cursor is None:
+            raise MalformedEventError("its cursor is none of ours")
+    if fields.type in EPHEMERAL_TYPES:
+        if fields.origin is None:
+            return Event(fields.type, body)
+        members = _decode_object(body)
+        members.pop("origin")
+        return Event(fields.type, _encode(members), origin=str(fields.origin)[:64])
+    return Event(fields.type, body, _identity(fields, body), cursor)
+
+
+def _identity(fields: _Published, body: bytes) -> str:
+    """Name an event: type and ``data.id`` (and ``data.updatedAt``), else its payload (section 4.1)."""
+    try:
+        data = _decode_identified(fields.data)
+    except (msgspec.MsgspecError, RecursionError):
+        data = _Identified()
+    if data.id is None or data.id == "":
+        return f"{fields.type[:32]}#{hashlib.blake2b(body, digest_size=16).hexdigest()}"
+    return identity(fields.type, data.id, data.updatedAt)
+
+
+def identity(kind: str, data_id: str | int, updated_at: str | int | float | None = None) -> str:
+    """Name an event of type ``kind`` by its ``data.id`` and ``data.updatedAt``."""
+    name = f"{kind}:{data_id}" if updated_at is None else f"{kind}:{data_id}:{updated_at}"
+    if len(name) > _MAX_IDENTITY:
+        return f"{kind[:32]}#{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
+    return name
+
+
+def saved_id(event: Event) -> str:
+    """The id of the saved message that an event tells of; "" for other events."""
+    return event.identity.removeprefix("message:") if event.identity.startswith("message:") else ""
+
+
+def with_origin(event: Event) -> bytes:
+    """An ephemeral event's JSON text with the field ``origin``, as it crosses nodes."""
+    return b'%b,"origin":%b}' % (event.body[:-1], _encode(event.origin))
+
+
+def timestamp(at: datetime | None = None) -> str:
+    """ISO 8601, UTC, milliseconds, ``Z``: now, or the given moment."""
+    return (at or datetime.now(UTC)).isoformat(timespec="milliseconds")[:23] + "Z"
