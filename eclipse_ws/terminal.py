@@ -71,7 +71,7 @@ class Chat:
     async def stay(self) -> None:
         """Connects, and connects again, until the application says no."""
         attempt = 0
-        while not self.stopped:
+        while True:
             try:
                 code, was_in = await self._attend()
             except (OSError, TimeoutError) as error:

@@ -87,7 +87,7 @@ class Ask:
 
         client = AsyncHTTPClient(force_instance=True)
         try:
-            answer = await client.fetch(self._address, connect_timeout=TIMEOUT, follow_redirects=False)
+            answer = await client.fetch(self._address, request_timeout=TIMEOUT, follow_redirects=False)
             return socket_url(self._place, str(json.loads(answer.body)["token"]))
         except HTTPError as error:
             if error.code == 599:

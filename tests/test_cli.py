@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,8 +24,8 @@ import pytest
 from click.testing import CliRunner, Result
 from tornado.web import Application, RequestHandler
 
-from eclipse_ws import __version__
-from eclipse_ws.cli import main, place_of
+from eclipse_ws import __version__, terminal, tokens
+from eclipse_ws.cli import greet, main, place_of
 from eclipse_ws.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -115,6 +117,17 @@ def test_help_lists_every_command() -> None:
 def test_version() -> None:
     """--version prints the package's version."""
     assert call("--version").output == f"eclipse-ws, version {__version__}\n"
+
+
+def test_the_package_is_a_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m eclipse_ws` is the same program."""
+    monkeypatch.setattr(sys, "argv", ["eclipse-ws", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("eclipse_ws", run_name="__main__")
+    assert not ended.value.code
+    assert __version__ in capsys.readouterr().out
 
 
 def test_secrets_are_fresh_and_in_env_form(tmp_path: Path) -> None:
@@ -358,19 +371,48 @@ def test_run_ends_on_what_the_server_says(monkeypatch: pytest.MonkeyPatch) -> No
 
         monkeypatch.setattr(server, "serve", serve)
         with ThreadPoolExecutor() as thread:  # asyncio.run would take this thread's loop from other tests
-            assert thread.submit(call, "run", "--profile", "test").result().exit_code == code
+            result = thread.submit(call, "run", "--profile", "test", ECLIPSE_PRT="1").result()
+        assert result.exit_code == code
+        assert "ECLIPSE_PRT in the environment is no setting" in result.output
 
 
-def test_run_greets_without_a_demo_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there is no demo, there is nothing to click."""
-    from types import SimpleNamespace
-
-    from eclipse_ws.cli import greet
-
-    greet(SimpleNamespace(settings=Settings(port=0, demo=False), port=81))  # type: ignore[arg-type]
-    assert capsys.readouterr().out == (
+@pytest.mark.parametrize(("demo", "lines"), [(False, 1), (True, 5)])
+def test_run_greets(capsys: pytest.CaptureFixture[str], demo: bool, lines: int) -> None:
+    """The first line says where it listens; where there is a demo, the next say what to click and to type."""
+    greet(SimpleNamespace(settings=Settings(port=0, demo=demo), port=81))  # type: ignore[arg-type]
+    out = capsys.readouterr().out
+    assert out.startswith(
         f"eclipse-ws {__version__} listens at http://127.0.0.1:81 (backend memory, API http)\n"
     )
+    assert len(out.splitlines()) == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "kind", "role"),
+    [
+        ([], {}, tokens.Ask, "USER"),
+        (["--agent", "agent_1"], {}, tokens.Ask, "AGENT"),
+        (["--host", "h:1"], {"JWT_SECRET": SECRET}, tokens.Mint, "USER"),
+        (["--url", "ws://h/ws?token=t"], {"JWT_SECRET": SECRET}, tokens.FixedUrl, "USER"),
+    ],
+)
+def test_chat_has_its_token_from(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], environ: dict[str, str], kind: type, role: str
+) -> None:
+    """`chat` mints where a secret is configured, asks the server where none is, and takes --url as it is."""
+    seen: list[tuple[type, str]] = []
+
+    async def joined(source: object, as_role: str) -> int:
+        seen.append((type(source), as_role))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return 1
+
+    monkeypatch.setattr(terminal, "chat", joined)
+    with ThreadPoolExecutor() as thread:
+        codes = [thread.submit(call, "chat", *arguments, **environ).result().exit_code for _ in range(2)]
+    assert codes == [1, 130]
+    assert seen == [(kind, role)] * 2
 
 
 def test_warnings_of_the_settings_are_logged(programs: list[Program]) -> None:

@@ -10,6 +10,7 @@ import jwt
 import pytest
 from tornado.web import Application, RequestHandler
 
+from eclipse_ws import tokens
 from eclipse_ws.tokens import Ask, FixedUrl, Mint
 
 SECRET = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
@@ -96,3 +97,14 @@ async def test_a_server_that_is_not_there() -> None:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(OSError):
             await Ask(f"127.0.0.1:{free.getsockname()[1]}", "c", None, None).url()
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes the connection and is silent is given up after a while."""
+    monkeypatch.setattr(tokens, "TIMEOUT", 0.05)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(OSError, match="no answer"):
+            await Ask(f"127.0.0.1:{silent.getsockname()[1]}", "c", None, None).url()
