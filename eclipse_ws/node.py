@@ -31,6 +31,8 @@ class Node:
     commands: Commands
     verifier: Verifier
     draining: bool = False
+    under_way: int = 0
+    """Commands that have begun and not ended."""
     started: float = field(default_factory=time.monotonic)
 
     def health(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tornado.routing import URLSpec
 from tornado.web import Application
 
 from eclipse_ws import backends, web
-from eclipse_ws.api.base import ChatApi
+from eclipse_ws.api.base import ApiError, ChatApi
 from eclipse_ws.auth import Verifier
 from eclipse_ws.chat import Commands
 from eclipse_ws.hub import Hub
@@ -33,6 +33,8 @@ MAX_HEADERS = 16384
 MAX_BODY = 1 << 20
 LAST_CLOSES = 2.0
 """Seconds that the last sessions have to answer their close frames."""
+STOP_CLOSES = 0.5
+"""The same on a stop without a drain, after which their sockets are cut off."""
 
 
 class StartError(Exception):
@@ -80,16 +82,18 @@ class Server:
         """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""
         try:
             sockets = bind_sockets(self.settings.port, self.settings.host or None, backlog=4096)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be one
             raise StartError(_explain(error, self.settings)) from error
         self.port = sockets[0].getsockname()[1]
         try:
             await self.api.start()
             await self.backend.start(self.hub)
-        except BaseException:
+        except BaseException as error:
             _close(sockets)
             await self.api.close()
             await self.backend.close()
+            if isinstance(error, ApiError):
+                raise StartError(f"the chat API can't start: {error}; check ECLIPSE_EMBEDDED_DB") from error
             raise
         self._http.add_sockets(sockets)
         # What is there now stays for ever: the collector need not look at it again.
@@ -109,19 +113,30 @@ class Server:
         if self.node.draining:
             return
         self.node.draining = True
-        sessions = list(self.hub.members())
+        clock = asyncio.get_running_loop().time
+        sessions = self._sessions()
         log.info("draining", sessions=len(sessions), seconds=self.settings.drain_seconds)
         pause = self.settings.drain_seconds / max(1, len(sessions))
-        began = asyncio.get_running_loop().time()
+        began = clock()
         for number, session in enumerate(sessions):
-            session.end(CloseCode.RESTARTING)
+            session.retire()
             # By the clock rather than by sleeping: a thousand short sleeps would take twice as long.
-            ahead = began + number * pause - asyncio.get_running_loop().time()
+            ahead = began + number * pause - clock()
             if ahead > 0:
                 await asyncio.sleep(ahead)
-        deadline = asyncio.get_running_loop().time() + LAST_CLOSES
-        while (self.hub.sessions or ChatSession.under_way) and asyncio.get_running_loop().time() < deadline:
+        # A command that is under way has the chat API's time to end, and its sender the answer.
+        deadline = clock() + LAST_CLOSES
+        patience = deadline + self.settings.api_timeout
+        while self.hub.sessions or self.node.under_way:
+            if clock() > (patience if self.node.under_way else deadline):
+                break
+            for session in self._sessions():
+                if not session.retiring:  # it was joining when the others were told
+                    session.retire()
             await asyncio.sleep(0.02)
+
+    def _sessions(self) -> list[ChatSession]:
+        return [session for session in self.hub.members() if isinstance(session, ChatSession)]
 
     async def stop(self) -> None:
         """Stop listening, end what is left, and let everything go. Idempotent."""
@@ -130,8 +145,15 @@ class Server:
         self._stopped = True
         self.node.draining = True
         self._http.stop()
-        for session in self.hub.members():
+        for session in self._sessions():
             session.end(CloseCode.RESTARTING)
+        deadline = asyncio.get_running_loop().time() + STOP_CLOSES
+        while self.hub.sessions:
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        for session in self._sessions():
+            session.wire.abort()
         await self._http.close_all_connections()
         await self.backend.close()
         await self.api.close()
@@ -183,11 +205,11 @@ def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
     return HttpApi(settings), []
 
 
-def _explain(error: OSError, settings: Settings) -> str:
-    where = f"{settings.host}:{settings.port}"
-    if error.errno == errno.EADDRINUSE:
+def _explain(error: OSError | UnicodeError, settings: Settings) -> str:
+    where, number = f"{settings.host}:{settings.port}", getattr(error, "errno", None)
+    if number == errno.EADDRINUSE:
         return f"{where} is taken by another program: stop it, or choose another port with --port or PORT"
-    if error.errno == errno.EACCES:
+    if number == errno.EACCES:
         return f"{where} may not be listened on: ports below 1024 are the administrator's; choose another"
     return f"can't listen on {where}: {error}; check --host and --port"
 

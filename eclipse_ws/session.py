@@ -5,9 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Awaitable, Coroutine
+from types import TracebackType
 from typing import Any, ClassVar
 
 import structlog
+from tornado.web import HTTPError
 
 from eclipse_ws import protocol
 from eclipse_ws.auth import Claims, TokenError
@@ -27,13 +29,16 @@ class ChatSession(WireHandler):
 
     # Plain counters over all sessions, read when metrics are scraped.
     counts: ClassVar[dict[str, int]] = {"started": 0, "ended": 0, "refused": 0, "errors": 0}
-    under_way: ClassVar[int] = 0
-    """Commands that have begun and not ended, on this node."""
+    wire_error_close = (CloseCode.INTERNAL_ERROR.code, CloseCode.INTERNAL_ERROR.reason)
 
     claims: Claims
     id = ""
     chats: tuple[str, ...] = ()
     commands_in = 0
+    busy = False
+    """Whether a command has begun and not ended."""
+    retiring = False
+    """Whether the session ends when its command does."""
 
     def initialize(self, node: Node) -> None:
         """Take what the application's routes give every handler."""
@@ -64,6 +69,28 @@ class ChatSession(WireHandler):
             return
         await super().get(*args, **kwargs)
 
+    def head(self, *args: Any, **kwargs: Any) -> None:
+        """As GET without an upgrade, for whoever watches ``/``."""
+        if self.request.path != "/":
+            raise HTTPError(405)
+        self.write_health()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer ``{"error": ...}``."""
+        if status_code == 405:
+            self.set_header("Allow", "GET")
+        self.finish({"error": self._reason})
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """An HTTPError is an answer, which the access log tells of; anything else is a fault."""
+        if not isinstance(value, HTTPError):
+            super().log_exception(typ, value, tb)
+
     def write_health(self) -> None:
         """Answer the health document; 503 while draining, so that the proxy routes elsewhere."""
         self.set_status(503 if self.node.draining else 200)
@@ -89,7 +116,7 @@ class ChatSession(WireHandler):
     async def open(self, *args: str, **kwargs: str) -> None:
         """Verify the token, join the chat and greet; a refusal is a close code, which a browser can read."""
         # Read all that the request has to say now: after the upgrade it is let go.
-        token, after = self._token(), self.get_query_argument("cursor", None)
+        token, after = self._token(), self._argument("cursor")
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
         try:
@@ -116,7 +143,7 @@ class ChatSession(WireHandler):
 
     def _token(self) -> str:
         """The token from the URL, the Authorization header, or the subprotocol pair."""
-        token = self.get_query_argument("token", "")
+        token = self._argument("token")
         if not token:
             scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
             token = value.strip() if scheme.lower() == "bearer" else ""
@@ -125,6 +152,11 @@ class ChatSession(WireHandler):
             names = [name.strip() for name in offered]
             token = next((name.removeprefix(BEARER) for name in names if name.startswith(BEARER)), "")
         return token
+
+    def _argument(self, name: str) -> str | None:
+        """The URL's last argument of that name; bytes that are not UTF-8 make it a wrong one, no error."""
+        values = self.request.query_arguments.get(name)
+        return values[-1].decode("utf-8", "replace").strip() if values else None
 
     def _greeting(self, cursor: Cursor | None, recovered: bool | None) -> bytes:
         body = protocol.connected(self.claims.chat_id, self.id, cursor, self.claims.expires_at, recovered)
@@ -146,7 +178,8 @@ class ChatSession(WireHandler):
         return None if outcome is None else self._carry_out(outcome)
 
     async def _carry_out(self, outcome: Coroutine[Any, Any, None]) -> None:
-        ChatSession.under_way += 1
+        self.busy = True
+        self.node.under_way += 1
         try:
             await outcome
         except CommandError as error:
@@ -155,7 +188,10 @@ class ChatSession(WireHandler):
             log.exception("command failed", session=self.id, chat=self.claims.chat_id)
             self._answer(CommandError("Failed to process message", "internal_error", retryable=True))
         finally:
-            ChatSession.under_way -= 1
+            self.busy = False
+            self.node.under_way -= 1
+            if self.retiring:
+                self.end(CloseCode.RESTARTING)
 
     def _answer(self, error: CommandError) -> None:
         self.counts["errors"] += 1
@@ -170,6 +206,12 @@ class ChatSession(WireHandler):
     def end(self, close: CloseCode, reason: str | None = None) -> None:
         """Close the socket with one of the contract's codes."""
         self.wire.close(close.code, close.reason if reason is None else reason)
+
+    def retire(self) -> None:
+        """Close the socket with 1012 once the command that is under way, if one is, has its answer."""
+        self.retiring = True
+        if not self.busy:
+            self.end(CloseCode.RESTARTING)
 
     def on_close(self) -> None:
         """Leave the chat, and say so in one line."""
