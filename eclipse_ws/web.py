@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hmac
 from pathlib import Path
+from types import TracebackType
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -42,7 +42,23 @@ class JsonHandler(RequestHandler):
         """Answer ``{"error": ...}``."""
         error = kwargs.get("exc_info", (None, None))[1]
         text = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
+        if status_code == 405:
+            known = [name for name in self.SUPPORTED_METHODS if self._knows(name.lower())]
+            self.set_header("Allow", ", ".join(known))
         self.finish({"error": text})
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """An HTTPError is an answer, which the access log tells of; anything else is a fault."""
+        if not isinstance(value, HTTPError):
+            super().log_exception(typ, value, tb)
+
+    def _knows(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(RequestHandler, method)
 
     def data_received(self, chunk: bytes) -> None:
         """Not used: bodies are bounded by the server."""
@@ -88,6 +104,9 @@ class Events(ApplicationHandler):
 
     async def post(self, chat: str) -> None:
         """Sequence and publish the event in the body: 202 ``{cursor}``; ``Idempotency-Key`` is honoured."""
+        most = self.node.settings.max_event
+        if len(self.request.body) > most:
+            raise HTTPError(413, f"The event must have at most {most} bytes")
         try:
             event = parse_event(self.request.body)
         except MalformedEventError as error:
@@ -165,11 +184,8 @@ class Asset(StaticFileHandler):
         return 0 if path.endswith(".html") else 3600
 
 
-def _chat_id(quoted: str) -> str:
-    try:
-        chat_id = unquote(quoted, errors="strict")
-    except UnicodeDecodeError:
-        raise HTTPError(400, "The chat's id must be UTF-8, percent-encoded") from None
+def _chat_id(chat_id: str) -> str:
+    """The path's part, decoded already, if a chat can be called so."""
     if not 1 <= len(chat_id) <= 256 or any(char < " " or char == "\x7f" for char in chat_id):
         raise HTTPError(400, "The chat's id must have 1 to 256 characters and no control characters")
     return chat_id
