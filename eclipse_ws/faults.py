@@ -53,12 +53,10 @@ def printable(text: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that `name` probably meant, or None; `PORT` is near to `ECLIPSE_PORT`."""
-    choices = list(known)
-    bare = name.removeprefix("ECLIPSE_")
-    if bare in choices:
-        return bare
-    found = difflib.get_close_matches(name, choices, n=1, cutoff=0.75)
-    return found[0] if found else None
+    # Without the prefix, whose letters would make every name near to every other.
+    bare = {choice.removeprefix("ECLIPSE_"): choice for choice in known}
+    found = difflib.get_close_matches(name.removeprefix("ECLIPSE_"), bare, n=1, cutoff=0.75)
+    return bare[found[0]] if found else None
 
 
 def is_placeholder(value: str) -> bool:

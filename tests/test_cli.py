@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -358,7 +358,9 @@ def test_run_with_a_wrong_configuration(programs: list[Program]) -> None:
     assert "hunter2" not in err
 
 
-def test_run_ends_on_what_the_server_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_ends_on_what_the_server_says(
+    monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
+) -> None:
     """A start that fails, a backend that is away, and Ctrl-C during the start each have their exit code."""
     from eclipse_ws import observe, server
     from eclipse_ws.backends.base import BackendError
@@ -373,7 +375,7 @@ def test_run_ends_on_what_the_server_says(monkeypatch: pytest.MonkeyPatch) -> No
         with ThreadPoolExecutor() as thread:  # asyncio.run would take this thread's loop from other tests
             result = thread.submit(call, "run", "--profile", "test", ECLIPSE_PRT="1").result()
         assert result.exit_code == code
-        assert "ECLIPSE_PRT in the environment is no setting" in result.output
+    expect_log("ECLIPSE_PRT in the environment is no setting: did you mean PORT")
 
 
 @pytest.mark.parametrize(("demo", "lines"), [(False, 1), (True, 5)])
