@@ -15,7 +15,7 @@ from eclipse_ws.backends.base import Attempt, Backend, BackendError, Health, Sub
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard
 from eclipse_ws.backends.redis.link import Link, LinkError
-from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.links import NODE_PREFIX, Links
 from eclipse_ws.backends.redis.nodes import Nodes
 from eclipse_ws.backends.redis.outage import Outage, Owed
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
@@ -123,6 +123,9 @@ class RedisBackend(Backend):
         event = Event("probe", b'{"type":"probe"}', "probe")
         try:
             await self._call_publish(commands, chat_id, event, attempt)
+            for guard in ("one", "other"):
+                join = (guard, f"{guard}:1", "", "", 0, 0, "probe", 1, NODE_PREFIX, 1, 1)
+                await scripts.JOIN(commands, scripts.chat_keys(chat_id)[:2], *join)
             await scripts.HISTORY(commands, scripts.chat_keys(chat_id)[:2], "probe", 0)
             await self._call_attempt(commands, attempt, again=False)
             await scripts.SETTLE(commands, [_attempt_key(attempt)], "probe", "release", 1)

@@ -2,7 +2,8 @@
 -- KEYS: meta (hash), events (stream)
 -- ARGV: node, link, last millisecond at which the chat was surely heard ("" if it never was), epoch known ("" if
 --       none), offset known, 1 if the chat was heard without a gap since that position, epoch to begin, seconds
---       that the position is kept, prefix of the nodes' channels and leases, 1 if raw events need a guard
+--       that the position is kept, prefix of the nodes' channels and leases, 1 if raw events need a guard,
+--       milliseconds of a lease
 -- Answers {epoch, offset, bodies after the known position or false, 1 if other nodes have to look again}
 local meta, events = KEYS[1], KEYS[2]
 local node, link, known = ARGV[1], ARGV[2], ARGV[4]
@@ -26,7 +27,8 @@ for i = 1, #fields, 2 do
       local channel = ARGV[9] .. other
       -- Subscribed in this moment, which ends with its connection, and heard of lately, which ends with
       -- its machine.
-      if redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 and redis.call('EXISTS', channel) == 1 then
+      local lately = now - value < tonumber(ARGV[11]) or redis.call('EXISTS', channel) == 1
+      if lately and redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then
         others = 1
         if ARGV[3] == '' or tonumber(value) < tonumber(ARGV[3]) then
           guarded = true

@@ -74,6 +74,11 @@ class Links:
         return NODE_PREFIX + self.name
 
     @property
+    def lease(self) -> int:
+        """Seconds for which a heartbeat vouches for this node: two of the longest intervals, and an answer."""
+        return int(2 * self._settings.redis_idle_ping_interval + self._settings.redis_timeout) + 1
+
+    @property
     def state(self) -> State:
         """``up`` when both links stand and the subscriber's has heard itself."""
         if self.commands is not None and self._proven:
@@ -220,9 +225,8 @@ class Links:
             return
         self._beat = b"beat:" + secrets.token_hex(8).encode()
         self._beat_heard.clear()
-        lease = int(2 * self._settings.redis_idle_ping_interval + self._settings.redis_timeout) + 1
         began = time.monotonic()
-        now = await HEARTBEAT(commands, [self.channel], lease, self._beat)
+        now = await HEARTBEAT(commands, [self.channel], self.lease, self._beat)
         self.latency = time.monotonic() - began
         # Redis's clock as it was at the latest when we had the answer: too early is the safe side.
         self._clock = int(now) - time.monotonic() * 1000

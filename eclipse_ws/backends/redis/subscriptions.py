@@ -205,6 +205,7 @@ class Subscriptions:
                 POSITION_SECONDS,
                 NODE_PREFIX,
                 int(channel.broken or not self._settings.app_publishes_over_http),
+                self._links.lease * 1000,
             )
             if not channel.confirmed or self._links.name != link:
                 return False  # the link that it speaks of has gone meanwhile
