@@ -88,7 +88,7 @@ def transport_error(what: str, errno: int, message: str, *, sent: bool, changes:
     if not sent:
         return ApiError("api_unavailable", detail)
     if errno == pycurl.E_ABORTED_BY_CALLBACK:
-        # HttpApi's own doing: see Sending.
+        # ApiClient's own doing: it does not begin a request again.
         return ApiError("api_connection_lost", f"{what}: a kept connection was lost", outcome_unknown=unknown)
     if errno in _NOT_HTTP:
         return ApiError("api_bad_answer", detail, outcome_unknown=unknown)

@@ -117,6 +117,7 @@ def test_results_from_before_count_nothing() -> None:
     breaker.failure(late, "why")
     assert breaker.state == "probing"
     breaker.abandon(late)
+    breaker.success(late)
     assert breaker.state == "probing"
 
 

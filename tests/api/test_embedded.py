@@ -276,12 +276,15 @@ async def test_cancelled_call() -> None:
 
 @pytest.mark.gen_test
 async def test_what_sqlite_refuses() -> None:
-    """A value that the database does not take is final, and nobody's outage."""
+    """A value that the database does not take is final, nobody's outage, and leaves nothing behind."""
     api = EmbeddedApi(make_settings())
     await api.start()
     with pytest.raises(ApiError) as caught:
         await api.send_message("c", "u", "hello", None)  # type: ignore[arg-type]
     assert (caught.value.code, caught.value.retryable, api.state) == ("api_rejected", False, "up")
+    with pytest.raises(ApiError, match="no user"):
+        await api.user("u")
+    await api.send_message("c", "u", "hello", "USER")
     await api.close()
 
 

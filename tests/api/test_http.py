@@ -321,6 +321,20 @@ async def test_compressed_bomb_is_too_large() -> None:
 
 
 @pytest.mark.gen_test
+async def test_answer_that_is_right_but_too_large(api: HttpApi, stub: Stub) -> None:
+    """The limit holds for an answer whose shape is right, too; one just below it is fine."""
+    message = {"id": "m", "content": "x", "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
+    answer = {"success": True, "message": message, "padding": ""}
+    size = len(json.dumps(answer))
+    for padding, fits in ((262144 - size, True), (262145 - size, False)):
+        stub.fault = Fault("status", 200, json.dumps({**answer, "padding": "x" * padding}))
+        if fits:
+            assert (await send(api)).id == "m"
+        else:
+            assert (await failure(send(api))).code == "api_bad_answer"
+
+
+@pytest.mark.gen_test
 async def test_stray_answer_reaches_nobody(api: HttpApi, stub: Stub) -> None:
     """Bytes that come after an answer are not taken for the next call's answer."""
     stub.fault = Fault("twice", times=1)
@@ -726,6 +740,28 @@ async def test_open_circuit_empties_the_queue(stub: Stub) -> None:
         codes = [(await failure(call)).code for call in calls]
     assert codes == ["api_unavailable"] * 3
     assert len(stub.requests) == 1
+    await api.close()
+
+
+@pytest.mark.gen_test
+async def test_nobody_queues_for_an_open_circuit(stub: Stub) -> None:
+    """With the circuit open and every connection taken, a call fails at once instead of waiting for one."""
+    api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1))
+    clock = Clock()
+    api.breaker = Breaker("The chat API", 1, 5, clock)
+    await api.start()
+    with ExpectLog("eclipse_ws.api", "The chat API is down.*"):
+        ticket = api.breaker.enter()
+        assert ticket is not None
+        api.breaker.failure(ticket, "why")
+    clock.now += 10
+    stub.fault = Fault("hang")
+    probe = asyncio.ensure_future(send(api))
+    await until(lambda: bool(stub.requests))
+    assert (await failure(send(api))).code == "api_unavailable"
+    assert not probe.done()
+    stub.released.set()
+    assert (await failure(probe)).code == "api_connection_lost"
     await api.close()
 
 
