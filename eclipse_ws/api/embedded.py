@@ -87,7 +87,7 @@ class EmbeddedApi(ChatApi):
             raise ApiError("chat_not_found", f"no chat can have the id {chat_id[:MAX_ID]!r}", retryable=False)
         if not valid_id(user_id):
             raise ApiError("api_rejected", f"no user can have the id {user_id[:MAX_ID]!r}", retryable=False)
-        return await self._run(lambda store: store.save(chat_id, user_id, content, role, key))
+        return await self._run(lambda store: store.save(chat_id, user_id, content, role, key or None))
 
     async def user(self, user_id: str) -> User:
         """The agent, or the visitor who has written before."""

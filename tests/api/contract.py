@@ -46,10 +46,11 @@ class ChatApiContract:
         assert (message.sender.id, message.sender.name, message.sender.email) == ("anon_1_x", None, None)
 
     @pytest.mark.gen_test
-    async def test_ids_differ(self, api: ChatApi) -> None:
-        """Without a key the same content is two messages."""
-        first = await api.send_message("chat-1", "u", "same", "USER")
-        second = await api.send_message("chat-1", "u", "same", "USER")
+    @pytest.mark.parametrize("key", [None, ""])
+    async def test_ids_differ(self, api: ChatApi, key: str | None) -> None:
+        """Without a key, an empty one being none, the same content is two messages."""
+        first = await api.send_message("chat-1", "u", "same", "USER", key)
+        second = await api.send_message("chat-1", "u", "same", "USER", key)
         assert first.id != second.id
 
     @pytest.mark.gen_test
