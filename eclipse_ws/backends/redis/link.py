@@ -9,8 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+log = structlog.get_logger("eclipse_ws.redis")
 
 Push = Callable[[list[Any]], None]
 _POLLS_PER_TIMEOUT = 4
@@ -57,17 +60,20 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._broken: str | None = None
         self._ended = asyncio.Event()
+        self.refused = ""  # why Redis didn't let this link subscribe
 
     async def connect(self) -> None:
-        """Open and authenticate. Raises LinkError, or ResponseError where Redis refuses."""
+        """Open and authenticate. Raises LinkError; AuthenticationError or ResponseError where Redis refuses."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.connect()  # type: ignore[no-untyped-call]
-        except ResponseError:
-            raise
-        except (RedisError, OSError, TimeoutError) as error:
+        except BaseException as error:
             await self._disconnect()
-            raise LinkError(str(error) or type(error).__name__) from error
+            if isinstance(error, (AuthenticationError, ResponseError)):
+                raise
+            if isinstance(error, (RedisError, OSError)):  # TimeoutError is one
+                raise LinkError(str(error) or type(error).__name__) from error
+            raise
 
     async def run(self) -> str:
         """Carry commands and answers until the link breaks; returns why it did."""
@@ -118,7 +124,7 @@ class Link:
                 self._wake.clear()
                 batch, self._outgoing = self._outgoing, []
                 await self._connection.send_packed_command(batch, check_health=False)
-        except (RedisError, OSError) as error:
+        except Exception as error:
             self.close(f"writing failed: {error}")
 
     async def _read(self) -> None:
@@ -133,9 +139,14 @@ class Link:
                     answer = error
                 if push is not None:
                     if isinstance(answer, ResponseError):
+                        self.refused = str(answer)
                         self.close(f"subscribing was refused: {answer}")
                         return
-                    push(answer)
+                    try:
+                        push(answer)
+                    except Exception:
+                        # One event that can't be handled must not deafen the node to all others.
+                        log.exception("what redis has pushed could not be handled")
                     continue
                 future, _ = self._waiting.popleft()
                 if future.done():
@@ -144,7 +155,7 @@ class Link:
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)
-        except (RedisError, OSError, IndexError) as error:
+        except Exception as error:
             self.close(f"reading failed: {error}")
 
     async def _watch(self) -> None:

@@ -65,6 +65,7 @@ class Links:
         self._beat_now = asyncio.Event()
         self._beat_heard = asyncio.Event()
         self._beat = b""
+        self._hears_itself = False  # its own channel is subscribed: a heartbeat before that would be missed
         self._proven = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -75,7 +76,7 @@ class Links:
 
     @property
     def lease(self) -> int:
-        """Seconds for which a heartbeat vouches for this node: two of the longest intervals, and an answer."""
+        """Seconds for which a heartbeat vouches for this node: two of the longest intervals."""
         return int(2 * self._settings.redis_idle_ping_interval + self._settings.redis_timeout) + 1
 
     @property
@@ -184,20 +185,22 @@ class Links:
         self.subscriber = link
         self._heard = time.monotonic()
         link.tell("SUBSCRIBE", self.channel, ALL_NODES)
-        self.beat_soon()
 
     def _subscriber_down(self) -> None:
         self.subscriber = None
         until = "0"
         if self._proven and self._clock is not None:
             until = str(int(self._heard * 1000 + self._clock))
-        self._proven = False
+        self._hears_itself = self._proven = False
         self._on_deaf(until)
 
     def _push(self, answer: list[Any]) -> None:
         self._heard = time.monotonic()
         if answer[0] == b"message" and answer[2] == self._beat and answer[1] == self.channel.encode():
             self._beat_heard.set()
+        elif answer[0] == b"subscribe" and answer[1] == self.channel.encode():
+            self._hears_itself = True
+            self.beat_soon()
         else:
             self._on_push(answer)
 
@@ -221,7 +224,7 @@ class Links:
     async def _prove(self) -> None:
         """Send one heartbeat through the commands' link, and hear it on the subscriber's."""
         commands, subscriber = self.commands, self.subscriber
-        if commands is None or subscriber is None:
+        if commands is None or subscriber is None or not self._hears_itself:
             return
         self._beat = b"beat:" + secrets.token_hex(8).encode()
         self._beat_heard.clear()
