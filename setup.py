@@ -12,7 +12,7 @@ RUNTIME = [
     "PyJWT[crypto]>=2.15.1,<3",
     "tornado-httpclient-session==0.2.5",
     "click>=8.1,<9",
-    "pycurl>=7.45.3,<8",
+    "pycurl>=7.45.7,<8",
     "msgspec>=0.20,<1",
     "pydantic-settings>=2.10,<3",
     "structlog>=25.1",
