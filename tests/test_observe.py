@@ -228,7 +228,7 @@ def test_control_characters_forge_nothing(log: Log, mark: str) -> None:
 def test_tracebacks_are_logged_without_forging_lines(log: Log) -> None:
     """A traceback is there, masked, and its exception's text can't pass for a line of the log."""
     try:
-        raise ValueError(f"x\n12:00:00.000 info Forged token={JWT}")
+        raise ValueError(f"x\n12:00:00.000 info Forged token={JWT}\x1b[2J")
     except ValueError as error:
         log.ours.info("Failed", exc_info=True)
         log.ours.info("Failed", exc_info=error)
@@ -236,6 +236,7 @@ def test_tracebacks_are_logged_without_forging_lines(log: Log) -> None:
     log.ours.info("Nothing failed", exc_info=True)
     assert log.text.count("ValueError: x") == 3
     assert JWT not in log.text
+    assert "\x1b" not in log.text
     heads = [line for line in log.lines if not line.startswith("    | ")]
     assert len(heads) == 4
     assert all("ailed" in line for line in heads)

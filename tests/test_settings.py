@@ -482,6 +482,11 @@ def test_a_wrong_secret_type_is_not_repeated() -> None:
     assert STRONG not in found["--jwt-secret"]
 
 
+def test_a_wrong_value_is_one_fault() -> None:
+    """A secret of a wrong type is not said to be missing as well."""
+    assert set(faults_of(prod(JWT_SECRET=None), jwt_secret=[STRONG])) == {"--jwt-secret"}
+
+
 def test_settings_alone_read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`Settings(...)` is a plain value: the environment is `load`'s business."""
     monkeypatch.setenv("PORT", "1234")
