@@ -1,0 +1,171 @@
+"""Tokens as the application signs them, and as anybody else might."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from datetime import UTC, datetime
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eclipse_ws.auth import TokenError, Verifier
+from eclipse_ws.protocol import CloseCode
+from tests.client import claims, token
+from tests.conftest import SECRET, make_settings
+
+VERIFIER = Verifier(make_settings())
+NOW = int(time.time())
+
+
+def refused(text: str) -> CloseCode:
+    """How the bearer of a token is told that it won't do."""
+    with pytest.raises(TokenError) as caught:
+        VERIFIER.verify(text)
+    assert SECRET not in str(caught.value)
+    return caught.value.close
+
+
+def part(value: object) -> str:
+    """One part of a token, made by hand."""
+    raw = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def test_claims_of_a_good_token() -> None:
+    """A token of today yields its user, chat, whether there is an account, and its expiry."""
+    found = VERIFIER.verify(token("c1", "u1", exp=NOW + 60))
+    assert (found.user_id, found.chat_id, found.is_authenticated) == ("u1", "c1", True)
+    assert found.expires_at == datetime.fromtimestamp(NOW + 60, UTC)
+
+
+@pytest.mark.parametrize("value", [None, False, 1, "true", [], {}])
+def test_authenticated_only_by_a_true(value: object) -> None:
+    """Nothing but JSON's true makes a visitor one with an account; absent is false."""
+    assert VERIFIER.verify(token(isAuthenticated=value)).is_authenticated is False
+
+
+def test_a_visitors_token() -> None:
+    """A visitor's made-up user id is a user id like any other."""
+    assert VERIFIER.verify(token(user="anon_1700000000000_k3j9x")).user_id == "anon_1700000000000_k3j9x"
+
+
+def test_missing_token() -> None:
+    """No token is told as such."""
+    assert refused("") is CloseCode.MISSING_TOKEN
+
+
+def test_expired_token() -> None:
+    """An expired token is told as such, but only if its signature is right."""
+    assert refused(token(exp=NOW - 3600)) is CloseCode.TOKEN_EXPIRED
+    assert refused(token(exp=NOW - 3600, secret="y" * 40)) is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "a.b.c",
+        "..",
+        "null",
+        "undefined",
+        "\x00",
+        "é.ü.ß",
+        "\ud800",
+        " " + token(),
+        token() + "x",
+        token()[:-4],
+        token().replace(".", "/"),
+        ".".join([*token().split("."), "x"]),
+        token(secret="y" * 40),
+        token(nbf=NOW + 3600),
+        token(exp="soon"),
+        token(exp=[NOW]),
+        token(exp=float("nan")),
+        "x" * 100_000,
+        "." * 10_000,
+        jwt.encode(claims(), None, algorithm="none"),
+        part({"alg": "none", "typ": "JWT"}) + "." + part(claims()) + ".",
+        part({"alg": "HS256"}) + "." + part(claims()) + ".",
+        part({"alg": "nonsense"}) + "." + part(claims()) + ".x",
+        part({"alg": ["HS256"]}) + "." + part(claims()) + ".x",
+        part({"typ": "JWT"}) + "." + part(claims()) + ".x",
+        part([]) + "." + part(claims()) + ".x",
+        part(b"[" * 10_000) + "." + part(claims()) + ".x",
+        part({"alg": "HS256", "crit": ["x"], "x": 1}) + "." + part(claims()) + ".x",
+        part({"alg": "HS256", "jwk": {"kty": "oct", "k": "eA"}, "kid": "../../key"})
+        + "."
+        + part(claims())
+        + ".x",
+    ],
+)
+def test_invalid_token(text: str) -> None:
+    """Whatever wasn't signed with our secret, for now and by HS256, is invalid."""
+    assert refused(text) is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize("payload", [b"[]", b'"x"', b"5", b"null", b"", b"\xff", b"{", b"[" * 10_000])
+def test_signed_payload_that_is_no_object(payload: bytes) -> None:
+    """A right signature over something that is no object of claims makes no token."""
+    text = jwt.api_jws.encode(payload, SECRET, algorithm="HS256")
+    assert refused(text) is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
+def test_other_algorithms(algorithm: str) -> None:
+    """Our secret under another algorithm than the one that was agreed on is no signature."""
+    assert refused(jwt.encode(claims(), SECRET * 2, algorithm=algorithm)) is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize("claim", ["userId", "chatId"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, "", " ", "\t", 5, 0, True, [], ["c1"], {}, {"a": 1}),
+        *("x" * 257, "x" * 10_240, "a\x00b", "a\r\nb", "a\x1bb", "a\x7fb", "a\x85b", "a\ud800b"),
+    ],
+)
+def test_invalid_claims(claim: str, value: object) -> None:
+    """A user or chat that is missing, empty, of a wrong type, huge or unprintable is told as today."""
+    if isinstance(value, str) and "\ud800" in value:
+        body = json.dumps({**claims(), claim: value}).encode()
+        text = jwt.api_jws.encode(body, SECRET, algorithm="HS256")
+    else:
+        text = token(**{"chat" if claim == "chatId" else "user": "ok"}, **{claim: value})
+    assert refused(text) is CloseCode.INVALID_CLAIMS
+
+
+@pytest.mark.parametrize(
+    "name", ["../../users/1", "{}", "{c1}", "a b", "a/b?c=d#e", "x" * 256, "%2e%2e", "ü😀"]
+)
+def test_odd_names_are_names(name: str) -> None:
+    """Odd printable names are only names: nothing takes them for a path or a hash tag."""
+    found = VERIFIER.verify(token(name, name))
+    assert found.chat_id == found.user_id == name
+
+
+@pytest.mark.parametrize("exp", [1e15, 10**15, 2**63])
+def test_expiry_that_no_calendar_has(exp: float) -> None:
+    """A token valid for longer than there are dates is either refused or has no date: never an error."""
+    try:
+        assert VERIFIER.verify(token(exp=exp)).expires_at is None
+    except TokenError as error:
+        assert error.close is CloseCode.INVALID_TOKEN
+
+
+@given(st.text())
+def test_any_text_is_refused(text: str) -> None:
+    """No text that wasn't signed gets in, and none raises anything but TokenError."""
+    assert refused(text) in (CloseCode.MISSING_TOKEN, CloseCode.INVALID_TOKEN)
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60), st.binary(max_size=60))
+def test_any_parts_are_refused(header: bytes, payload: bytes, signature: bytes) -> None:
+    """The same for texts that have a token's shape."""
+    text = ".".join(
+        base64.urlsafe_b64encode(each).rstrip(b"=").decode() for each in (header, payload, signature)
+    )
+    assert refused(text) is CloseCode.INVALID_TOKEN

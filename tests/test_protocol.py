@@ -1,0 +1,526 @@
+"""Commands, events, cursors and close codes, as they stand on the wire."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eclipse_ws import protocol
+from eclipse_ws.protocol import (
+    CloseCode,
+    CommandError,
+    Cursor,
+    Event,
+    MalformedEventError,
+    Message,
+    Receipt,
+    Sender,
+    User,
+    decode_command,
+    parse_event,
+)
+
+settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+settings.load_profile("tests")
+
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=12,
+)
+TYPES = st.sampled_from(["message", "typing", "agent_joined", "ping", "refresh", "read", "presence", "x"])
+CURSORS = st.builds(Cursor, st.text("0123456789abcdef", min_size=1, max_size=30), st.integers(0, 10**15))
+
+
+def refusal(frame: str | bytes) -> dict[str, Any]:
+    """What the client is told of a frame that is no command, without its time."""
+    with pytest.raises(CommandError) as caught:
+        decode_command(frame)
+    event: dict[str, Any] = json.loads(caught.value.encode())
+    assert event.pop("type") == "error"
+    assert STAMP.fullmatch(event.pop("timestamp"))
+    return event
+
+
+# -- commands -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ["USER", "ASSISTANT", "AGENT"])
+def test_message_command(role: str) -> None:
+    """A message has content, one of three roles, and perhaps a key."""
+    frame = json.dumps({"type": "message", "content": " hi ", "role": role})
+    assert decode_command(frame) == protocol.SendMessage(" hi ", role)  # type: ignore[arg-type]
+    keyed = json.dumps({"type": "message", "content": "x", "role": role, "clientMessageId": "k" * 64})
+    assert decode_command(keyed) == protocol.SendMessage("x", role, "k" * 64)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("frame", "command"),
+    [
+        ('{"type":"typing","isTyping":true}', protocol.Typing(True)),
+        ('{"type":"typing","isTyping":false,"more":[1]}', protocol.Typing(False)),
+        ('{"type":"ping"}', protocol.Ping()),
+        ('{"type":"agent_joined"}', protocol.AgentJoined()),
+        ('{"type":"agent_joined","agentId":7,"agentName":{"a":1}}', protocol.AgentJoined()),
+        ('{"type":"refresh","token":"a.b.c"}', protocol.Refresh("a.b.c")),
+        (
+            '{"type":"message","content":"x","role":"USER","clientMessageId":null}',
+            protocol.SendMessage("x", "USER"),
+        ),
+        (b'{"type":"ping"}', protocol.Ping()),
+    ],
+)
+def test_other_commands(frame: str | bytes, command: object) -> None:
+    """Each command reads what it needs and ignores the rest, from text and from binary frames."""
+    assert decode_command(frame) == command
+
+
+@pytest.mark.parametrize("value", ["1", '"true"', "null", "[]", "{}"])
+def test_typing_without_a_boolean_is_ignored(value: str) -> None:
+    """Anything but a boolean isTyping is ignored in silence."""
+    assert decode_command(f'{{"type":"typing","isTyping":{value}}}') is None
+    assert decode_command('{"type":"typing"}') is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"content": "x"},
+        {"role": "USER"},
+        {"content": "", "role": "USER"},
+        {"content": " \t\n", "role": "USER"},
+        {"content": None, "role": "USER"},
+        {"content": 5, "role": "USER"},
+        {"content": ["x"], "role": "USER"},
+        {"content": "x", "role": "user"},
+        {"content": "x", "role": "SYSTEM"},
+        {"content": "x", "role": 1},
+        {"content": "x", "role": ["USER"]},
+        {"content": "x", "role": {}},
+    ],
+)
+def test_missing_content_or_role(fields: dict[str, object]) -> None:
+    """A message without usable content and role is refused in today's words, under its key if it has one."""
+    expected = {"error": "Missing content or role", "code": "missing_content_or_role", "retryable": False}
+    assert refusal(json.dumps({"type": "message", **fields})) == expected
+    keyed = refusal(json.dumps({"type": "message", **fields, "clientMessageId": "k"}))
+    assert keyed == {**expected, "clientMessageId": "k"}
+    assert refusal(json.dumps({"type": "message", **fields, "clientMessageId": 5})) == expected
+
+
+@pytest.mark.parametrize("key", ["", "k" * 65, 5, [], {}, True])
+def test_invalid_client_message_id(key: object) -> None:
+    """A key that is no string of 1 to 64 characters is refused: its sender would wait for an ack in vain."""
+    told = refusal(json.dumps({"type": "message", "content": "x", "role": "USER", "clientMessageId": key}))
+    assert told["code"] == "invalid_client_message_id"
+    assert "1 to 64" in told["error"]
+
+
+@pytest.mark.parametrize("kind", ["", "x", "MESSAGE", "message ", "pong", "connected", "\x00", "x" * 9999])
+def test_unknown_type(kind: str) -> None:
+    """A type that nobody knows is refused in today's words."""
+    expected = {"error": "Unknown message type", "code": "unknown_type", "retryable": False}
+    assert refusal(json.dumps({"type": kind})) == expected
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "",
+        " ",
+        "hello",
+        "{",
+        '{"type":"ping"',
+        '{"type":"ping"} x',
+        "[]",
+        '["ping"]',
+        "5",
+        '"ping"',
+        "null",
+        "true",
+        "{}",
+        '{"content":"x"}',
+        '{"type":null}',
+        '{"type":5}',
+        '{"type":["ping"]}',
+        '{"type":{}}',
+        "[" * 10_000,
+        "[" * 10_000 + "]" * 10_000,
+        '{"type":"ping","x":' + "[" * 10_000 + "]" * 10_000 + "}",
+        '{"a":' * 10_000 + "1" + "}" * 10_000,
+        '{"type":"message","content":"\\ud800","role":"USER"}',
+        '{"type":"message","content":"\\udc00\\ud800","role":"USER"}',
+        '{"type":"message","content":"\ud800","role":"USER"}',
+        b"",
+        b"\xff\xfe",
+        b'{"type":"\xff"}',
+        b'{"type":"message","content":"\xed\xa0\x80","role":"USER"}',
+        "NaN",
+        "1e999",
+        "﻿{}",
+    ],
+)
+def test_malformed(frame: str | bytes) -> None:
+    """What is not JSON, not an object, or has no type is refused in today's words, however odd it is."""
+    expected = {"error": "Failed to process message", "code": "malformed", "retryable": False}
+    assert refusal(frame) == expected
+
+
+def test_refresh_without_a_token() -> None:
+    """A refresh has to bring a token."""
+    assert refusal('{"type":"refresh"}')["code"] == "missing_token"
+    assert refusal('{"type":"refresh","token":5}')["code"] == "missing_token"
+
+
+@given(st.text() | st.binary())
+def test_any_frame_is_a_command_or_a_command_error(frame: str | bytes) -> None:
+    """Whatever a client sends, decoding it raises nothing but CommandError."""
+    try:
+        decode_command(frame)
+    except CommandError as error:
+        json.loads(error.encode())
+
+
+@given(
+    st.dictionaries(st.sampled_from(["content", "role", "isTyping", "token", "clientMessageId"]), JSON), TYPES
+)
+def test_any_object_is_a_command_or_a_command_error(fields: dict[str, object], kind: str) -> None:
+    """Whatever types the fields of a command have, decoding it raises nothing but CommandError."""
+    frame = json.dumps({**fields, "type": kind})
+    try:
+        command = decode_command(frame)
+    except CommandError as error:
+        json.loads(error.encode())
+    else:
+        assert command is not None or kind == "typing"
+
+
+def test_error_event() -> None:
+    """An error carries what makes sense for it, the delay in seconds with three digits."""
+    error = CommandError("No", "no", retryable=True, retry_after=1.23456, client_message_id="k")
+    event = json.loads(error.encode())
+    assert STAMP.fullmatch(event.pop("timestamp"))
+    assert event == {
+        "type": "error",
+        "error": "No",
+        "code": "no",
+        "retryable": True,
+        "retryAfter": 1.235,
+        "clientMessageId": "k",
+    }
+
+
+# -- cursors ------------------------------------------------------------------------------------
+
+
+@given(CURSORS)
+def test_cursor_roundtrip(cursor: Cursor) -> None:
+    """A cursor reads back as what was written."""
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@given(st.text())
+def test_a_cursor_that_parses_is_written_the_same(text: str) -> None:
+    """No two texts are the same cursor, and no text makes parsing raise."""
+    cursor = Cursor.parse(text)
+    assert cursor is None or str(cursor) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "",
+            ".",
+            "e",
+            "e.",
+            ".1",
+            "e.-1",
+            "e.+1",
+            "e.01",
+            "e. 1",
+            "e.1 ",
+            "e.1.",
+            "e.x",
+            "e.١",
+            "é.1",
+            "e e.1",
+        ),
+        *("e\x00.1", "a.b.1", "{x}.1", "e" * 63 + ".1", "e." + "9" * 99),
+    ],
+)
+def test_what_is_no_cursor(text: str) -> None:
+    """Whatever this server can't have written is no cursor."""
+    assert Cursor.parse(text) is None
+
+
+# -- events -------------------------------------------------------------------------------------
+
+
+def test_kept_event_of_the_application() -> None:
+    """An event without a cursor is kept as it is, under the name of its type and id."""
+    raw = b' {"type":"message","data":{"id":"m1","content":"x"},"extra":1}\n'
+    event = parse_event(raw)
+    assert event == Event("message", raw.strip(), "message:m1")
+    assert event.kept
+    assert protocol.saved_id(event) == "m1"
+
+
+@pytest.mark.parametrize(
+    ("body", "identity"),
+    [
+        ({"type": "message_updated", "data": {"id": "m1", "updatedAt": "t"}}, "message_updated:m1:t"),
+        ({"type": "message_updated", "data": {"id": 7, "updatedAt": 8}}, "message_updated:7:8"),
+        ({"type": "x", "data": {"id": "m1"}}, "x:m1"),
+    ],
+)
+def test_identity(body: dict[str, object], identity: str) -> None:
+    """An event is named by its type, its data's id, and when that was changed."""
+    assert parse_event(json.dumps(body).encode()).identity == identity
+
+
+@pytest.mark.parametrize("data", [{}, {"id": ""}, {"id": None}, {"id": [1]}, {"id": 1.5}, None, [], "x", 5])
+def test_identity_without_an_id(data: object) -> None:
+    """Without a usable id it is the payload that names an event."""
+    first = parse_event(json.dumps({"type": "x", "data": data, "n": 1}).encode())
+    same = parse_event(json.dumps({"type": "x", "data": data, "n": 1}).encode())
+    other = parse_event(json.dumps({"type": "x", "data": data, "n": 2}).encode())
+    assert first.identity == same.identity != other.identity
+    assert first.identity.startswith("x#")
+
+
+def test_identity_is_bounded() -> None:
+    """A huge id or type makes no huge name, and still tells events apart."""
+    names = {
+        parse_event(json.dumps({"type": "t" * 9999, "data": {"id": "i" * length}}).encode()).identity
+        for length in (9998, 9999)
+    }
+    assert len(names) == 2
+    assert all(len(name) < 80 for name in names)
+
+
+def test_saved_id_of_other_events() -> None:
+    """Only a message's event tells of a saved message."""
+    assert protocol.saved_id(parse_event(b'{"type":"message_updated","data":{"id":"m"}}')) == ""
+
+
+def test_sequenced_event() -> None:
+    """A sequenced event says its cursor at the top level, and reads back as the same event."""
+    event = parse_event(b'{"type":"message","data":{"id":"m1"}}').sequenced(Cursor("e", 3))
+    assert json.loads(event.body) == {"type": "message", "data": {"id": "m1"}, "cursor": "e.3"}
+    assert event.cursor == Cursor("e", 3)
+    assert parse_event(event.body) == event
+
+
+def test_ephemeral_event_crosses_nodes_with_its_origin() -> None:
+    """The origin travels beside an ephemeral event and is not in what clients get."""
+    event = protocol.typing_event("u1", True, "s1")
+    assert not event.kept
+    assert (event.identity, event.cursor, event.origin) == ("", None, "s1")
+    assert b"s1" not in event.body
+    assert parse_event(protocol.with_origin(event)) == event
+    assert parse_event(event.body) == Event("typing", event.body)
+    body = json.loads(event.body)
+    assert STAMP.fullmatch(body.pop("timestamp"))
+    assert body == {"type": "typing", "data": {"userId": "u1", "isTyping": True}}
+
+
+@pytest.mark.parametrize("origin", [5, ["x"], {"a": 1}, "x" * 999])
+def test_origin_of_any_kind(origin: object) -> None:
+    """An origin that is no node's word is cut and harmless."""
+    event = parse_event(json.dumps({"type": "typing", "origin": origin, "data": None}).encode())
+    assert json.loads(event.body) == {"type": "typing", "data": None}
+    assert len(event.origin) <= 64
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"x",
+        b"[]",
+        b"5",
+        b"null",
+        b"{}",
+        b'{"type":5}',
+        b'{"type":null}',
+        b'{"type":"x"',
+        b'{"type":"x"}}',
+    ]
+    + [b'{"type":"\xff"}', b"\xff", b"\x00", b'{"type":"x"}\x00', b"[" * 10_000]
+    + [b'{"type":"x","data":' + b"[" * 10_000 + b"]" * 10_000 + b"}"]
+    + [b'{"type":"typing","origin":"s","data":' + b"[" * 10_000 + b"]" * 10_000 + b"}"]
+    + [
+        b'{"type":"x","cursor":%b}' % cursor for cursor in (b"5", b"[]", b'""', b'"x"', b'"e.-1"', b'"a.b.1"')
+    ],
+)
+def test_malformed_event(raw: bytes) -> None:
+    """What is no event, or has a cursor that is none of ours, is refused with a reason fit for a log."""
+    with pytest.raises(MalformedEventError) as caught:
+        parse_event(raw)
+    assert 5 < len(str(caught.value)) < 300
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")))
+def test_any_bytes_are_an_event_or_malformed(raw: bytes) -> None:
+    """Whatever arrives on a channel, parsing it raises nothing but MalformedEventError."""
+    with contextlib.suppress(MalformedEventError):
+        parse_event(raw)
+
+
+@settings(max_examples=200)
+@given(
+    st.dictionaries(st.sampled_from(["data", "cursor", "origin", "timestamp", "z"]), JSON),
+    TYPES,
+    CURSORS,
+)
+def test_any_object_is_an_event_or_malformed(fields: dict[str, Any], kind: str, cursor: Cursor) -> None:
+    """An event that parses stays valid JSON and itself through sequencing and through crossing nodes."""
+    raw = json.dumps({**fields, "type": kind}).encode()
+    try:
+        event = parse_event(raw)
+    except MalformedEventError:
+        assert fields.get("cursor") is not None
+        return
+    if event.kept:
+        if event.cursor is None:
+            sequenced = event.sequenced(cursor)
+            assert parse_event(sequenced.body).cursor == cursor
+            assert parse_event(sequenced.body).type == kind
+        assert 0 < len(event.identity) <= 160
+    else:
+        again = parse_event(protocol.with_origin(event))
+        assert (again.type, again.origin) == (event.type, event.origin)
+        same = {name: value for name, value in json.loads(event.body).items() if name != "origin"}
+        assert json.loads(again.body) == same
+
+
+@pytest.mark.parametrize("depth", range(1, 2000, 37))
+@pytest.mark.parametrize("kind", ["message", "typing"])
+def test_depth_of_an_event(kind: str, depth: int) -> None:
+    """Every nesting is read or refused as a whole: no depth lies between the two."""
+    nested = b"[" * depth + b"]" * depth
+    raw = b'{"type":"%b","origin":"s","data":{"id":%b},"x":%b}' % (kind.encode(), nested, nested)
+    try:
+        event = parse_event(raw)
+    except MalformedEventError:
+        assert depth > 100
+    else:
+        assert event.type == kind
+
+
+MESSAGE = Message(
+    "m1", "hi\x00", "AGENT", "2026-01-02T03:04:05.006Z", Sender("u1", "Ada", None, "http://a/b")
+)
+
+
+def test_message_event() -> None:
+    """A saved message is told with its role in lower case and the API's time; absent names are null."""
+    event = protocol.message_event(MESSAGE)
+    body = json.loads(event.body)
+    assert STAMP.fullmatch(body.pop("timestamp"))
+    assert body == {
+        "type": "message",
+        "data": {
+            "id": "m1",
+            "content": "hi\x00",
+            "role": "agent",
+            "timestamp": "2026-01-02T03:04:05.006Z",
+            "sender": {"id": "u1", "name": "Ada", "email": None, "avatar": "http://a/b"},
+        },
+    }
+    assert event.identity == "message:m1"
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [
+        (User("a", "Ada", "a@x", None), "Ada"),
+        (User("a", None, "a@x", None), "a@x"),
+        (User("a", "", "a@x", None), "a@x"),
+        (User("a", None, None, None), "Agent"),
+        (User("a", "", "", None), "Agent"),
+    ],
+)
+def test_agent_joined_event(user: User, name: str) -> None:
+    """An agent is named by name, else e-mail, else "Agent"."""
+    event = protocol.agent_joined_event(user)
+    body = json.loads(event.body)
+    assert body["data"] == {"agentId": "a", "agentName": name, "timestamp": body["timestamp"]}
+    assert event.kept
+
+
+def test_two_visits_of_an_agent_are_two_events() -> None:
+    """Coming again is an event of its own: without an id its time tells it from the first."""
+    one, two = (
+        parse_event(json.dumps({"type": "agent_joined", "data": {"agentId": "a"}, "timestamp": t}).encode())
+        for t in ("1", "2")
+    )
+    assert one.identity != two.identity
+
+
+# -- what one session gets ----------------------------------------------------------------------
+
+
+def test_connected_event() -> None:
+    """The greeting has what there is to say: nothing of it is null."""
+    plain = json.loads(protocol.connected("c", "s", None, None, None))
+    assert STAMP.fullmatch(plain.pop("timestamp"))
+    assert plain == {"type": "connected", "chatId": "c", "sessionId": "s"}
+    expiry = datetime(2026, 1, 2, 3, 4, 5, 6789, UTC)
+    full = json.loads(protocol.connected("c", "s", Cursor("e", 1), expiry, False))
+    full.pop("timestamp")
+    assert full == {
+        "type": "connected",
+        "chatId": "c",
+        "sessionId": "s",
+        "cursor": "e.1",
+        "recovered": False,
+        "expiresAt": "2026-01-02T03:04:05.006Z",
+    }
+
+
+def test_ack_and_pong() -> None:
+    """An ack tells the saved id, the cursor and how far the event came; a pong tells nothing."""
+    acked = json.loads(protocol.ack("k", Receipt("m1", None, "local")))
+    assert STAMP.fullmatch(acked.pop("timestamp"))
+    assert acked == {"type": "ack", "clientMessageId": "k", "id": "m1", "cursor": None, "delivery": "local"}
+    pong = json.loads(protocol.pong())
+    assert STAMP.fullmatch(pong.pop("timestamp"))
+    assert pong == {"type": "pong"}
+
+
+def test_timestamp() -> None:
+    """A moment is written in UTC with milliseconds and a Z, also at a whole second."""
+    assert protocol.timestamp(datetime(2026, 1, 2, 3, 4, 5, 0, UTC)) == "2026-01-02T03:04:05.000Z"
+    assert STAMP.fullmatch(protocol.timestamp())
+
+
+def test_close_codes() -> None:
+    """The codes and the reasons that today's clients know are these, each with what a client should do."""
+    table = {(close.code, close.reason) for close in CloseCode}
+    assert table == {
+        (1000, ""),
+        (1001, ""),
+        (1009, "Message too big"),
+        (1012, "Server restarting"),
+        (4000, "Internal server error"),
+        (4001, "Missing authentication token"),
+        (4002, "Token expired"),
+        (4002, "Invalid token"),
+        (4002, "Invalid token payload: missing userId or chatId"),
+        (4003, "Disconnected by the application"),
+        (4008, "Too slow: outgoing queue is full"),
+        (4009, "Rate limit exceeded"),
+        (4010, "Resume needed: this node missed events of the chat"),
+    }
+    assert all(close.advice for close in CloseCode)
