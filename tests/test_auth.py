@@ -125,7 +125,7 @@ def test_other_algorithms(algorithm: str) -> None:
     "value",
     [
         *(None, "", " ", "\t", 5, 0, True, [], ["c1"], {}, {"a": 1}),
-        *("x" * 257, "x" * 10_240, "a\x00b", "a\r\nb", "a\x1bb", "a\x7fb", "a\x85b", "a\ud800b"),
+        *("x" * 257, "x" * 4_000, "a\x00b", "a\r\nb", "a\x1bb", "a\x7fb", "a\x85b", "a\ud800b"),
     ],
 )
 def test_invalid_claims(claim: str, value: object) -> None:
