@@ -17,6 +17,7 @@ from eclipse_ws.faults import (
     check_secret,
     origin_of,
 )
+from eclipse_ws.keys import MAX_SECRETS, KeyMaterialError, previous_secrets, public_keys, tls_context
 from eclipse_ws.profiles import check_backend, variable
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     """What types can't say: secrets, addresses, and what production refuses."""
     faults: list[Fault] = []
     production = settings.production
-    secret_needed = {"JWT_SECRET": True, "INTERNAL_API_SECRET": settings.api == "http"}
+    secret_needed = {"JWT_SECRET": not settings.jwt_public_key, "INTERNAL_API_SECRET": settings.api == "http"}
     for name, needed in secret_needed.items():
         value = getattr(settings, name.lower()).get_secret_value()
         if value:
@@ -64,6 +65,34 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
         faults.append(Fault("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false"))
     for pattern in settings.allowed_origins:
         faults += check_origin(pattern)
+    return faults + _check_keys(settings)
+
+
+def _check_keys(settings: Settings) -> list[Fault]:
+    """Faults of previous secrets, public keys and certificates."""
+    faults: list[Fault] = []
+    previous = previous_secrets(settings.jwt_previous_secrets.get_secret_value())
+    name = "ECLIPSE_JWT_PREVIOUS_SECRETS"
+    wrong = [fault for value in previous for fault in check_secret("JWT_SECRET", value, settings.production)]
+    faults += [wrong[0]._replace(name=name)] if wrong else []
+    if len(previous) > MAX_SECRETS and not faults:
+        problem = f"lists {len(previous)} secrets, at most {MAX_SECRETS} are expected"
+        faults.append(Fault(name, problem, "leave out those with which no token is signed any more"))
+    try:
+        public_keys(settings.jwt_public_key)
+    except KeyMaterialError as error:
+        mend = "set it to the application's public key, or to the path of a PEM file with it"
+        faults.append(Fault("ECLIPSE_JWT_PUBLIC_KEY", str(error), mend))
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        missing = "ECLIPSE_TLS_KEY" if settings.tls_cert else "ECLIPSE_TLS_CERT"
+        mend = "set both to PEM files, or neither where a proxy does TLS"
+        faults.append(Fault(missing, "is not set, but its other half is", mend))
+    elif settings.tls_cert:
+        try:
+            tls_context(settings.tls_cert, settings.tls_key)
+        except KeyMaterialError as error:
+            mend = "give the paths of two PEM files that belong together, the key without a password"
+            faults.append(Fault("ECLIPSE_TLS_CERT", str(error), mend))
     return faults
 
 
@@ -95,6 +124,13 @@ def doubts(settings: Settings) -> list[str]:
             found.append(f"{variable(name)} begins or ends with white space, as pasting leaves it.")
     if settings.jwt_secret.get_secret_value() == settings.internal_api_secret.get_secret_value():
         found.append("JWT_SECRET and INTERNAL_API_SECRET are the same: use two.")
+    if settings.production and not settings.allowed_origins:
+        found.append("ALLOWED_ORIGINS is empty: no web page may open a session.")
+    if settings.client_address_header and settings.trusted_proxies > 1:
+        found.append(
+            "ECLIPSE_TRUSTED_PROXIES counts from the right end of ECLIPSE_CLIENT_ADDRESS_HEADER: "
+            "leave it at 0 if that header names one address."
+        )
     if settings.ping_timeout > settings.ping_interval:
         found.append("ECLIPSE_PING_TIMEOUT is longer than ECLIPSE_PING_INTERVAL.")
     return found

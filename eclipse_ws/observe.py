@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from eclipse_ws.faults import MASK, printable
+from eclipse_ws.keys import previous_secrets
 from eclipse_ws.settings import Settings
 
 if TYPE_CHECKING:
@@ -188,8 +189,9 @@ def _secret_values(settings: Settings) -> Iterator[str]:
             if name.endswith("_url"):
                 # Already validated; a URL's host and port are no secret, and help in a log.
                 text = unquote(urlsplit(text).password or "")
-            if len(text) >= SHORTEST_SECRET:
-                yield text
+            for part in (text, *(previous_secrets(text) if name.endswith("_secrets") else ())):
+                if len(part) >= SHORTEST_SECRET:
+                    yield part
 
 
 def _form(char: str) -> str:

@@ -25,7 +25,7 @@ PLAN_NAMES = frozenset(
     }
 )
 PLATFORM_NAMES = {"region": "FLY_REGION", "machine": "FLY_MACHINE_ID"}
-SECRETS = frozenset({"jwt_secret", "internal_api_secret", "redis_url"})
+SECRETS = frozenset({"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url"})
 MAX_FILE = 256 * 1024  # bytes; a configuration that is longer is some other file
 
 

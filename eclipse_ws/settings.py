@@ -39,6 +39,7 @@ Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
+PerSecond = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 
@@ -62,6 +63,24 @@ class Settings(BaseSettings):
     allowed_origins: Origins = Field(
         (), description="web origins, exact or https://*.example.com; unset: the application's own"
     )
+    trusted_proxies: int = Field(
+        0, description="proxies in front that append to X-Forwarded-For; 0 believes no header", ge=0, le=10
+    )
+    client_address_header: str = Field(
+        "",
+        description="the header in which the proxy names its client, such as Fly-Client-IP",
+        max_length=100,
+        pattern=r"^[A-Za-z0-9-]*$",
+    )
+    tls_cert: str = Field("", description="PEM file of the certificate chain; wss without a proxy")
+    tls_key: str = Field("", description="PEM file of the certificate's key")
+    admin_host: str = Field("127.0.0.1", description="address of admin_port", max_length=255)
+    admin_port: int | None = Field(
+        None,
+        description="port for what the application calls and for /metrics; unset: the public one",
+        ge=0,
+        le=65535,
+    )
     drain_seconds: SecondsOrZero = Field(15, description="s over which sessions are sent away on a stop")
     demo: bool = Field(False, description="serve the demo pages; development alone")
 
@@ -72,6 +91,53 @@ class Settings(BaseSettings):
     # Secrets
     jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 key of the application's tokens")
     internal_api_secret: SecretStr = Field(SecretStr(""), description="shared with the application")
+
+    # Tokens
+    jwt_previous_secrets: SecretStr = Field(
+        SecretStr(""), description="earlier JWT_SECRETs that still hold in a rotation, separated by commas"
+    )
+    jwt_public_key: str = Field(
+        "", description="PEM, or a file of it: keys for RS256, ES256 and EdDSA", max_length=65536
+    )
+    jwt_issuer: str = Field("", description="the `iss` that tokens must have; unset: any", max_length=1024)
+    jwt_audience: str = Field("", description="the `aud` that tokens must have; unset: any", max_length=1024)
+    jwt_leeway: float = Field(2, description="s by which clocks may differ", ge=0, le=300)
+    jwt_require_exp: bool = Field(False, description="refuse tokens without exp; production always does")
+    expiry_grace: SecondsOrZero = Field(
+        25, description="s that a session lives on after its token, for a refresh"
+    )
+
+    # Limits; a rate of 0 is none
+    message_rate: PerSecond = Field(10, description="chat messages a second of one session")
+    message_burst: Count = Field(20, description="chat messages at once of one session")
+    typing_rate: PerSecond = Field(10, description="typing commands a second of one session")
+    typing_burst: Count = Field(20, description="typing commands at once of one session")
+    command_rate: PerSecond = Field(10, description="commands of all kinds a second of one session")
+    command_burst: Count = Field(20, description="commands of all kinds at once of one session")
+    rate_patience: Count = Field(
+        20,
+        description="refusals at once until a session is closed with 4009; 1 a second is forgiven",
+    )
+    max_sessions_per_chat: Count = Field(1000, description="sessions of one chat on this node")
+    max_sessions_per_address: Count | None = Field(
+        None,
+        description="sessions of one client address (IPv6: /64); unset: 200, private ones without limit",
+    )
+    upgrades_per_minute: Count | None = Field(
+        None, description="upgrades a minute of one client address; unset: 600, private ones without limit"
+    )
+    max_addresses: Count = Field(100_000, description="client addresses that are remembered")
+    guesses_per_minute: Count = Field(10, description="wrong X-Internal-Secrets a minute of one address")
+    handshake_timeout: Seconds = Field(10, description="s that a request has to arrive in, TLS and all")
+    max_handshakes: Count = Field(
+        2000, description="requests that may be arriving at once; for one more the slowest is cut off"
+    )
+    max_header_bytes: Bytes = Field(16384, description="bytes of a request's headers together")
+    max_body: Bytes = Field(262144, description="bytes of a request's body")
+    node_queue_bytes: Bytes = Field(
+        1 << 26, description="bytes queued for all sessions; beyond it the longest queues are closed"
+    )
+    sweep_interval: Seconds = Field(1, description="s between looks for expired tokens and long queues")
 
     # Sessions
     max_sessions: Count = Field(5000, description="sessions on this node; more are answered 503")
@@ -237,7 +303,7 @@ def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[st
             flag = sources[name] == "flag"
             label, shown = f"--{name.replace('_', '-')}" if flag else variable(name), values.get(name)
             expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            hidden = name.endswith(("_secret", "_url"))
+            hidden = name.endswith(("_secret", "_secrets", "_url", "_key"))
             problem = "has a wrong value" if hidden else f"is {str(shown)[:40]!r}"
             where = "" if sources[name] in ("environment", "flag") else f" ({sources[name]})"
             about = Settings.model_fields[name]

@@ -1,0 +1,290 @@
+"""How much: rates per session, sessions and upgrades per address, guesses at the secret. Pure; no I/O.
+
+Every rate is a bucket that refills steadily, written as one number: the time at which it will be full
+again. A bucket that holds ``burst`` and refills at ``rate`` a second lets something pass as long as that
+time is at most ``(burst - 1) / rate`` ahead. Times are seconds of a monotonic clock, read by the caller.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Final, NamedTuple
+
+from eclipse_ws.settings import Settings
+
+FORGIVEN: Final = 1.0
+"""Refused commands that a session is forgiven, a second."""
+NOTES: Final = (10.0, 50)
+"""Lines a second, and at once, that refusals may write to the log; the next line counts what it left out."""
+PUBLIC_SESSIONS: Final = 200
+"""Sessions of one public address where the setting is unset: an office behind one address fits in."""
+PUBLIC_UPGRADES: Final = 600
+"""Upgrades a minute of one public address where the setting is unset: that office may come back at once."""
+NAMES: Final = (
+    "command_rate",
+    "message_rate",
+    "typing_rate",
+    "rate_patience",
+    "max_content",
+    "max_sessions",
+    "max_sessions_per_chat",
+    "max_sessions_per_address",
+    "upgrades_per_minute",
+    "max_handshakes",
+    "node_queue_bytes",
+    "guesses_per_minute",
+    "allowed_origins",
+    "token",
+    "token_expired",
+    "forbidden",
+    "draining",
+)
+"""What something can be refused for; the settings' names where there is one."""
+
+
+class Rate(NamedTuple):
+    """A bucket's size and speed; ``interval`` (seconds for one) 0 is no limit."""
+
+    interval: float
+    tolerance: float
+
+    @classmethod
+    def of(cls, per_second: float, burst: float) -> Rate:
+        """``burst`` at once and ``per_second`` after that; a rate of 0 limits nothing."""
+        if not per_second:
+            return cls(0.0, 0.0)
+        return cls(1 / per_second, (burst - 1) / per_second)
+
+
+class Budget:
+    """What one session may still do. Made with its first command, so that an idle session has none."""
+
+    __slots__ = ("_commands", "_limits", "_messages", "_refusals", "_typing")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._commands = 0.0
+        self._messages = 0.0
+        self._typing = 0.0
+        self._refusals = 0.0
+
+    def command(self, now: float) -> float:
+        """Take one command of any kind; 0 if it may pass, else the seconds until one may."""
+        interval, tolerance = self._limits.commands
+        full = self._commands
+        if full < now:
+            full = now
+        elif full - now > tolerance:
+            return full - now - tolerance
+        self._commands = full + interval
+        return 0.0
+
+    def message(self, now: float) -> float:
+        """Take one chat message; as `command`."""
+        interval, tolerance = self._limits.messages
+        full = self._messages
+        if full < now:
+            full = now
+        elif full - now > tolerance:
+            return full - now - tolerance
+        self._messages = full + interval
+        return 0.0
+
+    def typing(self, now: float) -> float:
+        """Take one typing; as `command`."""
+        interval, tolerance = self._limits.typing
+        full = self._typing
+        if full < now:
+            full = now
+        elif full - now > tolerance:
+            return full - now - tolerance
+        self._typing = full + interval
+        return 0.0
+
+    def forgives(self, now: float) -> bool:
+        """Take one refusal; False if there were so many that the session has to go."""
+        interval, tolerance = self._limits.refusals
+        full = max(self._refusals, now)
+        if full - now > tolerance:
+            return False
+        self._refusals = full + interval
+        return True
+
+
+class Limits:
+    """The rates of the settings, and what was refused for them and for every other limit.
+
+    ``refused`` counts by the limit's name (`NAMES`), for metrics.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.refused = dict.fromkeys(NAMES, 0)
+        self.closed = 0
+        """Sessions that were ended because a refusal was not enough."""
+        self._notes = 0.0
+        self._unsaid = 0
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings' rates, also for the sessions that are there."""
+        self.commands = Rate.of(settings.command_rate, settings.command_burst)
+        self.messages = Rate.of(settings.message_rate, settings.message_burst)
+        self.typing = Rate.of(settings.typing_rate, settings.typing_burst)
+        self.refusals = Rate.of(FORGIVEN, settings.rate_patience)
+        self.rated = bool(self.commands.interval or self.messages.interval or self.typing.interval)
+        """Whether any rate of commands is limited at all."""
+
+    def refuse(self, name: str, now: float) -> int | None:
+        """Count a refusal; None if the log has heard enough of them, else how many it has not heard of."""
+        self.refused[name] += 1
+        interval, tolerance = Rate.of(*NOTES)
+        full = max(self._notes, now)
+        if full - now > tolerance:
+            self._unsaid += 1
+            return None
+        self._notes = full + interval
+        unsaid, self._unsaid = self._unsaid, 0
+        return unsaid
+
+
+class Source(NamedTuple):
+    """Where a request comes from. ``address`` is an IPv4 address or an IPv6 network of 64 bits.
+
+    ``shared``: it may be a proxy's, because it is private and no setting says which header to believe. Its
+    clients can't be told apart then.
+    """
+
+    address: str
+    shared: bool
+
+
+class Sources:
+    """Finds out where a request comes from; a header is believed only where a setting names it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.header = settings.client_address_header or (
+            "X-Forwarded-For" if settings.trusted_proxies else ""
+        )
+        # A header with one address is its proxy's word; X-Forwarded-For grows at its right end.
+        self._from_right = settings.trusted_proxies or 1
+
+    def of(self, peer: str, header: str | None) -> Source:
+        """The source of a request: its socket's address, and the value of ``header`` if there was one."""
+        if self.header and header:
+            parts = header.split(",")
+            found = _network(parts[max(0, len(parts) - self._from_right)].strip())
+            if found is not None:
+                return Source(found[0], shared=False)
+        found = _network(peer)
+        if found is None:
+            return Source(peer or "unknown", shared=True)
+        # With a trusted header set, whoever comes without it has not come through the proxy.
+        return Source(found[0], shared=not found[1] and not self.header)
+
+
+@lru_cache(4096)
+def _network(text: str) -> tuple[str, bool] | None:
+    """What limits count by, and whether it is public; None if the text (port or not) is no address."""
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address: IPv4Address | IPv6Address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped), address.ipv4_mapped.is_global
+        return f"{IPv6Address(int(address) >> 64 << 64)}/64", address.is_global
+    return str(address), address.is_global
+
+
+class Addresses:
+    """What each address holds and does: its sessions, its upgrades, its guesses at the secret.
+
+    Bounded: beyond those that have sessions, at most ``max_addresses`` are remembered, the latest ones.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._sessions: dict[str, int] = {}
+        self._upgrades: OrderedDict[str, float] = OrderedDict()
+        self._guesses: OrderedDict[str, float] = OrderedDict()
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings' limits; what was counted stays."""
+        self._max_addresses = settings.max_addresses
+        self._max_sessions = settings.max_sessions_per_address
+        self._upgrade_rate = None
+        if settings.upgrades_per_minute is not None:
+            self._upgrade_rate = _a_minute(settings.upgrades_per_minute)
+        self._public_rate = _a_minute(PUBLIC_UPGRADES)
+        self._guess_rate = _a_minute(settings.guesses_per_minute)
+
+    def upgrade(self, source: Source, now: float) -> str | None:
+        """Take one upgrade; None if it may go on, else the name of the limit that it ran into."""
+        most, rate = self._max_sessions, self._upgrade_rate
+        if not source.shared:
+            most = PUBLIC_SESSIONS if most is None else most
+            rate = rate or self._public_rate
+        if most is not None and self._sessions.get(source.address, 0) >= most:
+            return "max_sessions_per_address"
+        if rate is not None and not self._take(self._upgrades, rate, source.address, now):
+            return "upgrades_per_minute"
+        return None
+
+    def counts(self, source: Source) -> bool:
+        """Whether sessions of the source are counted at all."""
+        return self._max_sessions is not None or not source.shared
+
+    def enter(self, address: str) -> None:
+        """A session of this address has begun."""
+        self._sessions[address] = self._sessions.get(address, 0) + 1
+
+    def leave(self, address: str) -> None:
+        """A session of this address has ended."""
+        left = self._sessions.get(address, 0) - 1
+        if left > 0:
+            self._sessions[address] = left
+        else:
+            self._sessions.pop(address, None)
+
+    def sessions(self, address: str) -> int:
+        """How many sessions the address has."""
+        return self._sessions.get(address, 0)
+
+    def may_guess(self, source: Source, now: float) -> bool:
+        """Whether the address has any wrong secret left to its account; it isn't charged."""
+        full = self._guesses.get(source.address, 0.0)
+        return full - now <= self._guess_rate.tolerance
+
+    def guessed(self, source: Source, now: float) -> None:
+        """The address has shown a wrong secret."""
+        self._take(self._guesses, self._guess_rate, source.address, now)
+
+    def sweep(self, now: float) -> None:
+        """Forget the addresses whose buckets are full again."""
+        for bucket in (self._upgrades, self._guesses):
+            for address in [address for address, full in bucket.items() if full <= now]:
+                del bucket[address]
+
+    def __len__(self) -> int:
+        """How many addresses are remembered."""
+        return len(self._sessions) + len(self._upgrades) + len(self._guesses)
+
+    def _take(self, bucket: OrderedDict[str, float], rate: Rate, address: str, now: float) -> bool:
+        full = max(bucket.get(address, 0.0), now)
+        if full - now > rate.tolerance:
+            return False
+        bucket[address] = full + rate.interval
+        bucket.move_to_end(address)
+        if len(bucket) > self._max_addresses:
+            bucket.popitem(last=False)
+        return True
+
+
+def _a_minute(count: int) -> Rate:
+    return Rate.of(count / 60, count)
