@@ -62,6 +62,7 @@ function choose(id) {
     "token-url": `/api/ws/token?agent=${encodeURIComponent(agent)}`,
     "history-url": "/api/chats/{chatId}/messages?limit=1000",
     "chat-id": id,
+    spread: 2000,
     theme: document.documentElement.dataset.theme,
   };
   for (const [name, value] of Object.entries(attributes)) widget.setAttribute(name, value);

@@ -272,6 +272,7 @@ export class EclipseChatElement extends HTMLElement {
     };
     ui.input.oninput = () => {
       this.#grow();
+      this.#draft(ui.input.value);
       this.chat?.typing(!!ui.input.value.trim());
     };
     ui.log.onscroll = () => {
@@ -330,7 +331,6 @@ export class EclipseChatElement extends HTMLElement {
     input.style.height = "auto";
     if (input.scrollHeight) input.style.height = `${input.scrollHeight + 2}px`;
     button.setAttribute("aria-disabled", String(!input.value.trim()));
-    this.#draft(input.value);
   }
 
   /** What is typed and not yet sent survives a reload, too. */
@@ -349,7 +349,8 @@ export class EclipseChatElement extends HTMLElement {
     if (this.chat || !tokenUrl || !chatId) return;
     const role = (this.getAttribute("as") ?? "user").toUpperCase();
     const { input } = this.#ui;
-    const chat = (this.chat = connect({ tokenUrl: new URL(tokenUrl, document.baseURI), chatId, role, url: this.getAttribute("url") ?? undefined }));
+    const spread = +(this.getAttribute("spread") ?? 15_000);
+    const chat = (this.chat = connect({ tokenUrl: new URL(tokenUrl, document.baseURI), chatId, role, spread, url: this.getAttribute("url") ?? undefined }));
     if (!input.value && (input.value = this.#draft())) this.#grow();
     chat.on("state", () => this.#state());
     chat.on("reload", () => this.#load());
@@ -458,18 +459,18 @@ export class EclipseChatElement extends HTMLElement {
     } catch {
       return this.#notice(this.#texts.full);
     }
-    input.value = "";
+    input.value = this.#draft("");
     this.#grow();
     input.focus();
   }
 
   #state() {
     const { state } = this.chat;
-    clearTimeout(this.#noticeTimer);
-    if (state == "open") this.#notice();
-    else if (state == "closed") this.#notice(this.#texts.ended);
+    const t = this.#texts;
     // A short cut is nobody's business; only what lasts is told.
-    else this.#noticeTimer = setTimeout(() => this.#notice(this.#loaded ? this.#texts.offline : this.#texts.connecting), 2_500);
+    if (state == "open" || state == "closed") this.#noticeTimer = clearTimeout(this.#noticeTimer);
+    else this.#noticeTimer ??= setTimeout(() => this.#notice(this.#loaded ? t.offline : t.connecting), 2_500);
+    if (!this.#noticeTimer) this.#notice(state == "open" ? "" : t.ended);
     if (state != "open") this.#types();
     this.setAttribute("state", state);
     this.dispatchEvent(new CustomEvent("state", { detail: state }));

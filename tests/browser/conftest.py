@@ -1,0 +1,144 @@
+"""Fixtures of the suite in a real browser. On a machine without Chromium it is skipped, in CI never."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from tests.browser.stage import ROOT, Cable, ServerProcess, chromium, find_chromium
+from tests.js.conftest import npm
+
+__all__ = ["npm"]
+AXE = "axe-core@4.11.0"
+ARTEFACTS = ROOT / "artefacts" / "browser"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark everything here as a test in a browser."""
+    for item in items:
+        if "tests/browser" in str(item.path):
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests; each has contexts of its own."""
+    path = find_chromium()
+    if path is None:
+        message = "Chromium is not installed (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with chromium(path) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that its module's tests share; each test has a chat of its own."""
+    running = ServerProcess(tmp_path_factory.mktemp("server")).start()
+    yield running
+    running.end()
+
+
+@pytest.fixture
+def cable(server: ServerProcess) -> Iterator[Cable]:
+    """A network between the browser and the server."""
+    laid = Cable(server.port)
+    yield laid
+    laid.close()
+
+
+@pytest.fixture
+def chat_id() -> str:
+    """A chat of this test's own."""
+    return f"visitor-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def complaints() -> Iterator[list[str]]:
+    """What the pages complain about; anything left in it at the end fails the test.
+
+    Refusals of the content security policy arrive here, too.
+    """
+    heard: list[str] = []
+    yield heard
+    assert not heard
+
+
+@pytest.fixture
+def context(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., BrowserContext]]:
+    """Makes browser contexts: visitors who know nothing of each other."""
+    made: list[BrowserContext] = []
+
+    def make(**options: object) -> BrowserContext:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})  # type: ignore[arg-type]
+        context.set_default_timeout(15_000)
+        # The network's own failures are what many of these tests are about, and pages can't keep them quiet.
+        context.on(
+            "console",
+            lambda line: (
+                complaints.append(line.text)
+                if line.type in ("error", "warning")
+                and not line.text.startswith(("Failed to load resource", "WebSocket connection to"))
+                else None
+            ),
+        )
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        made.append(context)
+        return context
+
+    yield make
+    for context in made:
+        context.close()
+
+
+@pytest.fixture
+def customer(context: Callable[..., BrowserContext], chat_id: str) -> Callable[..., Page]:
+    """Opens the customer's page in a context of its own."""
+
+    def open_page(url: str, query: str = "", **options: object) -> Page:
+        page = context(**options).new_page()
+        page.goto(f"{url}/demo?chat={chat_id}{query}")
+        return page
+
+    return open_page
+
+
+@pytest.fixture
+def desk(context: Callable[..., BrowserContext], chat_id: str) -> Callable[..., Page]:
+    """Opens the agents' desk at this test's chat."""
+
+    def open_page(url: str, query: str = "", **options: object) -> Page:
+        page = context(**options).new_page()
+        page.goto(f"{url}/demo/agent?chat={chat_id}{query}")
+        return page
+
+    return open_page
+
+
+@pytest.fixture(scope="session")
+def artefacts() -> Path:
+    """Where screenshots go; git doesn't see it."""
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    return ARTEFACTS
+
+
+@pytest.fixture(scope="session")
+def axe(npm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core's source, from npm."""
+    folder = tmp_path_factory.mktemp("axe")
+    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        message = f"npm can't install {AXE}: {done.stderr[-300:]}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()

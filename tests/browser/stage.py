@@ -1,0 +1,199 @@
+"""What a play in a browser needs: servers that can be killed, a cable that can be cut, and Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from tests.servers import free_port
+
+ROOT = Path(__file__).parent.parent.parent
+SECRET = "a-secret-of-the-tests-which-is-long-enough"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def find_chromium() -> str | None:
+    """Chromium's path; in CI on Debian it is installed if it is missing."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    in_ci = os.environ.get("CI") == "true"
+    if not found and in_ci and shutil.which("apt-get") and os.geteuid() == 0:
+        for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", "chromium"]):
+            subprocess.run(["apt-get", *command], check=True, capture_output=True, timeout=600)
+        found = shutil.which("chromium")
+    return found
+
+
+@contextlib.contextmanager
+def chromium(path: str) -> Iterator[Browser]:
+    """A real Chromium without a window."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class ServerProcess:
+    """A server as `make run` starts it, on a port and a database that outlive it."""
+
+    def __init__(self, folder: Path, port: int | None = None, **environment: str) -> None:
+        self.port = port or free_port()
+        self.environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "JWT_SECRET": SECRET,
+            "INTERNAL_API_SECRET": SECRET,
+            "ECLIPSE_EMBEDDED_DB": str(folder / "chats.sqlite3"),
+            **environment,
+        }
+        self.log = folder / f"server-{self.port}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where its pages are."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> ServerProcess:
+        """Start it, and wait until it answers."""
+        command = [sys.executable, "-m", "eclipse_ws", "run", "--profile", "dev", "--port", str(self.port)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=self.environment, cwd=self.log.parent, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                return self
+            time.sleep(0.02)
+        raise RuntimeError(f"the server did not start: {self.log.read_text()[-2000:]}")
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it, politely or not. Idempotent."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(20)
+            self.process = None
+
+
+class Cable:
+    """A TCP proxy on loopback: what browsers see of the network, which can be cut and restored."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.port = free_port()
+        self._up = True
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._listener = self._call(asyncio.start_server(self._carry, "127.0.0.1", self.port))
+
+    @property
+    def url(self) -> str:
+        """The server's address through the cable."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def cut(self) -> None:
+        """Reset what is connected, and whatever comes."""
+        self._up = False
+
+        async def reset() -> None:
+            for writer in list(self._writers):
+                writer.transport.abort()
+
+        self._call(reset())
+
+    def restore(self) -> None:
+        """Let connections through again."""
+        self._up = True
+
+    def close(self) -> None:
+        """Cut it for good and end its thread."""
+        self._listener.close()
+        self.cut()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def _call(self, work):  # type: ignore[no-untyped-def]
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._up:
+            writer.transport.abort()
+            return
+        self._writers.add(writer)
+        try:
+            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.transport.abort()
+            self._writers.discard(writer)
+            return
+        self._writers.add(back)
+        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        self._writers -= {writer, back}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+def open_panel(page: Page) -> Locator:
+    """Open the customer's widget; answers its input."""
+    page.get_by_role("button", name="Open the chat").click()
+    return page.get_by_role("textbox", name="Write a message…")
+
+
+def say(box: Locator, *texts: str) -> None:
+    """Type and send."""
+    for text in texts:
+        box.fill(text)
+        box.press("Enter")
+
+
+def connected(page: Page, timeout: float = 25_000) -> None:
+    """Wait until the widget on the page is connected."""
+    expect(page.locator("eclipse-chat")).to_have_attribute("state", "open", timeout=timeout)
+
+
+def shown(page: Page) -> list[str]:
+    """Every message that the page shows, from the first to the last, after scrolling up to the first."""
+    return page.evaluate("""async () => {
+        const log = document.querySelector("eclipse-chat").shadowRoot.querySelector(".log");
+        const turn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+        for (let before = -1, now = 0; now != before; ) {
+            before = now;
+            log.scrollTop = 0;
+            await turn(); await turn(); await turn();
+            now = log.querySelectorAll(".bubble").length;
+        }
+        const all = [...log.querySelectorAll(".bubble")].map((bubble) => bubble.textContent);
+        log.scrollTop = log.scrollHeight;
+        return all;
+    }""")
