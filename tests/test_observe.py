@@ -228,7 +228,7 @@ def test_control_characters_forge_nothing(log: Log, mark: str) -> None:
 def test_tracebacks_are_logged_without_forging_lines(log: Log) -> None:
     """A traceback is there, masked, and its exception's text can't pass for a line of the log."""
     try:
-        raise ValueError(f"x\n12:00:00.000 info Forged token={JWT}\x1b[2J")
+        raise ValueError(f"x\n12:00:00.000 info \x1b[2JForged token={JWT}")
     except ValueError as error:
         log.ours.info("Failed", exc_info=True)
         log.ours.info("Failed", exc_info=error)
