@@ -193,6 +193,8 @@ class WireHandler(WebSocketHandler):
         """`open`, `on_message`, `on_ping` or `on_pong` raised: log it, and end the session with
         `wire_error_close`.
         """
+        if isinstance(value, WebSocketClosedError) and self.wire.is_closing:
+            return  # it answered a peer that has left meanwhile
         self.log_exception(typ, value, tb)
         self.wire.close(*self.wire_error_close)
 

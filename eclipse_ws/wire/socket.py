@@ -157,7 +157,7 @@ class Socket:
         except BlockingIOError:
             size = 0
         except OSError:
-            self._lose()
+            self._part()
             return
         stats.sends += 1
         stats.bytes_out += size
@@ -192,7 +192,7 @@ class Socket:
         except BlockingIOError:
             return
         except OSError:
-            self._lose()
+            self._part()
             return
         self._heard = True  # a slow reader is not a dead one
         stats.sends += 1
@@ -417,6 +417,8 @@ class Socket:
 
     def _part(self) -> None:
         """The peer is gone. What it said before is still handled."""
+        if self._muted:
+            return
         if self._busy is not None and self._state < ENDING:
             self._muted = True
             self.poll.mute(self._fd)

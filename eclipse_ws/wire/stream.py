@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from tornado import gen
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
@@ -238,18 +239,29 @@ class StreamProtocol(WebSocketProtocol13):
 
     async def accept_connection(self, handler: WebSocketHandler) -> None:
         """Answer the upgrade and stay until the session is over."""
-        # Tornado answers with the parameters that it was offered: offer it those that we want.
-        if self._extension:
-            handler.request.headers["Sec-WebSocket-Extensions"] = self._extension
         try:
             await super().accept_connection(handler)
         except zlib.error:
             stats.protocol_errors += 1  # what the client sent does not decompress
+            self.on_connection_close()
         finally:
             wire = self._wire_handler.__dict__.get("wire")
             if isinstance(wire, StreamSocket):
                 wire.over(None, None)
                 wire.opened()
+
+    def _parse_extensions_header(self, headers: HTTPHeaders) -> list[tuple[str, dict[str, str]]]:
+        # Tornado answers with the parameters that it was offered, and overlooks those without a value:
+        # without this every session would keep two compressors. There is no other place to say so.
+        del headers
+        if not self._extension:
+            return []
+        name, *parameters = self._extension.split("; ")
+        taken: dict[str, Any] = {}
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            taken[key] = value or None
+        return [(name, taken)]
 
     def start_pinging(self) -> None:
         """The stream is ours now, and open() comes next."""
@@ -264,7 +276,7 @@ class StreamProtocol(WebSocketProtocol13):
         super().start_pinging()
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
-        """As Tornado's; a code that must not be on the wire is answered with 1002 and not repeated."""
+        """As Tornado's; a code that must not be on the wire is answered with 1002."""
         if self.client_terminated and code is not None and not frames.is_wire_code(code):
             stats.protocol_errors += 1
             code = frames.PROTOCOL_ERROR

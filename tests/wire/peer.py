@@ -3,10 +3,10 @@
 import asyncio
 import base64
 import contextlib
-import os
 import struct
-from collections.abc import AsyncIterator
-from typing import Any, ClassVar, Self
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
 
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
@@ -14,6 +14,7 @@ from tornado.web import Application
 
 from eclipse_ws.wire import WireHandler, stats
 
+T = TypeVar("T")
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = base64.b64encode(b"sixteen bytes it").decode()
 WAIT = 10.0
@@ -74,12 +75,21 @@ class Peer:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit = 1 << 16 if window else 1 << 24
         hostname = "localhost" if ssl else None
-        reader, writer = await asyncio.open_connection(sock=raw, ssl=ssl, server_hostname=hostname, limit=limit)
+        reader, writer = await asyncio.open_connection(
+            sock=raw, ssl=ssl, server_hostname=hostname, limit=limit
+        )
         return cls(reader, writer)
 
     @classmethod
     async def open(
-        cls, port: int, path: str = "/", *, then: bytes = b"", window: int = 0, ssl: Any = None, **headers: str
+        cls,
+        port: int,
+        path: str = "/",
+        *,
+        then: bytes = b"",
+        window: int = 0,
+        ssl: Any = None,
+        **headers: str,
     ) -> Self:
         """Connect and upgrade; `then` goes out in the same write as the upgrade."""
         peer = await cls.connect(port, window=window, ssl=ssl)
@@ -142,6 +152,12 @@ class Peer:
         """Close without a word."""
         self.writer.close()
 
+    async def forget(self) -> None:
+        """Close at once, and wait until that is done."""
+        self.writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
     def reset(self) -> None:
         """Reset, so that the server's next call fails."""
         import socket
@@ -161,7 +177,10 @@ def upgrade(path: str = "/", version: str = "HTTP/1.1", **headers: str | None) -
         "sec-websocket-version": "13",
     }
     wanted |= {name.replace("_", "-").lower(): value for name, value in headers.items()}
-    lines = [f"GET {path} {version}", *(f"{name}: {value}" for name, value in wanted.items() if value is not None)]
+    lines = [
+        f"GET {path} {version}",
+        *(f"{name}: {value}" for name, value in wanted.items() if value is not None),
+    ]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -171,18 +190,22 @@ class Recorder(WireHandler):
     sessions: list["Recorder"]
 
     def initialize(self) -> None:
+        """Begin with nothing."""
         self.events: list[Any] = []
         self.over = asyncio.Event()
 
     def open(self, *args: str, **kwargs: str) -> Any:
+        """Be known to the test."""
         self.sessions.append(self)
         self.events.append("open")
 
     def on_message(self, message: str | bytes) -> Any:
+        """Keep and echo."""
         self.events.append(message)
         self.write_message(message, binary=isinstance(message, bytes))
 
     def on_close(self) -> None:
+        """Keep what the session ended with."""
         self.events.append(("closed", self.close_code, self.close_reason))
         self.over.set()
 
@@ -194,6 +217,13 @@ class Recorder(WireHandler):
         return self.close_code, self.close_reason
 
 
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the loop turn until something is so, which must happen."""
+    async with asyncio.timeout(WAIT):
+        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0)
+
+
 class Served:
     """A server that runs."""
 
@@ -201,9 +231,16 @@ class Served:
         self.port = port
         self.sessions = sessions
 
+    async def first(self) -> Any:
+        """The first session, as soon as there is one."""
+        await until(lambda: bool(self.sessions))
+        return self.sessions[0]
+
 
 @contextlib.asynccontextmanager
-async def serving(handler: type[Recorder] = Recorder, *, ssl: Any = None, **settings: Any) -> AsyncIterator[Served]:
+async def serving(
+    handler: type[Recorder] = Recorder, *, ssl: Any = None, **settings: Any
+) -> AsyncIterator[Served]:
     """Serve a handler on every path; afterwards end what is still open, and see that nothing is left."""
     sessions: list[Any] = []
     kind = type(handler.__name__, (handler,), {"sessions": sessions})
@@ -216,15 +253,23 @@ async def serving(handler: type[Recorder] = Recorder, *, ssl: Any = None, **sett
     finally:
         server.stop()
         while Peer.alive:
-            Peer.alive.pop().drop()
+            await Peer.alive.pop().forget()
         for session in sessions:
             if not session.over.is_set():
                 session.wire.abort()
                 await session.ended()
         await server.close_all_connections()
+        for _ in range(3):  # what was cancelled has to notice
+            await asyncio.sleep(0)
     assert stats.sockets == 0
 
 
 def open_descriptors() -> int:
     """How many files this process has open."""
-    return len(os.listdir("/proc/self/fd"))
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def run(coroutine: Coroutine[Any, Any, T], debug: bool = False) -> T:
+    """Run a coroutine on a loop of its own, leaving the one of the other tests alone."""
+    with asyncio.Runner(debug=debug, loop_factory=asyncio.new_event_loop) as runner:
+        return runner.run(coroutine)

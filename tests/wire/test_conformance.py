@@ -346,14 +346,21 @@ async def test_7_1_1_the_server_does_not_reset() -> None:
 
 @pytest.mark.parametrize(
     "bad",
-    [b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited", b"\xf4\x90\x80\x80", b"\xf8\x88", b"\xc0\xaf"],
+    [
+        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited",
+        b"\xf4\x90\x80\x80",
+        b"\xf8\x88",
+        b"\xc0\xaf",
+    ],
 )
 @pytest.mark.gen_test
 async def test_8_1_bad_text_is_refused(bad: bytes) -> None:
     """Surrogates, code points beyond the last, overlong forms and stray bytes fail the session with 1007."""
     assert (await answer(client_frame(TEXT, bad)))[0] == 1007
     assert (await answer(client_frame(TEXT, bad), trickle=True))[0] == 1007
-    assert (await answer(client_frame(TEXT, bad[:2], fin=False), client_frame(CONTINUATION, bad[2:])))[0] == 1007
+    assert (await answer(client_frame(TEXT, bad[:2], fin=False), client_frame(CONTINUATION, bad[2:])))[
+        0
+    ] == 1007
 
 
 @pytest.mark.gen_test

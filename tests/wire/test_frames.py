@@ -55,7 +55,9 @@ def theirs(data: bytes) -> list[Any]:
 
 
 texts = st.text(max_size=200).map(str.encode)
-payloads = st.one_of(texts, st.binary(max_size=200), st.binary(min_size=120, max_size=70000).map(lambda b: b[:66000]))
+payloads = st.one_of(
+    texts, st.binary(max_size=200), st.binary(min_size=120, max_size=70000).map(lambda b: b[:66000])
+)
 masks = st.binary(min_size=4, max_size=4)
 sane = st.one_of(
     st.builds(client_frame, st.just(TEXT), texts, mask=masks),
@@ -89,7 +91,9 @@ anything = st.builds(
     rsv=st.sampled_from([0, 0, 0, 0, 1, 2, 4, 7]),
     mask=st.one_of(masks, masks, masks, st.none()),
 )
-closes = st.builds(close_frame, st.integers(0, 5100).filter(lambda code: code != 1014), texts.map(lambda t: t[:123]))
+closes = st.builds(
+    close_frame, st.integers(0, 5100).filter(lambda code: code != 1014), texts.map(lambda t: t[:123])
+)
 streams = st.lists(st.one_of(sane, sane, fragmented(), anything, closes), max_size=8).map(b"".join)
 
 

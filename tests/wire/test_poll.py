@@ -1,0 +1,143 @@
+"""The clock of all sockets, and what is left when there are none."""
+
+import asyncio
+import os
+import socket
+
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+from tornado.web import Application
+
+from eclipse_ws.wire import poll, stats, text_frame
+from tests.wire.peer import PING, PONG, Peer, Recorder, client_frame, run, serving, until, upgrade
+
+FIN = 0x80
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_answers_pings_stays() -> None:
+    """Pings come at the interval, and whoever sends anything after one is alive."""
+    async with serving(wire_ping_interval=0.05, wire_ping_timeout=0.05) as server:
+        peer = await Peer.open(server.port)
+        for number in range(6):
+            assert await peer.frame() == (FIN | PING, b"")
+            peer.send(client_frame(PONG) if number % 2 else client_frame(PONG, b"x")[:3])
+            if not number % 2:
+                peer.send(client_frame(PONG, b"x")[3:])
+        assert not server.sessions[0].wire.is_closing
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_is_silent_after_a_ping_is_let_go() -> None:
+    """A ping without any byte within the timeout ends the session, with 1006 and without a word."""
+    async with serving(wire_ping_interval=0.1, wire_ping_timeout=0.05) as server:
+        peer = await Peer.open(server.port)
+        assert await peer.frame() == (FIN | PING, b"")
+        await peer.gone()
+        assert await server.sessions[0].ended() == (1006, "")
+
+
+@pytest.mark.gen_test
+async def test_without_a_timeout_silence_is_fine() -> None:
+    """A timeout of 0 pings and asks for nothing."""
+    async with serving(wire_ping_interval=0.02, wire_ping_timeout=0) as server:
+        peer = await Peer.open(server.port)
+        for _ in range(5):
+            assert await peer.frame() == (FIN | PING, b"")
+
+
+@pytest.mark.gen_test
+async def test_no_pings_and_a_close_timeout() -> None:
+    """An interval of 0 sends no pings, and the clock still ends handshakes that take too long."""
+    async with serving(wire_ping_interval=0, wire_close_timeout=0.05) as server:
+        peer = await Peer.open(server.port)
+        server.sessions[0].close(1001)
+        assert (await peer.frame())[0] == 0x88
+        assert (await server.sessions[0].ended())[0] == 1001
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_we_do_not_read_from_is_not_dead() -> None:
+    """Whoever floods us while a message is under way, and so is not read from, is not taken for dead."""
+
+    class Slow(Recorder):
+        def initialize(self) -> None:
+            super().initialize()
+            self.gate = asyncio.Semaphore(0)
+
+        async def on_message(self, message: str | bytes) -> None:
+            await self.gate.acquire()
+
+    bounds = {"wire_ping_interval": 0.02, "wire_ping_timeout": 0.02, "wire_read_bytes": 1000}
+    async with serving(Slow, **bounds) as server:
+        peer = await Peer.open(server.port)
+        session = server.sessions[0]
+        peer.send(client_frame(2, b"x" * 1000) * 500)
+        await until(lambda: session.wire._paused)
+        for _ in range(5):
+            assert await peer.frame() == (FIN | PING, b"")
+        assert not session.wire.is_closing
+
+
+@pytest.mark.gen_test
+async def test_nothing_is_left_without_sockets() -> None:
+    """With the last socket the epoll, its file and its timer go; the next socket brings new ones."""
+    for _ in range(2):
+        async with serving() as server:
+            peer = await Peer.open(server.port)
+            assert len(poll._polls) == 1
+            assert poll.queued_bytes() == 0
+            peer.drop()
+            await server.sessions[0].ended()
+        assert poll._polls == {}
+
+
+def test_a_loop_that_was_closed_with_sockets_open() -> None:
+    """The first socket of another loop closes what a closed loop has left open."""
+    ours, theirs = socket.socketpair()
+
+    async def leave_open() -> int:
+        kind = type("Left", (Recorder,), {"sessions": []})
+        server = HTTPServer(Application([("/.*", kind)]))
+        ours.setblocking(False)
+        server.handle_stream(IOStream(ours), ("127.0.0.1", 0))
+        theirs.send(upgrade())
+        await until(lambda: kind.sessions)
+        await asyncio.sleep(0)
+        wire = kind.sessions[0].wire
+        return int(wire._fd)
+
+    async def next_one() -> None:
+        async with serving() as server:
+            await Peer.open(server.port)
+            assert len(poll._polls) == 1
+
+    descriptor = run(leave_open())
+    with theirs:
+        assert theirs.recv(9) == b"HTTP/1.1 "
+        stats.sockets = 0
+        run(next_one())
+        theirs.setblocking(False)
+        while theirs.recv(4096):
+            pass
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+@pytest.mark.gen_test
+async def test_one_turn_serves_many_sockets_in_few_calls() -> None:
+    """What arrives for many sockets at once is answered at the end of the same turn, once to each."""
+    async with serving() as server:
+        peers = [await Peer.open(server.port) for _ in range(20)]
+        before = stats.sends
+        for peer in peers:
+            peer.send(client_frame(1, b"a") + client_frame(1, b"b"))
+        for peer in peers:
+            assert [await peer.text(), await peer.text()] == ["a", "b"]
+        assert stats.sends - before <= 40
+
+
+def test_a_text_frame_is_the_same_for_everybody() -> None:
+    """A server's frame has no mask, so it is encoded once."""
+    assert text_frame(b"hi") == b"\x81\x02hi"
