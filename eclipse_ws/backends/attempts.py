@@ -20,20 +20,25 @@ class _Entry:
         self.settled: asyncio.Future[None] | None = None
 
 
+_Place = tuple[str, str]  # chat and key
+
+
 class Attempts:
     """A bounded table of (chat, key) -> attempt, whose entries live for ``lifetime`` seconds.
 
-    At most ``limit`` are remembered; of more, the oldest settled ones are forgotten first.
+    At most ``limit`` are remembered; of more, the oldest settled ones are forgotten first: to forget one that
+    is under way could save its message twice.
     """
 
     def __init__(self, lifetime: float, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._lifetime = lifetime
         self._limit = limit
         self._clock = clock
-        self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
+        self._pending: OrderedDict[_Place, _Entry] = OrderedDict()
+        self._settled: OrderedDict[_Place, _Entry] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._pending) + len(self._settled)
 
     async def take(self, chat_id: str, key: str, *, again: bool, patience: float) -> Attempt:
         """Answer the outcome that is known, wait for one that is under way, or begin a new attempt.
@@ -60,34 +65,33 @@ class Attempts:
     def settle(self, attempt: Attempt, state: str, receipt: Receipt | None = None) -> None:
         """Remember an outcome: ``done`` with its receipt, or ``unknown``; whoever waits is told."""
         outcome = Attempt(attempt.chat_id, attempt.key, "done" if state == "done" else "unknown", receipt)
-        before = self._entries.get((attempt.chat_id, attempt.key))
         self._put(outcome)
-        self._wake(before)
 
     def forget(self, attempt: Attempt) -> None:
         """Drop an attempt, so that the next one is new."""
-        self._wake(self._entries.pop((attempt.chat_id, attempt.key), None))
+        self._drop((attempt.chat_id, attempt.key))
 
     def _live(self, chat_id: str, key: str) -> _Entry | None:
-        entry = self._entries.get((chat_id, key))
+        entry = self._pending.get((chat_id, key)) or self._settled.get((chat_id, key))
         if entry is not None and entry.expires <= self._clock():
-            del self._entries[(chat_id, key)]
-            self._wake(entry)
+            self._drop((chat_id, key))
             return None
         return entry
 
     def _put(self, attempt: Attempt) -> None:
         now = self._clock()
-        self._entries.pop((attempt.chat_id, attempt.key), None)
-        self._entries[(attempt.chat_id, attempt.key)] = _Entry(attempt, now + self._lifetime)
-        while self._entries:
-            (place, oldest) = next(iter(self._entries.items()))
-            if oldest.expires > now and len(self._entries) <= self._limit:
-                break
-            del self._entries[place]
-            self._wake(oldest)
+        place = (attempt.chat_id, attempt.key)
+        self._drop(place)
+        table = self._pending if attempt.state == "new" else self._settled
+        table[place] = _Entry(attempt, now + self._lifetime)
+        for table in (self._settled, self._pending):
+            while table:
+                oldest = next(iter(table))
+                if oldest == place or (table[oldest].expires > now and len(self) <= self._limit):
+                    break
+                self._drop(oldest)
 
-    @staticmethod
-    def _wake(entry: _Entry | None) -> None:
+    def _drop(self, place: _Place) -> None:
+        entry = self._pending.pop(place, None) or self._settled.pop(place, None)
         if entry is not None and entry.settled is not None and not entry.settled.done():
             entry.settled.set_result(None)
