@@ -112,7 +112,7 @@ class Hub:
                 if cursor is not None:
                     replay = await self._backend.history(chat_id, cursor)
         except BaseException:
-            self.leave(session)
+            self._leave_chat(session, chat_id)
             raise
         buffered = None if chat.joining is None else chat.joining.pop(session, None)
         if buffered is None:
@@ -134,11 +134,13 @@ class Hub:
         session.wire.send(greet(cursor, True))
         seen = set()
         for event in [*replay, *buffered]:
-            if event.identity in seen or (event.cursor is not None and event.cursor <= cursor):
+            # A local copy comes again once it is sequenced, to those who joined after it: not twice now.
+            if event.cursor is None or event.cursor.epoch != cursor.epoch or event.cursor <= cursor:
                 continue
-            seen.add(event.identity)
-            session.wire.send(text_frame(event.body))
-            cursor = event.cursor or cursor
+            if event.identity not in seen:
+                seen.add(event.identity)
+                session.wire.send(text_frame(event.body))
+            cursor = event.cursor
         position = self._backend.position(chat_id)
         if position is not None and position.epoch == cursor.epoch and position.offset < cursor.offset:
             if chat.ahead is None:
@@ -150,19 +152,23 @@ class Hub:
 
     def leave(self, session: Member) -> None:
         """Take a session out of all its chats, joined or joining. Idempotent."""
-        self._sessions.pop(session.id, None)
         for chat_id in session.chats:
-            chat = self._chats.get(chat_id)
-            if chat is None:
-                continue
-            if chat.joining is not None:
-                chat.joining.pop(session, None)
-            if chat.ahead is not None:
-                chat.ahead.pop(session, None)
-            if chat.members.pop(session, None) is not None:
-                chat.audience.discard(session.wire)
-            self._forget_if_empty(chat_id, chat)
-        session.chats = ()
+            self._leave_chat(session, chat_id)
+
+    def _leave_chat(self, session: Member, chat_id: str) -> None:
+        session.chats = tuple(other for other in session.chats if other != chat_id)
+        if not session.chats:
+            self._sessions.pop(session.id, None)
+        chat = self._chats.get(chat_id)
+        if chat is None:
+            return
+        if chat.joining is not None:
+            chat.joining.pop(session, None)
+        if chat.ahead is not None:
+            chat.ahead.pop(session, None)
+        if chat.members.pop(session, None) is not None:
+            chat.audience.discard(session.wire)
+        self._forget_if_empty(chat_id, chat)
 
     def _forget_if_empty(self, chat_id: str, chat: _Chat) -> None:
         if not chat.members and not chat.joining and self._chats.get(chat_id) is chat:
@@ -193,6 +199,8 @@ class Hub:
                 if joining > upto and not self._has_had(chat, session, event.cursor):
                     session.wire.send(frame)
             chat.local = chat.local or None
+            if chat.ahead is not None:
+                self._catch_up(chat, chat.ahead, event.cursor)
             return
         self.deliveries += len(chat.audience)
         chat.audience.send(frame)
@@ -212,10 +220,12 @@ class Hub:
     def answer(self, question: Any) -> Any:
         """Answer a node's question: a disconnect tells how many sessions were ended; others get None."""
         match question:
-            case {"disconnect": {"chatId": str(chat_id), "userId": user_id, "reason": reason}}:
+            case {
+                "disconnect": {"chatId": str(chat_id), "userId": user_id, "reason": str() | None as reason}
+            }:
                 ended = 0
                 for session in self.members(chat_id):
-                    if user_id is None or session.user_id == user_id:
+                    if user is None or session.user_id == user:
                         session.end(CloseCode.KICKED, reason)
                         ended += 1
                 return ended
@@ -241,16 +251,17 @@ class Hub:
         upto = None if chat.ahead is None else chat.ahead.get(session)
         return upto is not None and cursor <= upto
 
+    def _deliver_ahead(self, chat: _Chat, ahead: dict[Member, Cursor], event: Event, frame: bytes) -> None:
+        for session, upto in ahead.items():
+            if event.cursor is None or event.cursor > upto:
+                session.wire.send(frame)
+        if event.cursor is not None:
+            self._catch_up(chat, ahead, event.cursor)
+
     @staticmethod
-    def _deliver_ahead(chat: _Chat, ahead: dict[Member, Cursor], event: Event, frame: bytes) -> None:
+    def _catch_up(chat: _Chat, ahead: dict[Member, Cursor], cursor: Cursor) -> None:
         for session, upto in list(ahead.items()):
-            if event.cursor is None:
-                session.wire.send(frame)
-                continue
-            if event.cursor > upto:
-                session.wire.send(frame)
-            if event.cursor >= upto:
+            if cursor >= upto:
                 del ahead[session]
                 chat.audience.add(session.wire)
-        if not ahead:
-            chat.ahead = None
+        chat.ahead = ahead or None
