@@ -8,16 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import structlog
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from eclipse_ws.backends.attempts import Attempts
-from eclipse_ws.backends.base import Attempt, Backend, BackendError, Health, Subscriber
+from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard
 from eclipse_ws.backends.redis.link import Link, LinkError
-from eclipse_ws.backends.redis.links import NODE_PREFIX, Links
+from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.backends.redis.nodes import Nodes
 from eclipse_ws.backends.redis.outage import Outage, Owed
+from eclipse_ws.backends.redis.probe import passes, probe
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
 from eclipse_ws.protocol import (
     Cursor,
@@ -39,18 +40,6 @@ RETRY = 1.0
 """Seconds until what Redis refused to take is offered again."""
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
 """Seconds between looks at an attempt that another node has under way."""
-PASSING = (
-    "OOM",
-    "READONLY",
-    "MISCONF",
-    "BUSY",
-    "LOADING",
-    "MASTERDOWN",
-    "NOREPLICAS",
-    "TRYAGAIN",
-    "CLUSTERDOWN",
-)
-"""Refusals that pass; what is refused otherwise will be refused for ever."""
 
 
 class RedisBackend(Backend):
@@ -90,8 +79,12 @@ class RedisBackend(Backend):
         self._subscriptions = Subscriptions(
             self._settings, self._links, subscriber, self._nodes.tell_to_look_again
         )
-        await self._links.start()
-        await self._probe()
+        try:
+            await self._links.start()
+            await probe(self._links, self._settings.redis_timeout)
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Pay what is owed if Redis is there, and let everything go."""
@@ -104,47 +97,14 @@ class RedisBackend(Backend):
             self._pay_soon()
         if self._paying is not None:
             await asyncio.wait([self._paying], timeout=self._settings.redis_timeout)
-            self._paying.cancel()
+        unfinished = [*self._raw, *([self._paying] if self._paying else [])]
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
         if self._outage:
             log.error("events were not handed over to the other nodes", count=len(self._outage))
         await self._subscriptions.close()
         await self._links.close()
-
-    async def _probe(self) -> None:
-        """Run every script once on keys that expire, so that a missing right is said at the start."""
-        deadline = asyncio.get_running_loop().time() + self._settings.redis_timeout
-        while self._links.state != "up" and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-        commands = self._links.commands
-        if commands is None:
-            return
-        chat_id = f"probe-{secrets.token_hex(6)}"
-        attempt = Attempt(chat_id, "probe", "new", token="probe")  # noqa: S106
-        event = Event("probe", b'{"type":"probe"}', "probe")
-        try:
-            await self._call_publish(commands, chat_id, event, attempt)
-            for guard in ("one", "other"):
-                join = (guard, f"{guard}:1", "", "", 0, 0, "probe", 1, NODE_PREFIX, 1, 1)
-                await scripts.JOIN(commands, scripts.chat_keys(chat_id)[:2], *join)
-            await scripts.HISTORY(commands, scripts.chat_keys(chat_id)[:2], "probe", 0)
-            await self._call_attempt(commands, attempt, again=False)
-            await scripts.SETTLE(commands, [_attempt_key(attempt)], "probe", "release", 1)
-            await commands.call("DEL", *scripts.chat_keys(chat_id), _attempt_key(attempt))
-        except NoPermissionError as error:
-            await self.close()
-            raise BackendError(
-                f"the Redis account lacks a right: {error}; grant it, see docs/deploy.md"
-            ) from None
-        except ResponseError as error:
-            if str(error).startswith(PASSING):
-                log.warning("redis does not take events now", why=str(error))
-                return
-            await self.close()
-            raise BackendError(
-                f"this Redis can't be used: {error}; one that runs Lua, without a cluster, is needed"
-            ) from None
-        except LinkError as error:
-            log.warning("redis is away, chats go on locally", why=str(error))
 
     # -- subscribing ----------------------------------------------------------------------------
 
@@ -427,7 +387,7 @@ class RedisBackend(Backend):
         except LinkError:
             return False
         except RedisError as error:
-            if str(error).startswith(PASSING):
+            if passes(error):
                 return False
             self.queue_overflowed += 1
             self._outage.overflowed.add(owed.chat_id)

@@ -63,7 +63,7 @@ class Link:
         self.refused = ""  # why Redis didn't let this link subscribe
 
     async def connect(self) -> None:
-        """Open and authenticate. Raises LinkError; AuthenticationError or ResponseError where Redis refuses."""
+        """Open and authenticate. Raises LinkError; AuthenticationError or ResponseError if Redis refuses."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.connect()  # type: ignore[no-untyped-call]

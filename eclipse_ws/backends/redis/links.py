@@ -67,6 +67,7 @@ class Links:
         self._beat = b""
         self._hears_itself = False  # its own channel is subscribed: a heartbeat before that would be missed
         self._proven = False
+        self.refused = ""  # why Redis doesn't let this node subscribe
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -78,6 +79,11 @@ class Links:
     def lease(self) -> int:
         """Seconds for which a heartbeat vouches for this node: two of the longest intervals."""
         return int(2 * self._settings.redis_idle_ping_interval + self._settings.redis_timeout) + 1
+
+    @property
+    def hearing(self) -> bool:
+        """Whether the subscriber's link stands and has heard itself."""
+        return self._proven
 
     @property
     def state(self) -> State:
@@ -118,6 +124,8 @@ class Links:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
+        self.commands = self.subscriber = None
+        self._hears_itself = self._proven = False
 
     def beat_soon(self) -> None:
         """Have the next heartbeat now."""
@@ -187,6 +195,8 @@ class Links:
         link.tell("SUBSCRIBE", self.channel, ALL_NODES)
 
     def _subscriber_down(self) -> None:
+        if self.subscriber is not None:
+            self.refused = self.subscriber.refused
         self.subscriber = None
         until = "0"
         if self._proven and self._clock is not None:
@@ -224,7 +234,12 @@ class Links:
     async def _prove(self) -> None:
         """Send one heartbeat through the commands' link, and hear it on the subscriber's."""
         commands, subscriber = self.commands, self.subscriber
-        if commands is None or subscriber is None or not self._hears_itself:
+        if commands is None or subscriber is None:
+            return
+        if not self._hears_itself:
+            # Its confirmation asks for a heartbeat; one that doesn't come has to be noticed too.
+            if time.monotonic() - self._heard > self._settings.redis_timeout:
+                subscriber.close("its subscription was not confirmed")
             return
         self._beat = b"beat:" + secrets.token_hex(8).encode()
         self._beat_heard.clear()

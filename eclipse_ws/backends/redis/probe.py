@@ -1,0 +1,117 @@
+"""What a Redis must let this server do, found out at the start rather than at the first message."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import structlog
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from eclipse_ws.backends.base import BackendError
+from eclipse_ws.backends.redis import scripts
+from eclipse_ws.backends.redis.link import Link, LinkError
+from eclipse_ws.backends.redis.links import NODE_PREFIX, Links
+
+log = structlog.get_logger("eclipse_ws.redis")
+
+PASSING = frozenset(
+    ["OOM", "READONLY", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN"]
+)
+"""Refusals that pass; what is refused otherwise will be refused for ever."""
+_SECONDS = 60
+_POLL = 0.005
+
+
+def passes(error: RedisError) -> bool:
+    """Whether what Redis refuses now may be taken later."""
+    # The client cuts the code off the messages of those refusals that it has classes for.
+    return (error.status_code or str(error).partition(" ")[0]) in PASSING
+
+
+async def probe(links: Links, timeout: float) -> None:
+    """Run every script once, on keys that expire. Raises BackendError, which names a right that is missing.
+
+    A Redis that is away, or that refuses for now, is only warned of.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while links.commands is None and loop.time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL)
+    if links.commands is None:
+        return
+    try:
+        await _run_scripts(links.commands)
+    except ResponseError as error:
+        if passes(error):
+            log.warning("redis does not take events now", why=str(error))
+            return
+        missing = await _missing_rights(links.commands)
+        if missing or isinstance(error, NoPermissionError):
+            raise _lacks(", ".join(missing) or str(error)) from None
+        raise BackendError(
+            f"this Redis can't be used: {error}; one that runs Lua, without a cluster, is needed"
+        ) from None
+    except LinkError as error:
+        log.warning("redis is away, chats go on locally", why=str(error))
+    while links.state != "up" and not links.refused and loop.time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(_POLL)
+    if links.refused:
+        raise _lacks(f"SUBSCRIBE ({links.refused})")
+
+
+def _lacks(rights: str) -> BackendError:
+    return BackendError(f"the Redis account lacks a right: {rights}; grant it, see docs/deploy.md")
+
+
+async def _run_scripts(link: Link) -> None:
+    chat_id = f"probe-{secrets.token_hex(6)}"
+    keys, attempt = scripts.chat_keys(chat_id), scripts.key(chat_id, "attempt", "probe")
+    body = b'{"type":"probe"}'
+    settled = [*keys, attempt]
+    channel = scripts.channel_name(chat_id)
+    await scripts.PUBLISH(link, settled, channel, body, "probe", "probe", 1, _SECONDS, _SECONDS, "", "")
+    # Twice, because only the second node asks whether the first one listens.
+    for guard in ("one", "other"):
+        join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, NODE_PREFIX, 1, 1000)
+        await scripts.JOIN(link, keys[:2], *join)
+    await scripts.HISTORY(link, keys[:2], "probe", 0)
+    await scripts.ATTEMPT(link, [attempt], "probe", 1, _SECONDS, 0)
+    await scripts.SETTLE(link, [attempt], "probe", "release", _SECONDS)
+    await link.call("DEL", *settled)
+
+
+async def _missing_rights(link: Link) -> list[str]:
+    """The commands that this account may not give; not every server names what it refuses to a script."""
+    name = f"probe-{secrets.token_hex(6)}"
+    one, two, three = (scripts.key(name, part) for part in ("hash", "stream", "string"))
+    commands: list[tuple[str | int, ...]] = [
+        ("EVALSHA", scripts.PUBLISH.digest, 0),
+        ("EVAL", "return 1", 0),
+        ("TIME",),
+        ("HSET", one, "field", 1),
+        ("HGET", one, "field"),
+        ("HMGET", one, "field"),
+        ("HGETALL", one),
+        ("HINCRBY", one, "field", 1),
+        ("HDEL", one, "field"),
+        ("XADD", two, "MAXLEN", 1, "1-0", "e", "e"),
+        ("XRANGE", two, "-", "+"),
+        ("SET", three, 1, "EX", _SECONDS),
+        ("GET", three),
+        ("EXISTS", three),
+        ("EXPIRE", two, _SECONDS),
+        ("EXPIRE", one, _SECONDS),
+        ("DEL", one, two, three),
+        ("PUBLISH", scripts.channel_name(name), "{}"),
+        ("PUBSUB", "NUMSUB", NODE_PREFIX + name),
+    ]
+    missing = []
+    for command in commands:
+        try:
+            await link.call(*command)
+        except NoPermissionError as error:
+            missing.append(f"{command[0]} ({error})")
+        except (LinkError, RedisError):
+            continue
+    return missing
