@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 
 from eclipse_ws.protocol import Cursor, Event
@@ -23,7 +23,8 @@ class Channel:
     """A chat's position on this node, and the events that wait for it.
 
     A channel is *live* when its position is known and everything up to it was delivered; only then are
-    events delivered as they come. Until then they wait, at most ``limit`` of them.
+    events delivered as they come. Until then they wait, at most twice ``limit`` of them: of more, the oldest
+    are dropped, which leaves a gap, and what doesn't follow is asked of the history.
     """
 
     __slots__ = (
@@ -61,17 +62,14 @@ class Channel:
         self.expires = 0.0
         self.ready: asyncio.Future[None] | None = None
         self.seen: OrderedDict[str, Cursor | None] | None = None
-        self.waiting: list[Event] | None = None
+        self.waiting: deque[Event] | None = None
 
     def hear(self, event: Event) -> Heard:
         """Take a sequenced event from the channel: deliver it if it is the next one."""
         cursor = event.cursor
         assert cursor is not None
         if not self.live or self.position is None:
-            if self.waiting is None:
-                self.waiting = []
-            if len(self.waiting) < 2 * self.limit:  # what is beyond comes from the history
-                self.waiting.append(event)
+            (self.wait_for(()) if self.waiting is None else self.waiting).append(event)
             return Heard.WAITING
         if cursor.epoch == self.position.epoch:
             if cursor.offset <= self.position.offset:
@@ -80,8 +78,13 @@ class Channel:
                 self._advance(event, cursor)
                 return Heard.DELIVERED
         self.live = False
-        self.waiting = [event]
+        self.wait_for((event,))
         return Heard.GAP
+
+    def wait_for(self, events: Iterable[Event]) -> deque[Event]:
+        """Keep events until `catch_up` says where they belong."""
+        self.waiting = deque(events, maxlen=2 * self.limit)
+        return self.waiting
 
     def catch_up(self, position: Cursor, missed: list[Event] | None) -> list[Event]:
         """Go live at ``position`` after delivering what was ``missed``; None: that can't be had.

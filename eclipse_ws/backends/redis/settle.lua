@@ -1,6 +1,11 @@
 -- End an attempt without a message: "release" it, or leave it "unknown". Only its owner can.
 -- KEYS: attempt (string); ARGV: token, release | unknown, seconds that it is remembered
 local value = redis.call('GET', KEYS[1])
+if not value and ARGV[2] == 'unknown' then
+  -- It began while Redis was away; that nobody knows its outcome is true all the same.
+  redis.call('SET', KEYS[1], 'unknown', 'EX', ARGV[3])
+  return 1
+end
 if not value or string.match(value, '^pending (%S+)') ~= ARGV[1] then
   return 0
 end

@@ -15,7 +15,7 @@ from eclipse_ws.backends.redis.channel import Channel
 from eclipse_ws.backends.redis.link import LinkError
 from eclipse_ws.backends.redis.links import NODE_PREFIX, Links
 from eclipse_ws.backends.redis.scripts import JOIN, channel_name, chat_keys, key
-from eclipse_ws.protocol import Cursor, parse_event
+from eclipse_ws.protocol import Cursor, Event, parse_event
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
@@ -24,8 +24,10 @@ BATCH = 500
 """Chats that are subscribed or joined in one piece where thousands are due."""
 POSITION_SECONDS = 86400
 """How long an untouched chat's position is kept, in seconds: longer than a silent session lives."""
-RETRY = 1.0
-"""Seconds until a join that Redis refused is tried again."""
+RETRY, SOON = 1.0, 0.1
+"""Seconds until a join is tried again: one that Redis has refused, and one whose link has gone meanwhile."""
+ROUNDS = 5
+"""How often a join asks Redis at the most until what came meanwhile follows what it was told."""
 
 
 class Subscriptions:
@@ -47,6 +49,8 @@ class Subscriptions:
         self._to_subscribe: list[str] = []
         self._to_look_again: list[str] = []
         self._joins: set[asyncio.Task[None]] = set()
+        # Thousands of joins at once would outlast the time that the last of them has for its answer.
+        self._joining = asyncio.Semaphore(BATCH)
         self._closed = False
         self._sweeper: asyncio.Task[None] | None = asyncio.create_task(self._sweep(), name="redis linger")
         self.forged_dropped = 0
@@ -153,7 +157,7 @@ class Subscriptions:
     def _subscribe_now(self) -> None:
         due, self._to_subscribe = self._to_subscribe, []
         subscriber = self._links.subscriber
-        if subscriber is None or self._links.state != "up":
+        if subscriber is None or not self._links.hearing:
             return  # on_subscriber asks for all of them
         for at in range(0, len(due), BATCH):
             subscriber.tell("SUBSCRIBE", *map(channel_name, due[at : at + BATCH]))
@@ -170,15 +174,19 @@ class Subscriptions:
         task.add_done_callback(self._joins.discard)
 
     async def _join(self, channel: Channel) -> None:
+        done, pause = False, SOON
         try:
-            done = await self._catch_up(channel)
-        except (LinkError, RedisError) as error:
-            done = False
+            async with self._joining:
+                done = await self._catch_up(channel)
+        except LinkError as error:
+            log.info("chat not joined, it is tried again", chat=channel.chat_id, why=str(error))
+        except RedisError as error:
+            pause = RETRY
             log.warning("chat not joined, it is tried again", chat=channel.chat_id, why=str(error))
         finally:
             channel.joining = False
         if not done and not self._closed:
-            self._loop.call_later(RETRY * 0.1 if self._links.commands else RETRY, self._join_again, channel)
+            self._loop.call_later(pause, self._join_again, channel)
 
     def _join_again(self, channel: Channel) -> None:
         known = self._channels.get(channel.chat_id) is channel
@@ -187,11 +195,12 @@ class Subscriptions:
 
     async def _catch_up(self, channel: Channel) -> bool:
         """Ask Redis until the channel is live; False if that has to be tried later."""
-        for last in (False, True):
+        suspects: set[Event] = set()
+        for _ in range(ROUNDS):
             commands, link = self._links.commands, self._links.name
             if commands is None:
                 return False
-            known = channel.position
+            known, broken = channel.position, channel.broken
             answer = await JOIN(
                 commands,
                 chat_keys(channel.chat_id)[:2],
@@ -204,11 +213,13 @@ class Subscriptions:
                 secrets.token_hex(6),
                 POSITION_SECONDS,
                 NODE_PREFIX,
-                int(channel.broken or not self._settings.app_publishes_over_http),
+                int(broken or not self._settings.app_publishes_over_http),
                 self._links.lease * 1000,
             )
             if not channel.confirmed or self._links.name != link:
                 return False  # the link that it speaks of has gone meanwhile
+            if channel.broken and not broken:
+                continue  # it was broken off meanwhile
             epoch, offset, bodies, others = answer
             channel.link, channel.heard_until, channel.broken = link, "", False
             missed = None if bodies is None else [parse_event(body) for body in bodies]
@@ -220,13 +231,17 @@ class Subscriptions:
             left = channel.catch_up(Cursor(epoch.decode(), offset), missed)
             if others:
                 self._look_again_soon(channel.chat_id)
-            if not left:
+            if suspects.issuperset(left):
                 break
-            if last:
-                self.forged_dropped += len(left)
-                log.warning("events with forged cursors dropped", chat=channel.chat_id, count=len(left))
-            else:
-                channel.live, channel.waiting = False, left
+            # Some came after Redis was asked, or they never were in its history: ask once more.
+            suspects = set(left)
+            channel.live = False
+            channel.wait_for(left)
+        else:
+            return False
+        if left:
+            self.forged_dropped += len(left)
+            log.warning("events with forged cursors dropped", chat=channel.chat_id, count=len(left))
         self._settle(channel)
         return True
 
@@ -253,7 +268,7 @@ class Subscriptions:
         while True:
             await asyncio.sleep(interval)
             now = time.monotonic()
-            due = [c for c in self._channels.values() if not c.members and c.expires <= now]
+            due = [c for c in self._channels.values() if not c.members and c.expires <= now and not c.joining]
             for at in range(0, len(due), BATCH):
                 try:
                     await self._let_go(due[at : at + BATCH])
@@ -263,19 +278,22 @@ class Subscriptions:
                     log.exception("lingering failed")
 
     async def _let_go(self, due: list[Channel]) -> None:
-        commands, subscriber = self._links.commands, self._links.subscriber
-        if commands is not None:
-            # First the guard, then the subscription: nobody may rely on who no longer listens.
-            gone = [commands.call("HDEL", key(c.chat_id, "meta"), f"guard:{self._links.name}") for c in due]
-            await asyncio.gather(*gone)
+        commands, subscriber, link = self._links.commands, self._links.subscriber, self._links.name
+        if commands is None or subscriber is None:
+            return  # a guard can't be withdrawn now, and it would be believed once the links are back
+        # First the guard, then the subscription: nobody may rely on who no longer listens.
+        gone = [commands.call("HDEL", key(c.chat_id, "meta"), f"guard:{link}") for c in due]
+        await asyncio.gather(*gone)
+        if self._links.name != link:
+            return  # they guard under another name now
         names = []
         for channel in due:
-            if channel.members or self._channels.get(channel.chat_id) is not channel:
+            if channel.members or channel.joining:
                 channel.live = False
                 self.join(channel)  # somebody has come back meanwhile: guard it again
                 continue
             del self._channels[channel.chat_id]
             self._settle(channel)
             names.append(channel_name(channel.chat_id))
-        if subscriber is not None and names:
+        if names:
             subscriber.tell("UNSUBSCRIBE", *names)
