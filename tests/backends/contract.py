@@ -1,0 +1,402 @@
+"""What every Backend has to do. Another backend is held to it by one more line in `KINDS`."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import pytest
+
+from eclipse_ws.protocol import Cursor
+from tests.backends.harness import Cluster, event, fresh_chat, number_of, typing, until
+from tests.servers import redis_binaries
+
+KINDS = [
+    "memory",
+    *(f"redis on {name}" for name in sorted(redis_binaries())),
+]
+
+gen_test = pytest.mark.gen_test(timeout=30)
+
+
+class BackendContract:
+    """The clauses of Backend's docstring. ``cluster`` makes nodes that share a server."""
+
+    # -- delivery -------------------------------------------------------------------------------
+
+    @gen_test
+    async def test_publisher_hears_itself(self, cluster: Cluster, chat: str) -> None:
+        """What a node publishes comes back to it with the cursor of its receipt."""
+        node = await cluster.node(chat)
+        receipt = await node.backend.publish(chat, event("m1"))
+        await node.until_heard(chat, "m1")
+        assert receipt.id == "m1"
+        assert receipt.delivery == "published"
+        assert str(node.heard.cursors(chat)[0]) == receipt.cursor
+        assert f'"cursor":"{receipt.cursor}"'.encode() in node.heard.events[chat][0].body
+
+    @gen_test
+    async def test_only_subscribed_chats_are_delivered(self, cluster: Cluster, chat: str) -> None:
+        """An event of a chat that a node has not subscribed is not handed to it."""
+        node = await cluster.node(chat)
+        other = fresh_chat()
+        await node.backend.publish(other, event("m1"))
+        node.backend.broadcast(other, typing())
+        await node.backend.publish(chat, event("m2"))
+        await node.until_heard(chat, "m2")
+        assert list(node.heard.events) == [chat]
+
+    @gen_test
+    async def test_one_order_on_all_nodes(self, cluster: Cluster, chat: str) -> None:
+        """Nodes that publish at the same time hear all events once, in one order without gaps."""
+        one, other = await cluster.nodes(2, chat)
+        publishing = []
+        for number in range(150):
+            publishing.append(one.backend.publish(chat, event(f"a{number}")))
+            publishing.append(other.backend.publish(chat, event(f"b{number}")))
+        receipts = await asyncio.gather(*publishing)
+        for node in (one, other):
+            await until(lambda node=node: len(node.heard.events[chat]) >= 300)
+        assert one.heard.numbers(chat) == other.heard.numbers(chat)
+        assert len(set(one.heard.numbers(chat))) == 300
+        cursors = one.heard.cursors(chat)
+        assert [c.offset for c in cursors if c] == list(range(1, 301))
+        assert len({c.epoch for c in cursors if c}) == 1
+        assert {r.cursor for r in receipts} == {str(c) for c in cursors}
+
+    @gen_test
+    async def test_one_identity_is_one_event(self, cluster: Cluster, chat: str) -> None:
+        """The same event published on both nodes is delivered once, and both get the one receipt."""
+        one, other = await cluster.nodes(2, chat)
+        first, second = await asyncio.gather(
+            one.backend.publish(chat, event("m1")), other.backend.publish(chat, event("m1"))
+        )
+        assert first == second
+        await one.backend.publish(chat, event("m2"))
+        await one.until_heard(chat, "m1", "m2")
+        await other.until_heard(chat, "m1", "m2")
+        assert one.backend.duplicates_dropped + other.backend.duplicates_dropped >= 1
+
+    @gen_test
+    async def test_an_update_is_another_event(self, cluster: Cluster, chat: str) -> None:
+        """Type and ``data.updatedAt`` belong to the identity: an update is no duplicate of its message."""
+        node = await cluster.node(chat)
+        await node.backend.publish(chat, event("m1"))
+        await node.backend.publish(chat, event("m1", "message_updated"))
+        await node.until_heard(chat, "m1", "m1")
+
+    @gen_test
+    async def test_position_is_the_last_delivered(self, cluster: Cluster, chat: str) -> None:
+        """The position starts before the first event, and follows what is delivered."""
+        node = await cluster.node()
+        assert node.backend.position(chat) is None
+        await node.backend.subscribe(chat)
+        start = node.backend.position(chat)
+        assert start is not None
+        assert start.offset == 0
+        await node.backend.publish(chat, event("m1"))
+        await node.until_heard(chat, "m1")
+        assert node.backend.position(chat) == Cursor(start.epoch, 1)
+
+    @gen_test
+    async def test_ephemeral_events_cross_nodes_and_are_not_kept(self, cluster: Cluster, chat: str) -> None:
+        """An ephemeral event reaches both nodes with its origin, without a cursor, and no history."""
+        one, other = await cluster.nodes(2, chat)
+        start = one.backend.position(chat)
+        one.backend.broadcast(chat, typing("session-1"))
+        await until(lambda: one.heard.events[chat] and other.heard.events[chat])
+        for node in (one, other):
+            (heard,) = node.heard.events[chat]
+            assert (heard.type, heard.origin, heard.cursor) == ("typing", "session-1", None)
+            assert b"origin" not in heard.body
+        assert await one.backend.history(chat, start) == []
+
+    # -- history --------------------------------------------------------------------------------
+
+    @gen_test
+    async def test_history_answers_what_was_missed(self, cluster: Cluster, chat: str) -> None:
+        """After any cursor of the chat's epoch the history is exactly the rest, in order, on each node."""
+        one, other = await cluster.nodes(2, chat)
+        start = one.backend.position(chat)
+        for number in range(5):
+            await one.backend.publish(chat, event(number))
+        for node in (one, other):
+            for after in range(6):
+                found = await node.backend.history(chat, Cursor(start.epoch, after))
+                assert [number_of(e) for e in found] == [str(n) for n in range(after, 5)]
+                assert [e.cursor for e in found] == [Cursor(start.epoch, n + 1) for n in range(after, 5)]
+
+    @gen_test
+    async def test_history_is_all_or_nothing(self, cluster: Cluster, chat: str) -> None:
+        """A history that has forgotten one of the missed events answers none of them."""
+        node = await cluster.node(chat, history_events=10)
+        start = node.backend.position(chat)
+        for number in range(25):
+            await node.backend.publish(chat, event(number))
+        assert await node.backend.history(chat, Cursor(start.epoch, 14)) is None
+        assert await node.backend.history(chat, start) is None
+        found = await node.backend.history(chat, Cursor(start.epoch, 15))
+        assert [number_of(e) for e in found] == [str(n) for n in range(15, 25)]
+
+    @gen_test
+    async def test_history_refuses_foreign_cursors(self, cluster: Cluster, chat: str) -> None:
+        """A cursor from the future, of another epoch or of another chat gets None."""
+        node = await cluster.node(chat)
+        await node.backend.publish(chat, event("m1"))
+        await node.until_heard(chat, "m1")
+        at = node.backend.position(chat)
+        other = fresh_chat()
+        await node.backend.subscribe(other)
+        for cursor in (
+            Cursor(at.epoch, 2),
+            Cursor(at.epoch, 10**30),
+            Cursor("another", 0),
+            node.backend.position(other),
+        ):
+            assert await node.backend.history(chat, cursor) is None
+        assert await node.backend.history(fresh_chat(), at) is None
+
+    # -- subscribing ----------------------------------------------------------------------------
+
+    @gen_test
+    async def test_subscribe_is_idempotent(self, cluster: Cluster, chat: str) -> None:
+        """Subscribing twice, also at the same time, delivers each event once."""
+        node = await cluster.node()
+        await asyncio.gather(*(node.backend.subscribe(chat) for _ in range(20)))
+        assert node.backend.position(chat) is not None
+        await node.backend.subscribe(chat)
+        await node.backend.publish(chat, event("m1"))
+        await node.backend.publish(chat, event("m2"))
+        await node.until_heard(chat, "m1", "m2")
+        assert not node.heard.interrupts
+
+    @gen_test
+    async def test_a_cancelled_subscriber_disturbs_nobody(self, cluster: Cluster, chat: str) -> None:
+        """Somebody who stops waiting for a subscription leaves the other one's alive."""
+        node = await cluster.node()
+        waiting = [asyncio.ensure_future(node.backend.subscribe(chat)) for _ in range(2)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        await waiting[1]
+        await node.backend.publish(chat, event("m1"))
+        await node.until_heard(chat, "m1")
+
+    @gen_test
+    async def test_a_lingering_chat_can_be_resumed(self, cluster: Cluster, chat: str) -> None:
+        """What is published after the last member has left can be resumed, and joining again wins."""
+        node = await cluster.node(chat)
+        await node.backend.publish(chat, event("m1"))
+        await node.until_heard(chat, "m1")
+        at = node.backend.position(chat)
+        node.backend.unsubscribe(chat)
+        node.backend.unsubscribe(chat)
+        await node.backend.publish(chat, event("m2"))
+        await node.backend.subscribe(chat)
+        assert [number_of(e) for e in await node.backend.history(chat, at)] == ["m2"]
+        await node.backend.publish(chat, event("m3"))
+        await until(lambda: "m3" in node.heard.numbers(chat))
+        assert node.backend.position(chat) == Cursor(at.epoch, 3)
+        assert not node.heard.interrupts
+
+    @gen_test
+    async def test_joining_again_stops_the_lingering(self, cluster: Cluster, chat: str) -> None:
+        """A chat that is joined again is still heard when its old lingering would have ended."""
+        node = await cluster.node(chat, history_seconds=0.4)
+        other = fresh_chat()
+        await node.backend.subscribe(other)
+        epoch = node.backend.position(chat).epoch
+        node.backend.unsubscribe(chat)
+        await node.backend.subscribe(chat)
+        node.backend.unsubscribe(other)  # its end is later than the first one's would have been
+        await until(lambda: node.backend.position(other) is None, "the other chat to be forgotten")
+        assert node.backend.position(chat) == Cursor(epoch, 0)
+        await node.backend.publish(chat, event("m1"))
+        await node.until_heard(chat, "m1")
+
+    @gen_test
+    async def test_after_lingering_a_new_epoch_begins(self, cluster: Cluster, chat: str) -> None:
+        """A chat that nobody has heard any more doesn't pretend to know what passed: its epoch is new."""
+        node = await cluster.node(chat, history_seconds=0.2)
+        await node.backend.publish(chat, event("m1"))
+        await node.until_heard(chat, "m1")
+        at = node.backend.position(chat)
+        node.backend.unsubscribe(chat)
+        await until(lambda: node.backend.position(chat) is None, "the chat to be forgotten")
+        await node.backend.subscribe(chat)
+        assert node.backend.position(chat).epoch != at.epoch
+        assert await node.backend.history(chat, at) is None
+        await node.backend.publish(chat, event("m2"))
+        await node.until_heard(chat, "m1", "m2")
+
+    # -- attempts -------------------------------------------------------------------------------
+
+    @gen_test
+    async def test_an_attempt_is_new_once(self, cluster: Cluster, chat: str) -> None:
+        """The first one saves; whoever comes later, on any node, gets the receipt of that."""
+        one, other = await cluster.nodes(2, chat)
+        first = await one.backend.attempt(chat, "key")
+        assert first.state == "new"
+        receipt = await one.backend.publish(chat, event("m1"), first)
+        for node in (one, other):
+            again = await node.backend.attempt(chat, "key")
+            assert (again.state, again.receipt) == ("done", receipt)
+        assert receipt.id == "m1"
+
+    @gen_test
+    async def test_keys_belong_to_their_chat(self, cluster: Cluster, chat: str) -> None:
+        """The same key in another chat, and another key in the same chat, are new."""
+        node = await cluster.node()
+        for chat_id, key in ((chat, "key"), (chat, "KEY"), (chat, "key "), (fresh_chat(), "key")):
+            assert (await node.backend.attempt(chat_id, key)).state == "new"
+
+    @gen_test
+    async def test_an_attempt_waits_for_one_under_way(self, cluster: Cluster, chat: str) -> None:
+        """While the first one is saving, the others wait, on both nodes, and get its receipt."""
+        one, other = await cluster.nodes(2, chat)
+        first = await one.backend.attempt(chat, "key")
+        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in (one, other, one, other)]
+        done, _ = await asyncio.wait(waiting, timeout=0.15)
+        assert not done
+        receipt = await one.backend.publish(chat, event("m1"), first)
+        for attempt in await asyncio.gather(*waiting):
+            assert (attempt.state, attempt.receipt) == ("done", receipt)
+
+    @gen_test
+    @pytest.mark.parametrize("same_node", [True, False])
+    async def test_a_released_attempt_is_new_for_one(
+        self, cluster: Cluster, chat: str, same_node: bool
+    ) -> None:
+        """After a release, one of those who wait saves, and the other waits for that one."""
+        one, other = await cluster.nodes(2, chat)
+        first = await one.backend.attempt(chat, "key")
+        nodes = (one, one) if same_node else (one, other)
+        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in nodes]
+        await asyncio.sleep(0)
+        await one.backend.release(first)
+        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        assert (len(done), len(pending)) == (1, 1)
+        (new,) = done
+        assert new.result().state == "new"
+        receipt = await nodes[waiting.index(new)].backend.publish(chat, event("m1"), new.result())
+        second = await pending.pop()
+        assert (second.state, second.receipt) == ("done", receipt)
+
+    @gen_test
+    async def test_an_abandoned_attempt_is_unknown(self, cluster: Cluster, chat: str) -> None:
+        """After an abandoned attempt everybody is told that its outcome is unknown, until it may be tried again."""
+        one, other = await cluster.nodes(2, chat)
+        first = await one.backend.attempt(chat, "key")
+        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in (one, other)]
+        await asyncio.sleep(0)
+        await one.backend.abandon(first)
+        assert [a.state for a in await asyncio.gather(*waiting)] == ["unknown", "unknown"]
+        assert (await other.backend.attempt(chat, "key")).state == "unknown"
+        again = await other.backend.attempt(chat, "key", again=True)
+        assert again.state == "new"
+        receipt = await other.backend.publish(chat, event("m1"), again)
+        assert (await other.backend.attempt(chat, "key")).receipt == receipt
+
+    @gen_test
+    async def test_an_attempt_that_never_ends_is_unknown(self, cluster: Cluster, chat: str) -> None:
+        """Who waits longer than a call to the chat API may take is told that the outcome is unknown."""
+        one, other = await cluster.nodes(2, chat, api_timeout=0.2, attempt_margin=0.1)
+        assert (await one.backend.attempt(chat, "key")).state == "new"
+        states = await asyncio.gather(*(n.backend.attempt(chat, "key") for n in (one, other)))
+        assert [a.state for a in states] == ["unknown", "unknown"]
+
+    @gen_test
+    async def test_a_cancelled_wait_leaves_the_others(self, cluster: Cluster, chat: str) -> None:
+        """Somebody who stops waiting for an attempt doesn't end it for the others."""
+        one, other = await cluster.nodes(2, chat)
+        first = await one.backend.attempt(chat, "key")
+        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in (one, other, one, other)]
+        await asyncio.sleep(0.02)
+        for task in waiting[:2]:
+            task.cancel()
+        receipt = await one.backend.publish(chat, event("m1"), first)
+        assert [(await task).receipt for task in waiting[2:]] == [receipt, receipt]
+
+    @gen_test
+    async def test_attempts_are_forgotten_with_the_history(self, cluster: Cluster, chat: str) -> None:
+        """A key is remembered for the history's lifetime and not for ever."""
+        node = await cluster.node(chat, history_seconds=1)
+        first = await node.backend.attempt(chat, "key")
+        await node.backend.publish(chat, event("m1"), first)
+        assert (await node.backend.attempt(chat, "key")).state == "done"
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 5
+        while (await node.backend.attempt(chat, "key")).state != "new":
+            assert loop.time() < deadline
+            await asyncio.sleep(0.1)
+
+    @gen_test
+    async def test_the_table_of_attempts_is_bounded(self, cluster: Cluster, chat: str) -> None:
+        """However many keys are used, a node remembers as many as its setting says, and the open ones."""
+        node = await cluster.node(chat, max_attempts=20)
+        first = await node.backend.attempt(chat, "first")
+        for number in range(60):
+            attempt = await node.backend.attempt(chat, f"key-{number}")
+            await node.backend.publish(chat, event(number), attempt)
+        assert len(node.backend._attempts) <= 20
+        waiting = asyncio.ensure_future(node.backend.attempt(chat, "first"))
+        done, _ = await asyncio.wait([waiting], timeout=0.05)
+        assert not done
+        receipt = await node.backend.publish(chat, event("first"), first)
+        assert (await waiting).receipt == receipt
+
+    # -- questions, health, end -----------------------------------------------------------------
+
+    @gen_test
+    async def test_ask_gathers_every_answer(self, cluster: Cluster) -> None:
+        """A question reaches every node, the asking one too, and each answer comes back."""
+        nodes = list(dict.fromkeys(await cluster.nodes(3)))
+        for number, node in enumerate(nodes):
+            node.heard.reply = lambda question, number=number: {"number": number, "question": question}
+        question = {"disconnect": secrets.token_hex(3), "漢字": [1, None]}
+        answers = await nodes[0].backend.ask(question)
+        assert sorted(a["number"] for a in answers) == list(range(len(nodes)))
+        assert all(a["question"] == question for a in answers)
+
+    @gen_test
+    async def test_many_questions_at_once(self, cluster: Cluster) -> None:
+        """Questions that are asked at the same time get their own answers."""
+        nodes = await cluster.nodes(2)
+        count = len(set(nodes))
+        asked = await asyncio.gather(*(nodes[n % 2].backend.ask(n) for n in range(30)))
+        assert asked == [[n] * count for n in range(30)]
+
+    @gen_test
+    async def test_health_is_up(self, cluster: Cluster) -> None:
+        """A backend that works says so, under its name."""
+        node = await cluster.node()
+        health = node.backend.health()
+        assert (health.name, health.state, health.queued) == (node.backend.name, "up", 0)
+
+    @gen_test
+    async def test_close_is_idempotent(self, cluster: Cluster, chat: str) -> None:
+        """Closing twice, or before a start, is no error; what is left is looked at after every test."""
+        node = await cluster.node(chat)
+        await node.backend.publish(chat, event("m1"))
+        await node.backend.attempt(chat, "key")
+        await node.backend.close()
+        await node.backend.close()
+        never = type(node.backend)(cluster.settings())
+        await never.close()
+
+    @gen_test
+    async def test_histories_are_bounded(self, cluster: Cluster, chat: str) -> None:
+        """What is remembered of a chat doesn't grow with what was published to it."""
+        node = await cluster.node(chat, history_events=5)
+        for number in range(60):
+            await node.backend.publish(chat, event(number))
+        await until(lambda: len(node.heard.events[chat]) == 60)
+        assert await self.kept(cluster, chat) <= 5
+        # An identity is remembered for as long as its event at the least.
+        receipt = await node.backend.publish(chat, event(55))
+        assert receipt.cursor == str(node.heard.cursors(chat)[55])
+
+    async def kept(self, cluster: Cluster, chat: str) -> int:
+        """How many events the backend keeps of a chat."""
+        if cluster.server is None:
+            return len(cluster.made[0].backend._channels[chat].events)
+        return int(await cluster.client.xlen(f"eclipse:{{{chat}}}:events"))

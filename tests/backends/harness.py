@@ -1,0 +1,188 @@
+"""Nodes for the backends' tests: real backends on real servers, each with a subscriber that remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import redis.asyncio
+
+from eclipse_ws.backends.base import Backend
+from eclipse_ws.backends.memory import MemoryBackend
+from eclipse_ws.backends.redis import RedisBackend
+from eclipse_ws.protocol import Cursor, Event, parse_event
+from eclipse_ws.settings import Settings
+from tests.conftest import make_settings
+from tests.servers import RedisServer
+
+PATIENCE = 10.0
+POLL = 0.003
+
+
+def body(number: int | str, kind: str = "message", **fields: Any) -> bytes:
+    """The JSON text of a kept event, as the application publishes it."""
+    data = {"id": str(number), "content": f"content {number}"}
+    return json.dumps({"type": kind, "data": data, **fields}).encode()
+
+
+def event(number: int | str, kind: str = "message") -> Event:
+    """A kept event that no backend has sequenced yet."""
+    return parse_event(body(number, kind))
+
+
+def typing(origin: str = "") -> Event:
+    """An ephemeral event."""
+    return Event("typing", b'{"type":"typing","data":{"userId":"u","isTyping":true}}', origin=origin)
+
+
+def number_of(delivered: Event) -> str:
+    """The ``data.id`` of a delivered event."""
+    return str(json.loads(delivered.body)["data"]["id"])
+
+
+async def until(condition: Callable[[], Any], what: str = "") -> None:
+    """Wait for a condition; fails the test if it doesn't come."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE
+    while not condition():
+        assert loop.time() < deadline, f"waited in vain for {what or condition}"
+        await asyncio.sleep(POLL)
+
+
+class Recorder:
+    """A subscriber that remembers what it was handed, in order."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, list[Event]] = defaultdict(list)
+        self.interrupts: list[str] = []
+        self.questions: list[Any] = []
+        self.reply: Callable[[Any], Any] = lambda question: question
+
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """See Subscriber."""
+        self.events[chat_id].append(event)
+
+    def interrupt(self, chat_id: str) -> None:
+        """See Subscriber; what came before belongs to an epoch that is over."""
+        self.interrupts.append(chat_id)
+
+    def answer(self, question: Any) -> Any:
+        """See Subscriber."""
+        self.questions.append(question)
+        return self.reply(question)
+
+    def numbers(self, chat_id: str) -> list[str]:
+        """The ids of what was delivered, in order."""
+        return [number_of(e) for e in self.events[chat_id] if e.kept]
+
+    def cursors(self, chat_id: str) -> list[Cursor | None]:
+        """The cursors of what was delivered, in order."""
+        return [e.cursor for e in self.events[chat_id] if e.kept]
+
+
+class Node:
+    """One node: a backend and its recorder."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend: Any = backend
+        self.heard = Recorder()
+
+    async def until_heard(self, chat_id: str, *numbers: int | str) -> None:
+        """Wait until exactly these have been delivered, in this order."""
+        wanted = [str(n) for n in numbers]
+        try:
+            await until(lambda: len(self.heard.numbers(chat_id)) >= len(wanted))
+        except AssertionError:
+            raise AssertionError(f"{self.heard.numbers(chat_id)} were heard, not {wanted}") from None
+        assert self.heard.numbers(chat_id) == wanted
+
+    async def until_up(self) -> None:
+        """Wait until its backend is up, and owes nothing."""
+        await until(lambda: self.backend.health().state == "up" and not self.backend.health().queued, "up")
+
+    def link(self) -> str:
+        """The name of its subscriber's link (Redis)."""
+        return str(self.backend._links.name)
+
+
+class Cluster:
+    """Nodes that share one server (or, in memory, the one node that there is)."""
+
+    def __init__(self, kind: str, server: RedisServer | None, **given: Any) -> None:
+        self.kind = kind
+        self.server = server
+        self.given = given
+        self.made: list[Node] = []
+        self._client: Any = None
+
+    def settings(self, **given: Any) -> Settings:
+        """The nodes' settings."""
+        url = {"redis_url": self.server.url} if self.server else {}
+        return make_settings(backend="redis" if self.server else "memory", **url, **{**self.given, **given})
+
+    async def node(self, *chats: str, start: bool = True, **given: Any) -> Node:
+        """One more node, subscribed to these chats."""
+        if self.server is None and self.made:
+            node = self.made[0]
+        else:
+            settings = self.settings(**given)
+            node = Node(RedisBackend(settings) if self.server else MemoryBackend(settings))
+            self.made.append(node)
+            if start:
+                await node.backend.start(node.heard)
+        for chat_id in chats:
+            await node.backend.subscribe(chat_id)
+        return node
+
+    async def nodes(self, count: int, *chats: str, **given: Any) -> list[Node]:
+        """So many nodes; in memory the same one so many times."""
+        return [await self.node(*chats, **given) for _ in range(count)]
+
+    @property
+    def client(self) -> Any:
+        """The application's own connection to the server."""
+        assert self.server is not None
+        if self._client is None:
+            self._client = redis.asyncio.Redis.from_url(self.server.url, socket_timeout=PATIENCE)
+        return self._client
+
+    async def raw(self, chat_id: str, payload: bytes) -> None:
+        """Publish as the application does."""
+        await self.client.publish(f"chat:{chat_id}", payload)
+
+    async def kill_link(self, node: Node, role: str = "subscriber") -> None:
+        """Cut one of a node's connections, as a network would."""
+        writer = getattr(node.backend._links, role)._connection._writer
+        host, port = writer.get_extra_info("sockname")[:2]
+        assert await self.client.client_kill_filter(addr=f"{host}:{port}") == 1
+
+    async def close(self) -> None:
+        """Close all, and see that nothing is left: no task, no subscription, no key without a lifetime."""
+        for node in self.made:
+            await node.backend.close()
+        if self.server is not None and self.server.process is not None:
+            await self._see_that_nothing_is_left()
+        if self._client is not None:
+            await self._client.aclose()
+        left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+        assert not left, f"tasks are left: {left}"
+
+    async def _see_that_nothing_is_left(self) -> None:
+        client = self.client
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while channels := await client.pubsub_channels():
+            assert loop.time() < deadline, f"subscriptions are left: {channels}"
+            await asyncio.sleep(POLL)
+        for key in await client.keys("*"):
+            assert key.startswith(b"eclipse:"), f"not a key of ours: {key!r}"
+            assert await client.ttl(key) != -1, f"never expires: {key!r}"
+
+
+def fresh_chat() -> str:
+    """A chat id that no other test uses."""
+    return f"chat-{secrets.token_hex(6)}"

@@ -1,0 +1,36 @@
+"""Every backend, held to the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from tests.backends.contract import KINDS, BackendContract
+from tests.backends.harness import Cluster
+from tests.servers import RedisServer, redis_binaries
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
+    """The server that a kind of backend needs, if any."""
+    _, _, binary = request.param.partition(" on ")
+    if not binary:
+        yield None
+        return
+    running = RedisServer(redis_binaries()[binary]).start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def cluster(io_loop: IOLoop, server: RedisServer | None) -> Iterator[Cluster]:
+    """A cluster of the kind, which leaves nothing behind."""
+    made = Cluster("memory" if server is None else "redis", server)
+    yield made
+    io_loop.run_sync(made.close)
+
+
+class TestContract(BackendContract):
+    """The contract, on memory, on Redis and on Valkey."""
