@@ -225,7 +225,7 @@ class Hub:
             }:
                 ended = 0
                 for session in self.members(chat_id):
-                    if user is None or session.user_id == user:
+                    if user_id is None or session.user_id == user_id:
                         session.end(CloseCode.KICKED, reason)
                         ended += 1
                 return ended

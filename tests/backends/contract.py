@@ -283,7 +283,7 @@ class BackendContract:
 
     @gen_test
     async def test_an_abandoned_attempt_is_unknown(self, cluster: Cluster, chat: str) -> None:
-        """After an abandoned attempt everybody is told that its outcome is unknown, until it may be tried again."""
+        """An abandoned attempt is unknown to everybody, until somebody may try it again."""
         one, other = await cluster.nodes(2, chat)
         first = await one.backend.attempt(chat, "key")
         waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in (one, other)]
