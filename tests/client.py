@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from eclipse_ws.server import Server
+from eclipse_ws.settings import Settings
 from tests.conftest import SECRET, make_settings
 
 WAIT = 10.0
@@ -195,10 +196,19 @@ UPGRADE = {
 """The headers of an upgrade, for ``http()``."""
 
 
+QUICK: dict[str, object] = {
+    "close_timeout": 1,
+    **{name: 0 for name in ("message_rate", "typing_rate", "command_rate") if name in Settings.model_fields},
+}
+
+
 @asynccontextmanager
 async def running(**given: object) -> AsyncIterator[Server]:
-    """A started server with the tests' settings, some of them changed; stopped at the end."""
-    server = Server(make_settings(**given))
+    """A started server with the tests' settings, some of them changed; stopped at the end.
+
+    Rates are off unless they are given: a test is faster than people are, and has less patience.
+    """
+    server = Server(make_settings(**{**QUICK, **given}))
     await server.start()
     try:
         yield server
