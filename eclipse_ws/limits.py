@@ -32,10 +32,12 @@ NAMES: Final = (
     "max_sessions_per_chat",
     "max_sessions_per_address",
     "upgrades_per_minute",
+    "handshake_timeout",
     "max_handshakes",
     "node_queue_bytes",
     "guesses_per_minute",
     "allowed_origins",
+    "secret",
     "token",
     "token_expired",
     "forbidden",
@@ -164,6 +166,10 @@ class Sources:
     """Finds out where a request comes from; a header is believed only where a setting names it."""
 
     def __init__(self, settings: Settings) -> None:
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings' header."""
         self.header = settings.client_address_header or (
             "X-Forwarded-For" if settings.trusted_proxies else ""
         )

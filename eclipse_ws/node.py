@@ -12,12 +12,49 @@ from eclipse_ws.api.base import ChatApi
 from eclipse_ws.auth import Verifier
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.chat import Commands
+from eclipse_ws.door import Door
 from eclipse_ws.hub import Hub
+from eclipse_ws.limits import Addresses, Limits, Sources
+from eclipse_ws.origins import Origins
 from eclipse_ws.protocol import timestamp
 from eclipse_ws.settings import Settings
 
 LARGEST_CHATS = 20
 PAGE_SIZE = 4096
+RELOADED = frozenset(
+    {
+        "allowed_origins",
+        "client_address_header",
+        "command_burst",
+        "command_rate",
+        "expiry_grace",
+        "guesses_per_minute",
+        "internal_api_secret",
+        "jwt_audience",
+        "jwt_issuer",
+        "jwt_leeway",
+        "jwt_previous_secrets",
+        "jwt_public_key",
+        "jwt_require_exp",
+        "jwt_secret",
+        "max_addresses",
+        "max_content",
+        "max_sessions",
+        "max_sessions_per_address",
+        "max_sessions_per_chat",
+        "message_burst",
+        "message_rate",
+        "node_queue_bytes",
+        "rate_patience",
+        "tls_cert",
+        "tls_key",
+        "trusted_proxies",
+        "typing_burst",
+        "typing_rate",
+        "upgrades_per_minute",
+    }
+)
+"""Settings that a running node can take; the others need a restart."""
 
 
 @dataclass
@@ -33,7 +70,24 @@ class Node:
     draining: bool = False
     under_way: int = 0
     """Commands that have begun and not ended."""
+    sessions: int = 0
+    """Sessions with a valid token, also those whose chat is being joined."""
     started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.limits = Limits(self.settings)
+        self.addresses = Addresses(self.settings)
+        self.sources = Sources(self.settings)
+        self.origins = Origins(self.settings)
+        self.door = Door(self.sources, self.addresses, self.limits)
+
+    def reload(self, fresh: Settings) -> None:
+        """Take what of fresh settings a running node can: secrets, keys, origins and limits."""
+        self.settings = self.settings.model_copy(update={name: getattr(fresh, name) for name in RELOADED})
+        self.verifier = Verifier(self.settings)
+        for part in (self.limits, self.addresses, self.sources, self.origins):
+            part.configure(self.settings)
+        self.api.reload(self.settings)
 
     def health(self) -> dict[str, Any]:
         """The health document (section 8): today's fields, then ours."""

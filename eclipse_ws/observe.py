@@ -46,11 +46,17 @@ class Masker:
     """Masks credentials in text: what looks like one anywhere, and the configured secrets' own values."""
 
     def __init__(self, settings: Settings) -> None:
+        self._known: set[str] = set()
+        self._values: re.Pattern[str] | None = None
+        self.learn(settings)
+
+    def learn(self, settings: Settings) -> None:
+        """Mask these settings' secrets too."""
+        self._known.update(_secret_values(settings))
         # The longest first: a secret may begin with another.
-        values = sorted(set(_secret_values(settings)), key=len, reverse=True)
-        self._values = (
-            re.compile("|".join("".join(map(_form, value)) for value in values)) if values else None
-        )
+        values = sorted(self._known, key=len, reverse=True)
+        if values:
+            self._values = re.compile("|".join("".join(map(_form, value)) for value in values))
 
     def __call__(self, text: str) -> str:
         """The text without credentials."""
@@ -103,6 +109,13 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
 
 
+def mask_also(settings: Settings) -> None:
+    """Mask these settings' secrets as well, in what `configure_logging` has installed."""
+    formatter = None if _installed is None else _installed.formatter
+    if isinstance(formatter, _MaskingFormatter):
+        formatter.masker.learn(settings)
+
+
 def log_request(handler: RequestHandler) -> None:
     """Tornado's `Application(log_function=...)`: one line a request, without the query, where tokens are.
 
@@ -126,10 +139,10 @@ class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
 
     def __init__(self, masker: Masker, **options: Any) -> None:
         super().__init__(**options)
-        self._masker = masker
+        self.masker = masker
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._masker(super().format(record))
+        return self.masker(super().format(record))
 
 
 class _Console:

@@ -19,6 +19,10 @@ class Origins:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings' list."""
         self._exact = frozenset(origin for origin in settings.allowed_origins if "*" not in origin)
         self._below = tuple(
             (scheme + "://", suffix)

@@ -8,10 +8,10 @@ import errno
 import gc
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 
 import structlog
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
 from tornado.web import Application
@@ -21,16 +21,17 @@ from eclipse_ws.api.base import ApiError, ChatApi
 from eclipse_ws.auth import Verifier
 from eclipse_ws.chat import Commands
 from eclipse_ws.hub import Hub
-from eclipse_ws.node import Node
-from eclipse_ws.observe import log_request
+from eclipse_ws.keys import KeyMaterialError, load_certificate, tls_context
+from eclipse_ws.listener import Listener
+from eclipse_ws.node import RELOADED, Node
+from eclipse_ws.observe import log_request, mask_also
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.session import ChatSession
-from eclipse_ws.settings import Settings
+from eclipse_ws.settings import Loaded, Settings, SettingsError, variable
+from eclipse_ws.sweeper import Sweeper
 
 log = structlog.get_logger("eclipse_ws.server")
 
-MAX_HEADERS = 16384
-MAX_BODY = 1 << 20
 LAST_CLOSES = 2.0
 """Seconds that the last sessions have to answer their close frames."""
 STOP_CLOSES = 0.5
@@ -57,16 +58,33 @@ class Server:
             commands=Commands(settings, self.backend, self.api),
             verifier=Verifier(settings),
         )
-        arguments = {"node": self.node}
+        self._tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        routes = web.routes(self.node)
+        sockets = URLSpec(r"/(?:ws)?", ChatSession, {"node": self.node})
+        apart = settings.admin_port is not None
+        public = [route for route in routes if not (apart and web.is_internal(route))]
+        self._http = self._listener([*public, *api_routes, sockets], self._tls)
+        # Without TLS: this address is for the application and a monitor, not for the world.
+        self._admin = (
+            self._listener([route for route in routes if web.is_internal(route) or route.name == "health"])
+            if apart
+            else None
+        )
+        self._listeners = [self._http] if self._admin is None else [self._http, self._admin]
+        self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
+        self._stopped = False
+        self.port = settings.port
+        self.admin_port = settings.admin_port
+
+    def _listener(self, routes: list[URLSpec], tls: ssl.SSLContext | None = None) -> Listener:
+        settings = self.settings
         application = Application(
-            [
-                *web.routes(self.node),
-                *api_routes,
-                URLSpec(r"/(?:ws)?", ChatSession, arguments),
-            ],
+            routes,
             default_handler_class=web.NotFound,
-            default_handler_args=arguments,
+            default_handler_args={"node": self.node},
             log_function=log_request,
+            origins=self.node.origins,
+            door=self.node.door,
             websocket_max_message_size=settings.max_frame,
             wire_max_message=settings.max_frame,
             wire_queue_bytes=settings.queue_bytes,
@@ -74,9 +92,7 @@ class Server:
             wire_ping_timeout=settings.ping_timeout,
             wire_close_timeout=settings.close_timeout,
         )
-        self._http = HTTPServer(application, max_header_size=MAX_HEADERS, max_body_size=MAX_BODY)
-        self._stopped = False
-        self.port = settings.port
+        return Listener(application, settings, self.node.limits, tls)
 
     async def start(self) -> None:
         """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""
@@ -85,17 +101,30 @@ class Server:
         except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be one
             raise StartError(_explain(error, self.settings)) from error
         self.port = sockets[0].getsockname()[1]
+        admin: list[socket.socket] = []
+        if self.settings.admin_port is not None:
+            try:
+                admin = bind_sockets(self.settings.admin_port, self.settings.admin_host or None)
+            except (OSError, UnicodeError) as error:
+                _close(sockets)
+                where = f"{self.settings.admin_host}:{self.settings.admin_port}"
+                text = f"can't listen on {where}: {error}; check ECLIPSE_ADMIN_HOST and ECLIPSE_ADMIN_PORT"
+                raise StartError(text) from error
+            self.admin_port = admin[0].getsockname()[1]
         try:
             await self.api.start()
             await self.backend.start(self.hub)
         except BaseException as error:
-            _close(sockets)
+            _close([*sockets, *admin])
             await self.api.close()
             await self.backend.close()
             if isinstance(error, ApiError):
                 raise StartError(f"the chat API can't start: {error}; check ECLIPSE_EMBEDDED_DB") from error
             raise
         self._http.add_sockets(sockets)
+        if self._admin is not None:
+            self._admin.add_sockets(admin)
+        self._sweeper.start()
         # What is there now stays for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -135,6 +164,30 @@ class Server:
                     session.retire()
             await asyncio.sleep(0.02)
 
+    def reload(self, loaded: Loaded) -> None:
+        """Take fresh secrets, keys, origins, limits and certificates; no session notices.
+
+        What was made up stays as it is, and what only a restart can change is named in the log. A
+        certificate that can't be used leaves the one that is there.
+        """
+        before = self.node.settings
+        kept = {name: getattr(before, name) for name, source in loaded.sources.items() if source == "made up"}
+        fresh = loaded.settings.model_copy(update=kept)
+        changed = [name for name in RELOADED if getattr(fresh, name) != getattr(before, name)]
+        mask_also(fresh)
+        self.node.reload(fresh)
+        if self._tls is not None and fresh.tls_cert:
+            try:
+                load_certificate(self._tls, fresh.tls_cert, fresh.tls_key)
+            except KeyMaterialError as error:
+                log.error("certificate not reloaded", why=f"ECLIPSE_TLS_CERT {error}")
+        fixed = [
+            variable(name)
+            for name in type(before).model_fields
+            if name not in RELOADED and getattr(fresh, name) != getattr(self.settings, name)
+        ]
+        log.info("reloaded", changed=[variable(name) for name in changed], needs_restart=fixed)
+
     def _sessions(self) -> list[ChatSession]:
         return [session for session in self.hub.members() if isinstance(session, ChatSession)]
 
@@ -144,7 +197,9 @@ class Server:
             return
         self._stopped = True
         self.node.draining = True
-        self._http.stop()
+        self._sweeper.stop()
+        for listener in self._listeners:
+            listener.stop()
         for session in self._sessions():
             session.end(CloseCode.RESTARTING)
         deadline = asyncio.get_running_loop().time() + STOP_CLOSES
@@ -154,7 +209,8 @@ class Server:
             await asyncio.sleep(0.01)
         for session in self._sessions():
             session.wire.abort()
-        await self._http.close_all_connections()
+        for listener in self._listeners:
+            await listener.close_all_connections()
         await self.backend.close()
         await self.api.close()
         gc.unfreeze()
@@ -162,9 +218,15 @@ class Server:
 
 
 async def serve(
-    settings: Settings, notes: Sequence[str] = (), started: Callable[[Server], None] | None = None
+    settings: Settings,
+    notes: Sequence[str] = (),
+    started: Callable[[Server], None] | None = None,
+    load: Callable[[], Loaded] | None = None,
 ) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal means now. Raises StartError, BackendError."""
+    """Run until SIGTERM or SIGINT, then drain; a second signal means now. Raises StartError, BackendError.
+
+    On SIGHUP ``load`` is called, and the server takes of it what a running one can (`Server.reload`).
+    """
     for note in notes:
         log.warning(note)
     server = Server(settings)
@@ -175,6 +237,17 @@ async def serve(
         (now if asked.is_set() else asked).set()
         log.info("signal", name=name)
 
+    def on_hangup() -> None:
+        if load is None:
+            return
+        try:
+            server.reload(load())
+        except SettingsError as error:
+            log.error("not reloaded", faults=[str(fault) for fault in error.faults])
+        except Exception:
+            log.exception("not reloaded")
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
     try:

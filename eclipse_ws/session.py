@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Coroutine
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import structlog
 from tornado.web import HTTPError
@@ -14,6 +15,7 @@ from tornado.web import HTTPError
 from eclipse_ws import protocol
 from eclipse_ws.auth import Claims, TokenError
 from eclipse_ws.backends.base import BackendError
+from eclipse_ws.limits import Budget, Source
 from eclipse_ws.node import Node
 from eclipse_ws.protocol import CloseCode, CommandError, Cursor
 from eclipse_ws.wire import WireHandler, text_frame
@@ -35,6 +37,11 @@ class ChatSession(WireHandler):
     id = ""
     chats: tuple[str, ...] = ()
     commands_in = 0
+    expires = math.inf
+    """Seconds since 1970 at which the token ends."""
+    address: str | None = None
+    """What `Addresses` counts this session under; None if it doesn't."""
+    budget: Budget | None = None
     busy = False
     """Whether a command has begun and not ended."""
     retiring = False
@@ -64,7 +71,17 @@ class ChatSession(WireHandler):
         if self.node.draining:
             self.refuse(503, "draining", "The server is restarting; connect again")
             return
-        if self.node.hub.sessions >= self.node.settings.max_sessions:
+        host = self.request.headers.get("Host", "")
+        # Before Tornado's own check, which lets the server's own pages in anywhere.
+        origin = self.request.headers.get("Origin", self.request.headers.get("Sec-Websocket-Origin"))
+        if origin is not None and not self.node.origins.allows(origin, host):
+            self.refuse(403, "allowed_origins", "Pages of this origin may not connect")
+            return
+        limit = self.node.addresses.upgrade(self._source(), time.monotonic())
+        if limit is not None:
+            self.refuse(429, limit, "Too many sessions or upgrades from this address; try again later")
+            return
+        if self.node.sessions >= self.node.settings.max_sessions:
             self.refuse(503, "max_sessions", "The server holds as many sessions as it may; try again later")
             return
         await super().get(*args, **kwargs)
@@ -101,12 +118,14 @@ class ChatSession(WireHandler):
     def refuse(self, status: int, limit: str, text: str) -> None:
         """Refuse the upgrade with an HTTP status, naming the limit that it ran into."""
         self.counts["refused"] += 1
+        self._note("upgrade refused", limit, status=status)
         self.set_status(status)
-        self.set_header("Retry-After", "5")
+        if status != 403:
+            self.set_header("Retry-After", "5")
         self.finish({"error": text, "limit": limit})
 
     def check_origin(self, origin: str) -> bool:
-        """Let every origin in: the token says who may come."""
+        """Was done before, for more than Tornado asks about."""
         return True
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
@@ -119,14 +138,26 @@ class ChatSession(WireHandler):
         token, after = self._token(), self._argument("cursor")
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
+        source = self._source()
+        if self.node.addresses.counts(source):
+            self.address = source.address
+            self.node.addresses.enter(source.address)
         try:
             self.claims = self.node.verifier.verify(token)
         except TokenError as error:
             self.counts["refused"] += 1
-            log.info("session refused", session=self.id, code=error.close.code, why=str(error))
+            self._note("session refused", "token", session=self.id, code=error.close.code, why=str(error))
             self.end(error.close)
             return
+        self.node.sessions += 1
+        if self.claims.expires_at is not None:
+            self.expires = self.claims.expires_at.timestamp()
         self.counts["started"] += 1
+        members = sum(1 for _ in self.node.hub.members(self.claims.chat_id))
+        if members >= self.node.settings.max_sessions_per_chat:
+            self._note("session refused", "max_sessions_per_chat", session=self.id, chat=self.claims.chat_id)
+            self.end(CloseCode.RATE_LIMITED, _reason("max_sessions_per_chat"))
+            return
         try:
             await self.node.hub.join(self.claims.chat_id, self, after, self._greeting)
         except BackendError as error:
@@ -140,6 +171,18 @@ class ChatSession(WireHandler):
             user=self.user_id,
             resumed=after is not None,
         )
+
+    def _source(self) -> Source:
+        """Where the request comes from."""
+        header = self.request.headers.get(self.node.sources.header)
+        return self.node.sources.of(self.request.remote_ip or "", header)
+
+    def _note(self, event: str, limit: str, **fields: Any) -> None:
+        """Count a refusal, and log it unless the log has had enough of them."""
+        unsaid = self.node.limits.refuse(limit, time.monotonic())
+        if unsaid is not None:
+            address = self.address or (self._source().address if "request" in self.__dict__ else None)
+            log.info(event, limit=limit, address=address, unsaid=unsaid, **fields)
 
     def _token(self) -> str:
         """The token from the URL, the Authorization header, or the subprotocol pair."""
@@ -168,14 +211,75 @@ class ChatSession(WireHandler):
         """Carry out one command; the next is not looked at before this one is done."""
         self.commands_in += 1
         try:
-            command = protocol.decode_command(message)
+            if self.node.limits.rated:
+                command = self._within_rates(message)
+            else:
+                command = protocol.decode_command(message)
             if command is None:
                 return None
+            self._check(command)
             outcome = self.node.commands.handle(self, command)
         except CommandError as error:
             self._answer(error)
             return None
         return None if outcome is None else self._carry_out(outcome)
+
+    def _within_rates(self, message: str | bytes) -> protocol.Command | None:
+        """Decode a command if the session may give one now. Raises CommandError."""
+        budget = self.budget
+        if budget is None:
+            budget = self.budget = Budget(self.node.limits)
+        now = time.monotonic()
+        if wait := budget.command(now):
+            self._exceeded("command_rate", wait, now, _key_of(message))
+        command = protocol.decode_command(message)
+        if type(command) is protocol.SendMessage:
+            if wait := budget.message(now):
+                self._exceeded("message_rate", wait, now, command.client_message_id)
+        elif type(command) is protocol.Typing and (wait := budget.typing(now)):
+            self._exceeded("typing_rate", wait, now, None)
+        return command
+
+    def _exceeded(self, limit: str, wait: float, now: float, key: str | None) -> NoReturn:
+        """Tell the client when to go on; if it has been told often, end the session."""
+        self._note("command refused", limit, session=self.id, chat=self.claims.chat_id)
+        if self.budget is not None and not self.budget.forgives(now) and not self.wire.is_closing:
+            self._note("session closed", "rate_patience", session=self.id, chat=self.claims.chat_id)
+            self.node.limits.closed += 1
+            self.end(CloseCode.RATE_LIMITED, _reason(limit))
+        raise CommandError(
+            _reason(limit), "rate_limited", retryable=True, retry_after=wait, client_message_id=key
+        )
+
+    def _check(self, command: protocol.Command) -> None:
+        """Hold a command against who the user is and how much it may say; raises CommandError."""
+        key = command.client_message_id if type(command) is protocol.SendMessage else None
+        if not self.claims.permits(command):
+            self._note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
+            raise CommandError("Not allowed for this user", "forbidden", client_message_id=key)
+        if type(command) is protocol.SendMessage:
+            most = self.node.settings.max_content
+            if len(command.content) > most:
+                self._note("command refused", "max_content", session=self.id, chat=self.claims.chat_id)
+                text = f"Content too long: at most {most} characters (max_content)"
+                raise CommandError(text, "content_too_long", client_message_id=key)
+        elif type(command) is protocol.Refresh:
+            self._refresh(command.token)
+
+    def _refresh(self, token: str) -> None:
+        """Live as long as a new token for the same user and chat. Raises CommandError."""
+        try:
+            claims = self.node.verifier.verify(token)
+        except TokenError as error:
+            self._note("refresh refused", "token", session=self.id, why=str(error))
+            code = "token_expired" if error.close is CloseCode.TOKEN_EXPIRED else "invalid_token"
+            raise CommandError(error.close.reason, code) from None
+        if (claims.user_id, claims.chat_id) != (self.claims.user_id, self.claims.chat_id):
+            self._note("refresh refused", "forbidden", session=self.id, chat=self.claims.chat_id)
+            raise CommandError("The token is for another user or chat", "forbidden")
+        self.claims = claims
+        self.expires = math.inf if claims.expires_at is None else claims.expires_at.timestamp()
+        self.send(protocol.refreshed(claims.expires_at))
 
     async def _carry_out(self, outcome: Coroutine[Any, Any, None]) -> None:
         self.busy = True
@@ -216,7 +320,11 @@ class ChatSession(WireHandler):
     def on_close(self) -> None:
         """Leave the chat, and say so in one line."""
         self.node.hub.leave(self)
+        if self.address is not None:
+            self.node.addresses.leave(self.address)
+            self.address = None
         if hasattr(self, "claims"):
+            self.node.sessions -= 1
             self.counts["ended"] += 1
             log.info(
                 "session ended",
@@ -227,3 +335,17 @@ class ChatSession(WireHandler):
                 seconds=round(time.monotonic() - self.began, 3),
                 commands=self.commands_in,
             )
+
+
+def _reason(limit: str) -> str:
+    """What a client is told that ran into a limit: the contract's words, and which limit it was."""
+    return f"{CloseCode.RATE_LIMITED.reason}: {limit}"
+
+
+def _key_of(message: str | bytes) -> str | None:
+    """The clientMessageId of a command that is refused unread, so that its sender knows which it was."""
+    try:
+        command = protocol.decode_command(message)
+    except CommandError as error:
+        return error.client_message_id
+    return command.client_message_id if type(command) is protocol.SendMessage else None

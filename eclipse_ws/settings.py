@@ -129,6 +129,7 @@ class Settings(BaseSettings):
     max_addresses: Count = Field(100_000, description="client addresses that are remembered")
     guesses_per_minute: Count = Field(10, description="wrong X-Internal-Secrets a minute of one address")
     handshake_timeout: Seconds = Field(10, description="s that a request has to arrive in, TLS and all")
+    idle_timeout: Seconds = Field(75, description="s that a socket may wait between two requests")
     max_handshakes: Count = Field(
         2000, description="requests that may be arriving at once; for one more the slowest is cut off"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +26,9 @@ CONTENT_SECURITY_POLICY = (
 
 class JsonHandler(RequestHandler):
     """Answers JSON, errors included, and never more of an error than its status and one sentence."""
+
+    internal = False
+    """Whether it is served at ``admin_port`` alone, where there is one."""
 
     def initialize(self, node: Node) -> None:
         """Take what the application's routes give every handler."""
@@ -87,15 +89,19 @@ class Health(JsonHandler):
 class ApplicationHandler(JsonHandler):
     """What only the application may call: it shows the shared secret (section 7)."""
 
+    internal = True
+
     def prepare(self) -> None:
-        """Check ``X-Internal-Secret`` in constant time: 401 without it, 503 where none is configured."""
+        """Check ``X-Internal-Secret``: 401 without it, 429 after many wrong ones, 503 if there is none."""
         secret = self.node.settings.internal_api_secret.get_secret_value()
-        if not secret:
-            raise HTTPError(503, "No INTERNAL_API_SECRET is configured on this server")
-        given = self.request.headers.get("X-Internal-Secret", "")
-        if not hmac.compare_digest(given.encode(), secret.encode()):
-            self.set_status(401)
-            self.finish({"error": "X-Internal-Secret is missing or wrong"})
+        refusal = self.node.door.refusal(self.request, secret)
+        if refusal is not None:
+            self.set_status(refusal.status)
+            body = {"error": refusal.text}
+            if refusal.limit:
+                self.set_header("Retry-After", "60")
+                body["limit"] = refusal.limit
+            self.finish(body)
             raise Finish
 
 
@@ -195,7 +201,7 @@ def routes(node: Node) -> list[URLSpec]:
     """Every path but the sockets'."""
     arguments = {"node": node}
     found = [
-        URLSpec(r"/health", Health, arguments),
+        URLSpec(r"/health", Health, arguments, name="health"),
         URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
         URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
         URLSpec(r"/(widget\.js|eclipse-chat\.js)", Asset),
@@ -207,6 +213,11 @@ def routes(node: Node) -> list[URLSpec]:
             URLSpec(r"/static/([a-z0-9.-]+)", Asset),
         ]
     return found
+
+
+def is_internal(route: URLSpec) -> bool:
+    """Whether a route moves to ``admin_port`` where there is one."""
+    return bool(getattr(route.handler_class, "internal", False))
 
 
 class _Page(Asset):

@@ -7,6 +7,7 @@ from bisect import bisect_left
 from typing import Final, Literal
 
 from eclipse_ws.protocol import Message, User
+from eclipse_ws.settings import Settings
 
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds in seconds of the latency histogram's buckets; one more bucket takes what is slower."""
@@ -96,6 +97,9 @@ class ChatApi(ABC):
         """Open what calls need. Raises ApiError if that can't work; an API that is merely away raises
         nothing.
         """
+
+    def reload(self, settings: Settings) -> None:  # noqa: B027 - most of it is fixed from the start
+        """Take a secret that has changed in the settings; what is under way goes on with the old one."""
 
     @abstractmethod
     async def close(self) -> None:

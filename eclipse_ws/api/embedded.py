@@ -62,6 +62,10 @@ class EmbeddedApi(ChatApi):
 
         return routes.routes(self)
 
+    def reload(self, settings: Settings) -> None:
+        """Sign tokens, and ask for the secret, of these settings from now on."""
+        self.settings = settings
+
     async def start(self) -> None:
         """Open the database. Raises ApiError if that can't be."""
         self._worker = ThreadPoolExecutor(1, "embedded-api")

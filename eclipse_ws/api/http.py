@@ -68,6 +68,10 @@ class HttpApi(ChatApi):
         """ "down" while the circuit is open or being probed."""
         return "up" if self.breaker.state == "closed" else "down"
 
+    def reload(self, settings: Settings) -> None:
+        """Show the secret of these settings from the next call on."""
+        self._headers["X-Internal-Secret"] = settings.internal_api_secret.get_secret_value()
+
     async def start(self) -> None:
         """Open the session. The application need not be there yet."""
         self._session = CookieSession(

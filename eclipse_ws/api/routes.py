@@ -63,6 +63,12 @@ class _Handler(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
+        self.clear_header("Server")
+        origins, origin = self.settings.get("origins"), self.request.headers.get("Origin")
+        if origins is not None:
+            self.set_header("Vary", "Origin")
+            if origin and origins.allows(origin, self.request.host):
+                self.set_header("Access-Control-Allow-Origin", origin)
 
     def answer(self, value: Any) -> None:
         """End with a JSON document."""
@@ -88,6 +94,12 @@ class _Handler(RequestHandler):
     def check_secret(self) -> None:
         """Raise 401 unless the request carries our secret, 503 if we have none."""
         secret = self.api.settings.internal_api_secret.get_secret_value()
+        door = self.settings.get("door")  # none where the routes are served without the rest of the server
+        if door is not None:
+            refusal = door.refusal(self.request, secret)
+            if refusal is not None:
+                raise HTTPError(refusal.status, refusal.text)
+            return
         if not secret:
             raise HTTPError(503)
         given = self.request.headers.get("X-Internal-Secret", "")

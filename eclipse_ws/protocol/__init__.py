@@ -38,6 +38,7 @@ from eclipse_ws.protocol.frames import (
     connected,
     message_event,
     pong,
+    refreshed,
     typing_event,
 )
 
@@ -68,6 +69,7 @@ __all__ = [
     "message_event",
     "parse_event",
     "pong",
+    "refreshed",
     "saved_id",
     "timestamp",
     "typing_event",

@@ -95,6 +95,15 @@ def connected(
     return _encode(body)
 
 
+def refreshed(expires_at: datetime | None) -> bytes:
+    """The answer to the command ``refresh``: until when the session lives now."""
+    body: dict[str, Any] = {"type": "refreshed"}
+    if expires_at is not None:
+        body["expiresAt"] = timestamp(expires_at)
+    body["timestamp"] = timestamp()
+    return _encode(body)
+
+
 def pong() -> bytes:
     """The answer to the command ``ping``."""
     return _encode({"type": "pong", "timestamp": timestamp()})
