@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from eclipse_ws.wire.poll import Poll
 
 if TYPE_CHECKING:
+    from eclipse_ws.wire.outgoing import Outgoing
     from eclipse_ws.wire.socket import Socket
 
 
@@ -28,7 +29,7 @@ class Audience:
         """Bit n: frame n may be dropped."""
         self._bytes = 0
         self._members: set[Socket] = set()
-        self._marks: dict[Socket, int] = {}
+        self._marks: dict[Outgoing, int] = {}
         """How many of the frames some members must not get here, because they have them or came later."""
         self._alone = (self,)
         """What a socket that is in no other audience keeps as its list of audiences."""
@@ -55,7 +56,7 @@ class Audience:
         self._poll = socket.poll
         socket.audiences = (*socket.audiences, self) if socket.audiences else self._alone
 
-    def discard(self, socket: "Socket", with_frames: bool = True) -> None:
+    def discard(self, socket: "Outgoing", with_frames: bool = True) -> None:
         """Let a socket have nothing that is sent from now on; without frames, not even what this turn has
         sent.
         """
@@ -93,7 +94,7 @@ class Audience:
         frames.append(frame)
         self._bytes += len(frame)
 
-    def pull(self, socket: "Socket") -> None:
+    def pull(self, socket: "Outgoing") -> None:
         """Move what a member has not got yet of this turn's frames to its own, so that they go out in
         order.
         """

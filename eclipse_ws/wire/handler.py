@@ -18,8 +18,9 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from eclipse_ws.wire import frames
+from eclipse_ws.wire.outgoing import GONE
 from eclipse_ws.wire.poll import Params, poll_for, stats
-from eclipse_ws.wire.socket import GONE, Socket
+from eclipse_ws.wire.socket import Socket
 from eclipse_ws.wire.stream import StreamProtocol, accepted_offer, stream_of
 
 # What RequestHandler and WebSocketHandler keep of the request. `WireHandler` answers for those that are

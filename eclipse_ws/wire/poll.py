@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from eclipse_ws.wire.audience import Audience
+    from eclipse_ws.wire.outgoing import Outgoing
     from eclipse_ws.wire.socket import Socket
 
 READ: Final = select.EPOLLIN
@@ -111,7 +112,7 @@ class Poll:
         """The sockets by file descriptor. Those are small and dense, so a list is the smallest map there
         is.
         """
-        self.sockets: list[Socket] = []
+        self.sockets: list[Outgoing] = []
         """Those with frames of their own for the turn's end."""
         self.audiences: list[Audience] = []
         """Those with frames for the turn's end."""

@@ -1,33 +1,23 @@
-"""One WebSocket on a socket that was taken over from the HTTP server: reading, writing, closing."""
+"""One WebSocket on a socket that was taken over from the HTTP server: reading, and every way to end."""
 
 import asyncio
 import os
 import socket as sockets
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final
 
 from tornado import gen
 
 from eclipse_ws.wire import frames
 from eclipse_ws.wire.backlog import Backlog
+from eclipse_ws.wire.outgoing import CLOSING, ENDING, GONE, LINGERING, OPEN, Outgoing
 from eclipse_ws.wire.poll import READ, WRITE, Poll, stats
 
 if TYPE_CHECKING:
-    from eclipse_ws.wire.audience import Audience
     from eclipse_ws.wire.handler import WireHandler
 
 READ_BYTES: Final = 65536
-
-OPEN: Final = 0
-CLOSING: Final = 1
-"""Our close frame is queued or sent, the peer's has not come; what else it says is thrown away."""
-ENDING: Final = 2
-"""Nothing more to hear; over as soon as our queue is empty."""
-LINGERING: Final = 3
-"""The handler knows that it is over; the kernel's socket waits for the peer's end (RFC 6455 section 7.1.1).
-"""
-GONE: Final = 4
 
 
 class _Busy:
@@ -40,48 +30,17 @@ YIELDED: Final = _Busy()
 """It has had its share of the turn."""
 
 
-class Socket:
+class Socket(Outgoing):
     """What sessions and audiences hold: something that takes frames. Belongs to the event loop's thread."""
 
-    __slots__ = (
-        "__weakref__",
-        "_busy",
-        "_code",
-        "_ended",
-        "_fd",
-        "_heard",
-        "_inbound",
-        "_muted",
-        "_paused",
-        "_reason",
-        "_soft",
-        "_state",
-        "audiences",
-        "handler",
-        "out",
-        "poll",
-        "queued",
-    )
+    __slots__ = ("__weakref__", "_busy", "_code", "_ended", "_inbound", "_muted", "_paused", "_reason")
 
     def __init__(self, handler: "WireHandler", poll: Poll, fd: int) -> None:
-        self.handler = handler
-        self.poll = poll
-        self.audiences: tuple[Audience, ...] = ()
-        """Those that it is in."""
-        self.queued = 0
-        """Bytes of its own frames that have not reached the kernel."""
-        self.out: list[bytes] | Backlog | None = None
-        """Its frames for the turn's end, or those that the kernel did not take."""
-        self._soft = 0
-        """Bit n: frame n of the list may be dropped."""
-        self._fd = fd
-        self._state: int = OPEN
+        super().__init__(handler, poll, fd)
         self._inbound: frames.Inbound | None = None
         """Reads what is not one whole short message; exists only while something is under way."""
         self._busy: object = OPENING
         """What the next message has to wait for."""
-        self._heard = True
-        """Whether the peer sent (or took) anything since the last ping."""
         self._paused = False
         """Whether it is not read from, because enough waits already."""
         self._muted = False
@@ -92,130 +51,6 @@ class Socket:
         self._reason = ""
         poll.add(self, fd)
         stats.sockets += 1
-
-    @property
-    def is_closing(self) -> bool:
-        """Whether a frame that is sent now goes nowhere."""
-        return self._state != OPEN
-
-    # Out
-
-    def send(self, frame: bytes, droppable: bool = False) -> None:
-        """Send a frame at the turn's end. Never raises, never blocks; after a close it does nothing.
-
-        A droppable frame is lost when the queue is full; when one that is not meets a full queue, the socket
-        is closed.
-        """
-        if self._state:
-            return
-        for audience in self.audiences:
-            if audience.frames:
-                audience.pull(self)
-        out = self.out
-        if out is None:
-            self.out = [frame]
-            self._soft = 1 if droppable else 0
-            poll = self.poll
-            poll.sockets.append(self)
-            if not poll.scheduled:
-                poll.schedule()
-        elif type(out) is list:
-            if droppable:
-                self._soft |= 1 << len(out)
-            out.append(frame)
-        else:
-            self.take((frame,), 1 if droppable else 0)
-            return
-        self.queued += len(frame)
-        if self.queued > self.poll.params.queue_bytes:
-            self.flush()
-
-    def take(self, taken: Sequence[bytes], soft: int) -> None:
-        """Append frames to its own; bit n of `soft` says that frame n may be dropped."""
-        out = self.out
-        if out is None:
-            self.out = list(taken)
-            self._soft = soft & (1 << len(taken)) - 1
-            self.poll.sockets.append(self)
-            self.poll.schedule()
-        elif isinstance(out, list):
-            self._soft |= (soft & (1 << len(taken)) - 1) << len(out)
-            out.extend(taken)
-        else:
-            out.push(taken, soft)
-            self.queued = out.size
-            self._limit(out)
-            return
-        self.queued += sum(map(len, taken))
-        if self.queued > self.poll.params.queue_bytes:
-            self.flush()
-
-    def put(self, taken: Sequence[bytes], soft: int, data: bytes) -> None:
-        """Write frames now, `data` being all of them; for when nothing waits (`out` is None)."""
-        try:
-            size = os.write(self._fd, data)
-        except BlockingIOError:
-            size = 0
-        except OSError:
-            self._part()
-            return
-        stats.sends += 1
-        stats.bytes_out += size
-        if size == len(data):
-            stats.frames_out += len(taken)
-            return
-        out = self.out = Backlog()
-        out.push(taken, soft)
-        stats.frames_out += out.advance(size)
-        self.queued = out.size
-        self._watch()
-        self._limit(out)
-
-    def flush(self) -> None:
-        """The turn's end: its own frames in one call."""
-        out = self.out
-        if not isinstance(out, list):
-            return  # lost meanwhile, or flushed when its list grew too large
-        self.out = None
-        self.queued = 0
-        self.put(out, self._soft, out[0] if len(out) == 1 else b"".join(out))
-        if self._state and self.out is None:
-            self._flushed()
-
-    def writable(self) -> None:
-        """The kernel takes bytes again."""
-        out = self.out
-        if not isinstance(out, Backlog):
-            return
-        try:
-            size = os.write(self._fd, out.chunk())
-        except BlockingIOError:
-            return
-        except OSError:
-            self._part()
-            return
-        self._heard = True  # a slow reader is not a dead one
-        stats.sends += 1
-        stats.bytes_out += size
-        stats.frames_out += out.advance(size)
-        self.queued = out.size
-        if not out.size:
-            self.out = None
-            self._watch()
-            if self._state:
-                self._flushed()
-
-    def _limit(self, out: Backlog) -> None:
-        """Hold the bound: drop what may be dropped, then end the session. No other socket notices."""
-        if out.size <= self.poll.params.queue_bytes:
-            return
-        stats.dropped += out.drop()
-        self.queued = out.size
-        if out.size > self.poll.params.queue_bytes and self._state == OPEN:
-            stats.closed_slow += 1
-            self._leave(with_frames=False)
-            out.clear()
-            self.close(*self.handler.wire_slow_close)
 
     # In
 
@@ -384,10 +219,6 @@ class Socket:
         self._state = CLOSING
         self.poll.closing[self] = self.poll.loop.time() + self.poll.params.close_timeout
         self.take((frames.close_frame(code, reason),), 0)
-
-    def _leave(self, with_frames: bool = True) -> None:
-        for audience in self.audiences:
-            audience.discard(self, with_frames)
 
     def _end(self) -> None:
         """Both sides have said what they had to say, once our queue is empty."""

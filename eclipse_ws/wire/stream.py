@@ -20,8 +20,9 @@ from tornado.websocket import WebSocketHandler, WebSocketProtocol13
 
 from eclipse_ws.wire import frames
 from eclipse_ws.wire.backlog import Backlog
+from eclipse_ws.wire.outgoing import CLOSING, ENDING, GONE, OPEN
 from eclipse_ws.wire.poll import Poll, poll_for, stats
-from eclipse_ws.wire.socket import CLOSING, ENDING, GONE, OPEN, Socket
+from eclipse_ws.wire.socket import Socket
 
 if TYPE_CHECKING:
     from eclipse_ws.wire.handler import WireHandler
