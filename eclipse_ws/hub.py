@@ -79,6 +79,11 @@ class Hub:
         """How many chats have sessions here."""
         return len(self._chats)
 
+    def size(self, chat_id: str) -> int:
+        """How many sessions are in a chat."""
+        chat = self._chats.get(chat_id)
+        return 0 if chat is None else len(chat.members)
+
     def largest(self, count: int) -> list[tuple[str, int]]:
         """The chats with the most sessions, as (chat id, sessions), largest first."""
         sizes = ((chat_id, len(chat.members)) for chat_id, chat in self._chats.items())

@@ -153,8 +153,7 @@ class ChatSession(WireHandler):
         if self.claims.expires_at is not None:
             self.expires = self.claims.expires_at.timestamp()
         self.counts["started"] += 1
-        members = sum(1 for _ in self.node.hub.members(self.claims.chat_id))
-        if members >= self.node.settings.max_sessions_per_chat:
+        if self.node.hub.size(self.claims.chat_id) >= self.node.settings.max_sessions_per_chat:
             self._note("session refused", "max_sessions_per_chat", session=self.id, chat=self.claims.chat_id)
             self.end(CloseCode.RATE_LIMITED, _reason("max_sessions_per_chat"))
             return
