@@ -1,0 +1,444 @@
+"""HTTP beside the sockets, as plain as it stands on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.client import Client, exchange, http, running, token, until
+from tests.conftest import SECRET
+
+OURS = {"X-Internal-Secret": SECRET}
+UPDATED = {
+    "type": "message_updated",
+    "data": {"id": "m1", "content": "x", "updatedAt": "t1"},
+    "timestamp": "t",
+}
+
+
+# -- health -------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/health", "/"])
+async def test_health(path: str) -> None:
+    """Both paths answer the health document, as JSON that any page may read and no cache keeps."""
+    async with running() as server, await Client.join(server.port, "a-long-chat-id"):
+        answer = await http(server.port, path)
+        assert answer.status == 200
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.json["status"] == "healthy"
+        assert answer.json["connections"] == {
+            "total": 1,
+            "byChat": [{"chatId": "a-long-c...", "count": 1}],
+            "chats": 1,
+        }
+        head = await http(server.port, path, "HEAD")
+        assert (head.status, head.body) == (200, b"")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+async def test_health_by_other_methods(method: str) -> None:
+    """Health is only asked for; anything else is 405 in JSON, with what is allowed."""
+    async with running() as server:
+        answer = await http(server.port, "/health", method)
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert answer.json == {"error": "Method Not Allowed"}
+
+
+# -- what is nobody's ---------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/api", "/api/chats/", "/api/chats//events", "/%00", "/..", "/a?b=c"]
+)
+async def test_not_found(path: str, method: str) -> None:
+    """A path that is nobody's is 404 in JSON, by any method."""
+    async with running() as server:
+        answer = await http(server.port, path, method)
+        assert answer.status == 404
+        assert list(answer.json) == ["error"]
+        assert "server" not in answer.headers
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET\r\n\r\n",
+        b"\x00\x01\x02\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: %b\r\n" % (b"y" * 20_000) + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nno colon here\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http(request_: bytes, expect_log: Any) -> None:
+    """What is no request is refused or cut off, and the next one is answered as ever."""
+    expect_log("Malformed HTTP", "Unsatisfiable read", "Invalid", optional=True)
+    async with running() as server:
+        try:
+            answer = await exchange(server.port, request_)
+            assert answer.status >= 400
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # cut off without an answer
+        assert (await http(server.port, "/health")).status == 200
+
+
+# -- the application's door ---------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/disconnect"])
+@pytest.mark.parametrize("secret", [None, "", "wrong", SECRET[:-1], SECRET + "x", SECRET.upper(), "\xe9"])
+async def test_the_secret_is_asked_for(path: str, secret: str | None) -> None:
+    """Without the shared secret nothing is done, and nothing is said of it."""
+    async with running() as server, await Client.join(server.port) as client:
+        headers = {} if secret is None else {"X-Internal-Secret": secret}
+        answer = await http(server.port, path, "POST", UPDATED, headers=headers)
+        assert answer.status == 401
+        assert answer.json == {"error": "X-Internal-Secret is missing or wrong"}
+        await client.quiet()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/disconnect"])
+async def test_no_secret_is_configured(path: str) -> None:
+    """A server without a secret opens the door to nobody: an empty one is none."""
+    async with running(internal_api_secret="") as server:
+        for headers in ({}, {"X-Internal-Secret": ""}, OURS):
+            answer = await http(server.port, path, "POST", UPDATED, headers=headers)
+            assert answer.status == 503
+            assert "INTERNAL_API_SECRET" in answer.json["error"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/disconnect"])
+async def test_a_get_where_post_belongs(path: str) -> None:
+    """Asking where one should tell is 405 with what is allowed, to who knows the secret."""
+    async with running() as server:
+        answer = await http(server.port, path, headers=OURS)
+        assert (answer.status, answer.headers["allow"]) == (405, "POST")
+        assert answer.json == {"error": "Method Not Allowed"}
+
+
+@pytest.mark.gen_test
+async def test_event_of_the_application() -> None:
+    """An event is sequenced and reaches the chat's sessions unchanged but for its cursor, once."""
+    async with (
+        running() as server,
+        await Client.join(server.port) as one,
+        await Client.join(server.port) as two,
+        await Client.join(server.port, "c2") as elsewhere,
+    ):
+        answer = await http(server.port, "/api/chats/c1/events", "POST", UPDATED, headers=OURS)
+        assert answer.status == 202
+        cursor = answer.json["cursor"]
+        for client in (one, two):
+            assert await client.receive() == {**UPDATED, "cursor": cursor}
+        again = await http(server.port, "/api/chats/c1/events", "POST", UPDATED, headers=OURS)
+        assert (again.status, again.json["cursor"]) == (202, cursor)
+        for client in (one, two, elsewhere):
+            await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_event_of_an_unknown_type() -> None:
+    """A type that we do not know is passed on, kept and resumed like any."""
+    async with running() as server, await Client.join(server.port) as client:
+        event = {"type": "survey", "questions": ["how?"], "timestamp": "t"}
+        answer = await http(server.port, "/api/chats/c1/events", "POST", event, headers=OURS)
+        told = {**event, "cursor": answer.json["cursor"]}
+        assert await client.receive() == told
+        async with await Client.join(server.port, cursor=client.connected["cursor"]) as back:
+            assert await back.receive() == told
+
+
+@pytest.mark.gen_test
+async def test_ephemeral_event_of_the_application() -> None:
+    """An ephemeral event is passed on without a cursor."""
+    async with running() as server, await Client.join(server.port) as client:
+        event = {"type": "typing", "data": {"userId": "bot", "isTyping": True}}
+        answer = await http(server.port, "/api/chats/c1/events", "POST", event, headers=OURS)
+        assert (answer.status, answer.json["cursor"]) == (202, None)
+        assert await client.receive() == event
+
+
+@pytest.mark.gen_test
+async def test_idempotency_key() -> None:
+    """The same key publishes once in a chat, whatever its body says the second time."""
+    async with running() as server, await Client.join(server.port) as client:
+        headers = {**OURS, "Idempotency-Key": "k1"}
+        first = await http(
+            server.port, "/api/chats/c1/events", "POST", {"type": "a", "n": 1}, headers=headers
+        )
+        again = await http(
+            server.port, "/api/chats/c1/events", "POST", {"type": "a", "n": 2}, headers=headers
+        )
+        other = await http(
+            server.port, "/api/chats/c2/events", "POST", {"type": "a", "n": 1}, headers=headers
+        )
+        assert first.json == again.json
+        assert other.json != first.json
+        assert (await client.receive())["n"] == 1
+        await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_a_clients_key_is_not_the_applications() -> None:
+    """A client can't take an application's key for itself, nor the other way round."""
+    async with running() as server, await Client.join(server.port) as client:
+        await client.say(type="message", content="x", role="USER", clientMessageId="k1")
+        await client.next("message")
+        await client.next("ack")
+        headers = {**OURS, "Idempotency-Key": "k1"}
+        await http(server.port, "/api/chats/c1/events", "POST", {"type": "a"}, headers=headers)
+        await client.next("a")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"x",
+        b"[]",
+        b"5",
+        b"null",
+        b"{}",
+        b'{"type":5}',
+        b"\xff",
+        b'{"type":"x"',
+        b"[" * 10000,
+        b'{"type":"x","cursor":"e.1"}',
+        b'{"type":"x","cursor":5}',
+    ],
+)
+async def test_body_that_is_no_event(body: bytes) -> None:
+    """What is no event, or claims a place in the order, is 400 with a sentence, and told to nobody."""
+    async with running() as server, await Client.join(server.port) as client:
+        answer = await http(server.port, "/api/chats/c1/events", "POST", body, headers=OURS)
+        assert answer.status == 400
+        assert 10 < len(answer.json["error"]) < 300
+        await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_event_too_big() -> None:
+    """An event over the limit is 413, and told to nobody."""
+    async with running(max_event=2000) as server, await Client.join(server.port) as client:
+        event = {"type": "a", "x": "y" * 2000}
+        answer = await http(server.port, "/api/chats/c1/events", "POST", event, headers=OURS)
+        assert answer.status == 413
+        assert "2000" in answer.json["error"]
+        await client.quiet()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("key", ["", "k" * 129])
+async def test_idempotency_key_that_is_none(key: str) -> None:
+    """A key has to have 1 to 128 characters."""
+    async with running() as server:
+        headers = {**OURS, "Idempotency-Key": key}
+        answer = await http(server.port, "/api/chats/c1/events", "POST", UPDATED, headers=headers)
+        assert answer.status == 400
+        assert "Idempotency-Key" in answer.json["error"]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "chat", ["a/b", "100%41", "../../users/1", "{c}", "ü 😀", "a%2Fb", "x" * 256, "+", "?#&="]
+)
+async def test_odd_chat_ids_in_a_path(chat: str) -> None:
+    """A chat's id, percent-encoded once, is that chat and no other."""
+    async with (
+        running() as server,
+        await Client.join(server.port, chat) as client,
+        await Client.join(server.port, "100A") as neighbour,
+    ):
+        path = f"/api/chats/{quote(chat, safe='')}"
+        answer = await http(server.port, path + "/events", "POST", UPDATED, headers=OURS)
+        assert answer.status == 202
+        await client.next("message_updated")
+        answer = await http(server.port, path + "/disconnect", "POST", {}, headers=OURS)
+        assert answer.json == {"disconnected": 1}
+        assert (await client.ended())[0] == 4003
+        await neighbour.quiet()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["%00", "a%0Ab", "%ff", "%7f", "x" * 257])
+@pytest.mark.parametrize("route", ["events", "disconnect"])
+async def test_what_no_chat_can_be_called(path: str, route: str) -> None:
+    """What no chat can be called is 400."""
+    async with running() as server:
+        answer = await http(server.port, f"/api/chats/{path}/{route}", "POST", UPDATED, headers=OURS)
+        assert answer.status == 400
+        assert answer.json["error"]
+
+
+@pytest.mark.gen_test
+async def test_disconnect_a_chat() -> None:
+    """All sessions of a chat are ended with 4003, and no other's."""
+    async with running() as server:
+        one, two = await Client.join(server.port), await Client.join(server.port, user="u2")
+        async with await Client.join(server.port, "c2") as elsewhere:
+            answer = await http(server.port, "/api/chats/c1/disconnect", "POST", headers=OURS)
+            assert (answer.status, answer.json) == (200, {"disconnected": 2})
+            for client in (one, two):
+                assert await client.ended() == (4003, "Disconnected by the application")
+            await elsewhere.quiet()
+        again = await http(server.port, "/api/chats/c1/disconnect", "POST", {}, headers=OURS)
+        assert again.json == {"disconnected": 0}
+
+
+@pytest.mark.gen_test
+async def test_disconnect_a_user() -> None:
+    """One user's sessions in a chat are ended with the application's reason."""
+    async with running() as server:
+        one, two = await Client.join(server.port), await Client.join(server.port)
+        async with await Client.join(server.port, user="u2") as other:
+            body = {"userId": "u1", "reason": "Bye, " + "ü" * 59}
+            answer = await http(server.port, "/api/chats/c1/disconnect", "POST", body, headers=OURS)
+            assert answer.json == {"disconnected": 2}
+            for client in (one, two):
+                assert await client.ended() == (4003, body["reason"])
+            await other.quiet()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"x",
+        b"[]",
+        b'{"userId":5}',
+        b'{"reason":["x"]}',
+        b"\xff",
+        b"[" * 10000,
+        json.dumps({"reason": "x" * 124}).encode(),
+        json.dumps({"reason": "ü" * 62}).encode(),
+    ],
+)
+async def test_disconnect_with_a_wrong_body(body: bytes) -> None:
+    """A body that is none, or a reason that fits no close frame, is 400 and ends nobody."""
+    async with running() as server, await Client.join(server.port) as client:
+        answer = await http(server.port, "/api/chats/c1/disconnect", "POST", body, headers=OURS)
+        assert answer.status == 400
+        assert answer.json["error"]
+        await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_fault_of_ours(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug is 500 in JSON without a word of its inside, which is in the log."""
+    expect_log("Uncaught exception")
+    async with running() as server:
+
+        async def broken(*_: object) -> None:
+            raise RuntimeError("a bug with internals")
+
+        monkeypatch.setattr(server.backend, "publish", broken)
+        answer = await http(server.port, "/api/chats/c1/events", "POST", UPDATED, headers=OURS)
+        assert (answer.status, answer.json) == (500, {"error": "Internal Server Error"})
+
+
+# -- the widget's files and the demo ------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/widget.js", "/eclipse-chat.js"])
+async def test_scripts_for_other_sites(path: str) -> None:
+    """The widget's scripts may be used by any page, and are nothing but scripts."""
+    async with running() as server:
+        answer = await http(server.port, path)
+        assert answer.status == 200
+        assert "javascript" in answer.headers["content-type"]
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert answer.headers["cross-origin-resource-policy"] == "cross-origin"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "max-age" in answer.headers["cache-control"]
+        again = await http(server.port, path, headers={"If-None-Match": answer.headers["etag"]})
+        assert again.status == 304
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/demo", "/demo/agent"])
+async def test_pages_of_the_demo(path: str) -> None:
+    """The demo's pages run nothing but our own files, and are in no frame."""
+    async with running(demo=True) as server:
+        answer = await http(server.port, path)
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith("text/html")
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert b"<script" in answer.body
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/demo", "/demo/agent", "/static/demo.js", "/static/demo.html"])
+async def test_no_demo_unless_asked_for(path: str) -> None:
+    """Where the setting doesn't ask for a demo there is none."""
+    async with running() as server:
+        assert (await http(server.port, path)).status == 404
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../web.py",
+        "/static/..%2fweb.py",
+        "/static/nope.js",
+        "/static/",
+        "/static/%2e%2e/web.py",
+        "/demo/../web.py",
+        "/demo/x",
+        "/demo.html",
+    ],
+)
+async def test_no_other_file(path: str) -> None:
+    """No path leads out of the folder, or to what isn't there."""
+    async with running(demo=True) as server:
+        answer = await http(server.port, path)
+        assert answer.status in (403, 404)
+        assert b"import" not in answer.body
+
+
+@pytest.mark.gen_test
+async def test_answers_do_not_name_their_server() -> None:
+    """No answer tells what it was made with."""
+    async with running(demo=True) as server:
+        for path in ("/health", "/nope", "/widget.js", "/demo"):
+            assert "server" not in (await http(server.port, path)).headers
+
+
+@pytest.mark.gen_test
+async def test_requests_leave_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Requests of every kind leave no session, and no secret or token in a log."""
+    async with running() as server:
+        with caplog.at_level("DEBUG", "eclipse_ws"):
+            text = token()
+            for path in (f"/nope?token={text}", f"/ws?token={text}", f"/health?token={text}"):
+                await http(server.port, path)
+            await http(server.port, "/api/chats/c1/events", "POST", UPDATED, headers=OURS)
+            await http(server.port, "/api/chats/c1/events", "POST", UPDATED)
+        await until(lambda: not server.hub.sessions)
+        lines = "\n".join(str(record.msg) + record.getMessage() for record in caplog.records)
+        assert "/nope" in lines
+        assert text not in lines
+        assert SECRET not in lines
