@@ -59,12 +59,12 @@ dialog{position:absolute;inset-block:auto 0;inset-inline:auto 0;width:min(var(--
 dialog[open]{animation:rise .18s ease-out}
 dialog::backdrop{background:none}
 @keyframes rise{from{opacity:0;transform:translateY(12px)}}
-header{display:flex;align-items:center;gap:12px;padding:14px 16px;padding-block-start:max(14px,env(safe-area-inset-top));background:var(--a);color:var(--at)}
-header>div{flex:1;min-width:0}
+.head{display:flex;align-items:center;gap:12px;padding:14px 16px;padding-block-start:max(14px,env(safe-area-inset-top));background:var(--a);color:var(--at)}
+.head>div{flex:1;min-width:0}
 h2{font-size:16px;line-height:1.3}
-h2,header p{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
-header p{font-size:13px}
-header :focus-visible{outline-color:var(--at)}
+h2,.head p{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.head p{font-size:13px}
+.head :focus-visible{outline-color:var(--at)}
 .x{width:40px;height:40px;display:grid;place-items:center;border-radius:50%}
 .x:hover{background:#0003}
 .x svg{width:20px;height:20px}
@@ -248,7 +248,7 @@ export class EclipseChatElement extends HTMLElement {
     ui.launch = h("button", { class: "launch", part: "launcher", type: "button", "aria-haspopup": "dialog", "aria-expanded": "false", hidden: inline }, icon(BUBBLE), ui.badge);
     ui.log = h("div", { class: "log", part: "log", role: "group", tabindex: 0 }, ui.list);
     ui.form = h("form", { part: "composer" }, ui.input, ui.button);
-    const header = h("header", { part: "header", hidden: inline }, h("div", {}, ui.title, ui.subtitle), ui.x);
+    const header = h("div", { class: "head", part: "header", hidden: inline }, h("div", {}, ui.title, ui.subtitle), ui.x);
     const rest = [header, ui.notice, h("div", { class: "mid" }, ui.log, ui.latest), ui.dots, ui.form];
     ui.panel = h(inline ? "section" : "dialog", { class: "panel", part: "panel", "aria-labelledby": "t" }, ...rest);
     root.append(ui.launch, ui.panel, ui.said);

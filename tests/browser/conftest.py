@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.browser.stage import ROOT, Cable, ServerProcess, chromium, find_chromium
-from tests.js.conftest import npm
+from tests.js.conftest import require
 
-__all__ = ["npm"]
 AXE = "axe-core@4.11.0"
 ARTEFACTS = ROOT / "artefacts" / "browser"
 
@@ -131,14 +131,17 @@ def artefacts() -> Path:
 
 
 @pytest.fixture(scope="session")
-def axe(npm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """axe-core's source, from npm."""
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """axe-core's source, from npm; "" where that can't be had, which CI takes for a failure."""
+    in_ci = os.environ.get("CI") == "true"
     folder = tmp_path_factory.mktemp("axe")
+    npm = require("npm", "npm") if in_ci else shutil.which("npm")
+    if npm is None:
+        return ""
     command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
-        message = f"npm can't install {AXE}: {done.stderr[-300:]}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+        if in_ci:
+            pytest.fail(f"npm can't install {AXE}: {done.stderr[-300:]}")
+        return ""
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()

@@ -18,7 +18,9 @@ from playwright.sync_api import Page
 
 from tests.browser.stage import Cable, ServerProcess, chromium, connected, find_chromium, open_panel, shown
 
-SEND = "([from, to]) => { for (let i = from; i < to; i++) document.querySelector('eclipse-chat').send(`%s ${i}`) }"
+SEND = """([from, to]) => {
+    for (let i = from; i < to; i++) document.querySelector("eclipse-chat").send(`%s ${i}`);
+}"""
 
 
 def play(page: Page, agent: Page, *, cables: Sequence[Cable], messages: int, cuts: int) -> list[str]:
@@ -26,7 +28,7 @@ def play(page: Page, agent: Page, *, cables: Sequence[Cable], messages: int, cut
 
     Returns what both sides show. Raises AssertionError if a message is missing, doubled, or in another place.
     """
-    connected(page), connected(agent)
+    connected(page, agent)
     for cut in range(cuts):
         span = [messages * cut // cuts, messages * (cut + 1) // cuts]
         half = [span[0], (span[0] + span[1]) // 2]
@@ -49,16 +51,17 @@ def play(page: Page, agent: Page, *, cables: Sequence[Cable], messages: int, cut
     while any(side.evaluate(pending) for side in (page, agent)):
         assert time.monotonic() < deadline, "messages are still waiting"
         page.wait_for_timeout(100)
-    connected(page), connected(agent)
+    connected(page, agent)
+    here, there = [""], [""]
     expected = sorted(f"{name} {n}" for name in ("customer", "agent") for n in range(messages))
     while time.monotonic() < deadline:
         here, there = shown(page), shown(agent)
         if len(here) == len(there) == len(expected):
             break
         page.wait_for_timeout(100)
-    for name, side in (("customer", here), ("agent", there)):
-        missing, extra = set(expected) - set(side), len(side) - len(set(side))
-        assert sorted(side) == expected, f"the {name} misses {sorted(missing)[:9]} and shows {extra} twice"
+    for name, texts in (("customer", here), ("agent", there)):
+        missing, extra = set(expected) - set(texts), len(texts) - len(set(texts))
+        assert sorted(texts) == expected, f"the {name} misses {sorted(missing)[:9]} and shows {extra} twice"
     assert here == there, "the two sides differ in their order"
     for name in ("customer", "agent"):
         numbers = [int(text.split()[1]) for text in here if text.startswith(name)]
@@ -77,7 +80,8 @@ def main() -> None:
     if path is None:
         parser.error("Chromium is not installed (Debian: apt-get install chromium)")
     with tempfile.TemporaryDirectory() as folder, chromium(path) as browser:
-        environment, redis = {}, None
+        environment: dict[str, str] = {}
+        redis = None
         if arguments.servers == 2:
             from tests.servers import RedisServer, redis_binaries
 
@@ -94,8 +98,8 @@ def main() -> None:
             texts = play(page, agent, cables=cables, messages=arguments.messages, cuts=arguments.cuts)
             took = time.monotonic() - began
             print(
-                f"{arguments.servers} servers, {arguments.cuts} cuts, a reload in the middle: both sides show "
-                f"{len(texts)} messages, each once, in the same order, after {took:.0f} s"
+                f"{arguments.servers} servers, {arguments.cuts} cuts, a reload in the middle: "
+                f"both sides show {len(texts)} messages, each once, in the same order, after {took:.0f} s"
             )
         finally:
             for cable in cables:

@@ -12,13 +12,16 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, TypeVar
 
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.servers import free_port
 
+T = TypeVar("T")
 ROOT = Path(__file__).parent.parent.parent
 SECRET = "a-secret-of-the-tests-which-is-long-enough"
 FLAGS = [
@@ -58,8 +61,8 @@ def chromium(path: str) -> Iterator[Browser]:
 class ServerProcess:
     """A server as `make run` starts it, on a port and a database that outlive it."""
 
-    def __init__(self, folder: Path, port: int | None = None, **environment: str) -> None:
-        self.port = port or free_port()
+    def __init__(self, folder: Path, **environment: str) -> None:
+        self.port = free_port()
         self.environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -132,13 +135,21 @@ class Cable:
 
     def close(self) -> None:
         """Cut it for good and end its thread."""
-        self._listener.close()
         self.cut()
+
+        async def finish() -> None:
+            self._listener.close()
+            rest = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
+
+        self._call(finish())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
 
-    def _call(self, work):  # type: ignore[no-untyped-def]
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -164,6 +175,39 @@ class Cable:
         writer.close()
 
 
+@contextlib.contextmanager
+def site(body: str, policy: str, api: str) -> Iterator[str]:
+    """Somebody else's site: one page under a policy of its own, and an application that asks ``api``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, kind, content = 404, "text/plain", b""
+            if self.path == "/":
+                status, kind, content = 200, "text/html", body.encode()
+            elif self.path.startswith("/api/"):
+                with urllib.request.urlopen(api + self.path, timeout=10) as answer:
+                    status, kind, content = 200, "application/json", answer.read()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Security-Policy", policy)
+            self.end_headers()
+            # The embedded API names the server where it was asked: that is what the page connects to.
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            """Keep quiet."""
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}/"
+    finally:
+        running.shutdown()
+        running.server_close()
+        thread.join(5)
+
+
 def open_panel(page: Page) -> Locator:
     """Open the customer's widget; answers its input."""
     page.get_by_role("button", name="Open the chat").click()
@@ -177,14 +221,15 @@ def say(box: Locator, *texts: str) -> None:
         box.press("Enter")
 
 
-def connected(page: Page, timeout: float = 25_000) -> None:
-    """Wait until the widget on the page is connected."""
-    expect(page.locator("eclipse-chat")).to_have_attribute("state", "open", timeout=timeout)
+def connected(*pages: Page) -> None:
+    """Wait until the widget on each page is connected."""
+    for page in pages:
+        expect(page.locator("eclipse-chat")).to_have_attribute("state", "open", timeout=25_000)
 
 
 def shown(page: Page) -> list[str]:
     """Every message that the page shows, from the first to the last, after scrolling up to the first."""
-    return page.evaluate("""async () => {
+    texts: list[str] = page.evaluate("""async () => {
         const log = document.querySelector("eclipse-chat").shadowRoot.querySelector(".log");
         const turn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
         for (let before = -1, now = 0; now != before; ) {
@@ -197,3 +242,4 @@ def shown(page: Page) -> list[str]:
         log.scrollTop = log.scrollHeight;
         return all;
     }""")
+    return texts
