@@ -10,7 +10,7 @@ CHUNK = 1 << 18
 class Backlog:
     """A queue of frames. Frames are shared between sockets; only one that left in part is copied."""
 
-    __slots__ = ("frames", "size", "started")
+    __slots__ = ("frames", "late", "size", "started")
 
     def __init__(self) -> None:
         self.frames: deque[tuple[bytes, bool]] = deque()
@@ -19,12 +19,24 @@ class Backlog:
         """Bytes."""
         self.started = False
         """Whether the first frame has left in part, so that its rest must follow whatever happens."""
+        self.late: bytes | None = None
+        """The answer to the peer's last ping, to be sent when everything else is out."""
 
-    def push(self, frames: Sequence[bytes], soft: int) -> None:
-        """Queue frames; bit n of `soft` says that frame n may be dropped."""
+    def push(self, frames: Sequence[bytes], soft: int, room: int) -> int:
+        """Queue frames; bit n of `soft` says that frame n may be dropped. Returns how many were dropped.
+
+        That is so where they would fill the queue beyond `room` bytes. With room well below the queue's
+        bound, a queue near its bound turns them away as they come, and need not be searched for them.
+        """
+        dropped = 0
         for number, frame in enumerate(frames):
-            self.frames.append((frame, bool(soft >> number & 1)))
+            droppable = bool(soft >> number & 1)
+            if droppable and self.size + len(frame) > room:
+                dropped += 1
+                continue
+            self.frames.append((frame, droppable))
             self.size += len(frame)
+        return dropped
 
     def take(self) -> list[bytes]:
         """Take frames off the queue, some `CHUNK` bytes of them."""

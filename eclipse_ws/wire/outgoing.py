@@ -50,8 +50,8 @@ class Outgoing:
     def send(self, frame: bytes, droppable: bool = False) -> None:
         """Send a frame at the turn's end. Never raises, never blocks; after a close it does nothing.
 
-        A droppable frame is lost when the queue is full; when one that is not meets a full queue, the socket
-        is closed.
+        A droppable frame is lost when the peer does not read and its queue is half full; when one that is not
+        meets a full queue, the droppable ones in it are lost, and if that is not enough the socket is closed.
         """
         if self._state:
             return
@@ -91,7 +91,7 @@ class Outgoing:
             self._soft |= (soft & (1 << len(taken)) - 1) << len(out)
             out.extend(taken)
         else:
-            out.push(taken, soft)
+            stats.dropped += out.push(taken, soft, self.poll.params.queue_bytes // 2)
             self.queued = out.size
             self._limit(out)
             return
@@ -114,7 +114,7 @@ class Outgoing:
             stats.frames_out += len(taken)
             return
         out = self.out = Backlog()
-        out.push(taken, soft)
+        stats.dropped += out.push(taken, soft, self.poll.params.queue_bytes // 2)
         stats.frames_out += out.advance(size)
         self.queued = out.size
         self._watch()
@@ -153,6 +153,8 @@ class Outgoing:
             self._watch()
             if self._state:
                 self._flushed()
+            elif out.late is not None:
+                self.send(out.late)
 
     def _limit(self, out: Backlog) -> None:
         """Hold the bound: drop what may be dropped, then end the session. No other socket notices."""

@@ -6,7 +6,6 @@ one callback.
 """
 
 import asyncio
-import os
 import select
 from collections import deque
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Params:
     """Bytes that may wait for a peer that does not read."""
     read_bytes: int = 65536
     """Bytes that may wait for us; beyond that the peer is not read from."""
-    messages_per_turn: int = 64
+    messages_per_turn: int = 16
     """Frames of one socket that are handled before the others have their turn again."""
     ping_interval: float = 25.0
     """Seconds; 0 sends no pings."""
@@ -66,7 +65,7 @@ class Stats:
         self.sockets = 0
         """Open now."""
         self.frames_in = 0
-        """Messages and control frames that were handled."""
+        """Fragments and control frames included."""
         self.frames_out = 0
         self.bytes_in = 0
         self.bytes_out = 0
@@ -166,9 +165,9 @@ class Poll:
 
     def abandon(self) -> None:
         """Close everything without a word: the loop has been closed already."""
-        for fd, socket in enumerate(self.table):
+        for socket in self.table:
             if socket is not None:
-                os.close(fd)
+                socket.forget()
         self._epoll.close()
         _polls.pop((self.loop, self.params), None)
 

@@ -159,8 +159,13 @@ class Socket(Outgoing):
         elif opcode == frames.BINARY:
             self._message(event.data)
         elif opcode == frames.PING:
-            # Droppable: only the last of several pings has to be answered (RFC 6455 section 5.5.3).
-            self.send(frames.frame(frames.PONG, event.data), droppable=True)
+            # Only the last of several pings has to be answered (RFC 6455 section 5.5.3): a peer that asks and
+            # does not read gets that one answer.
+            pong = frames.frame(frames.PONG, event.data)
+            if isinstance(self.out, Backlog):
+                self.out.late = pong
+            else:
+                self.send(pong, droppable=True)
             self._call(self.handler.on_ping, event.data)
         elif opcode == frames.PONG:
             self._call(self.handler.on_pong, event.data)
@@ -271,6 +276,15 @@ class Socket(Outgoing):
         self.out = self._inbound = None
         self.queued = 0
         self._ended_now()
+
+    def forget(self) -> None:
+        """Be gone without a word to anybody: the loop is closed."""
+        self._state = GONE
+        os.close(self._fd)
+        self._fd = -1
+        if not self._ended:
+            self._ended = True
+            stats.sockets -= 1
 
     def _ended_now(self) -> None:
         if not self._ended:

@@ -11,7 +11,7 @@ from eclipse_ws.wire.backlog import Backlog
 def test_nothing_is_lost_or_reordered(frames: list[bytes], takes: list[int]) -> None:
     """Whatever the kernel takes at a time, it gets every byte once and in order."""
     queue, out, through = Backlog(), b"", 0
-    queue.push(frames, 0)
+    queue.push(frames, 0, 0)
     for take in [*takes, *[1000] * len(frames)]:
         if queue.size:
             part = queue.chunk()[:take]
@@ -25,22 +25,31 @@ def test_nothing_is_lost_or_reordered(frames: list[bytes], takes: list[int]) -> 
 def test_only_droppable_frames_are_dropped() -> None:
     """Dropping keeps the rest in order, and keeps what has left in part even if it was droppable."""
     queue = Backlog()
-    queue.push([b"aaaa", b"b", b"c", b"dd"], 0b0101)
+    assert queue.push([b"aaaa", b"b", b"c", b"dd"], 0b0101, 100) == 0
     queue.advance(1)
     assert queue.drop() == 1
     assert queue.chunk() == b"aaabdd"
     assert queue.size == 6
 
 
+def test_droppable_frames_have_less_room() -> None:
+    """A droppable frame beyond the room is not taken; one that is not droppable always is."""
+    queue = Backlog()
+    assert queue.push([b"aaaa", b"bbbb", b"cc", b"dd"], 0b1110, 8) == 2
+    assert queue.push([b"e"], 0b1, 8) == 1
+    assert queue.push([b"ffff"], 0, 8) == 0
+    assert queue.chunk() == b"aaaabbbbffff"
+
+
 def test_clearing_keeps_a_frame_that_has_begun() -> None:
     """A frame that left in part is finished even when everything else is thrown away."""
     queue = Backlog()
-    queue.push([b"aaaa", b"bbbb"], 0)
+    queue.push([b"aaaa", b"bbbb"], 0, 0)
     queue.advance(2)
     queue.clear()
     assert queue.chunk() == b"aa"
     queue.advance(2)
-    queue.push([b"cc"], 0)
+    queue.push([b"cc"], 0, 0)
     queue.clear()
     assert queue.size == 0
     assert not queue.frames
@@ -49,9 +58,9 @@ def test_clearing_keeps_a_frame_that_has_begun() -> None:
 def test_a_chunk_is_bounded() -> None:
     """However much waits, one call gets a bounded piece of it, or one frame."""
     queue = Backlog()
-    queue.push([b"x" * 1000] * 1000, 0)
+    queue.push([b"x" * 1000] * 1000, 0, 0)
     assert backlog.CHUNK <= len(queue.chunk()) < backlog.CHUNK + 1000
     assert sum(map(len, queue.take())) <= backlog.CHUNK + 1000
     queue.clear()
-    queue.push([b"y" * 2 * backlog.CHUNK, b"z"], 0)
+    queue.push([b"y" * 2 * backlog.CHUNK, b"z"], 0, 0)
     assert queue.chunk() == b"y" * 2 * backlog.CHUNK

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tornado.testing import ExpectLog
 
-from eclipse_ws.wire import Socket, queued_bytes, stats, text_frame
+from eclipse_ws.wire import Audience, Socket, queued_bytes, stats, text_frame
 from tests.wire.peer import (
     CLOSE,
     CONTINUATION,
@@ -155,6 +155,92 @@ async def test_sending_to_a_dead_socket_is_nothing() -> None:
         assert await session.ended() == (1006, "")
         session.wire.send(BIG)
         session.close()
+
+
+@pytest.mark.gen_test
+async def test_a_reset_while_frames_wait() -> None:
+    """A peer that resets with a queue behind it is 1006, and the queue is let go."""
+    async with serving() as server:
+        peer = await Peer.open(server.port, window=4096)
+        session = await session_of(server)
+        wire = session.wire
+        await fill(wire)
+        peer.reset()
+        assert await session.ended() == (1006, "")
+        assert wire.queued == 0
+
+
+@pytest.mark.gen_test
+async def test_an_audience_that_is_too_much_in_the_middle_of_a_send() -> None:
+    """If what an audience has sent fills the queue, the socket's own next frame comes too late."""
+    async with serving(wire_queue_bytes=100_000) as server:
+        peer = await Peer.open(server.port, window=4096)
+        wire = (await session_of(server)).wire
+        audience = Audience()
+        audience.add(wire)
+        await fill(wire)
+        for _ in range(4):
+            audience.send(BIG)
+        wire.send(text_frame(b"own"))
+        assert wire.is_closing
+        assert len(audience) == 0
+        while (frame := await peer.frame())[0] != FIN | CLOSE:
+            assert frame[1].startswith(b"x")
+        peer.send(close_frame(4008))
+        await peer.gone()
+
+
+@pytest.mark.gen_test
+async def test_an_audience_that_is_too_much_in_the_middle_of_a_close() -> None:
+    """If what an audience has sent fills the queue while we close, one close frame says so."""
+    async with serving(wire_queue_bytes=100_000) as server:
+        peer = await Peer.open(server.port, window=4096)
+        session = await session_of(server)
+        audience = Audience()
+        audience.add(session.wire)
+        await fill(session.wire)
+        for _ in range(4):
+            audience.send(BIG)
+        session.close(1001)
+        while (frame := await peer.frame())[0] != FIN | CLOSE:
+            assert frame[1].startswith(b"x")
+        assert frame[1][:2] == (4008).to_bytes(2, "big")
+        peer.send(close_frame(4008))
+        await peer.gone()
+        assert (await session.ended())[0] == 4008
+
+
+@pytest.mark.gen_test
+async def test_an_audience_on_top_of_own_frames_is_bounded() -> None:
+    """Own frames and an audience's of one turn leave early when together they are more than the bound."""
+    async with serving(wire_queue_bytes=1000) as server:
+        peer = await Peer.open(server.port)
+        wire = (await session_of(server)).wire
+        audience = Audience()
+        audience.add(wire)
+        wire.send(text_frame(b"a" * 600))
+        audience.send(text_frame(b"b" * 600))
+        wire.send(text_frame(b"c" * 600))
+        assert [(await peer.text())[0] for _ in range(3)] == ["a", "b", "c"]
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_pings_and_does_not_read() -> None:
+    """Its pings cost one answer, the last one's, when it reads at last; it is not closed for them."""
+    async with serving() as server:
+        peer = await Peer.open(server.port, window=4096)
+        session = await session_of(server)
+        await fill(session.wire)
+        queued = session.wire.queued
+        for number in range(2000):
+            peer.send(client_frame(PING, b"%d" % number))
+        peer.send(client_frame(TEXT, b"now"))
+        await until(lambda: "now" in session.events)
+        assert session.wire.queued <= queued + 5
+        assert not session.wire.is_closing
+        while (frame := await peer.frame())[0] != 0x8A:
+            pass
+        assert frame[1] == b"1999"
 
 
 async def fill(wire: Socket) -> None:
