@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: help setup run test test-all lint types layers cover lock clean
+.PHONY: help setup run test test-all lint types layers chaos cover lock clean
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ types: $(STAMP)  ## mypy --strict
 
 layers: $(STAMP) ## imports point down
 	@$(BIN)/lint-imports --no-logo
+
+chaos: $(STAMP)  ## faults put on real processes, a minute each, about eight in all
+	@$(BIN)/python -m tests.chaos --document docs/chaos.md
 
 cover: $(STAMP)  ## the suite with its coverage as HTML
 	@$(BIN)/coverage html && echo "htmlcov/index.html"

@@ -1,0 +1,94 @@
+"""The application: the stand-in for its chat API, which also publishes on Redis and shows what was saved."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from tests.api.stub import Stub, event_of, person
+
+PATIENCE = 1.0
+"""Seconds that the application waits for its own PUBLISH."""
+
+
+class Application(Stub):
+    """Saves, and publishes raw events on its own where ``publishes`` says so.
+
+    ``saved_at`` is when each message was saved (monotonic seconds). ``heard`` are the ids of events whose
+    PUBLISH Redis has confirmed; of the others nobody knows, the application least of all.
+    """
+
+    def __init__(self, redis_port: int) -> None:
+        super().__init__()
+        self.publishes = False
+        self.saved_at: dict[str, float] = {}
+        self.saved_in: dict[str, list[str]] = {}
+        self.heard: set[str] = set()
+        self.updates: dict[str, str] = {}
+        self._client = redis.asyncio.Redis(
+            port=redis_port, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, protocol=2
+        )
+        self._publishing: set[asyncio.Task[None]] = set()
+
+    async def stop(self) -> None:
+        """Stop listening, and let go of Redis."""
+        await super().stop()
+        await asyncio.gather(*self._publishing, return_exceptions=True)
+        await self._client.aclose()
+
+    async def save(self, chat: str, draft: dict[str, Any], key: str | None) -> dict[str, Any]:
+        """Save a message; publish it too, before or after the answer, as the application does."""
+        answer = await super().save(chat, draft, key)
+        message = answer["message"]
+        self._note(chat, message["id"])
+        if self.publishes:
+            publishing = self._publish_soon(chat, message["id"], event_of(message))
+            if len(self.saved) % 2:
+                await publishing
+        return answer
+
+    async def say(self, chat: str, number: int) -> None:
+        """Have somebody write in the application's own pages: no node hears of it but through Redis."""
+        draft = {"content": f"from the application, {number}", "role": "AGENT", "userId": "desk"}
+        answer = await super().save(chat, draft, None)
+        message = answer["message"]
+        self._note(chat, message["id"])
+        await self._publish_soon(chat, message["id"], event_of(message))
+
+    async def update(self, chat: str, message_id: str) -> None:
+        """Change a message in the application's own pages."""
+        updated = f"{time.monotonic():.6f}"
+        data = {
+            "id": message_id,
+            "content": "changed",
+            "role": "agent",
+            "updatedAt": updated,
+            "timestamp": updated,
+            "sender": person("desk", "avatar"),
+        }
+        name = f"message_updated:{message_id}:{updated}"
+        self.updates[name] = chat
+        event = {"type": "message_updated", "data": data, "timestamp": updated}
+        await self._publish_soon(chat, name, event)
+
+    def _note(self, chat: str, message_id: str) -> None:
+        self.saved_at[message_id] = time.monotonic()
+        self.saved_in.setdefault(chat, []).append(message_id)
+
+    def _publish_soon(self, chat: str, name: str, event: dict[str, Any]) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._publish(chat, name, event))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+        return task
+
+    async def _publish(self, chat: str, name: str, event: dict[str, Any]) -> None:
+        try:
+            await self._client.publish(f"chat:{chat}", json.dumps(event))
+        except (RedisError, OSError, TimeoutError):
+            return
+        self.heard.add(name)

@@ -1,0 +1,220 @@
+"""Two server processes, a Redis, a proxy between each node and Redis, and the application."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from signal import SIGUSR1, Signals
+from typing import Any
+
+import redis.asyncio
+
+from tests.api.stub import SECRET as API_SECRET
+from tests.chaos.application import Application
+from tests.chaos.proxy import Proxy
+from tests.servers import RedisServer, free_port
+
+ROOT = Path(__file__).parents[2]
+PROFILE = Path(__file__).parent / "chaos.toml"
+JWT_SECRET = "a-secret-of-the-chaos-suite-which-is-long-enough"
+HISTORY_SECONDS = 20
+"""As in chaos.toml."""
+LIFETIMES = """
+local found = {}
+for _, name in ipairs(redis.call('KEYS', '*')) do
+  found[#found + 1] = name
+  found[#found + 1] = redis.call('TTL', name)
+end
+return found
+"""
+START_SECONDS = 15.0
+STOP_SECONDS = 10.0
+
+
+class NodeProcess:
+    """One server process on a port of its own, which can be stopped in every way and started again."""
+
+    def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
+        self.name = name
+        self.port = free_port()
+        self.folder = folder
+        self.log = folder / f"node-{name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._environment = environment
+
+    async def start(self) -> None:
+        """Start it, and wait until it answers."""
+        tasks = self.folder / f"node-{self.name}.tasks"
+        command = [sys.executable, "-m", "tests.chaos.node", str(tasks), "run", "--profile", str(PROFILE)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes no time that matters here
+                command,
+                cwd=self.folder,  # where no .env is
+                env={**self._environment, "PORT": str(self.port), "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = asyncio.get_running_loop().time() + START_SECONDS
+        while await self.health() is None:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"node {self.name} ended with {self.process.returncode}; see {self.log}")
+            if asyncio.get_running_loop().time() > deadline:
+                raise RuntimeError(f"node {self.name} did not answer in {START_SECONDS:g} s; see {self.log}")
+            await asyncio.sleep(0.05)
+
+    def send(self, number: Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        os.kill(self.process.pid, number)
+
+    async def end(self, number: Signals) -> None:
+        """End it by a signal, and wait until it is gone."""
+        if self.process is None:
+            return
+        self.process.send_signal(number)
+        try:
+            await asyncio.to_thread(self.process.wait, STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise RuntimeError(f"node {self.name} outlived {number.name}; see {self.log}") from None
+        finally:
+            self.process = None
+
+    def kill(self) -> None:
+        """End it for good, whatever state it is in."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    async def health(self) -> dict[str, Any] | None:
+        """Its health document; None if it doesn't answer."""
+        try:
+            return await asyncio.to_thread(self._health)
+        except (OSError, ValueError):
+            return None
+
+    def _health(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=2) as answer:
+            document: dict[str, Any] = json.load(answer)
+        return document
+
+    async def tasks(self) -> list[str]:
+        """The names of its tasks, in order."""
+        path = self.folder / f"node-{self.name}.tasks"
+        path.unlink(missing_ok=True)
+        self.send(SIGUSR1)
+        for _ in range(200):
+            if path.exists():
+                return path.read_text().splitlines()
+            await asyncio.sleep(0.02)
+        raise RuntimeError(f"node {self.name} did not write down its tasks")
+
+    def sockets(self) -> list[tuple[int, int]]:
+        """Its TCP sockets that are no listeners, as (local port, remote port)."""
+        assert self.process is not None
+        ours = set()
+        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            try:
+                ours.add(str(entry.readlink()))
+            except OSError:
+                continue
+        found = []
+        for table in ("tcp", "tcp6"):
+            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] != "0A" and f"socket:[{fields[9]}]" in ours:
+                    found.append((int(fields[1].rsplit(":", 1)[1], 16), int(fields[2].rsplit(":", 1)[1], 16)))
+        return found
+
+
+class Cluster:
+    """Everything that a scenario runs on; ``folder`` keeps the nodes' logs."""
+
+    def __init__(self, folder: Path, binary: str, *redis_options: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.redis = RedisServer(binary, None, *redis_options)
+        self.proxies = [Proxy(self.redis.port), Proxy(self.redis.port)]
+        self.application = Application(self.redis.port)
+        self.nodes: list[NodeProcess] = []
+
+    async def start(self) -> None:
+        """Start all of it."""
+        await asyncio.to_thread(self.redis.start)
+        await self.application.start()
+        for name, proxy in zip("AB", self.proxies, strict=True):
+            await proxy.start()
+            environment = {
+                "PATH": os.environ.get("PATH", ""),
+                "JWT_SECRET": JWT_SECRET,
+                "INTERNAL_API_SECRET": API_SECRET,
+                "NEXT_API_URL": self.application.url,
+                "REDIS_URL": f"redis://127.0.0.1:{proxy.port}",
+            }
+            self.nodes.append(NodeProcess(name, self.folder, environment))
+        await asyncio.gather(*(node.start() for node in self.nodes))
+
+    async def stop(self) -> None:
+        """End every process of it."""
+        for node in self.nodes:
+            node.kill()
+        for proxy in self.proxies:
+            await proxy.stop()
+        await self.application.stop()
+        self.redis.stop()
+
+    async def command(self, *words: str | int) -> Any:
+        """Put one command to Redis itself, past the proxies."""
+        async with redis.asyncio.Redis(port=self.redis.port, protocol=2, decode_responses=True) as client:
+            return await client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    # -- what is left behind --------------------------------------------------------------------
+
+    async def leftovers(self) -> list[str]:
+        """What clients have left behind on the nodes: sessions, sockets; a sentence each."""
+        found = []
+        for node in self.nodes:
+            health = await node.health()
+            if health is None:
+                found.append(f"node {node.name} does not answer")
+                continue
+            if health["status"] != "healthy":
+                found.append(f"node {node.name} is {health['status']}: {health['backend']}")
+            for what in ("total", "chats"):
+                if health["connections"][what]:
+                    found.append(f"node {node.name} has {health['connections'][what]} {what} left")
+            sockets = node.sockets()
+            clients = sum(1 for local, _ in sockets if local == node.port)
+            if clients:
+                found.append(f"node {node.name} has {clients} clients' sockets left")
+            links = sum(1 for _, remote in sockets if remote in (p.port for p in self.proxies))
+            if links != 2:
+                found.append(f"node {node.name} has {links} sockets to Redis, not 2")
+        return found
+
+    async def remains(self, tasks: dict[str, list[str]]) -> list[str]:
+        """What is left after the history's lifetime: subscriptions, keys, tasks; a sentence each."""
+        found = []
+        channels = [name for name in await self.command("PUBSUB", "CHANNELS", "chat:*")]
+        if channels:
+            found.append(f"{len(channels)} chats still subscribed, such as {channels[0]}")
+        answer = await self.command("EVAL", LIFETIMES, 0)
+        for name, left in zip(answer[::2], answer[1::2], strict=True):
+            if left == -1:
+                found.append(f"the key {name} never expires")
+            elif not name.startswith("eclipse:node:") and not name.endswith(":meta"):
+                found.append(f"the key {name} is still there, for {left} s more")
+        for node in self.nodes:
+            now = await node.tasks()
+            more = len(now) - len(tasks.get(node.name, now))
+            if more > 0:
+                found.append(f"node {node.name} has {more} more tasks than at its start")
+        return found

@@ -1,0 +1,191 @@
+"""Runs scenarios: a cluster each, several side by side, and a verdict for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.chaos.client import Client
+from tests.chaos.cluster import HISTORY_SECONDS, Cluster
+from tests.chaos.judge import Verdict, judge, missing
+from tests.chaos.scenarios import Plan, Stage
+
+log = logging.getLogger("chaos")
+
+TICK = 0.1
+GREETED_SECONDS = 10.0
+SETTLE_SECONDS = 25.0
+LEFT_SECONDS = 12.0
+REMAINS_SECONDS = HISTORY_SECONDS + 15.0
+RATE = 1.0
+
+
+async def run_scenario(
+    plan: Plan, folder: Path, binary: str, seconds: float, *, chats: int, members: int, seed: int
+) -> tuple[Verdict, asyncio.Task[Verdict]]:
+    """Run one scenario. Gives its verdict, and a task that ends with what had to be waited for added to it:
+    the history's lifetime, after which nothing of it may be left.
+    """
+    verdict = Verdict(plan.name)
+    cluster = Cluster(folder, binary, *plan.redis)
+    clients: list[Client] = []
+    ticking: asyncio.Task[None] | None = None
+    try:
+        await cluster.start()
+        tasks = {node.name: await node.tasks() for node in cluster.nodes}
+        chance = random.Random(seed)
+        by_chat = {
+            f"{plan.name.replace(' ', '-')}-{number}": [
+                Client(
+                    cluster,
+                    f"{plan.name.replace(' ', '-')}-{number}",
+                    number * members + member,
+                    RATE,
+                    chance,
+                )
+                for member in range(members)
+            ]
+            for number in range(chats)
+        }
+        clients = [client for each in by_chat.values() for client in each]
+        ticking = asyncio.create_task(_tick(clients))
+        await _until(lambda: all(client.settled for client in clients), GREETED_SECONDS)
+        began = time.monotonic()
+        try:
+            await plan.run(Stage(cluster, clients, seconds, chance))
+        except Exception as error:
+            verdict.faults += 1
+            verdict.say(f"the scenario itself failed: {error!r}")
+        verdict.seconds = round(time.monotonic() - began, 1)
+        for client in clients:
+            client.rate = 0
+        await _until(
+            lambda: all(c.settled for c in clients) and not missing(cluster.application, by_chat),
+            SETTLE_SECONDS,
+        )
+        judge(verdict, cluster.application, by_chat)
+        if verdict.missed_targets:
+            _write_down(folder, clients)
+        ticking.cancel()
+        for client in clients:
+            client.close()
+        left = await _until_empty(cluster.leftovers, LEFT_SECONDS)
+        verdict.left += len(left)
+        for sentence in left:
+            verdict.say(sentence)
+    except BaseException:
+        if ticking is not None:
+            ticking.cancel()
+        for client in clients:
+            client.close()
+        await cluster.stop()
+        raise
+    return verdict, asyncio.create_task(_finish(cluster, verdict, tasks))
+
+
+async def _finish(cluster: Cluster, verdict: Verdict, tasks: dict[str, list[str]]) -> Verdict:
+    try:
+        remains = await _until_empty(lambda: cluster.remains(tasks), REMAINS_SECONDS, every=1.0)
+        verdict.left += len(remains)
+        for sentence in remains:
+            verdict.say(sentence)
+        for node in cluster.nodes:
+            log = node.log.read_text(errors="replace")
+            found = log.count("Traceback (most recent call last)") + log.count("never retrieved")
+            verdict.tracebacks += found
+            if found:
+                verdict.say(f"{found} tracebacks in {node.log}")
+    finally:
+        await cluster.stop()
+    return verdict
+
+
+async def _tick(clients: list[Client]) -> None:
+    while True:
+        now = time.monotonic()
+        for client in clients:
+            try:
+                client.tick(now)
+            except Exception:
+                log.exception("client %s of %s", client.number, client.chat)
+        await asyncio.sleep(TICK)
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(TICK)
+    return True
+
+
+async def _until_empty(look, seconds: float, every: float = 0.3) -> list[str]:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + seconds
+    while True:
+        found: list[str] = await look()
+        if not found or time.monotonic() > deadline:
+            return found
+        await asyncio.sleep(every)
+
+
+def _write_down(folder: Path, clients: list[Client]) -> None:
+    """Keep what every client saw, one line an event, for whoever looks for the reason."""
+    with (folder / "clients.log").open("w") as log:
+        for client in clients:
+            for visit in client.visits:
+                log.write(
+                    f"{client.chat} {client.number} {visit.began:.3f} {visit.greeted:.3f} {visit.ended:.3f} "
+                    f"node={visit.node} after={visit.after} recovered={visit.recovered} at={visit.cursor} "
+                    f"close={visit.close}\n"
+                )
+                for got in visit.received:
+                    log.write(f"    {got.at:.3f} {got.cursor} {got.name}\n")
+            for trouble in client.troubles:
+                log.write(f"    {trouble.at:.3f} error {trouble.code} {trouble.key}\n")
+
+
+async def run_lanes(
+    plans: list[Plan],
+    folder: Path,
+    binary: str,
+    seconds: float,
+    *,
+    lanes: int,
+    chats: int = 100,
+    members: int = 2,
+    seed: int = 1,
+    tell: Callable[[Verdict], None] = lambda verdict: None,
+) -> list[Verdict]:
+    """Run all plans, ``lanes`` at once; ``tell`` is called with each verdict when it is complete."""
+    waiting = list(plans)
+    finishing: list[asyncio.Task[Verdict]] = []
+    verdicts: dict[str, Verdict] = {}
+
+    def done(task: asyncio.Task[Verdict]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            tell(task.result())
+
+    async def lane() -> None:
+        while waiting:
+            plan = waiting.pop(0)
+            verdict, finish = await run_scenario(
+                plan,
+                folder / plan.name.replace(" ", "-"),
+                binary,
+                seconds,
+                chats=chats,
+                members=members,
+                seed=seed,
+            )
+            verdicts[plan.name] = verdict
+            finish.add_done_callback(done)
+            finishing.append(finish)
+
+    await asyncio.gather(*(lane() for _ in range(lanes)))
+    await asyncio.gather(*finishing)
+    return [verdicts[plan.name] for plan in plans]
