@@ -10,12 +10,12 @@ local node, link, known = ARGV[1], ARGV[2], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local fields = redis.call('HGETALL', meta)
-local epoch, offset, since, guarded, others = false, 0, now, false, 0
+local epoch, offset, since, guarded, others = redis.call('HGET', meta, 'epoch'), 0, now, false, 0
+-- Whoever knows another epoch has no gap in this one: like a newcomer, it needs any guard. ("0" forces a new one.)
+local gap = ARGV[3] ~= '' and (epoch == known or ARGV[3] == '0')
 for i = 1, #fields, 2 do
   local name, value = fields[i], fields[i + 1]
-  if name == 'epoch' then
-    epoch = value
-  elseif name == 'offset' then
+  if name == 'offset' then
     offset = tonumber(value)
   elseif string.sub(name, 1, 6) == 'guard:' then
     local other = string.sub(name, 7)
@@ -30,7 +30,7 @@ for i = 1, #fields, 2 do
       local lately = now - value < tonumber(ARGV[11]) or redis.call('EXISTS', channel) == 1
       if lately and redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then
         others = 1
-        if ARGV[3] == '' or tonumber(value) < tonumber(ARGV[3]) then
+        if not gap or tonumber(value) < tonumber(ARGV[3]) then
           guarded = true
         end
       else
