@@ -202,6 +202,7 @@ class Links:
         if self._proven and self._clock is not None:
             until = str(int(self._heard * 1000 + self._clock))
         self._hears_itself = self._proven = False
+        self._beat_heard.set()  # nobody need wait for it any more
         self._on_deaf(until)
 
     def _push(self, answer: list[Any]) -> None:
@@ -254,6 +255,6 @@ class Links:
         except TimeoutError:
             subscriber.close("it did not hear its own heartbeat")
             return
-        if not self._proven and subscriber is self.subscriber:
+        if not self._proven and self._hears_itself and subscriber is self.subscriber:
             self._proven = True
             self._on_subscriber()

@@ -58,6 +58,10 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._channels)
 
+    def chats(self) -> list[str]:
+        """The chats that this node hears, those that linger among them."""
+        return list(self._channels)
+
     def get(self, chat_id: str) -> Channel | None:
         """The chat's channel, if this node wants it."""
         return self._channels.get(chat_id)
@@ -88,6 +92,24 @@ class Subscriptions:
         # Whoever is greeted now doesn't know how much has passed when the position becomes known.
         if channel.position is None:
             channel.unsure = True
+
+    async def take_over(self, chat_ids: Iterable[str]) -> list[str]:
+        """Hear another node's chats, which linger here until somebody joins; tell which are not heard yet."""
+        wanted = []
+        for chat_id in chat_ids:
+            known = self._channels.get(chat_id)
+            channel = known or self._want(chat_id)
+            if known is None:
+                channel.members = False
+            if not channel.members:
+                channel.expires = time.monotonic() + self._settings.history_seconds
+            if not channel.live and channel.ready is None:
+                channel.ready = self._loop.create_future()
+            wanted.append(channel)
+        waiting = [channel.ready for channel in wanted if channel.ready is not None and not channel.live]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._settings.hand_over_timeout)
+        return [channel.chat_id for channel in wanted if not channel.live]
 
     def unsubscribe(self, chat_id: str) -> None:
         """Let a chat linger for the history's lifetime."""
@@ -142,9 +164,11 @@ class Subscriptions:
 
     def break_off(self, chat_id: str) -> None:
         """Begin a new epoch of a chat: something that all should have had is lost."""
+        known = chat_id in self._channels
         channel = self._want(chat_id)
-        if not channel.members and not channel.expires:
-            channel.expires = time.monotonic()
+        if not known:  # nobody of this node is in it: it is joined for this alone, and let go again
+            channel.members = False
+            channel.expires = time.monotonic() + self._settings.history_seconds
         channel.link, channel.heard_until, channel.broken, channel.live = "", "0", True, False
         if channel.confirmed:
             self.join(channel)
@@ -240,10 +264,18 @@ class Subscriptions:
         else:
             return False
         if left:
-            self.forged_dropped += len(left)
-            log.warning("events with forged cursors dropped", chat=channel.chat_id, count=len(left))
+            self._drop_forged(channel, left)
         self._settle(channel)
         return True
+
+    def _drop_forged(self, channel: Channel, left: list[Event]) -> None:
+        assert channel.position is not None
+        self.forged_dropped += len(left)
+        ours = [e for e in left if e.cursor and e.cursor.epoch == channel.position.epoch]
+        if ours:
+            log.warning("events with forged cursors dropped", chat=channel.chat_id, count=len(ours))
+        else:  # perhaps of an epoch that has just ended
+            log.info("events of another epoch dropped", chat=channel.chat_id, count=len(left))
 
     def _look_again_soon(self, chat_id: str) -> None:
         if not self._to_look_again:
