@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import redis.asyncio
@@ -147,18 +147,48 @@ class Cluster:
         """The application's own connection to the server."""
         assert self.server is not None
         if self._client is None:
-            self._client = redis.asyncio.Redis.from_url(self.server.url, socket_timeout=PATIENCE)
+            self._client = redis.asyncio.Redis.from_url(self.server.url, socket_timeout=PATIENCE, protocol=2)
         return self._client
 
     async def raw(self, chat_id: str, payload: bytes) -> None:
         """Publish as the application does."""
         await self.client.publish(f"chat:{chat_id}", payload)
 
+    async def raw_many(self, chat_id: str, payloads: Iterable[bytes]) -> None:
+        """Publish many in one go."""
+        pipeline = self.client.pipeline(transaction=False)
+        for payload in payloads:
+            pipeline.publish(f"chat:{chat_id}", payload)
+        await pipeline.execute()
+
     async def kill_link(self, node: Node, role: str = "subscriber") -> None:
         """Cut one of a node's connections, as a network would."""
         writer = getattr(node.backend._links, role)._connection._writer
         host, port = writer.get_extra_info("sockname")[:2]
         assert await self.client.client_kill_filter(addr=f"{host}:{port}") == 1
+
+    async def until_overlapping(self, chat_id: str, *nodes: Node) -> None:
+        """Wait until each node has surely heard the chat at a time when the others guarded it already."""
+        notes = await self.client.hgetall(f"eclipse:{{{chat_id}}}:meta")
+        latest = max(int(value) for name, value in notes.items() if name.startswith(b"guard:"))
+        for node in nodes:
+            links = node.backend._links
+
+            def sure(links: Any = links) -> bool:
+                links.beat_soon()
+                return bool(
+                    links._heard * 1000 + links._clock > latest + 50
+                )  # as sure as a slow answer lets it be
+
+            await until(sure, "an overlap")
+
+    async def until_unheard(self, channel: str) -> None:
+        """Wait until nobody listens to a channel."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while (await self.client.pubsub_numsub(channel))[0][1]:
+            assert loop.time() < deadline, f"somebody listens to {channel}"
+            await asyncio.sleep(POLL)
 
     async def close(self) -> None:
         """Close all, and see that nothing is left: no task, no subscription, no key without a lifetime."""

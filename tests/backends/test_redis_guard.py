@@ -1,0 +1,395 @@
+"""Continuity: who guards a chat, what is replayed after a cut, and when a new epoch has to begin."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from eclipse_ws.backends.redis import scripts
+from eclipse_ws.backends.redis.links import NODE_PREFIX
+from eclipse_ws.protocol import Cursor
+from tests.backends.harness import Cluster, Node, body, event, fresh_chat, number_of, until
+
+gen_test = pytest.mark.gen_test(timeout=30)
+Make = Callable[..., Cluster]
+LOST = "redis link lost"
+
+
+async def die(node: Node) -> None:
+    """End a node as SIGKILL would: its connections go, its keys stay."""
+    await node.backend._links.close()
+
+
+def epoch(node: Node, chat: str) -> str:
+    """The epoch that a node is in."""
+    position = node.backend.position(chat)
+    return "" if position is None else str(position.epoch)
+
+
+async def until_agreed(chat: str, *nodes: Node, not_in: str = "") -> None:
+    """Wait until the nodes are live in one epoch, which is another than ``not_in``."""
+
+    def agreed() -> bool:
+        channels = [node.backend._subscriptions.get(chat) for node in nodes]
+        epochs = {epoch(node, chat) for node in nodes}
+        return all(c is not None and c.live for c in channels) and len(epochs) == 1 and not_in not in epochs
+
+    await until(agreed, "one epoch")
+
+
+@gen_test
+async def test_joining_a_guarded_chat_keeps_its_epoch(cluster: Make, chat: str) -> None:
+    """A node that comes to a chat that another one hears takes over its position."""
+    made = cluster()
+    one = await made.node(chat)
+    await one.backend.publish(chat, event("m1"))
+    await one.until_heard(chat, "m1")
+    other = await made.node(chat)
+    assert other.backend.position(chat) == one.backend.position(chat)
+    assert not other.heard.events
+
+
+@gen_test
+async def test_a_dead_node_guards_nothing(cluster: Make, chat: str) -> None:
+    """A killed node's guard is void at once, although its lease and its note still live."""
+    made = cluster()
+    one = await made.node(chat)
+    await one.backend.publish(chat, event("m1"))
+    await one.until_heard(chat, "m1")
+    at = one.backend.position(chat)
+    link = one.link()
+    await die(one)
+    await made.until_unheard(NODE_PREFIX + link)
+    assert await made.client.exists(NODE_PREFIX + link)
+    assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{link}")
+    await made.raw(chat, body("unheard"))
+    other = await made.node(chat)
+    assert other.backend.position(chat) == Cursor(epoch(other, chat), 0)
+    assert epoch(other, chat) != at.epoch
+    assert await other.backend.history(chat, at) is None
+    assert not await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{link}")
+
+
+@gen_test
+async def test_a_guarded_cut_is_replayed(cluster: Make, chat: str, expect_log: Callable[..., None]) -> None:
+    """What passed while one node was cut off is replayed to it in order, when another one heard it."""
+    expect_log(LOST)
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    await one.backend.publish(chat, event(0))
+    await one.until_heard(chat, 0)
+    await made.until_overlapping(chat, one)
+    before = epoch(one, chat)
+    await made.kill_link(one)
+    for number in range(1, 20):
+        await made.raw(chat, body(number))
+        await other.backend.publish(chat, event(f"other {number}"))
+    await until(lambda: one.backend._links._number == 2, "another link")
+    await one.backend.publish(chat, event("last"))
+    for node in (one, other):
+        await until(lambda node=node: len(node.heard.events[chat]) >= 40)
+        assert [c.offset for c in node.heard.cursors(chat) if c] == list(range(1, 41))
+        assert not node.heard.interrupts
+        assert epoch(node, chat) == before
+    assert one.heard.numbers(chat) == other.heard.numbers(chat)
+
+
+@gen_test
+async def test_an_unguarded_cut_interrupts(cluster: Make, chat: str, expect_log: Callable[..., None]) -> None:
+    """A lone node that was cut off can't know what it missed: a new epoch, and its sessions must resume."""
+    expect_log(LOST)
+    made = cluster()
+    node = await made.node(chat)
+    await node.backend.publish(chat, event("m1"))
+    await node.until_heard(chat, "m1")
+    at = node.backend.position(chat)
+    await made.kill_link(node)
+    await made.raw(chat, body("unheard"))
+    await until(lambda: node.heard.interrupts)
+    await until_agreed(chat, node, not_in=at.epoch)
+    assert await node.backend.history(chat, at) is None
+    await made.raw(chat, body("m2"))
+    await until(lambda: "m2" in node.heard.numbers(chat))
+    assert node.heard.interrupts == [chat]
+
+
+@gen_test
+async def test_without_raw_events_no_guard_is_needed(
+    cluster: Make, chat: str, expect_log: Callable[..., None]
+) -> None:
+    """Where the application publishes over HTTP alone, a lone node's gap is replayed from the history."""
+    expect_log(LOST)
+    made = cluster(app_publishes_over_http=True)
+    node, elsewhere = await made.node(chat), await made.node()
+    await node.backend.publish(chat, event("m1"))
+    await node.until_heard(chat, "m1")
+    await made.kill_link(node)
+    await elsewhere.backend.publish(chat, event("m2"))
+    await until(lambda: node.backend._links._number == 2, "another link")
+    await elsewhere.backend.publish(chat, event("m3"))
+    await node.until_heard(chat, "m1", "m2", "m3")
+    assert not node.heard.interrupts
+    # Nor does a chat that nobody heard for a while begin anew.
+    at = node.backend.position(chat)
+    await die(node)
+    await elsewhere.backend.publish(chat, event("m4"))
+    await elsewhere.backend.subscribe(chat)
+    assert [number_of(e) for e in await elsewhere.backend.history(chat, at)] == ["m4"]
+
+
+@gen_test
+async def test_a_gap_longer_than_the_history_interrupts(
+    cluster: Make, chat: str, expect_log: Callable[..., None]
+) -> None:
+    """A node that missed more than the history keeps replays nothing, and its sessions must reload."""
+    expect_log(LOST)
+    made = cluster(history_events=5)
+    one, other = await made.nodes(2, chat)
+    await made.until_overlapping(chat, one)
+    await made.kill_link(one)
+    for number in range(20):
+        await other.backend.publish(chat, event(number))
+    await until(lambda: one.heard.interrupts == [chat])
+    await until_agreed(chat, one, other)
+    assert not other.heard.interrupts
+    await other.backend.publish(chat, event("m2"))
+    await until(lambda: "m2" in one.heard.numbers(chat))
+    assert [c.offset for c in one.heard.cursors(chat) if c][-1] == 21
+
+
+@gen_test
+async def test_all_cut_at_once(cluster: Make, chat: str, expect_log: Callable[..., None]) -> None:
+    """When all nodes were deaf at the same time they all interrupt, and agree on one new epoch."""
+    expect_log(LOST)
+    made = cluster()
+    nodes = await made.nodes(3, chat)
+    before = epoch(nodes[0], chat)
+    await asyncio.gather(*(made.kill_link(node) for node in nodes))
+    await until(lambda: all(node.heard.interrupts for node in nodes))
+    await until_agreed(chat, *nodes, not_in=before)
+    for node in nodes:
+        await node.backend.publish(chat, event(node.link()))
+    for node in nodes:
+        await until(lambda node=node: len(node.heard.events[chat]) == 3)
+        assert node.heard.numbers(chat) == nodes[0].heard.numbers(chat)
+
+
+@gen_test
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_guard_that_came_late_is_none(cluster: Make, chat: str, late: bool) -> None:
+    """A guard bridges a cut only if it began before the cut node was last sure to hear."""
+    made = cluster()
+    node = await made.node(chat)
+    await node.backend.publish(chat, event("m1"))
+    await node.until_heard(chat, "m1")
+    at = node.backend.position(chat)
+    since = int(await made.client.hget(f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}"))
+    heard_until = since - 1 if late else since + 1
+    found, offset, missed, again = await scripts.JOIN(
+        node.backend._links.commands,
+        scripts.chat_keys(chat)[:2],
+        *("cut", "cut:2", str(heard_until), at.epoch, 0, 0, "newepoch", 60, NODE_PREFIX, 1, 60000),
+    )
+    if late:
+        assert (found, offset, missed, again) == (b"newepoch", 0, None, 1)
+    else:
+        assert (found, offset, again) == (at.epoch.encode(), 1, 0)
+        assert len(missed) == 1
+    await made.client.delete(f"{NODE_PREFIX}cut:2")
+
+
+@gen_test
+async def test_breaking_off_is_known_everywhere(cluster: Make, chat: str) -> None:
+    """A node that has lost what all should have had begins a new epoch, and all nodes interrupt."""
+    made = cluster()
+    nodes = await made.nodes(3, chat)
+    before = epoch(nodes[0], chat)
+    nodes[0].backend._subscriptions.break_off(chat)
+    await until(lambda: all(node.heard.interrupts == [chat] for node in nodes))
+    await until_agreed(chat, *nodes, not_in=before)
+    await nodes[1].backend.publish(chat, event("m1"))
+    for node in nodes:
+        await node.until_heard(chat, "m1")
+
+
+@gen_test
+async def test_breaking_off_during_a_join(cluster: Make, chat: str) -> None:
+    """A chat that is broken off while it is being joined is not forgotten to have been."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    before = epoch(one, chat)
+    subscriptions = one.backend._subscriptions
+    subscriptions.look_again([chat])
+    await asyncio.sleep(0)
+    subscriptions.break_off(chat)
+    await until_agreed(chat, one, other, not_in=before)
+    assert chat in one.heard.interrupts
+    assert chat in other.heard.interrupts
+
+
+@gen_test
+async def test_breaking_off_a_chat_that_nobody_is_in(cluster: Make) -> None:
+    """A chat without members here is joined to be broken off, and let go again."""
+    made = cluster(history_seconds=0.2)
+    one = await made.node()
+    chat = fresh_chat()
+    other = await made.node(chat, history_seconds=60)
+    before = epoch(other, chat)
+    one.backend._subscriptions.break_off(chat)
+    await until(lambda: other.heard.interrupts == [chat])
+    await until_agreed(chat, other, not_in=before)
+    await until(lambda: one.backend._subscriptions.get(chat) is None, "the chat to be let go")
+
+
+@gen_test
+async def test_flushed_while_running(cluster: Make, chat: str) -> None:
+    """After FLUSHALL the nodes agree on a new epoch soon, interrupt, and stay in it."""
+    made = cluster()
+    nodes = await made.nodes(3, chat)
+    for number in range(3):
+        await nodes[number].backend.publish(chat, event(number))
+    before = epoch(nodes[0], chat)
+    await made.client.flushall()
+    await asyncio.gather(*(node.backend.publish(chat, event(f"x{node.link()}")) for node in nodes))
+    await until(lambda: all(node.heard.interrupts for node in nodes))
+    await until_agreed(chat, *nodes, not_in=before)
+    interrupted = [len(node.heard.interrupts) for node in nodes]
+    agreed = epoch(nodes[0], chat)
+    for number in range(20):
+        await nodes[number % 3].backend.publish(chat, event(f"after {number}"))
+    for node in nodes:
+        await until(lambda node=node: f"after {19}" in node.heard.numbers(chat))
+        assert node.heard.numbers(chat)[-20:] == [f"after {number}" for number in range(20)]
+        assert epoch(node, chat) == agreed
+    assert [len(node.heard.interrupts) for node in nodes] == interrupted
+
+
+@gen_test
+async def test_scripts_flushed_while_running(cluster: Make, chat: str) -> None:
+    """A Redis that has forgotten the scripts gets them again, and no event is lost or delivered locally."""
+    made = cluster()
+    node = await made.node(chat)
+    await made.client.script_flush()
+    receipts = await asyncio.gather(*(node.backend.publish(chat, event(n)) for n in range(20)))
+    assert {r.delivery for r in receipts} == {"published"}
+    await node.until_heard(chat, *range(20))
+
+
+@gen_test
+async def test_commands_cut_is_no_gap(cluster: Make, chat: str, expect_log: Callable[..., None]) -> None:
+    """While the commands' link alone is away nothing is missed, and chats that are joined then come live."""
+    expect_log(LOST)
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    await made.kill_link(one, "commands")
+    await until(lambda: one.backend._links.commands is None, "the cut")
+    late = fresh_chat()
+    await one.backend.subscribe(late)
+    assert one.backend.health().state == "down"
+    receipt = await one.backend.publish(chat, event("m1"))
+    assert (receipt.delivery, receipt.cursor) == ("local", None)
+    await other.backend.publish(chat, event("m2"))
+    await one.until_up()
+    await until(lambda: one.backend.position(late) is not None, "the late chat")
+    await made.raw(late, body("m3"))
+    await one.until_heard(late, "m3")
+    await other.until_heard(chat, "m2", "m1")
+    await until(lambda: len(one.heard.cursors(chat)) == 3)
+    # Once at once without a cursor, and once in its place: the hub knows that it is one.
+    assert one.heard.numbers(chat) in (["m1", "m2", "m1"], ["m2", "m1", "m1"])
+    assert chat not in one.heard.interrupts
+
+
+@gen_test
+async def test_greeted_without_a_position(cluster: Make, expect_log: Callable[..., None]) -> None:
+    """Sessions that were greeted before the position was known must resume once it is."""
+    expect_log(LOST)
+    made = cluster()
+    node = await made.node()
+    await made.kill_link(node)
+    await until(lambda: node.backend._links.subscriber is None, "the cut")
+    chat = fresh_chat()
+    await node.backend.subscribe(chat)
+    assert node.backend.position(chat) is None
+    await until(lambda: node.heard.interrupts == [chat])
+    assert node.backend.position(chat) is not None
+
+
+@gen_test
+async def test_letting_go_withdraws_the_guard(cluster: Make, chat: str) -> None:
+    """After the lingering neither a guard nor a subscription is left; while commands are away both stay."""
+    made = cluster(history_seconds=0.2)
+    node = await made.node(chat)
+    meta, guard = f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}"
+    assert await made.client.hexists(meta, guard)
+    links = node.backend._links
+    commands, links.commands = links.commands, None
+    node.backend.unsubscribe(chat)
+    await asyncio.sleep(0.5)  # longer than the lingering and its sweep
+    assert node.backend._subscriptions.get(chat) is not None
+    links.commands = commands
+    await until(lambda: node.backend._subscriptions.get(chat) is None, "the chat to be let go")
+    assert not await made.client.hexists(meta, guard)
+    await made.until_unheard(f"chat:{chat}")
+
+
+@gen_test
+async def test_joined_while_it_is_let_go(cluster: Make, chat: str) -> None:
+    """A chat that is joined while its guard is being withdrawn is guarded again, and heard."""
+    made = cluster(history_seconds=60)
+    node = await made.node(chat)
+    subscriptions = node.backend._subscriptions
+    channel = subscriptions.get(chat)
+    node.backend.unsubscribe(chat)
+    letting_go = asyncio.ensure_future(subscriptions._let_go([channel]))
+    await asyncio.sleep(0)
+    await node.backend.subscribe(chat)
+    await letting_go
+    await until(lambda: channel.live)
+    assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}")
+    await made.raw(chat, body("m1"))
+    await node.until_heard(chat, "m1")
+    assert not node.heard.interrupts
+
+
+@gen_test
+async def test_nodes_clocks_mean_nothing(
+    cluster: Make, chat: str, expect_log: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With wall clocks that are hours apart, cuts are bridged and attempts wait as ever: time is Redis's."""
+    expect_log(LOST)
+    made = cluster()
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + random.choice([-7200, 0, 7200]))
+    one, other = await made.nodes(2, chat)
+    await made.until_overlapping(chat, one)
+    before = epoch(one, chat)
+    first = await one.backend.attempt(chat, "key")
+    waiting = asyncio.ensure_future(other.backend.attempt(chat, "key"))
+    await made.kill_link(one)
+    await other.backend.publish(chat, event("m1"))
+    receipt = await one.backend.publish(chat, event("m2"), first)
+    assert (await waiting).receipt == receipt
+    for node in (one, other):
+        await node.until_heard(chat, "m1", "m2")
+        assert epoch(node, chat) == before
+        assert not node.heard.interrupts
+
+
+@gen_test
+async def test_a_forgotten_position_begins_anew(cluster: Make, chat: str) -> None:
+    """When Redis has let a chat's position expire, the next event begins a new epoch for all."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    before = epoch(one, chat)
+    await made.client.delete(f"eclipse:{{{chat}}}:meta", f"eclipse:{{{chat}}}:events")
+    await made.raw(chat, body("m1"))
+    await until(lambda: one.heard.interrupts and other.heard.interrupts)
+    await until_agreed(chat, one, other, not_in=before)
+    await one.backend.publish(chat, event("m2"))
+    for node in (one, other):
+        await until(lambda node=node: "m2" in node.heard.numbers(chat))

@@ -1,0 +1,255 @@
+"""What others publish to a chat's channel: the application's events, an old server's view, and bad input."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+
+import pytest
+
+from eclipse_ws.protocol import Cursor
+from tests.backends.harness import PATIENCE, Cluster, body, event, fresh_chat, typing, until
+
+gen_test = pytest.mark.gen_test(timeout=30)
+Make = Callable[..., Cluster]
+DROPPED = "is no event, it was dropped"
+
+
+@gen_test
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_raw_events_are_sequenced_once(cluster: Make, chat: str, count: int) -> None:
+    """What the application publishes is sequenced once, however many nodes hear it, in one order."""
+    made = cluster()
+    nodes = await made.nodes(count, chat)
+    await made.raw_many(chat, map(body, range(100)))
+    for node in nodes:
+        await until(lambda node=node: len(node.heard.events[chat]) >= 100)
+        assert node.heard.numbers(chat) == nodes[0].heard.numbers(chat)
+        assert [c.offset for c in node.heard.cursors(chat) if c] == list(range(1, 101))
+    assert sorted(nodes[0].heard.numbers(chat), key=int) == [str(n) for n in range(100)]
+    await until(lambda: sum(node.backend.published for node in nodes) == 100)
+    assert await made.client.xlen(f"eclipse:{{{chat}}}:events") == 100
+
+
+@gen_test
+async def test_own_publish_and_the_applications_are_one_event(cluster: Make, chat: str) -> None:
+    """The application publishes what our call to it has saved: the chat sees it once, in either order."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    await made.raw(chat, body("m1"))
+    await one.until_heard(chat, "m1")
+    receipt = await one.backend.publish(chat, event("m1"))
+    assert receipt.cursor == str(one.heard.cursors(chat)[0])
+    await other.backend.publish(chat, event("m2"))
+    await made.raw(chat, body("m2"))
+    await made.raw(chat, body("m2", "message_updated"))
+    for node in (one, other):
+        await node.until_heard(chat, "m1", "m2", "m2")
+
+
+@gen_test
+async def test_an_old_server_sees_todays_events(cluster: Make, chat: str) -> None:
+    """A plain subscriber sees each event as it always did, with the fields that we add and no others."""
+    made = cluster()
+    node = await made.node(chat)
+    old = made.client.pubsub(ignore_subscribe_messages=True)
+    await old.subscribe(f"chat:{chat}")
+    while await old.get_message(timeout=0.05) is not None:
+        pass
+    receipt = await node.backend.publish(chat, event("m1"))
+    node.backend.broadcast(chat, typing("session-1"))
+    heard = []
+    while len(heard) < 2:
+        message = await old.get_message(timeout=PATIENCE)
+        if message is not None:
+            heard.append(json.loads(message["data"]))
+    await old.aclose()
+    assert heard[0] == {**json.loads(body("m1")), "cursor": receipt.cursor}
+    assert heard[1] == {**json.loads(typing().body), "origin": "session-1"}
+
+
+@gen_test
+async def test_unknown_types_are_kept(cluster: Make, chat: str) -> None:
+    """An event of a type that we don't know is passed on unchanged, with a cursor, and can be resumed."""
+    made = cluster()
+    node = await made.node(chat)
+    start = node.backend.position(chat)
+    await made.raw(chat, b' {"type":"survey","x":[1,2,{"y":null}],"timestamp":"t"}\n')
+    await until(lambda: node.heard.events[chat])
+    (heard,) = node.heard.events[chat]
+    assert json.loads(heard.body) == {
+        "type": "survey",
+        "x": [1, 2, {"y": None}],
+        "timestamp": "t",
+        "cursor": f"{start.epoch}.1",
+    }
+    assert await node.backend.history(chat, start) == [heard]
+
+
+BAD = {
+    "not JSON": b"hello",
+    "nothing": b"",
+    "an array": b'[{"type":"message"}]',
+    "a number": b"1",
+    "no type": b'{"data":{"id":"x"}}',
+    "a type that is no text": b'{"type":7}',
+    "no UTF-8": b'{"type":"message","data":{"id":"\xff\xfe"}}',
+    "UTF-16": '{"type":"message"}'.encode("utf-16"),
+    "deep nesting": b'{"type":"message","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "half of an object": b'{"type":"message","data":{',
+    "two objects": body("x") + body("y"),
+    "1 MB": body("x", filler="x" * 1_000_000),
+    "a cursor that is a number": body("x", cursor=5),
+    "a garbage cursor": body("x", cursor="garbage"),
+    "a negative cursor": body("x", cursor="abc.-1"),
+    "a cursor in other digits": body("x", cursor="abc.\u0661"),
+    "a very long cursor": body("x", cursor="a" * 1000 + ".1"),
+}
+
+
+@gen_test
+@pytest.mark.parametrize("what", BAD)
+async def test_what_is_no_event_is_dropped(
+    cluster: Make, chat: str, what: str, expect_log: Callable[..., None]
+) -> None:
+    """What is no event is dropped and counted, and the events around it arrive."""
+    expect_log(DROPPED)
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    await made.raw(chat, body("m1"))
+    await made.raw(chat, BAD[what])
+    await made.raw(chat, body("m2"))
+    for node in (one, other):
+        await node.until_heard(chat, "m1", "m2")
+        assert node.backend.malformed_dropped == 1
+        assert not node.heard.interrupts
+        assert node.backend.health().state == "up"
+
+
+@gen_test
+@pytest.mark.parametrize("cursor", ["{epoch}.9", "{epoch}.1000000000000", "another.1", "another.0"])
+async def test_forged_cursors_are_dropped(
+    cluster: Make, chat: str, cursor: str, expect_log: Callable[..., None]
+) -> None:
+    """An event whose cursor Redis never gave is dropped and counted; what follows arrives in order."""
+    if "epoch" in cursor:  # of another epoch it could be an honest one of before
+        expect_log("forged cursors dropped")
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    epoch = one.backend.position(chat).epoch
+    await one.backend.publish(chat, event("m1"))
+    await made.raw(chat, body("forged", cursor=cursor.format(epoch=epoch)))
+    await made.raw(chat, body("m2"))
+    await one.backend.publish(chat, event("m3"))
+    for node in (one, other):
+        await until(lambda node=node: len(node.heard.events[chat]) >= 3)
+        assert sorted(node.heard.numbers(chat)) == ["m1", "m2", "m3"]
+        assert node.heard.cursors(chat) == [Cursor(epoch, n) for n in (1, 2, 3)]
+        assert not node.heard.interrupts
+        await until(lambda node=node: node.backend._subscriptions.forged_dropped == 1)
+
+
+@gen_test
+async def test_old_cursors_are_duplicates(cluster: Make, chat: str) -> None:
+    """An event with a cursor that was delivered already is dropped, whatever else it says."""
+    made = cluster()
+    node = await made.node(chat)
+    for number in range(3):
+        await node.backend.publish(chat, event(number))
+    epoch = node.backend.position(chat).epoch
+    dropped = node.backend.duplicates_dropped
+    await made.raw(chat, body("forged", cursor=f"{epoch}.2"))
+    await made.raw(chat, body("forged", cursor=f"{epoch}.0"))
+    await made.raw(chat, body("m3"))
+    await node.until_heard(chat, 0, 1, 2, "m3")
+    assert node.backend.duplicates_dropped == dropped + 2
+
+
+@gen_test
+async def test_a_flood_of_forged_cursors_loses_nothing(
+    cluster: Make, chat: str, expect_log: Callable[..., None]
+) -> None:
+    """Hundreds of forged events in one go leave every true one in its place."""
+    expect_log("forged cursors dropped", optional=True)
+    made = cluster(history_events=20)
+    one, other = await made.nodes(2, chat)
+    epoch = one.backend.position(chat).epoch
+    sending = []
+    for number in range(10):
+        forged = [body(f"x{n}", cursor=f"{epoch}.{9000 + n}") for n in range(50 * number, 50 * number + 50)]
+        sending += [made.raw_many(chat, forged), one.backend.publish(chat, event(number))]
+    await asyncio.gather(*sending)
+    await one.backend.publish(chat, event("last"))
+    for node in (one, other):
+        await until(lambda node=node: len(node.heard.events[chat]) >= 11)
+        assert [c.offset for c in node.heard.cursors(chat) if c] == list(range(1, 12))
+        assert not node.heard.interrupts
+
+
+@gen_test
+async def test_notes_that_no_node_has_written(cluster: Make, expect_log: Callable[..., None]) -> None:
+    """What others publish to the nodes' own channel disturbs nobody: nodes still answer."""
+    expect_log("no node has written")
+    made = cluster()
+    one, _ = await made.nodes(2)
+    for garbage in (b"", b"\xff", b"[]", b"[" * 5000, b'{"look_again":7}', b'{"id":{}}', b"{}"):
+        await made.client.publish("eclipse:nodes", garbage)
+        await made.client.publish(f"eclipse:node:{one.link()}", garbage)
+    await made.client.publish("eclipse:nodes", b'{"id":"never asked","answer":1}')
+    assert await one.backend.ask("x") == ["x", "x"]
+
+
+@gen_test
+async def test_a_subscriber_that_fails_deafens_nobody(
+    cluster: Make, chat: str, expect_log: Callable[..., None]
+) -> None:
+    """An error while one event is handled is logged, and the next event arrives."""
+    expect_log("could not be handled", optional=True)
+    made = cluster()
+    node = await made.node(chat)
+    deliver = node.heard.deliver
+
+    def fail(chat_id: str, event: object) -> None:
+        node.heard.deliver = deliver
+        raise RuntimeError("of the test")
+
+    node.backend._subscriber.deliver = fail
+    node.backend.broadcast(chat, typing())
+    node.backend.broadcast(chat, typing())
+    await until(lambda: node.heard.events[chat])
+
+
+@gen_test
+async def test_awkward_chats_stay_apart(cluster: Make) -> None:
+    """Chats whose names look like patterns, keys or hash tags are chats like any other."""
+    made = cluster()
+    node = await made.node()
+    chats = ["*", "{}", "a}:meta{", "a b", "漢字🙂", "../x", "[a-z]", "x" * 200]
+    for name in chats:
+        await node.backend.subscribe(name)
+        await node.backend.publish(name, event(name))
+    for name in chats:
+        await node.until_heard(name, name)
+    await made.client.flushdb()
+
+
+@gen_test
+async def test_ephemeral_events_of_the_application(cluster: Make, chat: str) -> None:
+    """A typing event that the application publishes is delivered as it is, and isn't kept."""
+    made = cluster()
+    node = await made.node(chat)
+    await made.raw(chat, typing().body)
+    await until(lambda: node.heard.events[chat])
+    assert node.heard.events[chat][0].body == typing().body
+    assert await made.client.exists(f"eclipse:{{{chat}}}:events") == 0
+
+
+@gen_test
+async def test_what_nobody_hears_is_not_kept(cluster: Make) -> None:
+    """Events of a chat that no node wants change nothing."""
+    made = cluster()
+    chat = fresh_chat()
+    await made.node()
+    await made.raw(chat, body("m1"))
+    assert await made.client.keys(f"eclipse:*{chat}*") == []
