@@ -9,7 +9,9 @@ import gc
 import signal
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import chain
+from typing import Any
 
 import structlog
 from tornado.netutil import bind_sockets
@@ -32,7 +34,7 @@ from eclipse_ws.sweeper import Sweeper
 
 log = structlog.get_logger("eclipse_ws.server")
 
-LAST_CLOSES = 2.0
+LAST_CLOSES = 1.0
 """Seconds that the last sessions have to answer their close frames."""
 STOP_CLOSES = 0.5
 """The same on a stop without a drain, after which their sockets are cut off."""
@@ -61,20 +63,23 @@ class Server:
         self._tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         routes = web.routes(self.node)
         sockets = URLSpec(r"/(?:ws)?", ChatSession, {"node": self.node})
-        apart = settings.admin_port is not None
-        public = [route for route in routes if not (apart and web.is_internal(route))]
+        apart, scraped = settings.admin_port is not None, settings.metrics_port is not None
+        health = [route for route in routes if route.name == "health"]
+        page = [route for route in routes if route.name == "metrics"]
+        internal = [route for route in routes if web.is_internal(route)]
+        public = [route for route in routes if not (apart and route in internal)]
+        if scraped:
+            public, internal = ([r for r in some if r not in page] for some in (public, internal))
         self._http = self._listener([*public, *api_routes, sockets], self._tls)
-        # Without TLS: this address is for the application and a monitor, not for the world.
-        self._admin = (
-            self._listener([route for route in routes if web.is_internal(route) or route.name == "health"])
-            if apart
-            else None
-        )
-        self._listeners = [self._http] if self._admin is None else [self._http, self._admin]
+        # Without TLS: these addresses are for the application and a monitor, not for the world.
+        self._admin = self._listener([*internal, *health]) if apart else None
+        self._metrics = self._listener([*page, *health]) if scraped else None
+        self._listeners = [each for each in (self._http, self._admin, self._metrics) if each is not None]
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
         self._stopped = False
         self.port = settings.port
         self.admin_port = settings.admin_port
+        self.metrics_port = settings.metrics_port
 
     def _listener(self, routes: list[URLSpec], tls: ssl.SSLContext | None = None) -> Listener:
         settings = self.settings
@@ -101,21 +106,24 @@ class Server:
         except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be one
             raise StartError(_explain(error, self.settings)) from error
         self.port = sockets[0].getsockname()[1]
-        admin: list[socket.socket] = []
-        if self.settings.admin_port is not None:
+        settings = self.settings
+        more: dict[str, list[socket.socket]] = {}
+        for name, host in (("admin_port", settings.admin_host), ("metrics_port", settings.host)):
+            port = getattr(settings, name)
+            if port is None:
+                continue
             try:
-                admin = bind_sockets(self.settings.admin_port, self.settings.admin_host or None)
+                more[name] = bind_sockets(port, host or None)
             except (OSError, UnicodeError) as error:
-                _close(sockets)
-                where = f"{self.settings.admin_host}:{self.settings.admin_port}"
-                text = f"can't listen on {where}: {error}; check ECLIPSE_ADMIN_HOST and ECLIPSE_ADMIN_PORT"
+                _close(sockets, *more.values())
+                text = f"can't listen on {host}:{port}: {error}; check {variable(name)} and its host"
                 raise StartError(text) from error
-            self.admin_port = admin[0].getsockname()[1]
+            setattr(self, name, more[name][0].getsockname()[1])
         try:
             await self.api.start()
             await self.backend.start(self.hub)
         except BaseException as error:
-            _close([*sockets, *admin])
+            _close(sockets, *more.values())
             await self.api.close()
             await self.backend.close()
             if isinstance(error, ApiError):
@@ -123,8 +131,11 @@ class Server:
             raise
         self._http.add_sockets(sockets)
         if self._admin is not None:
-            self._admin.add_sockets(admin)
+            self._admin.add_sockets(more["admin_port"])
+        if self._metrics is not None:
+            self._metrics.add_sockets(more["metrics_port"])
         self._sweeper.start()
+        self.node.lag.start()
         # What is there now stays for ever: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -138,31 +149,45 @@ class Server:
         )
 
     async def drain(self) -> None:
-        """Refuse upgrades, end commands under way, and send the sessions away over ``drain_seconds``."""
+        """Refuse upgrades, end commands under way, and send the sessions away over ``drain_seconds``.
+
+        Meanwhile the other nodes take the chats over, so that whoever comes back anywhere can resume.
+        """
         if self.node.draining:
             return
         self.node.draining = True
         clock = asyncio.get_running_loop().time
         sessions = self._sessions()
+        self.node.drain_sessions = len(sessions)
         log.info("draining", sessions=len(sessions), seconds=self.settings.drain_seconds)
+        handing = asyncio.create_task(self._hand_over())
         pause = self.settings.drain_seconds / max(1, len(sessions))
         began = clock()
         for number, session in enumerate(sessions):
-            session.retire()
             # By the clock rather than by sleeping: a thousand short sleeps would take twice as long.
             ahead = began + number * pause - clock()
             if ahead > 0:
                 await asyncio.sleep(ahead)
+            session.retire()
         # A command that is under way has the chat API's time to end, and its sender the answer.
         deadline = clock() + LAST_CLOSES
         patience = deadline + self.settings.api_timeout
-        while self.hub.sessions or self.node.under_way:
+        while self.node.sessions or self.node.under_way:
             if clock() > (patience if self.node.under_way else deadline):
                 break
             for session in self._sessions():
                 if not session.retiring:  # it was joining when the others were told
                     session.retire()
             await asyncio.sleep(0.02)
+        await handing
+        await self._hand_over()  # what was joined meanwhile
+
+    async def _hand_over(self) -> None:
+        try:
+            self.node.handed_over = await self.backend.hand_over()
+        except Exception:
+            # The sessions have to go all the same.
+            log.exception("chats not handed over")
 
     def reload(self, loaded: Loaded) -> None:
         """Take fresh secrets, keys, origins, limits and certificates; no session notices.
@@ -198,6 +223,7 @@ class Server:
         self._stopped = True
         self.node.draining = True
         self._sweeper.stop()
+        self.node.lag.stop()
         for listener in self._listeners:
             listener.stop()
         for session in self._sessions():
@@ -251,19 +277,30 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
     try:
-        await server.start()
-        if started is not None:
-            started(server)
-        await asked.wait()
-        draining = asyncio.create_task(server.drain())
-        waiting = asyncio.create_task(now.wait())
-        await asyncio.wait([draining, waiting], return_when=asyncio.FIRST_COMPLETED)
-        for task in (draining, waiting):
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        # A signal that comes during the start ends it: there is nothing to drain yet.
+        if await _unless(asked, server.start()):
+            if started is not None:
+                started(server)
+            await asked.wait()
+            await _unless(now, server.drain())
     finally:
         await server.stop()
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work, or leave off when the event comes first; whether it was done. Raises what it raises."""
+    working = asyncio.create_task(work)
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    done = working.done()
+    if not done:
+        working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+    return done
 
 
 def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
@@ -287,6 +324,6 @@ def _explain(error: OSError | UnicodeError, settings: Settings) -> str:
     return f"can't listen on {where}: {error}; check --host and --port"
 
 
-def _close(sockets: Sequence[socket.socket]) -> None:
-    for each in sockets:
+def _close(*groups: Sequence[socket.socket]) -> None:
+    for each in chain.from_iterable(groups):
         each.close()
