@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.protocol import CloseCode, Cursor, Event
+from eclipse_ws.timings import Timing
 from eclipse_ws.wire import Audience, Socket, text_frame
 
 Greeting = Callable[[Cursor | None, bool | None], bytes]
@@ -68,6 +71,8 @@ class Hub:
         self.resumed = 0
         self.not_resumed = 0
         self.interrupted = 0
+        self.latency = Timing()
+        self._timing = False
 
     @property
     def sessions(self) -> int:
@@ -192,6 +197,7 @@ class Hub:
         if not event.kept:
             origin = self._sessions.get(event.origin) if event.origin else None
             chat.audience.send(frame, droppable=True, skip=None if origin is None else origin.wire)
+            self._time()
             self.deliveries += len(chat.audience)
             return
         if chat.joining is not None:
@@ -209,8 +215,20 @@ class Hub:
             return
         self.deliveries += len(chat.audience)
         chat.audience.send(frame)
+        self._time()
         if chat.ahead is not None:
             self._deliver_ahead(chat, chat.ahead, event, frame)
+
+    def _time(self) -> None:
+        """Measure, for one event a turn, how long it takes from here to the last socket."""
+        if not self._timing:
+            self._timing = True
+            now = time.monotonic()
+            asyncio.get_running_loop().call_soon(self._timed, now)  # after the turn's end, where frames leave
+
+    def _timed(self, began: float) -> None:
+        self._timing = False
+        self.latency.count(time.monotonic() - began)
 
     def interrupt(self, chat_id: str) -> None:
         """End the chat's sessions with 4010: they may have missed events, and must resume or reload."""

@@ -18,6 +18,7 @@ from eclipse_ws.limits import Addresses, Limits, Sources
 from eclipse_ws.origins import Origins
 from eclipse_ws.protocol import timestamp
 from eclipse_ws.settings import Settings
+from eclipse_ws.timings import LoopLag
 
 LARGEST_CHATS = 20
 PAGE_SIZE = 4096
@@ -67,7 +68,15 @@ class Node:
     hub: Hub
     commands: Commands
     verifier: Verifier
+    session_counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("started", "ended", "refused", "errors"), 0)
+    )
+    """What all sessions count."""
     draining: bool = False
+    drain_sessions: int = 0
+    """Sessions that there were when the drain began."""
+    handed_over: int = 0
+    """Chats that another node hears by now, in a drain."""
     under_way: int = 0
     """Commands that have begun and not ended."""
     sessions: int = 0
@@ -75,6 +84,7 @@ class Node:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        self.lag = LoopLag()
         self.limits = Limits(self.settings)
         self.addresses = Addresses(self.settings)
         self.sources = Sources(self.settings)

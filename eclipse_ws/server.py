@@ -59,6 +59,7 @@ class Server:
             hub=self.hub,
             commands=Commands(settings, self.backend, self.api),
             verifier=Verifier(settings),
+            session_counts=ChatSession.counts,
         )
         self._tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         routes = web.routes(self.node)

@@ -81,7 +81,11 @@ class Settings(BaseSettings):
         ge=0,
         le=65535,
     )
+    metrics_port: int | None = Field(
+        None, description="port for /metrics and /health alone; unset: where admin_port is", ge=0, le=65535
+    )
     drain_seconds: SecondsOrZero = Field(15, description="s over which sessions are sent away on a stop")
+    hand_over_timeout: Seconds = Field(5, description="s in which others take a stopping node's chats")
     demo: bool = Field(False, description="serve the demo pages; development alone")
 
     # Logs

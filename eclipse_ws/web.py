@@ -86,6 +86,19 @@ class Health(JsonHandler):
     head = get
 
 
+class Metrics(JsonHandler):
+    """``GET /metrics``: Prometheus' text format."""
+
+    internal = True
+
+    def get(self) -> None:
+        """Answer every counter."""
+        from eclipse_ws import metrics  # late: only who is scraped needs it
+
+        self.set_header("Content-Type", metrics.CONTENT_TYPE)
+        self.finish(metrics.exposition(self.node))
+
+
 class ApplicationHandler(JsonHandler):
     """What only the application may call: it shows the shared secret (section 7)."""
 
@@ -202,6 +215,7 @@ def routes(node: Node) -> list[URLSpec]:
     arguments = {"node": node}
     found = [
         URLSpec(r"/health", Health, arguments, name="health"),
+        URLSpec(r"/metrics", Metrics, arguments, name="metrics"),
         URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
         URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
         URLSpec(r"/(widget\.js|eclipse-chat\.js)", Asset),

@@ -1,0 +1,52 @@
+"""How long things take, as plain numbers: written while the server works, read when metrics are scraped."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+TURN_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds in seconds for what happens within turns of the loop; one more bucket takes what is slower."""
+LOOK_EVERY: Final = 0.25
+"""Seconds between two looks at how late the loop is."""
+
+
+class Timing:
+    """A histogram of durations; ``buckets`` are not cumulative, the last one has no upper bound."""
+
+    __slots__ = ("bounds", "buckets", "seconds")
+
+    def __init__(self, bounds: Sequence[float] = TURN_BUCKETS) -> None:
+        self.bounds = bounds
+        self.buckets = [0] * (len(bounds) + 1)
+        self.seconds = 0.0
+
+    def count(self, seconds: float) -> None:
+        """Note one duration, in seconds."""
+        self.seconds += seconds
+        self.buckets[bisect_left(self.bounds, seconds)] += 1
+
+
+class LoopLag:
+    """Looks four times a second how much later than asked the event loop calls it."""
+
+    def __init__(self) -> None:
+        self.timing = Timing()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Look from now on, on the running loop."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(LOOK_EVERY, self._look, loop, loop.time() + LOOK_EVERY)
+
+    def stop(self) -> None:
+        """Look no more. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self.timing.count(max(0.0, loop.time() - due))
+        self.start()
