@@ -53,6 +53,7 @@ class RedisBackend(Backend):
         self._outage = Outage(settings.outage_queue_events)
         self._paying: asyncio.Task[None] | None = None
         self._raw: set[asyncio.Task[Receipt]] = set()
+        self._handed_over: set[str] = set()
         self._closed = False
         self._subscriber: Subscriber
         self._links: Links
@@ -75,6 +76,7 @@ class RedisBackend(Backend):
             self._settings.redis_timeout,
             answer=subscriber.answer,
             look_again=lambda chat_ids: self._subscriptions.look_again(chat_ids),
+            take_over=lambda chat_ids: self._subscriptions.take_over(chat_ids),
         )
         self._subscriptions = Subscriptions(
             self._settings, self._links, subscriber, self._nodes.tell_to_look_again
@@ -103,6 +105,7 @@ class RedisBackend(Backend):
         await asyncio.gather(*unfinished, return_exceptions=True)
         if self._outage:
             log.error("events were not handed over to the other nodes", count=len(self._outage))
+        await self._nodes.close()
         await self._subscriptions.close()
         await self._links.close()
 
@@ -399,6 +402,12 @@ class RedisBackend(Backend):
     async def ask(self, question: Any) -> list[Any]:
         """See the contract."""
         return await self._nodes.ask(question)
+
+    async def hand_over(self) -> int:
+        """Spread the chats over the other nodes, and wait until those hear them."""
+        due = [chat_id for chat_id in self._subscriptions.chats() if chat_id not in self._handed_over]
+        self._handed_over |= await self._nodes.hand_over(due, self._settings.hand_over_timeout)
+        return len(self._handed_over)
 
     def health(self) -> Health:
         """Up while both links stand and nothing is owed."""

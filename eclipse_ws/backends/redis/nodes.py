@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -17,14 +17,23 @@ from eclipse_ws.backends.redis.links import ALL_NODES, NODE_PREFIX, Links
 log = structlog.get_logger("eclipse_ws.redis")
 
 
+BATCH = 250
+"""Chats that are handed over in one piece."""
+
+
 class _Note(msgspec.Struct, omit_defaults=True):
-    """What nodes tell each other: a question, an answer, or chats to look at again."""
+    """What nodes tell each other: a question, an answer, chats to look at again or to take over.
+
+    ``who_takes`` asks who would take chats over; the answer is the node's name, or null.
+    """
 
     id: str = ""
     sender: str = ""
     question: Any = None
     answer: Any = None
     look_again: list[str] = []
+    who_takes: bool = False
+    take_over: list[str] = []
 
 
 _encode = msgspec.json.Encoder().encode
@@ -40,26 +49,70 @@ class Nodes:
         timeout: float,
         answer: Callable[[Any], Any],
         look_again: Callable[[list[str]], None],
+        take_over: Callable[[list[str]], Awaitable[list[str]]],
     ) -> None:
         self._links = links
         self._timeout = timeout
         self._answer = answer
         self._look_again = look_again
+        self._take_over = take_over
+        self._taking: set[asyncio.Task[None]] = set()
+        self._leaving = False
         self._open: dict[str, list[Any]] = {}
         self._news: dict[str, asyncio.Event] = {}
 
     async def ask(self, question: Any) -> list[Any]:
         """Gather every node's answer; those that don't come in time are missing."""
-        commands = self._links.commands
-        if commands is None or self._links.state != "up":
+        if self._links.commands is None or self._links.state != "up":
             return [self._answer(question)]
-        number = secrets.token_hex(8)
+        answers = await self._collect(ALL_NODES, _Note(question=question), self._timeout)
+        return answers or [self._answer(question)]
+
+    async def hand_over(self, chat_ids: list[str], timeout: float) -> set[str]:
+        """Have other nodes take these chats over, as evenly as they are many; tell which they hear by now.
+
+        Each of the two questions that it takes is waited for ``timeout`` seconds at most.
+        """
+        self._leaving = True
+        if not chat_ids or self._links.state != "up":
+            return set()
+        answers = await self._collect(ALL_NODES, _Note(who_takes=True), min(timeout, self._timeout))
+        takers = [name for name in answers if isinstance(name, str) and name]
+        if not takers:
+            log.info("no other node takes the chats over", chats=len(chat_ids))
+            return set()
+        batches = [chat_ids[at : at + BATCH] for at in range(0, len(chat_ids), BATCH)]
+        outcomes = await asyncio.gather(
+            *(
+                self._collect(NODE_PREFIX + takers[number % len(takers)], _Note(take_over=batch), timeout)
+                for number, batch in enumerate(batches)
+            )
+        )
+        taken: set[str] = set()
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            if outcome and isinstance(outcome[0], list):
+                taken |= set(batch).difference(outcome[0])
+        log.info("chats handed over", chats=len(taken), of=len(chat_ids), nodes=len(takers))
+        return taken
+
+    async def close(self) -> None:
+        """Stop taking chats over."""
+        for task in self._taking:
+            task.cancel()
+        await asyncio.gather(*self._taking, return_exceptions=True)
+
+    async def _collect(self, channel: str, note: _Note, timeout: float) -> list[Any]:
+        """Send a note with a number of its own, and gather the answers of who hears the channel."""
+        commands = self._links.commands
+        if commands is None:
+            return []
+        number = note.id = secrets.token_hex(8)
+        note.sender = self._links.name
         answers = self._open[number] = []
         news = self._news[number] = asyncio.Event()
         try:
-            note = _Note(id=number, sender=self._links.name, question=question)
-            nodes = await commands.call("PUBLISH", ALL_NODES, _encode(note))
-            async with asyncio.timeout(self._timeout):
+            nodes = await commands.call("PUBLISH", channel, _encode(note))
+            async with asyncio.timeout(timeout):
                 while len(answers) < nodes:
                     await news.wait()
                     news.clear()
@@ -67,8 +120,6 @@ class Nodes:
             log.warning("not every node has answered", answers=len(answers))
         except (LinkError, RedisError) as error:
             log.warning("the other nodes could not be asked", why=str(error))
-            if not answers:
-                return [self._answer(question)]
         finally:
             del self._open[number], self._news[number]
         return answers
@@ -90,16 +141,28 @@ class Nodes:
         if note.look_again:
             if note.sender != self._links.name:
                 self._look_again(note.look_again)
+        elif note.take_over:
+            task = asyncio.create_task(self._take(note))
+            self._taking.add(task)
+            task.add_done_callback(self._taking.discard)
+        elif note.who_takes:
+            # Its own answer is no use to a node that leaves, but it waits for one of each.
+            self._tell(note, None if self._leaving else self._links.name)
         elif note.sender:
-            commands = self._links.commands
-            if commands is not None:
-                answer = _Note(id=note.id, answer=self._answer(note.question))
-                commands.call("PUBLISH", NODE_PREFIX + note.sender, _encode(answer)).add_done_callback(
-                    _ignore
-                )
+            self._tell(note, self._answer(note.question))
         elif note.id in self._open:
             self._open[note.id].append(note.answer)
             self._news[note.id].set()
+
+    async def _take(self, note: _Note) -> None:
+        self._tell(note, await self._take_over(note.take_over))
+
+    def _tell(self, note: _Note, answer: Any) -> None:
+        """Answer a note's sender."""
+        commands = self._links.commands
+        if commands is not None:
+            reply = _Note(id=note.id, answer=answer)
+            commands.call("PUBLISH", NODE_PREFIX + note.sender, _encode(reply)).add_done_callback(_ignore)
 
 
 def _ignore(done: asyncio.Future[Any]) -> None:
