@@ -32,7 +32,7 @@ const attributes = {
   "token-url": "/api/ws/token",
   "history-url": "/api/chats/{chatId}/messages?limit=1000",
   "chat-id": chatId,
-  spread: 2000, // few visitors: no need to spread them over 15 s after a restart
+  spread: 2000, // few visitors: no need to spread them over 20 s after a restart
   theme: asked.get("theme"),
 };
 for (const [name, value] of Object.entries(attributes)) if (value) widget.setAttribute(name, value);

@@ -23,7 +23,7 @@ interface Common {
   subprotocol?: boolean;
   /** Where unsent messages survive a reload. Default: `sessionStorage`; `null`: memory alone. */
   storage?: Pick<Storage, "getItem" | "setItem"> | null;
-  /** The longest random delay after a server's planned restart (close code 1012), in milliseconds. Default: 15,000. */
+  /** The longest random delay after a server's planned restart (close code 1012), in milliseconds. Default: 20,000. */
   spread?: number;
   /** How many messages may wait. Default: 1,000. */
   limit?: number;

@@ -24,7 +24,7 @@ export class EclipseChat extends EventTarget {
   #joining;
   #seen = new Set();
   #turn = 0;
-  #tries = 0;
+  #since = clock(); // waits are no longer than the outage so far
   #held = false; // the server named a time: nothing may hurry us
   #cursor = "";
   #last = "";
@@ -47,7 +47,7 @@ export class EclipseChat extends EventTarget {
     try {
       storage = sessionStorage; // merely touching it throws where it is forbidden
     } catch {}
-    const o = (this.#o = { role: "USER", storage, spread: 15_000, limit: 1000, WebSocket: globalThis.WebSocket, ...options });
+    const o = (this.#o = { role: "USER", storage, spread: 20_000, limit: 1000, WebSocket: globalThis.WebSocket, ...options });
     if (!o.tokenUrl && !o.token) throw new TypeError("connect() needs tokenUrl or token");
     if (!o.WebSocket) throw new TypeError("No WebSocket here: pass one to connect()");
     try {
@@ -160,7 +160,7 @@ export class EclipseChat extends EventTarget {
   #changed() {
     try {
       this.#o.storage.setItem(this.#key, JSON.stringify({ out: this.#out, mine: this.#mine }));
-    } catch {} // full or forbidden: memory holds it as well
+    } catch {} // full or forbidden: memory has it
     this.#emit("outbox", this.pending);
   }
 
@@ -258,19 +258,20 @@ export class EclipseChat extends EventTarget {
   }
 
   #closed(code, reason) {
-    const { spread } = this.#o;
     const head = this.#head;
-    const lived = this.#opened && clock() - this.#opened;
+    const at = clock();
+    const spread = code == 1012 ? this.#o.spread : code == 4010 ? this.#o.spread / 4 : 0;
+    if (this.#opened) this.#since = at - this.#opened > 10_000 ? at : Math.max(this.#since, at - 4_000);
+    if (spread) this.#since = at - 8_000; // who comes too early joins no crowd
     this.#opened = 0;
-    if (lived) this.#tries = lived > 10_000 ? 0 : Math.min(this.#tries, 3);
     if (code == 4003) return this.close(code, reason);
     this.#drop();
-    this.#retry({ code, reason }, code == 4009 ? 5 : 0, code == 1012 ? spread : code == 4010 ? spread / 3 : 0);
+    this.#retry({ code, reason }, code == 4009 ? 5 : 0, spread);
     if (code == 1009 && head) this.#fail(head, "The message is too long", "too_long");
   }
 
   #retry(why, least = 0, spread = 0) {
-    const retryIn = least * 1000 + Math.random() * (spread || Math.min(20_000, 500 * 2 ** this.#tries++));
+    const retryIn = least * 1000 + Math.random() * (spread || Math.min(20_000, Math.max(500, clock() - this.#since)));
     this.#held = least > 0;
     this.#t.retry = setTimeout(() => this.#open(), retryIn);
     this.#set("waiting", { ...why, retryIn });
@@ -278,7 +279,7 @@ export class EclipseChat extends EventTarget {
 
   #hurry() {
     if (this.state != "waiting" || this.#held || clock() - this.#tried < 1000) return;
-    this.#tries = 0;
+    this.#since = clock();
     this.#open();
   }
 
@@ -292,7 +293,7 @@ export class EclipseChat extends EventTarget {
     this.#burn(ms);
   }
 
-  // Background tabs slow timers down to one a minute: this one compares clocks, so being late does no harm.
+  // Background tabs slow timers down: this one compares clocks, so being late does no harm.
   #beat() {
     if (this.state != "open") return;
     const head = this.#head;

@@ -83,6 +83,7 @@ li.first{margin-block-start:12px}
 .me .bubble :focus-visible{outline-color:var(--at)}
 .wait .bubble{filter:saturate(.5)}
 .meta{font-size:12px;color:var(--mu);margin:3px 4px 0}
+.meta,.joined{unicode-bidi:plaintext}
 .retry{color:var(--er);text-decoration:underline;min-height:24px}
 .day,.joined{align-items:center;font-size:12px;color:var(--mu);margin-block:14px 4px}
 .empty{color:var(--mu);text-align:center;padding:24px;margin:auto}
@@ -93,7 +94,7 @@ li.first{margin-block-start:12px}
 .typing i:nth-child(2){animation-delay:.2s}.typing i:nth-child(3){animation-delay:.4s}
 @keyframes blink{40%{opacity:.25;transform:translateY(-2px)}}
 form{display:flex;align-items:flex-end;gap:8px;padding:10px 12px;padding-block-end:max(10px,env(safe-area-inset-bottom));border-block-start:1px solid var(--li)}
-textarea{flex:1;min-width:0;resize:none;font:inherit;font-size:16px;line-height:1.4;color:inherit;background:var(--su);border:1px solid transparent;border-radius:20px;padding:8px 14px;max-height:132px;height:40px;unicode-bidi:plaintext}
+textarea{flex:1;min-width:0;resize:none;font:inherit;font-size:16px;line-height:1.4;color:inherit;background:var(--su);border:1px solid transparent;border-radius:20px;padding:8px 14px;max-height:132px;height:40px}
 textarea::placeholder{color:var(--mu);opacity:1}
 .send{width:40px;height:40px;border-radius:50%;background:var(--a);color:var(--at);display:grid;place-items:center;flex:none}
 .send svg{width:20px;height:20px}
@@ -241,7 +242,7 @@ export class EclipseChatElement extends HTMLElement {
       list: h("ol", { role: "list" }),
       latest: h("button", { class: "latest", part: "latest", type: "button", hidden: true }),
       dots: h("p", { class: "typing", part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span")),
-      input: h("textarea", { part: "input", rows: 1, maxlength: 16_000, dir: "auto", enterkeyhint: "send" }),
+      input: h("textarea", { part: "input", rows: 1, maxlength: 16_000, enterkeyhint: "send" }),
       button: h("button", { class: "send", part: "send", type: "submit" }, icon(PLANE)),
       said: h("div", { class: "sr", role: "status", "aria-live": "polite" }),
     });
@@ -329,6 +330,7 @@ export class EclipseChatElement extends HTMLElement {
   #grow() {
     const { input, button } = this.#ui;
     input.style.height = "auto";
+    input.dir = input.value ? "auto" : ""; // empty, its placeholder follows the page
     if (input.scrollHeight) input.style.height = `${input.scrollHeight + 2}px`;
     button.setAttribute("aria-disabled", String(!input.value.trim()));
   }
@@ -349,7 +351,7 @@ export class EclipseChatElement extends HTMLElement {
     if (this.chat || !tokenUrl || !chatId) return;
     const role = (this.getAttribute("as") ?? "user").toUpperCase();
     const { input } = this.#ui;
-    const spread = +(this.getAttribute("spread") ?? 15_000);
+    const spread = +(this.getAttribute("spread") ?? 20_000);
     const chat = (this.chat = connect({ tokenUrl: new URL(tokenUrl, document.baseURI), chatId, role, spread, url: this.getAttribute("url") ?? undefined }));
     if (!input.value && (input.value = this.#draft())) this.#grow();
     chat.on("state", () => this.#state());

@@ -67,7 +67,7 @@ class ServerProcess:
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "JWT_SECRET": SECRET,
-            "INTERNAL_API_SECRET": SECRET,
+            "INTERNAL_API_SECRET": SECRET[::-1],
             "ECLIPSE_EMBEDDED_DB": str(folder / "chats.sqlite3"),
             **environment,
         }
@@ -164,7 +164,8 @@ class Cable:
             self._writers.discard(writer)
             return
         self._writers.add(back)
-        await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
+        with contextlib.suppress(asyncio.CancelledError):  # the end of the cable
+            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
         self._writers -= {writer, back}
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
