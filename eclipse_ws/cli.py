@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from eclipse_ws.settings import Loaded, Settings
 
 WRONG = 2  # exit code: the configuration or the place to listen can't be used, or there is no answer
-WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})
+WILDCARDS = frozenset(
+    {
+        "",
+        "0.0.0.0",  # nosec B104
+        "::",
+        "*",
+    }
+)
 MAX_TOKEN_SECONDS = 365 * 86400
 
-profile_option = click.option("--profile", metavar="NAME|PATH", help="dev, test, prod, or a TOML file.")
+profile_option = click.option(
+    "--profile", metavar="NAME|PATH", help="dev, test, prod, bench, or a TOML file."
+)
 
 
 def example(lines: str) -> str:
@@ -52,11 +61,13 @@ def run(profile: str | None, **flags: str | None) -> None:
 
     from eclipse_ws.backends.base import BackendError
     from eclipse_ws.server import StartError, serve
+    from eclipse_ws.settings import load as read
 
     for sentence in loaded.warnings:
         structlog.stdlib.get_logger("eclipse_ws").warning(sentence)
     try:
-        asyncio.run(serve(loaded.settings, loaded.notes, greet))
+        asked: dict[str, Any] = dict(flags)
+        asyncio.run(serve(loaded.settings, loaded.notes, greet, lambda: read(profile, **asked)))
     except StartError as error:
         stop(str(error))
     except BackendError as error:

@@ -7,6 +7,7 @@ time is at most ``(burst - 1) / rate`` ahead. Times are seconds of a monotonic c
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -56,7 +57,7 @@ class Rate(NamedTuple):
     def of(cls, per_second: float, burst: float) -> Rate:
         """``burst`` at once and ``per_second`` after that; a rate of 0 limits nothing."""
         if not per_second:
-            return cls(0.0, 0.0)
+            return cls(0.0, math.inf)
         return cls(1 / per_second, (burst - 1) / per_second)
 
 

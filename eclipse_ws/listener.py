@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.httputil import HTTPHeaders as Headers
+from tornado.log import gen_log
 from tornado.web import Application
 
 from eclipse_ws.limits import Limits
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.listener")
+
+
+def _demote(record: logging.LogRecord) -> bool:
+    """Makes no warning of a stranger who does not speak TLS: a port scan must not fill a log."""
+    if str(record.msg).startswith("SSL Error on"):
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return gen_log.isEnabledFor(logging.DEBUG)
+    return True
+
+
+gen_log.addFilter(_demote)
 
 
 class Listener(HTTPServer):
@@ -87,14 +100,14 @@ class Listener(HTTPServer):
                 return
             self._cut(oldest, "handshake_timeout")
 
-    def _cut(self, server_conn: Any, limit: str) -> None:
+    def _cut(self, server_conn: object, limit: str) -> None:
         self._arriving.pop(server_conn, None)
         self._idle.pop(server_conn, None)
-        assert isinstance(server_conn, HTTP1ServerConnection)
+        cut = cast(HTTP1ServerConnection, server_conn)
         if (unsaid := self._limits.refuse(limit, time.monotonic())) is not None:
-            address = getattr(server_conn.context, "remote_ip", "")
+            address = getattr(cut.context, "remote_ip", "")
             log.info("request cut off", limit=limit, address=address, unsaid=unsaid)
-        server_conn.stream.close()
+        cut.stream.close()
 
 
 class _Arrival(HTTPMessageDelegate):

@@ -58,6 +58,10 @@ class ChatSession(WireHandler):
 
     # -- the upgrade ----------------------------------------------------------------------------
 
+    def set_default_headers(self) -> None:
+        """Tell strangers nothing of what they don't need."""
+        self.clear_header("Server")
+
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Upgrade; without one, ``/`` answers the health document."""
         if "websocket" not in self.request.headers.get("Upgrade", "").lower():
@@ -217,6 +221,9 @@ class ChatSession(WireHandler):
             if command is None:
                 return None
             self._check(command)
+            if type(command) is protocol.Refresh:
+                self._refresh(command.token)
+                return None
             outcome = self.node.commands.handle(self, command)
         except CommandError as error:
             self._answer(error)
@@ -262,11 +269,10 @@ class ChatSession(WireHandler):
                 self._note("command refused", "max_content", session=self.id, chat=self.claims.chat_id)
                 text = f"Content too long: at most {most} characters (max_content)"
                 raise CommandError(text, "content_too_long", client_message_id=key)
-        elif type(command) is protocol.Refresh:
-            self._refresh(command.token)
 
     def _refresh(self, token: str) -> None:
         """Live as long as a new token for the same user and chat. Raises CommandError."""
+        self.node.commands.handled["refresh"] += 1
         try:
             claims = self.node.verifier.verify(token)
         except TokenError as error:

@@ -84,7 +84,7 @@ class Chat:
                 self._show(f"* {trouble}")
                 return
             attempt = 0 if was_in else attempt + 1
-            wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1)  # noqa: S311
+            wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1)  # noqa: S311 # nosec B311
             self._show(f"* {printable(trouble)}; trying again in {wait:.1f} s")
             await asyncio.sleep(wait)
 

@@ -164,6 +164,7 @@ class Links:
                 if running is not None:
                     running.cancel()
                     await asyncio.gather(running, return_exceptions=True)
+                await link.disconnect()  # one that was cancelled before it began hasn't
                 raise
             except Exception:
                 log.exception("redis link failed", link=role)
@@ -176,7 +177,7 @@ class Links:
                 log.warning("redis link lost", link=role, why=why)
                 away = True
             self.reconnects += 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
             pause = min(LONGEST_PAUSE, pause * 2)
 
     def _commands_up(self, link: Link) -> None:

@@ -1,0 +1,270 @@
+"""How much: rates of commands, sizes, sessions of a chat, queues, and requests that never arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.client import UPGRADE, Client, exchange, http, running, token, until
+
+RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("limit", "command"),
+    [
+        ("message_rate", {"type": "message", "content": "x", "role": "USER", "clientMessageId": "k"}),
+        ("typing_rate", {"type": "typing", "isTyping": True}),
+        ("command_rate", {"type": "ping"}),
+        ("command_rate", {"type": "nonsense"}),
+        ("command_rate", {"type": "message", "content": "x", "role": "USER", "clientMessageId": "k"}),
+        ("command_rate", {"type": "message", "content": "", "role": "USER", "clientMessageId": "k"}),
+    ],
+)
+async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str, object]) -> None:
+    """First errors with `retryAfter` that name the limit, then 4009; the neighbour's messages all arrive."""
+    given: dict[str, Any] = {**RATES, limit: 0.001, limit.replace("rate", "burst"): 3, "rate_patience": 4}
+    async with (
+        running(**given) as server,
+        await Client.join(server.port, "c2", "n1") as one,
+        await Client.join(server.port, "c2", "n2") as two,
+    ):
+        flooder = await Client.join(server.port)
+        for _ in range(3):
+            await flooder.say(**command)
+        await flooder.raw(json.dumps(command))
+        while (error := await flooder.receive()).get("code") != "rate_limited":
+            pass
+        assert error["error"] == f"Rate limit exceeded: {limit}"
+        assert error["retryable"] is True
+        assert 0 < error["retryAfter"] <= 1000
+        assert error.get("clientMessageId") == command.get("clientMessageId")
+        await one.say(type="typing", isTyping=True)
+        assert (await two.next("typing"))["data"]["userId"] == "n1"
+        for _ in range(10):
+            await flooder.say(**command)
+        codes = []
+        try:
+            while True:
+                codes.append((await flooder.receive()).get("code"))
+        except Exception:
+            assert flooder.socket.close_code == 4009
+            assert flooder.socket.close_reason == f"Rate limit exceeded: {limit}"
+        assert set(codes) <= {"rate_limited", None, "missing_content_or_role", "unknown_type"}
+        await one.say(type="typing", isTyping=False)
+        assert (await two.next("typing"))["data"]["isTyping"] is False
+        counts = server.node.limits.refused
+        assert (counts[limit], counts["rate_patience"], server.node.limits.closed) == (5, 1, 1)
+
+
+@pytest.mark.gen_test
+async def test_a_refused_message_is_not_saved() -> None:
+    """What is refused for its rate never reaches the chat API, and may be sent again later."""
+    given = {**RATES, "message_rate": 0.001, "message_burst": 1}
+    async with running(**given) as server, await Client.join(server.port) as client:
+        for key in ("k1", "k2"):
+            await client.say(type="message", content=key, role="USER", clientMessageId=key)
+        assert (await client.seek("error"))["clientMessageId"] == "k2"
+        await client.say(type="ping")
+        await client.seek("pong")
+        saved = await server.api.history("c1", 10)  # type: ignore[attr-defined]
+        assert [message.content for message in saved] == ["k1"]
+
+
+@pytest.mark.gen_test
+async def test_the_defaults_let_a_person_be() -> None:
+    """With the default rates somebody who types, sends and pings like a person is never refused."""
+    async with (
+        running(command_rate=10, message_rate=10, typing_rate=10) as server,
+        await Client.join(server.port) as client,
+    ):
+        for number in range(6):
+            await client.say(type="typing", isTyping=True)
+            await client.say(type="message", content=str(number), role="USER")
+            await client.next("message")
+            await client.say(type="ping")
+            await client.next("pong")
+
+
+@pytest.mark.gen_test
+async def test_content_has_a_length() -> None:
+    """A message that is too long is refused in a sentence, and what follows it is not."""
+    async with (
+        running(max_content=10) as server,
+        await Client.join(server.port, user="n") as neighbour,
+        await Client.join(server.port) as client,
+    ):
+        await client.say(type="message", content="x" * 11, role="USER", clientMessageId="k1")
+        error = await client.next("error")
+        assert (error["code"], error["clientMessageId"]) == ("content_too_long", "k1")
+        assert "max_content" in error["error"]
+        await client.say(type="message", content="x" * 10, role="USER")
+        await client.next("message")
+        assert (await neighbour.next("message"))["data"]["content"] == "x" * 10
+        assert server.node.limits.refused["max_content"] == 1
+
+
+@pytest.mark.gen_test
+async def test_a_chat_is_full() -> None:
+    """4009 names the limit; the chat's members, and the other chats, notice nothing."""
+    async with (
+        running(max_sessions_per_chat=2) as server,
+        await Client.join(server.port) as one,
+        await Client.join(server.port, user="u2") as two,
+    ):
+        third = await Client.open(server.port, f"token={token(user='u3')}")
+        assert await third.ended() == (4009, "Rate limit exceeded: max_sessions_per_chat")
+        async with await Client.join(server.port, "c2") as other:
+            await other.quiet()
+        await one.say(type="typing", isTyping=True)
+        await two.next("typing")
+        assert server.node.limits.refused["max_sessions_per_chat"] == 1
+        await until(lambda: server.node.sessions == 0)
+
+
+# -- queues -------------------------------------------------------------------------------------
+
+
+class _Wire:
+    def __init__(self, queued: int) -> None:
+        self.queued = queued
+        self.is_closing = False
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class _Session:
+    expires = float("inf")
+
+    def __init__(self, queued: int) -> None:
+        self.wire = _Wire(queued)
+        self.closes: list[int] = []
+
+    def end(self, close: Any) -> None:
+        self.closes.append(close.code)
+        self.wire.is_closing = True
+
+
+@pytest.mark.gen_test
+async def test_the_longest_queues_of_a_full_node_go_first() -> None:
+    """Beyond the node's bound the longest queues are told 4008, then cut; short ones stay."""
+    async with running(node_queue_bytes=1000_00) as server:
+        sessions = [_Session(size) for size in (60_000, 10, 50_000, 20_000)]
+        server._sweeper._sessions = lambda: sessions  # type: ignore[assignment,return-value]
+        server._sweeper.sweep(time.time(), 0.0)
+        assert [session.closes for session in sessions] == [[4008], [], [], []]
+        server._sweeper.sweep(time.time(), 0.0)
+        assert [session.wire.aborted for session in sessions] == [True, False, False, False]
+        assert server.node.limits.refused["node_queue_bytes"] == 1
+        server._sweeper._sessions = list  # type: ignore[assignment]
+
+
+@pytest.mark.gen_test
+async def test_a_reader_that_never_reads_harms_nobody() -> None:
+    """Its queue is bounded, it is closed as too slow, and the others get every event."""
+    async with running(queue_bytes=65536) as server, await Client.join(server.port, user="u2") as reader:
+        stream, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
+        lines = [f"GET /ws?token={token(user='slow')} HTTP/1.1", "Host: x"]
+        lines += [f"{name}: {value}" for name, value in UPGRADE.items()]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+        await until(lambda: server.hub.sessions == 2)
+        for number in range(400):
+            await reader.say(type="message", content=f"{number} " + "x" * 16000, role="USER")
+            assert (await reader.next("message"))["data"]["content"].startswith(f"{number} ")
+            if server.hub.sessions == 1:
+                break
+        await until(lambda: server.hub.sessions == 1)
+        del stream
+        writer.close()
+
+
+# -- requests that never arrive -----------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_half_a_request_is_cut_off() -> None:
+    """Headers that trickle in forever are cut off after the handshake's time; sessions are not."""
+    async with running(handshake_timeout=5) as server, await Client.join(server.port) as neighbour:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /ws?token=x HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        await until(lambda: server._http.unfinished == 1)
+        server._http.sweep(time.monotonic() + 4)
+        assert server._http.unfinished == 1
+        server._http.sweep(time.monotonic() + 6)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+        await neighbour.quiet()
+        assert server.node.limits.refused["handshake_timeout"] == 1
+        await until(lambda: server._http.unfinished == 0)
+
+
+@pytest.mark.gen_test
+async def test_half_a_body_is_cut_off(expect_log: Any) -> None:
+    """A body that never comes is cut off after the same time."""
+    expect_log(".*", optional=True)
+    async with running(handshake_timeout=0.05) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /api/chats/c1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert await reader.read() == b""
+        writer.close()
+
+
+@pytest.mark.gen_test
+async def test_the_slowest_of_too_many_handshakes_goes() -> None:
+    """One handshake too many cuts the oldest off, so that who is quick always comes in."""
+    async with running(max_handshakes=3) as server:
+        slow = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        await until(lambda: server._http.unfinished == 3)
+        async with await Client.join(server.port) as client:
+            assert await slow[0][0].read() == b""
+            await client.quiet()
+        assert server.node.limits.refused["max_handshakes"] == 1
+        for _, writer in slow:
+            writer.close()
+        await until(lambda: server._http.unfinished == 0)
+
+
+@pytest.mark.gen_test
+async def test_an_idle_socket_gives_way_to_a_new_one() -> None:
+    """Sockets between two requests are the first to go, and count like the others."""
+    async with running(max_handshakes=1) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        await until(lambda: server._http.unfinished == 1)
+        assert (await http(server.port, "/health")).status == 200
+        await reader.read()
+        writer.close()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20000 + b"\r\n\r\n",
+        b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n",
+        b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"10000\r\n"
+        + b"x" * 65536
+        + b"\r\n",
+    ],
+    ids=["headers", "body", "chunks"],
+)
+async def test_what_is_too_large_is_refused(request_bytes: bytes) -> None:
+    """Headers and bodies beyond their settings end the request; nothing of them is kept."""
+    async with running(max_body=16384) as server, await Client.join(server.port) as neighbour:
+        try:
+            answer = await exchange(server.port, request_bytes)
+            assert answer.status in (400, 413, 431)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        await neighbour.quiet()

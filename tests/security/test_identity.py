@@ -1,0 +1,357 @@
+"""Who may say what: roles, tokens of every kind, and sessions that end with their token."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from eclipse_ws.auth import TokenError, Verifier
+from eclipse_ws.keys import KeyMaterialError, public_keys
+from eclipse_ws.protocol import CloseCode
+from eclipse_ws.server import Server
+from tests.client import Client, claims, running, token
+from tests.conftest import SECRET, make_settings
+
+OLD, OLDER = "an-earlier-secret-of-the-tests-which-is-long", "the-secret-before-that-one-which-is-long-too"
+
+
+def pem(key: Any) -> str:
+    """A private key's public half, as PEM."""
+    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+
+
+RSA = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+
+
+def refusal(text: str, **given: object) -> TokenError:
+    """Why a verifier with these settings refuses the token."""
+    with pytest.raises(TokenError) as caught:
+        Verifier(make_settings(**given)).verify(text)
+    return caught.value
+
+
+# -- who may say what ---------------------------------------------------------------------------
+
+
+async def visitor(server: Server, **given: object) -> Client:
+    """A greeted session of a user without an account."""
+    made = token(isAuthenticated=False, **given)
+    return await Client.open(server.port, f"token={made}", greet=True)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"type": "message", "content": "I am an agent", "role": "AGENT", "clientMessageId": "k1"},
+        {"type": "message", "content": "I am the assistant", "role": "ASSISTANT", "clientMessageId": "k1"},
+        {"type": "agent_joined", "agentId": "a", "agentName": "The boss"},
+    ],
+)
+async def test_a_visitor_cannot_speak_as_an_agent(command: dict[str, object]) -> None:
+    """A role is the token's word: `forbidden`, nothing is saved, and the neighbour hears nothing."""
+    async with (
+        running() as server,
+        await Client.join(server.port) as neighbour,
+        await visitor(server, user="v") as client,
+    ):
+        await client.say(**command)
+        error = await client.next("error")
+        assert error["code"] == "forbidden"
+        assert error["retryable"] is False
+        assert error.get("clientMessageId") == command.get("clientMessageId")
+        await client.quiet()
+        await neighbour.quiet()
+        assert await server.api.history("c1", 10) == []  # type: ignore[attr-defined]
+        assert server.node.limits.refused["forbidden"] == 1
+
+
+@pytest.mark.gen_test
+async def test_a_visitor_may_do_what_visitors_do() -> None:
+    """Messages as USER, typing and ping are a visitor's; the userId that is saved is the token's."""
+    async with (
+        running() as server,
+        await Client.join(server.port) as neighbour,
+        await visitor(server, user="v") as client,
+    ):
+        await client.say(type="typing", isTyping=True)
+        assert (await neighbour.next("typing"))["data"]["userId"] == "v"
+        await client.say(type="message", content="hello", role="USER", userId="somebody else")
+        assert (await neighbour.next("message"))["data"]["sender"]["id"] == "v"
+        await client.next("message")
+        await client.quiet()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("roles", "permitted"),
+    [
+        (["USER"], {"USER"}),
+        (["AGENT", "unknown", 5], {"AGENT", "agent_joined"}),
+        ("AGENT", {"AGENT", "agent_joined"}),
+        ([], set()),
+        ({"AGENT": True}, set()),
+        (None, {"USER", "AGENT", "ASSISTANT", "agent_joined"}),
+    ],
+)
+async def test_roles_narrow_what_an_account_may(roles: object, permitted: set[str]) -> None:
+    """The claim `roles` leaves an account those roles alone; what can't be read leaves none."""
+    async with running() as server:
+        made = token(user="agent_1", roles=roles)
+        async with await Client.open(server.port, f"token={made}", greet=True) as client:
+            for role in ("USER", "AGENT", "ASSISTANT"):
+                await client.say(type="message", content="hello", role=role)
+                event = await client.receive()
+                assert (event["type"] == "message") is (role in permitted), (role, event)
+            await client.say(type="agent_joined")
+            assert (await client.receive())["type"] == (
+                "agent_joined" if "agent_joined" in permitted else "error"
+            )
+            await client.quiet()
+
+
+def test_roles_never_widen() -> None:
+    """A visitor whose token lists AGENT is still a visitor."""
+    made = Verifier(make_settings()).verify(token(isAuthenticated=False, roles=["AGENT", "USER"]))
+    from eclipse_ws.protocol import AgentJoined, Ping, SendMessage
+
+    assert made.permits(SendMessage("x", "USER"))
+    assert made.permits(Ping())
+    assert not made.permits(SendMessage("x", "AGENT"))
+    assert not made.permits(AgentJoined())
+
+
+# -- tokens -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
+def test_symmetric_algorithms(algorithm: str) -> None:
+    """The secret verifies all three, and its length is no warning per token."""
+    made = jwt.encode(claims(), "k" * 64, algorithm=algorithm)
+    assert Verifier(make_settings(jwt_secret="k" * 64)).verify(made).user_id == "u1"
+    with pytest.warns(jwt.InsecureKeyLengthWarning):
+        short = jwt.encode(claims(), "short", algorithm=algorithm)
+    assert Verifier(make_settings(jwt_secret="short")).verify(short).user_id == "u1"
+
+
+def test_previous_secrets_hold_during_a_rotation() -> None:
+    """Tokens of the current and of each listed secret pass, all others do not."""
+    verifier = Verifier(make_settings(jwt_previous_secrets=f"{OLD}, {OLDER}"))
+    for secret in (SECRET, OLD, OLDER):
+        assert verifier.verify(token(secret=secret)).user_id == "u1"
+    assert "InvalidSignature" in str(refusal(token(secret=OLD)))
+    assert "InvalidSignature" in str(
+        refusal(token(secret="z" * 40), jwt_previous_secrets=OLD, jwt_public_key=pem(RSA))
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm"), [(RSA, "RS256"), (RSA, "RS512"), (EC, "ES256"), (ED, "EdDSA")], ids=str
+)
+def test_public_keys(key: Any, algorithm: str, tmp_path: Path) -> None:
+    """RSA, NIST and Edwards keys verify their own algorithms, from a setting, a file, or among others."""
+    made = jwt.encode(claims(), key, algorithm=algorithm)
+    path = tmp_path / "public.pem"
+    path.write_text(pem(key))
+    every = "\n".join(pem(each) for each in (RSA, EC, ED))
+    for source in (pem(key), pem(key).replace("\n", "\\n"), str(path), every):
+        assert Verifier(make_settings(jwt_public_key=source)).verify(made).user_id == "u1"
+    assert refusal(made).close is CloseCode.INVALID_TOKEN
+
+
+def unsigned(header: dict[str, object]) -> str:
+    """A token with any header at all, signed with nothing."""
+    parts = (json.dumps(part).encode() for part in (header, claims()))
+    return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts) + "."
+
+
+@pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", "hs256", None, 5, ["HS256"]])
+def test_no_algorithm_is_no_token(algorithm: object) -> None:
+    """`none` in any spelling, and whatever else is no algorithm of ours, is refused."""
+    error = refusal(unsigned({"alg": algorithm, "typ": "JWT"}), jwt_public_key=pem(RSA))
+    assert error.close is CloseCode.INVALID_TOKEN
+
+
+def test_a_public_key_is_no_secret() -> None:
+    """A token that HS256 signs with the public key's text is refused: each key has its own algorithms."""
+    import hashlib
+    import hmac
+
+    head = base64.urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
+    body = base64.urlsafe_b64encode(json.dumps(claims()).encode()).rstrip(b"=")
+    for text in (pem(RSA), pem(RSA).strip()):
+        signature = hmac.new(text.encode(), head + b"." + body, hashlib.sha256).digest()
+        forged = b".".join((head, body, base64.urlsafe_b64encode(signature).rstrip(b"="))).decode()
+        for secret in (SECRET, ""):
+            error = refusal(forged, jwt_secret=secret, jwt_public_key=pem(RSA))
+            assert error.close is CloseCode.INVALID_TOKEN
+
+
+def test_without_any_key_every_token_is_refused() -> None:
+    """An empty secret verifies nothing, least of all what an empty secret has signed."""
+    assert refusal(token(), jwt_secret="").close is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("/nonexistent/key.pem", "can't be read"),
+        ("\0", "can't be read"),
+        ("-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----", "no public key"),
+        ("-----BEGIN", "no PEM block"),
+        (
+            RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
+            "private key",
+        ),
+        (pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),
+        (pem(ec.generate_private_key(ec.SECP256K1())), "neither RSA"),
+    ],
+    ids=["missing", "nul", "garbage", "cut", "private", "small", "curve"],
+)
+def test_what_is_no_public_key(text: str, problem: str) -> None:
+    """A key that can't be used is refused at the start, in a sentence without a word of it."""
+    with pytest.raises(KeyMaterialError, match=problem):
+        public_keys(text)
+
+
+def test_issuer_and_audience() -> None:
+    """Where they are set, tokens must carry them; where they are not, they are not looked at."""
+    given = {"jwt_issuer": "https://app.example", "jwt_audience": "chat"}
+    right = token(iss="https://app.example", aud=["other", "chat"])
+    assert Verifier(make_settings(**given)).verify(right).user_id == "u1"
+    assert Verifier(make_settings()).verify(right).user_id == "u1"
+    for wrong in ({"iss": "x", "aud": "chat"}, {"iss": "https://app.example", "aud": "x"}, {}):
+        assert refusal(token(**wrong), **given).close is CloseCode.INVALID_TOKEN  # type: ignore[arg-type]
+
+
+def test_exp_nbf_and_leeway() -> None:
+    """`exp` and `nbf` hold with a leeway of seconds; `exp` must be there in production."""
+    now = time.time()
+    assert Verifier(make_settings(jwt_leeway=30)).verify(token(exp=int(now) - 10)).user_id == "u1"
+    assert refusal(token(exp=int(now) - 10)).close is CloseCode.TOKEN_EXPIRED
+    assert Verifier(make_settings(jwt_leeway=30)).verify(token(nbf=int(now) + 10)).user_id == "u1"
+    assert refusal(token(nbf=int(now) + 10)).close is CloseCode.INVALID_TOKEN
+    assert Verifier(make_settings()).verify(token(exp=None)).expires_at is None
+    for strict in ({"profile": "prod"}, {"jwt_require_exp": True}):
+        assert refusal(token(exp=None), **strict).close is CloseCode.INVALID_TOKEN  # type: ignore[arg-type]
+
+
+def test_a_huge_token_is_not_decoded() -> None:
+    """Beyond a bound a token is refused by its length alone."""
+    assert "16384" in str(refusal("e" * 16385))
+
+
+# -- sessions end with their token --------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_a_session_ends_with_its_token() -> None:
+    """At `exp` plus the grace a session is closed with 4002; the neighbour, whose token holds, is not."""
+    async with running(expiry_grace=25, jwt_leeway=0) as server:
+        soon = int(time.time()) + 100
+        made = token(exp=soon)
+        async with (
+            await Client.join(server.port, user="u2") as neighbour,
+            await Client.open(server.port, f"token={made}", greet=True) as client,
+        ):
+            server._sweeper.sweep(soon + 24, 0.0)
+            await client.quiet()
+            server._sweeper.sweep(soon + 26, 0.0)
+            assert await client.ended() == (4002, "Token expired")
+            await neighbour.quiet()
+            assert server.node.limits.refused["token_expired"] == 1
+
+
+@pytest.mark.gen_test
+async def test_the_sweeper_runs_by_itself(expect_log: Any) -> None:
+    """A token that runs out ends its session without a call from anybody, also after a look that failed."""
+    async with running(expiry_grace=0, sweep_interval=0.01) as server:
+        seen = server._sweeper._sessions
+        calls = []
+
+        def failing() -> Any:
+            calls.append(1)
+            if len(calls) == 1:
+                raise RuntimeError("once")
+            return seen()
+
+        expect_log("sweep failed")
+        server._sweeper._sessions = failing
+        made = token(exp=int(time.time()) + 1)
+        async with await Client.open(server.port, f"token={made}", greet=True) as client:
+            assert await client.ended() == (4002, "Token expired")
+
+
+@pytest.mark.gen_test
+async def test_a_refresh_extends_the_session() -> None:
+    """A new token for the same user and chat is answered with the new end, and the old one is forgotten."""
+    async with running() as server:
+        soon = int(time.time()) + 100
+        async with await Client.open(server.port, f"token={token(exp=soon)}", greet=True) as client:
+            await client.say(type="refresh", token=token(exp=soon + 1000))
+            event = await client.next("refreshed")
+            assert event["expiresAt"] == time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(soon + 1000))
+            server._sweeper.sweep(soon + 500, 0.0)
+            await client.quiet()
+            await client.say(type="refresh", token=token(exp=None))
+            assert "expiresAt" not in await client.next("refreshed")
+            server._sweeper.sweep(soon + 10**9, 0.0)
+            await client.quiet()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("given", "code", "text"),
+    [
+        ({"user": "somebody"}, "forbidden", "The token is for another user or chat"),
+        ({"chat": "elsewhere"}, "forbidden", "The token is for another user or chat"),
+        ({"secret": "not-the-secret-but-long-enough-for-one"}, "invalid_token", "Invalid token"),
+        ({"exp": 1}, "token_expired", "Token expired"),
+    ],
+)
+async def test_a_refresh_with_a_wrong_token_changes_nothing(
+    given: dict[str, Any], code: str, text: str
+) -> None:
+    """Another user, another chat, another signer or the past: an error, and the session goes on as it was."""
+    async with running() as server:
+        soon = int(time.time()) + 100
+        async with await Client.open(server.port, f"token={token(exp=soon)}", greet=True) as client:
+            await client.say(type="refresh", token=token(**given))
+            error = await client.next("error")
+            assert (error["code"], error["error"], error["retryable"]) == (code, text, False)
+            await client.quiet()
+            server._sweeper.sweep(soon + 26, 0.0)
+            assert await client.ended() == (4002, "Token expired")
+
+
+@pytest.mark.gen_test
+async def test_a_refresh_may_take_rights_away() -> None:
+    """What the newest token says holds, also where it says less."""
+    async with running() as server, await Client.join(server.port) as client:
+        await client.say(type="refresh", token=token(isAuthenticated=False))
+        await client.next("refreshed")
+        await client.say(type="message", content="x", role="AGENT")
+        assert (await client.next("error"))["code"] == "forbidden"
+
+
+def test_an_encrypted_private_key_is_still_a_private_key() -> None:
+    """Whatever wraps it, a private key has no business here."""
+    wrapped = RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")).decode()
+    with pytest.raises(KeyMaterialError, match="private"):
+        public_keys(wrapped)

@@ -1,0 +1,180 @@
+"""wss without a proxy: real certificates, TLS 1.2 and later, and a new certificate by a reload."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from eclipse_ws.settings import Loaded, SettingsError, load
+from tests.client import Client, exchange, running, token
+from tests.conftest import make_settings
+
+
+class Authority:
+    """A certificate authority, and the two files that a server gets of it."""
+
+    def __init__(self, folder: Path, name: str = "server") -> None:
+        self.ca = trustme.CA()
+        self.certificate, self.key = folder / f"{name}.pem", folder / f"{name}.key"
+        self.issue()
+
+    def issue(self) -> int:
+        """Write a fresh certificate to the same files; its serial number."""
+        made = self.ca.issue_cert("localhost", "127.0.0.1")
+        made.private_key_pem.write_to_path(str(self.key))
+        self.certificate.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
+        der = ssl.PEM_cert_to_DER_cert(made.cert_chain_pems[0].bytes().decode())
+        from cryptography.x509 import load_der_x509_certificate
+
+        return load_der_x509_certificate(der).serial_number
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a server is given."""
+        return {"tls_cert": str(self.certificate), "tls_key": str(self.key)}
+
+    def context(self) -> ssl.SSLContext:
+        """What a client trusts."""
+        context = ssl.create_default_context()
+        self.ca.configure_trust(context)
+        return context
+
+
+async def join(port: int, context: ssl.SSLContext, user: str = "u1") -> Client:
+    """A greeted session over TLS."""
+    from websockets.asyncio.client import connect
+
+    uri = f"wss://localhost:{port}/ws?token={token(user=user)}"
+    client = Client(await connect(uri, ssl=context, ping_interval=None, compression=None, proxy=None))
+    client.connected = await client.next("connected")
+    return client
+
+
+def serial(client: Client) -> int:
+    """The serial number of the certificate that the session's server showed."""
+    return int(client.socket.transport.get_extra_info("peercert")["serialNumber"], 16)
+
+
+@pytest.mark.gen_test
+async def test_a_chat_over_tls(tmp_path: Path) -> None:
+    """Two sessions talk over wss; plain HTTP on the same port gets nothing."""
+    authority = Authority(tmp_path)
+    async with (
+        running(**authority.settings) as server,
+        await join(server.port, authority.context()) as one,
+        await join(server.port, authority.context(), "u2") as two,
+    ):
+        await one.say(type="message", content="hello", role="USER", clientMessageId="k")
+        assert (await two.next("message"))["data"]["content"] == "hello"
+        await one.seek("ack")
+        with pytest.raises((OSError, EOFError)):
+            await exchange(server.port, b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await two.quiet()
+
+
+@pytest.mark.gen_test
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+async def test_old_tls_is_refused(tmp_path: Path) -> None:
+    """TLS 1.1 ends in the handshake, 1.2 and 1.3 don't."""
+    authority = Authority(tmp_path)
+    async with running(**authority.settings) as server:
+        for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+            context = authority.context()
+            context.minimum_version = context.maximum_version = version
+            await (await join(server.port, context)).close()
+        old = authority.context()
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await join(server.port, old)
+
+
+def loaded(**given: Any) -> Loaded:
+    """What a fresh look at the sources found."""
+    settings = make_settings(**given)
+    return Loaded(settings, dict.fromkeys(type(settings).model_fields, "environment"))
+
+
+@pytest.mark.gen_test
+async def test_a_new_certificate_without_a_new_session(tmp_path: Path) -> None:
+    """After a reload new sessions see the new certificate, and the old session goes on."""
+    authority = Authority(tmp_path)
+    async with (
+        running(**authority.settings) as server,
+        await join(server.port, authority.context()) as client,
+    ):
+        before = serial(client)
+        fresh = authority.issue()
+        server.reload(loaded(**authority.settings))
+        async with await join(server.port, authority.context(), "u2") as other:
+            assert serial(other) == fresh != before
+        await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_a_broken_certificate_leaves_the_good_one(tmp_path: Path, expect_log: Any) -> None:
+    """A reload that finds a key that does not fit says so, and the server goes on with what it has."""
+    expect_log("certificate not reloaded")
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    async with (
+        running(**authority.settings) as server,
+        await join(server.port, authority.context()) as client,
+    ):
+        authority.key.write_bytes(other.key.read_bytes())
+        server.reload(loaded(**authority.settings))
+        async with await join(server.port, authority.context(), "u2") as late:
+            assert serial(late) == serial(client)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "problem"),
+    [
+        ({"ECLIPSE_TLS_CERT": "{cert}"}, "ECLIPSE_TLS_KEY", "other half"),
+        ({"ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "other half"),
+        ({"ECLIPSE_TLS_CERT": "/none", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "can't be read"),
+        ({"ECLIPSE_TLS_CERT": "{cert}", "ECLIPSE_TLS_KEY": "{cert}"}, "ECLIPSE_TLS_CERT", "no certificate"),
+        ({"ECLIPSE_TLS_CERT": "{key}", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "no certificate"),
+        ({"ECLIPSE_TLS_CERT": "{big}", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "more than"),
+        ({"ECLIPSE_JWT_PUBLIC_KEY": "/none"}, "ECLIPSE_JWT_PUBLIC_KEY", "can't be read"),
+        ({"ECLIPSE_JWT_PREVIOUS_SECRETS": "changeme"}, "ECLIPSE_JWT_PREVIOUS_SECRETS", "placeholder"),
+        (
+            {"ECLIPSE_JWT_PREVIOUS_SECRETS": ",".join(f"{n}" * 40 for n in range(9))},
+            "ECLIPSE_JWT_PREVIOUS_SECRETS",
+            "at most 8",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_a_fault(tmp_path: Path, given: dict[str, str], name: str, problem: str) -> None:
+    """Half a pair, a missing file, the wrong file: a sentence at the start, which names the variable."""
+    authority = Authority(tmp_path)
+    big = tmp_path / "big"
+    big.write_bytes(b"x" * 70000)
+    places = {"cert": str(authority.certificate), "key": str(authority.key), "big": str(big)}
+    environ = {key: value.format(**places) for key, value in given.items()}
+    with pytest.raises(SettingsError) as caught:
+        load("test", environ=environ, dotenv=tmp_path / "none")
+    assert [fault.name for fault in caught.value.faults] == [name]
+    assert problem in str(caught.value)
+
+
+def test_production_with_a_public_key_needs_no_secret(tmp_path: Path) -> None:
+    """JWT_SECRET may be missing where a public key verifies; an empty list of origins is a doubt."""
+    from tests.security.test_identity import RSA, pem
+
+    environ = {
+        "ECLIPSE_JWT_PUBLIC_KEY": pem(RSA),
+        "ECLIPSE_ALLOW_EMBEDDED_API": "true",
+        "ECLIPSE_API": "embedded",
+        "ECLIPSE_ALLOW_MEMORY_BACKEND": "true",
+        "ECLIPSE_CLIENT_ADDRESS_HEADER": "Fly-Client-IP",
+        "ECLIPSE_TRUSTED_PROXIES": "2",
+    }
+    found = load("prod", environ=environ, dotenv=tmp_path / "none")
+    assert any("ALLOWED_ORIGINS is empty" in warning for warning in found.warnings)
+    assert any("ECLIPSE_TRUSTED_PROXIES" in warning for warning in found.warnings)
+    assert json.dumps(found.warnings)

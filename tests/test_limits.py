@@ -1,0 +1,191 @@
+"""Limits: buckets, what a log is told, and addresses; all on a clock that the tests hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from eclipse_ws.limits import Addresses, Budget, Limits, Rate, Source, Sources
+from tests.conftest import make_settings
+
+PUBLIC = Source("93.184.216.34", shared=False)
+PRIVATE = Source("10.0.0.1", shared=True)
+
+
+def budget(**given: object) -> Budget:
+    """A fresh session's budget; rates that are not given are off."""
+    rates = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
+    return Budget(Limits(make_settings(**{**rates, **given})))
+
+
+@pytest.mark.parametrize("kind", ["command", "message", "typing"])
+def test_a_burst_passes_and_then_the_rate(kind: str) -> None:
+    """A bucket lets its burst pass at once, then says how long to wait, and refills steadily."""
+    mine = budget(**{f"{kind}_rate": 10, f"{kind}_burst": 3})
+    take = getattr(mine, kind)
+    assert [take(100.0) for _ in range(3)] == [0, 0, 0]
+    assert take(100.0) == pytest.approx(0.1)
+    assert take(100.05) == pytest.approx(0.05)
+    assert take(100.11) == 0
+    assert take(100.11) > 0
+    assert [take(200.0) for _ in range(3)] == [0, 0, 0]
+    assert take(200.0) > 0
+
+
+@pytest.mark.parametrize("kind", ["command", "message", "typing"])
+def test_a_rate_of_zero_limits_nothing(kind: str) -> None:
+    """A rate of 0 lets everything pass, and no rate at all means that sessions are not even asked."""
+    take = getattr(budget(), kind)
+    assert not any(take(5.0) for _ in range(10_000))
+    assert not Limits(make_settings(command_rate=0, message_rate=0, typing_rate=0)).rated
+    assert Limits(make_settings(command_rate=0, message_rate=0)).rated
+
+
+def test_patience_ends_and_comes_back() -> None:
+    """So many refusals are forgiven at once; then one a second is."""
+    mine = budget(rate_patience=3)
+    assert [mine.forgives(10.0) for _ in range(4)] == [True, True, True, False]
+    assert mine.forgives(11.01)
+    assert not mine.forgives(11.02)
+
+
+def test_new_rates_hold_for_sessions_that_are_there() -> None:
+    """A budget asks its node's limits each time, so a reload reaches it."""
+    limits = Limits(make_settings(command_rate=1, command_burst=1))
+    mine = Budget(limits)
+    assert mine.command(1.0) == 0
+    assert mine.command(1.0) > 0
+    limits.configure(make_settings(command_rate=0))
+    assert mine.command(1.0) == 0
+
+
+def test_the_log_is_told_what_it_was_spared() -> None:
+    """Refusals are all counted; the log hears some, and how many it has not heard of."""
+    limits = Limits(make_settings())
+    told = [limits.refuse("token", 5.0) for _ in range(60)]
+    assert told == [0] * 50 + [None] * 10
+    assert limits.refuse("forbidden", 5.2) == 10
+    assert (limits.refused["token"], limits.refused["forbidden"]) == (60, 1)
+
+
+def test_a_rate_of_one_at_once() -> None:
+    """A burst of one leaves no tolerance."""
+    assert Rate.of(2, 1) == (0.5, 0)
+
+
+# -- where from ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("93.184.216.34", ("93.184.216.34", False)),
+        ("10.1.2.3", ("10.1.2.3", True)),
+        ("127.0.0.1", ("127.0.0.1", True)),
+        ("2606:2800:220:1:248:1893:25c8:1946", ("2606:2800:220:1::/64", False)),
+        ("2606:2800:220:1::", ("2606:2800:220:1::/64", False)),
+        ("fdaa:0:1::2", ("fdaa:0:1::/64", True)),
+        ("fe80::1%eth0", ("fe80::/64", True)),
+        ("::ffff:93.184.216.34", ("93.184.216.34", False)),
+        ("", ("unknown", True)),
+        ("/run/socket", ("/run/socket", True)),
+    ],
+)
+def test_a_peer_without_a_trusted_header(peer: str, expected: tuple[str, bool]) -> None:
+    """IPv4 by address, IPv6 by /64; no header is believed; a private peer may be anybody's proxy."""
+    assert Sources(make_settings()).of(peer, "1.2.3.4") == expected
+
+
+@pytest.mark.parametrize(
+    ("proxies", "header", "expected"),
+    [
+        (1, "6.6.6.6, 93.184.216.34", "93.184.216.34"),
+        (2, "6.6.6.6, 93.184.216.34, 10.0.0.2", "93.184.216.34"),
+        (3, "93.184.216.34, 10.0.0.2", "93.184.216.34"),
+        (1, "93.184.216.34:1234", "93.184.216.34"),
+        (1, "[2606:2800::1]:443", "2606:2800::/64"),
+        (1, "2606:2800::1", "2606:2800::/64"),
+        (1, "unknown", "10.0.0.9"),
+        (1, "1.2.3.4, ", "10.0.0.9"),
+        (1, "", "10.0.0.9"),
+        (1, None, "10.0.0.9"),
+    ],
+)
+def test_a_forwarded_address_counts_from_the_right(proxies: int, header: str | None, expected: str) -> None:
+    """What trusted proxies appended is at the right end; what a client writes to the left is not believed."""
+    sources = Sources(make_settings(trusted_proxies=proxies))
+    assert sources.header == "X-Forwarded-For"
+    assert sources.of("10.0.0.9", header) == (expected, False)
+
+
+def test_a_named_header() -> None:
+    """A header that names one address is its proxy's word; the client's own, joined before it, is not."""
+    sources = Sources(make_settings(client_address_header="Fly-Client-IP"))
+    assert sources.header == "Fly-Client-IP"
+    assert sources.of("172.16.0.1", "93.184.216.34").address == "93.184.216.34"
+    assert sources.of("172.16.0.1", "6.6.6.6,93.184.216.34").address == "93.184.216.34"
+
+
+# -- how many -----------------------------------------------------------------------------------
+
+
+def test_sessions_of_one_address() -> None:
+    """An address has so many sessions; one that ends makes room, and the others never notice."""
+    addresses = Addresses(make_settings(max_sessions_per_address=2))
+    for _ in range(2):
+        assert addresses.upgrade(PUBLIC, 1.0) is None
+        addresses.enter(PUBLIC.address)
+    assert addresses.upgrade(PUBLIC, 1.0) == "max_sessions_per_address"
+    assert addresses.upgrade(Source("8.8.8.8", shared=False), 1.0) is None
+    addresses.leave(PUBLIC.address)
+    assert addresses.sessions(PUBLIC.address) == 1
+    assert addresses.upgrade(PUBLIC, 1.0) is None
+    addresses.leave(PUBLIC.address)
+    addresses.leave(PUBLIC.address)  # one too many changes nothing
+    assert addresses.sessions(PUBLIC.address) == 0
+
+
+def test_upgrades_a_minute() -> None:
+    """An address may upgrade so often in a burst, then at the minute's rate."""
+    addresses = Addresses(make_settings(upgrades_per_minute=3))
+    assert [addresses.upgrade(PUBLIC, 5.0) for _ in range(4)] == [None, None, None, "upgrades_per_minute"]
+    assert addresses.upgrade(PUBLIC, 26.0) is None
+    assert addresses.upgrade(PUBLIC, 26.0) == "upgrades_per_minute"
+
+
+def test_by_default_proxies_are_not_clients() -> None:
+    """Unset, the limits hold public addresses alone: behind a private one there may be everybody."""
+    addresses = Addresses(make_settings())
+    assert not addresses.counts(PRIVATE)
+    assert addresses.counts(PUBLIC)
+    assert {addresses.upgrade(PRIVATE, 1.0) for _ in range(5000)} == {None}
+    for _ in range(200):
+        addresses.enter(PUBLIC.address)
+    assert addresses.upgrade(PUBLIC, 1.0) == "max_sessions_per_address"
+    other = Source("8.8.8.8", shared=False)
+    assert [addresses.upgrade(other, 1.0) for _ in range(601)][-1] == "upgrades_per_minute"
+    assert Addresses(make_settings(max_sessions_per_address=1)).counts(PRIVATE)
+
+
+def test_guesses() -> None:
+    """Wrong secrets use an address's guesses up; asking whether there are any left does not."""
+    addresses = Addresses(make_settings(guesses_per_minute=2))
+    for _ in range(2):
+        assert addresses.may_guess(PUBLIC, 1.0)
+        assert addresses.may_guess(PUBLIC, 1.0)
+        addresses.guessed(PUBLIC, 1.0)
+    assert not addresses.may_guess(PUBLIC, 1.0)
+    assert addresses.may_guess(Source("8.8.8.8", shared=False), 1.0)
+    assert addresses.may_guess(PUBLIC, 32.0)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """A million addresses leave the bound's number of entries, and a sweep forgets those that are quiet."""
+    addresses = Addresses(make_settings(max_addresses=100))
+    for number in range(10_000):
+        addresses.upgrade(Source(f"2606:{number:x}::/64", shared=False), 1.0)
+        addresses.guessed(Source(f"2606:{number:x}::/64", shared=False), 1.0)
+    assert len(addresses) == 200
+    addresses.sweep(2.0)
+    assert len(addresses) == 100  # an upgrade is forgotten after a tenth of a second, a guess after six
+    addresses.sweep(100.0)
+    assert len(addresses) == 0
