@@ -58,6 +58,7 @@ class Link:
         self._wake = asyncio.Event()
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._loop = asyncio.get_running_loop()
+        self._stood_still = 0.0  # seconds in which this process did not run
         self._broken: str | None = None
         self._ended = asyncio.Event()
         self.refused = ""  # why Redis didn't let this link subscribe
@@ -68,7 +69,7 @@ class Link:
             async with asyncio.timeout(self._timeout):
                 await self._connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
-            await self._disconnect()
+            await self.disconnect()
             if isinstance(error, (AuthenticationError, ResponseError)):
                 raise
             if isinstance(error, (RedisError, OSError)):  # TimeoutError is one
@@ -84,7 +85,7 @@ class Link:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._disconnect()
+            await self.disconnect()
             self.close("closed")
         return self._broken or ""
 
@@ -104,7 +105,7 @@ class Link:
         if self._broken is not None:
             future.set_exception(LinkError(self._broken))
             return future
-        self._waiting.append((future, self._loop.time()))
+        self._waiting.append((future, self._now()))
         self._queue(command)
         return future
 
@@ -159,11 +160,22 @@ class Link:
             self.close(f"reading failed: {error}")
 
     async def _watch(self) -> None:
+        pause = self._timeout / _POLLS_PER_TIMEOUT
         while True:
-            await asyncio.sleep(self._timeout / _POLLS_PER_TIMEOUT)
-            if self._waiting and self._loop.time() - self._waiting[0][1] > self._timeout:
+            began = self._loop.time()
+            await asyncio.sleep(pause)
+            late = self._loop.time() - began - pause
+            if late > pause:
+                # Stopped or starved: the answers lie unread in the socket, Redis is not to blame.
+                self._stood_still += late
+            elif self._waiting and self._now() - self._waiting[0][1] > self._timeout:
                 self.close(f"no answer within {self._timeout:g} s")
 
-    async def _disconnect(self) -> None:
+    def _now(self) -> float:
+        """The loop's time without what this process has slept through."""
+        return self._loop.time() - self._stood_still
+
+    async def disconnect(self) -> None:
+        """Close the socket. Idempotent."""
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await self._connection.disconnect(nowait=True)

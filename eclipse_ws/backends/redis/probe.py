@@ -93,7 +93,6 @@ async def _missing_rights(link: Link) -> list[str]:
         ("HGET", one, "field"),
         ("HMGET", one, "field"),
         ("HGETALL", one),
-        ("HINCRBY", one, "field", 1),
         ("HDEL", one, "field"),
         ("XADD", two, "MAXLEN", 1, "1-0", "e", "e"),
         ("XRANGE", two, "-", "+"),

@@ -4,9 +4,10 @@
 --       kept, seconds that the position is kept, this node's link ("" if it doesn't hear the chat), receipt's id
 local meta, events = KEYS[1], KEYS[2]
 local kept = tonumber(ARGV[5])
-local epoch = redis.call('HGET', meta, 'epoch')
+local at = redis.call('HMGET', meta, 'epoch', 'offset')
+local epoch, offset = at[1], tonumber(at[2])
 if not epoch then
-  epoch = ARGV[4]
+  epoch, offset = ARGV[4], 0
   redis.call('DEL', events)
   redis.call('HSET', meta, 'epoch', epoch, 'offset', 0)
   if ARGV[8] ~= '' then
@@ -18,10 +19,13 @@ local cursor = redis.call('HGET', KEYS[3], ARGV[3]) or redis.call('HGET', KEYS[4
 local fresh = 0
 if not cursor then
   fresh = 1
-  local offset = redis.call('HINCRBY', meta, 'offset', 1)
+  offset = offset + 1
   local place = string.format('%.0f', offset)
   cursor = epoch .. '.' .. place
   local body = string.sub(ARGV[2], 1, -2) .. ',"cursor":"' .. cursor .. '"}'
+  -- The stream comes first: a script that is refused in its middle keeps what it has done until then.
+  redis.call('XADD', events, 'MAXLEN', kept, place .. '-0', 'e', body)
+  redis.call('HSET', meta, 'offset', place)
   -- Identities are kept in two halves, and the older half is forgotten as a whole: between one and two
   -- histories' worth of them are remembered, without a time of expiry on each.
   local half = KEYS[3 + math.floor(offset / kept) % 2]
@@ -29,7 +33,6 @@ if not cursor then
     redis.call('DEL', half)
   end
   redis.call('HSET', half, ARGV[3], cursor)
-  redis.call('XADD', events, 'MAXLEN', kept, place .. '-0', 'e', body)
   redis.call('EXPIRE', meta, ARGV[7])
   redis.call('EXPIRE', events, ARGV[6])
   redis.call('EXPIRE', KEYS[3], ARGV[6])
