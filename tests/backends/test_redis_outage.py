@@ -1,0 +1,441 @@
+"""Redis frozen, killed, emptied, full or read-only: what its nodes go on doing, and what they make good."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eclipse_ws.backends.redis import RedisBackend
+from eclipse_ws.protocol import Event
+from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
+
+gen_test = pytest.mark.gen_test(timeout=60)
+Make = Callable[..., Cluster]
+Expect = Callable[..., None]
+LOST = "redis link lost"
+LOCALLY = "it is delivered locally"
+HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3, "redis_idle_ping_interval": 0.3}
+AWAY = "attempt is only known here|attempt not settled"
+
+
+def expect_outage(expect_log: Expect) -> None:
+    """Announces what an outage may log."""
+    expect_log(LOST)
+    expect_log(LOCALLY, AWAY, "history not read", "chat not joined", "redis is away", optional=True)
+
+
+async def until_away(*nodes: Node) -> None:
+    """Wait until the nodes know that Redis is away."""
+    await until(lambda: all(node.backend.health().state != "up" for node in nodes), "the outage")
+
+
+async def publish(node: Node, chat: str, *numbers: Any) -> set[str]:
+    """Publish one after the other; the kinds of delivery that were answered."""
+    return {(await node.backend.publish(chat, event(number))).delivery for number in numbers}
+
+
+@gen_test
+async def test_frozen_in_use(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A Redis that stops answering is noticed by the first event, chat goes on, and all is made good."""
+    expect_outage(expect_log)
+    made = own_cluster(redis_timeout=0.5)
+    one, other = await made.nodes(2, chat)
+    await publish(one, chat, "before")
+    await other.until_heard(chat, "before")
+    made.server.freeze()
+    assert await publish(one, chat, *range(20)) == {"local"}
+    assert one.backend.health().state == "down"
+    assert one.backend.health().queued == 20
+    assert one.heard.cursors(chat)[1:] == [None] * 20
+    await one.until_heard(chat, "before", *range(20))
+    made.server.thaw()
+    await one.until_up()
+    await publish(one, chat, "after")
+    await other.until_heard(chat, "before", *range(20), "after")
+    await one.until_heard(chat, "before", *range(20), *range(20), "after")
+    assert [c.offset for c in one.heard.cursors(chat) if c] == list(range(1, 23))
+    assert one.backend.queue_overflowed == 0
+
+
+@gen_test
+async def test_frozen_when_idle(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A Redis that stops answering is noticed by the heartbeat, with and without chats."""
+    expect_outage(expect_log)
+    made = own_cluster(**HASTY)
+    nodes = [await made.node(chat), await made.node()]
+    made.server.freeze()
+    await until_away(*nodes)
+    made.server.thaw()
+    for node in nodes:
+        await node.until_up()
+
+
+@gen_test
+async def test_a_deaf_subscriber_is_noticed(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A subscriber's link that stands but brings nothing any more is replaced."""
+    expect_log(LOST)
+    made = cluster(**HASTY)
+    node = await made.node(chat)
+    node.backend._links.subscriber.tell("UNSUBSCRIBE", node.backend._links.channel)
+    await until(lambda: node.backend._links._number == 2, "another link")
+    await until(lambda: node.heard.interrupts == [chat])
+    await publish(node, chat, "m1")
+    await node.until_heard(chat, "m1")
+
+
+@gen_test
+async def test_an_unconfirmed_subscriber_is_noticed(
+    cluster: Make, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subscriber's link whose first subscription is never confirmed is replaced."""
+    expect_log("its subscription was not confirmed")
+    made = cluster(redis_timeout=0.2, redis_idle_ping_interval=0.1)
+    node = await made.node(start=False)
+    from eclipse_ws.backends.redis.link import Link
+
+    tell = Link.tell
+    told: list[Any] = []
+
+    def tell_not_at_first(link: Link, *command: Any) -> None:
+        told.append(command)
+        if len(told) > 1:
+            tell(link, *command)
+
+    monkeypatch.setattr(Link, "tell", tell_not_at_first)
+    await node.backend.start(node.heard)
+    await node.until_up()
+
+
+@gen_test
+async def test_killed_and_started_empty(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A Redis that comes back empty begins new epochs; nobody is left behind, and nothing is owed."""
+    expect_outage(expect_log)
+    made = own_cluster(**HASTY)
+    nodes = one, other = await made.nodes(2, chat)
+    await publish(one, chat, "before")
+    await other.until_heard(chat, "before")
+    before = one.backend.position(chat)
+    made.server.kill()
+    await until_away(*nodes)
+    for node in nodes:
+        assert await publish(node, chat, *(f"{node.link()} {n}" for n in range(5))) == {"local"}
+        assert await node.backend.history(chat, before) == []
+        assert await node.backend.history(chat, before._replace(offset=0)) is None
+    assert len(one.heard.numbers(chat)) == 6
+    made.server.start()
+    for node in nodes:
+        await node.until_up()
+        await until(lambda node=node: chat in node.heard.interrupts)
+    await until(lambda: one.backend.position(chat).epoch != before.epoch)
+    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch)
+    await publish(one, chat, "after")
+    for node in nodes:
+        await until(lambda node=node: "after" in node.heard.numbers(chat))
+
+
+@gen_test
+async def test_an_overflowing_queue_interrupts_all(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """What doesn't fit into the queue is counted and logged, and all nodes' sessions must resume."""
+    expect_outage(expect_log)
+    expect_log("the queue for redis is full")
+    made = own_cluster(redis_timeout=0.5, outage_queue_events=5)
+    one, other = await made.nodes(2, chat)
+    before = one.backend.position(chat).epoch
+    made.server.freeze()
+    assert await publish(one, chat, *range(12)) == {"local"}
+    assert one.backend.queue_overflowed == 7
+    assert one.backend.health().queued == 5
+    await one.until_heard(chat, *range(12))
+    made.server.thaw()
+    await until(lambda: one.heard.interrupts and other.heard.interrupts)
+    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch != before)
+    await publish(other, chat, "after")
+    for node in (one, other):
+        await until(lambda node=node: "after" in node.heard.numbers(chat))
+
+
+@gen_test
+async def test_a_flood_of_raw_events_is_bounded(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """More raw events at once than the queue takes are given up openly: a new epoch, and sessions resume."""
+    expect_log("the queue for redis is full")
+    made = cluster(outage_queue_events=10)
+    node = await made.node(chat)
+    before = node.backend.position(chat).epoch
+    await made.raw_many(chat, map(body, range(300)))
+    await until(lambda: node.heard.interrupts)
+    await until(lambda: node.backend.position(chat).epoch != before)
+    assert node.backend.queue_overflowed > 0
+    await publish(node, chat, "after")
+    await until(lambda: "after" in node.heard.numbers(chat))
+
+
+@gen_test
+async def test_typing_is_dropped(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """What is ephemeral is dropped while Redis is away, counted, and never comes late."""
+    expect_outage(expect_log)
+    made = own_cluster(redis_timeout=0.5)
+    node = await made.node(chat)
+    made.server.freeze()
+    node.backend.broadcast(chat, typing())
+    await until_away(node)
+    node.backend.broadcast(chat, typing())
+    await until(lambda: node.backend.broadcasts_dropped == 2)
+    made.server.kill()
+    made.server.start()
+    await node.until_up()
+    await publish(node, chat, "after")
+    await until(lambda: "after" in node.heard.numbers(chat))
+    assert "typing" not in {e.type for e in node.heard.events[chat]}
+
+
+@gen_test
+async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """While Redis is away a node's own word is enough; when it is back, the others know the outcomes too."""
+    expect_outage(expect_log)
+    made = own_cluster(redis_timeout=0.5)
+    one, other = await made.nodes(2, chat)
+    made.server.freeze()
+    await publish(one, chat, "first")
+    sent, given_back, lost = [await one.backend.attempt(chat, key) for key in ("sent", "back", "lost")]
+    assert {a.state for a in (sent, given_back, lost)} == {"new"}
+    waiting = asyncio.ensure_future(one.backend.attempt(chat, "sent"))
+    receipt = await one.backend.publish(chat, event("m1"), sent)
+    assert receipt.delivery == "local"
+    assert (await waiting).receipt == receipt
+    await one.backend.release(given_back)
+    await one.backend.abandon(lost)
+    assert (await one.backend.attempt(chat, "back")).state == "new"
+    assert (await one.backend.attempt(chat, "lost")).state == "unknown"
+    made.server.thaw()
+    for node in (one, other):
+        await node.until_up()
+    known = await other.backend.attempt(chat, "sent")
+    assert (known.state, known.receipt.id, known.receipt.delivery) == ("done", "m1", "published")
+    assert (await other.backend.attempt(chat, "lost")).state == "unknown"
+    assert (await other.backend.attempt(chat, "back")).state == "new"
+
+
+@gen_test
+async def test_an_answer_that_was_lost(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """An event that Redis took without our hearing of it is not sequenced twice when it is offered again."""
+    expect_outage(expect_log)
+    made = own_cluster(redis_timeout=0.5)
+    one, other = await made.nodes(2, chat)
+    made.server.freeze()
+    publishing = asyncio.ensure_future(one.backend.publish(chat, event("m1")))
+    assert (await publishing).delivery == "local"
+    made.server.thaw()
+    await one.until_up()
+    await publish(one, chat, "m2")
+    await other.until_heard(chat, "m1", "m2")
+
+
+REFUSALS = {
+    "OOM": (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+    "READONLY": (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+}
+
+
+@gen_test
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_refusals_that_pass(own_cluster: Make, chat: str, refusal: str, expect_log: Expect) -> None:
+    """While Redis is full or read-only chat goes on locally; when it takes events again it gets them."""
+    expect_log(LOCALLY)
+    expect_log(AWAY, "chat not joined", LOST, optional=True)
+    begin, end = REFUSALS[refusal]
+    made = own_cluster()
+    one, other = await made.nodes(2, chat)
+    await made.client.execute_command(*begin)
+    assert await publish(one, chat, "m1", "m2") == {"local"}
+    attempt = await one.backend.attempt(chat, "key")
+    await made.raw(chat, body("raw"))
+    await until(lambda: "raw" in one.heard.numbers(chat) and "raw" in other.heard.numbers(chat))
+    assert (await one.backend.publish(chat, event("m3"), attempt)).delivery == "local"
+    assert one.backend.health().state == "down"
+    await made.client.execute_command(*end)
+    for node in (one, other):
+        await node.until_up()
+    await until(lambda: "m3" in other.heard.numbers(chat))
+    assert [n for n in other.heard.numbers(chat) if n != "raw"] == ["m1", "m2", "m3"]
+    for node in (one, other):
+        await until(lambda node=node: sum(c is not None for c in node.heard.cursors(chat)) == 4)
+        assert node.backend.queue_overflowed == 0
+        assert not node.heard.interrupts
+    assert (await other.backend.attempt(chat, "key")).state == "done"
+
+
+@gen_test
+async def test_joining_while_redis_refuses(own_cluster: Make, expect_log: Expect) -> None:
+    """A chat that can't be joined because Redis takes no writes comes live when it does again."""
+    expect_log("chat not joined")
+    expect_log(LOCALLY, optional=True)
+    made = own_cluster(redis_timeout=0.3)
+    node = await made.node()
+    await made.client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    chat = fresh_chat()
+    await node.backend.subscribe(chat)
+    assert node.backend.position(chat) is None
+    await publish(node, chat, "m1")
+    assert node.heard.numbers(chat) == ["m1"]
+    await made.client.execute_command("REPLICAOF", "NO", "ONE")
+    await until(lambda: node.backend.position(chat) is not None, "the join")
+    assert node.heard.interrupts == [chat]
+    await publish(node, chat, "m2")
+    await until(lambda: "m2" in node.heard.numbers(chat))
+
+
+@gen_test
+async def test_what_redis_will_never_take(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """What is refused for ever is dropped, said, and ends in a new epoch instead of an endless queue."""
+    expect_log(LOCALLY, "redis will never take this")
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    before = one.backend.position(chat).epoch
+    await made.client.set(f"eclipse:{{{chat}}}:events", "not a stream", ex=60)
+    assert await publish(one, chat, "m1") == {"local"}
+    await until(lambda: one.heard.interrupts and other.heard.interrupts)
+    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch != before)
+    assert one.backend.queue_overflowed == 1
+    assert await publish(one, chat, "m2") == {"published"}
+    await until(lambda: "m2" in other.heard.numbers(chat))
+
+
+@gen_test
+async def test_closing_hands_over_what_is_owed(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A node that stops while Redis takes events again leaves nothing behind."""
+    expect_log(LOCALLY)
+    made = own_cluster()
+    one, other = await made.nodes(2, chat)
+    await made.client.config_set("maxmemory", 1)
+    assert await publish(one, chat, *range(5)) == {"local"}
+    await made.client.config_set("maxmemory", 0)
+    await one.backend.close()
+    await other.until_heard(chat, *range(5))
+
+
+@gen_test
+async def test_closing_without_redis(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A node that stops while Redis is away stops, and says what is lost to the others."""
+    expect_outage(expect_log)
+    expect_log("not handed over")
+    made = own_cluster(**HASTY)
+    node = await made.node(chat)
+    made.server.kill()
+    await until_away(node)
+    await publish(node, chat, "m1")
+    await node.backend.close()
+    assert node.backend.health().queued == 1
+
+
+@gen_test
+async def test_started_before_redis(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A node that starts while Redis is away serves its own members, and joins the others later."""
+    expect_outage(expect_log)
+    made = own_cluster(**HASTY)
+    made.server.kill()
+    one, other = await made.nodes(2, chat)
+    assert one.backend.health().state == "connecting"
+    assert one.backend.position(chat) is None
+    assert await publish(one, chat, "m1") == {"local"}
+    assert await one.backend.ask("x") == ["x"]
+    made.server.start()
+    for node in (one, other):
+        await node.until_up()
+        await until(lambda node=node: node.heard.interrupts)
+    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch)
+    await publish(one, chat, "m2")
+    for node in (one, other):
+        await until(lambda node=node: "m2" in node.heard.numbers(chat))
+
+
+@gen_test
+async def test_asking_when_a_node_is_silent(cluster: Make, expect_log: Expect) -> None:
+    """A node that doesn't answer is missing from the answers, and nobody waits for ever."""
+    expect_log("not every node has answered")
+    made = cluster(redis_timeout=0.3)
+    one, other = await made.nodes(2)
+    other.backend._nodes.hear = lambda raw: None
+    assert await one.backend.ask("x") == ["x"]
+
+
+@gen_test
+async def test_asking_when_redis_fails(own_cluster: Make, expect_log: Expect) -> None:
+    """When the question itself can't be put, this node's own answer is what there is."""
+    expect_outage(expect_log)
+    expect_log("could not be asked")
+    made = own_cluster(redis_timeout=0.3)
+    node = await made.node()
+    made.server.freeze()
+    assert await node.backend.ask("x") == ["x"]
+    made.server.thaw()
+    await node.until_up()
+
+
+@pytest.mark.slow
+@gen_test
+async def test_thousands_of_chats_after_an_outage(own_cluster: Make, expect_log: Expect) -> None:
+    """Five thousand chats are all live again after Redis was killed and started empty."""
+    expect_outage(expect_log)
+    made = own_cluster()
+    node = await made.node()
+    chats = [f"chat-{number}" for number in range(5000)]
+    await asyncio.gather(*map(node.backend.subscribe, chats))
+    made.server.kill()
+    await until_away(node)
+    made.server.start()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    subscriptions = node.backend._subscriptions
+    await until(lambda: all(subscriptions.get(chat).live for chat in chats), "all chats")
+    print(f"5,000 chats were live again {loop.time() - began:.2f} s after Redis was back")
+    for chat in chats[::500]:
+        await made.raw(chat, body("m1"))
+        await node.until_heard(chat, "m1")
+    assert len(node.heard.interrupts) == len(chats)
+
+
+@gen_test
+async def test_a_lost_join_is_tried_again(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A chat whose commands' link goes while it is joined comes live with the next one."""
+    expect_log(LOST)
+    made = cluster()
+    node = await made.node()
+    subscriptions = node.backend._subscriptions
+    confirm, cut = subscriptions.confirm, []
+
+    def confirm_and_cut(chat_id: str) -> None:
+        confirm(chat_id)
+        if not cut:
+            cut.append(chat_id)
+            node.backend._links.commands.close("cut by the test")
+
+    subscriptions.confirm = confirm_and_cut
+    await node.backend.subscribe(chat)
+    await until(lambda: subscriptions.get(chat).live)
+    await publish(node, chat, "m1")
+    await node.until_heard(chat, "m1")
+
+
+@gen_test
+async def test_errors_of_our_own_are_said(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A payment that fails by an error of ours is logged and tried again, not forgotten."""
+    expect_log("paying what is owed failed", "of the test")
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    backend: RedisBackend = one.backend
+    pay, failed = backend._pay_one, []
+
+    async def fail_once(*arguments: Any) -> bool:
+        if not failed:
+            failed.append(arguments)
+            raise RuntimeError("of the test")
+        return await pay(*arguments)
+
+    backend._pay_one = fail_once  # type: ignore[method-assign]
+    owed: Event = event("m1")
+    backend._deliver_locally(chat, owed, None)
+    await until(lambda: failed)
+    await other.until_heard(chat, "m1")
