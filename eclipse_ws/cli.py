@@ -16,14 +16,7 @@ if TYPE_CHECKING:
     from eclipse_ws.settings import Loaded, Settings
 
 WRONG = 2  # exit code: the configuration or the place to listen can't be used, or there is no answer
-WILDCARDS = frozenset(
-    {
-        "",
-        "0.0.0.0",  # nosec B104
-        "::",
-        "*",
-    }
-)
+WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})
 MAX_TOKEN_SECONDS = 365 * 86400
 
 profile_option = click.option(

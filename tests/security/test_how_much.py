@@ -125,7 +125,7 @@ async def test_a_chat_is_full() -> None:
         await one.say(type="typing", isTyping=True)
         await two.next("typing")
         assert server.node.limits.refused["max_sessions_per_chat"] == 1
-        await until(lambda: server.node.sessions == 0)
+        await until(lambda: server.node.sessions == 2)
 
 
 # -- queues -------------------------------------------------------------------------------------
