@@ -1,0 +1,25 @@
+"""Thousands of idle sessions on one core."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.idle_sessions import measure, report
+
+
+@pytest.mark.slow
+def test_idle_sessions(capsys: pytest.CaptureFixture[str]) -> None:
+    """With 5,000 idle sessions a new one is greeted and health answers, and both have counted everybody.
+
+    How fast that is gets printed, and is judged by the benchmark.
+    """
+    measured = measure(5000, 11)
+    with capsys.disabled():
+        print(f"\n{report(measured)[0]}")
+    assert len(measured.new_session) == len(measured.health) == 11
+    connections = measured.document["connections"]
+    assert isinstance(connections, dict)
+    assert 5000 <= connections["total"] <= 5011  # a new one may not have been seen to leave yet
+    assert 2500 <= connections["chats"] <= 2501
+    assert len(connections["byChat"]) == 20
+    assert measured.document["status"] == "healthy"
