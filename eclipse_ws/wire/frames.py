@@ -244,7 +244,7 @@ class Inbound:
                 self._mask = self._mask[turn:] + self._mask[:turn]
         done = self._fin and not self._left
         if self._opcode == TEXT:
-            self._validate(part, done)
+            self._validate(part)
         self._message += part
         if self._left:
             return None
@@ -256,11 +256,11 @@ class Inbound:
         self._check = None
         return _whole(opcode, message)
 
-    def _validate(self, part: bytes, final: bool) -> None:
+    def _validate(self, part: bytes) -> None:
         if self._check is None:
             self._check = _utf8_decoder()
         try:
-            self._check.decode(part, final)
+            self._check.decode(part)  # a character may still be cut; the whole message is decoded at its end
         except UnicodeDecodeError:
             raise Violation(INVALID_DATA, "Text is not UTF-8") from None
 

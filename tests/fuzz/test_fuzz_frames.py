@@ -32,6 +32,6 @@ def test_a_parser_that_depends_on_its_pieces_is_found(
 class _Forgets:
     """Takes every piece for a whole text."""
 
-    def decode(self, part: bytes, final: bool) -> str:
+    def decode(self, part: bytes) -> str:
         """As if this were all."""
         return part.decode()

@@ -158,6 +158,42 @@ async def test_sending_to_a_dead_socket_is_nothing() -> None:
 
 
 @pytest.mark.gen_test
+async def test_queued_droppable_frames_make_room() -> None:
+    """What may not be lost takes the room of what may, before the queue counts as full."""
+    async with serving(wire_queue_bytes=1 << 20) as server:
+        peer = await Peer.open(server.port, window=4096)
+        wire = (await session_of(server)).wire
+        await fill(wire)
+        for _ in range(6):
+            wire.send(text_frame(b"y" * 50_000), droppable=True)
+        dropped = stats.dropped
+        while stats.dropped == dropped:
+            wire.send(BIG)
+        assert stats.dropped == dropped + 6
+        assert not wire.is_closing
+        wire.send(text_frame(b"end"))
+        while (text := await peer.text()) != "end":
+            assert text.startswith("x")
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_closes_before_it_reads() -> None:
+    """Much that was sent in the turn of the peer's close still goes out, then the close, then the end."""
+
+    class Much(Recorder):
+        def on_message(self, message: str | bytes) -> None:
+            for _ in range(200):
+                self.wire.send(BIG)
+
+    async with serving(Much, wire_queue_bytes=1 << 30) as server:
+        peer = await Peer.open(server.port, window=4096)
+        peer.send(client_frame(TEXT, b"go") + close_frame(1000))
+        for _ in range(200):
+            assert (await peer.frame())[0] == FIN | TEXT
+        assert await peer.closed() == (1000, "")
+
+
+@pytest.mark.gen_test
 async def test_a_reset_while_frames_wait() -> None:
     """A peer that resets with a queue behind it is 1006, and the queue is let go."""
     async with serving() as server:
