@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from typing import Any
 
 import structlog
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
@@ -70,15 +71,22 @@ async def _run_scripts(link: Link) -> None:
     body = b'{"type":"probe"}'
     settled = [*keys, attempt]
     channel = scripts.channel_name(chat_id)
-    await scripts.PUBLISH(link, settled, channel, body, "probe", "probe", 1, _SECONDS, _SECONDS, "", "")
-    # Twice, because only the second node asks whether the first one listens.
-    for guard in ("one", "other"):
-        join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, NODE_PREFIX, 1, 1000)
-        await scripts.JOIN(link, keys[:2], *join)
-    await scripts.HISTORY(link, keys[:2], "probe", 0)
-    await scripts.ATTEMPT(link, [attempt], "probe", 1, _SECONDS, 0)
-    await scripts.SETTLE(link, [attempt], "probe", "release", _SECONDS)
-    await link.call("DEL", *settled)
+    try:
+        await scripts.PUBLISH(link, settled, channel, body, "probe", "probe", 1, _SECONDS, _SECONDS, "", "")
+        await scripts.HISTORY(link, keys[:2], "probe", 0)
+        # Twice, because only the second node asks whether the first one listens.
+        for guard in ("one", "other"):
+            join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, NODE_PREFIX, 1, 1000)
+            await scripts.JOIN(link, keys[:2], *join)
+        await scripts.ATTEMPT(link, [attempt], "probe", 1, _SECONDS, 0)
+        await scripts.SETTLE(link, [attempt], "probe", "release", _SECONDS)
+    finally:
+        link.call("DEL", *settled).add_done_callback(_ignore)
+
+
+def _ignore(done: asyncio.Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()
 
 
 async def _missing_rights(link: Link) -> list[str]:

@@ -10,6 +10,7 @@ if not epoch then
   epoch, offset = ARGV[4], 0
   redis.call('DEL', events)
   redis.call('HSET', meta, 'epoch', epoch, 'offset', 0)
+  redis.call('EXPIRE', meta, ARGV[7])
   if ARGV[8] ~= '' then
     local time = redis.call('TIME')
     redis.call('HSET', meta, 'guard:' .. ARGV[8], time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
