@@ -194,10 +194,12 @@ class Cluster:
         """Close all, and see that nothing is left: no task, no subscription, no key without a lifetime."""
         for node in self.made:
             await node.backend.close()
-        if self.server is not None and self.server.process is not None:
-            await self._see_that_nothing_is_left()
-        if self._client is not None:
-            await self._client.aclose()
+        try:
+            if self.server is not None and self.server.process is not None:
+                await self._see_that_nothing_is_left()
+        finally:
+            if self._client is not None:
+                await self._client.aclose()
         left = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
         assert not left, f"tasks are left: {left}"
 
