@@ -12,6 +12,7 @@ import click
 from eclipse_ws import __version__
 
 if TYPE_CHECKING:
+    from eclipse_ws.report import Finding
     from eclipse_ws.server import Server
     from eclipse_ws.settings import Loaded, Settings
 
@@ -44,7 +45,10 @@ def main() -> None:
 def run(profile: str | None, **flags: str | None) -> None:
     """Start the server; it stops on Ctrl-C and SIGTERM."""
     import asyncio
+    import signal
 
+    # The first process of a container has no default for it: a stop during the start would go unheard.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     loaded = load(profile, **flags)
     from eclipse_ws.observe import configure_logging
 
@@ -173,6 +177,60 @@ def secrets() -> None:
         click.echo(f"{name}={token_urlsafe(48)}")
 
 
+@main.command(epilog=example("eclipse-ws check --profile prod\neclipse-ws check --fly fly.toml --json"))
+@profile_option
+@click.option("--fly", "fly_file", metavar="PATH", help="The fly.toml to hold against the settings.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def check(profile: str | None, fly_file: str | None, as_json: bool) -> None:
+    """Tell before the start whether a server with these settings would work here; 1 if it would not."""
+    import asyncio
+    from pathlib import Path
+
+    from eclipse_ws import preflight
+
+    _quiet()
+    show(asyncio.run(preflight.check(profile, None if fly_file is None else Path(fly_file))), as_json)
+
+
+@main.command(epilog=example("eclipse-ws smoke https://chat.example.com --chat a-test-chat"))
+@click.argument("url")
+@profile_option
+@click.option("--chat", "chat_id", help="A test chat of the application; without it, one that is made up.")
+@click.option("--also", metavar="URL", help="Another node, for the second session.")
+@click.option("--drain", is_flag=True, help="Wait for a restart, and see that both sessions resume.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def smoke(  # noqa: PLR0917 - click passes names
+    url: str, profile: str | None, chat_id: str | None, also: str | None, drain: bool, as_json: bool
+) -> None:
+    """Try a deployed server with two sessions of a test chat; 1 if it doesn't do what it should."""
+    import asyncio
+    import os
+
+    from eclipse_ws.profiles import read_dotenv
+    from eclipse_ws.smoke import Smoke
+
+    for address in (url, also or url):
+        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+            stop(f"{address!r} is no http:// or https:// URL.")
+    if profile is None:
+        # The two secrets are all that is needed; the rest of the settings is the server's own matter.
+        from pathlib import Path
+
+        given = {**read_dotenv(Path(".env"))[0], **os.environ}
+        names = ("JWT_SECRET", "INTERNAL_API_SECRET")
+        jwt_secret, internal_secret = (given.get(name, "") for name in names)
+    else:
+        settings = load(profile).settings
+        jwt_secret = settings.jwt_secret.get_secret_value()
+        internal_secret = settings.internal_api_secret.get_secret_value()
+    if not jwt_secret:
+        stop(
+            "JWT_SECRET is not set: the test's tokens are signed with the server's own. Set it, or --profile."
+        )
+    _quiet()
+    show(asyncio.run(Smoke(url, jwt_secret, internal_secret, chat_id, also).run(drain)), as_json)
+
+
 @main.command(epilog=example("eclipse-ws chat --chat c1\neclipse-ws chat --chat c1 --agent agent_1"))
 @profile_option
 @click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
@@ -211,6 +269,28 @@ def chat(  # noqa: PLR0917 - click passes names
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
+
+
+def show(findings: list[Finding], as_json: bool) -> NoReturn:
+    """Prints findings, and ends the program: 1 if there is a fault among them."""
+    from eclipse_ws import report
+
+    if as_json:
+        click.echo(report.as_json(findings))
+    else:
+        click.echo(report.table(findings))
+        click.echo(report.summary(findings))
+    sys.exit(report.code(findings))
+
+
+def _quiet() -> None:
+    """The findings say it all: what libraries log meanwhile is left out."""
+    import logging
+
+    import structlog
+
+    logging.disable(logging.CRITICAL)
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
 
 def load(profile: str | None, **flags: Any) -> Loaded:

@@ -1,0 +1,329 @@
+"""`eclipse-ws check`: whether a server with these settings would work here, before it is started.
+
+Nothing is changed anywhere: Redis is only given keys that expire within a minute, the application is asked
+for a user that there is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from eclipse_ws import fly, settings
+from eclipse_ws.faults import Fault
+from eclipse_ws.reach import reach
+from eclipse_ws.report import Finding, of_fault
+from eclipse_ws.settings import Settings
+
+SKEW = 2.0
+"""Seconds by which clocks may differ before it is worth a word."""
+SPARE_FILES = 200
+"""File descriptors beside those of sessions: libraries, listeners, Redis."""
+REDIS_MEND = "check host, port and scheme of REDIS_URL, and that this machine may reach it"
+
+
+async def check(
+    profile: str | None, fly_file: Path | None, environ: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """Every finding: settings, the file of the platform, this machine, Redis, the application.
+
+    ``fly_file``: None takes ``fly.toml`` of the working directory where there is one. Its ``[env]`` counts
+    as variables that the environment may override, as on the platform.
+    """
+    path = fly_file or Path(fly.NAME)
+    given: dict[str, Any] = {}
+    findings: list[Finding] = []
+    if path.exists() or fly_file is not None:
+        given, faults = fly.read(path)
+        faults = faults or fly.check_schema(given)
+        findings += [of_fault(fault) for fault in faults]
+    variables = {k: v for k, v in given.get("env", {}).items() if isinstance(v, str)}
+    variables |= os.environ if environ is None else environ
+    try:
+        loaded = settings.load(profile, environ=variables)
+    except settings.SettingsError as error:
+        return [*findings, *map(of_fault, error.faults)]
+    value = loaded.settings
+    findings.append(Finding("settings", "ok", f"profile {value.profile}, {len(loaded.sources)} settings"))
+    for name in ("jwt_secret", "internal_api_secret"):
+        if loaded.sources[name] == "made up":
+            findings.append(Finding(settings.variable(name), "warning", "is made up at each start", "set it"))
+        elif secret := getattr(value, name).get_secret_value():
+            findings.append(Finding(settings.variable(name), "ok", f"{len(secret.encode())} bytes"))
+    findings += [
+        Finding("settings", "warning", sentence, "see docs/deploy.md") for sentence in loaded.warnings
+    ]
+    if given:
+        faults = fly.check_agreement(given, value)
+        findings += map(of_fault, faults)
+        if not any(finding.name == fly.NAME for finding in findings):
+            findings.append(Finding(fly.NAME, "ok", "every key is known, and agrees with the settings"))
+    findings += machine(value)
+    for some in await asyncio.gather(redis(value), application(value)):
+        findings += some
+    return findings
+
+
+# -- this machine ---------------------------------------------------------------------------------
+
+
+def machine(value: Settings) -> list[Finding]:
+    """File limits against the sessions asked for, memory, and whether the port is free."""
+    findings = []
+    needed = value.max_sessions + value.api_max_connections + SPARE_FILES
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        mend = f"raise it (`ulimit -Hn {needed}`, or the platform's setting), or lower ECLIPSE_MAX_SESSIONS"
+        text = f"{hard} files may be open, {value.max_sessions} sessions need {needed}"
+        findings.append(Finding("file limit", "fault", text, mend))
+    else:
+        findings.append(
+            Finding("file limit", "ok", f"{needed} of {hard if hard > 0 else 'any number'} needed")
+        )
+    ports = {
+        "PORT": value.port,
+        "ECLIPSE_ADMIN_PORT": value.admin_port,
+        "ECLIPSE_METRICS_PORT": value.metrics_port,
+    }
+    asked = [port for port in ports.values() if port]
+    for name, port in ports.items():
+        if port and asked.count(port) > 1:
+            findings.append(Finding(name, "fault", f"is {port}, as another port", "give each its own"))
+        elif port:
+            findings.append(
+                _port(name, value.admin_host if name == "ECLIPSE_ADMIN_PORT" else value.host, port)
+            )
+    return findings
+
+
+def _port(name: str, host: str, port: int) -> Finding:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host or "0.0.0.0", port))
+        except PermissionError:
+            return Finding(name, "fault", f"may not listen on {port}", "choose one above 1023")
+        except OSError as error:
+            text = f"{host}:{port} can't be listened on ({error.strerror or error})"
+            mend = "stop what listens there, unless it is this very server; or choose another"
+            return Finding(name, "warning", text, mend)
+    return Finding(name, "ok", f"{host}:{port} is free")
+
+
+# -- Redis ----------------------------------------------------------------------------------------
+
+
+class _Nobody:
+    """A subscriber to whom nothing is delivered."""
+
+    def deliver(self, chat_id: str, event: object) -> None: ...
+
+    def interrupt(self, chat_id: str) -> None: ...
+
+    def answer(self, question: object) -> None: ...
+
+
+async def redis(value: Settings) -> list[Finding]:
+    """Reachable, the right protocol, every command permitted, round trip, role, memory policy, clock."""
+    name = "REDIS_URL"
+    if value.backend != "redis":
+        return [Finding("backend", "skipped", f"{value.backend}: one node, nothing to reach")]
+    url = value.redis_url.get_secret_value()
+    parts = urlsplit(url)
+    tls = parts.scheme == "rediss"
+    if parts.hostname:
+        found = await reach(name, parts.hostname, parts.port or 6379, tls, value.redis_timeout)
+        if found is not None:
+            return [found]
+    from redis.exceptions import RedisError
+
+    from eclipse_ws.backends.base import BackendError
+    from eclipse_ws.backends.redis import RedisBackend
+    from eclipse_ws.backends.redis.link import Link, LinkError, connection
+
+    link = Link(connection(url, value.redis_timeout), value.redis_timeout)
+    try:
+        await link.connect()
+    except LinkError as error:
+        text = f"{parts.hostname}:{parts.port or 6379} accepts, but does not answer as Redis ({error})"
+        mend = REDIS_MEND if tls else f"{REDIS_MEND}; where only TLS is spoken the URL begins with rediss://"
+        return [Finding(name, "fault", text, mend)]
+    except RedisError as error:
+        return [Finding(name, "fault", f"Redis refuses this server: {error}", "check its user and password")]
+    running = asyncio.create_task(link.run())
+    try:
+        findings = await _look_at_redis(link)
+    except (LinkError, RedisError) as error:
+        findings = [Finding(name, "fault", f"Redis does not do what it is asked: {error}", REDIS_MEND)]
+    finally:
+        link.close("looked at")
+        await running
+    if any(finding.verdict == "fault" for finding in findings):
+        return findings
+    backend = RedisBackend(value)
+    try:
+        await backend.start(_Nobody())
+        rights = Finding("Redis rights", "ok", "every command and script that is used is permitted")
+    except BackendError as error:
+        rights = Finding("Redis rights", "fault", str(error), "grant what is missing, see docs/deploy.md")
+    finally:
+        await backend.close()
+    return [*findings, rights]
+
+
+async def _look_at_redis(link: Any) -> list[Finding]:
+    began = time.monotonic()
+    seconds, micros = await link.call("TIME")
+    trips = [time.monotonic() - began]
+    skew = abs(int(seconds) + int(micros) / 1e6 - time.time())
+    for _ in range(4):
+        began = time.monotonic()
+        await link.call("PING")
+        trips.append(time.monotonic() - began)
+    trip = sorted(trips)[2] * 1000
+    mend = "put this server into Redis's region: each event waits for it"
+    findings = [Finding("REDIS_URL", "ok" if trip < 20 else "warning", f"answers in {trip:.1f} ms", mend)]
+    if skew > SKEW:
+        findings.append(
+            Finding(
+                "clock", "warning", f"differs by {skew:.0f} s from Redis's", "set this machine's clock (NTP)"
+            )
+        )
+    about = await _info(link)
+    version = about.get("redis_version", "")
+    if about.get("cluster_enabled") == "1":
+        text = "is a cluster, which this server does not speak"
+        findings.append(Finding("REDIS_URL", "fault", text, "use a database without cluster mode"))
+    if about.get("role") == "slave":
+        text = "is a read-only replica"
+        findings.append(Finding("REDIS_URL", "fault", text, "use the primary's address"))
+    if about.get("loading") == "1":
+        findings.append(Finding("REDIS_URL", "warning", "is loading its data", "wait until it has"))
+    policy = about.get("maxmemory_policy", "noeviction")
+    if about.get("maxmemory", "0") != "0" and policy != "noeviction":
+        text = f"{policy}: a full Redis forgets positions and histories, and clients have to load chats anew"
+        findings.append(Finding("Redis memory", "warning", text, "turn eviction off for this database"))
+    if version and tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < (6, 2):
+        findings.append(
+            Finding(
+                "Redis version", "warning", f"{version} is not tested with", "use 6.2 or later, or Valkey"
+            )
+        )
+    return findings
+
+
+async def _info(link: Any) -> dict[str, str]:
+    from redis.exceptions import RedisError
+
+    try:
+        text = (await link.call("INFO")).decode(errors="replace")
+    except RedisError:
+        return {}  # not every provider permits it
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+
+# -- the application ------------------------------------------------------------------------------
+
+
+async def application(value: Settings) -> list[Finding]:
+    """Reachable, it is the chat API, our secret is right and needed; its clock."""
+    name = "NEXT_API_URL"
+    if value.api != "http":
+        return [Finding("chat API", "skipped", f"{value.api}: messages are saved by this server")]
+    parts = urlsplit(value.next_api_url)
+    tls = parts.scheme == "https"
+    port = parts.port or (443 if tls else 80)
+    found = await reach(name, parts.hostname or "", port, tls, value.api_connect_timeout)
+    if found is not None:
+        return [found]
+    secret = value.internal_api_secret.get_secret_value()
+    right, wrong = await asyncio.gather(_ask(value, secret), _ask(value, secrets.token_urlsafe(48)))
+    if isinstance(right, Fault):
+        return [of_fault(right)]
+    status, headers, _, took = right
+    findings = [_judge(status, headers, took)]
+    if findings[0].verdict == "ok" and not isinstance(wrong, Fault) and wrong[0] not in (401, 403):
+        text = f"lets anybody in: a wrong secret is answered with {wrong[0]}"
+        mend = "have its routes compare X-Internal-Secret"
+        findings.append(Finding("INTERNAL_API_SECRET", "warning", text, mend))
+    if date := headers.get("Date"):
+        with contextlib.suppress(ValueError):
+            skew = abs(parsedate_to_datetime(date).timestamp() - time.time())
+            if skew > SKEW + 1:  # the header has whole seconds
+                text = f"differs by {skew:.0f} s from the application's: tokens may seem expired"
+                findings.append(Finding("clock", "warning", text, "set this machine's clock (NTP)"))
+    return findings
+
+
+async def _ask(value: Settings, secret: str) -> tuple[int, Mapping[str, str], bytes, float] | Fault:
+    """Ask for a user that there is not: it changes nothing, and only who knows the secret hears so."""
+    from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+
+    url = f"{value.next_api_url.rstrip('/')}/api/users/eclipse-check-{secrets.token_hex(8)}"
+    headers = {"X-Internal-Secret": secret, "Accept": "application/json"}
+    client = AsyncHTTPClient(force_instance=True)
+    began = time.monotonic()
+    try:
+        answer = await client.fetch(
+            HTTPRequest(
+                url,
+                headers=headers,
+                follow_redirects=False,
+                connect_timeout=value.api_connect_timeout,
+                request_timeout=value.api_timeout,
+            ),
+            raise_error=False,
+        )
+    except Exception as error:
+        return Fault("NEXT_API_URL", f"can't be asked ({error})", "look at the application's log")
+    finally:
+        client.close()
+    if answer.code == 599:
+        late = time.monotonic() - began > 0.9 * value.api_timeout
+        if late:
+            problem = f"did not answer within {value.api_timeout:g} s"
+            return Fault(
+                "NEXT_API_URL", problem, "ask again: if it was asleep it is awake now; else look at its log"
+            )
+        return Fault(
+            "NEXT_API_URL", f"broke the connection off ({answer.error})", "look at the application's log"
+        )
+    return answer.code, answer.headers, answer.body or b"", time.monotonic() - began
+
+
+def _judge(status: int, headers: Mapping[str, str], took: float) -> Finding:
+    name, kind = "NEXT_API_URL", headers.get("Content-Type", "")
+    if 300 <= status < 400:
+        text = f"redirects to {headers.get('Location', 'somewhere')[:100]}"
+        return Finding(name, "fault", text, "set it to the address where it ends, without a redirect")
+    if status in (401, 403) and "json" in kind:
+        text = "the application does not accept it"
+        return Finding(
+            "INTERNAL_API_SECRET", "fault", text, "set the same INTERNAL_API_SECRET here and there"
+        )
+    if "json" not in kind:
+        text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the chat API"
+        mend = "set it to the application's root; deployment protection has to let this server in"
+        return Finding(name, "fault", text, mend)
+    if status >= 500:
+        return Finding(name, "fault", f"answers {status}", "look at the application's log")
+    if status in (200, 404):
+        slow = took > 1
+        text = f"answers in {took * 1000:.0f} ms, and accepts the secret"
+        return Finding(
+            name, "warning" if slow else "ok", text, "a slow first answer is one asleep; keep it awake"
+        )
+    return Finding(
+        name, "fault", f"answers {status}, expected 404", "check the address, and the application's log"
+    )

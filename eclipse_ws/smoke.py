@@ -1,0 +1,285 @@
+"""`eclipse-ws smoke URL`: whether a deployed server does what it is for, as two clients of a chat see it.
+
+Nothing is left in a real chat: without ``--chat`` the chat is made up, and what has to be resumed is
+published as an event that no chat API saves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from statistics import median
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.websocket import websocket_connect
+
+from eclipse_ws.report import Finding
+from eclipse_ws.smoke_client import WAIT, Client, MissedError
+from eclipse_ws.tokens import mint
+
+DRAIN_WAIT = 300.0
+"""Seconds in which the operator has to restart the server."""
+ROUNDS = 20
+"""Round trips of which the median is told."""
+FORCE_MACHINE = "fly-force-instance-id"
+"""The header with which Fly's proxy is asked for a machine."""
+
+
+class Smoke:
+    """The looks, in order; one that fails says so and the others go on."""
+
+    def __init__(
+        self, url: str, jwt_secret: str, internal_secret: str, chat: str | None, also: str | None
+    ) -> None:
+        parts = urlsplit(url)
+        self._http = f"{parts.scheme}://{parts.netloc}"
+        self._urls = [each.replace("http", "ws", 1).rstrip("/") for each in (self._http, also or self._http)]
+        self._jwt_secret, self._internal = jwt_secret, internal_secret
+        self._made_up = chat is None
+        self._chat = chat or f"eclipse-smoke-{secrets.token_hex(6)}"
+        self._machines: list[str] = []
+        self._today = False
+        self.findings: list[Finding] = []
+
+    async def run(self, drain: bool = False) -> list[Finding]:
+        """Everything; with ``drain`` waits for a restart too."""
+        if not await self._look("health", self._health) or not await self._look("tokens", self._tokens):
+            return self.findings
+        if not await self._look("two sessions", self._join):
+            return self.findings
+        for name, look in (
+            ("typing", self._typing),
+            ("message and ack", self._message),
+            ("event over HTTP", self._event),
+            ("resume after a cut", self._resume),
+            ("latency", self._latency),
+        ):
+            await self._look(name, look)
+        if drain:
+            await self._look("drain", self._drain)
+        for client in self._clients:
+            client.close()
+        if self._today:
+            text = (
+                "this is the service of before: it acknowledges nothing, resumes nothing, and repeats events"
+            )
+            self.findings.append(
+                Finding("summary", "fault", text, "deploy this server there (docs/deploy.md)")
+            )
+        return self.findings
+
+    async def _look(self, name: str, look: Callable[[], Awaitable[Finding | str]]) -> bool:
+        try:
+            found = await look()
+        except MissedError as error:
+            found = Finding(name, "fault", str(error), _MENDS.get(name, "look at the server's log"))
+        except (OSError, HTTPClientError) as error:
+            text = f"can't be reached: {error}"
+            found = Finding(name, "fault", text, "check the address, `fly status`, and `fly logs`")
+        self.findings.append(found if isinstance(found, Finding) else Finding(name, "ok", found))
+        return self.findings[-1].verdict != "fault"
+
+    def _token(self, user: str) -> str:
+        return mint(self._jwt_secret, self._chat, user, authenticated=True, seconds=600)
+
+    def _headers(self, number: int) -> dict[str, str]:
+        return {FORCE_MACHINE: self._machines[number]} if len(self._machines) > 1 else {}
+
+    async def _fetch(
+        self, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> HTTPResponse:
+        client = AsyncHTTPClient(force_instance=True)
+        try:
+            return await client.fetch(
+                HTTPRequest(
+                    self._http + path,
+                    method="GET" if body is None else "POST",
+                    body=None if body is None else json.dumps(body),
+                    headers=headers,
+                    follow_redirects=False,
+                    connect_timeout=WAIT,
+                    request_timeout=WAIT,
+                ),
+                raise_error=False,
+            )
+        finally:
+            client.close()
+
+    # -- the looks ------------------------------------------------------------------------------
+
+    async def _health(self) -> Finding | str:
+        machines: dict[str, None] = {}
+        for _ in range(8):
+            answer = await self._fetch("/health")
+            if answer.code == 599:
+                raise MissedError(f"no answer: {answer.error}")
+            try:
+                document = json.loads(answer.body)
+                status, total = document["status"], document["connections"]["total"]
+            except (ValueError, KeyError, TypeError):
+                raise MissedError(f"{answer.code} without a health document") from None
+            if document.get("machine"):
+                machines[document["machine"]] = None
+            else:
+                break
+        self._machines = list(machines)[:2]
+        self._today = "version" not in document
+        text = f"{status}, {total} sessions, version {document.get('version', 'of before')}"
+        text += f", {len(machines)} machines seen" if len(machines) > 1 else ""
+        if status != "healthy":
+            return Finding(
+                "health", "fault" if answer.code != 200 else "warning", text, "see docs/operate.md"
+            )
+        return text
+
+    async def _tokens(self) -> str:
+        codes = []
+        for query in ("", f"?token={mint(secrets.token_hex(32), self._chat, 'x', False, 60)}"):
+            request = HTTPRequest(f"{self._urls[0]}/{query}", connect_timeout=WAIT, request_timeout=WAIT)
+            socket = await websocket_connect(request)
+            async with asyncio.timeout(WAIT):
+                while await socket.read_message() is not None:
+                    pass
+            codes.append(socket.close_code)
+        if codes != [4001, 4002]:
+            raise MissedError(f"no token and a forged one were answered {codes}, not [4001, 4002]")
+        return "none is refused with 4001, a forged one with 4002"
+
+    async def _join(self) -> str:
+        self._clients = [
+            await Client(url, self._headers(number)).join(self._token(f"smoke-{number}"))
+            for number, url in enumerate(self._urls)
+        ]
+        where = f" on the machines {' and '.join(self._machines)}" if len(self._machines) > 1 else ""
+        return f"in the chat {self._chat}{where}, over {urlsplit(self._urls[0]).scheme}"
+
+    async def _typing(self) -> Finding | str:
+        one, other = self._clients
+        one.seen.clear()
+        await one.say(type="typing", isTyping=True)
+        await other.until(lambda event: event.get("type") == "typing", "typing")
+        await one.say(type="ping")
+        await one.until(lambda event: event.get("type") == "pong", "pong")
+        if any(event.get("type") == "typing" for event in one.seen):
+            self._today = True
+            return Finding("typing", "warning", "reaches the other, but comes back to its sender too")
+        return "reaches the other, and not its sender"
+
+    async def _message(self) -> Finding | str:
+        one, other = self._clients
+        key = secrets.token_hex(8)
+        command = {"type": "message", "content": "eclipse-ws smoke", "role": "USER", "clientMessageId": key}
+        began = time.monotonic()
+        await one.say(**command)
+        try:
+            ack = await one.until(lambda event: event.get("type") == "ack", "ack", 2 * WAIT)
+        except MissedError as error:
+            if self._made_up and "chat_not_found" in str(error):
+                text = "the application has no such chat; it was asked, and accepted the secret"
+                return Finding("message and ack", "skipped", f"{text}. Name a test chat with --chat")
+            self._today = self._today or "within" in str(error)
+            raise
+        took = time.monotonic() - began
+        await other.until(_has(ack["id"]), "message")
+        await one.say(**command)
+        again = await one.until(lambda event: event.get("type") == "ack", "second ack")
+        if again["id"] != ack["id"]:
+            raise MissedError(f"one clientMessageId was saved twice: {ack['id']} and {again['id']}")
+        return f"saved, acknowledged ({ack['delivery']}) and delivered in {took * 1000:.0f} ms; saved once"
+
+    async def _publish(self, name: str) -> None:
+        """Publish an event that the chat keeps and no chat API saves."""
+        event = {"type": "eclipse_smoke", "data": {"id": name}}
+        path = f"/api/chats/{quote(self._chat, safe='')}/events"
+        answer = await self._fetch(path, event, {"X-Internal-Secret": self._internal})
+        if answer.code != 202:
+            raise MissedError(f"POST {path} was answered {answer.code}")
+
+    async def _event(self) -> Finding | str:
+        if not self._internal:
+            return Finding("event over HTTP", "skipped", "INTERNAL_API_SECRET is not set here")
+        name = secrets.token_hex(8)
+        await self._publish(name)
+        for client in self._clients:
+            await client.until(_has(name), "event")
+        return "reaches both, with a cursor"
+
+    async def _resume(self) -> Finding | str:
+        one, other = self._clients
+        before = other.cursor
+        if before is None:
+            self._today = True
+            raise MissedError("no event has a cursor, so nothing can be resumed")
+        if not self._internal:
+            return Finding("resume after a cut", "skipped", "INTERNAL_API_SECRET is not set here")
+        other.cut()
+        names = [secrets.token_hex(8) for _ in range(3)]
+        for name in names:
+            await self._publish(name)
+        await self._back(other, before, 1)
+        for name in names:
+            await other.until(_has(name), "missed event")
+            await one.until(_has(name), "event")
+        missed = [(event.get("data") or {}).get("id") for event in other.seen]
+        if [name for name in missed if name in names] != names:
+            raise MissedError("what was missed came in another order, or twice")
+        return f"{len(names)} events that were missed came, once and in order"
+
+    async def _back(self, client: Client, cursor: str | None, number: int) -> None:
+        client.seen.clear()
+        await client.join(self._token(f"smoke-{number}"), cursor)
+        if client.greeting.get("recovered") is not True:
+            raise MissedError(f"recovered is {client.greeting.get('recovered')!r}: the history was lost")
+
+    async def _latency(self) -> Finding | str:
+        one, other = self._clients
+        trips = []
+        for number in range(ROUNDS):
+            began = time.monotonic()
+            await one.say(type="typing", isTyping=number % 2 == 0)
+            await other.until(lambda event: event.get("type") == "typing", "typing")
+            trips.append((time.monotonic() - began) * 1000)
+        text = (
+            f"from one session to the other {median(trips):.1f} ms (median), {max(trips):.1f} ms at the most"
+        )
+        return Finding("latency", "warning", text, "see docs/operate.md") if median(trips) > 500 else text
+
+    async def _drain(self) -> Finding | str:
+        cursors = [client.cursor for client in self._clients]
+        self._machines = []  # the one that goes can't be asked for
+        ended = await asyncio.gather(*(client.ended(DRAIN_WAIT) for client in self._clients))
+        told = [code for code in ended if code == 1012]
+        if not told:
+            raise MissedError(f"the sessions ended with {list(ended)}, not 1012")
+        cursors = [client.cursor or cursor for client, cursor in zip(self._clients, cursors, strict=True)]
+        for number, client in enumerate(self._clients):
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    await self._back(client, cursors[number], number)
+                    break
+                except (OSError, HTTPClientError) as error:
+                    if time.monotonic() > deadline:
+                        raise MissedError(f"no server to come back to: {error}") from error
+                    await asyncio.sleep(1)
+        return "told to come back (1012), came back, and resumed"
+
+
+def _has(name: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda event: (event.get("data") or {}).get("id") == name
+
+
+_MENDS = {
+    "health": "check the address; `fly status` and `fly logs` say how the machine is",
+    "tokens": "is this the server, or a page in front of it?",
+    "two sessions": "set JWT_SECRET here to the server's own",
+    "message and ack": "check NEXT_API_URL and INTERNAL_API_SECRET of the server (`eclipse-ws check`)",
+    "event over HTTP": "set INTERNAL_API_SECRET here to the server's own",
+    "resume after a cut": "check that both machines have the same REDIS_URL",
+    "drain": "with a single machine a restart begins anew; run two",
+}

@@ -1,0 +1,93 @@
+"""One client of the smoke test: joins, speaks, waits for what should come, and can be cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+WAIT: Final = 5.0
+"""Seconds that each thing may take."""
+
+
+class MissedError(Exception):
+    """What was waited for did not come; the text says what came."""
+
+
+class Client:
+    """One session."""
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        self._url, self._headers = url, headers
+        self._socket: WebSocketClientConnection
+        self.greeting: dict[str, Any] = {}
+        self.cursor: str | None = None
+        self.seen: deque[dict[str, Any]] = deque(maxlen=1000)
+
+    async def join(self, token: str, cursor: str | None = None) -> Client:
+        """Connect, and wait for the greeting."""
+        query = urlencode({"token": token} | ({"cursor": cursor} if cursor else {}))
+        request = HTTPRequest(
+            f"{self._url}/?{query}", headers=self._headers, connect_timeout=WAIT, request_timeout=WAIT
+        )
+        self._socket = await websocket_connect(request)
+        self.greeting = await self.until(lambda event: event.get("type") == "connected", "connected")
+        return self
+
+    async def say(self, **command: Any) -> None:
+        """Send one command."""
+        await self._socket.write_message(json.dumps(command))
+
+    async def until(
+        self, wanted: Callable[[dict[str, Any]], bool], what: str, wait: float = WAIT
+    ) -> dict[str, Any]:
+        """The next event that is wanted. Raises MissedError."""
+        try:
+            async with asyncio.timeout(wait):
+                while True:
+                    text = await self._socket.read_message()
+                    if text is None:
+                        code = self._socket.close_code
+                        raise MissedError(
+                            f"no {what}: the server closed with {code} {self._socket.close_reason or ''}"
+                        )
+                    event = json.loads(text)
+                    if not isinstance(event, dict):
+                        raise MissedError(f"no {what}, but {text[:80]!r}")
+                    self.cursor = event.get("cursor") or self.cursor
+                    self.seen.append(event)
+                    if event.get("type") == "error" and what != "error":
+                        raise MissedError(
+                            f"no {what}, but the error {event.get('code') or event.get('error')}"
+                        )
+                    if wanted(event):
+                        return event
+        except TimeoutError:
+            raise MissedError(f"no {what} within {wait:g} s") from None
+        except ValueError:
+            raise MissedError(f"no {what}, but what is no JSON") from None
+
+    async def ended(self, wait: float) -> int | None:
+        """The close code; what comes before is noted. Raises MissedError."""
+        try:
+            await self.until(lambda _: False, "end", wait)
+        except MissedError:
+            if self._socket.close_code is None:
+                raise
+        return self._socket.close_code
+
+    def cut(self) -> None:
+        """Lose the connection, without a word."""
+        protocol: Any = self._socket.protocol
+        if protocol is not None:
+            protocol.stream.close()
+
+    def close(self) -> None:
+        """Leave."""
+        self._socket.close()
