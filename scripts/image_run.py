@@ -1,0 +1,197 @@
+"""Starts a built image's root file system as a platform does, and puts `eclipse-ws smoke` on it.
+
+Read-only root, a process namespace of its own, the image's user, command and variables, and the variables of
+the deployment plan; beside it a Redis and a stand-in for the application. Called by ``scripts/image-test``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gzip
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.api.stub import SECRET, Stub
+from tests.servers import RedisServer, free_port, redis_binaries
+
+MOST_MEGABYTES = 150
+DRAIN_SECONDS = 3
+LAUNCH = """
+set -e
+mount --bind -o ro "$ROOT" "$ROOT" && mount -o remount,bind,ro "$ROOT"
+exec chroot --userspec="$WHO" "$ROOT" "$@"
+"""
+
+
+def pip_volumes() -> list[str]:
+    """Arguments for `buildah build`: this machine's pip configuration, and the folders that it names."""
+    asked = [sys.executable, "-m", "pip", "config", "list"]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=True)
+    values = {}
+    for line in shown.stdout.splitlines():
+        name, _, quoted = line.partition("=")
+        values[name.rpartition(".")[2]] = quoted.strip("'\"").replace("\\n", "\n").split()
+    paths = set()
+    for word in (word for words in values.values() for word in words):
+        path = Path(urlsplit(word).path if word.startswith("file:") else word)
+        if path.is_absolute() and path.exists():
+            # An index refers to the files beside it.
+            paths.add(str(path.parent if path.name == "simple" else path))
+    folder = Path(tempfile.mkdtemp(prefix="eclipse-pip-"))
+    lines = [f"{name} = {' '.join(words)}" for name, words in values.items()]
+    (folder / "pip.conf").write_text("\n".join(["[global]", *lines, ""]))
+    mounts = [f"{folder}/pip.conf:/etc/pip.conf:ro", *(f"{path}:{path}:ro" for path in sorted(paths))]
+    return [part for mount in mounts for part in ("--volume", mount)]
+
+
+def sizes(root: Path) -> tuple[float, float]:
+    """Megabytes of the files, and of the layer as a registry keeps it."""
+    blocks = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() or path.is_symlink())
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6) as layer,
+        tarfile.open(fileobj=layer, mode="w|") as tar,
+    ):
+        tar.add(root, arcname="/")
+    return blocks / 1e6, packed.tell() / 1e6
+
+
+def findings(root: Path, config: dict[str, Any]) -> list[str]:
+    """What the image must not be; a sentence each."""
+    found = []
+    if not str(config.get("User", "")).startswith("10001"):
+        found.append(f"its user is {config.get('User')!r}, not 10001")
+    if config.get("Cmd", [""])[0] != "eclipse-ws":
+        found.append(f"its command is {config.get('Cmd')}, not in exec form")
+    for tool in ("gcc", "cc", "make", "pip", "pip3"):
+        for folder in ("usr/bin", "usr/local/bin", "opt/eclipse/bin"):
+            if (root / folder / tool).exists():
+                found.append(f"it has {folder}/{tool}")
+    for cache in ("root/.cache", "var/cache/apt", "var/lib/apt/lists"):
+        if (root / cache).is_dir() and any((root / cache).iterdir()):
+            found.append(f"it has a cache in /{cache}")
+    if list((root / "srv").rglob(".env*")):
+        found.append("it has a .env")
+    return found
+
+
+async def until_healthy(port: int, process: subprocess.Popen[bytes]) -> float:
+    """Seconds until the server accepts."""
+    began = time.monotonic()
+    while time.monotonic() - began < 20:
+        if process.poll() is not None:
+            raise SystemExit(f"the image's command ended with {process.returncode}")
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+            return time.monotonic() - began
+        except OSError:
+            await asyncio.sleep(0.05)
+    raise SystemExit("the image's command did not listen within 20 s")
+
+
+async def run(root: Path, config: dict[str, Any]) -> int:
+    """Start it, look at it from inside and outside, stop it; the number of faults."""
+    faults = findings(root, config)
+    plain, packed = sizes(root)
+    print(f"size {plain:.1f} MB, {packed:.1f} MB compressed (at most {MOST_MEGABYTES} MB)", flush=True)
+    if plain > MOST_MEGABYTES:
+        faults.append(f"it has {plain:.1f} MB")
+    redis = RedisServer(redis_binaries()["redis"]).start()
+    application = Stub(SECRET)
+    await application.start(0)
+    port = free_port()
+    variables = dict(entry.split("=", 1) for entry in config["Env"])
+    variables |= {
+        "JWT_SECRET": "a-secret-of-the-image-test-which-is-long-enough",
+        "INTERNAL_API_SECRET": SECRET,
+        "NEXT_API_URL": application.url,
+        "REDIS_URL": redis.url,
+        "PORT": str(port),
+        "ECLIPSE_DRAIN_SECONDS": str(DRAIN_SECONDS),
+        "ECLIPSE_METRICS_PORT": str(free_port()),
+    }
+    launch = {"ROOT": str(root), "WHO": config["User"], "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+
+    def inside(command: list[str]) -> list[str]:
+        pairs = [f"{name}={value}" for name, value in variables.items()]
+        where = config.get("WorkingDir") or "/"
+        words = f"cd {where} && exec env -i {shlex.join(pairs)} {shlex.join(command)}"
+        return [*namespaces, "sh", "-c", LAUNCH, "sh", "/bin/sh", "-c", words]
+
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this process
+    process = subprocess.Popen(inside(config["Cmd"]), env=launch, stdout=subprocess.DEVNULL, stderr=log)
+    try:
+        print(f"listening after {await until_healthy(port, process):.2f} s", flush=True)
+        touch = inside(["touch", "/srv/eclipse/x"])
+        touching = subprocess.run(touch, env=launch, capture_output=True, check=False)
+        if touching.returncode == 0:
+            faults.append("its root file system can be written to")
+        ask = inside(["eclipse-ws", "health"])
+        health = subprocess.run(ask, env=launch, capture_output=True, text=True, check=False)
+        print(f"HEALTHCHECK: {health.stdout.strip()}{health.stderr.strip()}", flush=True)
+        if health.returncode != 0:
+            faults.append(f"its HEALTHCHECK ends with {health.returncode}")
+        smoke = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "eclipse_ws",
+            "smoke",
+            f"http://127.0.0.1:{port}",
+            env={**os.environ, **{k: variables[k] for k in ("JWT_SECRET", "INTERNAL_API_SECRET")}},
+        )
+        if await smoke.wait() != 0:
+            faults.append(f"`eclipse-ws smoke` ends with {smoke.returncode}")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        began = time.monotonic()
+        os.kill(int(children[0]), signal.SIGTERM)  # the first process of its namespace, as on a platform
+        code = await asyncio.to_thread(process.wait, DRAIN_SECONDS + 10)
+        took = time.monotonic() - began
+        print(f"SIGTERM: exit {code} after {took:.2f} s", flush=True)
+        if code != 0 or took > DRAIN_SECONDS + 2:
+            faults.append(f"it left with {code} after {took:.1f} s")
+    finally:
+        process.kill()
+        process.wait()
+        await application.stop()
+        redis.stop()
+    if faults:
+        log.seek(0)
+        print(log.read().decode(errors="replace")[-3000:], file=sys.stderr)
+    for fault in faults:
+        print(f"FAULT: {fault}", file=sys.stderr)
+    print("the image is as it should be" if not faults else f"{len(faults)} faults")
+    return len(faults)
+
+
+def main() -> None:
+    """Read the arguments, and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pip-volumes", action="store_true", help="print arguments for buildah")
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--config", type=Path)
+    given = parser.parse_args()
+    if given.pip_volumes:
+        print("\n".join(pip_volumes()))
+        return
+    config = json.loads(given.config.read_text())["OCIv1"]["config"]
+    sys.exit(1 if asyncio.run(run(given.root, config)) else 0)
+
+
+if __name__ == "__main__":
+    main()
