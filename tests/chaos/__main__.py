@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME,...", help=f"of: {', '.join(plan.name for plan in PLANS)}")
     parser.add_argument("--server", default="redis", help="redis or valkey")
     parser.add_argument(
-        "--lanes", type=int, default=3, help="scenarios at once, each on a cluster of its own"
+        "--lanes", type=int, default=2, help="scenarios at once, each on a cluster of its own"
     )
     parser.add_argument("--chats", type=int, default=100, help="with two clients each")
     parser.add_argument("--seed", type=int, default=1)

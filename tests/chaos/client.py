@@ -28,6 +28,8 @@ GREETING_SECONDS = 3.0
 SILENCE_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 ACK_SECONDS = 9.0
+PACE = 0.125
+"""Seconds between messages of one client, which keeps it under a node's limit."""
 KEY_SECONDS = 0.7 * HISTORY_SECONDS
 """After that a key may be forgotten: sending it again could save a message twice."""
 
@@ -187,6 +189,7 @@ class Client:
         self._heard = 0.0
         self._pinged = 0.0
         self._tries = 0
+        self._paced = 0.0
         self._opening: asyncio.Task[None] | None = None
 
     @property
@@ -223,6 +226,16 @@ class Client:
                 self._write(now)
             self._next_send = now + self.chance.expovariate(self.rate)
         self._pump(now)
+
+    def forgive(self, seconds: float) -> None:
+        """Hold against nobody the time for which this process stood still."""
+        self._heard += seconds
+        if self._pinged:
+            self._pinged += seconds
+        if self._head is not None:
+            self._head.last += seconds
+        if self._wire is not None and not self._open:
+            self.visits[-1].began += seconds
 
     async def _connect(self) -> None:
         nodes = self.cluster.nodes
@@ -311,8 +324,9 @@ class Client:
             self.given_up.add(head.key)
             self.outbox.pop(0)
             return
-        if now < head.not_before:
+        if now < head.not_before or now < self._paced:
             return
+        self._paced = now + PACE
         head.first = head.first if head.last else now
         head.last = now
         self._head = head

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterable
 from pathlib import Path
 from signal import SIGUSR1, Signals
 from typing import Any
@@ -175,6 +176,21 @@ class Cluster:
         """Put one command to Redis itself, past the proxies."""
         async with redis.asyncio.Redis(port=self.redis.port, protocol=2, decode_responses=True) as client:
             return await client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    async def places(self, chats: Iterable[str]) -> dict[str, str]:
+        """The kept events' names by cursor, as Redis has them now."""
+        found = {}
+        async with redis.asyncio.Redis(port=self.redis.port, protocol=2) as client:
+            pipeline = client.pipeline(transaction=False)
+            for chat in chats:
+                pipeline.xrange(f"eclipse:{{{chat}}}:events")
+            histories = await pipeline.execute()
+        for _, fields in (entry for entries in histories for entry in entries):
+            event = json.loads(fields[b"e"])
+            data = event["data"]
+            updated = f":{data['updatedAt']}" if "updatedAt" in data else ""
+            found[event["cursor"]] = f"{event['type']}:{data['id']}{updated}"
+        return found
 
     # -- what is left behind --------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from typing import Any
 from tests.chaos.application import Application
 from tests.chaos.client import Client, Received, Visit
 
-EVIDENCE = 40
+EVIDENCE = 200
 """Sentences of evidence that are kept for one scenario."""
 
 
@@ -97,8 +97,14 @@ class Verdict:
         return {**asdict(self), "percent": self.percent, "missed_targets": self.missed_targets}
 
 
-def judge(verdict: Verdict, application: Application, chats: dict[str, list[Client]]) -> Verdict:
-    """Fill the verdict in with everything that clients and application can tell."""
+def judge(
+    verdict: Verdict, application: Application, chats: dict[str, list[Client]], places: dict[str, str]
+) -> Verdict:
+    """Fill the verdict in with everything that clients and application can tell.
+
+    ``places`` are events by cursor, as Redis has them: members who were all there when an event was delivered
+    without a cursor never see its place.
+    """
     clients = [client for members in chats.values() for client in members]
     verdict.clients = len(clients)
     verdict.saved = len(application.saved)
@@ -114,16 +120,17 @@ def judge(verdict: Verdict, application: Application, chats: dict[str, list[Clie
         verdict.not_recovered += sum(1 for visit in client.visits if visit.recovered is False)
         verdict.resume_needed += sum(1 for visit in client.visits if visit.close == 4010)
         verdict.loads += client.loads
+    _judge_saving(verdict, application, clients)
+    _judge_delivery(verdict, application, chats)
+    for chat, members in chats.items():
+        _judge_order(verdict, chat, members, dict(places))
+    for client in clients:
         if not client.settled:
             verdict.unresolved += 1
             keys = [item.key for item in client.outbox]
             verdict.say(
                 f"client {client.number} of {client.chat} did not settle: waiting {keys}; {trail(client)}"
             )
-    _judge_saving(verdict, application, clients)
-    _judge_delivery(verdict, application, chats)
-    for chat, members in chats.items():
-        _judge_order(verdict, chat, members)
     return verdict
 
 
@@ -199,8 +206,7 @@ def _judge_delivery(verdict: Verdict, application: Application, chats: dict[str,
                     )
 
 
-def _judge_order(verdict: Verdict, chat: str, members: list[Client]) -> None:
-    places: dict[str, str] = {}
+def _judge_order(verdict: Verdict, chat: str, members: list[Client], places: dict[str, str]) -> None:
     for client in members:
         for visit in client.visits:
             for received in visit.received:
@@ -220,6 +226,8 @@ def _judge_visit(
     verdict: Verdict, client: Client, visit: Visit, before: dict[str, bool], places: dict[str, str]
 ) -> None:
     here: set[str] = set()
+    known = set(places.values())
+    local = 0  # events that came without a cursor, and whose place nobody knows
     epoch, offset = _split(visit.cursor)
     for received in visit.received:
         name = received.name
@@ -244,10 +252,14 @@ def _judge_visit(
             elif epoch is not None:
                 for left_out in range(offset + 1, at):
                     event = places.get(f"{now}.{left_out}")
-                    if event not in here:
+                    if event is None and local:
+                        local -= 1  # trimmed from the history by now
+                    elif event not in here:
                         _disorder(verdict, client, received, f"{now}.{left_out} ({event}) was left out")
                         break
             epoch, offset = now, at
+        elif name not in known:
+            local += 1
         here.add(name)
         before[name] = before.get(name, False) or received.cursor is not None
 

@@ -111,7 +111,7 @@ def document(verdicts: list[Verdict], server: str, seconds: float, command: str)
 TEMPLATE = """# Chaos
 
 Two server processes, a real Redis ({server}), a stand-in for the application that knows what was saved, and
-{clients} clients in chats of two, who send a message a second each, hand back their cursors, send again
+{clients} clients in chats of two, who send a message every two seconds, hand back their cursors, send again
 what was not acked, load the chat where they are told to, and come back as the close code asks, to either
 node. Each scenario lasts {seconds} s. Made by `{command}`; `python -m tests.chaos --help` tells more.
 

@@ -21,7 +21,8 @@ GREETED_SECONDS = 10.0
 SETTLE_SECONDS = 25.0
 LEFT_SECONDS = 12.0
 REMAINS_SECONDS = HISTORY_SECONDS + 15.0
-RATE = 1.0
+RATE = 0.5
+"""Messages a second of each client."""
 
 
 async def run_scenario(
@@ -67,9 +68,10 @@ async def run_scenario(
             lambda: all(c.settled for c in clients) and not missing(cluster.application, by_chat),
             SETTLE_SECONDS,
         )
-        judge(verdict, cluster.application, by_chat)
+        judge(verdict, cluster.application, by_chat, await cluster.places(by_chat))
         if verdict.missed_targets:
             _write_down(folder, clients)
+            (folder / "evidence.txt").write_text("\n".join(verdict.evidence))
         ticking.cancel()
         for client in clients:
             client.close()
@@ -105,10 +107,14 @@ async def _finish(cluster: Cluster, verdict: Verdict, tasks: dict[str, list[str]
 
 
 async def _tick(clients: list[Client]) -> None:
+    before = time.monotonic()
     while True:
         now = time.monotonic()
+        stood_still, before = now - before - 2 * TICK, now
         for client in clients:
             try:
+                if stood_still > 0:
+                    client.forgive(stood_still)
                 client.tick(now)
             except Exception:
                 log.exception("client %s of %s", client.number, client.chat)

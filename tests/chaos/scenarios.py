@@ -195,8 +195,9 @@ async def redis_kicks(stage: Stage) -> None:
         kind = kinds[-1]
         if kind == "one":
             listed = str(await stage.cluster.command("CLIENT", "LIST", "TYPE", "pubsub")).split("\n")
-            address = stage.chance.choice(listed).split("addr=", 1)[1].split(" ")[0]
-            await stage.cluster.command("CLIENT", "KILL", "ADDR", address)
+            addresses = [line.split("addr=", 1)[1].split(" ")[0] for line in listed if "addr=" in line]
+            if addresses:
+                await stage.cluster.command("CLIENT", "KILL", "ADDR", stage.chance.choice(addresses))
         else:
             await stage.cluster.command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 

@@ -46,7 +46,7 @@ def visit(*received: tuple[str, str | None], at: str | None = "e.0", recovered: 
 
 def judged(application: Saved, *clients: Client) -> Verdict:
     """The verdict on one chat."""
-    return judge(Verdict("test"), application, {"c": list(clients)})  # type: ignore[arg-type]
+    return judge(Verdict("test"), application, {"c": list(clients)}, {})  # type: ignore[arg-type]
 
 
 def test_all_is_well() -> None:
@@ -69,7 +69,8 @@ def test_all_is_well() -> None:
         ([visit(("m1", "e.2"), ("m0", "e.1"))], "disorders", 2),
         ([visit(("m0", "e.1"), ("m1", "f.2"))], "disorders", 1),
         ([visit(("m0", "e.1"), ("m1", "e.3"))], "disorders", 1),
-        ([visit(("m0", None), ("m1", "e.2"))], "disorders", 1),
+        ([visit(("m0", None), ("m1", "e.2"))], "disorders", 0),
+        ([visit(("m0", None), ("m1", "e.3"))], "disorders", 1),
     ],
 )
 def test_what_one_member_saw(visits: list[Visit], count: str, figure: Any) -> None:
