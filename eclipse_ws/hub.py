@@ -29,6 +29,9 @@ class Member(Protocol):
     def user_id(self) -> str:
         """The user that the session belongs to."""
 
+    def retire(self, close: CloseCode) -> None:
+        """Close the session's socket once the command that is under way, if one is, has its answer."""
+
     def end(self, close: CloseCode, reason: str | None = None) -> None:
         """Close the session's socket; when that is done it leaves the hub by itself."""
 
@@ -238,7 +241,9 @@ class Hub:
         chat.local = None
         for session in [*chat.members, *(chat.joining or ())]:
             self.interrupted += 1
-            session.end(CloseCode.RESUME_NEEDED)
+            # It gets no event any more, but the answer to its command: without, it would ask another node.
+            self.leave(session)
+            session.retire(CloseCode.RESUME_NEEDED)
 
     def answer(self, question: Any) -> Any:
         """Answer a node's question: a disconnect tells how many sessions were ended; others get None."""

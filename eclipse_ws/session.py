@@ -44,7 +44,7 @@ class ChatSession(WireHandler):
     budget: Budget | None = None
     busy = False
     """Whether a command has begun and not ended."""
-    retiring = False
+    retiring: CloseCode | None = None
     """Whether the session ends when its command does."""
 
     def initialize(self, node: Node) -> None:
@@ -299,8 +299,8 @@ class ChatSession(WireHandler):
         finally:
             self.busy = False
             self.node.under_way -= 1
-            if self.retiring:
-                self.end(CloseCode.RESTARTING)
+            if self.retiring is not None:
+                self.end(self.retiring)
 
     def _answer(self, error: CommandError) -> None:
         self.counts["errors"] += 1
@@ -316,11 +316,11 @@ class ChatSession(WireHandler):
         """Close the socket with one of the contract's codes."""
         self.wire.close(close.code, close.reason if reason is None else reason)
 
-    def retire(self) -> None:
-        """Close the socket with 1012 once the command that is under way, if one is, has its answer."""
-        self.retiring = True
+    def retire(self, close: CloseCode = CloseCode.RESTARTING) -> None:
+        """Close the socket once the command that is under way, if one is, has its answer."""
+        self.retiring = self.retiring or close
         if not self.busy:
-            self.end(CloseCode.RESTARTING)
+            self.end(self.retiring)
 
     def on_close(self) -> None:
         """Leave the chat, and say so in one line."""
