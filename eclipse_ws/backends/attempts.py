@@ -62,6 +62,10 @@ class Attempts:
         self._put(attempt)
         return attempt
 
+    def under_way(self) -> list[Attempt]:
+        """The attempts that are not settled yet."""
+        return [entry.attempt for entry in self._pending.values()]
+
     def settle(self, attempt: Attempt, state: str, receipt: Receipt | None = None) -> None:
         """Remember an outcome: ``done`` with its receipt, or ``unknown``; whoever waits is told."""
         outcome = Attempt(attempt.chat_id, attempt.key, "done" if state == "done" else "unknown", receipt)

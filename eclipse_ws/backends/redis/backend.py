@@ -38,6 +38,8 @@ BATCH = 250
 """Things owed that are paid in one pipeline."""
 RETRY = 1.0
 """Seconds until what Redis refused to take is offered again."""
+AGAIN = 0.5
+"""Seconds that an attempt waits for a link that breaks under it, before this node goes on alone."""
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
 """Seconds between looks at an attempt that another node has under way."""
 
@@ -53,6 +55,7 @@ class RedisBackend(Backend):
         self._outage = Outage(settings.outage_queue_events)
         self._paying: asyncio.Task[None] | None = None
         self._raw: set[asyncio.Task[Receipt]] = set()
+        self._told: set[asyncio.Future[str]] = set()
         self._handed_over: set[str] = set()
         self._closed = False
         self._subscriber: Subscriber
@@ -99,7 +102,11 @@ class RedisBackend(Backend):
             self._pay_soon()
         if self._paying is not None:
             await asyncio.wait([self._paying], timeout=self._settings.redis_timeout)
-        unfinished = [*self._raw, *([self._paying] if self._paying else [])]
+        unfinished: list[asyncio.Future[Any]] = [
+            *self._raw,
+            *self._told,
+            *([self._paying] if self._paying else []),
+        ]
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
@@ -282,7 +289,12 @@ class RedisBackend(Backend):
         while (commands := self._links.commands) is not None:
             try:
                 answer = await self._call_attempt(commands, attempt, again=again)
-            except (LinkError, RedisError) as error:
+            except LinkError as error:
+                if await self._links.commands_after(commands, AGAIN):
+                    continue
+                log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
+                break
+            except RedisError as error:
                 log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
                 break
             verdict, *rest = answer.split(" ")
@@ -339,8 +351,20 @@ class RedisBackend(Backend):
     # -- what is owed ---------------------------------------------------------------------------
 
     def _on_commands(self) -> None:
+        link = self._links.commands
+        # First of all: their senders may be sent away now, and ask again on another node.
+        for attempt in self._attempts.under_way():
+            if attempt.token and link is not None:
+                told = asyncio.ensure_future(self._call_attempt(link, attempt, again=True))
+                self._told.add(told)
+                told.add_done_callback(self._attempt_told)
         self._subscriptions.on_commands()
         self._pay_soon()
+
+    def _attempt_told(self, told: asyncio.Future[str]) -> None:
+        self._told.discard(told)
+        if not told.cancelled():
+            told.exception()  # the link has gone again: the next one is told
 
     def _owe(self, owed: Owed, *, lost: bool = False) -> None:
         if lost or not self._outage.owe(owed):

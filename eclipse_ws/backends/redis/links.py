@@ -23,6 +23,8 @@ NODE_PREFIX = "eclipse:node:"
 """A node's own channel and its lease are named by this and its link."""
 ALL_NODES = "eclipse:nodes"
 """The channel that every node hears."""
+POLL = 0.01
+"""Seconds between looks for a link that is to come back."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between attempts to connect: doubled from the first to the longest, with jitter."""
 
@@ -126,6 +128,15 @@ class Links:
         self._tasks = []
         self.commands = self.subscriber = None
         self._hears_itself = self._proven = False
+
+    async def commands_after(self, broken: Link, seconds: float) -> bool:
+        """Wait for the commands' link that follows a broken one; whether there is one within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while self.commands is None or self.commands is broken:
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL)
+        return True
 
     def beat_soon(self) -> None:
         """Have the next heartbeat now."""
@@ -254,8 +265,10 @@ class Links:
             async with asyncio.timeout(self._settings.redis_timeout):
                 await self._beat_heard.wait()
         except TimeoutError:
-            subscriber.close("it did not hear its own heartbeat")
-            return
+            await asyncio.sleep(POLL)  # a process that stood still has it in its socket, unread
+            if not self._beat_heard.is_set():
+                subscriber.close("it did not hear its own heartbeat")
+                return
         if not self._proven and self._hears_itself and subscriber is self.subscriber:
             self._proven = True
             self._on_subscriber()
