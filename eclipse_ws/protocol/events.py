@@ -118,7 +118,12 @@ def parse_event(raw: bytes) -> Event:
         members = _decode_object(body)
         members.pop("origin")
         return Event(fields.type, _encode(members), origin=str(fields.origin)[:64])
-    return Event(fields.type, body, _identity(fields, body), cursor)
+    payload = body
+    if cursor is not None:
+        # As `with_cursor` writes it: the payload without it is what the event was before it was sequenced.
+        added = b',"cursor":"%b"}' % str(cursor).encode()
+        payload = body.removesuffix(added) + b"}" if body.endswith(added) else body
+    return Event(fields.type, body, _identity(fields, payload), cursor)
 
 
 def _identity(fields: _Published, body: bytes) -> str:

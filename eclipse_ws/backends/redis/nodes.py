@@ -135,7 +135,7 @@ class Nodes:
         """Take what another node (or this one) has told."""
         try:
             note = _decode(raw)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
             log.warning("a note that no node has written was dropped", bytes=len(raw))
             return
         if note.look_again:

@@ -1,0 +1,58 @@
+"""The fuzz targets, for a moment each: they find nothing, and they would find something."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from eclipse_ws.auth import Claims, Verifier
+from tests.fuzz import fuzz_bodies, fuzz_commands, fuzz_cursors, fuzz_redis, fuzz_tokens, loop
+
+TARGETS = [fuzz_commands, fuzz_cursors, fuzz_tokens, fuzz_redis, fuzz_bodies]
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> Iterator[None]:
+    """The targets throw log lines away; the other tests want theirs back."""
+    yield
+    logging.disable(logging.NOTSET)
+    import io
+
+    from eclipse_ws.observe import configure_logging
+    from tests.conftest import make_settings
+
+    configure_logging(make_settings(log_level="debug"), io.StringIO())
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__.rpartition("_")[2])
+def test_a_moment_of_each(target: ModuleType) -> None:
+    """A short run tries inputs, keeps those that say something new, and finds nothing."""
+    tried, kept = loop.fuzz(target.check, target.SEEDS, target.WORDS, 0.3, seed=1)
+    assert tried > len(target.SEEDS)
+    assert kept >= len(target.SEEDS)
+
+
+def test_a_verifier_that_checks_nothing_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A verifier that takes any signature does not survive; the input that showed it is left in a file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Verifier, "verify", lambda *_: Claims("u1", "c1"))
+    with pytest.raises(AssertionError, match="nobody has signed"):
+        loop.fuzz(fuzz_tokens.check, fuzz_tokens.SEEDS[:1], fuzz_tokens.WORDS, 30, seed=1)
+    assert (tmp_path / "fuzz-failure.bin").exists()
+
+
+def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that grows with the inputs is a failure, whatever else holds."""
+    kept: list[bytes] = []
+    monkeypatch.setattr(loop, "MOST_GROWTH", 1 << 20)
+
+    def leaks(data: bytes) -> int:
+        kept.append(bytes(2000) + data)
+        return 0
+
+    with pytest.raises(AssertionError, match="memory grew"):
+        loop.fuzz(leaks, [b"x"], [b"y"], 2, seed=1)
