@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum, auto
 
 from eclipse_ws.protocol import Cursor, Event
@@ -86,11 +86,14 @@ class Channel:
         self.waiting = deque(events, maxlen=2 * self.limit)
         return self.waiting
 
-    def catch_up(self, position: Cursor, missed: list[Event] | None) -> list[Event]:
+    def catch_up(
+        self, position: Cursor, missed: list[Event] | None, before: Collection[Event] = ()
+    ) -> tuple[list[Event], list[Event]]:
         """Go live at ``position`` after delivering what was ``missed``; None: that can't be had.
 
-        Then what waited meanwhile is delivered as far as it follows. Returns what doesn't: it came after
-        the history was read, or it was never sequenced and its cursor is forged.
+        Then what waited meanwhile is delivered as far as it follows. ``before`` waited already when Redis
+        was asked for the position. Answers what came after a gap, and what is forged: it was there before,
+        and Redis doesn't know of it.
         """
         for event in missed or ():
             if event.cursor is not None:
@@ -98,16 +101,18 @@ class Channel:
         self.position = position
         self.live = True
         waiting, self.waiting = self.waiting, None
-        left = []
+        left, forged = [], []
         for event in waiting or ():
             cursor, at = event.cursor, self.position
             if cursor is None or (cursor.epoch == at.epoch and cursor.offset <= at.offset):
                 continue
-            if cursor == (at.epoch, at.offset + 1):
+            if event in before:
+                forged.append(event)
+            elif cursor == (at.epoch, at.offset + 1):
                 self._advance(event, cursor)
             else:
                 left.append(event)
-        return left
+        return left, forged
 
     def note(self, identity: str, cursor: Cursor | None) -> None:
         """Remember that an event was delivered here; without a cursor, as a local copy."""

@@ -219,8 +219,8 @@ class Subscriptions:
 
     async def _catch_up(self, channel: Channel) -> bool:
         """Ask Redis until the channel is live; False if that has to be tried later."""
-        suspects: set[Event] = set()
         for _ in range(ROUNDS):
+            before = frozenset(channel.waiting or ())
             commands, link = self._links.commands, self._links.name
             if commands is None:
                 return False
@@ -252,30 +252,26 @@ class Subscriptions:
                 # come back with a cursor behind what it has missed.
                 self._subscriber.interrupt(channel.chat_id)
             channel.unsure = False
-            left = channel.catch_up(Cursor(epoch.decode(), offset), missed)
+            left, forged = channel.catch_up(Cursor(epoch.decode(), offset), missed, before)
+            if forged:
+                self._drop_forged(channel, forged)
             if others:
                 self._look_again_soon(channel.chat_id)
-            if suspects.issuperset(left):
-                break
-            # Some came after Redis was asked, or they never were in its history: ask once more.
-            suspects = set(left)
+            if not left:
+                self._settle(channel)
+                return True
             channel.live = False
             channel.wait_for(left)
-        else:
-            return False
-        if left:
-            self._drop_forged(channel, left)
-        self._settle(channel)
-        return True
+        return False
 
-    def _drop_forged(self, channel: Channel, left: list[Event]) -> None:
+    def _drop_forged(self, channel: Channel, forged: list[Event]) -> None:
         assert channel.position is not None
-        self.forged_dropped += len(left)
-        ours = [e for e in left if e.cursor and e.cursor.epoch == channel.position.epoch]
+        self.forged_dropped += len(forged)
+        ours = [e for e in forged if e.cursor and e.cursor.epoch == channel.position.epoch]
         if ours:
             log.warning("events with forged cursors dropped", chat=channel.chat_id, count=len(ours))
         else:  # perhaps of an epoch that has just ended
-            log.info("events of another epoch dropped", chat=channel.chat_id, count=len(left))
+            log.info("events of another epoch dropped", chat=channel.chat_id, count=len(forged))
 
     def _look_again_soon(self, chat_id: str) -> None:
         if not self._to_look_again:
