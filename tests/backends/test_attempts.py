@@ -1,0 +1,134 @@
+"""The table of attempts, on a clock of the tests' own."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from eclipse_ws.backends.attempts import Attempts
+from eclipse_ws.backends.base import Attempt
+from eclipse_ws.protocol import Receipt
+
+RECEIPT = Receipt("m1", "e.1", "published")
+
+
+class Clock:
+    """A clock that stands still unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        """The time."""
+        return self.now
+
+
+def table(limit: int = 100, lifetime: float = 300) -> tuple[Attempts, Clock]:
+    """A table and its clock."""
+    clock = Clock()
+    return Attempts(lifetime, limit, clock), clock
+
+
+async def take(attempts: Attempts, key: str = "key", again: bool = False, patience: float = 5) -> Attempt:
+    """Take one."""
+    return await attempts.take("chat", key, again=again, patience=patience)
+
+
+@pytest.mark.gen_test
+async def test_settled_attempts_expire() -> None:
+    """An outcome is known until the lifetime is over, and not a moment longer."""
+    attempts, clock = table(lifetime=300)
+    attempts.settle(await take(attempts), "done", RECEIPT)
+    clock.now += 299.9
+    assert (await take(attempts)).receipt == RECEIPT
+    clock.now += 0.2
+    assert (await take(attempts)).state == "new"
+
+
+@pytest.mark.gen_test
+async def test_expired_entries_are_dropped() -> None:
+    """Entries go by themselves when they have expired, whether they are asked for or not."""
+    attempts, clock = table(lifetime=10)
+    for number in range(5):
+        attempts.settle(await take(attempts, f"key {number}"), "done", RECEIPT)
+    clock.now += 11
+    await take(attempts, "another")
+    assert len(attempts) == 1
+
+
+@pytest.mark.gen_test
+async def test_the_oldest_settled_goes_first() -> None:
+    """Over the limit the oldest outcome is forgotten, and attempts under way stay."""
+    attempts, _ = table(limit=3)
+    first = await take(attempts, "first")
+    for number in range(5):
+        attempts.settle(await take(attempts, f"key {number}"), "done", RECEIPT)
+    assert len(attempts) == 3
+    assert (await take(attempts, "key 4")).state == "done"
+    assert (await take(attempts, "first", patience=0)).state == "unknown"  # still under way
+    attempts.settle(first, "done", RECEIPT)
+    assert (await take(attempts, "first")).receipt == RECEIPT
+    assert (await take(attempts, "key 0")).state == "new"
+
+
+@pytest.mark.gen_test
+async def test_even_open_ones_are_bounded() -> None:
+    """When nothing but open attempts fill the table, the oldest is given up; who waits isn't stuck."""
+    attempts, _ = table(limit=2)
+    await take(attempts, "first")
+    waiting = asyncio.ensure_future(take(attempts, "first"))
+    await asyncio.sleep(0)
+    for number in range(3):
+        await take(attempts, f"key {number}")
+    assert (await waiting).state == "new"
+    assert len(attempts) <= 2
+
+
+@pytest.mark.gen_test
+async def test_waiters_are_woken() -> None:
+    """Everybody who waits is told the outcome, and a release makes one of them new."""
+    attempts, _ = table()
+    first = await take(attempts)
+    waiting = [asyncio.ensure_future(take(attempts)) for _ in range(3)]
+    await asyncio.sleep(0)
+    attempts.forget(first)
+    done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert [task.result().state for task in done] == ["new"]
+    attempts.settle(done.pop().result(), "done", RECEIPT)
+    for task in pending:
+        assert (await task).receipt == RECEIPT
+
+
+@pytest.mark.gen_test
+async def test_patience_ends() -> None:
+    """Who has waited long enough is told that the outcome is unknown; the attempt itself goes on."""
+    attempts, clock = table()
+    first = await take(attempts)
+    waiting = asyncio.ensure_future(take(attempts, patience=0.02))
+    await asyncio.sleep(0)
+    clock.now += 1
+    assert (await waiting).state == "unknown"
+    attempts.settle(first, "done", RECEIPT)
+    assert (await take(attempts)).state == "done"
+
+
+@pytest.mark.gen_test
+async def test_unknown_stays_unknown_unless_it_may_be_repeated() -> None:
+    """An unknown outcome is told again and again; who may repeat it gets it anew, once."""
+    attempts, _ = table()
+    attempts.settle(await take(attempts), "unknown")
+    assert [(await take(attempts)).state for _ in range(2)] == ["unknown", "unknown"]
+    again = await take(attempts, again=True)
+    assert again.state == "new"
+    waiting = asyncio.ensure_future(take(attempts, again=True))
+    await asyncio.sleep(0)
+    attempts.settle(again, "done", RECEIPT)
+    assert (await waiting).receipt == RECEIPT
+
+
+def test_forgetting_what_is_not_there() -> None:
+    """Forgetting twice, or what never was, is no error."""
+    attempts, _ = table()
+    attempts.forget(Attempt("chat", "key", "new"))
+    assert len(attempts) == 0

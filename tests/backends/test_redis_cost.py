@@ -1,0 +1,134 @@
+"""What a Redis is asked: commands per message, per raw event, and of an idle node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
+from tests.conftest import make_settings
+
+gen_test = pytest.mark.gen_test(timeout=30)
+Make = Callable[..., Cluster]
+
+
+async def quiet(made: Cluster, *nodes: Node) -> None:
+    """Wait until the nodes' heartbeats of the start are over, and count from here."""
+    for node in nodes:
+        await node.until_up()
+        await until(lambda node=node: node.backend._links.latency is not None)
+    for node in nodes:
+        await node.backend.ask("quiet")
+    await made.client.config_resetstat()
+
+
+async def asked(made: Cluster) -> dict[str, int]:
+    """How often each command was given since `quiet`, those of the scripts' insides left out."""
+    clients = {"evalsha", "eval", "publish", "subscribe", "unsubscribe", "ping", "hdel", "del"}
+    stats = await made.client.info("commandstats")
+    calls = {name.removeprefix("cmdstat_"): int(value["calls"]) for name, value in stats.items()}
+    inside = calls.get("xadd", 0)  # each script that adds an event publishes it
+    if inside and "publish" in calls:
+        calls["publish"] -= inside
+    return {name: count for name, count in calls.items() if name in clients and count > 0}
+
+
+@gen_test
+async def test_a_message_costs_two_commands(own_cluster: Make, chat: str) -> None:
+    """A message with a clientMessageId costs its node two commands, and the other nodes none."""
+    made = own_cluster()
+    one, other = await made.nodes(2, chat)
+    await quiet(made, one, other)
+    for number in range(50):
+        attempt = await one.backend.attempt(chat, f"key {number}")
+        await one.backend.publish(chat, event(number), attempt)
+    await other.until_heard(chat, *range(50))
+    assert await asked(made) == {"evalsha": 100}
+
+
+@gen_test
+async def test_a_retry_costs_nothing_on_its_node(own_cluster: Make, chat: str) -> None:
+    """A key whose outcome this node knows is answered without Redis."""
+    made = own_cluster()
+    node = await made.node(chat)
+    attempt = await node.backend.attempt(chat, "key")
+    await node.backend.publish(chat, event("m1"), attempt)
+    await quiet(made, node)
+    for _ in range(10):
+        assert (await node.backend.attempt(chat, "key")).state == "done"
+    assert await asked(made) == {}
+
+
+@gen_test
+async def test_a_raw_event_costs_one_command_a_node(own_cluster: Make, chat: str) -> None:
+    """What the application publishes costs each node that hears it one command at the most."""
+    made = own_cluster()
+    nodes = await made.nodes(3, chat)
+    await made.node()
+    await quiet(made, *nodes)
+    for number in range(50):
+        await made.raw(chat, body(number))
+    for node in nodes:
+        await node.until_heard(chat, *range(50))
+    counted = await asked(made)
+    assert counted.pop("publish") == 50  # the application's own
+    assert list(counted) == ["evalsha"]
+    assert 50 <= counted["evalsha"] <= 150
+
+
+@gen_test
+async def test_an_ephemeral_event_costs_one_command(own_cluster: Make, chat: str) -> None:
+    """Typing costs a PUBLISH, and a resume at the last position nothing."""
+    made = own_cluster()
+    one, other = await made.nodes(2, chat)
+    await quiet(made, one, other)
+    for _ in range(20):
+        one.backend.broadcast(chat, typing("session-1"))
+    await until(lambda: len(other.heard.events[chat]) == 20)
+    assert await other.backend.history(chat, other.backend.position(chat)) == []
+    assert await asked(made) == {"publish": 20}
+
+
+@gen_test
+async def test_joining_thousands_of_chats(own_cluster: Make) -> None:
+    """A chat that is joined costs one script, and its subscription is shared with others of the turn."""
+    made = own_cluster()
+    node = await made.node()
+    await quiet(made, node)
+    chats = [fresh_chat() for _ in range(1000)]
+    await asyncio.gather(*map(node.backend.subscribe, chats))
+    counted = await asked(made)
+    # And the heartbeat that tells that the node is idle no longer.
+    assert 1000 <= counted["evalsha"] <= 1002
+    assert counted["subscribe"] <= 4
+
+
+@gen_test
+async def test_the_connections_of_a_node(own_cluster: Make, chat: str) -> None:
+    """A node has two connections, whatever it hears."""
+    made = own_cluster()
+    await made.node(chat, fresh_chat(), fresh_chat())
+    names = [client["name"] for client in await made.client.client_list()]
+    assert names.count("eclipse-ws") == 2
+
+
+def test_an_idle_node_asks_twice_a_minute() -> None:
+    """Without chats a node gives one command per idle interval: two a minute by default."""
+    settings = make_settings()
+    assert 60 / settings.redis_idle_ping_interval <= 2
+    # With chats a frozen server has to be noticed within 15 seconds.
+    assert settings.redis_ping_interval + settings.redis_timeout <= 15
+
+
+@gen_test
+@pytest.mark.parametrize("busy", [False, True])
+async def test_the_interval_follows_the_chats(own_cluster: Make, chat: str, busy: bool) -> None:
+    """Heartbeats come at the idle interval without chats, and at the shorter one with them."""
+    made = own_cluster(redis_ping_interval=0.05, redis_idle_ping_interval=0.6)
+    node = await made.node(*([chat] if busy else []))
+    await quiet(made, node)
+    await asyncio.sleep(0.5)
+    counted = (await asked(made)).get("evalsha", 0)
+    assert counted >= 3 if busy else counted <= 1

@@ -1,0 +1,47 @@
+"""The queue of what Redis has not been told yet."""
+
+from __future__ import annotations
+
+from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.redis.outage import Outage, Owed
+from tests.backends.harness import event
+
+
+def owed(number: int, chat: str = "chat") -> Owed:
+    """One event that is owed."""
+    return Owed(chat, event(number), None)
+
+
+def test_paid_in_order() -> None:
+    """What is owed comes oldest first, and stays until it is paid."""
+    outage = Outage(10)
+    things = [owed(number) for number in range(5)]
+    assert all(outage.owe(thing) for thing in things)
+    assert outage.first(3) == things[:3]
+    assert outage.first(3) == things[:3]
+    outage.paid(2)
+    assert outage.first(10) == things[2:]
+    outage.paid(3)
+    assert len(outage) == 0
+    assert outage.first(1) == []
+
+
+def test_overflow_is_remembered_by_chat() -> None:
+    """What doesn't fit is refused, its chat is remembered, and room makes it take again."""
+    outage = Outage(2)
+    assert [outage.owe(owed(n, f"chat {n}")) for n in range(4)] == [True, True, False, False]
+    assert outage.overflowed == {"chat 2", "chat 3"}
+    outage.paid(1)
+    assert outage.owe(owed(9))
+
+
+def test_overflow_is_bounded() -> None:
+    """Not more chats than the limit are remembered, and settled attempts are no events that are lost."""
+    outage = Outage(2)
+    for number in range(10):
+        outage.owe(owed(number, f"chat {number}"))
+    assert len(outage.overflowed) == 2
+    full = Outage(1)
+    full.owe(owed(1))
+    assert not full.owe(Owed("chat", None, Attempt("chat", "key", "new"), "release"))
+    assert full.overflowed == set()
