@@ -124,6 +124,8 @@ def server(max_sessions: int) -> Iterator[int]:
         "LOG_LEVEL": "error",
         "ECLIPSE_MAX_SESSIONS": str(max_sessions),
         "ECLIPSE_BACKEND": "memory",
+        # The idle sessions here say nothing at all, not even pongs.
+        "ECLIPSE_PING_INTERVAL": "86400",
     }
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     root = str(Path(__file__).parent.parent)
