@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from eclipse_ws.wire.socket import Socket
 
 
+_NOTHING: list[bytes] = []
+"""What an audience has for a list when it has no frames; never changed, so that the idle ones share it."""
+
+
 class Audience:
     """A set of open sockets that get the same frames, each in one system call at the end of the turn.
 
@@ -23,7 +27,7 @@ class Audience:
     __slots__ = ("_alone", "_bytes", "_marks", "_members", "_poll", "_soft", "frames")
 
     def __init__(self) -> None:
-        self.frames: list[bytes] | tuple[()] = ()
+        self.frames: list[bytes] = _NOTHING
         """What was sent in this turn."""
         self._soft = 0
         """Bit n: frame n may be dropped."""
@@ -86,11 +90,11 @@ class Audience:
             self.send(frame, droppable=droppable, skip=skip)
             return
         if skip is not None and skip in self._members:
-            self.pull(skip)
+            if frames:
+                self.pull(skip)
             self._marks[skip] = len(frames) + 1
         if droppable:
             self._soft |= 1 << len(frames)
-        assert isinstance(frames, list)
         frames.append(frame)
         self._bytes += len(frame)
 
@@ -111,18 +115,17 @@ class Audience:
         if not frames:
             return
         soft, marks = self._soft, self._marks
-        self.frames = ()
+        self.frames = _NOTHING
         self._soft = self._bytes = 0
-        members = self._members
         if marks:
             self._marks = {}
-            members = members.difference(marks)
-            for socket, mark in marks.items():
-                if mark < len(frames) and socket in self._members:
-                    socket.take(frames[mark:], soft >> mark)
         data = frames[0] if len(frames) == 1 else b"".join(frames)
-        for socket in tuple(members):
-            if socket.out is None:
+        for socket in tuple(self._members):  # a copy: who turns out to be gone leaves
+            mark = marks.get(socket, 0) if marks else 0
+            if mark:
+                if mark < len(frames):
+                    socket.take(frames[mark:], soft >> mark)
+            elif socket.out is None:
                 socket.put(frames, soft, data)
             else:
                 socket.take(frames, soft)

@@ -33,6 +33,7 @@ LOST: Final = 1006
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 # What a client may say: registered by IANA for the wire, or left to libraries and applications.
 _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
+_SHORT_HEADERS = [bytes((FIN | TEXT, size)) for size in range(126)]
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
@@ -78,7 +79,8 @@ def text_frame(payload: bytes) -> bytes:
     """One text message as a frame. `payload` is UTF-8 already; encode once, send the same bytes to every
     session.
     """
-    return frame(TEXT, payload)
+    size = len(payload)
+    return _SHORT_HEADERS[size] + payload if size < 126 else frame(TEXT, payload)
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:

@@ -209,7 +209,7 @@ def test_an_audience_without_members() -> None:
     audience.send(frame(0))
     audience.flush()
     assert len(audience) == 0
-    assert audience.frames == ()
+    assert audience.frames == []
 
 
 steps = st.lists(
