@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 GREETING_SECONDS = 3.0
 SILENCE_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
-ACK_SECONDS = 9.0
+ACK_SECONDS = 11.0
 PACE = 0.125
 """Seconds between messages of one client, which keeps it under a node's limit."""
 KEY_SECONDS = 0.7 * HISTORY_SECONDS

@@ -60,6 +60,8 @@ class Verdict:
     left: int = 0
     faults: int = 0
     tracebacks: int = 0
+    resumes: bool = True
+    """Whether every client has to be able to resume."""
     evidence: list[str] = field(default_factory=list)
 
     @property
@@ -83,6 +85,8 @@ class Verdict:
         missed = [f"{name} {getattr(self, name)}" for name in zero if getattr(self, name)]
         if self.delivered != self.owed:
             missed.insert(0, f"delivered {self.percent:.4f} % ({self.owed - self.delivered} missing)")
+        if self.resumes and self.not_recovered:
+            missed.append(f"recovered: false {self.not_recovered}")
         if not self.saved:
             missed.append("nothing was saved")
         return missed

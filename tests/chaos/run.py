@@ -31,7 +31,7 @@ async def run_scenario(
     """Run one scenario. Gives its verdict, and a task that ends with what had to be waited for added to it:
     the history's lifetime, after which nothing of it may be left.
     """
-    verdict = Verdict(plan.name)
+    verdict = Verdict(plan.name, resumes=not plan.unresumed)
     cluster = Cluster(folder, binary, *plan.redis)
     clients: list[Client] = []
     ticking: asyncio.Task[None] | None = None

@@ -238,7 +238,7 @@ async def api_hangs(stage: Stage) -> None:
         Fault("hang", times=10),
         Fault("hang", saves=True, times=10),
         Fault(delay=1.0, times=100),
-        Fault(delay=2.5, times=20),
+        Fault(delay=3.5, times=20),
     ]
     await _fail(stage, faults)
 
