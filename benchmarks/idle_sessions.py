@@ -124,7 +124,8 @@ def server(max_sessions: int) -> Iterator[int]:
         "LOG_LEVEL": "error",
         "ECLIPSE_MAX_SESSIONS": str(max_sessions),
         "ECLIPSE_BACKEND": "memory",
-        # The idle sessions here say nothing at all, not even pongs.
+        # The idle sessions here say nothing at all, not even pongs; none of them is dead.
+        "ECLIPSE_PING_TIMEOUT": "86400",
         "ECLIPSE_PING_INTERVAL": "86400",
     }
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
