@@ -1,5 +1,4 @@
 // <eclipse-chat token-url="/api/ws/token" chat-id="42"></eclipse-chat>: a chat bubble, or with `inline` a chat that fills its box.
-// Every text that comes from outside is set as text, never as markup; nothing is loaded from anywhere but the token and history URLs.
 import { connect } from "./eclipse-chat.js";
 
 const TEXTS = {
@@ -32,8 +31,8 @@ const TEXTS = {
   latest: "New messages",
   unread: "{n} unread",
 };
-const PAGE = 80; // rows that are drawn at first, and with each scroll to the top
-const MOST = 400; // rows that stay drawn while reading at the end
+const DRAWN = 120; // rows that are in the page at a time, of however many
+const STEP = 60; // by which that window moves when scrolling comes near its edge
 const DAY = 86_400_000;
 
 const sheet = new CSSStyleSheet();
@@ -105,7 +104,7 @@ textarea::placeholder{color:var(--mu);opacity:1}
 @media(forced-colors:active){.bubble,.launch,textarea,.send{border:1px solid}}
 `);
 
-/** Build an element; strings become text nodes. Markup is never parsed, so a page's Trusted Types have nothing to refuse. */
+// Strings become text nodes: markup is never parsed.
 const h = (name, attributes, ...children) => {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes ?? {})) if (value != null && value !== false) element.setAttribute(key, value === true ? "" : value);
@@ -125,7 +124,6 @@ const BUBBLE = "M21 12a8 8 0 0 1-8 8H4l1.7-3.4A8 8 0 1 1 21 12zM9 12h.01M13 12h.
 const CROSS = "M6 6l12 12M18 6L6 18";
 const PLANE = "M12 20V5M5 12l7-7 7 7";
 
-/** Text with its web addresses as links: http and https only, which leave this page's address and window alone. */
 const linked = (text) =>
   text.split(/(https?:\/\/[^\s<>"']*[^\s<>"'.,;:!?)\]}…])/i).map((part, i) => {
     if (!(i % 2) || !URL.canParse(part)) return part;
@@ -136,15 +134,14 @@ const newer = (a, b) => (a.at - b.at || (a.key < b.key ? -1 : a.key > b.key ? 1 
 
 export class EclipseChatElement extends HTMLElement {
   static observedAttributes = ["chat-id", "token-url", "theme", "texts"];
-  /** The client underneath: see eclipse-chat.d.ts. */
   chat;
   unread = 0;
   #texts = TEXTS;
   #rows = new Map(); // key -> row, a row being a message or a notice
-  #order = []; // the same, oldest first, by the application's clock and then by id: the same for everyone, whatever the path
-  #alias = new Map(); // id -> clientMessageId, so that a bubble stays the same element once it is saved
+  #order = []; // the same, by the application's clock, then by id: one order for everyone, whatever the path
+  #alias = new Map(); // id -> clientMessageId: a bubble stays the same element once it is saved
   #drawn = new Map(); // key -> element
-  #shown = PAGE;
+  #end = 0; // where the window of drawn rows ends
   #stuck = true; // reading at the end: stay there
   #ui;
   #frame = 0;
@@ -156,7 +153,6 @@ export class EclipseChatElement extends HTMLElement {
   #dark = matchMedia("(prefers-color-scheme: dark)");
   #narrow = matchMedia("(max-width: 480px)");
 
-  /** Texts of your own, for example another language: `element.texts = { title: "Bonjour" }`, or the attribute as JSON. */
   set texts(texts) {
     this.#texts = { ...TEXTS, ...texts };
     if (this.#ui) this.#label();
@@ -222,7 +218,6 @@ export class EclipseChatElement extends HTMLElement {
     this.#ui.panel.close();
   }
 
-  /** Send a text as if it had been typed. */
   send(text) {
     this.#start();
     this.chat.send(text);
@@ -278,12 +273,13 @@ export class EclipseChatElement extends HTMLElement {
     };
     ui.log.onscroll = () => {
       const { scrollTop, scrollHeight, clientHeight } = ui.log;
-      this.#stuck = scrollHeight - scrollTop - clientHeight < 60;
+      const below = scrollHeight - scrollTop - clientHeight;
+      const all = this.#order.length;
+      this.#stuck = below < 60 && this.#end == all;
       if (this.#stuck) this.#see();
-      if (scrollTop < 200 && this.#shown < this.#order.length) {
-        this.#shown += PAGE;
-        this.#draw();
-      }
+      else if (scrollTop < 400 && this.#end > DRAWN) this.#end = Math.max(DRAWN, this.#end - STEP);
+      else if (below < 400) this.#end = Math.min(all, this.#end + STEP);
+      this.#draw();
     };
     ui.latest.onclick = () => {
       this.#stuck = true;
@@ -335,7 +331,6 @@ export class EclipseChatElement extends HTMLElement {
     button.setAttribute("aria-disabled", String(!input.value.trim()));
   }
 
-  /** What is typed and not yet sent survives a reload, too. */
   #draft(text) {
     try {
       const name = "eclipse-chat:draft:" + this.getAttribute("chat-id");
@@ -379,7 +374,6 @@ export class EclipseChatElement extends HTMLElement {
     this.chat?.close();
     this.chat = undefined;
     this.#loaded = 0;
-    this.#shown = PAGE;
     this.#stuck = true;
     for (const kept of [this.#rows, this.#alias, this.#typists, this.#drawn, this.#saved]) kept.clear();
     this.#order = [];
@@ -402,7 +396,7 @@ export class EclipseChatElement extends HTMLElement {
       try {
         const signal = AbortSignal.timeout(10_000);
         const answer = await fetch(new URL(url.replace("{chatId}", encodeURIComponent(this.getAttribute("chat-id"))), base), { signal, cache: "no-store" });
-        if (answer.status == 404 || answer.status == 403) return; // this application keeps its history to itself
+        if (answer.status == 404 || answer.status == 403) return;
         const { messages } = await answer.json();
         if (chat != this.chat) return;
         chat.history(messages);
@@ -419,7 +413,6 @@ export class EclipseChatElement extends HTMLElement {
     return message.role == (this.getAttribute("as") ?? "user").toLowerCase();
   }
 
-  /** Take a message from an event or from the history; the two may overlap. */
   #take(data, live) {
     if (!data?.id || typeof data.content != "string") return;
     const known = this.#rows.get(data.id);
@@ -443,7 +436,7 @@ export class EclipseChatElement extends HTMLElement {
       let i = this.#order.length;
       while (i && newer(this.#order[i - 1], row) > 0) i--;
       this.#order.splice(i, 0, row);
-      if (!this.#stuck) this.#shown++; // what is being read stays where it is
+      if (i < this.#end) this.#end++; // what is being read stays where it is
     }
     this.#draw();
   }
@@ -530,10 +523,11 @@ export class EclipseChatElement extends HTMLElement {
     this.#frame = document.hidden ? setTimeout(draw) : requestAnimationFrame(draw);
   }
 
-  /** The rows to show: saved ones in the application's order, then what waits, in the order of typing. */
+  // Saved rows in the application's order, then what waits, in the order of typing.
   #visible() {
-    if (this.#stuck && this.#shown > MOST) this.#shown = PAGE;
-    const rows = this.#order.slice(-this.#shown);
+    if (this.#stuck) this.#end = this.#order.length;
+    const rows = this.#order.slice(Math.max(0, this.#end - DRAWN), this.#end);
+    if (this.#end < this.#order.length) return rows;
     const pending = new Map(this.chat?.pending.map((i) => [i.clientMessageId, i]));
     for (const [key, item] of new Map([...this.#bubbles, ...pending])) {
       const id = pending.has(key) ? item.id : this.#saved.get(key);
@@ -552,8 +546,9 @@ export class EclipseChatElement extends HTMLElement {
   #render() {
     const { list, log, latest } = this.#ui;
     const t = this.#texts;
-    const before = log.scrollHeight - log.scrollTop;
-    const end = list.lastElementChild;
+    const top = (element) => element.getBoundingClientRect().top;
+    const anchor = [...list.children].find((element) => element.dataset.id && top(element) >= top(log));
+    const was = anchor && top(anchor);
     const rows = this.#visible();
     const now = new Date().setHours(0, 0, 0, 0);
     const plan = [];
@@ -597,12 +592,12 @@ export class EclipseChatElement extends HTMLElement {
     let spot = list.firstElementChild;
     for (const [key, mark, make] of plan) {
       let element = this.#drawn.get(key);
-      if (!element) this.#drawn.set(key, Object.assign((element = make()), { mark }));
+      if (!element) this.#drawn.set(key, Object.assign((element = make()), { key, mark }));
       if (element == spot) spot = spot.nextElementSibling;
       else list.insertBefore(element, spot);
     }
     if (this.#stuck) log.scrollTop = log.scrollHeight;
-    else if (end == list.lastElementChild) log.scrollTop = log.scrollHeight - before; // grown at the top
+    else if (anchor) log.scrollTop += top(this.#drawn.get(anchor.key) ?? log) - was;
     latest.hidden = this.#stuck;
   }
 

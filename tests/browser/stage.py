@@ -233,14 +233,25 @@ def shown(page: Page) -> list[str]:
     texts: list[str] = page.evaluate("""async () => {
         const log = document.querySelector("eclipse-chat").shadowRoot.querySelector(".log");
         const turn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-        for (let before = -1, now = 0; now != before; ) {
-            before = now;
-            log.scrollTop = 0;
-            await turn(); await turn(); await turn();
-            now = log.querySelectorAll(".bubble").length;
-        }
-        const all = [...log.querySelectorAll(".bubble")].map((bubble) => bubble.textContent);
-        log.scrollTop = log.scrollHeight;
-        return all;
+        const row = (bubble) => [bubble.parentElement.dataset.id, bubble.textContent];
+        const rows = () => [...log.querySelectorAll(".bubble")].map(row);
+        const end = async (top) => {
+            for (let before, now = "-"; now != before; ) {
+                before = now;
+                log.scrollTop = top ? 0 : log.scrollHeight;
+                await turn(); await turn(); await turn();
+                now = JSON.stringify(rows());
+                if (top) {
+                    const seen = rows(), known = seen.findIndex(([id]) => id && id == all[0]?.[0]);
+                    all = [...(known < 0 ? seen : seen.slice(0, known)), ...(known < 0 ? [] : all)];
+                }
+            }
+        };
+        let all = [];
+        await end(false);
+        all = rows();
+        await end(true);
+        await end(false);
+        return all.map(([, text]) => text);
     }""")
     return texts
