@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: help setup run test test-all lint types layers chaos cover lock clean
+.PHONY: help setup run test test-all lint types layers chaos cover lock clean bench profile fuzz
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -41,11 +41,37 @@ chaos: $(STAMP)  ## faults put on real processes, a minute each, about eight in 
 cover: $(STAMP)  ## the suite with its coverage as HTML
 	@$(BIN)/coverage html && echo "htmlcov/index.html"
 
+bench: $(STAMP) $(VENV)/.bench ## this server and its peers, side by side, into docs/performance.md (QUICK=1: a short look)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
+	@$(BIN)/python -m benchmarks.profile $(ARGS)
+
+fuzz: $(STAMP)   ## a minute of random frames, guided by what the parser says to them
+	@$(BIN)/python -m tests.fuzz.fuzz_frames --seconds $(or $(SECONDS),60)
+
+$(VENV)/.bench: requirements/bench.txt $(STAMP)
+	@$(PIP) install --require-hashes -r requirements/bench.txt
+	@touch $@
+
 lock: $(STAMP)   ## renew requirements/*.txt from setup.py's ranges
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate --extra dev --extra speed setup.py -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate -c requirements/dev.txt setup.py -o requirements/runtime.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate -c requirements/dev.txt --extra bench setup.py -o requirements/bench.txt
+	@echo 'setuptools>=77,<82' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o requirements/build.txt
+
+image-test: $(STAMP) ## build the image for real, start it as a platform would, and try it (root)
+	@bash scripts/image-test
+
+drain-test: $(STAMP) ## a stop, ten rolling restarts and a crash of two nodes under load
+	@for mode in sigterm rolling kill; do $(BIN)/python -m benchmarks.drain --mode $$mode || exit 1; done
+
+documents: $(STAMP) ## make docs/asyncapi.yaml, docs/openapi.yaml and their pages from the code's types
+	@$(BIN)/python -m scripts.documents
 
 clean:           ## remove what was made
 	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache artefacts

@@ -54,7 +54,7 @@ setup(
         "eclipse_ws.conf": ["*.toml"],
     },
     install_requires=RUNTIME,
-    extras_require={"speed": ["uvloop>=0.21"], "test": TEST, "dev": TEST + DEV},
+    extras_require={"speed": ["uvloop>=0.21"], "bench": ["matplotlib>=3.10", "py-spy>=0.4"], "test": TEST, "dev": TEST + DEV},
     entry_points={
         "console_scripts": ["eclipse-ws = eclipse_ws.cli:main"],
         "eclipse_ws.backends": [

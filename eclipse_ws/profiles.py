@@ -9,7 +9,7 @@ from typing import Any
 
 from eclipse_ws.faults import Fault, nearest
 
-NAMES = ("dev", "test", "prod")
+NAMES = ("dev", "test", "prod", "bench")
 NODE_ENVS = {"production": "prod", "test": "test", "development": "dev", "": "dev"}
 # The names that the deployment plan gave; every other field is ECLIPSE_<FIELD>.
 PLAN_NAMES = frozenset(

@@ -1,0 +1,214 @@
+"""Tables and plots of what was measured; `docs/performance.md` holds them between two markers."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.works import ALL, GROWTHS, TARGETS, WORKS, Target
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "performance.md"
+QUIET = (
+    0.12  # of a core; where strangers used more, a figure was taken again, and is marked if that was in vain
+)
+BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
+COLUMNS = (
+    ("crowd 4", "1 × 1,000, 4 in flight: deliveries/s"),
+    ("crowd 1", "1 in flight: deliveries/s"),
+    ("pairs", "2,500 × 2: messages/s"),
+    ("latency p50", "p50 at 5,000/s, ms"),
+    ("latency p99", "p99, ms"),
+    ("connects", "connects/s"),
+    ("idle KB", "KB per idle session"),
+)
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Everything that goes between the markers."""
+    return "\n\n".join(
+        (_machine(results), _targets(results), _all(results), _path(results), _growth(results))
+    )
+
+
+def write(results: dict[str, Any]) -> None:
+    """Put the tables into the page."""
+    text = PAGE.read_text(encoding="utf-8") if PAGE.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}", encoding="utf-8")
+
+
+def judge(
+    results: dict[str, Any], target: Target
+) -> tuple[list[float], list[float], float | None, bool | None]:
+    """Our figures, the peer's, the median of the runs' ratios (or of our figures), and whether it will do."""
+    ours = figures(results, target.ours.name, target.figure)
+    theirs = [] if target.against is None else figures(results, target.against.name, target.figure)
+    if not ours or (target.against is not None and not theirs):
+        return ours, theirs, None, None
+    # Run by run: two figures of one run were taken side by side.
+    ratios = ours if target.against is None else [a / b for a, b in zip(ours, theirs, strict=False) if b]
+    value = statistics.median(ratios)
+    return ours, theirs, value, value <= target.bound if target.at_most else value >= target.bound
+
+
+def per_core(results: dict[str, Any], target: Target) -> float | None:
+    """The ratio of what the servers do in a second of their core's time; None where that says nothing."""
+    if target.at_most or target.against is None:
+        return None
+    found = []
+    for server in (target.ours.name, target.against.name):
+        done = figures(results, server, target.figure)
+        used = figures(results, server, f"{target.figure} cpu")
+        found.append([rate / share for rate, share in zip(done, used, strict=False) if share])
+    return statistics.median(a / b for a, b in zip(*found, strict=False)) if all(found) else None
+
+
+def is_busy(results: dict[str, Any], target: Target) -> bool:
+    """Whether strangers kept the machine busy in most runs of one of the two sides."""
+    if target.figure in ("idle KB", "full MB"):
+        return False  # bytes don't depend on it
+    names = [target.ours.name, *([] if target.against is None else [target.against.name])]
+    for work in WORKS:
+        if work.gives(target.figure):
+            shares = [results["others"].get(f"{work.name}: {name}", []) for name in names]
+            return any(statistics.median(share) > QUIET for share in shares if share)
+    return False
+
+
+def figures(results: dict[str, Any], server: str, figure: str) -> list[float]:
+    """A figure's values, one a run."""
+    found: list[float] = results["figures"].get(server, {}).get(figure, [])
+    return found
+
+
+def number(value: float) -> str:
+    """Three digits that count."""
+    if value >= 1000:
+        digits = max(0, len(str(int(value))) - 3)
+        return f"{round(value, -digits):,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def spread(values: list[float]) -> str:
+    """The median, and between what it lies."""
+    if not values:
+        return "–"
+    middle = number(statistics.median(values))
+    low, high = number(min(values)), number(max(values))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def _machine(results: dict[str, Any]) -> str:
+    runs, seconds = results["runs"], results["seconds"]
+    busy = max([max(shares, default=0.0) for shares in results["others"].values()], default=0.0)
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    machine = results["machine"]
+    return (
+        f"Measured {results['when']} on {machine['cpu']}, {machine['cores']} cores, {machine['memory']}; "
+        f"{versions}. Medians of {runs} runs of {seconds:g} s each, and in brackets the least and the most. "
+        f"Other processes used at most {busy:.0%} of a core while one of these figures was taken."
+    )
+
+
+def _targets(results: dict[str, Any]) -> str:
+    lines = [
+        "| work | this server | against | | ratio | per CPU second | target | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for target in TARGETS:
+        ours, theirs, value, good = judge(results, target)
+        bound = ("≤" if target.at_most else "≥") + f" {target.bound:g}"
+        if target.against is None:
+            ratio, bound = "", f"{bound} {target.unit}"
+        else:
+            ratio, bound = ("–" if value is None else f"{value:.2f} ×"), f"{bound} ×"
+        core = per_core(results, target)
+        if is_busy(results, target):
+            # What shares its core with strangers is no measure of a server, but its own seconds are.
+            good = None if core is None else core >= target.bound
+            verdict = "machine busy" if good is None else "met*" if good else "**missed***"
+        else:
+            verdict = "not measured" if good is None else "met" if good else "**missed**"
+        core_ratio = "" if core is None else f"{core:.2f} ×"
+        peer = "" if target.against is None else target.against.name
+        lines.append(
+            f"| {target.work} | {spread(ours)} {target.unit} | {peer} | {spread(theirs) if peer else ''} "
+            f"| {ratio} | {core_ratio} | {bound} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def _all(results: dict[str, Any]) -> str:
+    lines = [
+        "| server | " + " | ".join(title for _, title in COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for server in ALL:
+        cells = [spread(figures(results, server.name, figure)) for figure, _ in COLUMNS]
+        lines.append(f"| {server.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _path(results: dict[str, Any]) -> str:
+    lines = ["| message path | messages/s | p99, ms |", "|---|---|---|"]
+    for name in results["figures"]:
+        for figure, title in (("path", "one node"), ("path 2 nodes", "two nodes on one core, Redis")):
+            values = figures(results, name, figure)
+            if values:
+                p99 = spread(figures(results, name, f"{figure} p99"))
+                lines.append(f"| {name}, {title} | {spread(values)} | {p99} |")
+    return "\n".join(lines)
+
+
+def _growth(results: dict[str, Any]) -> str:
+    parts = []
+    for growth in GROWTHS:
+        curves = results.get("growth", {}).get(growth.name)
+        if not curves:
+            continue
+        head = " | ".join(f"{size:,}" for size in growth.sizes)
+        lines = [
+            f"{growth.y}, by {growth.x}:",
+            "",
+            f"| server | {head} |",
+            "|---" * (len(growth.sizes) + 1) + "|",
+        ]
+        for server, curve in curves.items():
+            cells = [spread(curve.get(str(size), [])) for size in growth.sizes]
+            lines.append(f"| {server} | " + " | ".join(cells) + " |")
+        lines += ["", f"![{growth.y}, by {growth.x}](performance-{growth.name}.png)"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def plot(results: dict[str, Any]) -> None:
+    """The growth curves, as pictures in docs/."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    for growth in GROWTHS:
+        curves = results.get("growth", {}).get(growth.name)
+        if not curves:
+            continue
+        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+        for server, curve in curves.items():
+            sizes = [size for size in growth.sizes if curve.get(str(size))]
+            values = [statistics.median(curve[str(size)]) for size in sizes]
+            low = [value - min(curve[str(size)]) for size, value in zip(sizes, values, strict=True)]
+            high = [max(curve[str(size)]) - value for size, value in zip(sizes, values, strict=True)]
+            axes.errorbar(sizes, values, yerr=[low, high], marker="o", capsize=3, label=server)
+        axes.set_xscale("log", base=2 if max(growth.sizes) < 100 else 10)
+        axes.set_xticks(growth.sizes, [f"{size:,}" for size in growth.sizes], minor=False)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.set_xlabel(growth.x)
+        axes.set_ylabel(growth.y)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(DOCS / f"performance-{growth.name}.png", dpi=110)
+        pyplot.close(figure)
