@@ -36,6 +36,10 @@ log = structlog.get_logger("eclipse_ws.server")
 
 LAST_CLOSES = 1.0
 """Seconds that the last sessions have to answer their close frames."""
+SPREAD = 0.9
+"""Part of ``drain_seconds`` that the sessions are spread over; the rest is for the last ones' closes."""
+CATCH_UP, CATCH_UP_AT_ONCE = 1.25, 0.005
+"""How much faster than planned, and how large a part at once, sessions go when the loop was held up."""
 STOP_CLOSES = 0.5
 """The same on a stop without a drain, after which their sockets are cut off."""
 
@@ -162,14 +166,7 @@ class Server:
         self.node.drain_sessions = len(sessions)
         log.info("draining", sessions=len(sessions), seconds=self.settings.drain_seconds)
         handing = asyncio.create_task(self._hand_over())
-        pause = self.settings.drain_seconds / max(1, len(sessions))
-        began = clock()
-        for number, session in enumerate(sessions):
-            # By the clock rather than by sleeping: a thousand short sleeps would take twice as long.
-            ahead = began + number * pause - clock()
-            if ahead > 0:
-                await asyncio.sleep(ahead)
-            session.retire()
+        await self._send_away(sessions)
         # A command that is under way has the chat API's time to end, and its sender the answer.
         deadline = clock() + LAST_CLOSES
         patience = deadline + self.settings.api_timeout
@@ -182,6 +179,25 @@ class Server:
             await asyncio.sleep(0.02)
         await handing
         await self._hand_over()  # what was joined meanwhile
+
+    async def _send_away(self, sessions: Sequence[ChatSession]) -> None:
+        """Retire the sessions evenly. After a stall they don't go in one heap: the next are paced too."""
+        spread, count = SPREAD * self.settings.drain_seconds, max(1, len(sessions))
+        clock = asyncio.get_running_loop().time
+        began = last = clock()
+        most, rate = max(1.0, CATCH_UP_AT_ONCE * count), CATCH_UP * count / max(spread, 0.001)
+        allowed = most
+        for number, session in enumerate(sessions):
+            while spread:
+                # By the clock rather than by sleeping: a thousand short sleeps would take twice as long.
+                now = clock()
+                allowed, last = min(most, allowed + (now - last) * rate), now
+                ahead = max(began + number * spread / count - now, (1 - allowed) / rate)
+                if ahead <= 0:
+                    break
+                await asyncio.sleep(ahead)
+            allowed -= 1
+            session.retire()
 
     async def _hand_over(self) -> None:
         try:

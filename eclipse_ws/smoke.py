@@ -24,7 +24,7 @@ from eclipse_ws.tokens import mint
 
 DRAIN_WAIT = 300.0
 """Seconds in which the operator has to restart the server."""
-ROUNDS = 20
+ROUNDS = 10
 """Round trips of which the median is told."""
 FORCE_MACHINE = "fly-force-instance-id"
 """The header with which Fly's proxy is asked for a machine."""
