@@ -32,7 +32,9 @@ MOST_MEGABYTES = 150
 DRAIN_SECONDS = 3
 LAUNCH = """
 set -e
-mount --bind -o ro "$ROOT" "$ROOT" && mount -o remount,bind,ro "$ROOT"
+mount --bind "$ROOT" "$ROOT" && mount -o remount,bind,ro "$ROOT"
+mount -t proc proc "$ROOT/proc"
+mount --bind /dev "$ROOT/dev"
 exec chroot --userspec="$WHO" "$ROOT" "$@"
 """
 
@@ -60,14 +62,14 @@ def pip_volumes() -> list[str]:
 
 def sizes(root: Path) -> tuple[float, float]:
     """Megabytes of the files, and of the layer as a registry keeps it."""
-    blocks = sum(path.lstat().st_size for path in root.rglob("*") if path.is_file() or path.is_symlink())
+    files = {path.lstat().st_ino: path.lstat().st_size for path in root.rglob("*") if not path.is_dir()}
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=6) as layer,
         tarfile.open(fileobj=layer, mode="w|") as tar,
     ):
         tar.add(root, arcname="/")
-    return blocks / 1e6, packed.tell() / 1e6
+    return sum(files.values()) / 1e6, packed.tell() / 1e6
 
 
 def findings(root: Path, config: dict[str, Any]) -> list[str]:
@@ -189,7 +191,7 @@ def main() -> None:
     if given.pip_volumes:
         print("\n".join(pip_volumes()))
         return
-    config = json.loads(given.config.read_text())["OCIv1"]["config"]
+    config = json.loads(given.config.read_text())["Docker"]["config"]
     sys.exit(1 if asyncio.run(run(given.root, config)) else 0)
 
 

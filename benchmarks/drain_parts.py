@@ -1,0 +1,230 @@
+"""What `benchmarks/drain.py` puts on two nodes: lean clients that keep the contract, and an application."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+
+RECONNECT: Final = 2.0
+"""Seconds within which a client comes back, at random, when it was told 1012."""
+HEAD: Final = (
+    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2l4dGVlbiBieXRlcyBpdA==\r\n\r\n"
+)
+_encode = msgspec.json.Encoder().encode
+
+
+class _Data(msgspec.Struct):
+    id: str = ""
+
+
+class _Event(msgspec.Struct):
+    type: str
+    cursor: str | None = None
+    id: str = ""
+    code: str = ""
+    clientMessageId: str = ""  # noqa: N815 - the contract's spelling
+    recovered: bool | None = None
+    retryable: bool = False
+    data: _Data = msgspec.field(default_factory=_Data)
+
+
+_decode = msgspec.json.Decoder(_Event).decode
+
+
+class Application(asyncio.Protocol):
+    """The chat API on kept connections: saves whatever is posted, and remembers it by chat."""
+
+    saved: dict[str, list[str]]
+    by_key: dict[str, list[str]]
+
+    @classmethod
+    async def start(cls, port: int = 0) -> tuple[asyncio.Server, type[Application]]:
+        """Listen on loopback; what is saved is in the class that is returned."""
+        made = type("Saved", (cls,), {"saved": {}, "by_key": {}})
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(made, "127.0.0.1", port, backlog=1024), made
+
+    def connection_made(self, transport: Any) -> None:
+        """A connection of a node."""
+        self.transport, self.buffer = transport, b""
+
+    def data_received(self, data: bytes) -> None:
+        """Answer every whole request."""
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].decode()
+            fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+            size = int(fields.get("content-length", 0))
+            if len(self.buffer) < end + 4 + size:
+                return
+            body, self.buffer = self.buffer[end + 4 : end + 4 + size], self.buffer[end + 4 + size :]
+            draft = msgspec.json.decode(body)
+            chat = head.split("/", 4)[3]
+            message_id = f"m-{chat}-{len(self.saved.setdefault(chat, []))}"
+            self.saved[chat].append(message_id)
+            self.by_key.setdefault(draft["content"], []).append(message_id)
+            message = {
+                "id": message_id,
+                "content": draft["content"],
+                "role": draft["role"],
+                "createdAt": "2026-01-01T00:00:00.000Z",
+                "sender": {"id": draft["userId"], "name": None, "email": None, "avatar": None},
+            }
+            answer = _encode({"success": True, "message": message})
+            self.transport.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+                % (len(answer), answer)
+            )
+
+
+class Client(asyncio.Protocol):
+    """One member of a chat: sends, sends again what got no answer, comes back with its cursor, reloads."""
+
+    def __init__(self, fleet: Any, chat: str, token: str) -> None:
+        self.fleet, self.chat, self.token = fleet, chat, token
+        self.cursor: str | None = None
+        self.have: set[str] = set()
+        self.duplicates = 0
+        self.outbox: dict[str, bool] = {}  # key -> sent on this connection
+        self.acked: dict[str, str] = {}
+        self.unknown: set[str] = set()
+        self.errors: list[str] = []
+        self.false = 0
+        self.closes: list[tuple[float, int]] = []
+        self.recovered = self.lost = 0
+        self.open = self.joining = False
+        self.node: Any = None
+        self._transport: Any = None
+
+    async def connect(self, delay: float = 0.0) -> None:
+        """Come (back) to a node that accepts, however often it takes."""
+        if self.joining:
+            return
+        self.joining = True
+        await asyncio.sleep(delay)
+        while not self.fleet.over:
+            self.node = self.fleet.pick()
+            self._buffer, self._upgraded, self._refused = (
+                b"",
+                False,
+                asyncio.get_running_loop().create_future(),
+            )
+            try:
+                await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self.node.port)
+                async with asyncio.timeout(20):
+                    if await self._refused:
+                        break
+            except (OSError, TimeoutError):
+                if self._transport is not None:
+                    self._transport.abort()
+            await asyncio.sleep(random.uniform(0.1, 0.6))
+        self.joining = False
+
+    def say(self, key: str) -> None:
+        """Send a message now, or as soon as there is a session."""
+        self.outbox[key] = False
+        if self.open:
+            self._send(key)
+
+    def _send(self, key: str) -> None:
+        self.outbox[key] = True
+        command = {"type": "message", "content": key, "role": "USER", "clientMessageId": key}
+        self._frame(0x81, _encode(command))
+
+    def _frame(self, first: int, payload: bytes) -> None:
+        size = len(payload)
+        head = (
+            bytes([first, 0x80 | size])
+            if size < 126
+            else bytes([first, 0x80 | 126]) + size.to_bytes(2, "big")
+        )
+        self._transport.write(head + b"\0\0\0\0" + payload)  # a mask of zeros is a valid one
+
+    def connection_made(self, transport: Any) -> None:
+        """Ask for the upgrade."""
+        self._transport = transport
+        cursor = f"&cursor={quote(self.cursor)}" if self.cursor else ""
+        transport.write(HEAD.format(path=f"/ws?token={self.token}{cursor}").encode())
+
+    def data_received(self, data: bytes) -> None:
+        """Take whole frames."""
+        buffer = self._buffer + data if self._buffer else data
+        if not self._upgraded:
+            end = buffer.find(b"\r\n\r\n")
+            if end < 0:
+                self._buffer = buffer
+                return
+            if not buffer.startswith(b"HTTP/1.1 101"):
+                self._transport.close()
+                return
+            self._upgraded, buffer = True, buffer[end + 4 :]
+        at = 0
+        while len(buffer) - at >= 2:
+            size, begin = buffer[at + 1], at + 2
+            if size == 126:
+                size, begin = int.from_bytes(buffer[at + 2 : at + 4], "big"), at + 4
+            elif size == 127:
+                size, begin = int.from_bytes(buffer[at + 2 : at + 10], "big"), at + 10
+            if len(buffer) < begin + size:
+                break
+            self._take(buffer[at] & 0x0F, buffer[begin : begin + size])
+            at = begin + size
+        self._buffer = buffer[at:]
+
+    def _take(self, opcode: int, payload: bytes) -> None:
+        if opcode == 9:
+            self._frame(0x8A, payload)
+        elif opcode == 8:
+            self.closes.append((time.monotonic(), int.from_bytes(payload[:2], "big")))
+            self._frame(0x88, payload[:2])
+            self._transport.close()
+        elif opcode == 1:
+            self._hear(_decode(payload))
+
+    def _hear(self, event: _Event) -> None:
+        if event.cursor and event.type != "ack":
+            self.cursor = event.cursor
+        if event.type == "message":
+            self.duplicates += event.data.id in self.have
+            self.have.add(event.data.id)
+        elif event.type == "connected":
+            if event.recovered:
+                self.recovered += 1
+            elif event.recovered is False:
+                self.lost += 1
+                self.have.update(self.fleet.saved.get(self.chat, ()))  # the contract: load the chat
+            self.open = True
+            if not self._refused.done():
+                self._refused.set_result(True)
+            for key in list(self.outbox):
+                self._send(key)
+        elif event.type == "ack":
+            self.outbox.pop(event.clientMessageId, None)
+            self.acked[event.clientMessageId] = event.id
+        elif event.type == "error":
+            key = event.clientMessageId
+            if event.code == "outcome_unknown":
+                self.outbox.pop(key, None)
+                self.unknown.add(key)
+            else:
+                self.errors.append(event.code)
+                self.false += key in self.fleet.by_key  # it was saved, and the sender is told that it failed
+                asyncio.get_running_loop().call_later(0.5, self._again, key)
+
+    def _again(self, key: str) -> None:
+        if key in self.outbox and self.open:
+            self._send(key)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Come back, after a while."""
+        was_open, self.open = self.open, False
+        if not self._refused.done():
+            self._refused.set_result(False)
+        elif was_open and not self.fleet.over:
+            self.fleet.spawn(self.connect(random.uniform(0, RECONNECT)))
