@@ -33,7 +33,7 @@ for _, name in ipairs(redis.call('KEYS', '*')) do
 end
 return found
 """
-START_SECONDS = 15.0
+START_SECONDS = 45.0
 STOP_SECONDS = 10.0
 
 
