@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from eclipse_ws.wire.handler import WireHandler
 
 READ_BYTES: Final = 65536
+MOST_THROWN_AWAY: Final = 16384
+"""Bytes after our close frame that are still looked through for the peer's."""
 
 
 class _Busy:
@@ -72,6 +74,9 @@ class Socket(Outgoing):
         stats.bytes_in += len(data)
         if self._state > CLOSING:
             return  # it was told that this is over
+        if self._state == CLOSING and len(data) == READ_BYTES:
+            self._hush()
+            return
         self.receive(data)
 
     def receive(self, data: bytes) -> None:
@@ -90,6 +95,15 @@ class Socket(Outgoing):
         if self._busy is None or self._state == CLOSING:
             self._drain(inbound)
         elif inbound.waiting > self.poll.params.read_bytes and not self._paused:
+            self._paused = True
+            self._watch()
+
+    def _hush(self) -> None:
+        """It floods rather than answer our close: reading on would cost more than it is worth, so the kernel
+        makes it wait until its time is over.
+        """
+        self._inbound = None
+        if not self._paused:
             self._paused = True
             self._watch()
 
@@ -130,6 +144,9 @@ class Socket(Outgoing):
                 stats.frames_in += 1
                 self._event(event)
                 if self._state != OPEN:
+                    if inbound.waiting > MOST_THROWN_AWAY:
+                        self._hush()
+                        return
                     continue  # nothing to wait for: it is thrown away
                 if self._busy is not None:
                     return

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from eclipse_ws.wire import stats
 from tests.client import UPGRADE, Client, exchange, http, running, token, until
 
 RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
@@ -268,3 +269,26 @@ async def test_what_is_too_large_is_refused(request_bytes: bytes) -> None:
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         await neighbour.quiet()
+
+
+@pytest.mark.gen_test
+async def test_who_is_closed_is_not_listened_to() -> None:
+    """A flooder that ignores its close frame costs nothing more: what else it says stays in the kernel."""
+    async with running(close_timeout=1, **{**RATES, "command_rate": 0.001, "rate_patience": 1}) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        lines = [f"GET /ws?token={token()} HTTP/1.1", "Host: x"]
+        lines += [f"{name}: {value}" for name, value in UPGRADE.items()]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+        await until(lambda: server.hub.sessions == 1)
+        before = stats.bytes_in
+        frame = b"\x81\x84\x00\x00\x00\x00spam"
+        with contextlib.suppress(ConnectionError):
+            for _ in range(1000):
+                writer.write(frame * 6554)
+                await writer.drain()
+        assert stats.bytes_in - before < 1 << 20
+        writer.transport.abort()
+        del reader
+        async with await Client.join(server.port) as neighbour:
+            await neighbour.quiet()
+        await until(lambda: server.hub.sessions == 0)
