@@ -88,7 +88,8 @@ class Application(Stub):
 
     async def _publish(self, chat: str, name: str, event: dict[str, Any]) -> None:
         try:
-            await self._client.publish(f"chat:{chat}", json.dumps(event))
+            async with asyncio.timeout(PATIENCE):  # with its tries to connect again
+                await self._client.publish(f"chat:{chat}", json.dumps(event))
         except (RedisError, OSError, TimeoutError):
             return
         self.heard.add(name)

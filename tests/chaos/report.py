@@ -113,7 +113,9 @@ TEMPLATE = """# Chaos
 Two server processes, a real Redis ({server}), a stand-in for the application that knows what was saved, and
 {clients} clients in chats of two, who send a message every two seconds, hand back their cursors, send again
 what was not acked, load the chat where they are told to, and come back as the close code asks, to either
-node. Each scenario lasts {seconds} s. Made by `{command}`; `python -m tests.chaos --help` tells more.
+node. But for the first two scenarios, the application also publishes raw events of its own on Redis: what
+was saved, messages that no node has seen, and changes. Each scenario lasts {seconds} s. Made by `{command}`;
+`python -m tests.chaos --help` tells more.
 
 ## Targets
 

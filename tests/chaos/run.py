@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.chaos.client import Client
 from tests.chaos.cluster import HISTORY_SECONDS, Cluster
 from tests.chaos.judge import Verdict, judge, missing
-from tests.chaos.scenarios import Plan, Stage
+from tests.chaos.scenarios import Plan, Stage, publish
 
 log = logging.getLogger("chaos")
 
@@ -57,7 +57,9 @@ async def run_scenario(
         await _until(lambda: all(client.settled for client in clients), GREETED_SECONDS)
         began = time.monotonic()
         try:
-            await plan.run(Stage(cluster, clients, seconds, chance))
+            stage = Stage(cluster, clients, seconds, chance)
+            publishing = [publish(stage)] if plan.publishes else []
+            await asyncio.gather(plan.run(stage), *publishing)
         except Exception as error:
             verdict.faults += 1
             verdict.say(f"the scenario itself failed: {error!r}")

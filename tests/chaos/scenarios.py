@@ -73,6 +73,8 @@ class Plan:
     """Why ``recovered: false`` can't be avoided here; "" where it has to be."""
     unknowns: str = ""
     """Why ``outcome_unknown`` can't be avoided here; "" where it has to be."""
+    publishes: bool = True
+    """Whether the application publishes raw events besides."""
 
 
 async def calm(stage: Stage) -> None:
@@ -272,18 +274,19 @@ async def _fail(stage: Stage, faults: list[Fault]) -> None:
 
 
 async def application_publishes(stage: Stage) -> None:
-    """The application publishes saved messages itself, writes, and changes some, while clients are cut."""
-    await asyncio.gather(_publish(stage), cuts(stage))
+    """The application publishes more than ever, while clients are cut."""
+    await asyncio.gather(publish(stage, 0.01), cuts(stage))
 
 
-async def _publish(stage: Stage) -> None:
+async def publish(stage: Stage, every: float = 0.05) -> None:
+    """Have the application publish saved messages itself, write, and change what was written."""
     application = stage.cluster.application
     application.publishes = True
     chats = sorted({client.chat for client in stage.clients})
     number = 0
     try:
         while stage.left > 0:
-            await stage.pause(0.04)
+            await stage.pause(every)
             number += 1
             chat = stage.chance.choice(chats)
             ids = application.saved_in.get(chat)
@@ -296,7 +299,7 @@ async def _publish(stage: Stage) -> None:
 
 
 async def mixed(stage: Stage) -> None:
-    """All of it, one after the other or at once, while the application publishes and clients are cut."""
+    """All of it, one after the other, while clients are cut."""
 
     async def faults() -> None:
         kinds = [killed, redis_kicks, black_hole, terminated, redis_flushed, stopped, api_breaks_off]
@@ -309,7 +312,7 @@ async def mixed(stage: Stage) -> None:
             await kind(Stage(stage.cluster, stage.clients, part, stage.chance))
         await stage.rest()
 
-    await asyncio.gather(faults(), _publish(stage), cuts(stage))
+    await asyncio.gather(faults(), cuts(stage))
 
 
 UNGUARDED = "a killed node guards nothing: a chat whose members were all there has no history to trust"
@@ -318,8 +321,8 @@ DEAF = "raw events of the time in which no node could hear the chat would be los
 POST_LOST = "the answer of the API was lost, and it ignores the key"
 
 PLANS = [
-    Plan("calm", calm),
-    Plan("clients cut", cuts),
+    Plan("calm", calm, publishes=False),
+    Plan("clients cut", cuts, publishes=False),
     Plan("node terminated", terminated, unresumed=UNGUARDED),
     Plan("node killed", killed, unresumed=UNGUARDED, unknowns="the node took the answer along"),
     Plan(
@@ -336,6 +339,6 @@ PLANS = [
     Plan("api fails", api_fails, unknowns=POST_LOST),
     Plan("api hangs", api_hangs, unknowns=POST_LOST),
     Plan("api breaks off", api_breaks_off, unknowns=POST_LOST),
-    Plan("application publishes", application_publishes),
+    Plan("application publishes", application_publishes, publishes=False),
     Plan("mixed", mixed, unresumed="all of these", unknowns="all of these"),
 ]
