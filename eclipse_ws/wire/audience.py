@@ -24,7 +24,7 @@ class Audience:
     sent until then. Between two audiences there is no order. A socket that closes leaves by itself.
     """
 
-    __slots__ = ("_alone", "_bytes", "_marks", "_members", "_poll", "_soft", "frames")
+    __slots__ = ("__weakref__", "_alone", "_bytes", "_marks", "_members", "_poll", "_soft", "frames")
 
     def __init__(self) -> None:
         self.frames: list[bytes] = _NOTHING
@@ -35,8 +35,10 @@ class Audience:
         self._members: set[Socket] = set()
         self._marks: dict[Outgoing, int] = {}
         """How many of the frames some members must not get here, because they have them or came later."""
-        self._alone = (self,)
-        """What a socket that is in no other audience keeps as its list of audiences."""
+        self._alone: tuple[Audience, ...] = ()
+        """What members that are in no other audience share as their list of audiences. It refers back to us,
+        so it is there only while there are members: an empty audience goes without the collector's help.
+        """
         self._poll: Poll | None = None
 
     def __len__(self) -> int:
@@ -56,6 +58,8 @@ class Audience:
             return
         if self.frames:
             self._marks[socket] = len(self.frames)
+        if not self._members:
+            self._alone = (self,)
         self._members.add(socket)
         self._poll = socket.poll
         socket.audiences = (*socket.audiences, self) if socket.audiences else self._alone
@@ -70,6 +74,8 @@ class Audience:
             self.pull(socket)
         self._members.discard(socket)
         socket.audiences = tuple(audience for audience in socket.audiences if audience is not self)
+        if not self._members:
+            self._alone = ()
 
     def send(self, frame: bytes, *, droppable: bool = False, skip: "Socket | None" = None) -> None:
         """Send a frame to all members but `skip`. `droppable` as in `Socket.send`. Never raises, never

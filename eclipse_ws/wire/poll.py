@@ -174,6 +174,7 @@ class Poll:
     def _stop(self) -> None:
         _polls.pop((self.loop, self.params), None)
         self._timer.cancel()
+        self._pinged.clear()
         self.loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -210,6 +212,24 @@ def test_an_audience_without_members() -> None:
     audience.flush()
     assert len(audience) == 0
     assert audience.frames == []
+
+
+@pytest.mark.gen_test
+async def test_an_empty_audience_is_let_go_at_once() -> None:
+    """Without members, nothing refers to an audience any more, not even itself."""
+    async with members(1) as ((socket,), _):
+        audience = Audience()
+        audience.add(socket)
+        audience.send(frame(0))
+        await asyncio.sleep(0)
+        audience.discard(socket)
+        ref = weakref.ref(audience)
+        gc.disable()
+        try:
+            del audience
+            assert ref() is None
+        finally:
+            gc.enable()
 
 
 steps = st.lists(

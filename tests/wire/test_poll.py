@@ -1,8 +1,10 @@
 """The clock of all sockets, and what is left when there are none."""
 
 import asyncio
+import gc
 import os
 import socket
+import weakref
 
 import pytest
 from tornado.httpserver import HTTPServer
@@ -91,6 +93,24 @@ async def test_nothing_is_left_without_sockets() -> None:
             peer.drop()
             await server.sessions[0].ended()
         assert poll._polls == {}
+
+
+@pytest.mark.gen_test
+async def test_what_was_pinged_is_let_go_at_once() -> None:
+    """The last socket and its poll are let go without the collector's help, although they had been pinged."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with serving(wire_ping_interval=0.02, wire_ping_timeout=0.02) as server:
+            peer = await Peer.open(server.port)
+            session = server.sessions[0]
+            refs = [weakref.ref(session.wire), weakref.ref(session.wire.poll)]
+            assert await peer.frame() == (FIN | PING, b"")
+            peer.drop()
+            await session.ended()
+            await until(lambda: not [ref for ref in refs if ref() is not None])
+    finally:
+        gc.enable()
 
 
 def test_a_loop_that_was_closed_with_sockets_open() -> None:
