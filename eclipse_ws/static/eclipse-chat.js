@@ -262,7 +262,6 @@ export class EclipseChat extends EventTarget {
     const at = clock();
     const spread = code == 1012 ? this.#o.spread : code == 4010 ? this.#o.spread / 4 : 0;
     if (this.#opened) this.#since = at - this.#opened > 10_000 ? at : Math.max(this.#since, at - 4_000);
-    if (spread) this.#since = at - 8_000; // who comes too early joins no crowd
     this.#opened = 0;
     if (code == 4003) return this.close(code, reason);
     this.#drop();
@@ -272,6 +271,7 @@ export class EclipseChat extends EventTarget {
 
   #retry(why, least = 0, spread = 0) {
     const retryIn = least * 1000 + Math.random() * (spread || Math.min(20_000, Math.max(500, clock() - this.#since)));
+    if (spread) this.#since = clock() + retryIn - 8_000; // who comes too early joins no crowd
     this.#held = least > 0;
     this.#t.retry = setTimeout(() => this.#open(), retryIn);
     this.#set("waiting", { ...why, retryIn });
