@@ -8,6 +8,7 @@ import signal
 import socket
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def forget(error: BaseException) -> None:
         while error.__cause__ is not None:
             error = error.__cause__
             traceback.clear_frames(error.__traceback__)
+
+
+def is_subset(before: set[asyncio.Task[object]]) -> bool:
+    """Whether no task runs now that did not run before."""
+    return asyncio.all_tasks() <= before
 
 
 # -- starting -----------------------------------------------------------------------------------
@@ -111,7 +117,7 @@ async def test_start_and_stop_leave_nothing() -> None:
             port = server.port
         await server.stop()
         assert is_free(port)
-        await until(lambda before=before: asyncio.all_tasks() <= before)
+        await until(partial(is_subset, before))
 
 
 @pytest.mark.gen_test

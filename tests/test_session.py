@@ -432,7 +432,7 @@ async def test_fault_beyond_commands_closes_with_4000(
         await Client.join(server.port) as client,
         await Client.join(server.port) as neighbour,
     ):
-        calls = []
+        calls: list[int] = []
 
         def broken(*_: object) -> None:
             if not calls:

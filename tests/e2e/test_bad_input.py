@@ -25,7 +25,7 @@ MISSING = ("Missing content or role", "missing_content_or_role")
 
 # -- tokens -------------------------------------------------------------------------------------
 
-UNSIGNED = jwt.encode(claims(), None, algorithm="none")
+UNSIGNED = jwt.encode(claims(), "", algorithm="none")
 INVALID = "Invalid token"
 NO_CLAIMS = "Invalid token payload: missing userId or chatId"
 

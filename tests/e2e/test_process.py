@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client import UPGRADE, Client, http, token, until
+from tests.client import UPGRADE, Client, http, token
 from tests.e2e.process import Program, program
 
 GONE = (1012, "Server restarting")
@@ -167,6 +167,6 @@ async def test_command_under_way_in_a_drain(tmp_path: Path) -> None:
                     got.append((await client.receive())["type"])
             except Exception:
                 assert got in (["message", "ack"], [])
-            await until(lambda client=client: client.socket.close_code is not None)
+            await client.socket.wait_closed()
             assert client.socket.close_code == 1012
         assert await server.ended() == 0
