@@ -1,0 +1,171 @@
+"""The page at /metrics, and what names its metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from eclipse_ws.metrics import exposition
+from eclipse_ws.server import Server
+from eclipse_ws.timings import LoopLag, Timing
+from tests.client import Client, http, running, until
+from tests.conftest import make_settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample of a page by name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+    }
+
+
+def value(page: bytes, name: str, **labels: str) -> float:
+    """One sample's value."""
+    return samples(page)[name, tuple(sorted(labels.items()))]
+
+
+@pytest.mark.gen_test
+async def test_the_page_counts_what_happens() -> None:
+    """Sessions, commands, events, deliveries, resumes, API calls and refusals are on the page."""
+    async with running() as server:
+        one = await Client.join(server.port, "c1", "u1")
+        two = await Client.join(server.port, "c1", "u2")
+        await one.say(type="message", content="x", role="USER", clientMessageId="k")
+        cursor = (await one.seek("ack"))["cursor"]
+        await two.seek("message")
+        await two.close()
+        await until(lambda: server.hub.sessions == 1)
+        two = await Client.join(server.port, "c1", "u2", cursor=cursor)
+        wrong = await Client.open(server.port, "token=wrong")
+        await wrong.ended()
+        answer = await http(server.port, "/metrics")
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        page = answer.body
+        assert value(page, "eclipse_sessions") == 2
+        assert value(page, "eclipse_chats") == 1
+        assert value(page, "eclipse_commands_total", type="message") == 1
+        assert value(page, "eclipse_events_total") == 1
+        assert value(page, "eclipse_deliveries_total") == 2
+        assert value(page, "eclipse_resumes_total", outcome="recovered") == 1
+        assert value(page, "eclipse_api_calls_total", outcome="ok") >= 1
+        assert value(page, "eclipse_api_seconds_count") >= 1
+        assert value(page, "eclipse_event_to_socket_seconds_count") == 1
+        assert value(page, "eclipse_refusals_total", reason="token") == 1
+        assert value(page, "eclipse_backend_up") == 1
+        assert value(page, "eclipse_draining") == 0
+        await one.close()
+        await two.close()
+
+
+@pytest.mark.gen_test
+async def test_the_page_is_as_long_with_many_sessions() -> None:
+    """No metric has a label that grows with chats or users."""
+    async with running() as server:
+        first = samples((await http(server.port, "/metrics")).body)
+        clients = [await Client.join(server.port, f"c{number}", f"u{number}") for number in range(30)]
+        for client in clients:
+            await client.say(type="message", content="x", role="USER")
+            await client.seek("message")
+        page = (await http(server.port, "/metrics")).body
+        assert samples(page).keys() == first.keys()
+        assert not re.search(rb'"(c|u)\d+"', page)
+        for client in clients:
+            await client.close()
+
+
+@pytest.mark.gen_test
+async def test_a_port_for_metrics_alone() -> None:
+    """With metrics_port the page is there, with the health document, and nowhere else."""
+    async with running(metrics_port=0) as server:
+        assert server.metrics_port
+        assert (await http(server.metrics_port, "/metrics")).status == 200
+        assert (await http(server.metrics_port, "/health")).status == 200
+        assert (await http(server.metrics_port, "/api/chats/c/events", "POST", {})).status == 404
+        assert (await http(server.port, "/metrics")).status == 404
+
+
+@pytest.mark.gen_test
+async def test_the_page_moves_with_the_admin_port() -> None:
+    """With admin_port alone the page is there, and the public port has none."""
+    async with running(admin_port=0) as server:
+        assert (await http(server.admin_port, "/metrics")).status == 200
+        assert (await http(server.port, "/metrics")).status == 404
+
+
+def test_an_outcome_that_nobody_foresaw_is_counted_as_other() -> None:
+    """The labels stay the same whatever an API calls its errors."""
+    server = Server(make_settings())
+    server.api.stats.count("never_heard_of", 0.1)
+    page = exposition(server.node)
+    assert value(page, "eclipse_api_calls_total", outcome="other") == 1
+    assert b"never_heard_of" not in page
+
+
+def test_timings_put_durations_into_their_buckets() -> None:
+    """A bound belongs to its own bucket, and what is slower than all to the last."""
+    timing = Timing((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 7):
+        timing.count(seconds)
+    assert timing.buckets == [2, 1, 1]
+    assert timing.seconds == pytest.approx(7.65)
+
+
+@pytest.mark.gen_test
+async def test_a_busy_loop_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lag's histogram fills by itself, until it is stopped."""
+    monkeypatch.setattr("eclipse_ws.timings.LOOK_EVERY", 0.001)
+    lag = LoopLag()
+    lag.stop()
+    lag.start()
+    await until(lambda: sum(lag.timing.buckets) >= 3)
+    lag.stop()
+
+
+def names(text: str) -> set[str]:
+    """Every metric that an expression names."""
+    return set(re.findall(r"\b(?:eclipse|process)_[a-z_]+\b", text))
+
+
+def known() -> set[str]:
+    """Every sample's name that a server has."""
+    return {name for name, _ in samples(exposition(Server(make_settings()).node))}
+
+
+def test_alerts_name_metrics_that_there_are_and_have_an_entry() -> None:
+    """Every alert's metrics exist, and the runbook has its section."""
+    rules = yaml.safe_load((ROOT / "ops/alerts.yaml").read_text())
+    runbook = (ROOT / "docs/operate.md").read_text()
+    for rule in rules["groups"][0]["rules"]:
+        assert names(rule["expr"]) <= known(), rule["alert"]
+        assert f"### {rule['alert']}\n" in runbook
+        assert rule["annotations"]["runbook"] == f"docs/operate.md#{rule['alert'].lower()}"
+
+
+def test_the_dashboard_names_metrics_that_there_are() -> None:
+    """Every expression of the dashboard finds something, and every metric of ours but a few is shown."""
+    board = json.loads((ROOT / "ops/grafana.json").read_text())
+    expressions = " ".join(target["expr"] for panel in board["panels"] for target in panel["targets"])
+    assert names(expressions) <= known()
+    assert len(names(expressions)) > 30
+
+
+def test_a_histogram_without_a_bucket_too_many() -> None:
+    """The exposition's histograms are cumulative and end at their count."""
+    node = Server(make_settings()).node
+    node.hub.latency.count(0.003)
+    node.hub.latency.count(100)
+    page = samples(exposition(node))
+    name = "eclipse_event_to_socket_seconds"
+    assert page[f"{name}_bucket", (("le", "0.005"),)] == 1
+    assert page[f"{name}_bucket", (("le", "+Inf"),)] == page[f"{name}_count", ()] == 2
+    assert page[f"{name}_sum", ()] == pytest.approx(100.003)
