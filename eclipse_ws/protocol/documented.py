@@ -1,0 +1,214 @@
+"""What the server says, as types: the documents of the interface are made from these and the commands.
+
+The server builds its frames by hand, which is faster; the tests hold every frame and answer of a running
+server against these types, without a field too many.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Timestamp = str
+"""ISO 8601, UTC, milliseconds, ``Z``."""
+
+
+class _Frame(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    timestamp: Timestamp
+
+
+class Connected(_Frame, tag="connected"):
+    """The first event of a session. ``recovered`` comes only with a cursor."""
+
+    chat_id: str
+    session_id: str
+    cursor: str | None = None
+    recovered: bool | None = None
+    expires_at: Timestamp | None = None
+
+
+class SenderData(msgspec.Struct, forbid_unknown_fields=True):
+    """Who wrote a message."""
+
+    id: str
+    name: str | None
+    email: str | None
+    avatar: str | None
+
+
+class MessageData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """A saved message; ``timestamp`` is when it was saved, ``updatedAt`` comes with an update alone."""
+
+    id: str
+    content: str
+    role: str
+    timestamp: str
+    sender: SenderData
+    updated_at: str | None = None
+
+
+class MessageEvent(_Frame, tag="message"):
+    """Somebody said something, and it is saved."""
+
+    data: MessageData
+    cursor: str | None = None
+
+
+class MessageUpdated(_Frame, tag="message_updated"):
+    """The application has changed a message."""
+
+    data: MessageData
+    cursor: str | None = None
+
+
+class TypingData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """Who types, or has stopped."""
+
+    user_id: str
+    is_typing: bool
+
+
+class TypingEvent(_Frame, tag="typing"):
+    """Somebody else types, or has stopped. Never kept, may be lost."""
+
+    data: TypingData
+
+
+class AgentData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """The agent, by the chat API's word."""
+
+    agent_id: str
+    agent_name: str
+    timestamp: Timestamp
+
+
+class AgentJoinedEvent(_Frame, tag="agent_joined"):
+    """An agent has come."""
+
+    data: AgentData
+    cursor: str | None = None
+
+
+class Pong(_Frame, tag="pong"):
+    """The answer to a ping."""
+
+
+class Refreshed(_Frame, tag="refreshed"):
+    """The answer to a refresh."""
+
+    expires_at: Timestamp | None = None
+
+
+class Ack(_Frame, tag="ack"):
+    """A message with a ``clientMessageId`` is saved; ``local``: other nodes get it when Redis is back."""
+
+    client_message_id: str
+    id: str
+    delivery: Literal["published", "local"]
+    cursor: str | None = None
+
+
+class Error(_Frame, tag="error"):
+    """A command was refused, or has failed. ``retryAfter`` is in seconds."""
+
+    error: str
+    code: str
+    retryable: bool
+    retry_after: float | None = None
+    client_message_id: str | None = None
+
+
+ServerFrame = (
+    Connected
+    | MessageEvent
+    | MessageUpdated
+    | TypingEvent
+    | AgentJoinedEvent
+    | Pong
+    | Refreshed
+    | Ack
+    | Error
+)
+"""Every frame that this server makes; other types are the application's, and passed on unchanged."""
+
+
+class LargeChat(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """One of the largest chats; ``chatId`` is its beginning, and "..."."""
+
+    chat_id: str
+    count: int
+
+
+class Connections(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """Sessions on this node."""
+
+    total: int
+    by_chat: list[LargeChat]
+    chats: int
+
+
+class Memory(msgspec.Struct, forbid_unknown_fields=True):
+    """In bytes, and in per cent."""
+
+    used: int
+    total: int
+    percentage: float
+
+
+class BackendHealth(msgspec.Struct, forbid_unknown_fields=True):
+    """The backend; ``latency`` in seconds."""
+
+    name: str
+    state: Literal["connecting", "up", "down"]
+    latency: float | None
+    queued: int
+
+
+class HealthDocument(msgspec.Struct, forbid_unknown_fields=True):
+    """How a node is; ``uptime`` in seconds."""
+
+    status: Literal["healthy", "degraded", "draining"]
+    uptime: float
+    connections: Connections
+    memory: Memory
+    timestamp: Timestamp
+    backend: BackendHealth
+    api: Literal["up", "down"]
+    version: str
+    machine: str
+    region: str
+
+
+class Published(msgspec.Struct, forbid_unknown_fields=True):
+    """Where an event stands in its chat; null for an ephemeral one."""
+
+    cursor: str | None
+    delivery: Literal["published", "local"] | None = None
+
+
+class Disconnected(msgspec.Struct, forbid_unknown_fields=True):
+    """How many sessions were ended."""
+
+    disconnected: int
+
+
+class DisconnectRequest(msgspec.Struct, rename="camel"):
+    """Whom to end: one user of the chat, or all; ``reason`` becomes the close frame's."""
+
+    user_id: str | None = None
+    reason: str | None = None
+
+
+class EventRequest(msgspec.Struct):
+    """An event, without a cursor; further fields are passed on."""
+
+    type: str
+    data: Any = None
+
+
+class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What went wrong, and the limit that it ran into, if it did."""
+
+    error: str
+    limit: str | None = None
