@@ -528,3 +528,11 @@ def test_close_codes() -> None:
         (4010, "Resume needed: this node missed events of the chat"),
     }
     assert all(close.advice for close in CloseCode)
+
+
+def test_an_ephemeral_event_has_no_cursor_whoever_says_so() -> None:
+    """A cursor that somebody gives a typing event is not passed on: a client would resume from it."""
+    event = protocol.parse_event(b'{"type":"typing","data":{"userId":"u"},"cursor":"e.7"}')
+    assert event.cursor is None
+    assert b"cursor" not in event.body
+    assert event.origin == ""

@@ -113,11 +113,13 @@ def parse_event(raw: bytes) -> Event:
         if cursor is None:
             raise MalformedEventError("its cursor is none of ours")
     if fields.type in EPHEMERAL_TYPES:
-        if fields.origin is None:
+        if fields.origin is None and cursor is None:
             return Event(fields.type, body)
+        # Neither is for clients: a cursor of an event that isn't kept would lead a resume astray.
         members = _decode_object(body)
-        members.pop("origin")
-        return Event(fields.type, _encode(members), origin=str(fields.origin)[:64])
+        members.pop("cursor", None)
+        origin = "" if members.pop("origin", None) is None else str(fields.origin)[:64]
+        return Event(fields.type, _encode(members), origin=origin)
     payload = body
     if cursor is not None:
         # As `with_cursor` writes it: the payload without it is what the event was before it was sequenced.
