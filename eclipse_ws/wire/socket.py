@@ -118,9 +118,11 @@ class Socket(Outgoing):
         self._busy = None
         if self._state == GONE:
             return
+        hushed = self._paused and self._inbound is None
         if self._inbound is not None and self._state < ENDING:
             self._drain(self._inbound)
-        self._settle()
+        if self._muted or not hushed:
+            self._settle()
 
     def _settle(self) -> None:
         if self._busy is not None:

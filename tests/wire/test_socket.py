@@ -465,6 +465,25 @@ async def test_what_comes_after_our_close_is_thrown_away() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_peer_that_floods_after_our_close() -> None:
+    """Whoever answers our close with a flood is not read from, and has the close timeout, no longer."""
+    async with serving(Slow, wire_close_timeout=1) as server:
+        for size in (10, 60_000):  # many frames in one read, and more than one read
+            peer = await Peer.open(server.port)
+            session = server.sessions[-1]
+            peer.send(client_frame(TEXT, b"first"))
+            await until(lambda session=session: len(session.events) == 2)
+            session.close(1012)
+            peer.send(client_frame(TEXT, b"x" * size) * (1 << 22 >> size.bit_length()))
+            await until(lambda session=session: session.wire._paused)
+            read = stats.bytes_in
+            session.gate.release()  # its last message ends now, which must not start it all again
+            assert await session.ended() == (1012, "")
+            assert stats.bytes_in == read
+            assert session.events == ["open", "first", ("closed", 1012, "")]
+
+
+@pytest.mark.gen_test
 async def test_nonsense_after_our_close() -> None:
     """A peer that breaks the protocol instead of answering our close is not answered again."""
     async with serving() as server:
