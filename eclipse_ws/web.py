@@ -198,6 +198,14 @@ class Asset(StaticFileHandler):
             self.set_header("Access-Control-Allow-Origin", "*")
             self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
 
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer ``{"error": ...}``."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.clear_header("Server")
+        if status_code == 405:
+            self.set_header("Allow", "GET, HEAD")
+        self.finish({"error": self._reason})
+
     def get_cache_time(self, path: str, modified: Any, mime_type: str) -> int:
         """An hour for scripts; pages are asked for again."""
         return 0 if path.endswith(".html") else 3600

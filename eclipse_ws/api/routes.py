@@ -84,6 +84,9 @@ class _Handler(RequestHandler):
         else:
             known = isinstance(error, HTTPError) and error.log_message and status_code < 500
             reason = cast(HTTPError, error).log_message or "" if known else HTTPStatus(status_code).phrase
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            served = [name for name in self.SUPPORTED_METHODS if name.lower() in vars(type(self))]
+            self.set_header("Allow", ", ".join(served))
         self.finish(_encode({"error": reason}))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
