@@ -271,6 +271,70 @@ def chat(  # noqa: PLR0917 - click passes names
     sys.exit(code)
 
 
+@main.command(
+    epilog=example(
+        "eclipse-ws bench ws://127.0.0.1:8080 --sessions 1000 --rate 500\neclipse-ws bench --mode message"
+    )
+)
+@profile_option
+@click.argument("url", required=False)
+@click.option("--sessions", type=click.IntRange(2, 20_000), default=100, show_default=True, help="In all.")
+@click.option("--per-chat", type=click.IntRange(2, 1000), default=2, show_default=True, help="In each chat.")
+@click.option(
+    "--rate", type=click.FloatRange(0.1, 50_000), default=100, show_default=True, help="Events sent a second."
+)
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=10, show_default=True, help="Of load.")
+@click.option(
+    "--mode",
+    type=click.Choice(["typing", "message"]),
+    default="typing",
+    show_default=True,
+    help="message saves each one through the chat API.",
+)
+@click.option(
+    "--plot", "plot_file", type=click.Path(dir_okay=False), help="Write the plot to this SVG file too."
+)
+@click.option("--yes-i-run-this", is_flag=True, help="The host isn't this machine, and I may put load on it.")
+def bench(  # noqa: PLR0917 - click passes names
+    profile: str | None,
+    url: str | None,
+    sessions: int,
+    per_chat: int,
+    rate: float,
+    seconds: float,
+    mode: str,
+    plot_file: str | None,
+    yes_i_run_this: bool,
+) -> None:
+    """Put load on a running server and show how long events take; tokens are minted from JWT_SECRET."""
+    from eclipse_ws.bench import BenchError, Plan, run
+    from eclipse_ws.tokens import is_loopback
+
+    loaded = load(profile)
+    url = url if url is not None else place_of(loaded.settings)
+    address = urlsplit(url if "://" in url else f"ws://{url}")
+    scheme = {"http": "ws", "https": "wss"}.get(address.scheme, address.scheme)
+    if scheme not in ("ws", "wss") or not address.hostname:
+        stop(f"{url!r} is no address of a server: expected one such as wss://chat.example.com.")
+    if not is_loopback(address.netloc) and not yes_i_run_this:
+        stop(
+            f"{address.hostname} is not this machine. Load on a server that somebody else runs, or that "
+            "people are using, is an attack on it. If it is yours, say so with --yes-i-run-this."
+        )
+    if is_made_up(loaded):
+        stop("JWT_SECRET is not set, and no token is good without it: set the server's here or in .env.")
+    secret = loaded.settings.jwt_secret.get_secret_value()
+    plan = Plan(address._replace(scheme=scheme).geturl(), secret, sessions, per_chat, rate, seconds, mode)
+    try:
+        sys.exit(run(plan, plot_file))
+    except BenchError as error:
+        stop(str(error), code=1)
+    except OSError as error:
+        stop(f"The plot {plot_file} can't be written ({error.strerror}): name a file that can.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 def show(findings: list[Finding], as_json: bool) -> NoReturn:
     """Prints findings, and ends the program: 1 if there is a fault among them."""
     from eclipse_ws import report

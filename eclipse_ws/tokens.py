@@ -29,10 +29,11 @@ def mint(secret: str, chat_id: str, user_id: str | None, authenticated: bool, se
 
 def socket_url(place: str, token: str) -> str:
     """The URL to open: ws:// for this machine's own addresses, wss:// for every other."""
-    return f"{'ws' if _is_loopback(place) else 'wss'}://{place}/ws?{urlencode({'token': token})}"
+    return f"{'ws' if is_loopback(place) else 'wss'}://{place}/ws?{urlencode({'token': token})}"
 
 
-def _is_loopback(place: str) -> bool:
+def is_loopback(place: str) -> bool:
+    """True for this machine's own addresses (host or host:port)."""
     name = urlsplit(f"//{place}").hostname or ""
     try:
         return ip_address(name).is_loopback
@@ -77,7 +78,7 @@ class Ask:
 
     def __init__(self, place: str, chat_id: str, user_id: str | None, agent: str | None) -> None:
         asked = {"chatId": chat_id, "userId": user_id, "agent": agent}
-        scheme = "http" if _is_loopback(place) else "https"
+        scheme = "http" if is_loopback(place) else "https"
         query = urlencode({key: value for key, value in asked.items() if value})
         self._place, self._address = place, f"{scheme}://{place}/api/ws/token?{query}"
 
