@@ -47,7 +47,7 @@ class Link:
     """A pipelined connection. `call` queues a command; what one loop turn queues leaves in one write.
 
     With ``push`` it is a subscriber's: every answer goes there, and ``call`` returns nothing to wait for.
-    Any command that isn't answered within ``timeout`` seconds ends the link.
+    A link on which commands wait and for ``timeout`` seconds nothing is answered ends.
     """
 
     def __init__(self, conn: Connection, timeout: float, push: Push | None = None) -> None:
@@ -61,6 +61,7 @@ class Link:
         self._stood_still = 0.0  # seconds in which this process did not run
         self._broken: str | None = None
         self._ended = asyncio.Event()
+        self._answered = 0.0  # when the last answer came: who works off a long queue isn't silent
         self.refused = ""  # why Redis didn't let this link subscribe
 
     async def connect(self) -> None:
@@ -150,6 +151,7 @@ class Link:
                         log.exception("what redis has pushed could not be handled")
                     continue
                 future, _ = self._waiting.popleft()
+                self._answered = self._now()
                 if future.done():
                     continue
                 if isinstance(answer, ResponseError):
@@ -168,7 +170,7 @@ class Link:
             if late > pause:
                 # Stopped or starved: the answers lie unread in the socket, Redis is not to blame.
                 self._stood_still += late
-            elif self._waiting and self._now() - self._waiting[0][1] > self._timeout:
+            elif self._waiting and self._now() - max(self._waiting[0][1], self._answered) > self._timeout:
                 self.close(f"no answer within {self._timeout:g} s")
 
     def _now(self) -> float:
