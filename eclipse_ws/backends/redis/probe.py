@@ -71,6 +71,8 @@ async def _run_scripts(link: Link) -> None:
     body = b'{"type":"probe"}'
     settled = [*keys, attempt]
     channel = scripts.channel_name(chat_id)
+    # Needed when Redis has lost its scripts, which may be long after this.
+    await link.call("EVAL", "return 1", 0)
     try:
         await scripts.PUBLISH(link, settled, channel, body, "probe", "probe", 1, _SECONDS, _SECONDS, "", "")
         await scripts.HISTORY(link, keys[:2], "probe", 0)

@@ -108,7 +108,8 @@ class Subscriptions:
             wanted.append(channel)
         waiting = [channel.ready for channel in wanted if channel.ready is not None and not channel.live]
         if waiting:
-            await asyncio.wait(waiting, timeout=self._settings.hand_over_timeout)
+            # Half of it: the answer has to be there before who asks has waited all of it.
+            await asyncio.wait(waiting, timeout=self._settings.hand_over_timeout / 2)
         return [channel.chat_id for channel in wanted if not channel.live]
 
     def unsubscribe(self, chat_id: str) -> None:
