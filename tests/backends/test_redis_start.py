@@ -24,9 +24,11 @@ Expect = Callable[..., None]
 async def failure(url: str, **given: Any) -> str:
     """The text of the BackendError that a start has to end with; it leaves no task behind."""
     backend = RedisBackend(make_settings(backend="redis", redis_url=url, redis_timeout=1, **given))
-    with pytest.raises(BackendError) as caught:
-        await backend.start(Recorder())
-    await backend.close()
+    try:
+        with pytest.raises(BackendError) as caught:
+            await backend.start(Recorder())
+    finally:
+        await backend.close()
     assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
     return str(caught.value)
 

@@ -1,0 +1,118 @@
+"""A node that stops lets others hear its chats, so that their clients can resume there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eclipse_ws.backends.redis import nodes as redis_nodes
+from tests.backends.harness import Cluster, body, event, fresh_chat, number_of, until
+
+gen_test = pytest.mark.gen_test(timeout=30)
+Make = Callable[..., Cluster]
+Expect = Callable[..., None]
+
+
+@gen_test
+async def test_a_chat_outlives_its_node(cluster: Make, chat: str) -> None:
+    """After its node has handed it over and stopped, a chat keeps its epoch, and raw events are heard."""
+    made = cluster()
+    one, other = await made.node(chat), await made.node()
+    await one.backend.publish(chat, event("m1"))
+    await one.until_heard(chat, "m1")
+    at = one.backend.position(chat)
+    assert await one.backend.hand_over() == 1
+    await one.backend.close()
+    await made.raw(chat, body("m2"))
+    await until(lambda: other.backend.position(chat).offset == 2)
+    await other.backend.subscribe(chat)
+    assert [number_of(e) for e in await other.backend.history(chat, at)] == ["m2"]
+    assert not other.heard.interrupts
+
+
+@gen_test
+async def test_handing_over_again(cluster: Make, chat: str) -> None:
+    """Handed over again are the chats that came since, and what is taken over lingers without members."""
+    made = cluster()
+    one, other = await made.node(chat), await made.node(history_seconds=0.3)
+    assert await one.backend.hand_over() == 1
+    late = fresh_chat()
+    await one.backend.subscribe(late)
+    assert await one.backend.hand_over() == 2
+    assert await one.backend.hand_over() == 2
+    assert set(other.backend._subscriptions.chats()) == {chat, late}
+    await until(lambda: not other.backend._subscriptions.chats(), "the lingering to end")
+
+
+@gen_test
+async def test_members_stay_when_more_is_taken_over(cluster: Make, chat: str) -> None:
+    """A chat that the other node has members in is live there already, and stays so."""
+    made = cluster()
+    one, other = await made.nodes(2, chat, history_seconds=0.2)
+    assert await one.backend.hand_over() == 1
+    channel = other.backend._subscriptions.get(chat)
+    assert channel.members
+    await one.backend.close()
+    await made.raw(chat, body("m1"))
+    await other.until_heard(chat, "m1")
+
+
+@gen_test
+async def test_shared_among_the_others(cluster: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many chats are spread over the nodes that stay; one that leaves too takes none."""
+    monkeypatch.setattr(redis_nodes, "BATCH", 5)
+    made = cluster()
+    chats = [fresh_chat() for _ in range(20)]
+    one, two, three = await made.node(*chats), await made.node(), await made.node()
+    leaving = await made.node()
+    assert await leaving.backend.hand_over() == 0
+    assert await one.backend.hand_over() == 20
+    assert len(two.backend._subscriptions) == len(three.backend._subscriptions) == 10
+    assert len(leaving.backend._subscriptions) == 0
+
+
+@gen_test
+async def test_nobody_takes_over(cluster: Make, chat: str) -> None:
+    """A lone node hands over nothing, and says how many that is."""
+    made = cluster()
+    node = await made.node(chat)
+    assert await node.backend.hand_over() == 0
+
+
+@gen_test
+async def test_a_taker_that_is_slow(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A node that doesn't get there in time doesn't count, and isn't waited for."""
+    expect_log("not every node has answered")
+    made = cluster(hand_over_timeout=0.2)
+    one, other = await made.node(chat), await made.node()
+
+    async def never(chat_ids: Any) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    other.backend._nodes._take_over = never
+    assert await one.backend.hand_over() == 0
+
+
+@gen_test
+async def test_what_is_not_heard_yet_does_not_count(cluster: Make, chat: str) -> None:
+    """A taker that can't hear a chat in time says so, and the chat isn't counted as handed over."""
+    made = cluster(hand_over_timeout=1)
+    heard = fresh_chat()
+    one, other = await made.node(chat, heard), await made.node(heard)
+    other.backend._subscriptions.confirm = lambda chat_id: None
+    assert await one.backend.hand_over() == 1
+
+
+@gen_test
+async def test_handing_over_without_redis(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """While Redis is away nothing is handed over, and nothing raised."""
+    expect_log("redis link lost")
+    made = own_cluster(redis_timeout=0.3)
+    node = await made.node(chat)
+    made.server.kill()
+    await until(lambda: node.backend.health().state != "up")
+    assert await node.backend.hand_over() == 0
