@@ -38,7 +38,7 @@ LAST_CLOSES = 1.0
 """Seconds that the last sessions have to answer their close frames."""
 SPREAD = 0.9
 """Part of ``drain_seconds`` that the sessions are spread over; the rest is for the last ones' closes."""
-CATCH_UP, CATCH_UP_AT_ONCE = 1.25, 0.005
+CATCH_UP, CATCH_UP_AT_ONCE = 1.1, 0.015
 """How much faster than planned, and how large a part at once, sessions go when the loop was held up."""
 STOP_CLOSES = 0.5
 """The same on a stop without a drain, after which their sockets are cut off."""
@@ -193,7 +193,7 @@ class Server:
                 now = clock()
                 allowed, last = min(most, allowed + (now - last) * rate), now
                 ahead = max(began + number * spread / count - now, (1 - allowed) / rate)
-                if ahead <= 0:
+                if ahead <= 0 or now - began > self.settings.drain_seconds:
                     break
                 await asyncio.sleep(ahead)
             allowed -= 1
