@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: help setup run test test-all lint types layers chaos cover lock clean bench profile fuzz
+.PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz \
+  image-test drain-test picture browser-numbers documents
 
 help:            ## what can be made
-	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: $(STAMP)
 
@@ -47,8 +48,9 @@ bench: $(STAMP) $(VENV)/.bench ## this server and its peers, side by side, into 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
-fuzz: $(STAMP)   ## a minute of random frames, guided by what the parser says to them
-	@$(BIN)/python -m tests.fuzz.fuzz_frames --seconds $(or $(SECONDS),60)
+fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, bodies and Redis events (SECONDS=n)
+	@for what in frames commands cursors tokens bodies redis; do \
+	  $(BIN)/python -m tests.fuzz.fuzz_$$what --seconds $(or $(SECONDS),60) || exit 1; done
 
 $(VENV)/.bench: requirements/bench.txt $(STAMP)
 	@$(PIP) install --require-hashes -r requirements/bench.txt
@@ -69,6 +71,12 @@ image-test: $(STAMP) ## build the image for real, start it as a platform would, 
 
 drain-test: $(STAMP) ## a stop, ten rolling restarts and a crash of two nodes under load
 	@for mode in sigterm rolling kill; do $(BIN)/python -m benchmarks.drain --mode $$mode || exit 1; done
+
+picture: $(STAMP) ## take docs/demo.png, the README's picture, from a running server
+	@$(BIN)/python -m tests.browser.picture docs/demo.png
+
+browser-numbers: $(STAMP) ## the widget's numbers: 20 cuts, the panel's opening, 1,000 clients coming back
+	@for part in tests.browser.cuts tests.browser.opening tests.js.herd; do $(BIN)/python -m $$part || exit 1; done
 
 documents: $(STAMP) ## make docs/asyncapi.yaml, docs/openapi.yaml and their pages from the code's types
 	@$(BIN)/python -m scripts.documents
