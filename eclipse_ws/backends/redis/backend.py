@@ -407,9 +407,9 @@ class RedisBackend(Backend):
     async def _pay_one(self, commands: Link, owed: Owed) -> bool:
         """Whether it is done with: taken, or refused for ever."""
         try:
-            if owed.event is not None:
+            if owed.event is not None and not self._sequenced(owed.chat_id, owed.event):
                 await self._call_publish(commands, owed.chat_id, owed.event, owed.attempt)
-            elif owed.attempt is not None:
+            elif owed.event is None and owed.attempt is not None:
                 await self._call_settle(commands, owed.attempt, owed.verdict)
         except LinkError:
             return False
@@ -420,6 +420,15 @@ class RedisBackend(Backend):
             self._outage.overflowed.add(owed.chat_id)
             log.error("redis will never take this, it was dropped", chat=owed.chat_id, why=str(error))
         return True
+
+    def _sequenced(self, chat_id: str, event: Event) -> bool:
+        """Whether an event has come back with a cursor: only the answer to its publishing was lost.
+
+        Redis may have forgotten its identity by now, and would sequence it once more.
+        """
+        channel = self._subscriptions.get(chat_id)
+        seen = None if channel is None else channel.seen
+        return seen is not None and seen.get(event.identity) is not None
 
     # -- nodes and health -----------------------------------------------------------------------
 
