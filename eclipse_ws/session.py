@@ -132,6 +132,10 @@ class ChatSession(WireHandler):
         """Was done before, for more than Tornado asks about."""
         return True
 
+    def get_compression_options(self) -> dict[str, Any] | None:
+        """Offer permessage-deflate where the setting ``compression`` says so."""
+        return {} if self.node.settings.compression else None
+
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
         """Select ours if it is offered; the one that carries the token is never echoed."""
         return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None

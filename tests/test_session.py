@@ -721,3 +721,24 @@ async def test_logs_never_hold_a_token_or_content(caplog: pytest.LogCaptureFixtu
         for private in (text, "top secret words", SECRET):
             assert private not in caplog.text
             assert not any(private in str(line) for line in lines)
+
+
+# -- compression --------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("setting", [False, True])
+async def test_compression_is_a_setting(setting: bool) -> None:
+    """permessage-deflate is negotiated where the setting says so, without context takeover; both sorts of
+    session hear each other."""
+    async with running(compression=setting) as server:
+        asking = await Client.join(server.port, user="asks", compression="deflate")
+        plain = await Client.join(server.port, user="plain")
+        agreed = asking.socket.response.headers.get("Sec-WebSocket-Extensions", "")
+        assert ("permessage-deflate" in agreed) is setting
+        assert ("server_no_context_takeover" in agreed) is setting
+        await asking.say(type="message", content="word " * 200, role="USER")
+        for client in (asking, plain):
+            assert (await client.next("message"))["data"]["content"] == "word " * 200
+        await asking.close()
+        await plain.close()
