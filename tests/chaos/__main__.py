@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import shutil
 import signal
 import subprocess
@@ -44,8 +43,6 @@ def main() -> int:
     binaries = redis_binaries()
     if given.server not in binaries:
         parser.error(f"{given.server} can't be had here, only {', '.join(binaries)}")
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     folder = given.keep or Path(tempfile.mkdtemp(prefix="eclipse-chaos-"))
 
     def tell(verdict: Verdict) -> None:

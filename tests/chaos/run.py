@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -170,6 +171,9 @@ async def run_lanes(
     tell: Callable[[Verdict], None] = lambda verdict: None,
 ) -> list[Verdict]:
     """Run all plans, ``lanes`` at once; ``tell`` is called with each verdict when it is complete."""
+    # Each client is a socket here and one on a node, which inherits the limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     waiting = list(plans)
     finishing: list[asyncio.Task[Verdict]] = []
     verdicts: dict[str, Verdict] = {}

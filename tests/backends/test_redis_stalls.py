@@ -1,0 +1,81 @@
+"""Nodes that stand still, and answers that never come: nothing is blamed on Redis, or done twice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from eclipse_ws.backends.redis import RedisBackend
+from tests.backends.harness import Cluster, Node, event, until
+
+Make = Callable[..., Cluster]
+Expect = Callable[..., None]
+
+
+def redis_of(node: Node) -> RedisBackend:
+    """The node's backend as what it is."""
+    assert isinstance(node.backend, RedisBackend)
+    return node.backend
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_a_node_that_stood_still(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A node that did not run for longer than a command may take reads the answer, and keeps its link."""
+    expect_log("Executing", optional=True)
+    made = own_cluster(redis_timeout=0.5)
+    node = await made.node(chat)
+    link = redis_of(node)._links.commands
+    assert link is not None
+    answer = link.call("PING")
+    time.sleep(1)  # noqa: ASYNC251 - the loop has to stand still
+    assert await answer == b"PONG"
+    assert redis_of(node)._links.commands is link
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_an_attempt_outlives_its_link(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """An attempt whose link breaks under it is made again on the next one, so that other nodes know of it."""
+    expect_log("redis link lost")
+    made = own_cluster()
+    one, other = await made.nodes(2, chat)
+    asking = one.backend.attempt(chat, "k1")
+    link = redis_of(one)._links.commands
+    assert link is not None
+    call, broken = link.call, []
+
+    def breaks(*command: bytes | str | int | float) -> object:
+        answer = call(*command)
+        if not broken:
+            broken.append(link.close("a test"))
+        return answer
+
+    link.call = breaks  # type: ignore[method-assign, assignment]
+    attempt = await asking
+    assert attempt.state == "new"
+    await one.backend.abandon(attempt)
+    assert (await other.backend.attempt(chat, "k1")).state == "unknown"
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """An event that was heard with its cursor isn't sequenced again when Redis has forgotten its identity."""
+    expect_log("redis link lost", "it is delivered locally")
+    expect_log("attempt not settled", optional=True)
+    made = own_cluster(redis_timeout=0.5)
+    one, other = await made.nodes(2, chat)
+    backend = redis_of(one)
+    pay, backend._pay_soon = backend._pay_soon, lambda: None  # type: ignore[method-assign]
+    made.server.freeze()
+    assert (await one.backend.publish(chat, event("m1"))).delivery == "local"
+    made.server.thaw()
+    await other.until_heard(chat, "m1")
+    await one.until_heard(chat, "m1", "m1")
+    await until(lambda: backend._links.state == "up", "the links")
+    await made.client.delete(f"eclipse:{{{chat}}}:seen:0", f"eclipse:{{{chat}}}:seen:1")
+    backend._pay_soon = pay  # type: ignore[method-assign]
+    pay()
+    await one.until_up()
+    await one.backend.publish(chat, event("m2"))
+    await other.until_heard(chat, "m1", "m2")
