@@ -320,6 +320,6 @@ def test_the_bench_profile_is_what_it_says() -> None:
     settings = load("bench", environ=environ, dotenv=Path("none")).settings
     assert settings.production
     assert (settings.backend, settings.api, settings.log_level) == ("memory", "http", "error")
-    assert settings.message_rate == settings.typing_rate == settings.command_rate == 0
+    assert settings.message_rate == settings.typing_rate == settings.command_rate == 1_000_000
     with_redis = load("bench", environ={**environ, "REDIS_URL": "redis://h:1"}, dotenv=Path("none")).settings
     assert with_redis.backend == "redis"

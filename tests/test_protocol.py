@@ -536,3 +536,30 @@ def test_an_ephemeral_event_has_no_cursor_whoever_says_so() -> None:
     assert event.cursor is None
     assert b"cursor" not in event.body
     assert event.origin == ""
+
+
+@pytest.mark.parametrize(
+    ("now", "shown"),
+    [
+        (1767323045.0, "2026-01-02T03:04:05.000Z"),
+        (1767323045.9999998, "2026-01-02T03:04:05.999Z"),
+        (1767323046.0005, "2026-01-02T03:04:06.000Z"),
+        (1767323045.25, "2026-01-02T03:04:05.250Z"),
+    ],
+)
+def test_a_timestamp_of_now(now: float, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Now is written as a given moment is, from one second to the next and back."""
+    monkeypatch.setattr("eclipse_ws.protocol.events.time.time", lambda: now)
+    assert protocol.timestamp() == shown
+
+
+@given(st.text(), st.booleans())
+def test_typing_is_json_whoever_types(user_id: str, is_typing: bool) -> None:
+    """The user's id is escaped as JSON has it, so that nobody's id can change the event."""
+    try:
+        user_id.encode()
+    except UnicodeEncodeError:
+        return
+    body = json.loads(protocol.typing_event(user_id, is_typing, "s").body)
+    assert STAMP.fullmatch(body.pop("timestamp"))
+    assert body == {"type": "typing", "data": {"userId": user_id, "isTyping": is_typing}}

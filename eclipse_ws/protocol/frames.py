@@ -71,8 +71,12 @@ def agent_joined_event(user: User) -> Event:
 
 def typing_event(user_id: str, is_typing: bool, origin: str) -> Event:
     """The ephemeral event that somebody types or has stopped; the session ``origin`` doesn't get it."""
-    data = {"userId": user_id, "isTyping": is_typing}
-    body = _encode({"type": "typing", "data": data, "timestamp": timestamp()})
+    # Put together by hand: no other event is as frequent.
+    body = b'{"type":"typing","data":{"userId":%b,"isTyping":%b},"timestamp":"%b"}' % (
+        _encode(user_id),
+        b"true" if is_typing else b"false",
+        timestamp().encode(),
+    )
     return Event("typing", body, origin=origin)
 
 
