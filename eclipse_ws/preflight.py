@@ -268,7 +268,7 @@ async def application(value: Settings) -> list[Finding]:
 
 async def _ask(value: Settings, secret: str) -> tuple[int, Mapping[str, str], bytes, float] | Fault:
     """Ask for a user that there is not: it changes nothing, and only who knows the secret hears so."""
-    from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+    from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
     url = f"{value.next_api_url.rstrip('/')}/api/users/eclipse-check-{secrets.token_hex(8)}"
     headers = {"X-Internal-Secret": secret, "Accept": "application/json"}
@@ -285,20 +285,14 @@ async def _ask(value: Settings, secret: str) -> tuple[int, Mapping[str, str], by
             ),
             raise_error=False,
         )
-    except Exception as error:
-        return Fault("NEXT_API_URL", f"can't be asked ({error})", "look at the application's log")
+    except (HTTPClientError, OSError) as error:
+        if time.monotonic() - began > 0.9 * value.api_timeout:
+            problem = f"did not answer within {value.api_timeout:g} s"
+            mend = "ask again: if it was asleep it is awake now; else look at its log"
+            return Fault("NEXT_API_URL", problem, mend)
+        return Fault("NEXT_API_URL", f"broke the connection off ({error})", "look at the application's log")
     finally:
         client.close()
-    if answer.code == 599:
-        late = time.monotonic() - began > 0.9 * value.api_timeout
-        if late:
-            problem = f"did not answer within {value.api_timeout:g} s"
-            return Fault(
-                "NEXT_API_URL", problem, "ask again: if it was asleep it is awake now; else look at its log"
-            )
-        return Fault(
-            "NEXT_API_URL", f"broke the connection off ({answer.error})", "look at the application's log"
-        )
     return answer.code, answer.headers, answer.body or b"", time.monotonic() - began
 
 

@@ -22,6 +22,8 @@ from eclipse_ws.report import Finding
 from eclipse_ws.smoke_client import WAIT, Client, MissedError
 from eclipse_ws.tokens import mint
 
+ACK_WAIT = 10.0
+"""Seconds that an ack may take: the application is asked for it."""
 DRAIN_WAIT = 300.0
 """Seconds in which the operator has to restart the server."""
 ROUNDS = 10
@@ -44,14 +46,30 @@ class Smoke:
         self._chat = chat or f"eclipse-smoke-{secrets.token_hex(6)}"
         self._machines: list[str] = []
         self._today = False
+        self._clients: list[Client] = []
         self.findings: list[Finding] = []
 
     async def run(self, drain: bool = False) -> list[Finding]:
         """Everything; with ``drain`` waits for a restart too."""
+        try:
+            await self._run(drain)
+        finally:
+            for client in self._clients:
+                client.close()
+        if self._today:
+            text = (
+                "this is the service of before: it acknowledges nothing, resumes nothing, and repeats events"
+            )
+            self.findings.append(
+                Finding("summary", "fault", text, "deploy this server there (docs/deploy.md)")
+            )
+        return self.findings
+
+    async def _run(self, drain: bool) -> None:
         if not await self._look("health", self._health) or not await self._look("tokens", self._tokens):
-            return self.findings
+            return
         if not await self._look("two sessions", self._join):
-            return self.findings
+            return
         for name, look in (
             ("typing", self._typing),
             ("message and ack", self._message),
@@ -62,16 +80,6 @@ class Smoke:
             await self._look(name, look)
         if drain:
             await self._look("drain", self._drain)
-        for client in self._clients:
-            client.close()
-        if self._today:
-            text = (
-                "this is the service of before: it acknowledges nothing, resumes nothing, and repeats events"
-            )
-            self.findings.append(
-                Finding("summary", "fault", text, "deploy this server there (docs/deploy.md)")
-            )
-        return self.findings
 
     async def _look(self, name: str, look: Callable[[], Awaitable[Finding | str]]) -> bool:
         try:
@@ -142,19 +150,21 @@ class Smoke:
         for query in ("", f"?token={mint(secrets.token_hex(32), self._chat, 'x', False, 60)}"):
             request = HTTPRequest(f"{self._urls[0]}/{query}", connect_timeout=WAIT, request_timeout=WAIT)
             socket = await websocket_connect(request)
-            async with asyncio.timeout(WAIT):
-                while await socket.read_message() is not None:
-                    pass
+            try:
+                async with asyncio.timeout(WAIT):
+                    while await socket.read_message() is not None:
+                        pass
+            finally:
+                socket.close()
             codes.append(socket.close_code)
         if codes != [4001, 4002]:
             raise MissedError(f"no token and a forged one were answered {codes}, not [4001, 4002]")
         return "none is refused with 4001, a forged one with 4002"
 
     async def _join(self) -> str:
-        self._clients = [
-            await Client(url, self._headers(number)).join(self._token(f"smoke-{number}"))
-            for number, url in enumerate(self._urls)
-        ]
+        for number, url in enumerate(self._urls):
+            self._clients.append(Client(url, self._headers(number)))
+            await self._clients[-1].join(self._token(f"smoke-{number}"))
         where = f" on the machines {' and '.join(self._machines)}" if len(self._machines) > 1 else ""
         return f"in the chat {self._chat}{where}, over {urlsplit(self._urls[0]).scheme}"
 
@@ -177,7 +187,7 @@ class Smoke:
         began = time.monotonic()
         await one.say(**command)
         try:
-            ack = await one.until(lambda event: event.get("type") == "ack", "ack", 2 * WAIT)
+            ack = await one.until(lambda event: event.get("type") == "ack", "ack", ACK_WAIT)
         except MissedError as error:
             if self._made_up and "chat_not_found" in str(error):
                 text = "the application has no such chat; it was asked, and accepted the secret"

@@ -25,7 +25,7 @@ class Client:
 
     def __init__(self, url: str, headers: dict[str, str]) -> None:
         self._url, self._headers = url, headers
-        self._socket: WebSocketClientConnection
+        self._socket: WebSocketClientConnection | None = None
         self.greeting: dict[str, Any] = {}
         self.cursor: str | None = None
         self.seen: deque[dict[str, Any]] = deque(maxlen=1000)
@@ -36,26 +36,34 @@ class Client:
         request = HTTPRequest(
             f"{self._url}/?{query}", headers=self._headers, connect_timeout=WAIT, request_timeout=WAIT
         )
+        self.close()
         self._socket = await websocket_connect(request)
         self.greeting = await self.until(lambda event: event.get("type") == "connected", "connected")
         return self
 
+    @property
+    def _connected(self) -> WebSocketClientConnection:
+        if self._socket is None:
+            raise MissedError("there is no session")
+        return self._socket
+
     async def say(self, **command: Any) -> None:
         """Send one command."""
-        await self._socket.write_message(json.dumps(command))
+        await self._connected.write_message(json.dumps(command))
 
     async def until(
         self, wanted: Callable[[dict[str, Any]], bool], what: str, wait: float = WAIT
     ) -> dict[str, Any]:
         """The next event that is wanted. Raises MissedError."""
+        socket = self._connected
         try:
             async with asyncio.timeout(wait):
                 while True:
-                    text = await self._socket.read_message()
+                    text = await socket.read_message()
                     if text is None:
-                        code = self._socket.close_code
+                        code = socket.close_code
                         raise MissedError(
-                            f"no {what}: the server closed with {code} {self._socket.close_reason or ''}"
+                            f"no {what}: the server closed with {code} {socket.close_reason or ''}"
                         )
                     event = json.loads(text)
                     if not isinstance(event, dict):
@@ -75,19 +83,21 @@ class Client:
 
     async def ended(self, wait: float) -> int | None:
         """The close code; what comes before is noted. Raises MissedError."""
+        socket = self._connected
         try:
             await self.until(lambda _: False, "end", wait)
         except MissedError:
-            if self._socket.close_code is None:
+            if socket.close_code is None:
                 raise
-        return self._socket.close_code
+        return socket.close_code
 
     def cut(self) -> None:
         """Lose the connection, without a word."""
-        protocol: Any = self._socket.protocol
+        protocol: Any = self._connected.protocol
         if protocol is not None:
             protocol.stream.close()
 
     def close(self) -> None:
-        """Leave."""
-        self._socket.close()
+        """Leave. Idempotent."""
+        if self._socket is not None:
+            self._socket.close()

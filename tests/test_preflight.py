@@ -1,0 +1,352 @@
+"""`check`: every finding of a right configuration, and of many wrong ones; against real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from eclipse_ws import preflight, report
+from eclipse_ws.report import Finding
+from tests.api.stub import Fault, Stub
+from tests.conftest import SECRET
+from tests.servers import RedisServer, free_port, redis_binaries
+
+ROOT = Path(__file__).parents[1]
+SECRETS = {
+    "JWT_SECRET": "an-honest-jwt-secret-0123456789-abcdef",
+    "INTERNAL_API_SECRET": "an-honest-internal-secret-0123456789-ab",
+}
+ALL_BUT = ("--user", "default", "on", "nopass", "~*", "&*", "+@all")
+gen_test = pytest.mark.gen_test(timeout=40)
+Check = Callable[..., Awaitable[list[Finding]]]
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """A right Redis."""
+    server = RedisServer(redis_binaries()["redis"]).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisServer) -> Check:
+    """`check` with a right configuration, of which some variables are changed; None takes one out."""
+    monkeypatch.chdir(tmp_path)
+
+    async def run(fly_file: Path | None = None, **given: str | None) -> list[Finding]:
+        stub = Stub(SECRETS["INTERNAL_API_SECRET"])
+        await stub.start()
+        environ: dict[str, str | None] = {
+            **SECRETS,
+            "REDIS_URL": redis.url,
+            "NEXT_API_URL": stub.url,
+            "PORT": str(free_port()),
+            "ECLIPSE_API_TIMEOUT": "2",
+            "ECLIPSE_REDIS_TIMEOUT": "1",
+            **given,
+        }
+        try:
+            return await preflight.check(
+                "prod", fly_file, {k: v for k, v in environ.items() if v is not None}
+            )
+        finally:
+            await stub.stop()
+
+    return run
+
+
+def verdicts(findings: list[Finding]) -> dict[str, str]:
+    """The worst verdict by name."""
+    worst: dict[str, str] = {}
+    order = ("ok", "skipped", "warning", "fault")
+    for finding in findings:
+        worst[finding.name] = max(worst.get(finding.name, "ok"), finding.verdict, key=order.index)
+    return worst
+
+
+@gen_test
+async def test_a_right_configuration(check: Check) -> None:
+    """Everything is in order, nothing is left in Redis but what expires."""
+    findings = await check(
+        ROOT / "fly.toml", PORT="8080", ECLIPSE_API_TIMEOUT=None, ALLOWED_ORIGINS="https://a.example"
+    )
+    faults = [finding for finding in findings if finding.verdict == "fault"]
+    assert not faults, report.table(faults)
+    names = set(verdicts(findings))
+    assert {
+        "settings",
+        "JWT_SECRET",
+        "fly.toml",
+        "file limit",
+        "REDIS_URL",
+        "Redis rights",
+        "NEXT_API_URL",
+    } <= names
+    assert report.code(findings) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "says"),
+    [
+        ({"JWT_SECRET": None}, "JWT_SECRET", "is not set"),
+        ({"JWT_SECRET": "short"}, "JWT_SECRET", "at least 32"),
+        ({"JWT_SECRET": "your-production-jwt-secret-goes-here"}, "JWT_SECRET", "placeholder"),
+        ({"JWT_SECRET": "a" * 40}, "JWT_SECRET", "repeats"),
+        ({"INTERNAL_API_SECRET": None}, "INTERNAL_API_SECRET", "is not set"),
+        ({"INTERNAL_API_SECRET": "changeme"}, "INTERNAL_API_SECRET", "placeholder"),
+        (
+            {"INTERNAL_API_SECRET": "another-honest-secret-0123456789-abc"},
+            "INTERNAL_API_SECRET",
+            "does not accept",
+        ),
+        ({"JWT_SECRET": SECRET, "INTERNAL_API_SECRET": SECRET}, "settings", "are the same"),
+        ({"REDIS_URL": None}, "REDIS_URL", "is not set"),
+        ({"REDIS_URL": "https://eu1.upstash.io"}, "REDIS_URL", "REST API"),
+        (
+            {"REDIS_URL": None, "UPSTASH_REDIS_REST_URL": "https://x.upstash.io"},
+            "REDIS_URL",
+            "another protocol",
+        ),
+        ({"REDIS_URL": "redis://default:your-password@your-redis-host:6379"}, "REDIS_URL", "placeholder"),
+        ({"REDIS_URL": "localhost:6379"}, "REDIS_URL", "not of the form"),
+        ({"REDIS_URL": "redis://no-such-host.invalid:6379"}, "REDIS_URL", "can't be resolved"),
+        ({"NEXT_API_URL": None}, "NEXT_API_URL", "is not set"),
+        ({"NEXT_API_URL": "app.example.com"}, "NEXT_API_URL", "no http"),
+        ({"NEXT_API_URL": "https://your-app.vercel.app"}, "NEXT_API_URL", "placeholder"),
+        ({"NEXT_API_URL": "http://no-such-host.invalid"}, "NEXT_API_URL", "can't be resolved"),
+        ({"NEXT_API_URL": "http://u:p@127.0.0.1"}, "NEXT_API_URL", "user name"),
+        ({"ALLOWED_ORIGINS": "app.example.com"}, "ALLOWED_ORIGINS", "no origin"),
+        ({"ECLIPSE_BACKEND": "memory"}, "ECLIPSE_BACKEND", "production refuses"),
+        ({"ECLIPSE_API": "embedded"}, "ECLIPSE_API", "production refuses"),
+        ({"ECLIPSE_DEMO": "true"}, "ECLIPSE_DEMO", "development"),
+        ({"ECLIPSE_PNIG_INTERVAL": "3"}, "settings", "did you mean ECLIPSE_PING_INTERVAL"),
+        ({"PORT": "http"}, "PORT", "expected"),
+        ({"ECLIPSE_METRICS_PORT": "1", "ECLIPSE_ADMIN_PORT": "1"}, "ECLIPSE_METRICS_PORT", "another port"),
+        ({"ECLIPSE_MAX_SESSIONS": "9000000"}, "file limit", "sessions need"),
+    ],
+)
+@gen_test
+async def test_a_wrong_configuration(
+    check: Check, given: dict[str, str | None], name: str, says: str
+) -> None:
+    """The fault is named, with its mend."""
+    findings = await check(**given)
+    found = [finding for finding in findings if finding.verdict != "ok" and finding.name == name]
+    assert any(says in finding.text for finding in found), report.table(findings)
+    assert all(finding.mend for finding in found)
+
+
+@gen_test
+async def test_nobody_listens(check: Check) -> None:
+    """Redis and the application away are two faults of their own."""
+    port = free_port()
+    findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}", NEXT_API_URL=f"http://127.0.0.1:{port}")
+    assert verdicts(findings)["REDIS_URL"] == verdicts(findings)["NEXT_API_URL"] == "fault"
+    assert report.code(findings) == 1
+
+
+@gen_test
+async def test_a_port_that_is_taken(check: Check) -> None:
+    """It is a warning: it may be this very server."""
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        findings = await check(PORT=str(taken.getsockname()[1]))
+    assert verdicts(findings)["PORT"] == "warning"
+
+
+@gen_test
+async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
+    """fly.toml's faults are among the findings, and one without [http_service] is no right one."""
+    path = tmp_path / "fly.toml"
+    path.write_text((ROOT / "fly.toml").read_text().replace("internal_port = 8080", "internal_port = 8081"))
+    assert verdicts(await check(PORT="8080"))["fly.toml"] == "fault"  # taken from the working directory
+    path.write_text("app = 3")
+    assert verdicts(await check(path))["fly.toml"] == "fault"
+    assert verdicts(await check(tmp_path / "no.toml"))[str(tmp_path / "no.toml")] == "fault"
+
+
+# -- Redis ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def redis_with(*options: str) -> AsyncIterator[RedisServer]:
+    """A Redis of one's own."""
+    server = RedisServer(redis_binaries()["redis"], None, *options)
+    await asyncio.to_thread(server.start)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "userinfo", "name", "says"),
+    [
+        (("--requirepass", "right"), ":wrong@", "REDIS_URL", "refuses this server"),
+        (("--requirepass", "right"), "", "REDIS_URL", "Authentication required"),
+        (("--cluster-enabled", "yes", "--cluster-port", str(free_port())), "", "REDIS_URL", "is a cluster"),
+        (("--replicaof", "127.0.0.1", "1"), "", "REDIS_URL", "read-only replica"),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "", "Redis memory", "allkeys-lru"),
+        (
+            (*ALL_BUT, "-evalsha", "-eval"),
+            "",
+            "Redis rights",
+            "lacks a right",
+        ),
+        (
+            ("--user", *["default", "on", "nopass", "~*", "&*", "+@all", "-subscribe"]),
+            "",
+            "Redis rights",
+            "SUBSCRIBE",
+        ),
+    ],
+)
+@gen_test
+async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
+    check: Check, expect_log: Any, options: tuple[str, ...], userinfo: str, name: str, says: str
+) -> None:
+    """Reachable, but the password, the mode, the role, the policy or a right is wrong."""
+    expect_log("redis link lost", optional=True)
+    async with redis_with(*options) as server:
+        findings = await check(REDIS_URL=f"redis://{userinfo}127.0.0.1:{server.port}")
+    assert any(f.name == name and says in f.text and f.mend for f in findings), report.table(findings)
+
+
+@gen_test
+async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, redis: RedisServer) -> None:
+    """A scheme that doesn't fit the port is told apart from a host that is away."""
+    findings = await check(REDIS_URL=f"rediss://127.0.0.1:{redis.port}")
+    assert any("does not speak TLS" in f.text for f in findings), report.table(findings)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}")
+        assert any("rediss://" in f.mend for f in findings), report.table(findings)
+        findings = await check(
+            REDIS_URL=f"rediss://127.0.0.1:{port}", NEXT_API_URL=f"https://127.0.0.1:{port}"
+        )
+        assert sum("can't be trusted" in f.text for f in findings) == 2, report.table(findings)
+    finally:
+        server.close()
+
+
+# -- the application ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("status", 200, "<html>", {"Content-Type": "text/html"}), "this is not the chat API"),
+        (Fault("status", 302, "", {"Location": "https://elsewhere.example"}), "redirects to"),
+        (Fault(delay=20), "did not answer within 1 s"),
+        (Fault(mode="status", status=500), "500"),
+        (Fault(mode="status", status=418), "418"),
+    ],
+)
+@gen_test
+async def test_a_wrong_application(check: Check, fault: Fault, says: str) -> None:
+    """One that answers HTML, redirects, sleeps or fails is told apart."""
+    stub = Stub(SECRETS["INTERNAL_API_SECRET"])
+    await stub.start()
+    stub.fault = fault
+    try:
+        findings = await check(NEXT_API_URL=stub.url, ECLIPSE_API_TIMEOUT="1")
+    finally:
+        await stub.stop()
+    found = [f for f in findings if f.name == "NEXT_API_URL" and f.verdict == "fault"]
+    assert found, report.table(findings)
+    assert says in found[0].text
+    assert found[0].mend
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """Something that answers every request so; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not await reader.read(4096):
+            writer.close()
+            return
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@gen_test
+async def test_an_application_that_lets_anybody_in_and_whose_clock_is_wrong(check: Check) -> None:
+    """A secret that nobody looks at, and a Date of last year, are worth a warning each."""
+    head = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    async with answering(head + b"Date: Tue, 01 Jan 2019 00:00:00 GMT\r\n\r\n{}") as url:
+        found = verdicts(await check(NEXT_API_URL=url))
+    assert found["INTERNAL_API_SECRET"] == found["clock"] == "warning"
+    async with answering(b"") as url:
+        findings = await check(NEXT_API_URL=url)
+    assert any("broke the connection off" in f.text for f in findings), report.table(findings)
+
+
+@gen_test
+async def test_development_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profile dev has no Redis and no application: both are skipped, what is made up is told."""
+    monkeypatch.chdir(tmp_path)
+    found = verdicts(await preflight.check("dev", None, {"PORT": str(free_port())}))
+    assert found["backend"] == found["chat API"] == "skipped"
+    assert found["JWT_SECRET"] == "warning"
+
+
+def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A privileged port is a fault; a limit that is no limit is none."""
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    assert preflight._port("PORT", "", 80).verdict == "fault"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, resource.RLIM_INFINITY))
+    from tests.conftest import make_settings
+
+    assert preflight.machine(make_settings())[0].verdict == "ok"
+
+
+def test_the_table_and_its_json() -> None:
+    """A line a finding, the mend below what needs one, and the same for machines."""
+    findings = [
+        Finding("a", "ok", "well"),
+        Finding("bb", "warning", "so so", "do this"),
+        Finding("c", "fault", "bad\nthing", "do that"),
+        Finding("d", "skipped", "not now"),
+    ]
+    assert report.table(findings).splitlines() == [
+        "✓ a   well",
+        "! bb  so so",
+        "      → do this",
+        "✗ c   bad\\nthing",
+        "      → do that",
+        "- d   not now",
+    ]
+    assert report.summary(findings) == "1 in order, 1 warning, 1 fault, 1 skipped"
+    assert json.loads(report.as_json(findings))["ok"] is False
+    assert (report.code(findings), report.code(findings[:2]), report.table([])) == (1, 0, "")

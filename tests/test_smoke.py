@@ -1,0 +1,182 @@
+"""`smoke` against running servers, right ones and wrong ones."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import jwt
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from eclipse_ws import report
+from eclipse_ws.report import Finding
+from eclipse_ws.smoke import Smoke
+from tests.api.stub import SECRET as API_SECRET
+from tests.api.stub import Stub
+from tests.client import running, until
+from tests.conftest import SECRET
+from tests.servers import RedisServer
+
+gen_test = pytest.mark.gen_test(timeout=60)
+
+
+def smoke(port: int, **given: Any) -> Smoke:
+    """A smoke test of a server on loopback with the tests' secrets."""
+    values = {"jwt_secret": SECRET, "internal_secret": SECRET, "chat": None, "also": None, **given}
+    return Smoke(f"http://127.0.0.1:{port}", **values)
+
+
+def verdicts(findings: list[Finding]) -> dict[str, str]:
+    """The verdict by name."""
+    return {finding.name: finding.verdict for finding in findings}
+
+
+@gen_test
+async def test_a_right_server() -> None:
+    """Every look is in order, and no session stays."""
+    async with running() as server:
+        findings = await smoke(server.port).run()
+        assert report.code(findings) == 0, report.table(findings)
+        assert len(findings) == 8
+        assert {finding.verdict for finding in findings} == {"ok"}
+        await until(lambda: server.hub.sessions == 0)
+
+
+@gen_test
+async def test_two_nodes_and_a_drain(redis_server: RedisServer) -> None:
+    """The two sessions are on two nodes; when one goes, its session resumes on the other."""
+    options = {"backend": "redis", "redis_url": redis_server.url}
+    async with running(**options) as one, running(**options) as other:
+        test = smoke(one.port, also=f"http://127.0.0.1:{other.port}")
+        task = asyncio.create_task(test.run(drain=True))
+        await until(lambda: any(finding.name == "latency" for finding in test.findings) or task.done())
+        await other.drain()
+        # What a proxy would do: the node that is left is where the address leads to.
+        test._clients[1]._url = test._clients[0]._url
+        # The first one ends too, and comes back to the same node.
+        for member in list(one.hub.members()):
+            if member.user_id == "smoke-0":
+                member.retire()
+        findings = await task
+        assert report.code(findings) == 0, report.table(findings)
+        assert verdicts(findings)["drain"] == "ok"
+
+
+@gen_test
+async def test_a_chat_that_the_application_does_not_know(expect_log: Any) -> None:
+    """With a made-up chat that isn't there nothing is saved, and that is no fault."""
+    expect_log("message not saved")
+    stub = Stub(API_SECRET)
+    await stub.start()
+    try:
+        async with running(api="http", next_api_url=stub.url, internal_api_secret=API_SECRET) as server:
+            test = smoke(server.port, internal_secret=API_SECRET)
+            test._chat = "missing-chat"
+            findings = await test.run()
+        assert verdicts(findings)["message and ack"] == "skipped"
+        assert report.code(findings) == 0, report.table(findings)
+        assert not stub.saved
+    finally:
+        await stub.stop()
+
+
+@gen_test
+async def test_wrong_secrets() -> None:
+    """A JWT_SECRET or INTERNAL_API_SECRET that isn't the server's is found out."""
+    async with running() as server:
+        findings = await smoke(server.port, jwt_secret="another-secret-which-is-long-enough-too").run()
+        assert verdicts(findings)["two sessions"] == "fault"
+        findings = await smoke(server.port, internal_secret="another").run()
+        assert verdicts(findings)["event over HTTP"] == "fault"
+        findings = await smoke(server.port, internal_secret="").run()
+        assert verdicts(findings)["resume after a cut"] == "skipped"
+
+
+@gen_test
+async def test_a_server_that_drains_and_none_at_all() -> None:
+    """Draining is a fault of its health; nobody there is one too."""
+    async with running() as server:
+        server.node.draining = True
+        findings = await smoke(server.port).run()
+        assert verdicts(findings) == {"health": "fault"}
+        port = server.port
+    findings = await smoke(port).run()
+    assert verdicts(findings) == {"health": "fault"}
+    assert findings[0].mend
+
+
+@asynccontextmanager
+async def of_before() -> AsyncIterator[int]:
+    """The service of before, as far as a client sees it: no ack, no cursor, typing for everybody."""
+    members: set[ServerConnection] = set()
+
+    async def handle(socket: ServerConnection) -> None:
+        query = socket.request.path.partition("token=")[2] if socket.request else ""
+        try:
+            jwt.decode(query, SECRET, algorithms=["HS256"])
+        except jwt.InvalidTokenError:
+            await socket.close(4002 if query else 4001, "Invalid token")
+            return
+        await socket.send(json.dumps({"type": "connected", "chatId": "c", "timestamp": "t"}))
+        members.add(socket)
+        async for text in socket:
+            command = json.loads(text)
+            if command["type"] == "ping":
+                await socket.send('{"type":"pong"}')
+            else:
+                for member in members:
+                    await member.send(json.dumps({"type": command["type"], "data": {"id": "m"}}))
+        members.discard(socket)
+
+    def health(socket: ServerConnection, request: Request) -> Response | None:
+        if request.path != "/health":
+            return None
+        body = {"status": "healthy", "uptime": 1, "connections": {"total": 0, "byChat": []}}
+        response = socket.respond(200, json.dumps(body))
+        response.headers["Content-Type"] = "application/json"
+        return response
+
+    async with serve(handle, "127.0.0.1", 0, process_request=health) as server:
+        yield next(iter(server.sockets)).getsockname()[1]
+
+
+@gen_test
+async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told apart, by what it can't do."""
+    monkeypatch.setattr("eclipse_ws.smoke.WAIT", 0.2)
+    monkeypatch.setattr("eclipse_ws.smoke.ACK_WAIT", 0.3)
+    async with of_before() as port:
+        findings = await smoke(port).run()
+    found = verdicts(findings)
+    assert found["typing"] == "warning"
+    assert found["message and ack"] == found["resume after a cut"] == found["summary"] == "fault"
+    assert "service of before" in findings[-1].text
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[int]:
+    """Something that answers every request so."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(4096)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+@gen_test
+async def test_what_is_no_server_of_ours() -> None:
+    """A web page in its place is no health document."""
+    async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi") as port:
+        findings = await smoke(port).run()
+    assert "without a health document" in findings[0].text
