@@ -200,7 +200,8 @@ class Hub:
         if not event.kept:
             origin = self._sessions.get(event.origin) if event.origin else None
             chat.audience.send(frame, droppable=True, skip=None if origin is None else origin.wire)
-            self._time()
+            if not self._timing:
+                self._time()
             self.deliveries += len(chat.audience)
             return
         if chat.joining is not None:
@@ -218,16 +219,16 @@ class Hub:
             return
         self.deliveries += len(chat.audience)
         chat.audience.send(frame)
-        self._time()
+        if not self._timing:
+            self._time()
         if chat.ahead is not None:
             self._deliver_ahead(chat, chat.ahead, event, frame)
 
     def _time(self) -> None:
         """Measure, for one event a turn, how long it takes from here to the last socket."""
-        if not self._timing:
-            self._timing = True
-            now = time.monotonic()
-            asyncio.get_running_loop().call_soon(self._timed, now)  # after the turn's end, where frames leave
+        self._timing = True
+        now = time.monotonic()
+        asyncio.get_running_loop().call_soon(self._timed, now)  # after the turn's end, where frames leave
 
     def _timed(self, began: float) -> None:
         self._timing = False

@@ -114,8 +114,8 @@ class MemoryBackend(Backend):
     def broadcast(self, chat_id: str, event: Event) -> None:
         """Deliver at once."""
         channel = self._channels.get(chat_id)
-        if channel is not None:
-            self._deliver(chat_id, channel, event)
+        if channel is not None and channel.subscribed and self._subscriber is not None:
+            self._subscriber.deliver(chat_id, event)
 
     async def attempt(self, chat_id: str, key: str, *, again: bool = False) -> Attempt:
         """Answer from this node's table: there is no other node."""
