@@ -42,17 +42,23 @@ class Application(asyncio.Protocol):
 
     saved: dict[str, list[str]]
     by_key: dict[str, list[str]]
+    connections: set[Application]
 
     @classmethod
     async def start(cls, port: int = 0) -> tuple[asyncio.Server, type[Application]]:
         """Listen on loopback; what is saved is in the class that is returned."""
-        made = type("Saved", (cls,), {"saved": {}, "by_key": {}})
+        made = type("Saved", (cls,), {"saved": {}, "by_key": {}, "connections": set()})
         loop = asyncio.get_running_loop()
         return await loop.create_server(made, "127.0.0.1", port, backlog=1024), made
 
     def connection_made(self, transport: Any) -> None:
         """A connection of a node."""
         self.transport, self.buffer = transport, b""
+        self.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self.connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
         """Answer every whole request."""
@@ -125,6 +131,11 @@ class Client(asyncio.Protocol):
                     self._transport.abort()
             await asyncio.sleep(random.uniform(0.1, 0.6))
         self.joining = False
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has no connection at all."""
+        return self._transport is None
 
     def say(self, key: str) -> None:
         """Send a message now, or as soon as there is a session."""
@@ -223,7 +234,7 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Come back, after a while."""
-        was_open, self.open = self.open, False
+        was_open, self.open, self._transport = self.open, False, None
         if not self._refused.done():
             self._refused.set_result(False)
         elif was_open and not self.fleet.over:

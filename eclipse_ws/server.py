@@ -36,7 +36,7 @@ log = structlog.get_logger("eclipse_ws.server")
 
 LAST_CLOSES = 1.0
 """Seconds that the last sessions have to answer their close frames."""
-SPREAD = 0.9
+SPREAD = 0.95
 """Part of ``drain_seconds`` that the sessions are spread over; the rest is for the last ones' closes."""
 CATCH_UP, CATCH_UP_AT_ONCE = 1.1, 0.015
 """How much faster than planned, and how large a part at once, sessions go when the loop was held up."""

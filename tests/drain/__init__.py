@@ -1,0 +1,1 @@
+"""Stopping nodes: what their sessions, senders and neighbours notice."""

@@ -1,0 +1,211 @@
+"""Drains of whole servers under load: two nodes, clients that come back, senders that are told the truth."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jwt
+import pytest
+
+from benchmarks.drain import busiest
+from benchmarks.drain_parts import Application, Client
+from eclipse_ws.server import Server, _unless
+from tests.client import Client as Session
+from tests.client import http, running, until
+from tests.conftest import SECRET
+from tests.servers import RedisServer, free_port
+
+gen_test = pytest.mark.gen_test(timeout=90)
+ROOT = Path(__file__).parents[2]
+
+
+class Fleet:
+    """What a client has to know of the nodes: which of them take sessions, and what is saved."""
+
+    def __init__(self, nodes: list[Server], application: type[Application]) -> None:
+        self.nodes = nodes
+        self.saved, self.by_key = application.saved, application.by_key
+        self.over = False
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def pick(self) -> Any:
+        """The first node that takes sessions."""
+        return SimpleNamespace(port=next(node for node in self.nodes if not node.node.draining).port)
+
+    def spawn(self, work: Any) -> None:
+        """Keep a task until it is done."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+@gen_test
+async def test_nothing_is_lost_and_nobody_is_told_a_falsehood(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixty members of thirty chats send while their node drains: all come back, have all, acks hold."""
+    monkeypatch.setattr("benchmarks.drain_parts.RECONNECT", 0.2)
+    api, application = await Application.start()
+    options: dict[str, Any] = {
+        "backend": "redis",
+        "redis_url": redis_server.url,
+        "api": "http",
+        "next_api_url": f"http://127.0.0.1:{api.sockets[0].getsockname()[1]}",
+        "drain_seconds": 1,
+    }
+    async with running(**options) as one, running(**options) as other:
+        fleet = Fleet([one, other], application)
+        claims = [
+            {"userId": f"u{n}", "chatId": f"drain-{n // 2}", "isAuthenticated": True, "exp": 1 << 33}
+            for n in range(60)
+        ]
+        clients = [Client(fleet, str(c["chatId"]), jwt.encode(c, SECRET, algorithm="HS256")) for c in claims]
+        await asyncio.gather(*(client.connect() for client in clients))
+        assert one.hub.sessions == 60
+        draining = asyncio.create_task(one.drain())
+        number = 0
+        while not draining.done():
+            for client in clients:
+                number += 1
+                client.say(f"k{number}")
+            await asyncio.sleep(0.1)
+        await draining
+        assert one.node.handed_over == 30
+        assert one.hub.sessions == 0
+        await one.stop()
+        await until(lambda: all(client.open and not client.outbox for client in clients), "every answer")
+
+        def complete() -> bool:
+            return all(set(application.saved[client.chat]) <= client.have for client in clients)
+
+        await until(complete, "every message at both members")
+        assert {code for client in clients for _, code in client.closes} == {1012}
+        assert sum(client.recovered for client in clients) == 60
+        assert not any(
+            client.lost or client.duplicates or client.false or client.unknown for client in clients
+        )
+        assert all(len(saved) == 1 for saved in application.by_key.values())
+        assert len(application.by_key) == number
+        fleet.over = True
+    await asyncio.gather(*fleet.tasks)
+    await until(lambda: all(client.gone for client in clients) and not application.connections)
+    api.close()
+    await api.wait_closed()
+
+
+@gen_test
+async def test_sessions_are_sent_away_one_after_the_other() -> None:
+    """While half of the sessions are told, the others go on; metrics and health show how far it is."""
+    async with running(drain_seconds=2) as server:
+        clients = [await Session.join(server.port, f"c{number}", "u") for number in range(10)]
+        draining = asyncio.create_task(server.drain())
+        await clients[0].ended()
+        health = await http(server.port, "/health")
+        assert (health.status, health.json["status"]) == (503, "draining")
+        page = (await http(server.port, "/metrics")).body.decode()
+        assert "eclipse_draining 1.0" in page
+        assert "eclipse_drain_sessions 10.0" in page
+        await clients[-1].quiet()
+        assert not draining.done()
+        for client in clients[1:]:
+            assert (await client.ended())[0] == 1012
+        await draining
+        for client in clients:
+            await client.close()
+
+
+@gen_test
+async def test_after_a_stall_the_rest_is_paced() -> None:
+    """A loop that was held up doesn't send everybody away at once afterwards."""
+    async with running(drain_seconds=20) as server:
+        told: list[float] = []
+        clock = asyncio.get_running_loop().time
+        sessions: Any = [SimpleNamespace(retire=lambda: told.append(clock())) for _ in range(2000)]
+        sending = asyncio.create_task(server._send_away(sessions))
+        await until(lambda: told)
+        began = clock()
+        while clock() - began < 1:  # what a stall is: nobody else has a turn
+            pass
+        before = len(told)
+        await until(lambda: len(told) > before)
+        assert len(told) - before <= 0.02 * len(sessions)
+        sending.cancel()
+
+
+@gen_test
+async def test_a_hand_over_that_fails_stops_no_drain(
+    monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
+) -> None:
+    """Whatever a backend does, the sessions are sent away."""
+    expect_log("chats not handed over")
+    async with running() as server:
+
+        async def fail() -> int:
+            raise RuntimeError("of the test")
+
+        monkeypatch.setattr(server.backend, "hand_over", fail)
+        client = await Session.join(server.port)
+        await server.drain()
+        assert (await client.ended())[0] == 1012
+
+
+@gen_test
+async def test_work_that_an_event_ends() -> None:
+    """Work is done unless the event comes first; what it raises is raised."""
+    event, done = asyncio.Event(), []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        done.append(1)
+
+    async def fail() -> None:
+        raise ValueError("of the test")
+
+    assert await _unless(event, work())
+    with pytest.raises(ValueError, match="of the test"):
+        await _unless(event, fail())
+    event.set()
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    assert not await _unless(event, hang())
+    assert done == [1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_redis_is_waited_for(number: signal.Signals, tmp_path: Path) -> None:
+    """A signal in a start that waits for a Redis which never answers ends it, without a traceback."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        environ = {
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": str(ROOT),
+            "PORT": str(free_port()),
+            "REDIS_URL": f"redis://127.0.0.1:{silent.getsockname()[1]}",
+            "ECLIPSE_REDIS_TIMEOUT": "60",
+        }
+        command = [sys.executable, "-m", "eclipse_ws", "run", "--profile", "dev"]
+        process = subprocess.Popen(command, env=environ, cwd=tmp_path, stderr=subprocess.PIPE)
+        accepted, _ = silent.accept()  # it has come so far
+        process.send_signal(number)
+        _, log = process.communicate(timeout=20)
+        accepted.close()
+    assert process.returncode == 0, log.decode()
+    assert b"Traceback" not in log
+
+
+def test_the_busiest_second() -> None:
+    """The share is of a second that slides, not of the clock's."""
+    assert busiest([]) == 0
+    assert busiest([0.9, 1.1, 5, 6, 7]) == 0.4
+    assert busiest([float(number) for number in range(10)]) == 0.1

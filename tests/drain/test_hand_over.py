@@ -1,0 +1,188 @@
+"""Chats that change hands: another node hears them before theirs stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from eclipse_ws.backends.redis.links import ALL_NODES
+from tests.backends.harness import Cluster, event, fresh_chat, until
+from tests.servers import RedisServer
+
+gen_test = pytest.mark.gen_test(timeout=60)
+
+
+@asynccontextmanager
+async def on(server: RedisServer, **given: Any) -> AsyncIterator[Cluster]:
+    """Nodes on one Redis, with nothing left behind."""
+    cluster = Cluster("redis", server, **given)
+    try:
+        yield cluster
+    finally:
+        await cluster.close()
+
+
+@gen_test
+async def test_a_chat_outlives_its_only_node(redis_server: RedisServer) -> None:
+    """After a hand-over the epoch goes on: what came before, meanwhile and after can be resumed elsewhere."""
+    async with on(redis_server) as cluster:
+        chat = fresh_chat()
+        one = await cluster.node(chat)
+        other = await cluster.node()
+        await one.backend.publish(chat, event("m1"))
+        await one.until_heard(chat, "m1")
+        at = one.backend.position(chat)
+        assert await one.backend.hand_over() == 1
+        await one.backend.close()
+        await cluster.raw(chat, event("m2").body)  # nobody has joined yet, and it is heard all the same
+        await until(
+            lambda: other.backend.position(chat) is not None and other.backend.position(chat).offset == 2
+        )
+        await other.backend.subscribe(chat)
+        assert other.backend.position(chat).epoch == at.epoch
+        assert [e.identity for e in await other.backend.history(chat, at)] == ["message:m2"]
+        assert not other.heard.interrupts
+
+
+@gen_test
+async def test_without_a_hand_over_a_new_epoch_begins(redis_server: RedisServer) -> None:
+    """The other way round: what nobody guarded is not resumed."""
+    async with on(redis_server) as cluster:
+        chat = fresh_chat()
+        one = await cluster.node(chat)
+        other = await cluster.node()
+        await one.backend.publish(chat, event("m1"))
+        await one.until_heard(chat, "m1")
+        at = one.backend.position(chat)
+        await one.backend.close()
+        await other.backend.subscribe(chat)
+        assert other.backend.position(chat).epoch != at.epoch
+
+
+@gen_test
+async def test_chats_are_spread_over_the_others(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of several nodes takes a part, in pieces; one that leaves itself takes none."""
+    monkeypatch.setattr("eclipse_ws.backends.redis.nodes.BATCH", 10)
+    async with on(redis_server) as cluster:
+        chats = [fresh_chat() for _ in range(40)]
+        one = await cluster.node(*chats)
+        two, three, leaving = await cluster.nodes(3)
+        await leaving.backend.hand_over()
+        assert await one.backend.hand_over() == 40
+        taken = [set(node.backend._subscriptions.chats()) for node in (two, three, leaving)]
+        assert taken[0] | taken[1] == set(chats)
+        assert len(taken[0]) == len(taken[1]) == 20
+        assert not taken[2]
+
+
+@gen_test
+async def test_a_second_time_hands_over_what_is_new(redis_server: RedisServer) -> None:
+    """A chat that was joined in between is handed over by the second call, the first ones not again."""
+    async with on(redis_server) as cluster:
+        first, second = fresh_chat(), fresh_chat()
+        one = await cluster.node(first)
+        other = await cluster.node()
+        assert await one.backend.hand_over() == 1
+        await one.backend.subscribe(second)
+        assert await one.backend.hand_over() == 2
+        assert set(other.backend._subscriptions.chats()) == {first, second}
+
+
+@gen_test
+async def test_what_is_taken_over_lingers_and_goes(redis_server: RedisServer) -> None:
+    """A chat that nobody joins is let go after the history's lifetime; one that has members stays."""
+    async with on(redis_server, history_seconds=1) as cluster:
+        gone, kept = fresh_chat(), fresh_chat()
+        one = await cluster.node(gone, kept)
+        other = await cluster.node(kept)
+        assert await one.backend.hand_over() == 2
+        await until(lambda: other.backend.position(gone) is None, "the chat to be let go")
+        assert other.backend.position(kept) is not None
+
+
+@gen_test
+async def test_alone_or_without_redis_nobody_takes_them(
+    own_server: Callable[..., RedisServer], expect_log: Callable[..., None]
+) -> None:
+    """A single node hands nothing over, at once; neither does one whose Redis has gone."""
+    expect_log("redis link lost", optional=True)
+    server = own_server()
+    cluster = Cluster("redis", server)
+    one = await cluster.node(fresh_chat())
+    assert await one.backend.hand_over() == 0
+    server.kill()
+    await until(lambda: one.backend.health().state != "up")
+    assert await one.backend.hand_over() == 0
+    await cluster.close()
+
+
+@gen_test
+async def test_a_taker_that_does_not_answer(
+    redis_server: RedisServer, expect_log: Callable[..., None]
+) -> None:
+    """A node that promises and falls silent costs the time that the setting says, and nothing more."""
+    expect_log("not every node has answered")
+    async with on(redis_server, hand_over_timeout=0.3) as cluster:
+        chat = fresh_chat()
+        one = await cluster.node(chat)
+        other = await cluster.node()
+        stuck = asyncio.Event()
+
+        async def never(chat_ids: list[str]) -> list[str]:
+            await stuck.wait()
+            return []
+
+        other.backend._nodes._take_over = never
+        assert await one.backend.hand_over() == 0
+
+
+@gen_test
+async def test_a_chat_that_can_not_be_joined_in_time(redis_server: RedisServer) -> None:
+    """What the taker doesn't hear yet is not counted as handed over."""
+    async with on(redis_server, hand_over_timeout=0.3) as cluster:
+        chat, fine = fresh_chat(), fresh_chat()
+        one = await cluster.node(chat, fine)
+        other = await cluster.node()
+        subscriptions = other.backend._subscriptions
+        join = subscriptions.join
+        subscriptions.join = lambda channel: None if channel.chat_id == chat else join(channel)
+        assert await one.backend.hand_over() == 1
+        assert one.backend._handed_over == {fine}
+
+
+@gen_test
+async def test_a_node_of_before_is_asked_and_takes_nothing(redis_server: RedisServer) -> None:
+    """A node that knows nothing of hand-overs answers null to the question, and is given nothing."""
+    async with on(redis_server) as cluster:
+        one = await cluster.node(fresh_chat())
+        pubsub = cluster.client.pubsub()
+        await pubsub.subscribe(ALL_NODES)
+
+        async def answer() -> None:
+            async for message in pubsub.listen():
+                if message["type"] == "message":
+                    note = msgspec.json.decode(message["data"])
+                    reply = msgspec.json.encode({"id": note["id"]})
+                    await cluster.client.publish("eclipse:node:" + note["sender"], reply)
+                    return
+
+        answering = asyncio.create_task(answer())
+        assert await one.backend.hand_over() == 0
+        await answering
+        await pubsub.aclose()
+
+
+@gen_test
+async def test_memory_has_nobody_to_hand_over_to() -> None:
+    """The in-memory backend keeps the contract by doing nothing."""
+    cluster = Cluster("memory", None)
+    one = await cluster.node(fresh_chat())
+    assert await one.backend.hand_over() == 0
+    await cluster.close()
