@@ -28,6 +28,7 @@ NAMES: Final = (
     "message_rate",
     "typing_rate",
     "rate_patience",
+    "rate_penalty",
     "max_content",
     "max_sessions",
     "max_sessions_per_chat",
@@ -128,6 +129,8 @@ class Limits:
         """Sessions that were ended because a refusal was not enough."""
         self._notes = 0.0
         self._unsaid = 0
+        self._flooders: OrderedDict[str, float] = OrderedDict()
+        """Users who have to wait, and until when."""
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -136,8 +139,30 @@ class Limits:
         self.messages = Rate.of(settings.message_rate, settings.message_burst)
         self.typing = Rate.of(settings.typing_rate, settings.typing_burst)
         self.refusals = Rate.of(FORGIVEN, settings.rate_patience)
+        self._penalty = settings.rate_penalty
+        self._most_flooders = settings.max_addresses
         self.rated = bool(self.commands.interval or self.messages.interval or self.typing.interval)
         """Whether any rate of commands is limited at all."""
+
+    def punish(self, user_id: str, now: float) -> None:
+        """The user's session was closed for its rate: for a while it can't come back."""
+        self.closed += 1
+        self._flooders[user_id] = now + self._penalty
+        self._flooders.move_to_end(user_id)
+        if len(self._flooders) > self._most_flooders:
+            self._flooders.popitem(last=False)
+
+    def is_punished(self, user_id: str, now: float) -> bool:
+        """Whether the user has to wait still."""
+        return bool(self._flooders) and self._flooders.get(user_id, 0.0) > now
+
+    def sweep(self, now: float) -> None:
+        """Forget the users who have waited long enough."""
+        while self._flooders:
+            user_id, until = next(iter(self._flooders.items()))
+            if until > now:
+                return
+            del self._flooders[user_id]
 
     def refuse(self, name: str, now: float) -> int | None:
         """Count a refusal; None if the log has heard enough of them, else how many it has not heard of."""

@@ -47,6 +47,7 @@ RELOADED = frozenset(
         "message_rate",
         "node_queue_bytes",
         "rate_patience",
+        "rate_penalty",
         "tls_cert",
         "tls_key",
         "trusted_proxies",

@@ -161,6 +161,10 @@ class ChatSession(WireHandler):
         if self.claims.expires_at is not None:
             self.expires = self.claims.expires_at.timestamp()
         self.counts["started"] += 1
+        if self.node.limits.is_punished(self.user_id, self.began):
+            self._note("session refused", "rate_penalty", session=self.id, chat=self.claims.chat_id)
+            self.end(CloseCode.RATE_LIMITED, _reason("rate_penalty"))
+            return
         if self.node.hub.size(self.claims.chat_id) >= self.node.settings.max_sessions_per_chat:
             self._note("session refused", "max_sessions_per_chat", session=self.id, chat=self.claims.chat_id)
             self.end(CloseCode.RATE_LIMITED, _reason("max_sessions_per_chat"))
@@ -255,7 +259,7 @@ class ChatSession(WireHandler):
         self._note("command refused", limit, session=self.id, chat=self.claims.chat_id)
         if self.budget is not None and not self.budget.forgives(now) and not self.wire.is_closing:
             self._note("session closed", "rate_patience", session=self.id, chat=self.claims.chat_id)
-            self.node.limits.closed += 1
+            self.node.limits.punish(self.user_id, now)
             self.end(CloseCode.RATE_LIMITED, _reason(limit))
         raise CommandError(
             _reason(limit), "rate_limited", retryable=True, retry_after=wait, client_message_id=key

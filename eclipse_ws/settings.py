@@ -122,6 +122,9 @@ class Settings(BaseSettings):
         20,
         description="refusals at once until a session is closed with 4009; 1 a second is forgiven",
     )
+    rate_penalty: SecondsOrZero = Field(
+        30, description="s for which a user whose session was closed for its rate can't come back"
+    )
     max_sessions_per_chat: Count = Field(1000, description="sessions of one chat on this node")
     max_sessions_per_address: Count | None = Field(
         None,

@@ -72,6 +72,23 @@ def test_a_rate_of_one_at_once() -> None:
     assert Rate.of(2, 1) == (0.5, 0)
 
 
+def test_who_floods_has_to_wait() -> None:
+    """A user is kept out for the penalty, others are not, and what is remembered is bounded."""
+    limits = Limits(make_settings(rate_penalty=30, max_addresses=1000))
+    limits.punish("u1", 100.0)
+    assert limits.is_punished("u1", 129.0)
+    assert not limits.is_punished("u2", 101.0)
+    assert not limits.is_punished("u1", 131.0)
+    for number in range(2000):
+        limits.punish(f"v{number}", 110.0)
+    assert not limits.is_punished("v5", 111.0)
+    assert limits.is_punished("v1999", 111.0)
+    limits.sweep(139.0)
+    assert limits.is_punished("v1999", 139.0)
+    limits.sweep(140.0)
+    assert not limits._flooders
+
+
 # -- where from ---------------------------------------------------------------------------------
 
 

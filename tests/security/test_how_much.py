@@ -65,6 +65,23 @@ async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str,
 
 
 @pytest.mark.gen_test
+async def test_a_flooder_cannot_come_back_at_once() -> None:
+    """Its next session is closed with 4009 before it joins; a neighbour of the same chat comes and goes."""
+    async with running(**{**RATES, "command_rate": 0.001, "command_burst": 1, "rate_patience": 1}) as server:
+        flooder = await Client.join(server.port, user="f")
+        for _ in range(3):
+            await flooder.say(type="ping")
+        await flooder.next("pong")
+        await flooder.next("error")
+        assert (await flooder.ended())[0] == 4009
+        again = await Client.open(server.port, f"token={token(user='f')}")
+        assert await again.ended() == (4009, "Rate limit exceeded: rate_penalty")
+        async with await Client.join(server.port, user="n") as neighbour:
+            await neighbour.quiet()
+        assert server.node.limits.refused["rate_penalty"] == 1
+
+
+@pytest.mark.gen_test
 async def test_a_refused_message_is_not_saved() -> None:
     """What is refused for its rate never reaches the chat API, and may be sent again later."""
     given = {**RATES, "message_rate": 0.001, "message_burst": 1}
@@ -289,6 +306,6 @@ async def test_who_is_closed_is_not_listened_to() -> None:
         assert stats.bytes_in - before < 1 << 20
         writer.transport.abort()
         del reader
-        async with await Client.join(server.port) as neighbour:
+        async with await Client.join(server.port, user="n") as neighbour:
             await neighbour.quiet()
         await until(lambda: server.hub.sessions == 0)
