@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -67,9 +68,12 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     one, other = await made.nodes(2, chat)
     backend = redis_of(one)
     pay, backend._pay_soon = backend._pay_soon, lambda: None  # type: ignore[method-assign]
+    attempt = await one.backend.attempt(chat, "k1")
     made.server.freeze()
-    assert (await one.backend.publish(chat, event("m1"))).delivery == "local"
+    assert (await one.backend.publish(chat, event("m1"), attempt)).delivery == "local"
     made.server.thaw()
+    # As an application does that publishes what it has saved.
+    await made.raw(chat, event("m1").body)
     await other.until_heard(chat, "m1")
     await one.until_heard(chat, "m1", "m1")
     await until(lambda: backend._links.state == "up", "the links")
@@ -79,3 +83,26 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     await one.until_up()
     await one.backend.publish(chat, event("m2"))
     await other.until_heard(chat, "m1", "m2")
+    known = await other.backend.attempt(chat, "k1")
+    assert known.receipt is not None
+    assert (known.state, known.receipt.id) == ("done", "m1")
+
+
+@pytest.mark.gen_test(timeout=30)
+async def test_redis_goes_while_another_node_is_at_it(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """Who knows that another node was saving the message doesn't save it too because Redis has gone."""
+    expect_log("redis link lost")
+    expect_log("attempt not settled", optional=True)
+    made = own_cluster(redis_timeout=0.5, api_timeout=1, attempt_margin=0.5)
+    one, other = await made.nodes(2, chat)
+    attempt = await one.backend.attempt(chat, "k1")
+    asking = asyncio.ensure_future(other.backend.attempt(chat, "k1"))
+    done, _ = await asyncio.wait([asking], timeout=0.1)
+    assert not done
+    made.server.freeze()
+    assert (await asking).state == "unknown"
+    made.server.thaw()
+    await one.until_up()
+    await one.backend.release(attempt)

@@ -285,32 +285,36 @@ class RedisBackend(Backend):
 
     async def _attempt_everywhere(self, attempt: Attempt, again: bool, patience: float) -> Attempt:
         deadline = asyncio.get_running_loop().time() + patience
-        pause = FIRST_POLL
-        while (commands := self._links.commands) is not None:
-            try:
-                answer = await self._call_attempt(commands, attempt, again=again)
-            except LinkError as error:
-                if await self._links.commands_after(commands, AGAIN):
-                    continue
-                log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
-                break
-            except RedisError as error:
-                log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
-                break
-            verdict, *rest = answer.split(" ")
+        pause, elsewhere = FIRST_POLL, False
+        while asyncio.get_running_loop().time() <= deadline:
+            commands = self._links.commands
+            if commands is None and not elsewhere:
+                return attempt
+            verdict = "pending"  # where another node was at it, and Redis went away: that is all we know
+            if commands is not None:
+                try:
+                    verdict, *rest = (await self._call_attempt(commands, attempt, again=again)).split(" ")
+                except (LinkError, RedisError) as error:
+                    linked = isinstance(error, LinkError)
+                    if not elsewhere and not (linked and await self._links.commands_after(commands, AGAIN)):
+                        log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
+                        return attempt
+                    if linked and not elsewhere:
+                        continue
+            if verdict == "new":
+                return attempt
             if verdict == "done":
                 cursor, _, saved = " ".join(rest).partition(" ")
                 receipt = Receipt(saved, cursor, "published")
                 self._attempts.settle(attempt, "done", receipt)
                 return Attempt(attempt.chat_id, attempt.key, "done", receipt)
-            if verdict == "new":
+            if verdict == "unknown":
                 break
-            if verdict == "unknown" or asyncio.get_running_loop().time() > deadline:
-                self._attempts.settle(attempt, "unknown")
-                return Attempt(attempt.chat_id, attempt.key, "unknown")
+            elsewhere = True
             await asyncio.sleep(pause)
             pause = min(LONGEST_POLL, pause * 2)
-        return attempt
+        self._attempts.settle(attempt, "unknown")
+        return Attempt(attempt.chat_id, attempt.key, "unknown")
 
     async def _call_attempt(self, link: Link, attempt: Attempt, *, again: bool) -> str:
         patience = self._settings.api_timeout + self._settings.attempt_margin
@@ -407,10 +411,15 @@ class RedisBackend(Backend):
     async def _pay_one(self, commands: Link, owed: Owed) -> bool:
         """Whether it is done with: taken, or refused for ever."""
         try:
-            if owed.event is not None and not self._sequenced(owed.chat_id, owed.event):
+            if owed.event is None:
+                if owed.attempt is not None:
+                    await self._call_settle(commands, owed.attempt, owed.verdict)
+            elif (cursor := self._cursor_of(owed.chat_id, owed.event)) is None:
                 await self._call_publish(commands, owed.chat_id, owed.event, owed.attempt)
-            elif owed.event is None and owed.attempt is not None:
-                await self._call_settle(commands, owed.attempt, owed.verdict)
+            elif owed.attempt is not None:
+                done = f"done {cursor} {saved_id(owed.event)}"
+                seconds = _whole(self._settings.history_seconds)
+                await commands.call("SET", _attempt_key(owed.attempt), done, "EX", seconds)
         except LinkError:
             return False
         except RedisError as error:
@@ -421,14 +430,14 @@ class RedisBackend(Backend):
             log.error("redis will never take this, it was dropped", chat=owed.chat_id, why=str(error))
         return True
 
-    def _sequenced(self, chat_id: str, event: Event) -> bool:
-        """Whether an event has come back with a cursor: only the answer to its publishing was lost.
+    def _cursor_of(self, chat_id: str, event: Event) -> Cursor | None:
+        """The cursor with which an event has come back: it is published, whatever became of our own call.
 
         Redis may have forgotten its identity by now, and would sequence it once more.
         """
         channel = self._subscriptions.get(chat_id)
         seen = None if channel is None else channel.seen
-        return seen is not None and seen.get(event.identity) is not None
+        return None if seen is None else seen.get(event.identity)
 
     # -- nodes and health -----------------------------------------------------------------------
 
