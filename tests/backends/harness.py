@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -160,6 +161,13 @@ class Cluster:
         for payload in payloads:
             pipeline.publish(f"chat:{chat_id}", payload)
         await pipeline.execute()
+
+    def freeze(self) -> None:
+        """Freeze the server; when this returns it answers nothing any more."""
+        assert self.server is not None
+        assert self.server.process is not None
+        self.server.freeze()
+        os.waitpid(self.server.process.pid, os.WUNTRACED)  # the signal alone may come late
 
     async def kill_link(self, node: Node, role: str = "subscriber") -> None:
         """Cut one of a node's connections, as a network would."""

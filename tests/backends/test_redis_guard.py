@@ -393,3 +393,14 @@ async def test_a_forgotten_position_begins_anew(cluster: Make, chat: str) -> Non
     await one.backend.publish(chat, event("m2"))
     for node in (one, other):
         await until(lambda node=node: "m2" in node.heard.numbers(chat))
+
+
+@gen_test
+async def test_an_attempt_of_a_dead_node(cluster: Make, chat: str) -> None:
+    """What a killed node had under way is unknown once its time is over, and may then be tried again."""
+    made = cluster(api_timeout=0.2, attempt_margin=0.1)
+    one, other = await made.nodes(2)
+    assert (await one.backend.attempt(chat, "key")).state == "new"
+    await die(one)
+    assert (await other.backend.attempt(chat, "key")).state == "unknown"
+    assert (await other.backend.attempt(chat, "key", again=True)).state == "new"

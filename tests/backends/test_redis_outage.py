@@ -45,7 +45,7 @@ async def test_frozen_in_use(own_cluster: Make, chat: str, expect_log: Expect) -
     one, other = await made.nodes(2, chat)
     await publish(one, chat, "before")
     await other.until_heard(chat, "before")
-    made.server.freeze()
+    made.freeze()
     assert await publish(one, chat, *range(20)) == {"local"}
     assert one.backend.health().state == "down"
     assert one.backend.health().queued == 20
@@ -66,7 +66,7 @@ async def test_frozen_when_idle(own_cluster: Make, chat: str, expect_log: Expect
     expect_outage(expect_log)
     made = own_cluster(**HASTY)
     nodes = [await made.node(chat), await made.node()]
-    made.server.freeze()
+    made.freeze()
     await until_away(*nodes)
     made.server.thaw()
     for node in nodes:
@@ -144,7 +144,7 @@ async def test_an_overflowing_queue_interrupts_all(own_cluster: Make, chat: str,
     made = own_cluster(redis_timeout=0.5, outage_queue_events=5)
     one, other = await made.nodes(2, chat)
     before = one.backend.position(chat).epoch
-    made.server.freeze()
+    made.freeze()
     assert await publish(one, chat, *range(12)) == {"local"}
     assert one.backend.queue_overflowed == 7
     assert one.backend.health().queued == 5
@@ -178,7 +178,7 @@ async def test_typing_is_dropped(own_cluster: Make, chat: str, expect_log: Expec
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     node = await made.node(chat)
-    made.server.freeze()
+    made.freeze()
     node.backend.broadcast(chat, typing())
     await until_away(node)
     node.backend.broadcast(chat, typing())
@@ -197,7 +197,7 @@ async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_lo
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
-    made.server.freeze()
+    made.freeze()
     await publish(one, chat, "first")
     sent, given_back, lost = [await one.backend.attempt(chat, key) for key in ("sent", "back", "lost")]
     assert {a.state for a in (sent, given_back, lost)} == {"new"}
@@ -232,7 +232,7 @@ async def test_an_answer_that_was_lost(own_cluster: Make, chat: str, expect_log:
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
-    made.server.freeze()
+    made.freeze()
     publishing = asyncio.ensure_future(one.backend.publish(chat, event("m1")))
     assert (await publishing).delivery == "local"
     made.server.thaw()
@@ -376,7 +376,7 @@ async def test_asking_when_redis_fails(own_cluster: Make, expect_log: Expect) ->
     expect_log("could not be asked")
     made = own_cluster(redis_timeout=0.3)
     node = await made.node()
-    made.server.freeze()
+    made.freeze()
     assert await node.backend.ask("x") == ["x"]
     made.server.thaw()
     await node.until_up()
