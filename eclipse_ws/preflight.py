@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import secrets
 import socket
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from eclipse_ws import fly, settings
+from eclipse_ws import files, fly, settings
 from eclipse_ws.faults import Fault
 from eclipse_ws.reach import reach
 from eclipse_ws.report import Finding, of_fault
@@ -27,8 +26,6 @@ from eclipse_ws.settings import Settings
 
 SKEW = 2.0
 """Seconds by which clocks may differ before it is worth a word."""
-SPARE_FILES = 200
-"""File descriptors beside those of sessions: libraries, listeners, Redis."""
 REDIS_MEND = "check host, port and scheme of REDIS_URL, and that this machine may reach it"
 
 
@@ -80,16 +77,13 @@ async def check(
 def machine(value: Settings) -> list[Finding]:
     """File limits against the sessions asked for, memory, and whether the port is free."""
     findings = []
-    needed = value.max_sessions + value.api_max_connections + SPARE_FILES
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
+    most, needed = files.allowed(), files.needed(value)
+    if most is not None and most < needed:
         mend = f"raise it (`ulimit -Hn {needed}`, or the platform's setting), or lower ECLIPSE_MAX_SESSIONS"
-        text = f"{hard} files may be open, {value.max_sessions} sessions need {needed}"
+        text = f"{most} files may be open, {value.max_sessions} sessions need {needed}"
         findings.append(Finding("file limit", "fault", text, mend))
     else:
-        findings.append(
-            Finding("file limit", "ok", f"{needed} of {hard if hard > 0 else 'any number'} needed")
-        )
+        findings.append(Finding("file limit", "ok", f"{needed} of {most or 'any number'} needed"))
     ports = {
         "PORT": value.port,
         "ECLIPSE_ADMIN_PORT": value.admin_port,

@@ -18,7 +18,7 @@ from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
 from tornado.web import Application
 
-from eclipse_ws import backends, web
+from eclipse_ws import backends, files, web
 from eclipse_ws.api.base import ApiError, ChatApi
 from eclipse_ws.auth import Verifier
 from eclipse_ws.chat import Commands
@@ -272,6 +272,8 @@ async def serve(
     """
     for note in notes:
         log.warning(note)
+    if lack := files.allow(settings):
+        log.warning(lack)
     server = Server(settings)
     loop = asyncio.get_running_loop()
     asked, now = asyncio.Event(), asyncio.Event()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
 import socket
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -350,3 +353,21 @@ def test_the_table_and_its_json() -> None:
     assert report.summary(findings) == "1 in order, 1 warning, 1 fault, 1 skipped"
     assert json.loads(report.as_json(findings))["ok"] is False
     assert (report.code(findings), report.code(findings[:2]), report.table([])) == (1, 0, "")
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` prints its table, or JSON, and its exit code says whether there is a fault."""
+    monkeypatch.chdir(tmp_path)
+    for name in (*SECRETS, "REDIS_URL", "NEXT_API_URL", "NODE_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    environ = {"PATH": os.environ["PATH"], "PORT": str(free_port())}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "eclipse_ws", "check", *arguments]
+        return subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    right, wrong = run("--profile", "dev"), run("--profile", "prod", "--json")
+    assert (right.returncode, wrong.returncode) == (0, 1), right.stderr + wrong.stderr
+    assert right.stdout.splitlines()[-1].startswith("3 in order")
+    assert {row["name"] for row in json.loads(wrong.stdout)["findings"]} >= {"JWT_SECRET", "REDIS_URL"}
+    assert "Traceback" not in right.stderr + wrong.stderr

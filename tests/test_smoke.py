@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -180,3 +183,39 @@ async def test_what_is_no_server_of_ours() -> None:
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi") as port:
         findings = await smoke(port).run()
     assert "without a health document" in findings[0].text
+
+
+@gen_test
+async def test_the_command(tmp_path: Path) -> None:
+    """`smoke` prints its table, or JSON; without a secret or a URL it says what is missing."""
+    environ = {"PATH": os.environ["PATH"], "JWT_SECRET": SECRET, "INTERNAL_API_SECRET": SECRET}
+
+    async def run(*arguments: str, **more: str) -> tuple[int | None, str, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "eclipse_ws",
+            "smoke",
+            *arguments,
+            env={**environ, **more},
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    async with running() as server:
+        url = f"http://127.0.0.1:{server.port}"
+        code, out, err = await run(url)
+        assert code == 0, out + err
+        assert out.splitlines()[-1] == "8 in order"
+        code, out, err = await run(
+            url, "--json", "--profile", "dev", INTERNAL_API_SECRET="another-long-enough-secret"
+        )
+        assert code == 1, out + err
+        assert json.loads(out)["ok"] is False
+    code, _, err = await run(url, JWT_SECRET="")
+    assert (code, "JWT_SECRET is not set" in err) == (2, True)
+    code, _, err = await run("chat.example.com")
+    assert (code, "no http:// or https:// URL" in err) == (2, True)
