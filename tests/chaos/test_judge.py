@@ -66,6 +66,15 @@ def test_all_is_well() -> None:
             1,
         ),
         ([visit(("m0", None), ("m1", "e.2")), visit(("m0", "e.1"), recovered=True)], "allowed", 1),
+        (
+            [
+                visit(("m0", "e.1"), ("m1", "e.2")),
+                visit(recovered=False),
+                visit(("m0", "e.1"), recovered=True),
+            ],
+            "duplicates",
+            0,
+        ),
         ([visit(("m1", "e.2"), ("m0", "e.1"))], "disorders", 2),
         ([visit(("m0", "e.1"), ("m1", "f.2"))], "disorders", 1),
         ([visit(("m0", "e.1"), ("m1", "e.3"))], "disorders", 1),
@@ -93,6 +102,12 @@ def test_one_cursor_for_two_events() -> None:
 def test_saved_twice() -> None:
     """One key saved as two messages is found."""
     assert judged(Saved("k0", "k0")).saved_twice == 1
+
+
+def test_saved_twice_in_an_outage() -> None:
+    """Where Redis was away at the second time, that is counted apart."""
+    verdict = judge(Verdict("test"), Saved("k0", "k0"), {"c": []}, {}, [(10.5, 12)])  # type: ignore[arg-type]
+    assert (verdict.saved_twice, verdict.alone) == (0, 1)
 
 
 def test_false_error() -> None:
