@@ -236,7 +236,12 @@ class ChatSession(WireHandler):
         except CommandError as error:
             self._answer(error)
             return None
-        return None if outcome is None else self._carry_out(outcome)
+        if outcome is None:
+            return None
+        # Already now: the coroutine begins only with the loop's next turn, and a close may come before.
+        self.busy = True
+        self.node.under_way += 1
+        return self._carry_out(outcome)
 
     def _within_rates(self, message: str | bytes) -> protocol.Command | None:
         """Decode a command if the session may give one now. Raises CommandError."""
@@ -295,8 +300,6 @@ class ChatSession(WireHandler):
         self.send(protocol.refreshed(claims.expires_at))
 
     async def _carry_out(self, outcome: Coroutine[Any, Any, None]) -> None:
-        self.busy = True
-        self.node.under_way += 1
         try:
             await outcome
         except CommandError as error:
