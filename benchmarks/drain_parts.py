@@ -31,6 +31,7 @@ class _Event(msgspec.Struct):
     clientMessageId: str = ""  # noqa: N815 - the contract's spelling
     recovered: bool | None = None
     retryable: bool = False
+    retryAfter: float = 0.0  # noqa: N815
     data: _Data = msgspec.field(default_factory=_Data)
 
 
@@ -97,7 +98,8 @@ class Client(asyncio.Protocol):
         self.cursor: str | None = None
         self.have: set[str] = set()
         self.duplicates = 0
-        self.outbox: dict[str, bool] = {}  # key -> sent on this connection
+        self.outbox: dict[str, None] = {}  # in order; the first is under way, the others wait for its answer
+        self._flying = ""
         self.acked: dict[str, str] = {}
         self.unknown: set[str] = set()
         self.errors: list[str] = []
@@ -139,12 +141,13 @@ class Client(asyncio.Protocol):
 
     def say(self, key: str) -> None:
         """Send a message now, or as soon as there is a session."""
-        self.outbox[key] = False
-        if self.open:
-            self._send(key)
+        self.outbox[key] = None
+        self._next()
 
-    def _send(self, key: str) -> None:
-        self.outbox[key] = True
+    def _next(self) -> None:
+        if not self.open or self._flying or not self.outbox:
+            return
+        self._flying = key = next(iter(self.outbox))
         command = {"type": "message", "content": key, "role": "USER", "clientMessageId": key}
         self._frame(0x81, _encode(command))
 
@@ -213,24 +216,32 @@ class Client(asyncio.Protocol):
             self.open = True
             if not self._refused.done():
                 self._refused.set_result(True)
-            for key in list(self.outbox):
-                self._send(key)
+            self._flying = ""
+            self._next()
         elif event.type == "ack":
-            self.outbox.pop(event.clientMessageId, None)
             self.acked[event.clientMessageId] = event.id
+            self._settled(event.clientMessageId)
         elif event.type == "error":
             key = event.clientMessageId
             if event.code == "outcome_unknown":
-                self.outbox.pop(key, None)
                 self.unknown.add(key)
+                self._settled(key)
             else:
                 self.errors.append(event.code)
                 self.false += key in self.fleet.by_key  # it was saved, and the sender is told that it failed
-                asyncio.get_running_loop().call_later(0.5, self._again, key)
+                pause = max(event.retryAfter, 0.5) * random.uniform(1, 2)
+                asyncio.get_running_loop().call_later(pause, self._again, key)
+
+    def _settled(self, key: str) -> None:
+        self.outbox.pop(key, None)
+        if self._flying == key:
+            self._flying = ""
+        self._next()
 
     def _again(self, key: str) -> None:
-        if key in self.outbox and self.open:
-            self._send(key)
+        if self._flying == key:
+            self._flying = ""
+            self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Come back, after a while."""
