@@ -29,6 +29,7 @@ TEST = [
     "websockets>=15",
     "wsproto>=1.2",
     "trustme>=1.2",
+    "pyyaml>=6",
 ]
 DEV = [
     "ruff==0.17.6",

@@ -93,7 +93,7 @@ class Fleet:
         self.nodes, self.over = nodes, False
         self.saved, self.by_key = application.saved, application.by_key
         self.clients: list[Client] = []
-        self.held_back = 0
+        self.held_back, self.stall = 0, 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def pick(self) -> Node:
@@ -110,7 +110,9 @@ class Fleet:
         """Send ``rate`` messages a second, round robin over all clients, until ``stop``."""
         order, numbers = itertools.cycle(random.sample(self.clients, len(self.clients))), itertools.count()
         began, sent = time.monotonic(), 0
+        last = began
         while not stop.is_set():
+            self.stall, last = max(self.stall, time.monotonic() - last - 0.01), time.monotonic()
             due = int((time.monotonic() - began) * rate) - sent
             for _ in range(due):
                 client = next(order)
@@ -241,6 +243,7 @@ def judge(
     told = ", ".join(f"{code} {count}" for code, count in codes.items())
     rows = [
         ("messages saved", str(saved), "", saved > 0),
+        ("longest stall of this program", f"{fleet.stall:.2f} s", "(shows as closes in a heap)", True),
         ("held back by busy clients", str(fleet.held_back), "", True),
         ("owed to members, not had", f"{missing} of {owed}", "0", missing == 0),
         ("saved twice", str(twice), "0", twice == 0),

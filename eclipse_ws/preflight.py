@@ -26,6 +26,7 @@ from eclipse_ws.settings import Settings
 
 SKEW = 2.0
 """Seconds by which clocks may differ before it is worth a word."""
+REFUSED_MEND = "check its user and password, and the user's rights (docs/deploy.md)"
 REDIS_MEND = "check host, port and scheme of REDIS_URL, and that this machine may reach it"
 
 
@@ -154,7 +155,7 @@ async def redis(value: Settings) -> list[Finding]:
         mend = REDIS_MEND if tls else f"{REDIS_MEND}; where only TLS is spoken the URL begins with rediss://"
         return [Finding(name, "fault", text, mend)]
     except RedisError as error:
-        return [Finding(name, "fault", f"Redis refuses this server: {error}", "check its user and password")]
+        return [Finding(name, "fault", f"Redis refuses this server: {error}", REFUSED_MEND)]
     running = asyncio.create_task(link.run())
     try:
         findings = await _look_at_redis(link)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import socket
 import ssl
@@ -225,6 +226,26 @@ async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
     async with redis_with(*options) as server:
         findings = await check(REDIS_URL=f"redis://{userinfo}127.0.0.1:{server.port}")
     assert any(f.name == name and says in f.text and f.mend for f in findings), report.table(findings)
+
+
+@gen_test
+async def test_the_account_of_the_documents_is_enough(check: Check) -> None:
+    """The rights that docs/deploy.md names suffice, and they are far from all."""
+    rights = re.search(r"^`(\+@[^`]+)`", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE)
+    assert rights
+    account = (
+        "--user",
+        "eclipse",
+        "on",
+        ">a-password",
+        "resetkeys",
+        "resetchannels",
+        "-@all",
+        *rights[1].split(),
+    )
+    async with redis_with(*account) as server:
+        findings = await check(REDIS_URL=f"redis://eclipse:a-password@127.0.0.1:{server.port}")
+    assert verdicts(findings)["Redis rights"] == "ok", report.table(findings)
 
 
 @gen_test
