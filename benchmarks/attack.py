@@ -274,7 +274,7 @@ def main() -> int:
                 env={**os.environ, **env},
                 stdout=subprocess.PIPE,
             )
-            time.sleep(3)  # let all of them arrive
+            time.sleep(5)  # let all of them arrive
             busy = asyncio.run(talk(port, secret, options.pairs, options.seconds))
             memory = server.memory() / 1e6
         finally:

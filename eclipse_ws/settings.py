@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     command_rate: PerSecond = Field(10, description="commands of all kinds a second of one session")
     command_burst: Count = Field(20, description="commands of all kinds at once of one session")
     rate_patience: Count = Field(
-        20,
+        10,
         description="refusals at once until a session is closed with 4009; 1 a second is forgiven",
     )
     rate_penalty: SecondsOrZero = Field(
