@@ -165,7 +165,7 @@ def _service(given: dict[str, Any], settings: Settings) -> Iterator[Fault]:
     if port != settings.port:
         mend = f"make both {settings.port}"
         yield _fault(f"http_service.internal_port is {port}, but the server listens on {settings.port}", mend)
-    if settings.host not in ("", "0.0.0.0", "::", "*"):
+    if settings.host not in ("", "0.0.0.0", "::", "*"):  # nosec B104 - compared, not listened on
         yield Fault(
             "ECLIPSE_HOST", f"is {settings.host}, where the platform's proxy can't reach", "set it to 0.0.0.0"
         )

@@ -106,7 +106,7 @@ def _port(name: str, host: str, port: int) -> Finding:
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host or "0.0.0.0", port))
+            probe.bind((host or "0.0.0.0", port))  # nosec B104 - only whether it is free
         except PermissionError:
             return Finding(name, "fault", f"may not listen on {port}", "choose one above 1023")
         except OSError as error:

@@ -51,6 +51,42 @@ async def test_a_right_server() -> None:
 
 
 @gen_test
+async def test_machines_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the health document names two machines, each session asks the proxy for one of them."""
+    async with running(machine="m1", region="iad") as server:
+        document = server.node.health
+        names = iter(["m1", "m2"] * 20)
+        monkeypatch.setattr(server.node, "health", lambda: {**document(), "machine": next(names)})
+        test = smoke(server.port)
+        findings = await test.run()
+        assert report.code(findings) == 0, report.table(findings)
+        assert "2 machines seen" in findings[0].text
+        assert [client._headers for client in test._clients] == [
+            {"fly-force-instance-id": "m1"},
+            {"fly-force-instance-id": "m2"},
+        ]
+
+
+@gen_test
+async def test_a_degraded_server_is_worth_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other looks go on: an outage of the backend is none of chat."""
+    async with running() as server:
+        document = server.node.health
+        monkeypatch.setattr(server.node, "health", lambda: {**document(), "status": "degraded"})
+        findings = await smoke(server.port).run()
+        assert verdicts(findings)["health"] == "warning"
+        assert report.code(findings) == 0, report.table(findings)
+
+
+@gen_test
+async def test_a_server_without_the_application_routes() -> None:
+    """Where they are on another port, publishing is a fault, and so is what needs it."""
+    async with running(admin_port=0) as server:
+        findings = await smoke(server.port).run()
+        assert verdicts(findings)["event over HTTP"] == verdicts(findings)["resume after a cut"] == "fault"
+
+
+@gen_test
 async def test_two_nodes_and_a_drain(redis_server: RedisServer) -> None:
     """The two sessions are on two nodes; when one goes, its session resumes on the other."""
     options = {"backend": "redis", "redis_url": redis_server.url}
