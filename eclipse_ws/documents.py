@@ -108,7 +108,7 @@ def openapi() -> dict[str, Any]:
         "name": "chatId",
         "in": "path",
         "required": True,
-        "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+        "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[^\\x00-\\x1f\\x7f]+$"},
     }
     key = {
         "name": "Idempotency-Key",
