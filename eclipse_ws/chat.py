@@ -22,6 +22,7 @@ class Speaker(Protocol):
 
     id: str
     claims: Claims
+    began: float
 
     def send(self, frame: bytes) -> None:
         """Send one event, as JSON text, to this session alone."""
@@ -71,7 +72,7 @@ class Commands:
         attempt = None
         if key is not None:
             again = self._settings.api_honours_idempotency
-            attempt = await self._backend.attempt(claims.chat_id, key, again=again)
+            attempt = await self._backend.attempt(claims.chat_id, key, again=again, since=session.began)
             if attempt.state == "done" and attempt.receipt is not None:
                 session.send(protocol.ack(key, attempt.receipt))
                 return

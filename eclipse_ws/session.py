@@ -37,6 +37,8 @@ class ChatSession(WireHandler):
     id = ""
     chats: tuple[str, ...] = ()
     commands_in = 0
+    began = 0.0
+    """Monotonic seconds at which it was upgraded."""
     expires = math.inf
     """Seconds since 1970 at which the token ends."""
     address: str | None = None

@@ -73,6 +73,7 @@ class Speaker:
     def __init__(self, user: str = "u1") -> None:
         self.id = f"s-{user}"
         self.claims = Claims(user, "c1")
+        self.began = 0.0
         self.got: list[dict[str, Any]] = []
 
     def send(self, frame: bytes) -> None:

@@ -134,11 +134,15 @@ class Backend(abc.ABC):
         """Fan out an ephemeral event, without waiting. Never raises."""
 
     @abc.abstractmethod
-    async def attempt(self, chat_id: str, key: str, *, again: bool = False) -> Attempt:
+    async def attempt(
+        self, chat_id: str, key: str, *, again: bool = False, since: float | None = None
+    ) -> Attempt:
         """Ask for the right to save a message under its key, on all nodes, for the history's lifetime.
 
         Waits for an earlier attempt that is still under way, however long that may take at the most
         (``api_timeout`` and a margin). ``again``: an attempt whose outcome is unknown may be repeated.
+        ``since``: when the sender's session began (monotonic seconds); one that is hardly older than an
+        outage may be repeating what it said on another node, and may have to wait for the outage's end.
         """
 
     @abc.abstractmethod

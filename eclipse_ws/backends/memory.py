@@ -117,7 +117,9 @@ class MemoryBackend(Backend):
         if channel is not None and channel.subscribed and self._subscriber is not None:
             self._subscriber.deliver(chat_id, event)
 
-    async def attempt(self, chat_id: str, key: str, *, again: bool = False) -> Attempt:
+    async def attempt(
+        self, chat_id: str, key: str, *, again: bool = False, since: float | None = None
+    ) -> Attempt:
         """Answer from this node's table: there is no other node."""
         patience = self._settings.api_timeout + self._settings.attempt_margin
         return await self._attempts.take(chat_id, key, again=again, patience=patience)

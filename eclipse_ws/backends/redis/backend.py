@@ -10,7 +10,6 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.attempts import Attempts
 from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard
@@ -19,6 +18,7 @@ from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.backends.redis.nodes import Nodes
 from eclipse_ws.backends.redis.outage import Outage, Owed
 from eclipse_ws.backends.redis.probe import passes, probe
+from eclipse_ws.backends.redis.shared_attempts import SharedAttempts, attempt_key, whole
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
 from eclipse_ws.protocol import (
     Cursor,
@@ -38,10 +38,6 @@ BATCH = 250
 """Things owed that are paid in one pipeline."""
 RETRY = 1.0
 """Seconds until what Redis refused to take is offered again."""
-AGAIN = 0.5
-"""Seconds that an attempt waits for a link that breaks under it, before this node goes on alone."""
-FIRST_POLL, LONGEST_POLL = 0.05, 0.5
-"""Seconds between looks at an attempt that another node has under way."""
 
 
 class RedisBackend(Backend):
@@ -51,15 +47,14 @@ class RedisBackend(Backend):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._attempts = Attempts(settings.history_seconds, settings.max_attempts)
         self._outage = Outage(settings.outage_queue_events)
         self._paying: asyncio.Task[None] | None = None
         self._raw: set[asyncio.Task[Receipt]] = set()
-        self._told: set[asyncio.Future[str]] = set()
         self._handed_over: set[str] = set()
         self._closed = False
         self._subscriber: Subscriber
         self._links: Links
+        self._attempts: SharedAttempts
         self._subscriptions: Subscriptions
         self._nodes: Nodes
 
@@ -74,6 +69,7 @@ class RedisBackend(Backend):
             on_deaf=lambda until: self._subscriptions.on_deaf(until),
             idle=lambda: not self._subscriptions,
         )
+        self._attempts = SharedAttempts(self._settings, self._links, self._owe)
         self._nodes = Nodes(
             self._links,
             self._settings.redis_timeout,
@@ -104,7 +100,6 @@ class RedisBackend(Backend):
             await asyncio.wait([self._paying], timeout=self._settings.redis_timeout)
         unfinished: list[asyncio.Future[Any]] = [
             *self._raw,
-            *self._told,
             *([self._paying] if self._paying else []),
         ]
         for task in unfinished:
@@ -112,6 +107,7 @@ class RedisBackend(Backend):
         await asyncio.gather(*unfinished, return_exceptions=True)
         if self._outage:
             log.error("events were not handed over to the other nodes", count=len(self._outage))
+        await self._attempts.close()
         await self._nodes.close()
         await self._subscriptions.close()
         await self._links.close()
@@ -211,7 +207,7 @@ class RedisBackend(Backend):
             else:
                 receipt = Receipt(saved_id(event), cursor, "published")
                 if attempt is not None:
-                    self._attempts.settle(attempt, "done", receipt)
+                    self._attempts.done(attempt, receipt)
                 return receipt
         return self._deliver_locally(chat_id, event, attempt)
 
@@ -227,7 +223,7 @@ class RedisBackend(Backend):
         )
         self._owe(Owed(chat_id, event, attempt))
         if attempt is not None:
-            self._attempts.settle(attempt, "done", receipt)
+            self._attempts.done(attempt, receipt)
         return receipt
 
     async def _call_publish(self, link: Link, chat_id: str, event: Event, attempt: Attempt | None) -> str:
@@ -235,7 +231,7 @@ class RedisBackend(Backend):
         heard = channel is not None and channel.confirmed and channel.link == self._links.name
         keys = scripts.chat_keys(chat_id)
         if attempt is not None:
-            keys.append(_attempt_key(attempt))
+            keys.append(attempt_key(attempt))
         cursor, fresh = await scripts.PUBLISH(
             link,
             keys,
@@ -244,7 +240,7 @@ class RedisBackend(Backend):
             event.identity,
             secrets.token_hex(6),
             self._settings.history_events,
-            _whole(self._settings.history_seconds),
+            whole(self._settings.history_seconds),
             POSITION_SECONDS,
             self._links.name if heard else "",
             saved_id(event),
@@ -270,105 +266,27 @@ class RedisBackend(Backend):
 
     # -- attempts -------------------------------------------------------------------------------
 
-    async def attempt(self, chat_id: str, key: str, *, again: bool = False) -> Attempt:
-        """Ask this node's table first, then Redis; while that is away, this node's word is enough."""
-        patience = self._settings.api_timeout + self._settings.attempt_margin
-        attempt = await self._attempts.take(chat_id, key, again=again, patience=patience)
-        if attempt.state != "new":
-            return attempt
-        attempt.token = secrets.token_hex(8)
-        try:
-            return await self._attempt_everywhere(attempt, again, patience)
-        except BaseException:
-            self._attempts.forget(attempt)
-            raise
-
-    async def _attempt_everywhere(self, attempt: Attempt, again: bool, patience: float) -> Attempt:
-        deadline = asyncio.get_running_loop().time() + patience
-        pause, elsewhere = FIRST_POLL, False
-        while asyncio.get_running_loop().time() <= deadline:
-            commands = self._links.commands
-            if commands is None and not elsewhere:
-                return attempt
-            verdict = "pending"  # where another node was at it, and Redis went away: that is all we know
-            if commands is not None:
-                try:
-                    verdict, *rest = (await self._call_attempt(commands, attempt, again=again)).split(" ")
-                except (LinkError, RedisError) as error:
-                    linked = isinstance(error, LinkError)
-                    if not elsewhere and not (linked and await self._links.commands_after(commands, AGAIN)):
-                        log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
-                        return attempt
-                    if linked and not elsewhere:
-                        continue
-            if verdict == "new":
-                return attempt
-            if verdict == "done":
-                cursor, _, saved = " ".join(rest).partition(" ")
-                receipt = Receipt(saved, cursor, "published")
-                self._attempts.settle(attempt, "done", receipt)
-                return Attempt(attempt.chat_id, attempt.key, "done", receipt)
-            if verdict == "unknown":
-                break
-            elsewhere = True
-            await asyncio.sleep(pause)
-            pause = min(LONGEST_POLL, pause * 2)
-        self._attempts.settle(attempt, "unknown")
-        return Attempt(attempt.chat_id, attempt.key, "unknown")
-
-    async def _call_attempt(self, link: Link, attempt: Attempt, *, again: bool) -> str:
-        patience = self._settings.api_timeout + self._settings.attempt_margin
-        answer = await scripts.ATTEMPT(
-            link,
-            [_attempt_key(attempt)],
-            attempt.token,
-            int(patience * 1000),
-            _whole(self._settings.history_seconds),
-            int(again),
-        )
-        return str(answer.decode())
+    async def attempt(
+        self, chat_id: str, key: str, *, again: bool = False, since: float | None = None
+    ) -> Attempt:
+        """See the contract."""
+        return await self._attempts.take(chat_id, key, again=again, since=since)
 
     async def release(self, attempt: Attempt) -> None:
-        """Forget the attempt here and in Redis."""
-        self._attempts.forget(attempt)
-        await self._end_attempt(attempt, "release")
+        """See the contract."""
+        await self._attempts.release(attempt)
 
     async def abandon(self, attempt: Attempt) -> None:
-        """Leave the attempt as unknown here and in Redis."""
-        self._attempts.settle(attempt, "unknown")
-        await self._end_attempt(attempt, "unknown")
-
-    async def _end_attempt(self, attempt: Attempt, verdict: str) -> None:
-        commands = self._links.commands
-        if commands is not None:
-            try:
-                await self._call_settle(commands, attempt, verdict)
-                return
-            except (LinkError, RedisError) as error:
-                log.warning("attempt not settled, it is tried again", chat=attempt.chat_id, why=str(error))
-        self._owe(Owed(attempt.chat_id, None, attempt, verdict))
-
-    async def _call_settle(self, link: Link, attempt: Attempt, verdict: str) -> None:
-        seconds = _whole(self._settings.history_seconds)
-        await scripts.SETTLE(link, [_attempt_key(attempt)], attempt.token, verdict, seconds)
+        """See the contract."""
+        await self._attempts.abandon(attempt)
 
     # -- what is owed ---------------------------------------------------------------------------
 
     def _on_commands(self) -> None:
-        link = self._links.commands
         # First of all: their senders may be sent away now, and ask again on another node.
-        for attempt in self._attempts.under_way():
-            if attempt.token and link is not None:
-                told = asyncio.ensure_future(self._call_attempt(link, attempt, again=True))
-                self._told.add(told)
-                told.add_done_callback(self._attempt_told)
+        self._attempts.tell()
         self._subscriptions.on_commands()
         self._pay_soon()
-
-    def _attempt_told(self, told: asyncio.Future[str]) -> None:
-        self._told.discard(told)
-        if not told.cancelled():
-            told.exception()  # the link has gone again: the next one is told
 
     def _owe(self, owed: Owed, *, lost: bool = False) -> None:
         if lost or not self._outage.owe(owed):
@@ -413,13 +331,12 @@ class RedisBackend(Backend):
         try:
             if owed.event is None:
                 if owed.attempt is not None:
-                    await self._call_settle(commands, owed.attempt, owed.verdict)
+                    await self._attempts.end(commands, owed.attempt, owed.verdict)
             elif (cursor := self._cursor_of(owed.chat_id, owed.event)) is None:
                 await self._call_publish(commands, owed.chat_id, owed.event, owed.attempt)
             elif owed.attempt is not None:
-                done = f"done {cursor} {saved_id(owed.event)}"
-                seconds = _whole(self._settings.history_seconds)
-                await commands.call("SET", _attempt_key(owed.attempt), done, "EX", seconds)
+                receipt = Receipt(saved_id(owed.event), str(cursor), "published")
+                await self._attempts.note(commands, owed.attempt, receipt)
         except LinkError:
             return False
         except RedisError as error:
@@ -460,12 +377,3 @@ class RedisBackend(Backend):
             self._links.latency,
             len(self._outage),
         )
-
-
-def _attempt_key(attempt: Attempt) -> str:
-    return scripts.key(attempt.chat_id, "attempt", attempt.key)
-
-
-def _whole(seconds: float) -> int:
-    """Seconds as Redis takes them: whole, and at least one."""
-    return max(1, round(seconds))

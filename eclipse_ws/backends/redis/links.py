@@ -60,6 +60,9 @@ class Links:
         self.commands: Link | None = None
         self.subscriber: Link | None = None
         self.latency: float | None = None
+        self.lost_at = time.monotonic()  # when the commands' link has gone, or was first wanted
+        self.found_at = 0.0  # when it was back after that
+        self._was_up = False
         self.reconnects = 0
         self._number = 0
         self._heard = 0.0  # monotonic: when the subscriber link last brought anything
@@ -192,11 +195,15 @@ class Links:
             pause = min(LONGEST_PAUSE, pause * 2)
 
     def _commands_up(self, link: Link) -> None:
+        if self._was_up:
+            self.found_at = time.monotonic()
+        self._was_up = True
         self.commands = link
         self.beat_soon()
         self._on_commands()
 
     def _commands_down(self) -> None:
+        self.lost_at = time.monotonic()
         self.commands = None
 
     def _subscriber_up(self, link: Link) -> None:

@@ -1,0 +1,181 @@
+"""The attempts that all nodes know of, through Redis; while that is away, this node's table is enough."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+
+import structlog
+from redis.exceptions import RedisError
+
+from eclipse_ws.backends.attempts import Attempts
+from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.redis import scripts
+from eclipse_ws.backends.redis.link import Link, LinkError
+from eclipse_ws.backends.redis.links import LONGEST_PAUSE, Links
+from eclipse_ws.backends.redis.outage import Owed
+from eclipse_ws.protocol import Receipt
+from eclipse_ws.settings import Settings
+
+log = structlog.get_logger("eclipse_ws.redis")
+
+AGAIN = 0.5
+"""Seconds that an attempt waits for a link that breaks under it, before this node goes on alone."""
+SETTLING = LONGEST_PAUSE + 0.5
+"""Seconds after an outage by which every node has found Redis again, and told it of its attempts."""
+FIRST_POLL, LONGEST_POLL = 0.05, 0.5
+"""Seconds between looks at an attempt that another node has under way."""
+
+
+class SharedAttempts:
+    """Takes and settles attempts here and in Redis; what Redis can't be told now is owed."""
+
+    def __init__(self, settings: Settings, links: Links, owe: Callable[[Owed], None]) -> None:
+        self._table = Attempts(settings.history_seconds, settings.max_attempts)
+        self._links = links
+        self._owe = owe
+        self._patience = settings.api_timeout + settings.attempt_margin
+        self._margin = settings.attempt_margin
+        self._lifetime = whole(settings.history_seconds)
+        self._told: set[asyncio.Future[str]] = set()
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    async def close(self) -> None:
+        """Tell nobody any more."""
+        for told in self._told:
+            told.cancel()
+        await asyncio.gather(*self._told, return_exceptions=True)
+
+    async def take(self, chat_id: str, key: str, *, again: bool, since: float | None) -> Attempt:
+        """Ask this node's table first, then Redis (see `Backend.attempt`)."""
+        attempt = await self._table.take(chat_id, key, again=again, patience=self._patience)
+        if attempt.state != "new":
+            return attempt
+        attempt.token = secrets.token_hex(8)
+        try:
+            return await self._take_everywhere(attempt, again, since)
+        except BaseException:
+            self._table.forget(attempt)
+            raise
+
+    def done(self, attempt: Attempt, receipt: Receipt) -> None:
+        """Settle an attempt here, whose message is saved; the script `publish` does so in Redis."""
+        self._table.settle(attempt, "done", receipt)
+
+    async def release(self, attempt: Attempt) -> None:
+        """Forget an attempt here and in Redis."""
+        self._table.forget(attempt)
+        await self._end_or_owe(attempt, "release")
+
+    async def abandon(self, attempt: Attempt) -> None:
+        """Leave an attempt as unknown here and in Redis."""
+        self._table.settle(attempt, "unknown")
+        await self._end_or_owe(attempt, "unknown")
+
+    async def end(self, link: Link, attempt: Attempt, verdict: str) -> None:
+        """Tell Redis how an attempt without a message ended. Raises LinkError or RedisError."""
+        await scripts.SETTLE(link, [attempt_key(attempt)], attempt.token, verdict, self._lifetime)
+
+    async def note(self, link: Link, attempt: Attempt, receipt: Receipt) -> None:
+        """Tell Redis that an attempt's message was published. Raises LinkError or RedisError."""
+        done = f"done {receipt.cursor} {receipt.id}"
+        await link.call("SET", attempt_key(attempt), done, "EX", self._lifetime)
+
+    def tell(self) -> None:
+        """Tell Redis, which was away, of the attempts that are under way."""
+        link = self._links.commands
+        for attempt in self._table.under_way():
+            if attempt.token and link is not None:
+                told = asyncio.ensure_future(self._call(link, attempt, again=True))
+                self._told.add(told)
+                told.add_done_callback(self._was_told)
+
+    def _was_told(self, told: asyncio.Future[str]) -> None:
+        self._told.discard(told)
+        if not told.cancelled():
+            told.exception()  # the link has gone again: the next one is told
+
+    def _waits(self, since: float | None) -> bool:
+        """Whether a sender may be repeating what it said on a node that this one can't ask now.
+
+        That is one whose session is hardly older than the outage: it has just come from somewhere. It
+        waits until Redis knows again what the others did, but for no longer than ``attempt_margin``
+        after its session began: an outage of Redis is not an outage of chat.
+        """
+        now, links = time.monotonic(), self._links
+        if since is None or since < links.lost_at - self._margin or now > since + self._margin:
+            return False
+        return links.commands is None or now < links.found_at + SETTLING
+
+    async def _take_everywhere(self, attempt: Attempt, again: bool, since: float | None) -> Attempt:
+        deadline = time.monotonic() + self._patience
+        pause, elsewhere = FIRST_POLL, False
+        while time.monotonic() <= deadline:
+            if not elsewhere and self._waits(since):
+                await asyncio.sleep(FIRST_POLL)
+                continue
+            commands = self._links.commands
+            if commands is None and not elsewhere:
+                return attempt
+            verdict = "pending"  # where another node was at it, and Redis went away: that is all we know
+            if commands is not None:
+                try:
+                    verdict, *rest = (await self._call(commands, attempt, again=again)).split(" ")
+                except (LinkError, RedisError) as error:
+                    linked = isinstance(error, LinkError)
+                    if not elsewhere:
+                        back = linked and await self._links.commands_after(commands, AGAIN)
+                        if not back and not (linked and self._waits(since)):
+                            log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
+                            return attempt
+                        if linked:
+                            continue
+            if verdict == "new":
+                return attempt
+            if verdict == "done":
+                cursor, _, saved = " ".join(rest).partition(" ")
+                receipt = Receipt(saved, cursor, "published")
+                self._table.settle(attempt, "done", receipt)
+                return Attempt(attempt.chat_id, attempt.key, "done", receipt)
+            if verdict == "unknown":
+                break
+            elsewhere = True
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_POLL, pause * 2)
+        self._table.settle(attempt, "unknown")
+        return Attempt(attempt.chat_id, attempt.key, "unknown")
+
+    async def _call(self, link: Link, attempt: Attempt, *, again: bool) -> str:
+        answer = await scripts.ATTEMPT(
+            link,
+            [attempt_key(attempt)],
+            attempt.token,
+            int(self._patience * 1000),
+            self._lifetime,
+            int(again),
+        )
+        return str(answer.decode())
+
+    async def _end_or_owe(self, attempt: Attempt, verdict: str) -> None:
+        commands = self._links.commands
+        if commands is not None:
+            try:
+                await self.end(commands, attempt, verdict)
+                return
+            except (LinkError, RedisError) as error:
+                log.warning("attempt not settled, it is tried again", chat=attempt.chat_id, why=str(error))
+        self._owe(Owed(attempt.chat_id, None, attempt, verdict))
+
+
+def attempt_key(attempt: Attempt) -> str:
+    """The key under which Redis knows an attempt."""
+    return scripts.key(attempt.chat_id, "attempt", attempt.key)
+
+
+def whole(seconds: float) -> int:
+    """Seconds as Redis takes them: whole, and at least one."""
+    return max(1, round(seconds))
