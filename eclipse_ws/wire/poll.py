@@ -20,6 +20,10 @@ READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 EVENTS_PER_TURN: Final = 256
 """Sockets that are served before everything else on the loop has its turn again."""
+FEWEST_EVENTS: Final = 32
+"""As many are served in any turn, however long it takes."""
+SLOW_TURN: Final = 0.01
+"""Seconds of a turn after which the next one serves fewer."""
 TICK: Final = 0.25
 """Seconds between two looks at the clock, at most; pings are spread evenly over them."""
 
@@ -124,6 +128,8 @@ class Poll:
         """Sockets with frames left over from their share of the last turn."""
         self._pinged: deque[tuple[float, list[Socket]]] = deque()
         """Whom we have pinged, and until when they may be silent."""
+        self._events = EVENTS_PER_TURN
+        """How many sockets are served in the next turn: fewer after a slow one."""
         self._turn = 0
         self._shares = max(2, round(params.ping_interval / TICK))
         every = params.ping_interval / self._shares or TICK
@@ -204,7 +210,10 @@ class Poll:
         self._again.append(socket)
 
     def _go_on(self) -> None:
-        sockets, self._again = self._again, []
+        # A few at a time: a crowd that floods must not fill the turn of everybody else.
+        sockets, self._again = self._again[:FEWEST_EVENTS], self._again[FEWEST_EVENTS:]
+        if self._again:
+            self.loop.call_soon(self._go_on)
         for socket in sockets:
             socket.go_on()
 
@@ -212,13 +221,18 @@ class Poll:
         self.scheduled = True  # what is sent from here on leaves at the end of this call
         table = self.table
         try:
-            for fd, event in self._epoll.poll(0, EVENTS_PER_TURN):
+            began = self.loop.time()
+            for fd, event in self._epoll.poll(0, self._events):
                 socket = table[fd]
                 if socket is not None:
                     if event & WRITE:
                         socket.writable()
                     if event != WRITE:
                         socket.readable(event)
+            if self.loop.time() - began > SLOW_TURN:
+                self._events = max(FEWEST_EVENTS, self._events // 2)
+            elif self._events < EVENTS_PER_TURN:
+                self._events *= 2
         finally:
             self.flush()
 
@@ -237,5 +251,13 @@ class Poll:
                 socket.ping()
             if share and self.params.ping_timeout:
                 self._pinged.append((now + min(self.params.ping_timeout, self.params.ping_interval), share))
-        for socket in [socket for socket, deadline in self.closing.items() if deadline <= now]:
+        self._overdue()
+
+    def _overdue(self) -> None:
+        """End closing handshakes that have taken too long, a few at a time."""
+        now = self.loop.time()
+        late = [socket for socket, deadline in self.closing.items() if deadline <= now]
+        for socket in late[:FEWEST_EVENTS]:
             socket.abort()
+        if len(late) > FEWEST_EVENTS:
+            self.loop.call_later(SLOW_TURN, self._overdue)
