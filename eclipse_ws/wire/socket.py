@@ -74,7 +74,7 @@ class Socket(Outgoing):
         stats.bytes_in += len(data)
         if self._state > CLOSING:
             return  # it was told that this is over
-        if self._state == CLOSING and len(data) == READ_BYTES:
+        if self._state == CLOSING and self._wasted(len(data)):
             self._hush()
             return
         self.receive(data)
@@ -97,6 +97,13 @@ class Socket(Outgoing):
         elif inbound.waiting > self.poll.params.read_bytes and not self._paused:
             self._paused = True
             self._watch()
+
+    def _wasted(self, size: int) -> bool:
+        """Take what it says, rather than answer our close, off the time that it has; whether none is left."""
+        poll = self.poll
+        deadline = poll.closing.get(self, 0.0) - poll.params.close_timeout * size / READ_BYTES
+        poll.closing[self] = deadline
+        return deadline <= poll.loop.time()
 
     def _hush(self) -> None:
         """It floods rather than answer our close: reading on would cost more than it is worth, so the kernel
