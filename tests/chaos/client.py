@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import socket
 import struct
@@ -24,6 +25,9 @@ from tests.chaos.cluster import HISTORY_SECONDS, JWT_SECRET
 if TYPE_CHECKING:
     from tests.chaos.cluster import Cluster
 
+QUIET = logging.getLogger("tests.chaos.client")
+QUIET.setLevel(logging.WARNING)
+"""At level debug every frame would be formatted."""
 GREETING_SECONDS = 3.0
 SILENCE_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
@@ -84,7 +88,7 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, client: Client, url: str) -> None:
         self.client = client
-        self.protocol = ClientProtocol(parse_uri(url), max_size=1 << 20)
+        self.protocol = ClientProtocol(parse_uri(url), max_size=1 << 20, logger=QUIET)
         self.transport: asyncio.Transport | None = None
         self.abandoned = False
         self.status = 0

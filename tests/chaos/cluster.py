@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,7 @@ import redis.asyncio
 from tests.api.stub import SECRET as API_SECRET
 from tests.chaos.application import Application
 from tests.chaos.proxy import Proxy
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 PROFILE = Path(__file__).parent / "chaos.toml"
@@ -35,10 +37,22 @@ for _, name in ipairs(redis.call('KEYS', '*')) do
 end
 return found
 """
+PORTS = (12000, 32000)
 START_SECONDS = 45.0
 STOP_SECONDS = 10.0
 FOUND_AGAIN = 5.0
 """Seconds after an outage within which nodes have to be in touch again."""
+
+
+def lasting_port() -> int:
+    """A port that stays free while its server is away: none that the kernel gives to outgoing connections."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port := random.randrange(*PORTS)))
+            except OSError:
+                continue
+            return port
 
 
 class NodeProcess:
@@ -46,7 +60,7 @@ class NodeProcess:
 
     def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
         self.name = name
-        self.port = free_port()
+        self.port = lasting_port()
         self.folder = folder
         self.log = folder / f"node-{name}.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -146,7 +160,7 @@ class Cluster:
     def __init__(self, folder: Path, binary: str, *redis_options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.redis = RedisServer(binary, None, *redis_options)
+        self.redis = RedisServer(binary, lasting_port(), *redis_options)
         self.proxies = [Proxy(self.redis.port), Proxy(self.redis.port)]
         self.application = Application(self.redis.port)
         self.nodes: list[NodeProcess] = []

@@ -13,7 +13,8 @@ from tests.chaos.scenarios import PLANS
 from tests.servers import redis_binaries
 
 SECONDS = 4.0
-LANES = 4
+LANES = 5
+CHATS = 50
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 
@@ -23,7 +24,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
     """Every scenario's verdict, from one run of them all, side by side."""
     folder = tmp_path_factory.mktemp("chaos")
     binary = redis_binaries()["redis"]
-    run = run_lanes(list(PLANS), Path(folder), binary, SECONDS, lanes=LANES)
+    run = run_lanes(list(PLANS), Path(folder), binary, SECONDS, lanes=LANES, chats=CHATS)
     return {verdict.scenario: verdict for verdict in asyncio.run(run)}
 
 
