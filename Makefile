@@ -36,7 +36,7 @@ types: $(STAMP)  ## mypy --strict
 layers: $(STAMP) ## imports point down
 	@$(BIN)/lint-imports --no-logo
 
-chaos: $(STAMP)  ## faults put on real processes, a minute each, about eight in all
+chaos: $(STAMP)  ## faults put on real processes, a minute each, about ten in all
 	@$(BIN)/python -m tests.chaos --document docs/chaos.md
 
 cover: $(STAMP)  ## the suite with its coverage as HTML
