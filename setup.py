@@ -42,7 +42,7 @@ DEV = [
 setup(
     name="eclipse-ws",
     version="0.1.0",
-    description="The real-time server of a support centre's chat, on Tornado, with a pluggable pub/sub backend",
+    description="The real-time server of a support centre's chat, with a pluggable pub/sub backend",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
@@ -55,7 +55,12 @@ setup(
         "eclipse_ws.conf": ["*.toml"],
     },
     install_requires=RUNTIME,
-    extras_require={"speed": ["uvloop>=0.21"], "bench": ["matplotlib>=3.10", "py-spy>=0.4"], "test": TEST, "dev": TEST + DEV},
+    extras_require={
+        "speed": ["uvloop>=0.21"],
+        "bench": ["matplotlib>=3.10", "py-spy>=0.4"],
+        "test": TEST,
+        "dev": TEST + DEV,
+    },
     entry_points={
         "console_scripts": ["eclipse-ws = eclipse_ws.cli:main"],
         "eclipse_ws.backends": [
