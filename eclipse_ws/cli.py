@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,7 +49,8 @@ def run(profile: str | None, **flags: str | None) -> None:
     import signal
 
     # The first process of a container has no default for it: a stop during the start would go unheard.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with contextlib.suppress(ValueError):  # called from a thread, which gets no signals
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     loaded = load(profile, **flags)
     from eclipse_ws.observe import configure_logging
 

@@ -37,9 +37,9 @@ def part(value: object) -> str:
 
 def test_claims_of_a_good_token() -> None:
     """A token of today yields its user, chat, whether there is an account, and its expiry."""
-    found = VERIFIER.verify(token("c1", "u1", exp=NOW + 60))
+    found = VERIFIER.verify(token("c1", "u1", exp=NOW + 7200))
     assert (found.user_id, found.chat_id, found.is_authenticated) == ("u1", "c1", True)
-    assert found.expires_at == datetime.fromtimestamp(NOW + 60, UTC)
+    assert found.expires_at == datetime.fromtimestamp(NOW + 7200, UTC)
 
 
 @pytest.mark.parametrize("value", [None, False, 1, "true", [], {}])

@@ -89,7 +89,7 @@ async def test_errors_are_counted_by_their_code() -> None:
     async with running(message_rate=1, message_burst=1) as server:
         outcome = await measure(f"ws://127.0.0.1:{server.port}", mode="message", sessions=2)
     assert not outcome.good
-    assert outcome.errors["rate_limited"] == outcome.sent - outcome.received > 0
+    assert 0 < outcome.errors["rate_limited"] <= outcome.sent - outcome.received
 
 
 @pytest.mark.gen_test

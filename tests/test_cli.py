@@ -30,7 +30,7 @@ from eclipse_ws.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 SECRET = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
-COMMANDS = ["run", "token", "config", "health", "secrets", "chat", "bench"]
+COMMANDS = ["run", "token", "config", "health", "secrets", "chat", "bench", "check", "smoke"]
 
 
 @pytest.fixture(autouse=True)
