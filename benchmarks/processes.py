@@ -71,7 +71,7 @@ class Process:
         deadline = time.monotonic() + START_SECONDS
         while not _listens(port):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                said = self._said()
+                said = self.said()
                 self.stop()
                 raise CannotRunError(f"{' '.join(argv[:3])} did not start: {said or 'it said nothing'}")
             time.sleep(0.01)
@@ -97,7 +97,8 @@ class Process:
             self._process.wait(5)
         self._log.close()
 
-    def _said(self) -> str:
+    def said(self) -> str:
+        """The end of what it printed."""
         self._log.seek(0)
         return self._log.read()[-2000:].decode("utf-8", "replace").strip()
 

@@ -102,7 +102,8 @@ def spread(values: list[float]) -> str:
 
 
 def _machine(results: dict[str, Any]) -> str:
-    runs, seconds = results["runs"], results["seconds"]
+    seconds = results["seconds"]
+    runs = max((len(values) for known in results["figures"].values() for values in known.values()), default=0)
     busy = max([max(shares, default=0.0) for shares in results["others"].values()], default=0.0)
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     machine = results["machine"]
@@ -170,8 +171,9 @@ def _growth(results: dict[str, Any]) -> str:
         if not curves:
             continue
         head = " | ".join(f"{size:,}" for size in growth.sizes)
+        runs = max(len(values) for curve in curves.values() for values in curve.values())
         lines = [
-            f"{growth.y}, by {growth.x}:",
+            f"{growth.y}, by {growth.x} ({runs} {'run' if runs == 1 else 'runs'}):",
             "",
             f"| server | {head} |",
             "|---" * (len(growth.sizes) + 1) + "|",

@@ -2,6 +2,7 @@
 //
 // PORT, JWT_SECRET. With NEXT_API_URL it does the message path: save over HTTP with `fetch`, then tell the chat.
 // With REDIS_URL it tells the chat through Redis, so that several nodes share it.
+import { once } from "node:events";
 import http from "node:http";
 import jwt from "jsonwebtoken";
 import { WebSocketServer } from "ws";
@@ -17,6 +18,8 @@ if (REDIS_URL) {
   const { default: Redis } = await import("ioredis");
   const out = new Redis(REDIS_URL);
   heard = new Redis(REDIS_URL);
+  // A subscription that comes before its connection is ready would crash the client's own first command.
+  await Promise.all([once(out, "ready"), once(heard, "ready")]);
   heard.on("message", (channel, payload) => deliver(channel.slice("chat:".length), payload));
   publish = (chatId, payload) => out.publish(`chat:${chatId}`, payload);
 }
@@ -37,8 +40,8 @@ async function join(chatId, socket) {
 
 function leave(chatId, socket) {
   const members = chats.get(chatId);
-  members.delete(socket);
-  if (members.size === 0) {
+  members?.delete(socket);
+  if (members?.size === 0) {
     chats.delete(chatId);
     heard?.unsubscribe(`chat:${chatId}`);
   }
