@@ -78,6 +78,15 @@ def is_busy(results: dict[str, Any], target: Target) -> bool:
     return False
 
 
+def _star(results: dict[str, Any], figure: str, server: str) -> str:
+    """An asterisk where strangers kept the machine busy while a server's figure was taken."""
+    for work in WORKS:
+        if figure.split(" p")[0] in {name.split(" p")[0] for name in work.figures}:
+            shares = results["others"].get(f"{work.name}: {server}", [])
+            return "*" if shares and statistics.median(shares) > QUIET else ""
+    return ""
+
+
 def figures(results: dict[str, Any], server: str, figure: str) -> list[float]:
     """A figure's values, one a run."""
     found: list[float] = results["figures"].get(server, {}).get(figure, [])
@@ -110,7 +119,7 @@ def _machine(results: dict[str, Any]) -> str:
     return (
         f"Measured {results['when']} on {machine['cpu']}, {machine['cores']} cores, {machine['memory']}; "
         f"{versions}. Medians of {runs} runs of {seconds:g} s each, and in brackets the least and the most. "
-        f"Other processes used at most {busy:.0%} of a core while one of these figures was taken."
+        f"Other processes used at most {busy:.0%} of a core while one of these figures was taken; * marks where that was too much."
     )
 
 
@@ -148,7 +157,10 @@ def _all(results: dict[str, Any]) -> str:
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for server in ALL:
-        cells = [spread(figures(results, server.name, figure)) for figure, _ in COLUMNS]
+        cells = [
+            spread(figures(results, server.name, figure)) + _star(results, figure, server.name)
+            for figure, _ in COLUMNS
+        ]
         lines.append(f"| {server.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -160,7 +172,7 @@ def _path(results: dict[str, Any]) -> str:
             values = figures(results, name, figure)
             if values:
                 p99 = spread(figures(results, name, f"{figure} p99"))
-                lines.append(f"| {name}, {title} | {spread(values)} | {p99} |")
+                lines.append(f"| {name}, {title} | {spread(values)}{_star(results, figure, name)} | {p99} |")
     return "\n".join(lines)
 
 
@@ -179,7 +191,11 @@ def _growth(results: dict[str, Any]) -> str:
             "|---" * (len(growth.sizes) + 1) + "|",
         ]
         for server, curve in curves.items():
-            cells = [spread(curve.get(str(size), [])) for size in growth.sizes]
+            cells = []
+            for size in growth.sizes:
+                shares = results["others"].get(f"{growth.name} {size}: {server}", [])
+                busy = shares and statistics.median(shares) > QUIET
+                cells.append(spread(curve.get(str(size), [])) + ("*" if busy else ""))
             lines.append(f"| {server} | " + " | ".join(cells) + " |")
         lines += ["", f"![{growth.y}, by {growth.x}](performance-{growth.name}.png)"]
         parts.append("\n".join(lines))
