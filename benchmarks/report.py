@@ -81,7 +81,7 @@ def is_busy(results: dict[str, Any], target: Target) -> bool:
 def _star(results: dict[str, Any], figure: str, server: str) -> str:
     """An asterisk where strangers kept the machine busy while a server's figure was taken."""
     for work in WORKS:
-        if figure.split(" p")[0] in {name.split(" p")[0] for name in work.figures}:
+        if figure.partition(" p")[0] in {name.partition(" p")[0] for name in work.figures}:
             shares = results["others"].get(f"{work.name}: {server}", [])
             return "*" if shares and statistics.median(shares) > QUIET else ""
     return ""
@@ -119,7 +119,8 @@ def _machine(results: dict[str, Any]) -> str:
     return (
         f"Measured {results['when']} on {machine['cpu']}, {machine['cores']} cores, {machine['memory']}; "
         f"{versions}. Medians of {runs} runs of {seconds:g} s each, and in brackets the least and the most. "
-        f"Other processes used at most {busy:.0%} of a core while one of these figures was taken; * marks where that was too much."
+        f"Other processes used at most {busy:.0%} of a core while one of these figures was taken; * marks where "
+        "that was too much."
     )
 
 
