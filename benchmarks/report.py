@@ -119,7 +119,7 @@ def _machine(results: dict[str, Any]) -> str:
     return (
         f"Measured {results['when']} on {machine['cpu']}, {machine['cores']} cores, {machine['memory']}; "
         f"{versions}. Medians of {runs} runs of {seconds:g} s each, and in brackets the least and the most. "
-        f"Other processes used at most {busy:.0%} of a core while one of these figures was taken; * marks where "
+        f"Other processes used at most {busy:.0%} of a core while one of these was taken; * marks where "
         "that was too much."
     )
 
