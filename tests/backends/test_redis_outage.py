@@ -116,7 +116,8 @@ async def test_killed_and_started_empty(own_cluster: Make, chat: str, expect_log
     made = own_cluster(**HASTY)
     nodes = one, other = await made.nodes(2, chat)
     await publish(one, chat, "before")
-    await other.until_heard(chat, "before")
+    for node in nodes:
+        await node.until_heard(chat, "before")
     before = one.backend.position(chat)
     made.server.kill()
     await until_away(*nodes)
@@ -319,8 +320,17 @@ async def test_closing_hands_over_what_is_owed(own_cluster: Make, chat: str, exp
     one, other = await made.nodes(2, chat)
     await made.client.config_set("maxmemory", 1)
     assert await publish(one, chat, *range(5)) == {"local"}
+    pay, taken = one.backend._pay_one, []
+
+    async def pay_and_note(*arguments: Any) -> bool:
+        taken.append(await pay(*arguments))
+        return taken[-1]
+
+    one.backend._pay_one = pay_and_note
+    closing = asyncio.create_task(one.backend.close())
+    await until(lambda: False in taken, "a payment that is refused while the node closes")
     await made.client.config_set("maxmemory", 0)
-    await one.backend.close()
+    await closing
     await other.until_heard(chat, *range(5))
 
 

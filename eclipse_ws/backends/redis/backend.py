@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,8 +37,8 @@ log = structlog.get_logger("eclipse_ws.redis")
 PREFIX = scripts.channel_name("").encode()
 BATCH = 250
 """Things owed that are paid in one pipeline."""
-RETRY = 1.0
-"""Seconds until what Redis refused to take is offered again."""
+RETRY, LAST_RETRY = 1.0, 0.05
+"""Seconds until what Redis refused to take is offered again; the second one when the node is closing."""
 
 
 class RedisBackend(Backend):
@@ -94,10 +95,7 @@ class RedisBackend(Backend):
         self._closed = True
         if self._raw:
             await asyncio.wait(self._raw, timeout=self._settings.redis_timeout)
-        if self._outage and self._links.commands is not None:
-            self._pay_soon()
-        if self._paying is not None:
-            await asyncio.wait([self._paying], timeout=self._settings.redis_timeout)
+        await self._pay_all(self._settings.redis_timeout)
         unfinished: list[asyncio.Future[Any]] = [
             *self._raw,
             *([self._paying] if self._paying else []),
@@ -311,6 +309,21 @@ class RedisBackend(Backend):
             log.error("paying what is owed failed", exc_info=done.exception())
         if (self._outage or self._outage.overflowed) and not self._closed:
             asyncio.get_running_loop().call_later(RETRY, self._pay_soon)
+
+    async def _pay_all(self, seconds: float) -> None:
+        """Hand over until nothing is owed, Redis has gone, or the time is over.
+
+        A payment that is under way may be refused for what was true when it began: it is offered again.
+        """
+        deadline = time.monotonic() + seconds
+        while self._outage and self._links.commands is not None:
+            self._pay_soon()
+            left = deadline - time.monotonic()
+            if self._paying is None or left <= 0:
+                break
+            await asyncio.wait([self._paying], timeout=left)
+            if self._outage:
+                await asyncio.sleep(LAST_RETRY)
 
     async def _pay(self) -> None:
         """Hand over what is owed, oldest first; stops at what Redis doesn't take now."""
