@@ -17,8 +17,9 @@ from eclipse_ws import __version__
 from eclipse_ws.api.answers import BREAKING, shape_error, status_error, transport_error
 from eclipse_ws.api.base import ApiError, ChatApi
 from eclipse_ws.api.breaker import Breaker
-from eclipse_ws.api.client import ApiClient, ApiRequest, Sending
+from eclipse_ws.api.client import ApiClient
 from eclipse_ws.api.cookies import CookieSession
+from eclipse_ws.api.handle import ApiRequest, Sending
 from eclipse_ws.api.slots import Slots
 from eclipse_ws.protocol import Message, User
 from eclipse_ws.settings import Settings

@@ -83,6 +83,9 @@ async def raw_server(handle: Handle, **options: Any) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
+        # What the client connected last is in the kernel's queue; a few turns of the loop accept it.
+        for _ in range(10):
+            await asyncio.sleep(0)
         server.close()
         await asyncio.gather(*tasks)
 
