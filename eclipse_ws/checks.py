@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -52,6 +53,9 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
         mend = "leave it out to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
         faults.append(Fault("ECLIPSE_BACKEND", "is memory, which production refuses", mend))
     faults += check_backend(settings.backend)
+    if settings.event_loop == "uvloop" and find_spec("uvloop") is None:
+        mend = "install it (pip install 'eclipse-ws[speed]'), or set it to asyncio"
+        faults.append(Fault("ECLIPSE_EVENT_LOOP", "is uvloop, which is not installed", mend))
 
     if settings.api == "http":
         faults += check_api_url(settings.next_api_url)

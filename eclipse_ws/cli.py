@@ -64,9 +64,12 @@ def run(profile: str | None, **flags: str | None) -> None:
 
     for sentence in loaded.warnings:
         structlog.stdlib.get_logger("eclipse_ws").warning(sentence)
+    run_loop = asyncio.run
+    if loaded.settings.event_loop == "uvloop":
+        from uvloop import run as run_loop
     try:
         asked: dict[str, Any] = dict(flags)
-        asyncio.run(serve(loaded.settings, loaded.notes, greet, lambda: read(profile, **asked)))
+        run_loop(serve(loaded.settings, loaded.notes, greet, lambda: read(profile, **asked)))
     except StartError as error:
         stop(str(error))
     except BackendError as error:

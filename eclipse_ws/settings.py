@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     node_env: str = Field("", description="the platform's NODE_ENV; production selects the profile prod")
     region: str = Field("", description="where this machine is, as its platform says")
     machine: str = Field("", description="this machine's id, as its platform says")
+    event_loop: Literal["asyncio", "uvloop"] = Field(
+        "asyncio", description="asyncio, or uvloop where the extra `speed` is installed"
+    )
 
     # Listening
     host: str = Field("127.0.0.1", description="address to listen on", max_length=255)

@@ -277,6 +277,14 @@ def test_a_backend_that_is_not_installed_is_named() -> None:
     assert "memory, redis" in faults_of({}, backend="kafka")["ECLIPSE_BACKEND"]
 
 
+def test_an_event_loop_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for uvloop without its extra says how to install it; with it, it is taken."""
+    asked = {"ECLIPSE_EVENT_LOOP": "uvloop"}
+    assert read(asked).settings.event_loop == "uvloop"
+    monkeypatch.setattr("eclipse_ws.checks.find_spec", lambda name: None)
+    assert "eclipse-ws[speed]" in faults_of(asked)["ECLIPSE_EVENT_LOOP"]
+
+
 def test_a_backend_of_another_package_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an installed package brings under the entry-point group is a backend like ours."""
     info = tmp_path / "nats_backend-1.dist-info"

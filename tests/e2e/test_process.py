@@ -170,3 +170,19 @@ async def test_command_under_way_in_a_drain(tmp_path: Path) -> None:
             await client.socket.wait_closed()
             assert client.socket.close_code == 1012
         assert await server.ended() == 0
+
+
+@pytest.mark.gen_test
+async def test_on_uvloop(tmp_path: Path) -> None:
+    """On the other event loop a message is saved, fanned out and acknowledged, and a signal drains."""
+    async with program(tmp_path, event_loop="uvloop") as server:
+        sender, other = [await Client.join(server.port) for _ in range(2)]
+        await sender.say(type="message", content="hello", role="USER", clientMessageId="m1")
+        heard = await other.seek("message")
+        assert heard["data"]["content"] == "hello"
+        assert (await sender.seek("ack"))["cursor"] == heard["cursor"]
+        server.signal(signal.SIGTERM)
+        for client in (sender, other):
+            assert await client.ended() == GONE
+        assert await server.ended() == 0
+        assert "Traceback" not in server.printed
