@@ -16,6 +16,9 @@ from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.chat")
 
+ASK_AGAIN = 2.0
+"""Seconds after which a sender may ask again whether its message was saved on another node."""
+
 
 class Speaker(Protocol):
     """The session that a command came from."""
@@ -71,13 +74,20 @@ class Commands:
         claims, key = session.claims, command.client_message_id
         attempt = None
         if key is not None:
-            again = self._settings.api_honours_idempotency
-            attempt = await self._backend.attempt(claims.chat_id, key, again=again, since=session.began)
+            attempt = await self._backend.attempt(
+                claims.chat_id,
+                key,
+                again=self._settings.api_honours_idempotency,
+                resent=command.resend,
+                since=session.began,
+            )
             if attempt.state == "done" and attempt.receipt is not None:
                 session.send(protocol.ack(key, attempt.receipt))
                 return
             if attempt.state == "unknown":
                 raise _failed(key, "outcome_unknown")
+            if attempt.state == "later":
+                raise _failed(key, "backend_unavailable", retryable=True, retry_after=ASK_AGAIN)
         try:
             message = await self._api.send_message(
                 claims.chat_id, claims.user_id, command.content, command.role, key

@@ -13,6 +13,7 @@ import pytest
 from eclipse_ws import protocol
 from eclipse_ws.api.base import ApiError, ChatApi
 from eclipse_ws.auth import Claims
+from eclipse_ws.backends.base import Attempt
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.chat import Commands
 from eclipse_ws.protocol import (
@@ -239,6 +240,28 @@ async def test_outcome_unknown(expect_log: Any) -> None:
         assert without is not None
         assert without["code"] == "outcome_unknown"
         assert "clientMessageId" not in without
+
+
+@pytest.mark.gen_test
+async def test_a_resend_that_nobody_can_decide_is_asked_again_later() -> None:
+    """What another node may have saved is not posted while that can't be asked; the client may ask again."""
+    resend = SendMessage("hello", "USER", "k1", resend=True)
+    async with scene() as here:
+        asked: list[dict[str, Any]] = []
+
+        async def attempt(chat_id: str, key: str, **given: Any) -> Attempt:
+            asked.append(given)
+            return Attempt(chat_id, key, "later")
+
+        here.backend.attempt = attempt  # type: ignore[method-assign]
+        told = await here.do(resend)
+        assert told is not None
+        assert (told["code"], told["retryable"]) == ("backend_unavailable", True)
+        assert (told["clientMessageId"], told["retryAfter"]) == ("k1", 2)
+        assert asked[0]["resent"]
+        await here.do(HELLO)
+        assert not asked[1]["resent"]
+        assert here.api.calls == []
 
 
 @pytest.mark.gen_test

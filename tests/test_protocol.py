@@ -129,6 +129,14 @@ def test_invalid_client_message_id(key: object) -> None:
     assert "1 to 64" in told["error"]
 
 
+@pytest.mark.parametrize("resend", ["yes", 1, None, {}])
+def test_invalid_resend(resend: object) -> None:
+    """Whether a message was sent before is said by true or false; anything else is refused under its key."""
+    fields = {"content": "x", "role": "USER", "clientMessageId": "k", "resend": resend}
+    told = refusal(json.dumps({"type": "message", **fields}))
+    assert (told["code"], told["clientMessageId"]) == ("invalid_resend", "k")
+
+
 @pytest.mark.parametrize("kind", ["", "x", "MESSAGE", "message ", "pong", "connected", "\x00", "x" * 9999])
 def test_unknown_type(kind: str) -> None:
     """A type that nobody knows is refused in today's words."""

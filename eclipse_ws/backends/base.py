@@ -35,12 +35,13 @@ class Attempt(msgspec.Struct):
 
     ``new``: the caller saves the message, and then publishes it with this attempt, releases it, or
     abandons it. ``done``: it was saved before, ``receipt`` says what became of it. ``unknown``:
-    whether an earlier try has saved it can't be known.
+    whether an earlier try has saved it can't be known. ``later``: that can't be known now, because the
+    other nodes can't be asked; nothing was begun.
     """
 
     chat_id: str
     key: str
-    state: Literal["new", "done", "unknown"]
+    state: Literal["new", "done", "unknown", "later"]
     receipt: Receipt | None = None
     token: str = ""
 
@@ -135,14 +136,22 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     async def attempt(
-        self, chat_id: str, key: str, *, again: bool = False, since: float | None = None
+        self,
+        chat_id: str,
+        key: str,
+        *,
+        again: bool = False,
+        resent: bool = False,
+        since: float | None = None,
     ) -> Attempt:
         """Ask for the right to save a message under its key, on all nodes, for the history's lifetime.
 
         Waits for an earlier attempt that is still under way, however long that may take at the most
         (``api_timeout`` and a margin). ``again``: an attempt whose outcome is unknown may be repeated.
-        ``since``: when the sender's session began (monotonic seconds); one that is hardly older than an
-        outage may be repeating what it said on another node, and may have to wait for the outage's end.
+        ``resent``: the sender says that it sent this before; where this node knows nothing of that and can't
+        ask the others, the answer is ``later`` rather than ``new``. ``since``: when the sender's session
+        began (monotonic seconds); one that doesn't say so and is hardly older than an outage may be
+        repeating what it said on another node all the same, and may have to wait for the outage's end.
         """
 
     @abc.abstractmethod

@@ -118,7 +118,13 @@ class MemoryBackend(Backend):
             self._subscriber.deliver(chat_id, event)
 
     async def attempt(
-        self, chat_id: str, key: str, *, again: bool = False, since: float | None = None
+        self,
+        chat_id: str,
+        key: str,
+        *,
+        again: bool = False,
+        resent: bool = False,
+        since: float | None = None,
     ) -> Attempt:
         """Answer from this node's table: there is no other node."""
         patience = self._settings.api_timeout + self._settings.attempt_margin

@@ -56,11 +56,15 @@ _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class SendMessage(msgspec.Struct, tag="message", rename="camel"):
-    """Say something: saved by the chat API, then an event for everybody in the chat."""
+    """Say something: saved by the chat API, then an event for everybody in the chat.
+
+    ``resend``: this ``client_message_id`` was sent before, perhaps to another node, and not answered.
+    """
 
     content: str
     role: Role
     client_message_id: _Id | None = None
+    resend: bool = False
 
 
 class Typing(msgspec.Struct, tag="typing", rename="camel"):
@@ -120,6 +124,12 @@ def _explain(text: str | bytes) -> None:
             valid_key = isinstance(key, str) and 1 <= len(key) <= 64
             if not isinstance(content, str) or not content.strip() or fields.get("role") not in ROLES:
                 raise _missing(key if valid_key else None)
+            if valid_key or key is None:
+                raise CommandError(
+                    "Invalid resend: expected true or false",
+                    "invalid_resend",
+                    client_message_id=key,
+                )
             raise CommandError(
                 "Invalid clientMessageId: expected a string of 1 to 64 characters",
                 "invalid_client_message_id",

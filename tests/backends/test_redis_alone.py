@@ -55,3 +55,58 @@ async def test_only_newcomers_wait_and_not_for_ever(own_cluster: Make, chat: str
     began = time.monotonic()
     assert (await node.backend.attempt(chat, "new", since=began)).state == "new"
     assert time.monotonic() - began >= 0.6
+
+
+@gen_test
+async def test_a_resend_is_not_begun_while_nobody_can_be_asked(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """A node that knows nothing of a resent message leaves it for later, until who saved it has told."""
+    expect_outage(expect_log)
+    made = own_cluster(**HASTY)
+    one, other = await made.nodes(2, chat)
+    long_ago = time.monotonic() - 60
+    made.server.kill()
+    await until_away(one, other)
+    first = await one.backend.attempt(chat, "key", since=long_ago)
+    await one.backend.publish(chat, event("saved"), first)
+    for _ in range(2):
+        assert (await other.backend.attempt(chat, "key", resent=True, since=long_ago)).state == "later"
+    assert (await one.backend.attempt(chat, "key", resent=True, since=long_ago)).state == "done"
+    assert (await other.backend.attempt(chat, "never sent", since=long_ago)).state == "new"
+    made.server.start()  # empty: only the first node knows
+    states = set()
+    while "done" not in states:
+        again = await other.backend.attempt(chat, "key", resent=True, since=long_ago)
+        states.add(again.state)
+        await asyncio.sleep(0.05)
+    assert states == {"later", "done"}
+    assert again.receipt is not None
+    assert again.receipt.id == "saved"
+
+
+@gen_test
+async def test_a_resend_that_the_api_can_tell_is_begun(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """Where the API honours the key a resent message need not wait, and once Redis is there none has to."""
+    expect_outage(expect_log)
+    made = own_cluster(**HASTY)
+    node = await made.node(chat)
+    assert (await node.backend.attempt(chat, "in time", resent=True)).state == "new"
+    made.server.kill()
+    await until_away(node)
+    assert (await node.backend.attempt(chat, "key", again=True, resent=True)).state == "new"
+
+
+@gen_test
+async def test_a_resend_on_a_redis_that_takes_nothing(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """A Redis that answers and refuses to note an attempt decides nothing either."""
+    made = own_cluster()
+    node = await made.node(chat)
+    await made.client.config_set("maxmemory", 1)
+    assert (await node.backend.attempt(chat, "key", resent=True)).state == "later"
+    await made.client.config_set("maxmemory", 0)
+    assert (await node.backend.attempt(chat, "key", resent=True)).state == "new"

@@ -265,10 +265,16 @@ class RedisBackend(Backend):
     # -- attempts -------------------------------------------------------------------------------
 
     async def attempt(
-        self, chat_id: str, key: str, *, again: bool = False, since: float | None = None
+        self,
+        chat_id: str,
+        key: str,
+        *,
+        again: bool = False,
+        resent: bool = False,
+        since: float | None = None,
     ) -> Attempt:
         """See the contract."""
-        return await self._attempts.take(chat_id, key, again=again, since=since)
+        return await self._attempts.take(chat_id, key, again=again, resent=resent, since=since)
 
     async def release(self, attempt: Attempt) -> None:
         """See the contract."""

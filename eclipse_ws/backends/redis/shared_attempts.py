@@ -50,14 +50,17 @@ class SharedAttempts:
             told.cancel()
         await asyncio.gather(*self._told, return_exceptions=True)
 
-    async def take(self, chat_id: str, key: str, *, again: bool, since: float | None) -> Attempt:
+    async def take(
+        self, chat_id: str, key: str, *, again: bool, resent: bool, since: float | None
+    ) -> Attempt:
         """Ask this node's table first, then Redis (see `Backend.attempt`)."""
         attempt = await self._table.take(chat_id, key, again=again, patience=self._patience)
         if attempt.state != "new":
             return attempt
         attempt.token = secrets.token_hex(8)
         try:
-            return await self._take_everywhere(attempt, again, since)
+            # Where an attempt may be repeated, nothing need be known of an earlier one.
+            return await self._take_everywhere(attempt, again, resent and not again, since)
         except BaseException:
             self._table.forget(attempt)
             raise
@@ -109,12 +112,25 @@ class SharedAttempts:
         now, links = time.monotonic(), self._links
         if since is None or since < links.lost_at - self._margin or now > since + self._margin:
             return False
-        return links.commands is None or now < links.found_at + SETTLING
+        return self._alone
 
-    async def _take_everywhere(self, attempt: Attempt, again: bool, since: float | None) -> Attempt:
+    @property
+    def _alone(self) -> bool:
+        """Whether this node can't ask Redis, or Redis may not have heard yet what others have to tell."""
+        return self._links.commands is None or time.monotonic() < self._links.found_at + SETTLING
+
+    def _later(self, attempt: Attempt) -> Attempt:
+        self._table.forget(attempt)
+        return Attempt(attempt.chat_id, attempt.key, "later")
+
+    async def _take_everywhere(
+        self, attempt: Attempt, again: bool, resent: bool, since: float | None
+    ) -> Attempt:
         deadline = time.monotonic() + self._patience
         pause, elsewhere = FIRST_POLL, False
         while time.monotonic() <= deadline:
+            if resent and not elsewhere and self._alone:
+                return self._later(attempt)
             if not elsewhere and self._waits(since):
                 await asyncio.sleep(FIRST_POLL)
                 continue
@@ -129,6 +145,8 @@ class SharedAttempts:
                     linked = isinstance(error, LinkError)
                     if not elsewhere:
                         back = linked and await self._links.commands_after(commands, AGAIN)
+                        if resent and not back:
+                            return self._later(attempt)
                         if not back and not (linked and self._waits(since)):
                             log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
                             return attempt
