@@ -27,6 +27,13 @@ class Speaker(Protocol):
     claims: Claims
     began: float
 
+    @property
+    def gone(self) -> bool:
+        """Whether its socket is lost."""
+
+    async def is_alive(self, seconds: float) -> bool:
+        """Whether its client gives a sign of life within so many seconds."""
+
     def send(self, frame: bytes) -> None:
         """Send one event, as JSON text, to this session alone."""
 
@@ -79,7 +86,7 @@ class Commands:
                 key,
                 again=self._settings.api_honours_idempotency,
                 resent=command.resend,
-                since=session.began,
+                asker=session,
             )
             if attempt.state == "done" and attempt.receipt is not None:
                 session.send(protocol.ack(key, attempt.receipt))
@@ -87,7 +94,7 @@ class Commands:
             if attempt.state == "unknown":
                 raise _failed(key, "outcome_unknown")
             if attempt.state == "later":
-                raise _failed(key, "backend_unavailable", retryable=True, retry_after=ASK_AGAIN)
+                raise _failed(key, "outcome_unknown", retryable=True, retry_after=ASK_AGAIN)
         try:
             message = await self._api.send_message(
                 claims.chat_id, claims.user_id, command.content, command.role, key

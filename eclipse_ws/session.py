@@ -58,6 +58,15 @@ class ChatSession(WireHandler):
         """The user whom the token names."""
         return self.claims.user_id
 
+    @property
+    def gone(self) -> bool:
+        """Whether the socket is lost; what was said before may still be handled."""
+        return self.wire.is_lost
+
+    async def is_alive(self, seconds: float) -> bool:
+        """Whether the client gives a sign of life within so many seconds."""
+        return await self.wire.is_alive(seconds)
+
     # -- the upgrade ----------------------------------------------------------------------------
 
     def set_default_headers(self) -> None:

@@ -75,7 +75,12 @@ class Speaker:
         self.id = f"s-{user}"
         self.claims = Claims(user, "c1")
         self.began = 0.0
+        self.gone = False
         self.got: list[dict[str, Any]] = []
+
+    async def is_alive(self, seconds: float) -> bool:
+        """It always is."""
+        return True
 
     def send(self, frame: bytes) -> None:
         """Keep an answer."""
@@ -256,7 +261,7 @@ async def test_a_resend_that_nobody_can_decide_is_asked_again_later() -> None:
         here.backend.attempt = attempt  # type: ignore[method-assign]
         told = await here.do(resend)
         assert told is not None
-        assert (told["code"], told["retryable"]) == ("backend_unavailable", True)
+        assert (told["code"], told["retryable"]) == ("outcome_unknown", True)
         assert (told["clientMessageId"], told["retryAfter"]) == ("k1", 2)
         assert asked[0]["resent"]
         await here.do(HELLO)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eclipse_ws.backends.attempts import Attempts
-from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
+from eclipse_ws.backends.base import Asker, Attempt, Backend, Health, Subscriber
 from eclipse_ws.protocol import Cursor, Event, Receipt, saved_id
 from eclipse_ws.settings import Settings
 
@@ -124,7 +124,7 @@ class MemoryBackend(Backend):
         *,
         again: bool = False,
         resent: bool = False,
-        since: float | None = None,
+        asker: Asker | None = None,
     ) -> Attempt:
         """Answer from this node's table: there is no other node."""
         patience = self._settings.api_timeout + self._settings.attempt_margin

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from eclipse_ws.wire.handler import WireHandler
 
 READ_BYTES: Final = 65536
+LOOK: Final = 0.01
+"""Seconds between looks for a sign of life that somebody waits for."""
 MOST_THROWN_AWAY: Final = 16384
 """Bytes after our close frame that are still looked through for the peer's."""
 
@@ -53,6 +55,21 @@ class Socket(Outgoing):
         self._reason = ""
         poll.add(self, fd)
         stats.sockets += 1
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the peer is known to be gone, though what it said before may still be handled."""
+        return self._muted or self._state == GONE
+
+    async def is_alive(self, seconds: float) -> bool:
+        """Ask for a sign of life, and tell whether there is one within so many seconds."""
+        if self._paused or self.is_lost:
+            return not self.is_lost  # what it says now is not read, and it says a lot
+        self.ping()
+        deadline = self.poll.loop.time() + seconds
+        while not self._heard and not self.is_lost and self.poll.loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+        return self._heard and not self.is_lost
 
     # In
 

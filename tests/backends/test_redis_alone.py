@@ -17,6 +17,22 @@ Expect = Callable[..., None]
 HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3, "redis_idle_ping_interval": 0.3}
 
 
+class Session:
+    """A sender that came so many seconds ago."""
+
+    def __init__(self, seconds: float) -> None:
+        self.began = time.monotonic() - seconds
+        self.gone = False
+        self.silent = False
+
+    async def is_alive(self, seconds: float) -> bool:
+        """Whether it would answer a ping."""
+        return not self.gone and not self.silent
+
+
+LONG_HERE = Session(60)
+
+
 @gen_test
 async def test_a_retry_on_another_node_waits_for_the_outages_end(
     own_cluster: Make, chat: str, expect_log: Expect
@@ -27,11 +43,11 @@ async def test_a_retry_on_another_node_waits_for_the_outages_end(
     one, other = await made.nodes(2, chat)
     made.server.kill()
     await until_away(one, other)
-    first = await one.backend.attempt(chat, "key", since=time.monotonic() - 60)
+    first = await one.backend.attempt(chat, "key", asker=Session(60))
     assert first.state == "new"
     receipt = await one.backend.publish(chat, event("saved"), first)
     assert receipt.delivery == "local"
-    retry = asyncio.ensure_future(other.backend.attempt(chat, "key", since=time.monotonic()))
+    retry = asyncio.ensure_future(other.backend.attempt(chat, "key", asker=Session(0)))
     await asyncio.sleep(0.3)
     assert not retry.done()
     made.server.start()  # empty: only the first node knows
@@ -47,14 +63,13 @@ async def test_only_newcomers_wait_and_not_for_ever(own_cluster: Make, chat: str
     expect_outage(expect_log)
     made = own_cluster(**HASTY, attempt_margin=0.6)
     (node,) = await made.nodes(1, chat)
-    long_ago = time.monotonic() - 60
     made.server.kill()
     await until_away(node)
-    assert (await node.backend.attempt(chat, "old", since=long_ago)).state == "new"
-    assert (await node.backend.attempt(chat, "nobody's", since=None)).state == "new"
-    began = time.monotonic()
-    assert (await node.backend.attempt(chat, "new", since=began)).state == "new"
-    assert time.monotonic() - began >= 0.6
+    assert (await node.backend.attempt(chat, "old", asker=LONG_HERE)).state == "new"
+    assert (await node.backend.attempt(chat, "nobody's", asker=None)).state == "new"
+    session = Session(0)
+    assert (await node.backend.attempt(chat, "new", asker=session)).state == "new"
+    assert time.monotonic() - session.began >= 0.6
 
 
 @gen_test
@@ -65,19 +80,18 @@ async def test_a_resend_is_not_begun_while_nobody_can_be_asked(
     expect_outage(expect_log)
     made = own_cluster(**HASTY)
     one, other = await made.nodes(2, chat)
-    long_ago = time.monotonic() - 60
     made.server.kill()
     await until_away(one, other)
-    first = await one.backend.attempt(chat, "key", since=long_ago)
+    first = await one.backend.attempt(chat, "key", asker=LONG_HERE)
     await one.backend.publish(chat, event("saved"), first)
     for _ in range(2):
-        assert (await other.backend.attempt(chat, "key", resent=True, since=long_ago)).state == "later"
-    assert (await one.backend.attempt(chat, "key", resent=True, since=long_ago)).state == "done"
-    assert (await other.backend.attempt(chat, "never sent", since=long_ago)).state == "new"
+        assert (await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "later"
+    assert (await one.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "done"
+    assert (await other.backend.attempt(chat, "never sent", asker=LONG_HERE)).state == "new"
     made.server.start()  # empty: only the first node knows
     states = set()
     while "done" not in states:
-        again = await other.backend.attempt(chat, "key", resent=True, since=long_ago)
+        again = await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)
         states.add(again.state)
         await asyncio.sleep(0.05)
     assert states == {"later", "done"}
@@ -110,3 +124,27 @@ async def test_a_resend_on_a_redis_that_takes_nothing(
     assert (await node.backend.attempt(chat, "key", resent=True)).state == "later"
     await made.client.config_set("maxmemory", 0)
     assert (await node.backend.attempt(chat, "key", resent=True)).state == "new"
+
+
+@gen_test
+async def test_a_sender_that_is_gone_is_left_to_other_nodes(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """A node that can't ask Redis posts nothing for who has lost its socket meanwhile, and asks elsewhere."""
+    expect_outage(expect_log)
+    made = own_cluster(redis_timeout=0.5)
+    node = await made.node(chat)
+    made.freeze()
+    session, silent = Session(60), Session(60)
+    asked = asyncio.ensure_future(node.backend.attempt(chat, "key", asker=session))
+    unheard = asyncio.ensure_future(node.backend.attempt(chat, "unheard", asker=silent))
+    stays = asyncio.ensure_future(node.backend.attempt(chat, "other", asker=LONG_HERE))
+    await asyncio.sleep(0)
+    session.gone = silent.silent = True
+    assert (await asked).state == "later"
+    assert (await unheard).state == "later"
+    assert (await node.backend.attempt(chat, "said before", asker=session)).state == "later"
+    assert (await stays).state == "new"
+    made.server.thaw()
+    await node.until_up()
+    assert (await node.backend.attempt(chat, "key", asker=LONG_HERE)).state == "new"

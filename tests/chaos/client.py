@@ -47,6 +47,7 @@ class Sent:
     first: float = 0.0
     last: float = 0.0
     not_before: float = 0.0
+    again: bool = False  # it was sent before, and what became of that isn't known
 
 
 @dataclass(slots=True)
@@ -334,9 +335,9 @@ class Client:
         head.first = head.first if head.last else now
         head.last = now
         self._head = head
-        self._wire.send(
-            {"type": "message", "content": head.content, "role": "USER", "clientMessageId": head.key}
-        )
+        command = {"type": "message", "content": head.content, "role": "USER", "clientMessageId": head.key}
+        self._wire.send({**command, "resend": True} if head.again else command)
+        head.again = True
 
     def _done(self, key: str) -> None:
         self.outbox = [item for item in self.outbox if item.key != key]
@@ -387,7 +388,9 @@ class Client:
         item = next((item for item in self.outbox if item.key == key), None)
         if item is None:
             return
-        if code == "outcome_unknown":
+        if code == "outcome_unknown" and event.get("retryable"):
+            self._ask_again(item, event, now)
+        elif code == "outcome_unknown":
             self.unknown[item.key] = now
             self._done(item.key)
         elif not event.get("retryable"):
@@ -396,8 +399,12 @@ class Client:
         else:
             # It was not saved, that is certain: the key begins anew.
             item.first = item.last = 0.0
-            item.not_before = now + event.get("retryAfter", 0.3) + self.chance.uniform(0, 0.3)
-            self._head = None
+            item.again = False
+            self._ask_again(item, event, now)
+
+    def _ask_again(self, item: Sent, event: dict[str, Any], now: float) -> None:
+        item.not_before = now + event.get("retryAfter", 0.3) + self.chance.uniform(0, 0.3)
+        self._head = None
 
     def _load(self) -> None:
         """Load the chat from the application, as it is in this moment."""

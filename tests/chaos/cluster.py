@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import random
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from signal import SIGUSR1, Signals
 from typing import Any
@@ -40,8 +38,6 @@ return found
 PORTS = (12000, 32000)
 START_SECONDS = 45.0
 STOP_SECONDS = 10.0
-FOUND_AGAIN = 5.0
-"""Seconds after an outage within which nodes have to be in touch again."""
 
 
 def lasting_port() -> int:
@@ -164,7 +160,6 @@ class Cluster:
         self.proxies = [Proxy(self.redis.port), Proxy(self.redis.port)]
         self.application = Application(self.redis.port)
         self.nodes: list[NodeProcess] = []
-        self.outages: list[tuple[float, float]] = []
 
     async def start(self) -> None:
         """Start all of it."""
@@ -190,15 +185,6 @@ class Cluster:
             await proxy.stop()
         await self.application.stop()
         self.redis.stop()
-
-    @contextlib.contextmanager
-    def outage(self) -> Iterator[None]:
-        """Note when Redis is away for a node, and the time that nodes take to find it again."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self.outages.append((began, time.monotonic() + FOUND_AGAIN))
 
     async def command(self, *words: str | int) -> Any:
         """Put one command to Redis itself, past the proxies."""

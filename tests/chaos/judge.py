@@ -13,13 +13,11 @@ Definitions, for one chat of one scenario:
   left out, unless its event came before without a cursor; an epoch that changes on an open connection.
 - *False error*: an error, other than ``outcome_unknown``, for a message that was saved by then; and an ack
   for one that was not.
-- *Saved twice*: one ``clientMessageId`` that was saved more than once; counted apart (``alone``) where Redis
-  was away for a node at the second time, so that it could not know of the first.
+- *Saved twice*: one ``clientMessageId`` that was saved more than once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,7 +46,6 @@ class Verdict:
     disorders: int = 0
     false_errors: int = 0
     saved_twice: int = 0
-    alone: int = 0
     unresolved: int = 0
     unknown: int = 0
     unknown_saved: int = 0
@@ -63,8 +60,6 @@ class Verdict:
     left: int = 0
     faults: int = 0
     tracebacks: int = 0
-    excused: bool = False
-    """Whether a node that is alone may save what another one has saved: clients change nodes in an outage."""
     resumes: bool = True
     """Whether every client has to be able to resume."""
     evidence: list[str] = field(default_factory=list)
@@ -90,8 +85,6 @@ class Verdict:
         missed = [f"{name} {getattr(self, name)}" for name in zero if getattr(self, name)]
         if self.delivered != self.owed:
             missed.insert(0, f"delivered {self.percent:.4f} % ({self.owed - self.delivered} missing)")
-        if self.alone and not self.excused:
-            missed.append(f"saved twice in an outage {self.alone}")
         if self.resumes and self.not_recovered:
             missed.append(f"recovered: false {self.not_recovered}")
         if not self.saved:
@@ -113,12 +106,11 @@ def judge(
     application: Application,
     chats: dict[str, list[Client]],
     places: dict[str, str],
-    outages: Sequence[tuple[float, float]] = (),
 ) -> Verdict:
     """Fill the verdict in with everything that clients and application can tell.
 
     ``places`` are events by cursor, as Redis has them: members who were all there when an event was delivered
-    without a cursor never see its place. ``outages``: when Redis was away for a node (monotonic seconds).
+    without a cursor never see its place.
     """
     clients = [client for members in chats.values() for client in members]
     verdict.clients = len(clients)
@@ -135,7 +127,7 @@ def judge(
         verdict.not_recovered += sum(1 for visit in client.visits if visit.recovered is False)
         verdict.resume_needed += sum(1 for visit in client.visits if visit.close == 4010)
         verdict.loads += client.loads
-    _judge_saving(verdict, application, clients, outages)
+    _judge_saving(verdict, application, clients)
     _judge_delivery(verdict, application, chats)
     for chat, members in chats.items():
         _judge_order(verdict, chat, members, dict(places))
@@ -149,12 +141,7 @@ def judge(
     return verdict
 
 
-def _judge_saving(
-    verdict: Verdict,
-    application: Application,
-    clients: list[Client],
-    outages: Sequence[tuple[float, float]],
-) -> None:
+def _judge_saving(verdict: Verdict, application: Application, clients: list[Client]) -> None:
     saved: dict[str, list[str]] = {}
     for message in application.saved:
         if message["key"]:
@@ -162,10 +149,7 @@ def _judge_saving(
     for key, ids in saved.items():
         if len(ids) > 1:
             at = [round(application.saved_at[each], 3) for each in ids]
-            if any(began <= at[-1] <= ended for began, ended in outages):
-                verdict.alone += len(ids) - 1
-            else:
-                verdict.saved_twice += len(ids) - 1
+            verdict.saved_twice += len(ids) - 1
             verdict.say(f"saved twice: {key} as {ids} at {at}")
     for client in clients:
         for trouble in client.troubles:

@@ -26,7 +26,6 @@ TOLD = [
     ("acked local", lambda v: v.acked_locally),
     ("outcome_unknown", lambda v: v.unknown),
     ("of these saved", lambda v: v.unknown_saved),
-    ("saved twice in an outage", lambda v: v.alone),
     ("errors told", lambda v: v.errors),
     ("repeated as allowed", lambda v: v.allowed),
 ]
@@ -141,8 +140,7 @@ Delivered has to be 100.000, and everything right of it 0.
 {told}
 
 **repeated as allowed**: events that came again on a later connection: after a load, or because their first
-copy had no cursor. **saved twice in an outage**: by a node that could not ask Redis, for a client that had
-lost its connection to another node; allowed in "mixed" alone, see [delivery.md](delivery.md).
+copy had no cursor.
 
 Where the truth was `recovered: false` or `outcome_unknown`, and why it could not be another:
 

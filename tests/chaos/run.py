@@ -32,7 +32,7 @@ async def run_scenario(
     """Run one scenario. Gives its verdict, and a task that ends with what had to be waited for added to it:
     the history's lifetime, after which nothing of it may be left.
     """
-    verdict = Verdict(plan.name, resumes=not plan.unresumed, excused=plan.excused)
+    verdict = Verdict(plan.name, resumes=not plan.unresumed)
     cluster = Cluster(folder, binary, *plan.redis)
     clients: list[Client] = []
     ticking: asyncio.Task[None] | None = None
@@ -71,7 +71,7 @@ async def run_scenario(
             lambda: all(c.settled for c in clients) and not missing(cluster.application, by_chat),
             SETTLE_SECONDS,
         )
-        judge(verdict, cluster.application, by_chat, await cluster.places(by_chat), cluster.outages)
+        judge(verdict, cluster.application, by_chat, await cluster.places(by_chat))
         if verdict.missed_targets:
             _write_down(folder, clients)
             (folder / "evidence.txt").write_text("\n".join(verdict.evidence))

@@ -104,12 +104,6 @@ def test_saved_twice() -> None:
     assert judged(Saved("k0", "k0")).saved_twice == 1
 
 
-def test_saved_twice_in_an_outage() -> None:
-    """Where Redis was away at the second time, that is counted apart."""
-    verdict = judge(Verdict("test"), Saved("k0", "k0"), {"c": []}, {}, [(10.5, 12)])  # type: ignore[arg-type]
-    assert (verdict.saved_twice, verdict.alone) == (0, 1)
-
-
 def test_false_error() -> None:
     """An error for what was saved by then is false, unless it owns up to not knowing."""
     client = member(visit(("m0", "e.1")))

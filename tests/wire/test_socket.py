@@ -13,6 +13,7 @@ from tests.wire.peer import (
     CLOSE,
     CONTINUATION,
     PING,
+    PONG,
     TEXT,
     WAIT,
     Peer,
@@ -31,6 +32,24 @@ BIG = text_frame(b"x" * 50_000)
 async def session_of(server: Any) -> Any:
     """The newest session, once the client's handshake is through (so it is open)."""
     return server.sessions[-1]
+
+
+@pytest.mark.gen_test
+async def test_a_sign_of_life() -> None:
+    """Whoever answers a ping is alive; who is silent or gone is not, and is not ended for that."""
+    async with serving() as server:
+        peer = await Peer.open(server.port)
+        wire = (await session_of(server)).wire
+        asked = asyncio.ensure_future(wire.is_alive(WAIT))
+        assert (await peer.frame())[0] == FIN | PING
+        peer.send(client_frame(PONG, b""))
+        assert await asked
+        assert not await wire.is_alive(0.02)
+        assert (await peer.frame())[0] == FIN | PING
+        peer.send(client_frame(TEXT, b"still here"))
+        assert await wire.is_alive(WAIT)
+        peer.reset()
+        assert not await wire.is_alive(WAIT)
 
 
 # Out
@@ -383,8 +402,9 @@ async def test_a_flooding_peer_that_resets_while_it_is_not_read_from() -> None:
         session = await session_of(server)
         peer.send(client_frame(TEXT, b"x" * 1000) * 200)
         await until(lambda: session.wire._paused)
+        assert not session.wire.is_lost
         peer.reset()
-        await until(lambda: session.wire._muted)
+        await until(lambda: session.wire.is_lost)
         for _ in range(300):
             session.gate.release()
         assert await session.ended() == (1006, "")

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
+from eclipse_ws.backends.base import Asker, Attempt, Backend, Health, Subscriber
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard
 from eclipse_ws.backends.redis.link import Link, LinkError
@@ -271,10 +271,10 @@ class RedisBackend(Backend):
         *,
         again: bool = False,
         resent: bool = False,
-        since: float | None = None,
+        asker: Asker | None = None,
     ) -> Attempt:
         """See the contract."""
-        return await self._attempts.take(chat_id, key, again=again, resent=resent, since=since)
+        return await self._attempts.take(chat_id, key, again=again, resent=resent, asker=asker)
 
     async def release(self, attempt: Attempt) -> None:
         """See the contract."""

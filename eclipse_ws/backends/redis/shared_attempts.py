@@ -11,7 +11,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from eclipse_ws.backends.attempts import Attempts
-from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.base import Asker, Attempt
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.link import Link, LinkError
 from eclipse_ws.backends.redis.links import LONGEST_PAUSE, Links
@@ -51,7 +51,7 @@ class SharedAttempts:
         await asyncio.gather(*self._told, return_exceptions=True)
 
     async def take(
-        self, chat_id: str, key: str, *, again: bool, resent: bool, since: float | None
+        self, chat_id: str, key: str, *, again: bool, resent: bool, asker: Asker | None
     ) -> Attempt:
         """Ask this node's table first, then Redis (see `Backend.attempt`)."""
         attempt = await self._table.take(chat_id, key, again=again, patience=self._patience)
@@ -60,7 +60,7 @@ class SharedAttempts:
         attempt.token = secrets.token_hex(8)
         try:
             # Where an attempt may be repeated, nothing need be known of an earlier one.
-            return await self._take_everywhere(attempt, again, resent and not again, since)
+            return await self._take_everywhere(attempt, again, resent and not again, asker)
         except BaseException:
             self._table.forget(attempt)
             raise
@@ -102,41 +102,52 @@ class SharedAttempts:
         if not told.cancelled():
             told.exception()  # the link has gone again: the next one is told
 
-    def _waits(self, since: float | None) -> bool:
+    def _waits(self, asker: Asker | None) -> bool:
         """Whether a sender may be repeating what it said on a node that this one can't ask now.
 
         That is one whose session is hardly older than the outage: it has just come from somewhere. It
         waits until Redis knows again what the others did, but for no longer than ``attempt_margin``
         after its session began: an outage of Redis is not an outage of chat.
         """
-        now, links = time.monotonic(), self._links
-        if since is None or since < links.lost_at - self._margin or now > since + self._margin:
+        if asker is None or asker.began < self._links.lost_at - self._margin:
             return False
-        return self._alone
+        return self._alone and time.monotonic() <= asker.began + self._margin
 
     @property
     def _alone(self) -> bool:
         """Whether this node can't ask Redis, or Redis may not have heard yet what others have to tell."""
         return self._links.commands is None or time.monotonic() < self._links.found_at + SETTLING
 
-    def _later(self, attempt: Attempt) -> Attempt:
+    async def _go_alone(self, attempt: Attempt, resent: bool, asker: Asker | None, why: str = "") -> Attempt:
+        """Answer without knowing what other nodes did: go on, or leave it to whoever is asked again.
+
+        ``why`` the link failed under the question, which Redis may yet take for one of ours. While that was
+        waited for, the sender may have lost patience, or its connection without our knowing.
+        """
+        there = asker is None or (await asker.is_alive(AGAIN) if why else not asker.gone)
+        if there and not resent:
+            if why:
+                log.warning("attempt is only known here", chat=attempt.chat_id, why=why)
+            return attempt
         self._table.forget(attempt)
+        if why:
+            self._owe(Owed(attempt.chat_id, None, attempt, "release"))
         return Attempt(attempt.chat_id, attempt.key, "later")
 
     async def _take_everywhere(
-        self, attempt: Attempt, again: bool, resent: bool, since: float | None
+        self, attempt: Attempt, again: bool, resent: bool, asker: Asker | None
     ) -> Attempt:
         deadline = time.monotonic() + self._patience
         pause, elsewhere = FIRST_POLL, False
         while time.monotonic() <= deadline:
             if resent and not elsewhere and self._alone:
-                return self._later(attempt)
-            if not elsewhere and self._waits(since):
+                return await self._go_alone(attempt, resent, asker)
+            if not elsewhere and self._waits(asker):
                 await asyncio.sleep(FIRST_POLL)
                 continue
             commands = self._links.commands
             if commands is None and not elsewhere:
-                return attempt
+                return await self._go_alone(attempt, resent, asker)
             verdict = "pending"  # where another node was at it, and Redis went away: that is all we know
             if commands is not None:
                 try:
@@ -145,11 +156,8 @@ class SharedAttempts:
                     linked = isinstance(error, LinkError)
                     if not elsewhere:
                         back = linked and await self._links.commands_after(commands, AGAIN)
-                        if resent and not back:
-                            return self._later(attempt)
-                        if not back and not (linked and self._waits(since)):
-                            log.warning("attempt is only known here", chat=attempt.chat_id, why=str(error))
-                            return attempt
+                        if not back and not (linked and self._waits(asker)):
+                            return await self._go_alone(attempt, resent, asker, why=str(error))
                         if linked:
                             continue
             if verdict == "new":
