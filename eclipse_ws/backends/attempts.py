@@ -62,6 +62,11 @@ class Attempts:
         self._put(attempt)
         return attempt
 
+    def known(self, chat_id: str, key: str) -> Attempt | None:
+        """What is known of an attempt now; ``new`` while it is under way."""
+        entry = self._live(chat_id, key)
+        return None if entry is None else entry.attempt
+
     def under_way(self) -> list[Attempt]:
         """The attempts that are not settled yet."""
         return [entry.attempt for entry in self._pending.values()]

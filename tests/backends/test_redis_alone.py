@@ -148,3 +148,24 @@ async def test_a_sender_that_is_gone_is_left_to_other_nodes(
     made.server.thaw()
     await node.until_up()
     assert (await node.backend.attempt(chat, "key", asker=LONG_HERE)).state == "new"
+
+
+@gen_test
+async def test_a_resend_on_a_redis_that_was_emptied(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """What Redis has forgotten the nodes still know: saved, under way, or unknown; the rest is new."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    saved, under_way, lost = [await one.backend.attempt(chat, key) for key in ("saved", "under way", "lost")]
+    receipt = await one.backend.publish(chat, event("m1"), saved)
+    await one.backend.abandon(lost)
+    await made.client.flushall()
+    found = {}
+    for key in ("saved", "under way", "lost", "nobody's"):
+        found[key] = await other.backend.attempt(chat, key, resent=True)
+    states = {key: attempt.state for key, attempt in found.items()}
+    assert states == {"saved": "done", "under way": "later", "lost": "unknown", "nobody's": "new"}
+    assert found["saved"].receipt == receipt
+    await one.backend.publish(chat, event("m2"), under_way)
+    now_done = await other.backend.attempt(chat, "under way", resent=True)
+    assert now_done.receipt is not None
+    assert now_done.receipt.id == "m2"

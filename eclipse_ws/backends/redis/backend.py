@@ -70,11 +70,11 @@ class RedisBackend(Backend):
             on_deaf=lambda until: self._subscriptions.on_deaf(until),
             idle=lambda: not self._subscriptions,
         )
-        self._attempts = SharedAttempts(self._settings, self._links, self._owe)
+        self._attempts = SharedAttempts(self._settings, self._links, self._owe, self.ask)
         self._nodes = Nodes(
             self._links,
             self._settings.redis_timeout,
-            answer=subscriber.answer,
+            answer=lambda question: self._attempts.answer(question) or subscriber.answer(question),
             look_again=lambda chat_ids: self._subscriptions.look_again(chat_ids),
             take_over=lambda chat_ids: self._subscriptions.take_over(chat_ids),
         )

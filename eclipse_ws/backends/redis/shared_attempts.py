@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import structlog
 from redis.exceptions import RedisError
@@ -32,10 +33,17 @@ FIRST_POLL, LONGEST_POLL = 0.05, 0.5
 class SharedAttempts:
     """Takes and settles attempts here and in Redis; what Redis can't be told now is owed."""
 
-    def __init__(self, settings: Settings, links: Links, owe: Callable[[Owed], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        links: Links,
+        owe: Callable[[Owed], None],
+        ask: Callable[[Any], Awaitable[list[Any]]],
+    ) -> None:
         self._table = Attempts(settings.history_seconds, settings.max_attempts)
         self._links = links
         self._owe = owe
+        self._ask = ask
         self._patience = settings.api_timeout + settings.attempt_margin
         self._margin = settings.attempt_margin
         self._lifetime = whole(settings.history_seconds)
@@ -161,7 +169,7 @@ class SharedAttempts:
                         if linked:
                             continue
             if verdict == "new":
-                return attempt
+                return await self._known_elsewhere(attempt) if resent else attempt
             if verdict == "done":
                 cursor, _, saved = " ".join(rest).partition(" ")
                 receipt = Receipt(saved, cursor, "published")
@@ -174,6 +182,35 @@ class SharedAttempts:
             pause = min(LONGEST_POLL, pause * 2)
         self._table.settle(attempt, "unknown")
         return Attempt(attempt.chat_id, attempt.key, "unknown")
+
+    async def _known_elsewhere(self, attempt: Attempt) -> Attempt:
+        """Ask the nodes of what was sent before and Redis knows nothing of: it may have been emptied."""
+        chat_id, key = attempt.chat_id, attempt.key
+        question = {"attempt": {"node": self._links.node, "chatId": chat_id, "key": key}}
+        for answer in await self._ask(question):
+            match answer:
+                case {"state": "done", "id": str(saved), "cursor": str() | None as cursor}:
+                    receipt = Receipt(saved, cursor, "published" if cursor else "local")
+                    await self.release(attempt)
+                    self._table.settle(attempt, "done", receipt)
+                    return Attempt(chat_id, key, "done", receipt)
+                case {"state": "new"}:
+                    await self.release(attempt)
+                    return Attempt(chat_id, key, "later")
+                case {"state": "unknown"}:
+                    await self.abandon(attempt)
+                    return Attempt(chat_id, key, "unknown")
+        return attempt
+
+    def answer(self, question: Any) -> Any:
+        """Tell another node what this one knows of an attempt; None to any other question."""
+        match question:
+            case {"attempt": {"node": str(node), "chatId": str(chat_id), "key": str(key)}}:
+                known = None if node == self._links.node else self._table.known(chat_id, key)
+                if known is not None:
+                    receipt = known.receipt or Receipt("", None, "local")
+                    return {"state": known.state, "id": receipt.id, "cursor": receipt.cursor}
+        return None
 
     async def _call(self, link: Link, attempt: Attempt, *, again: bool) -> str:
         answer = await scripts.ATTEMPT(
