@@ -59,12 +59,12 @@ class Socket(Outgoing):
     @property
     def is_lost(self) -> bool:
         """Whether the peer is known to be gone, though what it said before may still be handled."""
-        return self._muted or self._state == GONE
+        return self._state == GONE or self._muted
 
     async def is_alive(self, seconds: float) -> bool:
         """Ask for a sign of life, and tell whether there is one within so many seconds."""
-        if self._paused or self.is_lost:
-            return not self.is_lost  # what it says now is not read, and it says a lot
+        if self.is_lost or self._paused:
+            return not self.is_lost  # who is not read from says a lot
         self.ping()
         deadline = self.poll.loop.time() + seconds
         while not self._heard and not self.is_lost and self.poll.loop.time() < deadline:  # noqa: ASYNC110

@@ -169,3 +169,16 @@ async def test_a_resend_on_a_redis_that_was_emptied(cluster: Make, chat: str, ex
     now_done = await other.backend.attempt(chat, "under way", resent=True)
     assert now_done.receipt is not None
     assert now_done.receipt.id == "m2"
+
+
+@gen_test
+async def test_a_resend_while_a_node_gives_no_answer(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """A node that is silent may have saved what was resent: who came lately asks again, for a while."""
+    expect_log("not every node has answered")
+    made = own_cluster(redis_timeout=0.3)
+    one, other = await made.nodes(2, chat)
+    one.backend._nodes.hear = lambda raw: None
+    assert (await other.backend.attempt(chat, "key", resent=True, asker=Session(0))).state == "later"
+    assert (await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "new"

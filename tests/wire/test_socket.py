@@ -50,6 +50,9 @@ async def test_a_sign_of_life() -> None:
         assert await wire.is_alive(WAIT)
         peer.reset()
         assert not await wire.is_alive(WAIT)
+        session = await session_of(server)
+        await session.ended()
+        assert not await session.wire.is_alive(WAIT)
 
 
 # Out

@@ -70,7 +70,9 @@ class RedisBackend(Backend):
             on_deaf=lambda until: self._subscriptions.on_deaf(until),
             idle=lambda: not self._subscriptions,
         )
-        self._attempts = SharedAttempts(self._settings, self._links, self._owe, self.ask)
+        self._attempts = SharedAttempts(
+            self._settings, self._links, self._owe, lambda question: self._nodes.ask(question)
+        )
         self._nodes = Nodes(
             self._links,
             self._settings.redis_timeout,
@@ -379,7 +381,8 @@ class RedisBackend(Backend):
 
     async def ask(self, question: Any) -> list[Any]:
         """See the contract."""
-        return await self._nodes.ask(question)
+        answers, _ = await self._nodes.ask(question)
+        return answers
 
     async def hand_over(self) -> int:
         """Spread the chats over the other nodes, and wait until those hear them."""

@@ -61,12 +61,12 @@ class Nodes:
         self._open: dict[str, list[Any]] = {}
         self._news: dict[str, asyncio.Event] = {}
 
-    async def ask(self, question: Any) -> list[Any]:
-        """Gather every node's answer; those that don't come in time are missing."""
+    async def ask(self, question: Any) -> tuple[list[Any], bool]:
+        """Gather every node's answer; those that don't come in time are missing. Tell, too, if none is."""
         if self._links.commands is None or self._links.state != "up":
-            return [self._answer(question)]
-        answers = await self._collect(ALL_NODES, _Note(question=question), self._timeout)
-        return answers or [self._answer(question)]
+            return [self._answer(question)], False
+        answers, complete = await self._collect(ALL_NODES, _Note(question=question), self._timeout)
+        return answers or [self._answer(question)], complete
 
     async def hand_over(self, chat_ids: list[str], timeout: float) -> set[str]:
         """Have other nodes take these chats over, as evenly as they are many; tell which they hear by now.
@@ -76,7 +76,7 @@ class Nodes:
         self._leaving = True
         if not chat_ids or self._links.state != "up":
             return set()
-        answers = await self._collect(ALL_NODES, _Note(who_takes=True), min(timeout, self._timeout))
+        answers, _ = await self._collect(ALL_NODES, _Note(who_takes=True), min(timeout, self._timeout))
         takers = [name for name in answers if isinstance(name, str) and name]
         if not takers:
             log.info("no other node takes the chats over", chats=len(chat_ids))
@@ -89,7 +89,7 @@ class Nodes:
             )
         )
         taken: set[str] = set()
-        for batch, outcome in zip(batches, outcomes, strict=True):
+        for batch, (outcome, _) in zip(batches, outcomes, strict=True):
             if outcome and isinstance(outcome[0], list):
                 taken |= set(batch).difference(outcome[0])
         log.info("chats handed over", chats=len(taken), of=len(chat_ids), nodes=len(takers))
@@ -101,11 +101,14 @@ class Nodes:
             task.cancel()
         await asyncio.gather(*self._taking, return_exceptions=True)
 
-    async def _collect(self, channel: str, note: _Note, timeout: float) -> list[Any]:
-        """Send a note with a number of its own, and gather the answers of who hears the channel."""
-        commands = self._links.commands
+    async def _collect(self, channel: str, note: _Note, timeout: float) -> tuple[list[Any], bool]:
+        """Send a note with a number of its own, and gather the answers of who hears the channel.
+
+        Tells, too, whether all of them have answered.
+        """
+        commands, complete = self._links.commands, False
         if commands is None:
-            return []
+            return [], complete
         number = note.id = secrets.token_hex(8)
         note.sender = self._links.name
         answers = self._open[number] = []
@@ -116,13 +119,14 @@ class Nodes:
                 while len(answers) < nodes:
                     await news.wait()
                     news.clear()
+            complete = True
         except TimeoutError:
             log.warning("not every node has answered", answers=len(answers))
         except (LinkError, RedisError) as error:
             log.warning("the other nodes could not be asked", why=str(error))
         finally:
             del self._open[number], self._news[number]
-        return answers
+        return answers, complete
 
     def tell_to_look_again(self, chat_ids: list[str]) -> None:
         """Tell every node that these chats have a new epoch."""

@@ -38,7 +38,7 @@ class SharedAttempts:
         settings: Settings,
         links: Links,
         owe: Callable[[Owed], None],
-        ask: Callable[[Any], Awaitable[list[Any]]],
+        ask: Callable[[Any], Awaitable[tuple[list[Any], bool]]],
     ) -> None:
         self._table = Attempts(settings.history_seconds, settings.max_attempts)
         self._links = links
@@ -169,7 +169,7 @@ class SharedAttempts:
                         if linked:
                             continue
             if verdict == "new":
-                return await self._known_elsewhere(attempt) if resent else attempt
+                return await self._known_elsewhere(attempt, asker) if resent else attempt
             if verdict == "done":
                 cursor, _, saved = " ".join(rest).partition(" ")
                 receipt = Receipt(saved, cursor, "published")
@@ -183,11 +183,16 @@ class SharedAttempts:
         self._table.settle(attempt, "unknown")
         return Attempt(attempt.chat_id, attempt.key, "unknown")
 
-    async def _known_elsewhere(self, attempt: Attempt) -> Attempt:
-        """Ask the nodes of what was sent before and Redis knows nothing of: it may have been emptied."""
+    async def _known_elsewhere(self, attempt: Attempt, asker: Asker | None) -> Attempt:
+        """Ask the nodes of what was sent before and Redis knows nothing of.
+
+        Redis may have been emptied, or one of the nodes cut off from it. That one gives no answer: a session
+        that came lately then has to ask again.
+        """
         chat_id, key = attempt.chat_id, attempt.key
         question = {"attempt": {"node": self._links.node, "chatId": chat_id, "key": key}}
-        for answer in await self._ask(question):
+        answers, complete = await self._ask(question)
+        for answer in answers:
             match answer:
                 case {"state": "done", "id": str(saved), "cursor": str() | None as cursor}:
                     receipt = Receipt(saved, cursor, "published" if cursor else "local")
@@ -200,6 +205,9 @@ class SharedAttempts:
                 case {"state": "unknown"}:
                     await self.abandon(attempt)
                     return Attempt(chat_id, key, "unknown")
+        if not complete and asker is not None and time.monotonic() < asker.began + self._patience:
+            await self.release(attempt)
+            return Attempt(chat_id, key, "later")
         return attempt
 
     def answer(self, question: Any) -> Any:
