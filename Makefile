@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz \
-  image-test drain-test picture browser-numbers documents
+  image-test drain-test picture browser-numbers documents http-contract
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -50,8 +50,10 @@ profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, in
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
 fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, bodies and Redis events (SECONDS=n)
-	@for what in frames commands cursors tokens bodies redis; do \
-	  $(BIN)/python -m tests.fuzz.fuzz_$$what --seconds $(or $(SECONDS),60) || exit 1; done
+	@bash scripts/fuzz $(or $(SECONDS),60)
+
+http-contract: $(STAMP) ## what schemathesis finds when it holds the HTTP routes to their document
+	@bash scripts/http-contract
 
 $(VENV)/.bench: requirements/bench.txt $(STAMP)
 	@$(PIP) install --no-deps --require-hashes -r requirements/bench.txt

