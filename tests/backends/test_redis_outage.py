@@ -320,13 +320,14 @@ async def test_closing_hands_over_what_is_owed(own_cluster: Make, chat: str, exp
     one, other = await made.nodes(2, chat)
     await made.client.config_set("maxmemory", 1)
     assert await publish(one, chat, *range(5)) == {"local"}
-    pay, taken = one.backend._pay_one, []
+    payments = one.backend._payments
+    pay, taken = payments._pay, []
 
     async def pay_and_note(*arguments: Any) -> bool:
         taken.append(await pay(*arguments))
         return taken[-1]
 
-    one.backend._pay_one = pay_and_note
+    payments._pay = pay_and_note
     closing = asyncio.create_task(one.backend.close())
     await until(lambda: False in taken, "a payment that is refused while the node closes")
     await made.client.config_set("maxmemory", 0)
@@ -444,7 +445,7 @@ async def test_errors_of_our_own_are_said(cluster: Make, chat: str, expect_log: 
     made = cluster()
     one, other = await made.nodes(2, chat)
     backend: RedisBackend = one.backend
-    pay, failed = backend._pay_one, []
+    pay, failed = backend._payments._pay, []
 
     async def fail_once(*arguments: Any) -> bool:
         if not failed:
@@ -452,7 +453,7 @@ async def test_errors_of_our_own_are_said(cluster: Make, chat: str, expect_log: 
             raise RuntimeError("of the test")
         return await pay(*arguments)
 
-    backend._pay_one = fail_once  # type: ignore[method-assign]
+    backend._payments._pay = fail_once
     owed: Event = event("m1")
     backend._deliver_locally(chat, owed, None)
     await until(lambda: failed)

@@ -67,7 +67,8 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
     backend = redis_of(one)
-    pay, backend._pay_soon = backend._pay_soon, lambda: None  # type: ignore[method-assign]
+    payments = backend._payments
+    pay, payments.pay_soon = payments.pay_soon, lambda: None  # type: ignore[method-assign]
     attempt = await one.backend.attempt(chat, "k1")
     made.server.freeze()
     assert (await one.backend.publish(chat, event("m1"), attempt)).delivery == "local"
@@ -78,7 +79,7 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     await one.until_heard(chat, "m1", "m1")
     await until(lambda: backend._links.state == "up", "the links")
     await made.client.delete(f"eclipse:{{{chat}}}:seen:0", f"eclipse:{{{chat}}}:seen:1")
-    backend._pay_soon = pay  # type: ignore[method-assign]
+    payments.pay_soon = pay  # type: ignore[method-assign]
     pay()
     await one.until_up()
     await one.backend.publish(chat, event("m2"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +16,8 @@ from eclipse_ws.backends.redis.channel import Channel, Heard
 from eclipse_ws.backends.redis.link import Link, LinkError
 from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.backends.redis.nodes import Nodes
-from eclipse_ws.backends.redis.outage import Outage, Owed
+from eclipse_ws.backends.redis.outage import Owed
+from eclipse_ws.backends.redis.payments import Payments
 from eclipse_ws.backends.redis.probe import passes, probe
 from eclipse_ws.backends.redis.shared_attempts import SharedAttempts, attempt_key, whole
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
@@ -35,10 +35,6 @@ from eclipse_ws.settings import Settings
 log = structlog.get_logger("eclipse_ws.redis")
 
 PREFIX = scripts.channel_name("").encode()
-BATCH = 250
-"""Things owed that are paid in one pipeline."""
-RETRY, LAST_RETRY = 1.0, 0.05
-"""Seconds until what Redis refused to take is offered again; the second one when the node is closing."""
 
 
 class RedisBackend(Backend):
@@ -48,13 +44,12 @@ class RedisBackend(Backend):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._outage = Outage(settings.outage_queue_events)
-        self._paying: asyncio.Task[None] | None = None
         self._raw: set[asyncio.Task[Receipt]] = set()
         self._handed_over: set[str] = set()
         self._closed = False
         self._subscriber: Subscriber
         self._links: Links
+        self._payments: Payments
         self._attempts: SharedAttempts
         self._subscriptions: Subscriptions
         self._nodes: Nodes
@@ -70,8 +65,15 @@ class RedisBackend(Backend):
             on_deaf=lambda until: self._subscriptions.on_deaf(until),
             idle=lambda: not self._subscriptions,
         )
+        self._payments = Payments(
+            self._links,
+            self._settings.outage_queue_events,
+            self._pay,
+            break_off=lambda chat_id: self._subscriptions.break_off(chat_id),
+            count_lost=self._count_lost,
+        )
         self._attempts = SharedAttempts(
-            self._settings, self._links, self._owe, lambda question: self._nodes.ask(question)
+            self._settings, self._links, self._payments.owe, lambda question: self._nodes.ask(question)
         )
         self._nodes = Nodes(
             self._links,
@@ -97,16 +99,10 @@ class RedisBackend(Backend):
         self._closed = True
         if self._raw:
             await asyncio.wait(self._raw, timeout=self._settings.redis_timeout)
-        await self._pay_all(self._settings.redis_timeout)
-        unfinished: list[asyncio.Future[Any]] = [
-            *self._raw,
-            *([self._paying] if self._paying else []),
-        ]
-        for task in unfinished:
+        for task in self._raw:
             task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
-        if self._outage:
-            log.error("events were not handed over to the other nodes", count=len(self._outage))
+        await asyncio.gather(*self._raw, return_exceptions=True)
+        await self._payments.close(self._settings.redis_timeout)
         await self._attempts.close()
         await self._nodes.close()
         await self._subscriptions.close()
@@ -183,7 +179,7 @@ class RedisBackend(Backend):
     def _sequence_raw(self, channel: Channel, event: Event) -> None:
         """Sequence what the application has published; every node tries, the first one does it."""
         if len(self._raw) >= self._settings.outage_queue_events:
-            self._owe(Owed(channel.chat_id, event, None), lost=True)
+            self._payments.overflow(Owed(channel.chat_id, event, None))
             return
         task = asyncio.create_task(self.publish(channel.chat_id, event))
         self._raw.add(task)
@@ -199,7 +195,7 @@ class RedisBackend(Backend):
         """Sequence, keep and fan out by one script; while that can't be had, deliver here and owe it."""
         commands = self._links.commands
         # Behind what is owed, so that a chat's events keep their order.
-        if commands is not None and not self._outage:
+        if commands is not None and not self._payments:
             try:
                 cursor = await self._call_publish(commands, chat_id, event, attempt)
             except (LinkError, RedisError) as error:
@@ -221,7 +217,7 @@ class RedisBackend(Backend):
         receipt = Receipt(
             saved_id(event), str(cursor) if cursor else None, "published" if cursor else "local"
         )
-        self._owe(Owed(chat_id, event, attempt))
+        self._payments.owe(Owed(chat_id, event, attempt))
         if attempt is not None:
             self._attempts.done(attempt, receipt)
         return receipt
@@ -292,62 +288,12 @@ class RedisBackend(Backend):
         # First of all: their senders may be sent away now, and ask again on another node.
         self._attempts.tell()
         self._subscriptions.on_commands()
-        self._pay_soon()
+        self._payments.pay_soon()
 
-    def _owe(self, owed: Owed, *, lost: bool = False) -> None:
-        if lost or not self._outage.owe(owed):
-            self.queue_overflowed += 1
-            self._outage.overflowed.add(owed.chat_id)
-            log.error(
-                "the queue for redis is full: an event is lost to other nodes, whose sessions will resume",
-                chat=owed.chat_id,
-                limit=self._settings.outage_queue_events,
-            )
-        self._pay_soon()
+    def _count_lost(self) -> None:
+        self.queue_overflowed += 1
 
-    def _pay_soon(self) -> None:
-        due = self._outage or self._outage.overflowed
-        if due and self._paying is None and self._links.commands is not None:
-            self._paying = asyncio.create_task(self._pay())
-            self._paying.add_done_callback(self._paid)
-
-    def _paid(self, done: asyncio.Task[None]) -> None:
-        self._paying = None
-        if not done.cancelled() and done.exception() is not None:
-            log.error("paying what is owed failed", exc_info=done.exception())
-        if (self._outage or self._outage.overflowed) and not self._closed:
-            asyncio.get_running_loop().call_later(RETRY, self._pay_soon)
-
-    async def _pay_all(self, seconds: float) -> None:
-        """Hand over until nothing is owed, Redis has gone, or the time is over.
-
-        A payment that is under way may be refused for what was true when it began: it is offered again.
-        """
-        deadline = time.monotonic() + seconds
-        while self._outage and self._links.commands is not None:
-            self._pay_soon()
-            left = deadline - time.monotonic()
-            if self._paying is None or left <= 0:
-                break
-            await asyncio.wait([self._paying], timeout=left)
-            if self._outage:
-                await asyncio.sleep(LAST_RETRY)
-
-    async def _pay(self) -> None:
-        """Hand over what is owed, oldest first; stops at what Redis doesn't take now."""
-        while self._outage and (commands := self._links.commands) is not None:
-            batch = self._outage.first(BATCH)
-            outcomes = await asyncio.gather(*(self._pay_one(commands, owed) for owed in batch))
-            paid = outcomes.index(False) if False in outcomes else len(batch)
-            self._outage.paid(paid)
-            if paid < len(batch):
-                return
-        if self._outage.overflowed and self._links.state == "up":
-            broken, self._outage.overflowed = self._outage.overflowed, set()
-            for chat_id in broken:
-                self._subscriptions.break_off(chat_id)
-
-    async def _pay_one(self, commands: Link, owed: Owed) -> bool:
+    async def _pay(self, commands: Link, owed: Owed) -> bool:
         """Whether it is done with: taken, or refused for ever."""
         try:
             if owed.event is None:
@@ -363,8 +309,7 @@ class RedisBackend(Backend):
         except RedisError as error:
             if passes(error):
                 return False
-            self.queue_overflowed += 1
-            self._outage.overflowed.add(owed.chat_id)
+            self._payments.lose(owed.chat_id)
             log.error("redis will never take this, it was dropped", chat=owed.chat_id, why=str(error))
         return True
 
@@ -395,7 +340,7 @@ class RedisBackend(Backend):
         state = self._links.state
         return Health(
             self.name,
-            "down" if state == "up" and self._outage else state,
+            "down" if state == "up" and self._payments else state,
             self._links.latency,
-            len(self._outage),
+            len(self._payments),
         )
