@@ -92,11 +92,11 @@ def _processes(count: int, start: Callable[[int], Process]) -> Iterator[Running]
 
 
 @contextlib.contextmanager
-def _ours(count: int, with_redis: bool = False) -> Iterator[Running]:
+def _ours(count: int, with_redis: bool = False, **more: str) -> Iterator[Running]:
     with contextlib.ExitStack() as stack:
         api = stack.enter_context(nginx(PEERS / "api.conf", LOAD_CORE))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # where there is no .env
-        env = environment(api.port)
+        env = environment(api.port) | more
         if with_redis:
             env["REDIS_URL"] = stack.enter_context(redis())
 
@@ -174,6 +174,9 @@ def _nchan(count: int) -> Iterator[Running]:
 
 OURS = Server("eclipse-ws (memory)", _ours)
 OURS_REDIS = Server("eclipse-ws (Redis)", lambda count: _ours(count, with_redis=True))
+OURS_UVLOOP = Server(
+    "eclipse-ws (memory), on uvloop", lambda count: _ours(count, ECLIPSE_EVENT_LOOP="uvloop")
+)
 NCHAN = Server("nchan", _nchan, lambda chat_id, user_id: f"/c/{chat_id}", ["--ready", ""])
 TORNADO = Server("Tornado write_message", _tornado)
 NODE = Server("Node ws", _node("ws.mjs"))

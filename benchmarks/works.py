@@ -34,6 +34,7 @@ from benchmarks.servers import (
     NODE_REDIS,
     OURS,
     OURS_REDIS,
+    OURS_UVLOOP,
     SOCKETIO,
     TORNADO,
     Server,
@@ -193,7 +194,7 @@ def _first_session(port: int, target: str) -> None:
 WORKS = (
     Work("fan-out", ALL, crowd, ("crowd 4", "crowd 1")),
     Work("pairs", ALL, pairs, ("pairs", "latency p99", "connects")),
-    Work("message path", (OURS, NODE_FETCH), path(1), ("path",)),
+    Work("message path", (OURS, NODE_FETCH, OURS_UVLOOP), path(1), ("path",)),
     Work("message path, two nodes", (OURS_REDIS, NODE_REDIS), path(2), ("path 2 nodes",)),
     Work("idle memory", ALL, idle, ("idle KB",)),
     Work("18,000 sessions", (OURS, OURS_REDIS), full, ("full MB", "full p99")),
