@@ -27,10 +27,12 @@ COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "crit
 SHORTEST_SECRET = 4  # characters; masking every "a" would hide the log, not the secret
 
 # Each alternative keeps its group and masks the rest. Quotes and backslashes end a value: JSON stays JSON.
+# After `"limit": "token", ` comes the next field's name, which is no token.
 CREDENTIAL = re.compile(
     r"""(?ix)
       (\b(?:access_|refresh_|id_)?token=) [^\s&"'\\#]+
-    | (\btoken["'\\]+\s*[:,]\s*[b"'\\]+) [^\s"'\\]+
+    | (\btoken["'\\]+\s*:\s*[b"'\\]+) [^\s"'\\]+
+    | (\btoken["'\\]+\s*,\s*[b"'\\]+) [^\s"'\\]++ (?!["'\\]+\s*:)
     | (\bbearer[\s.]+) [\w.~+/=-]{8,}
     | (\bx-internal-secret["'\\]*\s*[:=,]\s*[b"'\\]*) [^\s"'\\]+
     | (\b[a-z][a-z0-9+.-]*://[^\s/:@"'\\]*:) [^\s/@"'\\]+ (?=@)

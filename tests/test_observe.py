@@ -187,6 +187,17 @@ def test_what_is_no_credential_stays(line: str) -> None:
     assert Masker(Settings())(line) == line
 
 
+def test_a_field_after_the_value_token_keeps_its_name() -> None:
+    """A refusal's line says `token` for its limit; the field that follows is no token."""
+    log = Log(log_format="json")
+    log.ours.info(
+        "session refused", limit="token", address="192.0.2.7", pair=("token", "garbage-but-private")
+    )
+    (document,) = log.documents
+    assert (document["limit"], document["address"]) == ("token", "192.0.2.7")
+    assert "garbage-but-private" not in log.text
+
+
 def test_configured_secrets_are_masked_in_every_form(log: Log) -> None:
     """The settings' own secrets are masked wherever they appear: plain, quoted, in a URL, a repr, JSON."""
     private = [SECRET, quote(SECRET), quote(SECRET, safe=""), repr(SECRET), json.dumps(SECRET)]
