@@ -123,7 +123,7 @@ def log_request(handler: RequestHandler) -> None:
 
     Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
     """
-    request, status = handler.request, handler.get_status()
+    request, status = handler.request, int(handler.get_status())  # an HTTPStatus would be written as such
     log = structlog.stdlib.get_logger("eclipse_ws.access")
     write = log.info if status >= 400 and request.path not in QUIET_PATHS else log.debug
     write(

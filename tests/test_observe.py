@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -294,10 +295,19 @@ class Answer(RequestHandler):
         self.set_status(int(status))
 
 
+class Named(RequestHandler):
+    """Answers with a status by its name."""
+
+    def get(self) -> None:
+        """Nothing but the status."""
+        self.set_status(HTTPStatus.NOT_FOUND)
+
+
 @pytest.fixture
 def app() -> Application:
     """An application whose access log is ours."""
-    return Application([(r"/s/(\d+)", Answer), (r"/health", Answer)], log_function=log_request)
+    paths = [(r"/s/(\d+)", Answer), (r"/health", Answer), (r"/named", Named)]
+    return Application(paths, log_function=log_request)
 
 
 @pytest.mark.gen_test
@@ -313,6 +323,14 @@ async def test_the_access_log_has_no_query(http_client: AsyncHTTPClient, base_ur
     assert (nowhere["status"], len(nowhere["path"])) == (404, observe.MAX_PATH)
     assert "a=1" not in log.text
     assert "token" not in log.text
+
+
+@pytest.mark.gen_test
+async def test_the_access_log_has_plain_numbers(http_client: AsyncHTTPClient, base_url: str) -> None:
+    """A status that a handler took from the standard library's names is told as its number."""
+    log = Log(log_format="console")
+    await http_client.fetch(f"{base_url}/named", raise_error=False)
+    assert "status=404" in log.text
 
 
 @pytest.mark.gen_test
