@@ -6,7 +6,6 @@ import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
 
 import click
 
@@ -110,7 +109,7 @@ def token(  # noqa: PLR0917 - click passes names
         )
     from eclipse_ws.tokens import mint, socket_url
 
-    place = host or place_of(loaded.settings)
+    place = asked_place(host, loaded.settings)
     minted = mint(loaded.settings.jwt_secret.get_secret_value(), chat_id, user_id, authenticated, seconds)
     click.echo(socket_url(place, minted))
 
@@ -149,10 +148,12 @@ def health(profile: str | None, url: str | None, timeout: float) -> None:
     import http.client
     from contextlib import closing
 
+    from eclipse_ws import tokens
     from eclipse_ws.faults import printable
 
-    address = urlsplit(url if url is not None else f"http://{place_of(load(profile).settings)}")
-    if address.scheme not in ("http", "https") or not address.hostname:
+    asked = url if url is not None else f"http://{place_of(load(profile).settings)}"
+    address = tokens.address(asked, "http", "https")
+    if address is None or address.hostname is None:
         stop(f"--url is {url!r}, expected an http:// or https:// URL.")
     # Straight to the server: a proxy from the environment would answer for itself.
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
@@ -211,11 +212,12 @@ def smoke(  # noqa: PLR0917 - click passes names
     import asyncio
     import os
 
+    from eclipse_ws import tokens
     from eclipse_ws.profiles import read_dotenv
     from eclipse_ws.smoke import Smoke
 
     for address in (url, also or url):
-        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        if tokens.address(address, "http", "https") is None:
             stop(f"{address!r} is no http:// or https:// URL.")
     if profile is None:
         # The two secrets are all that is needed; the rest of the settings is the server's own matter.
@@ -260,10 +262,12 @@ def chat(  # noqa: PLR0917 - click passes names
 
     source: tokens.Source
     if url is not None:
+        if tokens.address(url, "ws", "wss") is None:
+            stop(f"--url is {url!r}, expected a ws:// or wss:// URL, as `eclipse-ws token` prints it.")
         source = tokens.FixedUrl(url)
     else:
         loaded = load(profile)
-        place = host or place_of(loaded.settings)
+        place = asked_place(host, loaded.settings)
         if is_made_up(loaded):
             source = tokens.Ask(place, chat_id, user_id, agent)
         else:
@@ -312,16 +316,16 @@ def bench(  # noqa: PLR0917 - click passes names
     yes_i_run_this: bool,
 ) -> None:
     """Put load on a running server and show how long events take; tokens are minted from JWT_SECRET."""
+    from eclipse_ws import tokens
     from eclipse_ws.bench import BenchError, Plan, run
-    from eclipse_ws.tokens import is_loopback
 
     loaded = load(profile)
     url = url if url is not None else place_of(loaded.settings)
-    address = urlsplit(url if "://" in url else f"ws://{url}")
-    scheme = {"http": "ws", "https": "wss"}.get(address.scheme, address.scheme)
-    if scheme not in ("ws", "wss") or not address.hostname:
+    address = tokens.address(url if "://" in url else f"ws://{url}", "ws", "wss", "http", "https")
+    if address is None:
         stop(f"{url!r} is no address of a server: expected one such as wss://chat.example.com.")
-    if not is_loopback(address.netloc) and not yes_i_run_this:
+    scheme = {"http": "ws", "https": "wss"}.get(address.scheme, address.scheme)
+    if not tokens.is_loopback(address.netloc) and not yes_i_run_this:
         stop(
             f"{address.hostname} is not this machine. Load on a server that somebody else runs, or that "
             "people are using, is an attack on it. If it is yours, say so with --yes-i-run-this."
@@ -382,6 +386,15 @@ def place_of(settings: Settings, port: int | None = None) -> str:
     host = "127.0.0.1" if settings.host in WILDCARDS else settings.host
     port = settings.port if port is None else port
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def asked_place(host: str | None, settings: Settings) -> str:
+    """The server that ``--host`` names, else the one that the settings start; ends if it can't be one."""
+    from eclipse_ws import tokens
+
+    if host and not tokens.is_place(host):
+        stop(f"--host is {host!r}, expected a host, or host:port, such as chat.example.com.")
+    return host or place_of(settings)
 
 
 def greet(server: Server) -> None:

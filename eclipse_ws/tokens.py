@@ -1,13 +1,14 @@
-"""Tokens for the command line: minted here or asked for, and the URL that a client opens with one."""
+"""Tokens for the command line: minted here or asked for, the URL that a client opens with one, addresses."""
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from ipaddress import ip_address
 from typing import Protocol
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 TIMEOUT = 10.0  # s to get a token from a server
 
@@ -30,6 +31,22 @@ def mint(secret: str, chat_id: str, user_id: str | None, authenticated: bool, se
 def socket_url(place: str, token: str) -> str:
     """The URL to open: ws:// for this machine's own addresses, wss:// for every other."""
     return f"{'ws' if is_loopback(place) else 'wss'}://{place}/ws?{urlencode({'token': token})}"
+
+
+def address(text: str, *schemes: str) -> SplitResult | None:
+    """The parts of a URL that somebody typed; None unless it has one of the schemes and a possible host."""
+    try:
+        parts = urlsplit(text)
+        possible = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without an end, a port that is no number or too large
+        return None
+    return parts if possible and not re.search(r"[\s\x00-\x1f\x7f]", text) else None
+
+
+def is_place(text: str) -> bool:
+    """True for what can be host or host:port, with nothing before and behind it."""
+    parts = address(f"ws://{text}", "ws")
+    return parts is not None and parts.netloc == text and "@" not in text
 
 
 def is_loopback(place: str) -> bool:

@@ -233,6 +233,8 @@ def test_a_strange_host_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["ftp://127.0.0.1"], "is no address"),
         (["ws://"], "is no address"),
+        (["ws://[::1"], "is no address"),
+        (["127.0.0.1:99999"], "is no address"),
         (["127.0.0.1:1", "--sessions", "1"], "2<=x<=20000"),
         (["127.0.0.1:1", "--seconds", "1e9"], "0.1<=x<=3600"),
         (["127.0.0.1:1"], "JWT_SECRET is not set"),

@@ -184,6 +184,31 @@ def test_token_for_a_host(host: str, start: str) -> None:
     assert call("token", "--host", host, JWT_SECRET=SECRET).output.startswith(start)
 
 
+@pytest.mark.parametrize("host", ["https://h", "h/x", "h:x", "h:99999", "[::1", "a b", "u@h", "h?x"])
+@pytest.mark.parametrize("command", ["token", "chat"])
+def test_a_host_that_can_be_none(command: str, host: str) -> None:
+    """A URL, or what no name and no port can be, is not made a part of a URL that nobody can open."""
+    result = call(command, "--host", host, JWT_SECRET=SECRET)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"--host is {host!r}, expected a host" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["h", "http://h/ws?token=t", "ws://", "ws://h:99999", "ws://[::1"])
+def test_a_chat_url_that_can_be_none(url: str) -> None:
+    """`chat --url` says what it expects before it connects."""
+    result = call("chat", "--url", url)
+    assert result.exit_code == 2
+    assert "expected a ws:// or wss:// URL" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "http://a b", "h", "ws://h"])
+def test_a_smoke_url_that_can_be_none(url: str) -> None:
+    """`smoke` says so of both its addresses."""
+    for arguments in ([url], ["http://h", "--also", url]):
+        result = call("smoke", *arguments, JWT_SECRET=SECRET)
+        assert (result.exit_code, f"{url!r} is no http:// or https:// URL" in result.stderr) == (2, True)
+
+
 def test_token_without_a_secret_says_what_to_do() -> None:
     """A token signed with a secret that was just made up would fit no server, so there is none."""
     result = call("token")
@@ -310,8 +335,9 @@ def test_health_of_nobody() -> None:
         result = call("health", "--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")
     assert result.exit_code == 2
     assert "does not answer" in result.stderr
-    for url in ("ftp://h", "h:1", "http://"):
-        assert "expected an http:// or https:// URL" in call("health", "--url", url).stderr
+    for url in ("ftp://h", "h:1", "http://", "http://[::1", "http://h:99999", "http://a b"):
+        result = call("health", "--url", url)
+        assert (result.exit_code, "expected an http:// or https:// URL" in result.stderr) == (2, True)
 
 
 def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> None:
