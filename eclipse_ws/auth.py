@@ -130,7 +130,7 @@ class Verifier:
                 CloseCode.INVALID_TOKEN, f"the token is malformed: {type(error).__name__}"
             ) from None
         user_id, chat_id = payload.get("userId"), payload.get("chatId")
-        if not _is_name(user_id) or not _is_name(chat_id):
+        if not is_name(user_id) or not is_name(chat_id):
             raise TokenError(
                 CloseCode.INVALID_CLAIMS,
                 f"userId and chatId must be strings of 1 to {MAX_NAME} characters without control characters",
@@ -144,7 +144,7 @@ class Verifier:
         )
 
 
-def _is_name(value: object) -> TypeGuard[str]:
+def is_name(value: object) -> TypeGuard[str]:
     """Whether a claim can name a user or a chat: in URLs, in Redis, in logs."""
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or value.isspace():
         return False

@@ -109,6 +109,7 @@ def token(  # noqa: PLR0917 - click passes names
         )
     from eclipse_ws.tokens import mint, socket_url
 
+    check_names(chat_id, user_id)
     place = asked_place(host, loaded.settings)
     minted = mint(loaded.settings.jwt_secret.get_secret_value(), chat_id, user_id, authenticated, seconds)
     click.echo(socket_url(place, minted))
@@ -271,6 +272,7 @@ def chat(  # noqa: PLR0917 - click passes names
         if is_made_up(loaded):
             source = tokens.Ask(place, chat_id, user_id, agent)
         else:
+            check_names(chat_id, agent or user_id)
             secret = loaded.settings.jwt_secret.get_secret_value()
             source = tokens.Mint(secret, place, chat_id, agent or user_id, agent is not None)
     try:
@@ -386,6 +388,18 @@ def place_of(settings: Settings, port: int | None = None) -> str:
     host = "127.0.0.1" if settings.host in WILDCARDS else settings.host
     port = settings.port if port is None else port
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_names(chat_id: str, user_id: str | None) -> None:
+    """Ends if the server would refuse a token with these ids; an empty user is a new visitor."""
+    from eclipse_ws import auth
+
+    for option, value in (("--chat", chat_id), ("--user", user_id)):
+        if not auth.is_name(value or ("" if option == "--chat" else "a visitor")):
+            stop(
+                f"{option} is {value!r}, expected 1 to {auth.MAX_NAME} characters, not all of them blank, "
+                "without control characters: the server would refuse the token."
+            )
 
 
 def asked_place(host: str | None, settings: Settings) -> str:

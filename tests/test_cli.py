@@ -209,6 +209,23 @@ def test_a_smoke_url_that_can_be_none(url: str) -> None:
         assert (result.exit_code, f"{url!r} is no http:// or https:// URL" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--chat", ""], "--chat"),
+        (["--chat", "a\nb"], "--chat"),
+        (["--chat", "c" * 257], "--chat"),
+        (["--user", " "], "--user"),
+    ],
+)
+@pytest.mark.parametrize("command", ["token", "chat"])
+def test_ids_that_the_server_would_refuse(command: str, arguments: list[str], option: str) -> None:
+    """No token is minted that every server closes with 4002."""
+    result = call(command, *arguments, JWT_SECRET=SECRET)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{option} is " in result.stderr
+
+
 def test_token_without_a_secret_says_what_to_do() -> None:
     """A token signed with a secret that was just made up would fit no server, so there is none."""
     result = call("token")
