@@ -228,12 +228,15 @@ def smoke(  # noqa: PLR0917 - click passes names
         names = ("JWT_SECRET", "INTERNAL_API_SECRET")
         jwt_secret, internal_secret = (given.get(name, "") for name in names)
     else:
-        settings = load(profile).settings
-        jwt_secret = settings.jwt_secret.get_secret_value()
-        internal_secret = settings.internal_api_secret.get_secret_value()
+        loaded = load(profile)
+        # What was made up here is not what the server has made up.
+        jwt_secret, internal_secret = (
+            "" if loaded.sources[name] == "made up" else getattr(loaded.settings, name).get_secret_value()
+            for name in ("jwt_secret", "internal_api_secret")
+        )
     if not jwt_secret:
         stop(
-            "JWT_SECRET is not set: the test's tokens are signed with the server's own. Set it, or --profile."
+            "JWT_SECRET is not set: the test's tokens are signed with the server's. Set it here, or in .env."
         )
     _quiet()
     show(asyncio.run(Smoke(url, jwt_secret, internal_secret, chat_id, also).run(drain)), as_json)

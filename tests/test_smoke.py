@@ -251,7 +251,8 @@ async def test_the_command(tmp_path: Path) -> None:
         )
         assert code == 1, out + err
         assert json.loads(out)["ok"] is False
-    code, _, err = await run(url, JWT_SECRET="")
-    assert (code, "JWT_SECRET is not set" in err) == (2, True)
+    for arguments in ([], ["--profile", "dev"]):  # what that profile makes up is not the server's
+        code, _, err = await run(url, *arguments, JWT_SECRET="")
+        assert (code, "JWT_SECRET is not set" in err) == (2, True)
     code, _, err = await run("chat.example.com")
     assert (code, "no http:// or https:// URL" in err) == (2, True)
