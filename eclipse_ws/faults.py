@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 MIN_SECRET_BYTES = 32  # HS256's key has to be as long as its hash (RFC 7518 section 3.2)
 MASK = "********"
@@ -19,6 +19,16 @@ PLACEHOLDER = re.compile(
 CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# What may stand behind the ? of a REDIS_URL, by redis-py's names; it fails on those of others (`family=6`).
+REDIS_OPTIONS = {
+    "db": r"\d{1,5}",
+    "ssl_ca_certs": ".+",
+    "ssl_ca_path": ".+",
+    "ssl_certfile": ".+",
+    "ssl_keyfile": ".+",
+    "ssl_cert_reqs": "none|optional|required",
+    "ssl_check_hostname": "(?i:true|false)",
+}
 WHERE_REDIS_URL = (
     "set REDIS_URL to the Redis URL of the database (Upstash's console: the database's page, "
     "'Connect', tab 'TCP'; it begins with rediss://)"
@@ -114,13 +124,22 @@ def check_redis_url(url: str) -> list[Fault]:
                 WHERE_REDIS_URL,
             )
         ]
-    if parts.scheme == "unix" and parts.path:
-        return []
-    if parts.scheme not in ("redis", "rediss") or not host:
+    socket = parts.scheme == "unix"
+    if not (parts.path if socket else parts.scheme in ("redis", "rediss") and host):
         expected = "is not of the form redis://host:port or rediss://user:password@host:port"
         return [Fault(name, expected, WHERE_REDIS_URL)]
     if is_placeholder(url):
         return [Fault(name, "holds a placeholder", WHERE_REDIS_URL)]
+    if parts.fragment or not (socket or re.fullmatch(r"(/\d{0,5})?", parts.path)):
+        problem = "has more behind its host and port than the number of a database"
+        mend = "write / @ # ? of a password as %2F %40 %23 %3F, and a database as a number"
+        return [Fault(name, problem, mend)]
+    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+        pattern = REDIS_OPTIONS.get(option) if option == "db" or parts.scheme == "rediss" else None
+        if pattern is None or not re.fullmatch(pattern, value):
+            what = "an option" if pattern is None else "a value for the option"
+            problem = f"has {what} {option[:40]!r} that this server can't use"
+            return [Fault(name, problem, "leave it out, with everything behind the ?")]
     return []
 
 

@@ -206,6 +206,14 @@ def test_the_rest_url_is_ignored_beside_a_redis_url_or_a_chosen_backend() -> Non
         ("redis://h:port", "no URL that can be read"),
         ("redis://default:your-password@your-redis-host:6379", "placeholder"),
         ("unix://", "is not of the form"),
+        ("redis://u:your-p@ss/word@h:6379", "placeholder"),
+        ("redis://u:p@ss/word@h:6379", "write / @ # ? of a password as %2F"),
+        ("redis://h:6379/0#x", "behind its host and port"),
+        ("redis://h:6379/cache", "the number of a database"),
+        ("rediss://h:6379?family=6", "an option 'family' that"),
+        ("redis://h:6379?ssl_cert_reqs=none", "an option 'ssl_cert_reqs'"),
+        ("rediss://h:6379?ssl_cert_reqs=no", "a value for the option 'ssl_cert_reqs'"),
+        ("unix:///run/redis.sock?db=x", "a value for the option 'db'"),
     ],
 )
 def test_a_wrong_redis_url_is_named_and_not_repeated(url: str, says: str) -> None:
@@ -215,7 +223,17 @@ def test_a_wrong_redis_url_is_named_and_not_repeated(url: str, says: str) -> Non
     assert "your-password" not in found["REDIS_URL"]
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://default:p@h:6379/0", "unix:///run/redis.sock"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://h/",
+        "rediss://default:p@h:6379/0",
+        "unix:///run/redis.sock",
+        "unix:///run/redis.sock?db=1",
+        "rediss://h?ssl_cert_reqs=none&db=2",
+    ],
+)
 def test_a_right_redis_url_selects_redis(url: str) -> None:
     """A Redis URL is enough for the backend to be Redis, in every profile."""
     assert read({"REDIS_URL": url}).settings.backend == "redis"
