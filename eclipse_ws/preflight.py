@@ -151,6 +151,9 @@ async def redis(value: Settings) -> list[Finding]:
     try:
         await link.connect()
     except LinkError as error:
+        if not parts.hostname:
+            text = f"the socket {parts.path} does not answer as Redis ({error})"
+            return [Finding(name, "fault", text, "check that Redis runs here, and listens there")]
         text = f"{parts.hostname}:{parts.port or 6379} accepts, but does not answer as Redis ({error})"
         mend = REDIS_MEND if tls else f"{REDIS_MEND}; where only TLS is spoken the URL begins with rediss://"
         return [Finding(name, "fault", text, mend)]

@@ -46,6 +46,5 @@ async def reach(name: str, host: str, port: int, tls: bool, timeout: float) -> F
 
 
 def _say(error: BaseException) -> str:
-    return str(
-        getattr(error, "strerror", None) or getattr(error, "reason", None) or error or type(error).__name__
-    )
+    said = getattr(error, "strerror", None) or getattr(error, "reason", None) or str(error)
+    return str(said or type(error).__name__)

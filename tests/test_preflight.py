@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import trustme
 
-from eclipse_ws import preflight, report
+from eclipse_ws import preflight, reach, report
 from eclipse_ws.report import Finding
 from tests.api.stub import Fault, Stub
 from tests.conftest import SECRET
@@ -125,6 +125,8 @@ async def test_a_right_configuration(check: Check) -> None:
         ({"REDIS_URL": "redis://default:your-password@your-redis-host:6379"}, "REDIS_URL", "placeholder"),
         ({"REDIS_URL": "localhost:6379"}, "REDIS_URL", "not of the form"),
         ({"REDIS_URL": "redis://no-such-host.invalid:6379"}, "REDIS_URL", "can't be resolved"),
+        ({"REDIS_URL": "unix:///no/such.sock"}, "REDIS_URL", "the socket /no/such.sock does not answer"),
+        ({"REDIS_URL": "rediss://default:p@h:6379?family=6"}, "REDIS_URL", "'family'"),
         ({"NEXT_API_URL": None}, "NEXT_API_URL", "is not set"),
         ({"NEXT_API_URL": "app.example.com"}, "NEXT_API_URL", "no http"),
         ({"NEXT_API_URL": "https://your-app.vercel.app"}, "NEXT_API_URL", "placeholder"),
@@ -271,6 +273,19 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
         assert sum("can't be trusted" in f.text for f in findings) == 2, report.table(findings)
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (TimeoutError(), "TimeoutError"),
+        (OSError(111, "Connection refused"), "Connection refused"),
+        (OSError("gone"), "gone"),
+    ],
+)
+def test_every_trouble_has_words(error: OSError, says: str) -> None:
+    """What went wrong has a name also where the error has no text, as a timeout has none."""
+    assert reach._say(error) == says
 
 
 # -- the application ------------------------------------------------------------------------------
