@@ -91,6 +91,12 @@ def read(path: Path) -> tuple[dict[str, Any], list[Fault]]:
         return {}, [Fault(str(path), f"is no valid TOML: {error}", "take the one of this repository")]
 
 
+def variables(given: dict[str, Any]) -> dict[str, Any]:
+    """What ``[env]`` says, whether or not it is right; nothing if it is no table."""
+    env = given.get("env")
+    return env if isinstance(env, dict) else {}
+
+
 def seconds(text: object) -> float | None:
     """A duration such as "30s" in seconds; None for anything else: a bare number's unit varies."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text) if isinstance(text, str) else None
@@ -108,7 +114,7 @@ def megabytes(value: object) -> float | None:
 def check_schema(given: dict[str, Any]) -> list[Fault]:
     """Unknown keys, wrong types, and variables that may not be there."""
     faults = list(_walk(given, SCHEMA, ""))
-    for name, value in given.get("env", {}).items():
+    for name, value in variables(given).items():
         if not isinstance(value, str):
             faults.append(_fault(f"env.{name} is {value!r}", f'write it as text: "{value}"'))
         elif name.startswith("FLY_"):

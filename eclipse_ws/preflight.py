@@ -45,7 +45,7 @@ async def check(
         given, faults = fly.read(path)
         faults = faults or fly.check_schema(given)
         findings += [of_fault(fault) for fault in faults]
-    variables = {k: v for k, v in given.get("env", {}).items() if isinstance(v, str)}
+    variables = {k: v for k, v in fly.variables(given).items() if isinstance(v, str)}
     variables |= os.environ if environ is None else environ
     try:
         loaded = settings.load(profile, environ=variables)

@@ -31,7 +31,7 @@ def given() -> dict[str, Any]:
 
 def judged(given: dict[str, Any], **more: str) -> list[str]:
     """What is wrong with a file, a sentence each."""
-    environ = {**given.get("env", {}), **ENVIRONMENT, **more}
+    environ = {**fly.variables(given), **ENVIRONMENT, **more}
     faults = fly.check_schema(given)
     if not faults:
         faults = fly.check_agreement(given, load(environ=environ, dotenv=Path("/nonexistent")).settings)
@@ -91,6 +91,7 @@ def put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("kill_signal", 15, "expected str"),
         ("primary_regoin", "iad", "write primary_region"),
         ("zzz", 1, "take it out"),
+        ("env", 5, "env is 5"),
         ("env.PORT", 8080, 'write it as text: "8080"'),
         ("env.FLY_REGION", "iad", "the platform's own name"),
         ("env.JWT_SECRET", "x", "fly secrets set JWT_SECRET"),

@@ -178,8 +178,9 @@ async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
     path = tmp_path / "fly.toml"
     path.write_text((ROOT / "fly.toml").read_text().replace("internal_port = 8080", "internal_port = 8081"))
     assert verdicts(await check(PORT="8080"))["fly.toml"] == "fault"  # taken from the working directory
-    path.write_text("app = 3")
-    assert verdicts(await check(path))["fly.toml"] == "fault"
+    for text in ("app = 3", "env = 5", "env = []"):
+        path.write_text(text)
+        assert verdicts(await check(path))["fly.toml"] == "fault"
     assert verdicts(await check(tmp_path / "no.toml"))[str(tmp_path / "no.toml")] == "fault"
 
 
