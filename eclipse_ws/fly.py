@@ -149,10 +149,14 @@ def _walk(given: Any, schema: Any, at: str) -> Iterator[Fault]:
             return
         for value in given:
             yield from _walk(value, schema[0], at)
-    elif not isinstance(given, schema) or (isinstance(given, bool) and schema is int):
-        kinds = schema if isinstance(schema, tuple) else (schema,)
+    elif not _is_of(given, kinds := schema if isinstance(schema, tuple) else (schema,)):
         expected = " or ".join(kind.__name__ for kind in kinds)
         yield _fault(f"{at} is {given!r}, expected {expected}", f"write {at} as such a value")
+
+
+def _is_of(given: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a value is of one of the types; true and false are no numbers, whatever Python says."""
+    return type(given) in kinds if isinstance(given, bool) else isinstance(given, kinds)
 
 
 def check_agreement(given: dict[str, Any], settings: Settings) -> list[Fault]:

@@ -115,6 +115,8 @@ def put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("http_service", "yes", "expected a table"),
         ("http_service", None, "has no [http_service]"),
         ("vm.memory", "half", 'write "512mb"'),
+        ("vm.memory", True, "expected str or int"),
+        ("deploy.max_unavailable", True, "expected int or float"),
         ("vm.memory", 128, "vm.memory is 128 MB"),
         ("metrics.path", "/health", "the page is 9091/metrics"),
     ],
