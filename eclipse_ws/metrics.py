@@ -90,7 +90,11 @@ class NodeCollector(Collector):
         yield _counter("eclipse_sessions_started", "Sessions with a valid token", counts["started"])
         yield _counter("eclipse_sessions_ended", "Of those, the ones that have ended", counts["ended"])
         yield _counters(
-            "eclipse_refusals", "What was refused, by the limit it ran into", "reason", node.limits.refused
+            "eclipse_refusals",
+            "What was refused, by the limit it ran into",
+            "reason",
+            # What the wire refuses by itself is counted there.
+            {**node.limits.refused, "max_frame": wire.too_big, "queue_bytes": wire.closed_slow},
         )
         yield _counter(
             "eclipse_rate_closes", "Sessions closed for refused commands (4009)", node.limits.closed

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from eclipse_ws.metrics import exposition
 from eclipse_ws.server import Server
 from eclipse_ws.timings import LoopLag, Timing
+from eclipse_ws.wire.poll import stats
 from tests.client import Client, http, running, until
 from tests.conftest import make_settings
 
@@ -47,6 +48,10 @@ async def test_the_page_counts_what_happens() -> None:
         two = await Client.join(server.port, "c1", "u2", cursor=cursor)
         wrong = await Client.open(server.port, "token=wrong")
         await wrong.ended()
+        before = stats.too_big
+        large = await Client.join(server.port, "c2", "u3")
+        await large.raw("x" * (server.settings.max_frame + 1))
+        await large.ended()
         answer = await http(server.port, "/metrics")
         assert answer.status == 200
         assert answer.headers["content-type"].startswith("text/plain")
@@ -61,6 +66,8 @@ async def test_the_page_counts_what_happens() -> None:
         assert value(page, "eclipse_api_seconds_count") >= 1
         assert value(page, "eclipse_event_to_socket_seconds_count") == 1
         assert value(page, "eclipse_refusals_total", reason="token") == 1
+        assert value(page, "eclipse_refusals_total", reason="max_frame") == before + 1
+        assert value(page, "eclipse_refusals_total", reason="queue_bytes") == stats.closed_slow
         assert value(page, "eclipse_backend_up") == 1
         assert value(page, "eclipse_draining") == 0
         await one.close()

@@ -617,7 +617,7 @@ async def test_message_too_big() -> None:
             await client.raw("x" * (server.settings.max_frame + 1))
             code, reason = await client.ended()
             assert code == 1009
-            assert reason
+            assert reason == f"Message too big: more than {server.settings.max_frame} bytes"
         await neighbour.quiet()
         await neighbour.raw(" " * (server.settings.max_frame - 15) + '{"type":"ping"}')
         await neighbour.next("pong")

@@ -37,6 +37,11 @@ _SHORT_HEADERS = [bytes((FIN | TEXT, size)) for size in range(126)]
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
+def too_big(limit: int) -> str:
+    """Why a message of more than `limit` bytes ends a session."""
+    return f"Message too big: more than {limit} bytes"
+
+
 class Violation(Exception):  # noqa: N818 - the RFC's errors are the peer's, not ours
     """The peer broke the protocol: fail the session with this close code and reason (RFC 6455 section
     7.1.7).
@@ -196,7 +201,7 @@ class Inbound:
                 raise Violation(PROTOCOL_ERROR, "Length is not minimal")
             header = 14
         if opcode < CLOSE and len(self._message) + size > self.limit:
-            raise Violation(TOO_BIG, f"Message is larger than {self.limit} bytes")
+            raise Violation(TOO_BIG, too_big(self.limit))
         if have < header or (opcode >= CLOSE and have < header + size):
             return None
         mask = data[pos + header - 4 : pos + header]

@@ -63,6 +63,7 @@ class Stats:
         "protocol_errors",
         "sends",
         "sockets",
+        "too_big",
     )
 
     def __init__(self) -> None:
@@ -80,6 +81,9 @@ class Stats:
         self.closed_slow = 0
         """Sockets that were closed because their queue was full."""
         self.protocol_errors = 0
+        """Peers that broke RFC 6455, those whose message was too big among them."""
+        self.too_big = 0
+        """Sockets that were closed because a message was larger than it may be."""
 
 
 stats = Stats()

@@ -184,6 +184,7 @@ class Socket(Outgoing):
         except frames.Violation as violation:
             stats.protocol_errors += 1
             if self._state == OPEN:
+                stats.too_big += violation.code == frames.TOO_BIG
                 self._say_close(violation.code, violation.reason)
             self._end()
         self._inbound = None

@@ -281,6 +281,11 @@ class StreamProtocol(WebSocketProtocol13):
         if self.client_terminated and code is not None and not frames.is_wire_code(code):
             stats.protocol_errors += 1
             code = frames.PROTOCOL_ERROR
+        if code == frames.TOO_BIG and not (self.client_terminated or self.server_terminated):
+            # Tornado's own limit, which it tells in its own words.
+            stats.protocol_errors += 1
+            stats.too_big += 1
+            reason = frames.too_big(self._wire_handler.max_message_size)
         super().close(code, reason)
 
 

@@ -160,6 +160,21 @@ async def test_an_invalid_close_code_is_not_repeated() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_message_too_big_for_a_compressed_session() -> None:
+    """It ends with the same words as elsewhere, and counts once; a peer's own 1009 does not count."""
+    async with serving(Deflates, wire_max_message=1024) as server:
+        before = stats.too_big
+        peer = await Peer.open(server.port, **OFFER)
+        peer.send(client_frame(TEXT, b"x" * 1025))
+        assert await peer.closed() == (1009, "Message too big: more than 1024 bytes")
+        assert stats.too_big == before + 1
+        peer = await Peer.open(server.port, **OFFER)
+        peer.send(close_frame(1009))
+        assert (await peer.closed())[0] == 1009
+        assert stats.too_big == before + 1
+
+
+@pytest.mark.gen_test
 async def test_our_close_of_a_compressed_session() -> None:
     """Our code and reason go out after what was sent before, and on_close() has them."""
     async with serving(Deflates) as server:
