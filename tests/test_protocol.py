@@ -416,6 +416,22 @@ def test_any_object_is_an_event_or_malformed(fields: dict[str, Any], kind: str, 
         assert json.loads(again.body) == same
 
 
+@pytest.mark.parametrize(
+    ("raw", "body", "origin"),
+    [
+        (b'{"type":"typing","cursor":null,"z":1}', b'{"type":"typing","z":1}', ""),
+        (b'{"type":"typing","origin":null}', b'{"type":"typing"}', ""),
+        (b'{"type":"typing","origin":null,"cursor":"e.1"}', b'{"type":"typing"}', ""),
+        (b'{"type":"typing","origin":"s","cursor":null}', b'{"type":"typing"}', "s"),
+        (b'{"type":"x","cursor":null,"data":{"id":1}}', b'{"type":"x","data":{"id":1}}', ""),
+    ],
+)
+def test_null_is_no_cursor_and_no_origin(raw: bytes, body: bytes, origin: str) -> None:
+    """A field of ours that is null is not passed on: clients on every node see the same event."""
+    event = parse_event(raw)
+    assert (event.body, event.origin, event.cursor) == (body, origin, None)
+
+
 @pytest.mark.parametrize("depth", range(1, 2000, 37))
 @pytest.mark.parametrize("kind", ["message", "typing"])
 def test_depth_of_an_event(kind: str, depth: int) -> None:

@@ -78,8 +78,8 @@ class _Identified(msgspec.Struct):
 class _Published(msgspec.Struct):
     type: str
     data: msgspec.Raw = msgspec.Raw(b"null")
-    cursor: Any = None
-    origin: Any = None
+    cursor: Any = msgspec.UNSET
+    origin: Any = msgspec.UNSET
 
 
 _decode_published = msgspec.json.Decoder(_Published).decode
@@ -109,17 +109,23 @@ def parse_event(raw: bytes) -> Event:
         ) from None
     body = raw.strip()
     cursor = None
-    if fields.cursor is not None:
+    if fields.cursor is None:
+        # As if it were not there: it gets its own, and a name that comes twice is no good JSON.
+        members = _decode_object(body)
+        del members["cursor"]
+        body = _encode(members)
+    elif fields.cursor is not msgspec.UNSET:
         cursor = Cursor.parse(fields.cursor) if isinstance(fields.cursor, str) else None
         if cursor is None:
             raise MalformedEventError("its cursor is none of ours")
     if fields.type in EPHEMERAL_TYPES:
-        if fields.origin is None and cursor is None:
+        if fields.origin is msgspec.UNSET and cursor is None:
             return Event(fields.type, body)
         # Neither is for clients: a cursor of an event that isn't kept would lead a resume astray.
         members = _decode_object(body)
         members.pop("cursor", None)
-        origin = "" if members.pop("origin", None) is None else str(fields.origin)[:64]
+        members.pop("origin", None)
+        origin = "" if fields.origin in (None, msgspec.UNSET) else str(fields.origin)[:64]
         return Event(fields.type, _encode(members), origin=origin)
     payload = body
     if cursor is not None:
