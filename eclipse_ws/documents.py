@@ -150,6 +150,7 @@ def openapi() -> dict[str, Any]:
         types.DisconnectRequest,
         ("200", types.Disconnected),
         chat,
+        s413="the body is too large",
     )
     metrics = {
         "summary": "Prometheus metrics",

@@ -36,6 +36,8 @@ NAMES: Final = (
     "upgrades_per_minute",
     "handshake_timeout",
     "max_handshakes",
+    "max_header_bytes",
+    "max_body",
     "node_queue_bytes",
     "guesses_per_minute",
     "allowed_origins",

@@ -1,9 +1,11 @@
-"""The listener: an HTTP server that bounds how long, and how many at once, requests may take to arrive."""
+"""The listener: an HTTP server that bounds requests: how large, how slow, and how many at once."""
 
 from __future__ import annotations
 
+import json
 import logging
 import ssl
+import sys
 import time
 from collections import OrderedDict
 from typing import Any, cast
@@ -13,6 +15,7 @@ from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.httputil import HTTPHeaders as Headers
+from tornado.iostream import UnsatisfiableReadError
 from tornado.log import gen_log
 from tornado.web import Application
 
@@ -22,9 +25,13 @@ from eclipse_ws.settings import Settings
 log = structlog.get_logger("eclipse_ws.listener")
 
 
+NOISE = ("SSL Error on", "Malformed HTTP message", "Unsatisfiable read")
+"""How Tornado's lines begin that anybody can cause at will."""
+
+
 def _demote(record: logging.LogRecord) -> bool:
-    """Makes no warning of a stranger who does not speak TLS: a port scan must not fill a log."""
-    if str(record.msg).startswith("SSL Error on"):
+    """Makes no line of a stranger who does not speak TLS or HTTP: a port scan must not fill a log."""
+    if str(record.msg).startswith(NOISE):
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"
         return gen_log.isEnabledFor(logging.DEBUG)
     return True
@@ -38,7 +45,8 @@ class Listener(HTTPServer):
 
     A socket's first request has ``handshake_timeout`` seconds, TLS included; a later one may be waited for
     ``idle_timeout`` seconds. Beyond ``max_handshakes`` sockets without a whole request the one that has
-    waited longest is closed, rather than the newcomer: whoever is honest is quick.
+    waited longest is closed, rather than the newcomer: whoever is honest is quick. A body beyond ``max_body``
+    bytes is answered with 413; on headers beyond ``max_header_bytes`` the socket is closed.
     """
 
     def initialize(  # type: ignore[override]
@@ -49,10 +57,11 @@ class Listener(HTTPServer):
             application,
             ssl_options=tls,
             max_header_size=settings.max_header_bytes,
-            max_body_size=settings.max_body,
+            max_body_size=sys.maxsize,  # ours answers in a sentence, and is counted
             idle_connection_timeout=settings.idle_timeout,
             body_timeout=settings.handshake_timeout,
         )
+        self.max_body = settings.max_body
         self._timeout = settings.handshake_timeout
         self._most = settings.max_handshakes
         self._limits = limits
@@ -62,6 +71,8 @@ class Listener(HTTPServer):
         """Sockets between two requests, or in the middle of a later one."""
         self._served: set[Any] = set()
         """Sockets whose first request was complete."""
+        self._headless: set[Any] = set()
+        """Sockets of whose request the headers are not complete."""
 
     @property
     def unfinished(self) -> int:
@@ -70,6 +81,7 @@ class Listener(HTTPServer):
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """A request may arrive now on this socket."""
+        self._headless.add(server_conn)
         if server_conn in self._served:
             self._idle[server_conn] = None
         else:
@@ -78,6 +90,19 @@ class Listener(HTTPServer):
             table = self._idle or self._arriving
             self._cut(next(iter(table)), "max_handshakes")
         return _Arrival(self, server_conn, super().start_request(server_conn, request_conn))
+
+    def headed(self, server_conn: object) -> None:
+        """The headers of a request are here."""
+        self._headless.discard(server_conn)
+
+    def refuse_body(self, server_conn: object) -> None:
+        """The body of a request is too large: say so, and read no more of it."""
+        text = f"The body must have at most {self.max_body} bytes"
+        body = json.dumps({"error": text, "limit": "max_body"}).encode()
+        head = "HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json; charset=UTF-8\r\n"
+        head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        cast(HTTP1ServerConnection, server_conn).stream.write(head.encode() + body)
+        self._cut(server_conn, "max_body")
 
     def arrived(self, server_conn: object) -> None:
         """A whole request is here."""
@@ -90,6 +115,11 @@ class Listener(HTTPServer):
         self._arriving.pop(server_conn, None)
         self._idle.pop(server_conn, None)
         self._served.discard(server_conn)
+        if server_conn in self._headless:
+            self._headless.discard(server_conn)
+            cut = cast(HTTP1ServerConnection, server_conn)
+            if isinstance(cut.stream.error, UnsatisfiableReadError):
+                self._note(cut, "max_header_bytes")
         super().on_close(server_conn)
 
     def sweep(self, now: float) -> None:
@@ -104,31 +134,55 @@ class Listener(HTTPServer):
         self._arriving.pop(server_conn, None)
         self._idle.pop(server_conn, None)
         cut = cast(HTTP1ServerConnection, server_conn)
+        self._note(cut, limit)
+        cut.stream.close()
+
+    def _note(self, cut: HTTP1ServerConnection, limit: str) -> None:
         if (unsaid := self._limits.refuse(limit, time.monotonic())) is not None:
             address = getattr(cut.context, "remote_ip", "")
             log.info("request cut off", limit=limit, address=address, unsaid=unsaid)
-        cut.stream.close()
 
 
 class _Arrival(HTTPMessageDelegate):
-    """Passes a request on, and tells the listener when all of it is there."""
+    """Passes a request on unless it is too large, and tells the listener when all of it is there."""
 
-    __slots__ = ("_listener", "_next", "_server_conn")
+    __slots__ = ("_left", "_listener", "_next", "_server_conn")
 
     def __init__(self, listener: Listener, server_conn: object, following: HTTPMessageDelegate) -> None:
         self._listener = listener
         self._server_conn = server_conn
-        self._next = following
+        self._next: HTTPMessageDelegate | None = following
+        self._left = listener.max_body
 
     def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: Headers) -> Any:
+        assert self._next is not None
+        self._listener.headed(self._server_conn)
+        length = headers.get("Content-Length", "")
+        # Before the handler is made: what it says of the request is no matter any more.
+        if length.isdecimal() and (len(length) > 18 or int(length) > self._left):
+            return self._refuse()
         return self._next.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Any:
+        if self._next is None:
+            return None
+        self._left -= len(chunk)
+        if self._left < 0:  # in chunks, it has no length
+            following = self._next
+            self._refuse()
+            following.on_connection_close()
+            return None
         return self._next.data_received(chunk)
 
     def finish(self) -> None:
-        self._listener.arrived(self._server_conn)
-        self._next.finish()
+        if self._next is not None:
+            self._listener.arrived(self._server_conn)
+            self._next.finish()
 
     def on_connection_close(self) -> None:
-        self._next.on_connection_close()
+        if self._next is not None:
+            self._next.on_connection_close()
+
+    def _refuse(self) -> None:
+        self._next = None
+        self._listener.refuse_body(self._server_conn)

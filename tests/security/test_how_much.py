@@ -13,6 +13,8 @@ import pytest
 from eclipse_ws.wire import stats
 from tests.client import UPGRADE, Client, exchange, http, running, token, until
 
+POST = b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
 
 
@@ -266,18 +268,17 @@ async def test_an_idle_socket_gives_way_to_a_new_one() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
-    "request_bytes",
+    ("request_bytes", "limit"),
     [
-        b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20000 + b"\r\n\r\n",
-        b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n",
-        b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-        + b"10000\r\n"
-        + b"x" * 65536
-        + b"\r\n",
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20000 + b"\r\n\r\n", "max_header_bytes"),
+        (POST + b"Content-Length: 16385\r\n\r\n", "max_body"),
+        (POST + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n", "max_body"),
+        (POST + CHUNKED + b"4001\r\n" + b"x" * 16385 + b"\r\n", "max_body"),
+        (POST + CHUNKED + (b"2000\r\n" + b"x" * 8192 + b"\r\n") * 3 + b"0\r\n\r\n", "max_body"),
     ],
-    ids=["headers", "body", "chunks"],
+    ids=["headers", "body", "huge", "chunk", "chunks"],
 )
-async def test_what_is_too_large_is_refused(request_bytes: bytes) -> None:
+async def test_what_is_too_large_is_refused(request_bytes: bytes, limit: str) -> None:
     """Headers and bodies beyond their settings end the request; nothing of them is kept."""
     async with running(max_body=16384) as server, await Client.join(server.port) as neighbour:
         try:
@@ -285,7 +286,29 @@ async def test_what_is_too_large_is_refused(request_bytes: bytes) -> None:
             assert answer.status in (400, 413, 431)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
+        await until(lambda: server.node.limits.refused[limit] == 1)
+        await until(lambda: server._http.unfinished == 0)
         await neighbour.quiet()
+
+
+@pytest.mark.gen_test
+async def test_the_answer_to_a_large_body_names_the_limit() -> None:
+    """413 and the limit's name, before any of the body was sent; what fits is looked at as ever."""
+    async with running(max_body=16384) as server:
+        answer = await exchange(server.port, POST + b"Content-Length: 16385\r\n\r\n")
+        assert (answer.status, answer.json["limit"]) == (413, "max_body")
+        answer = await exchange(server.port, POST + b"Content-Length: 16384\r\n\r\n" + b"x" * 16384)
+        assert answer.status == 401
+
+
+@pytest.mark.gen_test
+async def test_a_line_of_chunks_is_no_header() -> None:
+    """A chunk whose size never ends is malformed, and not counted as large headers."""
+    async with running() as server:
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await exchange(server.port, POST + CHUNKED + b"0" * 1000)
+        await until(lambda: server._http.unfinished == 0)
+        assert server.node.limits.refused["max_header_bytes"] == 0
 
 
 @pytest.mark.gen_test
