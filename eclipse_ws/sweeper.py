@@ -77,6 +77,8 @@ class Sweeper:
                 limits.refused["node_queue_bytes"] += 1
                 session.end(CloseCode.TOO_SLOW)
                 ended += 1
-        if ended and (unsaid := limits.refuse("node_queue_bytes", now)) is not None:
-            limits.refused["node_queue_bytes"] -= 1  # the line is no refusal of its own
-            log.info("queues cut", limit="node_queue_bytes", bytes=before, sessions=ended, unsaid=unsaid)
+        if ended:
+            unsaid = limits.refuse("node_queue_bytes", now)
+            limits.refused["node_queue_bytes"] -= 1  # the line is no refusal of its own, said or not
+            if unsaid is not None:
+                log.info("queues cut", limit="node_queue_bytes", bytes=before, sessions=ended, unsaid=unsaid)
