@@ -50,6 +50,8 @@ def run(profile: str | None, **flags: str | None) -> None:
     # The first process of a container has no default for it: a stop during the start would go unheard.
     with contextlib.suppress(ValueError):  # called from a thread, which gets no signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        # What it asks for is what a start does anyway; its default would end the process.
+        signal.signal(signal.SIGHUP, lambda *_: None)
     loaded = load(profile, **flags)
     from eclipse_ws.observe import configure_logging
 

@@ -375,6 +375,19 @@ def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> Non
         assert "Traceback" not in err
 
 
+def test_a_hangup_during_the_start(programs: list[Program], tmp_path: Path) -> None:
+    """SIGHUP asks for the settings to be read, and a server that only just reads them goes on."""
+    profile = tmp_path / "test.toml"
+    os.mkfifo(profile)
+    program = Program("run", "--profile", str(profile), "--port", "0")
+    programs.append(program)
+    with profile.open("w") as file:  # opens when the program begins to read it, and waits for more
+        program.process.send_signal(signal.SIGHUP)
+        file.write('api = "embedded"\n')
+    assert "listens at" in program.first_line()
+    assert program.end(signal.SIGTERM)[0] == 0
+
+
 def test_run_on_a_port_in_use(programs: list[Program]) -> None:
     """A port in use ends `run` with code 2 and one sentence that names it."""
     with socket.socket() as taken:
