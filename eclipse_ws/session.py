@@ -83,6 +83,11 @@ class ChatSession(WireHandler):
             self.set_header("Upgrade", "websocket")
             self.finish({"error": "This is a WebSocket endpoint: connect with Upgrade: websocket"})
             return
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            self.set_status(426)
+            self.set_header("Sec-WebSocket-Version", "13")
+            self.finish({"error": "The upgrade needs Sec-WebSocket-Version: 13 (RFC 6455)"})
+            return
         if self.node.draining:
             self.refuse(503, "draining", "The server is restarting; connect again")
             return

@@ -191,6 +191,17 @@ async def test_upgrade_that_is_none(headers: dict[str, str]) -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("version", ["8", ""])
+async def test_another_version_of_the_protocol(version: str) -> None:
+    """It is 426 with the version that is spoken, in a header and in a sentence."""
+    async with running() as server:
+        headers = {**UPGRADE, "Sec-WebSocket-Version": version}
+        answer = await http(server.port, f"/ws?token={token()}", headers=headers)
+        assert (answer.status, answer.headers["sec-websocket-version"]) == (426, "13")
+        assert "Sec-WebSocket-Version: 13" in answer.json["error"]
+
+
+@pytest.mark.gen_test
 async def test_full() -> None:
     """A node that holds as many sessions as it may answers 503 with Retry-After, and those in it stay."""
     async with running(max_sessions=1) as server:
