@@ -38,6 +38,9 @@ class Client:
         )
         self.close()
         self._socket = await websocket_connect(request)
+        if self._socket.protocol is not None:
+            # Else a command may wait here until the one before is acknowledged, as if the server were slow.
+            self._socket.protocol.set_nodelay(True)
         self.greeting = await self.until(lambda event: event.get("type") == "connected", "connected")
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from websockets.http11 import Request, Response
 from eclipse_ws import report
 from eclipse_ws.report import Finding
 from eclipse_ws.smoke import Smoke
+from eclipse_ws.smoke_client import Client
+from eclipse_ws.tokens import mint
 from tests.api.stub import SECRET as API_SECRET
 from tests.api.stub import Stub
 from tests.client import running, until
@@ -48,6 +51,18 @@ async def test_a_right_server() -> None:
         assert len(findings) == 8
         assert {finding.verdict for finding in findings} == {"ok"}
         await until(lambda: server.hub.sessions == 0)
+
+
+@gen_test
+async def test_no_command_waits_in_the_client() -> None:
+    """What smoke tells of latency is the server's, not that of a kernel which collects small writes."""
+    async with running() as server:
+        client = Client(f"ws://127.0.0.1:{server.port}", {})
+        await client.join(mint(SECRET, "c1", "u1", authenticated=True))
+        connection: Any = client._connected.protocol
+        option = connection.stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        client.close()
+    assert option
 
 
 @gen_test
