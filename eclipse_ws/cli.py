@@ -149,19 +149,28 @@ def config(profile: str | None, as_json: bool) -> None:
 def health(profile: str | None, url: str | None, timeout: float) -> None:
     """Ask a running server how it is; the exit code is 0 (healthy), 1 (degraded) or 2 (unreachable)."""
     import http.client
+    import ssl
     from contextlib import closing
 
     from eclipse_ws import tokens
     from eclipse_ws.faults import printable
 
-    asked = url if url is not None else f"http://{place_of(load(profile).settings)}"
+    asked = url if url is not None else own_url(load(profile).settings)
     address = tokens.address(asked, "http", "https")
     if address is None or address.hostname is None:
         stop(f"--url is {url!r}, expected an http:// or https:// URL.")
     # Straight to the server: a proxy from the environment would answer for itself.
-    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    client: http.client.HTTPConnection
+    if address.scheme == "https":
+        context = ssl.create_default_context()
+        if url is None:
+            # This machine's own server, by an address that no certificate names.
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        client = http.client.HTTPSConnection(address.hostname, address.port, timeout=timeout, context=context)
+    else:
+        client = http.client.HTTPConnection(address.hostname, address.port, timeout=timeout)
     try:
-        with closing(kind(address.hostname, address.port, timeout=timeout)) as client:
+        with closing(client):
             client.request("GET", address.path if address.path not in ("", "/") else "/health")
             document = json.loads(client.getresponse().read(1 << 20))
         status, sessions = str(document["status"]), int(document["connections"]["total"])
@@ -411,21 +420,27 @@ def asked_place(host: str | None, settings: Settings) -> str:
     """The server that ``--host`` names, else the one that the settings start; ends if it can't be one."""
     from eclipse_ws import tokens
 
+    if not host and settings.tls_cert:
+        stop("ECLIPSE_TLS_CERT is set: name the server as its certificate does, with --host.")
     if host and not tokens.is_place(host):
         stop(f"--host is {host!r}, expected a host, or host:port, such as chat.example.com.")
     return host or place_of(settings)
+
+
+def own_url(settings: Settings, port: int | None = None) -> str:
+    """Where this machine reaches the server that the settings start, as a URL."""
+    return f"{'https' if settings.tls_cert else 'http'}://{place_of(settings, port)}"
 
 
 def greet(server: Server) -> None:
     """Says where a started server is, and in development where to click and what to type."""
     settings = server.settings
     place = place_of(settings, server.port)
-    click.echo(
-        f"eclipse-ws {__version__} listens at http://{place} (backend {settings.backend}, API {settings.api})"
-    )
+    url = own_url(settings, server.port)
+    click.echo(f"eclipse-ws {__version__} listens at {url} (backend {settings.backend}, API {settings.api})")
     if settings.demo:
-        click.echo(f"  click   http://{place}/demo         a customer's page")
-        click.echo(f"          http://{place}/demo/agent   the agents' page")
+        click.echo(f"  click   {url}/demo         a customer's page")
+        click.echo(f"          {url}/demo/agent   the agents' page")
         click.echo(f"  type    eclipse-ws chat --host {place}")
         click.echo("  stop    Ctrl-C")
 

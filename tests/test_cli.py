@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 from tornado.web import Application, RequestHandler
 
@@ -373,6 +374,28 @@ def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> Non
         assert f"http://127.0.0.1:{port[1]}/demo" in out
         assert "JWT_SECRET is not set: a fresh one was made up" in err
         assert "Traceback" not in err
+
+
+def test_a_server_that_does_tls_itself(programs: list[Program], tmp_path: Path) -> None:
+    """`run` says https, and `health` asks so: as the image's check it would end a server that is well."""
+    made = trustme.CA().issue_cert("chat.example.com")
+    made.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    (tmp_path / "cert.pem").write_bytes(made.cert_chain_pems[0].bytes())
+    environ = {"ECLIPSE_TLS_CERT": "cert.pem", "ECLIPSE_TLS_KEY": "key.pem", "JWT_SECRET": SECRET}
+    server = Program("run", "--profile", "test", **environ)
+    programs.append(server)
+    found = re.search(r"https://127\.0\.0\.1:(\d+) ", server.first_line())
+    assert found is not None
+    health = Program("health", "--profile", "test", PORT=found[1], **environ)
+    programs.append(health)
+    code, out, err = health.end()
+    assert (code, out[:7]) == (0, "healthy"), err
+    strange = Program("health", "--url", f"https://127.0.0.1:{found[1]}")
+    programs.append(strange)
+    assert "certificate verify failed" in strange.end()[2]
+    for command in ("token", "chat"):
+        result = call(command, "--profile", "test", **environ)
+        assert (result.exit_code, "with --host" in result.stderr) == (2, True)
 
 
 def test_a_hangup_during_the_start(programs: list[Program], tmp_path: Path) -> None:
