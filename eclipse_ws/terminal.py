@@ -150,7 +150,9 @@ class Chat:
             case "error":
                 lost = self._unsettled.get(str(event.get("clientMessageId")))
                 self._settle(str(event.get("clientMessageId")))
-                what = f" (not sent: {printable(lost)})" if lost is not None else ""
+                # An answer that was lost is no refusal: the message may be there.
+                fate = "perhaps sent" if event.get("code") == "outcome_unknown" else "not sent"
+                what = f" ({fate}: {printable(lost)})" if lost is not None else ""
                 self._show(f"! {printable(str(event.get('error', 'error')))}{what}")
 
     def _settle(self, key: str) -> None:

@@ -173,6 +173,11 @@ async def test_an_error_names_the_line_that_was_not_sent(server: Server, url: st
     await socket.write_message(json.dumps(error))
     assert await me.finish(patience=60)
     assert "! Failed to send message (not sent: hello)" in screen.lines
+    await me.say("again")
+    key = (await server.commands.get())["clientMessageId"]
+    await socket.write_message(json.dumps({**error, "code": "outcome_unknown", "clientMessageId": key}))
+    assert await me.finish(patience=60)
+    assert "! Failed to send message (perhaps sent: again)" in screen.lines
     await leave(staying)
 
 
