@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,11 +29,13 @@ def _level(value: object) -> object:
 def _origins(value: object) -> object:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
-    return (
-        [v.lower().rstrip("/") if isinstance(v, str) else v for v in value]
-        if isinstance(value, list)
-        else value
-    )
+    return [_origin(v) if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
+
+
+def _origin(value: str) -> str:
+    # As browsers write it: in lower case, without a path, and without the port that the scheme has anyway.
+    value = value.lower().rstrip("/")
+    return re.sub(r"^(https://.*):443$|^(http://.*):80$", lambda found: found[1] or found[2], value)
 
 
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]

@@ -450,6 +450,22 @@ def test_origins_are_a_list_in_every_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("https://App.acme.com:443/", "https://app.acme.com"),
+        ("http://app.acme.com:80", "http://app.acme.com"),
+        ("https://*.acme.com:443", "https://*.acme.com"),
+        ("https://[::1]:443", "https://[::1]"),
+        ("https://app.acme.com:80", "https://app.acme.com:80"),
+        ("https://app.acme.com:4430", "https://app.acme.com:4430"),
+    ],
+)
+def test_an_origin_is_taken_as_browsers_write_it(given: str, origin: str) -> None:
+    """No browser names the port that the scheme has anyway: an origin with it would match none."""
+    assert read({"ALLOWED_ORIGINS": given}).settings.allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize(
     ("url", "origin"),
     [
         ("https://app.acme.com/base/", "https://app.acme.com"),
