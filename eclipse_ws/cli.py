@@ -182,6 +182,8 @@ def health(profile: str | None, url: str | None, timeout: float) -> None:
     except (ValueError, KeyError, TypeError):
         stop(f"unreachable: {address.netloc} answers, but with no health document")
     line = f"{status}: {sessions} sessions, backend {backend or 'unknown'}, up {uptime:.0f} s"
+    if document.get("api") == "down":  # the server is well, its senders are not
+        line += ", chat API down"
     click.echo(printable(line))
     sys.exit(0 if status == "healthy" else 1)
 

@@ -310,6 +310,8 @@ HEALTHY = {
         (HEALTHY, 200, 0, "healthy: 3 sessions, backend memory up, up 12 s\n"),
         ({**HEALTHY, "backend": "redis"}, 200, 0, "healthy: 3 sessions, backend redis, up 12 s\n"),
         ({**HEALTHY, "backend": None}, 200, 0, "healthy: 3 sessions, backend unknown, up 12 s\n"),
+        ({**HEALTHY, "api": "up"}, 200, 0, "up 12 s\n"),
+        ({**HEALTHY, "api": "down"}, 200, 0, "up 12 s, chat API down\n"),
         ({**HEALTHY, "status": "degraded"}, 200, 1, "degraded: 3 sessions"),
         ({**HEALTHY, "status": "draining"}, 503, 1, "draining: 3 sessions"),
         ({**HEALTHY, "status": "\x1b[2J"}, 200, 1, "\\x1b[2J: 3"),
