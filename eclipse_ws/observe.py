@@ -6,7 +6,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tornado.web import RequestHandler
 
 MAX_PATH = 200  # characters of a path in an access line
+REFUSALS = (10.0, 50)  # lines a second, and at once, that tell of requests which were refused
 QUIET_PATHS = frozenset({"/", "/health", "/metrics"})
 COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
 SHORTEST_SECRET = 4  # characters; masking every "a" would hide the log, not the secret
@@ -118,14 +120,48 @@ def mask_also(settings: Settings) -> None:
         formatter.masker.learn(settings)
 
 
-def log_request(handler: RequestHandler) -> None:
-    """Tornado's `Application(log_function=...)`: one line a request, without the query, where tokens are.
+class RequestLog:
+    """Tornado's `Application(log_function=...)`: `log_request`, and no more of refusals than `REFUSALS`.
 
-    Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
+    What strangers ask for must not fill a disk. The next line says how many were left out (``unsaid``).
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        """Seconds."""
+        self._full = 0.0  # monotonic seconds at which the whole burst may be written again
+        self._unsaid = 0
+
+    def __call__(self, handler: RequestHandler) -> None:
+        """Tell of one request."""
+        rate, burst = REFUSALS
+        now = self.clock()
+        full = max(self._full, now)
+        if not is_refusal(handler):
+            log_request(handler)
+        elif full - now > (burst - 1) / rate:
+            self._unsaid += 1
+            log_request(handler, loud=False)
+        else:
+            self._full = full + 1 / rate
+            unsaid, self._unsaid = self._unsaid, 0
+            log_request(handler, unsaid=unsaid)
+
+
+def is_refusal(handler: RequestHandler) -> bool:
+    """Whether the answer is one that anybody can cause at will, and worth a line all the same."""
+    return handler.get_status() >= 400 and handler.request.path not in QUIET_PATHS
+
+
+def log_request(handler: RequestHandler, *, loud: bool = True, unsaid: int = 0) -> None:
+    """One line a request, without the query, where tokens are.
+
+    Refusals and errors (400 and above) are `info` where ``loud``; the rest, and the quiet paths, `debug`.
     """
     request, status = handler.request, int(handler.get_status())  # an HTTPStatus would be written as such
     log = structlog.stdlib.get_logger("eclipse_ws.access")
-    write = log.info if status >= 400 and request.path not in QUIET_PATHS else log.debug
+    write = log.info if loud and is_refusal(handler) else log.debug
+    more = {"unsaid": unsaid} if unsaid else {}
     write(
         "Request",
         method=request.method,
@@ -133,6 +169,7 @@ def log_request(handler: RequestHandler) -> None:
         status=status,
         ms=round(request.request_time() * 1000, 1),
         remote=request.remote_ip,
+        **more,
     )
 
 

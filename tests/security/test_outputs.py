@@ -131,6 +131,29 @@ async def test_a_flood_of_refusals_does_not_flood_the_log() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_flood_of_requests_does_not_flood_the_log() -> None:
+    """Of many requests that are refused a few lines are written; at debug all of them."""
+    for level in ("info", "debug"):
+        out = io.StringIO()
+        configure_logging(make_settings(log_level=level), out)
+        try:
+            async with running() as server:
+                server._request_log.clock = lambda: 1000.0
+                for _ in range(100):
+                    assert (await http(server.port, "/nowhere")).status == 404
+                server._request_log.clock = lambda: 1000.2
+                for _ in range(2):
+                    assert (await http(server.port, "/nowhere")).status == 404
+        finally:
+            configure_logging(make_settings(log_level="debug"), io.StringIO())
+        lines = [json.loads(line) for line in out.getvalue().splitlines() if '"/nowhere"' in line]
+        told = [line for line in lines if line["level"] == "info"]
+        assert 50 <= len(told) <= 52
+        assert sum(line.get("unsaid", 0) for line in told) + len(told) == 102
+        assert len(lines) == (102 if level == "debug" else len(told))
+
+
+@pytest.mark.gen_test
 async def test_pages_have_the_headers_that_they_need() -> None:
     """No inline script, no framing, no sniffing, no referrer; and no header that names the software."""
     async with running(demo=True) as server:
