@@ -70,7 +70,8 @@ def run(profile: str | None, **flags: str | None) -> None:
         from uvloop import run as run_loop
     try:
         asked: dict[str, Any] = dict(flags)
-        run_loop(serve(loaded.settings, loaded.notes, greet, lambda: read(profile, **asked)))
+        work = serve(loaded.settings, loaded.notes, greet, lambda: read(profile, **asked), loaded.made_up)
+        run_loop(work)
     except StartError as error:
         stop(str(error))
     except BackendError as error:

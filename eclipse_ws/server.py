@@ -83,6 +83,8 @@ class Server:
         self._listeners = [each for each in (self._http, self._admin, self._metrics) if each is not None]
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
         self._stopped = False
+        self.made_up: frozenset[str] | None = None
+        """The settings that the start made up; None where it isn't known: then those of the reload count."""
         self.port = settings.port
         self.admin_port = settings.admin_port
         self.metrics_port = settings.metrics_port
@@ -210,11 +212,14 @@ class Server:
     def reload(self, loaded: Loaded) -> None:
         """Take fresh secrets, keys, origins, limits and certificates; no session notices.
 
-        What was made up stays as it is, and what only a restart can change is named in the log. A
-        certificate that can't be used leaves the one that is there.
+        What was made up stays as it is, and what only a restart can change is named in the log. What was
+        set at the start and is no more is gone: a secret that was taken out must not hold. A certificate
+        that can't be used leaves the one that is there.
         """
         before = self.node.settings
-        kept = {name: getattr(before, name) for name, source in loaded.sources.items() if source == "made up"}
+        made_up = loaded.made_up if self.made_up is None else self.made_up & loaded.made_up
+        kept = {name: getattr(before, name) for name in made_up}
+        self.made_up = loaded.made_up
         fresh = loaded.settings.model_copy(update=kept)
         changed = [name for name in RELOADED if getattr(fresh, name) != getattr(before, name)]
         mask_also(fresh)
@@ -266,16 +271,19 @@ async def serve(
     notes: Sequence[str] = (),
     started: Callable[[Server], None] | None = None,
     load: Callable[[], Loaded] | None = None,
+    made_up: frozenset[str] = frozenset(),
 ) -> None:
     """Run until SIGTERM or SIGINT, then drain; a second signal means now. Raises StartError, BackendError.
 
-    On SIGHUP ``load`` is called, and the server takes of it what a running one can (`Server.reload`).
+    On SIGHUP ``load`` is called, and the server takes of it what a running one can (`Server.reload`);
+    ``made_up`` names the settings that nobody has set.
     """
     for note in notes:
         log.warning(note)
     if lack := files.allow(settings):
         log.warning(lack)
     server = Server(settings)
+    server.made_up = made_up
     loop = asyncio.get_running_loop()
     asked, now = asyncio.Event(), asyncio.Event()
 

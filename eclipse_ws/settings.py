@@ -238,6 +238,11 @@ class Loaded:
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def made_up(self) -> frozenset[str]:
+        """The fields that no source sets and that have a value made for this start."""
+        return frozenset(name for name, source in self.sources.items() if source == "made up")
+
 
 def is_production(profile: str) -> bool:
     """Whether a profile (name or path) is held to production's rules."""

@@ -84,6 +84,20 @@ async def test_what_was_made_up_stays() -> None:
 
 
 @pytest.mark.gen_test
+async def test_what_was_taken_out_is_gone() -> None:
+    """A secret or an origin that was set at the start and is no more does not hold: it was not made up."""
+    async with running(allowed_origins=("https://old.example",)) as server:
+        server.made_up = frozenset({"internal_api_secret"})
+        names = ("jwt_secret", "internal_api_secret", "allowed_origins")
+        server.reload(loaded(names, jwt_secret=FRESH, internal_api_secret=FRESH, allowed_origins=()))
+        assert await code(server.port, token()) == 4002
+        assert not server.node.origins.allows("https://old.example")
+        assert server.node.settings.internal_api_secret.get_secret_value() == SECRET
+        server.reload(loaded(names, jwt_secret="another-one-that-is-made-up-this-time"))
+        assert server.node.settings.jwt_secret.get_secret_value() == FRESH
+
+
+@pytest.mark.gen_test
 async def test_the_log_names_what_needs_a_restart_and_no_secret() -> None:
     """What a running server can't take is named; the new secret is masked from the first line on."""
     out = io.StringIO()
