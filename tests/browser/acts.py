@@ -1,0 +1,41 @@
+"""Stand-ins for one page: a server that says what a test wants, and a history."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from playwright.sync_api import BrowserContext, Page, WebSocketRoute
+
+Open = Callable[..., Page]
+Contexts = Callable[..., BrowserContext]
+
+
+def play_server(
+    page: Page, on_message: Callable[[WebSocketRoute, dict[str, str]], None], **greeting: str
+) -> None:
+    """Stand in for the server on this page: greet, then hand every command to ``on_message``."""
+
+    def connect(socket: WebSocketRoute) -> None:
+        socket.on_message(lambda text: on_message(socket, json.loads(text)))
+        socket.send(json.dumps({"type": "connected", "chatId": "c", **greeting}))
+
+    page.route_web_socket(re.compile("/ws"), connect)
+
+
+def message(number: int, content: str, role: str = "agent", **sender: str | None) -> dict[str, object]:
+    """A message as the application answers it."""
+    return {
+        "id": f"m{number:06}",
+        "content": content,
+        "role": role,
+        "createdAt": f"{datetime(2026, 1, 1) + timedelta(minutes=number):%Y-%m-%dT%H:%M:%S}.000Z",
+        "sender": {"id": "a", "name": "Ada", "email": None, "avatar": None, **sender},
+    }
+
+
+def give_history(page: Page, messages: list[dict[str, object]]) -> None:
+    """Let the application answer this history."""
+    page.route("**/api/chats/*/messages*", lambda route: route.fulfill(json={"messages": messages}))
