@@ -275,7 +275,8 @@ export class EclipseChatElement extends HTMLElement {
       const { scrollTop, scrollHeight, clientHeight } = ui.log;
       const below = scrollHeight - scrollTop - clientHeight;
       const all = this.#order.length;
-      this.#stuck = below < 60 && this.#end == all;
+      // Following, it goes on following: what has just arrived may not be drawn yet.
+      this.#stuck = below < 60 && (this.#stuck || this.#end == all);
       if (this.#stuck) this.#see();
       else if (scrollTop < 400 && this.#end > DRAWN) this.#end = Math.max(DRAWN, this.#end - STEP);
       else if (below < 400) this.#end = Math.min(all, this.#end + STEP);
