@@ -282,6 +282,8 @@ export class EclipseChatElement extends HTMLElement {
       else if (below < 400) this.#end = Math.min(all, this.#end + STEP);
       this.#draw();
     };
+    // A taller field, a notice, a keyboard: whatever takes room from the messages, the last stays in sight.
+    new ResizeObserver(() => this.#stuck && (ui.log.scrollTop = ui.log.scrollHeight)).observe(ui.log);
     ui.latest.onclick = () => {
       this.#stuck = true;
       this.#draw();

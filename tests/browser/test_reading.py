@@ -41,3 +41,14 @@ def test_messages_in_quick_succession_are_followed(server: ServerProcess, contex
     assert page.locator("eclipse-chat .log").evaluate(BELOW) == 0
     expect(page.get_by_role("button", name="New messages")).to_be_hidden()
     assert page.evaluate("document.querySelector('eclipse-chat').unread") == 0
+
+
+def test_a_growing_field_hides_no_message(server: ServerProcess, context: Contexts) -> None:
+    """Lines that are added to the field, and a window that gets smaller, leave the last message in sight."""
+    page = long_chat(server, context)
+    log = page.locator("eclipse-chat .log")
+    page.get_by_role("textbox").fill("one\ntwo\nthree\nfour\nfive")
+    assert log.evaluate(BELOW) == 0
+    page.set_viewport_size({"width": 500, "height": 420})
+    assert log.evaluate(BELOW) == 0
+    expect(page.get_by_role("button", name="New messages")).to_be_hidden()
