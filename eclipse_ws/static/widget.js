@@ -148,6 +148,8 @@ export class EclipseChatElement extends HTMLElement {
   #title = "";
   #typists = new Map();
   #noticeTimer;
+  #told = {}; // notices: of a full outbox, the link, the history
+  #met = false; // this chat has been connected before
   #loaded = 0;
   #lost = [];
   #dark = matchMedia("(prefers-color-scheme: dark)");
@@ -356,6 +358,7 @@ export class EclipseChatElement extends HTMLElement {
     chat.on("reload", () => this.#load());
     chat.on("outbox", () => this.#draw());
     chat.on("sent", ({ clientMessageId, id }) => {
+      this.#notice("full");
       this.#alias.set(id, clientMessageId);
       if (!this.#rows.has(id)) this.#saved.set(clientMessageId, id);
       this.#draw();
@@ -384,6 +387,9 @@ export class EclipseChatElement extends HTMLElement {
     this.#ui.input.value = "";
     this.#count(0);
     this.#types();
+    this.#told = {};
+    this.#notice("link");
+    this.#met = false;
   }
 
   #saved = new Map(); // clientMessageId -> id: acknowledged, its event not here yet; the bubble stays meanwhile
@@ -399,14 +405,14 @@ export class EclipseChatElement extends HTMLElement {
       try {
         const signal = AbortSignal.timeout(10_000);
         const answer = await fetch(new URL(url.replace("{chatId}", encodeURIComponent(this.getAttribute("chat-id"))), base), { signal, cache: "no-store" });
-        if (answer.status == 404 || answer.status == 403) return;
+        if (answer.status == 404 || answer.status == 403) return this.#notice("history");
         const { messages } = await answer.json();
         if (chat != this.chat) return;
         chat.history(messages);
         for (const message of messages) this.#take(message, false);
-        return this.#notice();
+        return this.#notice("history");
       } catch {
-        if (wait > 2_000) this.#notice(this.#texts.historyFailed);
+        if (wait > 2_000) this.#notice("history", this.#texts.historyFailed);
         await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random())));
       }
     }
@@ -455,7 +461,7 @@ export class EclipseChatElement extends HTMLElement {
     try {
       this.send(text);
     } catch {
-      return this.#notice(this.#texts.full);
+      return this.#notice("full", this.#texts.full);
     }
     input.value = this.#draft("");
     this.#grow();
@@ -465,20 +471,24 @@ export class EclipseChatElement extends HTMLElement {
   #state() {
     const { state } = this.chat;
     const t = this.#texts;
+    const over = state == "closed";
+    if (state == "open") this.#met = true;
     // A short cut is nobody's business; only what lasts is told.
-    if (state == "open" || state == "closed") this.#noticeTimer = clearTimeout(this.#noticeTimer);
-    else this.#noticeTimer ??= setTimeout(() => this.#notice(this.#loaded ? t.offline : t.connecting), 2_500);
-    if (!this.#noticeTimer) this.#notice(state == "open" ? "" : t.ended);
+    if (state == "open" || over) this.#noticeTimer = clearTimeout(this.#noticeTimer);
+    else this.#noticeTimer ??= setTimeout(() => this.#notice("link", this.#met ? t.offline : t.connecting), 2_500);
+    if (!this.#noticeTimer) this.#notice("link", over ? t.ended : "");
     if (state != "open") this.#types();
     this.setAttribute("state", state);
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
   }
 
-  #notice(text = "") {
+  #notice(about, text = "") {
     const { notice } = this.#ui;
-    notice.hidden = !text;
-    notice.textContent = text;
-    this.#draw();
+    this.#told[about] = text;
+    const { full, link, history } = this.#told;
+    const shown = full || link || history || "";
+    notice.hidden = !shown;
+    if (notice.textContent != shown) notice.textContent = shown;
   }
 
   /** For screen readers: the list itself is redrawn too often to be a live region. */

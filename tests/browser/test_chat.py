@@ -189,7 +189,7 @@ def test_a_token_url_that_fails_is_asked_until_it_answers(
     box = open_panel(page)
     say(box, "anybody there?")
     if fault == "500":
-        expect(page.get_by_text("Connecting…")).to_be_visible()
+        expect(page.get_by_text("Connecting…", exact=True)).to_be_visible()
     down = False
     connected(page)
     bubble(desk(server.url), "anybody there?")

@@ -1,0 +1,100 @@
+"""What the widget says about its connection: each thing once, while it is true, and no longer."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from playwright.sync_api import Page, Route, WebSocketRoute, expect
+
+from tests.browser.acts import Contexts, Open, give_history, message
+from tests.browser.stage import ServerProcess, connected
+
+NOTICE = "eclipse-chat .notice"
+
+
+class Link:
+    """The socket of a page, which greets while it is up and never answers anything else."""
+
+    def __init__(self, page: Page, *, up: bool = True) -> None:
+        self.up = up
+        self.sockets: list[WebSocketRoute] = []
+        page.route_web_socket(re.compile("/ws"), self._connect)
+
+    def _connect(self, socket: WebSocketRoute) -> None:
+        if not self.up:
+            socket.close(code=1011)
+            return
+        self.sockets.append(socket)
+        socket.on_message(lambda text: None)
+        greeting: dict[str, Any] = {"type": "connected", "chatId": "c", "sessionId": "s"}
+        socket.send(json.dumps(greeting))
+
+
+def test_the_first_connection_is_no_reconnection(server: ServerProcess, context: Contexts) -> None:
+    """A server that can't be reached at first is being connected to, not reconnected."""
+    page = context().new_page()
+    link = Link(page, up=False)
+    give_history(page, [message(1, "from the history")])
+    page.goto(f"{server.url}/demo?chat=first&open")
+    expect(page.get_by_text("from the history")).to_be_visible()
+    expect(page.get_by_text("Connecting…", exact=True)).to_be_visible()
+    link.up = True
+    connected(page)
+    expect(page.locator(NOTICE)).to_be_hidden()
+
+
+def test_a_history_that_loads_does_not_hide_a_lost_connection(
+    server: ServerProcess, context: Contexts
+) -> None:
+    """While it reconnects it says so, also when the history comes meanwhile."""
+    page = context().new_page()
+    link = Link(page)
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=lost&open")
+    connected(page)
+    link.up = False
+    link.sockets[-1].close(code=1011)
+    expect(page.get_by_text("Reconnecting…")).to_be_visible()
+    give_history(page, [message(1, "found meanwhile")])
+    page.evaluate("document.querySelector('eclipse-chat').chat.dispatchEvent(new CustomEvent('reload'))")
+    expect(page.get_by_text("found meanwhile")).to_be_visible()
+    expect(page.get_by_text("Reconnecting…")).to_be_visible()
+
+
+def test_a_connection_does_not_hide_that_the_history_is_missing(
+    server: ServerProcess, context: Contexts
+) -> None:
+    """Earlier messages that can't be loaded stay told until they are there, whatever the socket does."""
+    page = context().new_page()
+    link = Link(page)
+    failing = re.compile("/api/chats/.*/messages")
+
+    def fail(route: Route) -> None:
+        route.fulfill(status=500, body="oops")
+
+    page.route(failing, fail)
+    page.goto(f"{server.url}/demo?chat=missing&open")
+    expect(page.get_by_text("Earlier messages could not be loaded.")).to_be_visible()
+    link.sockets[-1].close(code=1011)
+    expect(page.locator("eclipse-chat")).not_to_have_attribute("state", "open")
+    connected(page)
+    expect(page.get_by_text("Earlier messages could not be loaded.")).to_be_visible()
+    page.unroute(failing, fail)
+    give_history(page, [message(1, "here at last")])
+    expect(page.get_by_text("here at last")).to_be_visible()
+    expect(page.locator(NOTICE)).to_be_hidden()
+
+
+def test_another_chat_does_not_begin_as_closed(server: ServerProcess, customer: Open) -> None:
+    """Leaving a chat for another one ends the first, but nobody is told that the new one has been closed."""
+    page = customer(server.url, "&open")
+    connected(page)
+    notice = page.evaluate("""() => {
+        const element = document.querySelector("eclipse-chat");
+        element.setAttribute("chat-id", "another");
+        return element.shadowRoot.querySelector(".notice").textContent;
+    }""")
+    assert notice == ""
+    connected(page)
