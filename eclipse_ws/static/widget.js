@@ -16,6 +16,7 @@ const TEXTS = {
   historyFailed: "Earlier messages could not be loaded.",
   sending: "Sending…",
   sent: "Sent",
+  unsent: "Not sent.",
   failed: "Not sent. Tap to try again.",
   unknown: "This may not have been sent. Tap to send it again.",
   full: "Too many messages are waiting. Please wait until some are sent.",
@@ -471,13 +472,17 @@ export class EclipseChatElement extends HTMLElement {
   #state() {
     const { state } = this.chat;
     const t = this.#texts;
+    const { form, log } = this.#ui;
     const over = state == "closed";
     if (state == "open") this.#met = true;
     // A short cut is nobody's business; only what lasts is told.
     if (state == "open" || over) this.#noticeTimer = clearTimeout(this.#noticeTimer);
     else this.#noticeTimer ??= setTimeout(() => this.#notice("link", this.#met ? t.offline : t.connecting), 2_500);
     if (!this.#noticeTimer) this.#notice("link", over ? t.ended : "");
+    if (over && form.contains(this.shadowRoot.activeElement)) log.focus();
+    form.hidden = over;
     if (state != "open") this.#types();
+    this.#draw();
     this.setAttribute("state", state);
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
   }
@@ -564,6 +569,7 @@ export class EclipseChatElement extends HTMLElement {
     const was = anchor && top(anchor);
     const rows = this.#visible();
     const now = new Date().setHours(0, 0, 0, 0);
+    const over = this.chat?.state == "closed";
     const plan = [];
     const place = (...row) => plan.push(row);
     if (!rows.length) place("empty", t.empty, () => h("li", { class: "empty", part: "empty" }, t.empty));
@@ -584,10 +590,10 @@ export class EclipseChatElement extends HTMLElement {
       const first = !same(last, row);
       const final = !same(row, next);
       const key = this.#alias.get(row.key) ?? row.key;
-      place(key, [first, final, row.waiting, row.code, row.content, row.updatedAt, this.#name(row)].join("\0"), () => {
+      place(key, [first, final, over, row.waiting, row.code, row.content, row.updatedAt, this.#name(row)].join("\0"), () => {
         const failed = row.waiting == "failed";
         const time = row.at < Infinity ? new Date(row.at).toLocaleTimeString(this.#lang, { hour: "2-digit", minute: "2-digit" }) : "";
-        const status = failed
+        const status = over && row.waiting && row.waiting != "sent" ? t.unsent : failed
           ? h("button", { class: "retry", part: "retry", type: "button", "data-id": key }, row.code == "outcome_unknown" ? t.unknown : t.failed)
           : row.waiting ? (row.waiting == "sent" ? t.sent : t.sending) : me && this.#alias.has(row.key) ? `${time} · ${t.sent}` : time;
         return h("li", { class: `${me ? "me" : "them"}${first ? " first" : ""}${row.waiting && row.waiting != "sent" ? " wait" : ""}`, "data-id": row.waiting ? null : row.key },

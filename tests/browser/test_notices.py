@@ -9,7 +9,7 @@ from typing import Any
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message
-from tests.browser.stage import ServerProcess, connected
+from tests.browser.stage import ServerProcess, connected, open_panel, say
 
 NOTICE = "eclipse-chat .notice"
 
@@ -98,3 +98,21 @@ def test_another_chat_does_not_begin_as_closed(server: ServerProcess, customer: 
     }""")
     assert notice == ""
     connected(page)
+
+
+def test_a_closed_chat_takes_no_more_messages(server: ServerProcess, context: Contexts) -> None:
+    """After close code 4003 there is no field to write into, and what was on its way wasn't sent."""
+    page = context().new_page()
+    link = Link(page)
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=closed")
+    box = open_panel(page)
+    say(box, "too late")
+    expect(page.get_by_text("Sending…")).to_be_visible()
+    link.sockets[-1].close(code=4003, reason="bye")
+    expect(page.get_by_text("This chat has been closed.")).to_be_visible()
+    expect(box).to_be_hidden()
+    expect(page.get_by_role("group", name="Messages")).to_be_focused()
+    expect(page.get_by_text("Not sent.", exact=True)).to_be_visible()
+    page.evaluate("document.querySelector('eclipse-chat').setAttribute('chat-id', 'another')")
+    expect(box).to_be_visible()
