@@ -147,6 +147,7 @@ export class EclipseChatElement extends HTMLElement {
   #ui;
   #frame = 0;
   #title = "";
+  #read; // the time of the last message that was seen, by the application's clock
   #typists = new Map();
   #noticeTimer;
   #told = {}; // notices: of a full outbox, the link, the history
@@ -174,6 +175,7 @@ export class EclipseChatElement extends HTMLElement {
     const listen = { signal: (this.#lost = new AbortController()).signal };
     this.#dark.addEventListener("change", () => this.#theme(), listen);
     document.addEventListener("visibilitychange", () => this.#see(), listen);
+    window.addEventListener("storage", ({ key, newValue }) => key == this.#readKey && this.#reckon(+newValue), listen);
     window.visualViewport?.addEventListener("resize", () => this.#fit(), listen);
     window.visualViewport?.addEventListener("scroll", () => this.#fit(), listen);
     this.#theme();
@@ -391,6 +393,7 @@ export class EclipseChatElement extends HTMLElement {
     this.#told = {};
     this.#notice("link");
     this.#met = false;
+    this.#read = undefined;
   }
 
   #saved = new Map(); // clientMessageId -> id: acknowledged, its event not here yet; the bubble stays meanwhile
@@ -411,6 +414,7 @@ export class EclipseChatElement extends HTMLElement {
         if (chat != this.chat) return;
         chat.history(messages);
         for (const message of messages) this.#take(message, false);
+        this.#reckon(this.#kept(), messages);
         return this.#notice("history");
       } catch {
         if (wait > 2_000) this.#notice("history", this.#texts.historyFailed);
@@ -432,7 +436,7 @@ export class EclipseChatElement extends HTMLElement {
     this.#put(message);
     if (!live || known || this.#mine(message)) return;
     this.#types(message.sender?.id, false);
-    if (!this.isOpen || document.hidden || !this.#stuck) this.#count(this.unread + 1);
+    if (!this.#seeing) this.#count(this.unread + 1);
     this.#say(`${this.#name(message)}: ${message.content}`);
     this.dispatchEvent(new CustomEvent("message", { detail: message }));
   }
@@ -514,8 +518,45 @@ export class EclipseChatElement extends HTMLElement {
     this.#draw();
   }
 
+  get #seeing() {
+    return this.isOpen && !document.hidden && this.#stuck;
+  }
+
+  get #readKey() {
+    return "eclipse-chat:read:" + this.getAttribute("chat-id");
+  }
+
+  /** How far this browser has seen the chat, on earlier pages or in other tabs. */
+  #kept() {
+    try {
+      return +(localStorage.getItem(this.#readKey) ?? NaN);
+    } catch {
+      return NaN;
+    }
+  }
+
   #see() {
-    if (this.unread && this.isOpen && !document.hidden && this.#stuck) this.#count(0);
+    if (!this.#seeing) return;
+    this.#count(0);
+    this.#keep(this.#order.findLast((row) => !row.joined)?.at);
+  }
+
+  #keep(at) {
+    if (!(at > (this.#read ?? -1))) return;
+    this.#read = at;
+    try {
+      if (!this.hasAttribute("inline")) localStorage.setItem(this.#readKey, at);
+    } catch {} // forbidden or full: the next page begins with nothing unread
+  }
+
+  /** Count what came while no page was there; in a browser that is new to the chat, its history is no news. */
+  #reckon(kept, history = []) {
+    if (kept > (this.#read ?? -1)) this.#read = kept;
+    else if (this.#read === undefined) this.#keep(history.reduce((at, { id }) => Math.max(at, this.#rows.get(id)?.at ?? 0), 0));
+    if (this.#seeing) return;
+    let n = 0;
+    for (let i = this.#order.length - 1; i >= 0 && this.#order[i].at > this.#read; i--) n += !this.#order[i].joined && !this.#mine(this.#order[i]);
+    this.#count(history.length ? Math.max(n, this.unread) : n);
   }
 
   #count(n) {
@@ -618,6 +659,7 @@ export class EclipseChatElement extends HTMLElement {
     if (this.#stuck) log.scrollTop = log.scrollHeight;
     else if (anchor) log.scrollTop += top(this.#drawn.get(anchor.key) ?? log) - was;
     latest.hidden = this.#stuck;
+    this.#see();
   }
 
   get #lang() {

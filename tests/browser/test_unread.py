@@ -1,0 +1,68 @@
+"""Unread messages: counted where nobody looks, remembered over pages and tabs, gone once seen."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.acts import Contexts, Open, give_history, message
+from tests.browser.stage import ServerProcess, connected, open_panel, say
+
+BADGE = "eclipse-chat .badge"
+
+
+def reload(page: Page) -> None:
+    """Load the page anew, up to the end of its history."""
+    with page.expect_response("**/api/chats/*/messages*"):
+        page.reload()
+    connected(page)
+
+
+def test_unread_messages_survive_the_next_page(server: ServerProcess, customer: Open, desk: Open) -> None:
+    """Who goes on to another page still sees what is unread, what came in between included; read is read."""
+    page, agent = customer(server.url), desk(server.url)
+    connected(page)
+    box = agent.get_by_role("textbox")
+    say(box, "one", "two")
+    expect(page.locator(BADGE)).to_have_text("2")
+    title = page.title().removeprefix("(2) ")
+    page.goto("about:blank")
+    say(box, "three")
+    expect(agent.get_by_text("· Sent")).to_have_count(1)
+    page.go_back()
+    expect(page.locator(BADGE)).to_have_text("3")
+    expect(page).to_have_title(f"(3) {title}")
+    open_panel(page)
+    expect(page.get_by_text("three", exact=True)).to_be_visible()
+    expect(page).to_have_title(title)
+    reload(page)
+    say(box, "four")
+    expect(page.locator(BADGE)).to_have_text("1")
+
+
+def test_what_one_tab_has_shown_is_read_in_all(
+    server: ServerProcess, customer: Open, desk: Open, chat_id: str
+) -> None:
+    """Opening the panel in one tab clears the count of the other."""
+    page, agent = customer(server.url), desk(server.url)
+    other = page.context.new_page()
+    other.goto(f"{server.url}/demo?chat={chat_id}")
+    connected(page, other)
+    say(agent.get_by_role("textbox"), "hello")
+    for tab in (page, other):
+        expect(tab.locator(BADGE)).to_have_text("1")
+    open_panel(other)
+    expect(page.locator(BADGE)).to_be_hidden()
+
+
+def test_an_old_chat_is_not_all_unread(server: ServerProcess, context: Contexts) -> None:
+    """In a browser that sees a chat for the first time, its history counts for nothing."""
+    page = context().new_page()
+    give_history(page, [message(n, f"message {n}") for n in range(5)])
+    with page.expect_response("**/api/chats/*/messages*"):
+        page.goto(f"{server.url}/demo?chat=old")
+    connected(page)
+    page.locator("eclipse-chat").evaluate("""element => {
+        const data = { id: "new", content: "news", role: "agent", timestamp: "2026-02-01T00:00:00.000Z" };
+        element.chat.dispatchEvent(new CustomEvent("message", { detail: { data } }));
+    }""")
+    expect(page.locator(BADGE)).to_have_text("1")
