@@ -146,7 +146,7 @@ export class EclipseChatElement extends HTMLElement {
   #stuck = true; // reading at the end: stay there
   #ui;
   #frame = 0;
-  #title = "";
+  #titled = ""; // what was put in front of the page's title
   #read; // the time of the last message that was seen, by the application's clock
   #typists = new Map();
   #noticeTimer;
@@ -568,9 +568,10 @@ export class EclipseChatElement extends HTMLElement {
     launch.setAttribute("aria-label", this.#texts.open + (n ? `, ${this.#texts.unread.replace("{n}", n)}` : ""));
     this.dispatchEvent(new CustomEvent("unread", { detail: n }));
     if (this.hasAttribute("no-title")) return;
-    if (this.#title && document.title.endsWith(this.#title)) document.title = this.#title;
-    this.#title = n ? document.title : "";
-    if (n) document.title = `(${n}) ${this.#title}`;
+    const { title } = document; // the page may have set another one since
+    const own = this.#titled && title.startsWith(this.#titled) ? title.slice(this.#titled.length).trim() : title;
+    this.#titled = n ? `(${n})` : "";
+    if (own != title || n) document.title = `${this.#titled} ${own}`.trim();
   }
 
   #draw() {

@@ -66,3 +66,20 @@ def test_an_old_chat_is_not_all_unread(server: ServerProcess, context: Contexts)
         element.chat.dispatchEvent(new CustomEvent("message", { detail: { data } }));
     }""")
     expect(page.locator(BADGE)).to_have_text("1")
+
+
+def test_a_page_without_a_title_gets_and_loses_the_count(
+    server: ServerProcess, customer: Open, desk: Open
+) -> None:
+    """The number goes in front of nothing as well, once, and is taken away again."""
+    page, agent = customer(server.url), desk(server.url)
+    connected(page)
+    page.evaluate("document.title = ''")
+    say(agent.get_by_role("textbox"), "one", "two")
+    expect(page.locator(BADGE)).to_have_text("2")
+    expect(page).to_have_title("(2)")
+    page.evaluate("document.title = 'Named since'")
+    say(agent.get_by_role("textbox"), "three")
+    expect(page).to_have_title("(3) Named since")
+    open_panel(page)
+    expect(page).to_have_title("Named since")
