@@ -131,6 +131,14 @@ const linked = (text) =>
     return h("a", { href: new URL(part).href, target: "_blank", rel: "noopener noreferrer nofollow ugc" }, part);
   });
 
+/** Make a row what it should be now, and leave alone what is right: the focus or a selection may be in it. */
+const mend = (row, made) => {
+  for (const { name, value } of made.attributes) row.setAttribute(name, value);
+  const [old, parts] = [[...row.childNodes], [...made.childNodes]];
+  parts.forEach((part, i) => (old[i] ? old[i].isEqualNode(part) || old[i].replaceWith(part) : row.append(part)));
+  for (const part of old.slice(parts.length)) part.remove();
+};
+
 const newer = (a, b) => (a.at - b.at || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
 
 export class EclipseChatElement extends HTMLElement {
@@ -607,6 +615,7 @@ export class EclipseChatElement extends HTMLElement {
     const { list, log, latest } = this.#ui;
     const t = this.#texts;
     const top = (element) => element.getBoundingClientRect().top;
+    const held = this.shadowRoot.activeElement;
     const anchor = [...list.children].find((element) => element.dataset.id && top(element) >= top(log));
     const was = anchor && top(anchor);
     const rows = this.#visible();
@@ -646,17 +655,20 @@ export class EclipseChatElement extends HTMLElement {
     });
     const keep = new Map(plan);
     for (const [key, element] of this.#drawn) {
-      if (keep.get(key) == element.mark) continue;
+      if (keep.has(key)) continue;
       element.remove();
       this.#drawn.delete(key);
     }
     let spot = list.firstElementChild;
     for (const [key, mark, make] of plan) {
       let element = this.#drawn.get(key);
-      if (!element) this.#drawn.set(key, Object.assign((element = make()), { key, mark }));
+      if (!element) this.#drawn.set(key, (element = make()));
+      else if (element.mark != mark) mend(element, make());
+      Object.assign(element, { key, mark });
       if (element == spot) spot = spot.nextElementSibling;
       else list.insertBefore(element, spot);
     }
+    if (held && !held.isConnected) log.focus({ preventScroll: true });
     if (this.#stuck) log.scrollTop = log.scrollHeight;
     else if (anchor) log.scrollTop += top(this.#drawn.get(anchor.key) ?? log) - was;
     latest.hidden = this.#stuck;
