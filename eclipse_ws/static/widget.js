@@ -252,7 +252,7 @@ export class EclipseChatElement extends HTMLElement {
       dots: h("p", { class: "typing", part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span")),
       input: h("textarea", { part: "input", rows: 1, maxlength: 16_000, enterkeyhint: "send" }),
       button: h("button", { class: "send", part: "send", type: "submit" }, icon(PLANE)),
-      said: h("div", { class: "sr", role: "status", "aria-live": "polite" }),
+      said: h("div", { class: "sr", role: "status", "aria-live": "polite", "aria-atomic": "false" }),
     });
     ui.launch = h("button", { class: "launch", part: "launcher", type: "button", "aria-haspopup": "dialog", "aria-expanded": "false", hidden: inline }, icon(BUBBLE), ui.badge);
     ui.log = h("div", { class: "log", part: "log", role: "group", tabindex: 0 }, ui.list);
@@ -368,6 +368,7 @@ export class EclipseChatElement extends HTMLElement {
     chat.on("state", () => this.#state());
     chat.on("reload", () => this.#load());
     chat.on("outbox", () => this.#draw());
+    chat.on("failed", ({ code }) => this.#say(code == "outcome_unknown" ? this.#texts.unknown : this.#texts.failed));
     chat.on("sent", ({ clientMessageId, id }) => {
       this.#notice("full");
       this.#alias.set(id, clientMessageId);
@@ -395,6 +396,7 @@ export class EclipseChatElement extends HTMLElement {
     for (const kept of [this.#rows, this.#alias, this.#typists, this.#drawn, this.#saved]) kept.clear();
     this.#order = [];
     this.#ui.list.replaceChildren();
+    this.#ui.said.replaceChildren();
     this.#ui.input.value = "";
     this.#count(0);
     this.#types();
@@ -510,7 +512,10 @@ export class EclipseChatElement extends HTMLElement {
 
   /** For screen readers: the list itself is redrawn too often to be a live region. */
   #say(text) {
-    if (this.isOpen) this.#ui.said.textContent = text.slice(0, 500);
+    const { said } = this.#ui;
+    if (!this.isOpen) return;
+    said.append(h("p", {}, text.slice(0, 500))); // beside the last ones: replacing would cut those short
+    while (said.childElementCount > 5) said.firstChild.remove();
   }
 
   #types(userId, on) {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import expect
+import json
+import re
 
-from tests.browser.acts import Contexts, Open, give_history, message
+from playwright.sync_api import WebSocketRoute, expect
+
+from tests.browser.acts import Contexts, Open, give_history, message, play_server
 from tests.browser.stage import ServerProcess, connected, open_panel, say
 
 
@@ -41,3 +44,36 @@ def test_a_focused_link_that_leaves_gives_its_focus_to_the_messages(
         return root.querySelector(".bubble").textContent == "https://example.com/0";
     }""")
     expect(log).to_be_focused()
+
+
+def test_messages_in_quick_succession_are_all_said(server: ServerProcess, context: Contexts) -> None:
+    """A second message doesn't take the first one's place before a screen reader came to it."""
+    page = context().new_page()
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=quick&open")
+    connected(page)
+    page.locator("eclipse-chat").evaluate("""element => {
+        for (const content of ["one", "two"]) {
+            const data = { id: content, content, role: "agent", timestamp: "2026-02-01T00:00:00.000Z" };
+            element.chat.dispatchEvent(new CustomEvent("message", { detail: { data } }));
+        }
+    }""")
+    said = page.locator("eclipse-chat [aria-live]")
+    expect(said).to_have_attribute("aria-atomic", "false")
+    expect(said.locator("p")).to_have_text(["Agent: one", "Agent: two"])
+
+
+def test_a_failure_is_said(server: ServerProcess, context: Contexts) -> None:
+    """Who can't see the red line hears that a message was not sent, and what to do."""
+    page = context().new_page()
+
+    def refuse(socket: WebSocketRoute, command: dict[str, str]) -> None:
+        if command["type"] == "message":
+            error = {"type": "error", "error": "No", "code": "forbidden", "retryable": False}
+            socket.send(json.dumps({**error, "clientMessageId": command["clientMessageId"]}))
+
+    play_server(page, refuse, sessionId="s")
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=refused-aloud")
+    say(open_panel(page), "please")
+    expect(page.locator("eclipse-chat [aria-live]")).to_have_text(re.compile("Not sent. Tap to try again."))
