@@ -79,7 +79,7 @@ li.first{margin-block-start:12px}
 .who{font-size:12px;color:var(--mu);margin:0 4px 3px;max-width:100%;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .bubble{max-width:85%;padding:8px 13px;border-radius:var(--r);border-end-start-radius:5px;background:var(--su);white-space:pre-wrap;overflow-wrap:anywhere;text-align:start;unicode-bidi:plaintext}
 .me .bubble{background:var(--a);color:var(--at);border-end-start-radius:var(--r);border-end-end-radius:5px}
-.bubble a{color:inherit;text-underline-offset:2px}
+.bubble a{color:inherit;unicode-bidi:plaintext;text-underline-offset:2px}
 .me .bubble :focus-visible{outline-color:var(--at)}
 .wait .bubble{filter:saturate(.5)}
 .meta{font-size:12px;color:var(--mu);margin:3px 4px 0}
@@ -125,10 +125,18 @@ const BUBBLE = "M21 12a8 8 0 0 1-8 8H4l1.7-3.4A8 8 0 1 1 21 12zM9 12h.01M13 12h.
 const CROSS = "M6 6l12 12M18 6L6 18";
 const PLANE = "M12 20V5M5 12l7-7 7 7";
 
+// An address ends before a sentence's own punctuation, and before characters that turn the direction: it reads as it leads.
+const BREAK = "\\s<>\"'()\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069";
+const LINK = RegExp(`(https?://(?:\\([^${BREAK}]*\\)|[^${BREAK}])*(?:\\([^${BREAK}]*\\)|[^${BREAK}.,;:!?\\]}…]))`, "i");
 const linked = (text) =>
-  text.split(/(https?:\/\/[^\s<>"']*[^\s<>"'.,;:!?)\]}…])/i).map((part, i) => {
-    if (!(i % 2) || !URL.canParse(part)) return part;
-    return h("a", { href: new URL(part).href, target: "_blank", rel: "noopener noreferrer nofollow ugc" }, part);
+  text.split(LINK).map((part, i) => {
+    if (!(i % 2)) return part;
+    try {
+      const { href, username, password } = new URL(part);
+      // https://well-known.com@elsewhere.com goes elsewhere
+      if (!username && !password) return h("a", { href, target: "_blank", rel: "noopener noreferrer nofollow ugc" }, part);
+    } catch {}
+    return part;
   });
 
 /** Make a row what it should be now, and leave alone what is right: the focus or a selection may be in it. */

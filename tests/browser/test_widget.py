@@ -67,6 +67,26 @@ def test_hostile_names_are_only_text(server: ServerProcess, customer: Open) -> N
     expect(page.get_by_text("ada@example.com")).to_be_visible()
 
 
+def test_links_lead_where_they_seem_to(server: ServerProcess, context: Contexts) -> None:
+    """Brackets of a sentence are no part of a link, those of an address are; what deceives is no link."""
+    links = {
+        "(see https://example.org/wiki/Lamp_(film)).": "https://example.org/wiki/Lamp_(film)",
+        "Look (at https://example.org/a), or [https://example.org/b]!": "https://example.org/a https://example.org/b",
+        "https://example.com@example.org/ https://:example.com@example.org": "",
+        "https://example.org/\u202egpj.exe": "https://example.org/",
+        "https://%zz/ https://": "",
+    }
+    page = context().new_page()
+    give_history(page, [message(n, text) for n, text in enumerate(links)])
+    page.goto(f"{server.url}/demo?chat=links&open")
+    bubbles = page.locator("eclipse-chat .bubble")
+    expect(bubbles).to_have_text(list(links))
+    found = bubbles.evaluate_all(
+        "all => all.map((b) => [...b.querySelectorAll('a')].map((a) => a.href).join(' '))"
+    )
+    assert found == list(links.values())
+
+
 def test_four_lines_on_a_strangers_page(server: ServerProcess, context: Contexts) -> None:
     """The README's lines work on another site, under a policy that allows next to nothing."""
     policy = (
