@@ -35,6 +35,7 @@ const TEXTS = {
 const DRAWN = 120; // rows that are in the page at a time, of however many
 const STEP = 60; // by which that window moves when scrolling comes near its edge
 const DAY = 86_400_000;
+const PHONE = "(max-width:480px),(max-height:480px) and (pointer:coarse)"; // upright, and on its side
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`
@@ -100,7 +101,7 @@ textarea::placeholder{color:var(--mu);opacity:1}
 .send svg{width:20px;height:20px}
 .send[aria-disabled=true]{background:var(--su);color:var(--mu)}
 .sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media(max-width:480px){dialog{position:fixed;inset:0;inset-block-start:var(--top,0);width:100%;height:var(--full,100dvh);border-radius:0}}
+@media ${PHONE}{dialog{position:fixed;padding:0 env(safe-area-inset-right) 0 env(safe-area-inset-left);inset:0;inset-block-start:var(--top,0);width:100%;height:var(--full,100dvh);border-radius:0}}
 @media(prefers-reduced-motion:reduce){*{animation:none!important;transition:none!important}}
 @media(forced-colors:active){.bubble,.launch,textarea,.send{border:1px solid}}
 `);
@@ -171,7 +172,7 @@ export class EclipseChatElement extends HTMLElement {
   #loaded = 0;
   #lost = [];
   #dark = matchMedia("(prefers-color-scheme: dark)");
-  #narrow = matchMedia("(max-width: 480px)");
+  #narrow = matchMedia(PHONE);
 
   set texts(texts) {
     this.#texts = { ...TEXTS, ...texts };

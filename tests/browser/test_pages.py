@@ -23,6 +23,7 @@ LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "dark": ("", {"color_scheme": "dark"}),
     "phone": ("", PHONE),
     "phone-dark": ("", {**PHONE, "color_scheme": "dark"}),
+    "phone-on-its-side": ("", {**PHONE, "viewport": {"width": 844, "height": 390}}),
     "rtl": ("&dir=rtl", {}),
 }
 
@@ -98,6 +99,17 @@ def test_an_empty_desk_tells_what_to_do(
     connected(page)
     page.get_by_role("button", name="Back to the chats").click()
     expect(entry).to_be_focused()
+
+
+@pytest.mark.parametrize("size", [(390, 844), (844, 390)], ids=["upright", "on its side"])
+def test_the_panel_fills_a_phone(server: ServerProcess, customer: Open, size: tuple[int, int]) -> None:
+    """However a phone is held, the panel takes all of its screen: there is no room beside the keyboard."""
+    width, height = size
+    page = customer(server.url, "&open", **{**PHONE, "viewport": {"width": width, "height": height}})
+    panel = page.get_by_role("dialog")
+    expect(panel).to_be_visible()
+    panel.evaluate("panel => Promise.all(panel.getAnimations().map((moving) => moving.finished))")
+    assert panel.bounding_box() == {"x": 0, "y": 0, "width": width, "height": height}
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
