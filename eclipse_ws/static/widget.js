@@ -637,7 +637,7 @@ export class EclipseChatElement extends HTMLElement {
     const over = this.chat?.state == "closed";
     const plan = [];
     const place = (...row) => plan.push(row);
-    if (!rows.length) place("empty", t.empty, () => h("li", { class: "empty", part: "empty" }, t.empty));
+    if (!rows.some((row) => !row.joined)) place("empty", t.empty, () => h("li", { class: "empty", part: "empty" }, t.empty));
     rows.forEach((row, i) => {
       const last = rows[i - 1];
       const next = rows[i + 1];

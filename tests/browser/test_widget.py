@@ -336,6 +336,21 @@ def test_the_element_can_be_moved_renamed_and_removed(server: ServerProcess, cus
     assert state == "closed"
 
 
+def test_the_greeting_stays_until_something_is_said(
+    server: ServerProcess, customer: Open, desk: Open
+) -> None:
+    """An agent who joins takes no place of the greeting; the first message does."""
+    page = customer(server.url)
+    box = open_panel(page)
+    connected(page)
+    desk(server.url)
+    greeting = page.get_by_text("Good evening! Which lamp may we tell you about?")
+    expect(page.locator("eclipse-chat .joined")).to_be_visible()
+    expect(greeting).to_be_visible()
+    say(box, "hello")
+    expect(greeting).to_have_count(0)
+
+
 def test_being_disconnected_by_the_application_is_told(
     server: ServerProcess, customer: Open, chat_id: str
 ) -> None:
