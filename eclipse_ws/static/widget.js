@@ -224,6 +224,7 @@ export class EclipseChatElement extends HTMLElement {
     if (!this.isConnected || this.isOpen) return;
     const { panel, launch, input, log } = this.#ui;
     this.#start();
+    if (!this.chat) console.error("<eclipse-chat> needs the attributes token-url and chat-id");
     this.#fit();
     this.#narrow.matches ? panel.showModal() : panel.show(); // a full screen is modal: what is behind can't be reached
     launch.setAttribute("aria-expanded", "true");

@@ -351,6 +351,16 @@ def test_the_greeting_stays_until_something_is_said(
     expect(greeting).to_have_count(0)
 
 
+def test_missing_attributes_are_told(server: ServerProcess, customer: Open, complaints: list[str]) -> None:
+    """Who forgets where tokens come from, or which chat it is, reads it in the console."""
+    page = customer(server.url)
+    page.evaluate("document.querySelector('eclipse-chat').removeAttribute('token-url')")
+    open_panel(page)
+    page.wait_for_function("() => document.querySelector('eclipse-chat').isOpen")
+    assert complaints == ["<eclipse-chat> needs the attributes token-url and chat-id"]
+    complaints.clear()
+
+
 def test_being_disconnected_by_the_application_is_told(
     server: ServerProcess, customer: Open, chat_id: str
 ) -> None:
