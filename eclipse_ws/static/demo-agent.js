@@ -145,6 +145,7 @@ $("back").addEventListener("click", () => {
 for (const text of REPLIES) {
   const button = make("button", "", text);
   button.type = "button";
+  button.dir = "auto";
   button.addEventListener("click", () => widget?.send(text));
   $("replies").append(button);
 }

@@ -10,7 +10,11 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const paint = () => (document.documentElement.dataset.theme = asked.get("theme") ?? (dark.matches ? "dark" : "light"));
 paint();
 dark.addEventListener("change", paint);
-if (asked.get("dir") == "rtl") document.documentElement.dir = "rtl";
+if (asked.get("dir") == "rtl") {
+  document.documentElement.dir = "rtl";
+  // The layout turns round, the shop's own sentences stay English.
+  for (const text of document.querySelectorAll("h1, h2, h3, .facts li, p:not(.actions)")) text.dir = "auto";
+}
 
 /** A name that is easy to tell apart on the agents' desk. */
 const fresh = () => {

@@ -101,6 +101,20 @@ def test_an_empty_desk_tells_what_to_do(
     expect(entry).to_be_focused()
 
 
+def test_sentences_keep_their_direction(server: ServerProcess, customer: Open, desk: Open) -> None:
+    """On pages that are laid out from right to left, English begins and ends where English does."""
+    page, agent = customer(server.url, "&dir=rtl"), desk(server.url, "&dir=rtl")
+    texts = [
+        page.get_by_role("heading", name="One more chapter"),
+        page.get_by_text("30 nights to try"),
+        page.get_by_text("You are a customer of a made-up shop."),
+        agent.get_by_role("button", name="How can I help?"),
+    ]
+    for text in texts:
+        expect(text).to_have_css("direction", "ltr")
+    expect(texts[0]).to_have_css("text-align", "right")
+
+
 @pytest.mark.parametrize("size", [(390, 844), (844, 390)], ids=["upright", "on its side"])
 def test_the_panel_fills_a_phone(server: ServerProcess, customer: Open, size: tuple[int, int]) -> None:
     """However a phone is held, the panel takes all of its screen: there is no room beside the keyboard."""
