@@ -664,7 +664,7 @@ export class EclipseChatElement extends HTMLElement {
           : row.waiting ? (row.waiting == "sent" ? t.sent : t.sending) : me && this.#alias.has(row.key) ? `${time} · ${t.sent}` : time;
         return h("li", { class: `${me ? "me" : "them"}${first ? " first" : ""}${row.waiting && row.waiting != "sent" ? " wait" : ""}`, "data-id": row.waiting ? null : row.key },
           !me && first ? h("span", { class: "who", part: "name", dir: "auto" }, this.#name(row)) : h("span", { class: "sr" }, (me ? t.you : this.#name(row)) + ": "),
-          h("div", { class: "bubble", part: `bubble ${me ? "mine" : "theirs"}`, dir: "auto" }, ...linked(row.content)),
+          h("div", { class: "bubble", part: `bubble ${me ? "mine" : "theirs"}` }, ...linked(row.content)),
           ...(failed || final ? [h("span", { class: "meta", part: "meta" }, status)] : []));
       });
     });

@@ -115,6 +115,32 @@ def test_sentences_keep_their_direction(server: ServerProcess, customer: Open, d
     expect(texts[0]).to_have_css("text-align", "right")
 
 
+@pytest.mark.parametrize(("query", "corner"), [("", "right"), ("&dir=rtl", "left")])
+def test_a_bubble_points_to_its_writer(
+    server: ServerProcess, customer: Open, query: str, corner: str
+) -> None:
+    """The corner without a curve is on the writer's side, whichever way its text runs."""
+    page = customer(server.url, query)
+    page.locator("eclipse-chat .launch").click()
+    box = page.locator("eclipse-chat textarea")
+    say(box, "hello", "مرحبا")
+    bubbles = page.locator("eclipse-chat .bubble")
+    expect(bubbles).to_have_count(2)
+    starts = []
+    for bubble in bubbles.all():
+        expect(bubble).to_have_css(f"border-bottom-{corner}-radius", "5px")
+        starts.append(
+            bubble.evaluate("""bubble => {
+            bubble.style.width = "300px";
+            const text = document.createRange();
+            text.selectNodeContents(bubble);
+            const { left, right } = bubble.getBoundingClientRect(), inner = text.getBoundingClientRect();
+            return inner.left - left < right - inner.right ? "left" : "right";
+        }""")
+        )
+    assert starts == ["left", "right"]
+
+
 @pytest.mark.parametrize("size", [(390, 844), (844, 390)], ids=["upright", "on its side"])
 def test_the_panel_fills_a_phone(server: ServerProcess, customer: Open, size: tuple[int, int]) -> None:
     """However a phone is held, the panel takes all of its screen: there is no room beside the keyboard."""
