@@ -15,7 +15,7 @@ export const connect = (options) => new EclipseChat(options);
 export class EclipseChat extends EventTarget {
   state = "connecting";
   userId = "";
-  sessionId = ""; // the server of today sends none, nor acks, nor cursors
+  sessionId = ""; // today's server sends none, nor acks, nor cursors
   #o;
   #ws;
   #t = {};
@@ -270,7 +270,7 @@ export class EclipseChat extends EventTarget {
   }
 
   #retry(why, least = 0, spread = 0) {
-    const retryIn = least * 1000 + Math.random() * (spread || Math.min(20_000, Math.max(500, clock() - this.#since)));
+    const retryIn = Math.min(least, 600) * 1000 + Math.random() * (spread || Math.min(20_000, Math.max(500, clock() - this.#since)));
     if (spread) this.#since = clock() + retryIn - 8_000; // who comes too early joins no crowd
     this.#held = least > 0;
     this.#t.retry = setTimeout(() => this.#open(), retryIn);
@@ -310,7 +310,7 @@ export class EclipseChat extends EventTarget {
     this.#refreshAt = clock() + BEAT; // try again unless the server names a new expiresAt
     const { token, userId } = await this.#grant().catch(() => ({}));
     if (turn != this.#turn || !token) return;
-    // A visitor's new token names another user: then the session ends in its time and is resumed with the cursor.
+    // A visitor's new token names another user: the session ends in its time, and the cursor resumes it.
     if (userId == this.userId) this.#put({ type: "refresh", token });
     else this.#refreshAt = 0;
   }
@@ -321,7 +321,7 @@ export class EclipseChat extends EventTarget {
 
   #flush() {
     const item = this.#out.find((i) => i.status == "waiting");
-    // One at a time keeps the order of typing, and an answer without a name has only one message to belong to.
+    // One at a time keeps the order, and an answer without a name has only one message to belong to.
     if (!item || this.state != "open" || this.#head || this.#t.pace) return;
     const at = clock();
     this.#credit = Math.min(10, this.#credit + (at - this.#credited) / 125); // stays under the server's 10 a second
@@ -379,7 +379,7 @@ export class EclipseChat extends EventTarget {
     } else if (type == "message" || type == "message_updated") {
       if (!data?.id || !this.#new(`${type} ${data.id} ${data.updatedAt ?? ""}`)) return;
       this.#last = data.id;
-      // The server's ack decides; until it is here, and where there is none, the echo tells which bubble this is.
+      // The ack decides; until it is here, and where there is none, the echo tells which bubble this is.
       if (head && type == "message" && this.#own(data, head)) head.id = data.id;
       this.#emit(type, event);
       if (head?.id == data.id && !this.sessionId) this.#settle(head, data);

@@ -81,6 +81,16 @@ test("a Retry-After of the token URL is obeyed, and nothing hurries it", async (
   assert.equal(asked, 2);
 });
 
+test("a Retry-After beyond all reason is cut to ten minutes, and never taken for none", async () => {
+  let asked = 0;
+  const fetch = async () => (asked++, { ok: false, status: 503, headers: new Headers({ "retry-after": "99999999" }) });
+  const { all } = await start({ token: undefined, tokenUrl: "http://app/t", fetch });
+  await tick(10_000);
+  assert.equal(asked, 1);
+  const { retryIn } = all("state").at(-1);
+  assert.ok(retryIn >= 600_000 && retryIn < 621_000, `${retryIn} ms`);
+});
+
 test("an address that the browser refuses is an error, not the end", async () => {
   FakeSocket.refuse = "insecure";
   const { chat, all } = await start();
@@ -512,7 +522,7 @@ test("online, a visible tab and pageshow wake it: reconnect at once, or a quick 
   try {
     await start({ spread: 1e6 });
     FakeSocket.last.greet();
-    listeners.online();
+    listeners.online({ type: "online" });
     assert.deepEqual(FakeSocket.last.sent, [{ type: "ping" }]);
     await tick(5_100);
     assert.ok(FakeSocket.all[0].closed, "no answer within five seconds");
@@ -521,7 +531,7 @@ test("online, a visible tab and pageshow wake it: reconnect at once, or a quick 
     await tick(2_000);
     const before = FakeSocket.all.length;
     FakeSocket.last.end(1012);
-    listeners.pageshow();
+    listeners.pageshow({ type: "pageshow" });
     await tick();
     assert.equal(FakeSocket.all.length, before + 1);
     reset();
