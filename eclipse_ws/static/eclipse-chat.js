@@ -34,8 +34,8 @@ export class EclipseChat extends EventTarget {
   #credit = 10;
   #credited = 0;
   #typed = 0;
-  #wake = () => {
-    if (page?.hidden) return;
+  #wake = ({ type }) => {
+    if (page?.hidden && type != "online") return;
     this.#hurry();
     this.#probe(this.#head ? 25_000 : 5_000); // a pong waits behind a message
   };

@@ -542,6 +542,32 @@ test("online, a visible tab and pageshow wake it: reconnect at once, or a quick 
   }
 });
 
+test("a hidden tab comes back with the network, but is not woken by being hidden", async () => {
+  const listeners = {};
+  const page = { hidden: true, addEventListener: (type, listener) => (listeners[type] = listener), removeEventListener() {} };
+  globalThis.addEventListener = page.addEventListener;
+  globalThis.removeEventListener = page.removeEventListener;
+  globalThis.document = page;
+  try {
+    const { connect } = await import("../../eclipse_ws/static/eclipse-chat.js?with-a-page");
+    const token = async () => ({ token: "t", wsUrl: "ws://server", userId: "u1" });
+    const chat = connect({ chatId: "c1", token, WebSocket: FakeSocket, storage: null, spread: 1e6 });
+    await tick();
+    FakeSocket.last.greet();
+    await tick(2_000);
+    FakeSocket.last.end(1012);
+    listeners.visibilitychange({ type: "visibilitychange" });
+    await tick();
+    assert.equal(FakeSocket.all.length, 1);
+    listeners.online({ type: "online" });
+    await tick();
+    assert.equal(FakeSocket.all.length, 2);
+    chat.close();
+  } finally {
+    for (const name of ["addEventListener", "removeEventListener", "document"]) delete globalThis[name];
+  }
+});
+
 // -- typing, joining, reading, refreshing --------------------------------------------------------
 
 test("typing is said every few seconds at most, and ends by itself", async () => {
