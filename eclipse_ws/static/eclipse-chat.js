@@ -278,9 +278,12 @@ export class EclipseChat extends EventTarget {
   }
 
   #hurry() {
-    if (this.state != "waiting" || this.#held || clock() - this.#tried < 1000) return;
+    if (this.state != "waiting" || this.#held) return;
     this.#since = clock();
-    this.#open();
+    const early = this.#tried + 1000 - this.#since;
+    if (early < 0) return this.#open();
+    clearTimeout(this.#t.retry);
+    this.#t.retry = setTimeout(() => this.#open(), early);
   }
 
   #burn(ms) {

@@ -568,6 +568,28 @@ test("a hidden tab comes back with the network, but is not woken by being hidden
   }
 });
 
+test("the network that is back just after an attempt is not missed", async () => {
+  const listeners = {};
+  globalThis.addEventListener = (type, listener) => (listeners[type] = listener);
+  globalThis.removeEventListener = () => {};
+  try {
+    let asked = 0;
+    await start({ token: async () => { asked++; throw new Error("down"); } });
+    await tick(120_000);
+    for (let before = asked; asked == before;) await tick(50); // an attempt has just failed: the next would be far away
+    const before = asked;
+    listeners.online({ type: "online" });
+    listeners.online({ type: "online" });
+    await tick(900);
+    assert.equal(asked, before);
+    await tick(200);
+    assert.ok(asked >= before + 1);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
 // -- typing, joining, reading, refreshing --------------------------------------------------------
 
 test("typing is said every few seconds at most, and ends by itself", async () => {
