@@ -392,7 +392,7 @@ export class EclipseChatElement extends HTMLElement {
       this.#put({ key: `joined ${at} ${data?.agentId}`, at: Date.parse(at) || Date.now(), joined: String(data?.agentName || this.#texts.agent) });
       this.#say(this.#texts.joined.replace("{name}", () => data?.agentName || this.#texts.agent));
     });
-    chat.on("typing", ({ data }) => data && this.#types(data.userId, data.isTyping));
+    chat.on("typing", ({ data }) => data && data.userId != chat.userId && this.#types(data.userId, data.isTyping)); // not one's other tab
     this.#state();
     // The history is asked for once the socket is open, so that nothing falls between; but not later than this.
     setTimeout(() => chat == this.chat && !this.#loaded && this.#load(), 1_500);

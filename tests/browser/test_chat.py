@@ -66,6 +66,22 @@ def test_typing_is_seen_by_the_others_alone(server: ServerProcess, customer: Ope
     expect(page.get_by_text("is typing…")).to_be_hidden()
 
 
+def test_nobody_sees_themselves_typing(
+    server: ServerProcess, customer: Open, desk: Open, chat_id: str
+) -> None:
+    """What an agent types in one tab is typed by nobody in their other tab."""
+    page, agent = customer(server.url), desk(server.url)
+    other = agent.context.new_page()
+    other.goto(f"{server.url}/demo/agent?chat={chat_id}")
+    box = open_panel(page)
+    connected(page, agent, other)
+    agent.get_by_role("textbox").press_sequentially("Hel")
+    expect(page.get_by_text("is typing…")).to_be_visible()
+    say(box, "later than that")
+    bubble(other, "later than that")
+    assert not other.locator("eclipse-chat .typing").is_visible()
+
+
 def test_a_chat_appears_on_the_desk_with_its_unread_count(
     server: ServerProcess, customer: Open, context: Callable[..., BrowserContext], chat_id: str
 ) -> None:
