@@ -389,8 +389,9 @@ export class EclipseChatElement extends HTMLElement {
     chat.on("message_updated", ({ data }) => this.#take(data, false));
     chat.on("agent_joined", ({ data, timestamp }) => {
       const at = data?.timestamp ?? timestamp;
-      this.#put({ key: `joined ${at} ${data?.agentId}`, at: Date.parse(at) || Date.now(), joined: String(data?.agentName || this.#texts.agent) });
-      this.#say(this.#texts.joined.replace("{name}", () => data?.agentName || this.#texts.agent));
+      const name = String(data?.agentName || this.#texts.agent);
+      this.#put({ key: `joined ${at} ${data?.agentId}`, at: Date.parse(at) || Date.now(), joined: name, sender: { id: data?.agentId, name } });
+      this.#say(this.#texts.joined.replace("{name}", () => name));
     });
     chat.on("typing", ({ data }) => data && data.userId != chat.userId && this.#types(data.userId, data.isTyping)); // not one's other tab
     this.#state();

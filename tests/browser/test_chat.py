@@ -66,6 +66,15 @@ def test_typing_is_seen_by_the_others_alone(server: ServerProcess, customer: Ope
     expect(page.get_by_text("is typing…")).to_be_hidden()
 
 
+def test_typing_has_the_name_of_who_has_joined(server: ServerProcess, customer: Open, desk: Open) -> None:
+    """An agent who has joined is known by name before the first answer."""
+    page, agent = customer(server.url), desk(server.url)
+    open_panel(page)
+    expect(page.locator("eclipse-chat .joined")).to_be_visible()
+    agent.get_by_role("textbox").press_sequentially("Hel")
+    expect(page.get_by_text("Ada Okafor is typing…")).to_be_visible()
+
+
 def test_nobody_sees_themselves_typing(
     server: ServerProcess, customer: Open, desk: Open, chat_id: str
 ) -> None:
