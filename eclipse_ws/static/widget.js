@@ -18,6 +18,8 @@ const TEXTS = {
   sent: "Sent",
   unsent: "Not sent.",
   failed: "Not sent. Tap to try again.",
+  tooLong: "Not sent: it is too long.",
+  discard: "Delete",
   unknown: "This may not have been sent. Tap to send it again.",
   full: "Too many messages are waiting. Please wait until some are sent.",
   joined: "{name} joined the chat",
@@ -85,7 +87,9 @@ li.first{margin-block-start:12px}
 .wait .bubble{filter:saturate(.5)}
 .meta{font-size:12px;color:var(--mu);margin:3px 4px 0}
 .meta,.joined{unicode-bidi:plaintext}
-.retry{color:var(--er);text-decoration:underline;min-height:24px}
+.bad{display:flex;flex-wrap:wrap;justify-content:flex-end;align-items:center;gap:0 10px;color:var(--er)}
+.meta button{text-decoration:underline;min-height:24px;min-width:24px}
+.meta :last-child{color:var(--mu)}
 .day,.joined{align-items:center;font-size:12px;color:var(--mu);margin-block:14px 4px}
 .empty{color:var(--mu);text-align:center;padding:24px;margin:auto}
 .latest{position:absolute;inset-block-end:10px;inset-inline:0;margin:auto;width:fit-content;padding:6px 14px;border-radius:16px;background:var(--fg);color:var(--bg);font-size:13px;box-shadow:0 2px 10px #0004}
@@ -313,9 +317,9 @@ export class EclipseChatElement extends HTMLElement {
       ui.input.focus();
     };
     ui.list.onclick = (e) => {
-      const id = e.target.closest?.(".retry")?.dataset.id;
+      const { id, does } = e.target.closest?.("[data-does]")?.dataset ?? {};
       if (!id) return;
-      this.chat.retry(id);
+      this.chat[does](id);
       ui.input.focus();
     };
   }
@@ -378,7 +382,7 @@ export class EclipseChatElement extends HTMLElement {
     chat.on("state", () => this.#state());
     chat.on("reload", () => this.#load());
     chat.on("outbox", () => this.#draw());
-    chat.on("failed", ({ code }) => this.#say(code == "outcome_unknown" ? this.#texts.unknown : this.#texts.failed));
+    chat.on("failed", (failure) => this.#say(this.#why(failure)));
     chat.on("sent", ({ clientMessageId, id }) => {
       this.#notice("full");
       this.#alias.set(id, clientMessageId);
@@ -478,6 +482,11 @@ export class EclipseChatElement extends HTMLElement {
 
   #name(message) {
     return message.sender?.name || message.sender?.email || this.#texts[message.role] || message.role;
+  }
+
+  #why({ code }) {
+    const t = this.#texts;
+    return /too_long/.test(code) ? t.tooLong : code == "outcome_unknown" ? t.unknown : t.failed;
   }
 
   #submit() {
@@ -660,13 +669,14 @@ export class EclipseChatElement extends HTMLElement {
       place(key, [first, final, over, row.waiting, row.code, row.content, row.updatedAt, this.#name(row)].join("\0"), () => {
         const failed = row.waiting == "failed";
         const time = row.at < Infinity ? new Date(row.at).toLocaleTimeString(this.#lang, { hour: "2-digit", minute: "2-digit" }) : "";
-        const status = over && row.waiting && row.waiting != "sent" ? t.unsent : failed
-          ? h("button", { class: "retry", part: "retry", type: "button", "data-id": key }, row.code == "outcome_unknown" ? t.unknown : t.failed)
-          : row.waiting ? (row.waiting == "sent" ? t.sent : t.sending) : me && this.#alias.has(row.key) ? `${time} · ${t.sent}` : time;
+        const does = (name, text) => h("button", { part: name, type: "button", "data-id": key, "data-does": name }, text);
+        const status = over && row.waiting && row.waiting != "sent" ? [t.unsent]
+          : failed ? [/too_long/.test(row.code) ? h("span", {}, this.#why(row)) : does("retry", this.#why(row)), does("discard", t.discard)]
+          : [row.waiting ? (row.waiting == "sent" ? t.sent : t.sending) : me && this.#alias.has(row.key) ? `${time} · ${t.sent}` : time];
         return h("li", { class: `${me ? "me" : "them"}${first ? " first" : ""}${row.waiting && row.waiting != "sent" ? " wait" : ""}`, "data-id": row.waiting ? null : row.key },
           !me && first ? h("span", { class: "who", part: "name", dir: "auto" }, this.#name(row)) : h("span", { class: "sr" }, (me ? t.you : this.#name(row)) + ": "),
           h("div", { class: "bubble", part: `bubble ${me ? "mine" : "theirs"}` }, ...linked(row.content)),
-          ...(failed || final ? [h("span", { class: "meta", part: "meta" }, status)] : []));
+          ...(failed || final ? [h("span", { class: failed ? "meta bad" : "meta", part: "meta" }, ...status)] : []));
       });
     });
     const keep = new Map(plan);

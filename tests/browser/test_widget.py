@@ -176,6 +176,34 @@ def test_a_failed_message_is_sent_again_with_a_tap(server: ServerProcess, contex
     assert shown(page) == ["please"]
 
 
+def test_a_failed_message_can_be_given_up(server: ServerProcess, context: Contexts) -> None:
+    """What was refused can be deleted; what is too long is not offered to be sent once more."""
+    page = context().new_page()
+
+    def answer(socket: WebSocketRoute, command: dict[str, str]) -> None:
+        if command["type"] != "message":
+            return
+        code = "content_too_long" if command["content"] == "long" else "api_rejected"
+        error = {"type": "error", "error": "No", "code": code, "retryable": False}
+        socket.send(json.dumps({**error, "clientMessageId": command["clientMessageId"]}))
+
+    play_server(page, answer, sessionId="s")
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=given-up")
+    box = open_panel(page)
+    say(box, "refused", "long")
+    expect(page.locator("eclipse-chat .meta").last).to_contain_text("Not sent: it is too long.")
+    expect(page.get_by_role("button", name="Not sent. Tap to try again.")).to_have_count(1)
+    page.get_by_role("button", name="Delete").last.click()
+    expect(page.locator("eclipse-chat .bubble")).to_have_text(["refused"])
+    expect(box).to_be_focused()
+    page.reload()
+    open_panel(page)
+    expect(page.locator("eclipse-chat .bubble")).to_have_text(["refused"])
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("eclipse-chat .bubble")).to_have_count(0)
+
+
 def test_an_unknown_outcome_is_told_and_settled_by_the_history(
     server: ServerProcess, context: Contexts
 ) -> None:
