@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, WebSocketRoute, expect
 
+from tests.browser.acts import play_server
 from tests.browser.stage import ServerProcess, connected, open_panel, say
 
 Open = Callable[..., Page]
@@ -26,6 +28,13 @@ LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "phone-on-its-side": ("", {**PHONE, "viewport": {"width": 844, "height": 390}}),
     "rtl": ("&dir=rtl", {}),
 }
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe-core has to say about a page."""
+    page.evaluate(axe)
+    found = page.evaluate("async () => (await axe.run()).violations")
+    return [f"{v['id']}: {v['help']} ({[n['target'] for n in v['nodes']]})" for v in found]
 
 
 @pytest.fixture(params=LOOKS)
@@ -63,10 +72,33 @@ def test_how_it_looks_and_reads(conversation: dict[str, Page], artefacts: Path, 
     if not axe:
         pytest.skip("axe-core can't be had from npm: the looks were kept, accessibility was not checked")
     for name, page in conversation.items():
-        page.evaluate(axe)
-        found = page.evaluate("async () => (await axe.run()).violations")
-        told = [f"{v['id']}: {v['help']} ({[n['target'] for n in v['nodes']]})" for v in found]
-        assert not told, name
+        assert not violations(page, axe), name
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_how_trouble_looks_and_reads(
+    server: ServerProcess, context: Callable[..., Any], artefacts: Path, axe: str, scheme: str
+) -> None:
+    """Messages that failed, each in its way, and a history that can't be had, are legible as well."""
+    page = context(color_scheme=scheme).new_page()
+    codes = {"refused": "api_rejected", "long": "content_too_long", "perhaps": "outcome_unknown"}
+
+    def answer(socket: WebSocketRoute, command: dict[str, str]) -> None:
+        if code := codes.get(command.get("content", "")):
+            error = {"type": "error", "error": "No", "code": code, "retryable": False}
+            socket.send(json.dumps({**error, "clientMessageId": command["clientMessageId"]}))
+
+    play_server(page, answer, sessionId="s")
+    page.route("**/api/chats/*/messages*", lambda route: route.fulfill(status=500, body="oops"))
+    page.goto(f"{server.url}/demo?chat=trouble&open")
+    connected(page)
+    say(page.get_by_role("textbox"), *codes, "under way")
+    expect(page.locator("eclipse-chat .meta")).to_have_count(4)
+    expect(page.get_by_text("Earlier messages could not be loaded.")).to_be_visible()
+    page.screenshot(path=artefacts / f"trouble-{scheme}.png", animations="disabled")
+    if not axe:
+        pytest.skip("axe-core can't be had from npm: the looks were kept, accessibility was not checked")
+    assert not violations(page, axe)
 
 
 def test_nothing_jumps(server: ServerProcess, customer: Open) -> None:
