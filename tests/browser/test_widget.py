@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Route, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message, play_server
-from tests.browser.stage import ServerProcess, connected, open_panel, say, shown, site
+from tests.browser.stage import ROOT, ServerProcess, connected, open_panel, say, shown, site
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -87,8 +87,21 @@ def test_links_lead_where_they_seem_to(server: ServerProcess, context: Contexts)
     assert found == list(links.values())
 
 
+def test_the_readmes_four_lines(server: ServerProcess, context: Contexts) -> None:
+    """The README's page, copied as it is and served from elsewhere, is one that chats with `make run`."""
+    found = re.search(r"```html\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert found
+    lines = found[1].replace("http://127.0.0.1:8080", server.url)
+    assert len(lines.splitlines()) == 4
+    with site(lines, "default-src *", server.url) as url:
+        page = context().new_page()
+        page.goto(url)
+        say(open_panel(page), "hello from my own page")
+        expect(page.get_by_text(re.compile("· Sent$"))).to_be_visible()
+
+
 def test_four_lines_on_a_strangers_page(server: ServerProcess, context: Contexts) -> None:
-    """The README's lines work on another site, under a policy that allows next to nothing."""
+    """The widget works on another site, under a policy that allows next to nothing."""
     policy = (
         f"default-src 'none'; script-src {server.url}; base-uri 'none'; form-action 'none'; "
         f"connect-src 'self' ws://127.0.0.1:{server.port}; "
