@@ -42,7 +42,7 @@ const attributes = {
 for (const [name, value] of Object.entries(attributes)) if (value) widget.setAttribute(name, value);
 widget.texts = { title: "Penumbra", subtitle: "People answer, usually within minutes", empty: "Good evening! Which lamp may we tell you about?" };
 if (asked.get("dir") == "rtl")
-  widget.texts = { title: "Penumbra", subtitle: "نردّ عادةً خلال دقائق", open: "افتح المحادثة", close: "أغلق المحادثة", messages: "الرسائل", placeholder: "اكتب رسالة…", send: "إرسال", empty: "مساء الخير! كيف يمكننا مساعدتك؟", sending: "جارٍ الإرسال…", sent: "أُرسلت", typing: "{name} يكتب الآن…", joined: "انضمّ {name} إلى المحادثة", today: "اليوم", yesterday: "أمس", latest: "رسائل جديدة" };
+  widget.texts = { title: "Penumbra", subtitle: "نردّ عادةً خلال دقائق", open: "افتح المحادثة", close: "أغلق المحادثة", messages: "الرسائل", placeholder: "اكتب رسالة…", send: "إرسال", empty: "مساء الخير! كيف يمكننا مساعدتك؟", sending: "جارٍ الإرسال…", sent: "أُرسلت", typing: "{name} يكتب الآن…", joined: "انضمّ {name} إلى المحادثة", today: "اليوم", yesterday: "أمس", latest: "رسائل جديدة", newest: "أحدث الرسائل" };
 if (asked.has("open")) widget.setAttribute("open", "");
 document.body.append(widget);
 

@@ -32,6 +32,7 @@ const TEXTS = {
   today: "Today",
   yesterday: "Yesterday",
   latest: "New messages",
+  newest: "Latest messages",
   unread: "{n} unread",
 };
 const DRAWN = 120; // rows that are in the page at a time, of however many
@@ -326,10 +327,9 @@ export class EclipseChatElement extends HTMLElement {
 
   #label() {
     const t = this.#texts;
-    const { launch, title, subtitle, x, log, input, button, latest } = this.#ui;
+    const { launch, title, subtitle, x, log, input, button } = this.#ui;
     title.textContent = t.title;
     subtitle.textContent = t.subtitle;
-    latest.textContent = t.latest + " ↓";
     input.placeholder = t.placeholder;
     launch.setAttribute("aria-label", t.open + (this.unread ? `, ${t.unread.replace("{n}", this.unread)}` : ""));
     for (const [element, text] of [[x, t.close], [log, t.messages], [input, t.placeholder], [button, t.send]]) element.setAttribute("aria-label", text);
@@ -697,8 +697,10 @@ export class EclipseChatElement extends HTMLElement {
     if (held && !held.isConnected) log.focus({ preventScroll: true });
     if (this.#stuck) log.scrollTop = log.scrollHeight;
     else if (anchor) log.scrollTop += top(this.#drawn.get(anchor.key) ?? log) - was;
-    latest.hidden = this.#stuck;
     this.#see();
+    latest.hidden = this.#stuck;
+    const way = (this.unread ? t.latest : t.newest) + " ↓";
+    if (latest.textContent != way) latest.textContent = way;
   }
 
   get #lang() {

@@ -87,6 +87,19 @@ def test_a_connection_does_not_hide_that_the_history_is_missing(
     expect(page.locator(NOTICE)).to_be_hidden()
 
 
+def test_a_full_outbox_keeps_what_was_typed(server: ServerProcess, context: Contexts) -> None:
+    """When no more messages can wait, the one being written stays in its field, and the reason is told."""
+    page = context().new_page()
+    Link(page, up=False)
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=full")
+    box = open_panel(page)
+    page.locator("eclipse-chat").evaluate("element => { for (let n = 0; n < 1000; n++) element.send('x'); }")
+    say(box, "one more")
+    expect(page.get_by_text("Too many messages are waiting.")).to_be_visible()
+    expect(box).to_have_value("one more")
+
+
 def test_another_chat_does_not_begin_as_closed(server: ServerProcess, customer: Open) -> None:
     """Leaving a chat for another one ends the first, but nobody is told that the new one has been closed."""
     page = customer(server.url, "&open")

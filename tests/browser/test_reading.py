@@ -43,6 +43,20 @@ def test_messages_in_quick_succession_are_followed(server: ServerProcess, contex
     assert page.evaluate("document.querySelector('eclipse-chat').unread") == 0
 
 
+def test_the_way_back_says_whether_there_is_news(server: ServerProcess, context: Contexts) -> None:
+    """Scrolled up, a button leads to the end; it speaks of new messages only if there are some."""
+    page = long_chat(server, context)
+    page.locator("eclipse-chat .log").evaluate("log => { log.scrollTop = 0 }")
+    expect(page.get_by_role("button", name="Latest messages")).to_be_visible()
+    page.locator("eclipse-chat").evaluate(ARRIVE)
+    button = page.get_by_role("button", name="New messages")
+    expect(button).to_be_visible()
+    button.click()
+    expect(page.get_by_text("news 7", exact=True)).to_be_in_viewport()
+    page.locator("eclipse-chat .log").evaluate("log => { log.scrollTop = 0 }")
+    expect(page.get_by_role("button", name="Latest messages")).to_be_visible()
+
+
 def test_a_growing_field_hides_no_message(server: ServerProcess, context: Contexts) -> None:
     """Lines that are added to the field, and a window that gets smaller, leave the last message in sight."""
     page = long_chat(server, context)
