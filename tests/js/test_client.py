@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -44,6 +45,16 @@ def test_markup_is_never_parsed() -> None:
         code = path.read_text()
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
             assert sink not in code, f"{path.name}: {sink}"
+
+
+def test_every_text_is_documented() -> None:
+    """Whoever translates the widget finds every text's name in its documentation."""
+    texts = re.search(r"const TEXTS = \{\n(.*?)\n\};", (STATIC / "widget.js").read_text(), re.DOTALL)
+    assert texts
+    document = (STATIC.parent.parent / "docs" / "widget.md").read_text()
+    names = re.findall(r"^  (\w+): ", texts[1], re.MULTILINE)
+    assert len(names) > 20
+    assert [name for name in names if f"`{name}`" not in document] == []
 
 
 def test_the_clients_suite(node: str) -> None:
