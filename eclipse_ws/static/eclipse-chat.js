@@ -2,7 +2,7 @@
 // A chat client that never loses a message. Public names are documented in eclipse-chat.d.ts.
 
 const BEAT = 20_000;
-const OLD = 240_000; // the server forgets a clientMessageId after five minutes: sending again is safe until then
+const OLD = 240_000; // the server knows a clientMessageId for five minutes
 const UNKNOWN = "outcome_unknown";
 const { document: page, location } = /** @type {any} */ (globalThis);
 
@@ -15,7 +15,7 @@ export const connect = (options) => new EclipseChat(options);
 export class EclipseChat extends EventTarget {
   state = "connecting";
   userId = "";
-  sessionId = ""; // today's server sends none, nor acks, nor cursors
+  sessionId = ""; // today's server sends none
   #o;
   #ws;
   #t = {};
@@ -24,8 +24,8 @@ export class EclipseChat extends EventTarget {
   #joining;
   #seen = new Set();
   #turn = 0;
-  #since = clock(); // waits are no longer than the outage so far
-  #held = false; // the server named a time: nothing may hurry us
+  #since = clock(); // of the outage
+  #held = false; // nothing may hurry us
   #cursor = "";
   #last = "";
   #opened = 0;
@@ -37,7 +37,7 @@ export class EclipseChat extends EventTarget {
   #wake = ({ type }) => {
     if (page?.hidden && type != "online") return;
     this.#hurry();
-    this.#probe(this.#head ? 25_000 : 5_000); // a pong waits behind a message
+    this.#probe(this.#head ? 25_000 : 5_000);
   };
 
   /** @param {any} options */
@@ -45,7 +45,7 @@ export class EclipseChat extends EventTarget {
     super();
     let storage;
     try {
-      storage = sessionStorage; // merely touching it throws where it is forbidden
+      storage = sessionStorage; // may throw
     } catch {}
     const o = (this.#o = { role: "USER", storage, spread: 20_000, limit: 1000, WebSocket: globalThis.WebSocket, ...options });
     if (!o.tokenUrl && !o.token) throw new TypeError("connect() needs tokenUrl or token");
@@ -77,7 +77,7 @@ export class EclipseChat extends EventTarget {
     const item = this.#out.find((i) => i.clientMessageId == id && i.status == "failed");
     if (!item) return "";
     this.#out = this.#out.filter((i) => i != item);
-    // For the server the key's outcome stays unknown: sending once more on purpose takes a new one.
+    // An outcome that is unknown stays so under its name.
     return this.#queue({ ...item, clientMessageId: item.code == UNKNOWN ? fresh() : id, sent: 0 });
   }
 
@@ -109,7 +109,7 @@ export class EclipseChat extends EventTarget {
   history(messages) {
     const taken = new Set();
     for (const item of this.#out.filter((i) => i.code == UNKNOWN)) {
-      // Only what came after the last message known at the time can be this one.
+      // Only what came after it can be it.
       const at = messages.findIndex((m) => m.id == item.after);
       const found = (at >= 0 || !item.after) && messages.slice(at + 1).find((m) => !taken.has(m.id) && this.#own(m, item));
       if (found) this.#settle(item, found), taken.add(found.id);
@@ -160,7 +160,7 @@ export class EclipseChat extends EventTarget {
   #changed() {
     try {
       this.#o.storage.setItem(this.#key, JSON.stringify({ out: this.#out, mine: this.#mine }));
-    } catch {} // full or forbidden: memory has it
+    } catch {}
     this.#emit("outbox", this.pending);
   }
 
@@ -177,7 +177,7 @@ export class EclipseChat extends EventTarget {
 
   #queue(item) {
     this.#out.push({ ...item, status: "waiting" });
-    this.#typed = 0; // the message itself ends the typing
+    this.#typed = 0;
     this.#changed();
     this.#hurry();
     this.#flush();
@@ -234,7 +234,7 @@ export class EclipseChat extends EventTarget {
       const ws = (this.#ws = new o.WebSocket(url.href, o.subprotocol ? ["eclipse.v1", "bearer." + token] : []));
       ws.onmessage = (e) => this.#frame(e.data);
       ws.onclose = (e) => this.#closed(e.code, e.reason);
-      ws.onerror = () => {}; // a close always follows
+      ws.onerror = () => {};
       this.#burn(15_000);
     } catch (/** @type {any} */ e) {
       if (turn != this.#turn) return;
@@ -271,7 +271,7 @@ export class EclipseChat extends EventTarget {
 
   #retry(why, least = 0, spread = 0) {
     const retryIn = Math.min(least, 600) * 1000 + Math.random() * (spread || Math.min(20_000, Math.max(500, clock() - this.#since)));
-    if (spread) this.#since = clock() + retryIn - 8_000; // who comes too early joins no crowd
+    if (spread) this.#since = clock() + retryIn - 8_000;
     this.#held = least > 0;
     this.#t.retry = setTimeout(() => this.#open(), retryIn);
     this.#set("waiting", { ...why, retryIn });
@@ -296,7 +296,7 @@ export class EclipseChat extends EventTarget {
     this.#burn(ms);
   }
 
-  // Background tabs slow timers down: this one compares clocks, so being late does no harm.
+  // Compares clocks: a background tab's slow timers do no harm.
   #beat() {
     if (this.state != "open") return;
     const head = this.#head;
@@ -310,10 +310,10 @@ export class EclipseChat extends EventTarget {
 
   async #refresh() {
     const turn = this.#turn;
-    this.#refreshAt = clock() + BEAT; // try again unless the server names a new expiresAt
+    this.#refreshAt = clock() + BEAT;
     const { token, userId } = await this.#grant().catch(() => ({}));
     if (turn != this.#turn || !token) return;
-    // A visitor's new token names another user: the session ends in its time, and the cursor resumes it.
+    // Another user (a visitor's): the session ends in its time, and is resumed.
     if (userId == this.userId) this.#put({ type: "refresh", token });
     else this.#refreshAt = 0;
   }
@@ -324,10 +324,10 @@ export class EclipseChat extends EventTarget {
 
   #flush() {
     const item = this.#out.find((i) => i.status == "waiting");
-    // One at a time keeps the order, and an answer without a name has only one message to belong to.
+    // One at a time: for the order, and for answers without a name.
     if (!item || this.state != "open" || this.#head || this.#t.pace) return;
     const at = clock();
-    this.#credit = Math.min(10, this.#credit + (at - this.#credited) / 125); // stays under the server's 10 a second
+    this.#credit = Math.min(10, this.#credit + (at - this.#credited) / 125);
     this.#credited = at;
     if (this.#credit < 1) return this.#pause(125);
     this.#credit--;
@@ -354,7 +354,7 @@ export class EclipseChat extends EventTarget {
     const head = this.#head;
     const named = clientMessageId && this.#out.find((i) => i.clientMessageId == clientMessageId);
     this.#t.fuse = clearTimeout(this.#t.fuse);
-    // An ack may overtake events that come before it: its cursor is no place to resume from.
+    // An ack may overtake events: its cursor is no place to resume from.
     if (cursor && type != "ack") this.#cursor = cursor;
     if (event.expiresAt) this.#refreshAt = clock() + (Date.parse(event.expiresAt) - Date.parse(event.timestamp)) * 0.9;
     if (type == "connected") {
@@ -382,7 +382,7 @@ export class EclipseChat extends EventTarget {
     } else if (type == "message" || type == "message_updated") {
       if (!data?.id || !this.#new(`${type} ${data.id} ${data.updatedAt ?? ""}`)) return;
       this.#last = data.id;
-      // The ack decides; until it is here, and where there is none, the echo tells which bubble this is.
+      // The ack decides, or the echo where there is none.
       if (head && type == "message" && this.#own(data, head)) head.id = data.id;
       this.#emit(type, event);
       if (head?.id == data.id && !this.sessionId) this.#settle(head, data);

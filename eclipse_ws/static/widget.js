@@ -1,4 +1,4 @@
-// <eclipse-chat token-url="/api/ws/token" chat-id="42"></eclipse-chat>: a chat bubble, or with `inline` a chat that fills its box.
+// <eclipse-chat token-url="/api/ws/token" chat-id="42"></eclipse-chat>. Why it is as it is: docs/widget.md
 import { connect } from "./eclipse-chat.js";
 
 const TEXTS = {
@@ -21,7 +21,7 @@ const TEXTS = {
   tooLong: "Not sent: it is too long.",
   discard: "Delete",
   unknown: "This may not have been sent. Tap to send it again.",
-  full: "Too many messages are waiting. Please wait until some are sent.",
+  full: "Too many messages are waiting.",
   joined: "{name} joined the chat",
   typing: "{name} is typing…",
   someone: "Someone",
@@ -35,10 +35,8 @@ const TEXTS = {
   newest: "Latest messages",
   unread: "{n} unread",
 };
-const DRAWN = 120; // rows that are in the page at a time, of however many
-const STEP = 60; // by which that window moves when scrolling comes near its edge
-const DAY = 86_400_000;
-const PHONE = "(max-width:480px),(max-height:480px) and (pointer:coarse)"; // upright, and on its side
+const DRAWN = 120;
+const PHONE = "(max-width:480px),(max-height:480px) and (pointer:coarse)";
 
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(`
@@ -51,11 +49,10 @@ font:15px/1.45 var(--eclipse-font,system-ui,sans-serif);color:var(--fg);display:
 *{box-sizing:border-box;margin:0}
 button{font:inherit;color:inherit;border:0;background:none;padding:0;cursor:pointer}
 :focus-visible{outline:3px solid var(--a);outline-offset:2px}
-.launch{display:grid;place-items:center;width:60px;height:60px;border-radius:50%;background:var(--a);color:var(--at);box-shadow:0 6px 24px #0004;transition:transform .15s}
-.launch:hover{transform:scale(1.06)}
+.launch{display:grid;place-items:center;width:60px;height:60px;border-radius:50%;background:var(--a);color:var(--at);box-shadow:0 6px 24px #0004}
 .launch:focus-visible{outline-color:var(--fg)}
 svg{width:26px;height:26px;fill:none;stroke:currentColor;stroke-width:2;stroke-linecap:round;stroke-linejoin:round;display:block}
-.badge{position:absolute;inset-block-start:-4px;inset-inline-end:-4px;min-width:22px;padding:0 6px;border-radius:11px;background:#c81e1e;color:#fff;font:600 13px/22px system-ui,sans-serif;text-align:center}
+.badge{position:absolute;inset-block-start:-4px;inset-inline-end:-4px;min-width:22px;padding:0 6px;border-radius:11px;background:#c81e1e;color:#fff;font:600 13px/22px system-ui}
 .panel{border:0;padding:0;max-width:none;max-height:none;color:inherit;background:var(--bg);overflow:hidden;flex-direction:column}
 .panel[open],section.panel{display:flex}
 section.panel{height:100%}
@@ -66,13 +63,13 @@ dialog::backdrop{background:none}
 .head{display:flex;align-items:center;gap:12px;padding:14px 16px;padding-block-start:max(14px,env(safe-area-inset-top));background:var(--a);color:var(--at)}
 .head>div{flex:1;min-width:0}
 h2{font-size:16px;line-height:1.3}
-h2,.head p{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+h2,.head p,.who{overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 .head p{font-size:13px}
 .head :focus-visible{outline-color:var(--at)}
-.x{width:40px;height:40px;display:grid;place-items:center;border-radius:50%}
+.x,.send{width:40px;height:40px;display:grid;place-items:center;border-radius:50%;flex:none}
 .x:hover{background:#0003}
-.x svg{width:20px;height:20px}
-.notice{padding:8px 16px;font-size:13px;background:var(--su);border-block-end:1px solid var(--li)}
+.x svg,.send svg{width:20px;height:20px}
+.notice{padding:8px 16px;font-size:13px;background:var(--su)}
 [hidden]{display:none!important}
 .mid{flex:1;min-height:0;position:relative}
 .log{height:100%;overflow-y:auto;overscroll-behavior:contain;padding:12px 16px;overflow-anchor:none;outline-offset:-3px}
@@ -80,34 +77,34 @@ ol{list-style:none;padding:0;display:flex;flex-direction:column;min-height:100%;
 li{display:flex;flex-direction:column;align-items:flex-start;margin-block-start:2px}
 li.first{margin-block-start:12px}
 .me{align-items:flex-end}
-.who{font-size:12px;color:var(--mu);margin:0 4px 3px;max-width:100%;overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
+.who,.meta,.day,.joined,.typing{font-size:12px;color:var(--mu)}
+.who{margin:0 4px 3px;max-width:100%}
 .bubble{max-width:85%;padding:8px 13px;border-radius:var(--r);border-end-start-radius:5px;background:var(--su);white-space:pre-wrap;overflow-wrap:anywhere;text-align:start;unicode-bidi:plaintext}
 .me .bubble{background:var(--a);color:var(--at);border-end-start-radius:var(--r);border-end-end-radius:5px}
 .bubble a{color:inherit;unicode-bidi:plaintext;text-underline-offset:2px}
 .me .bubble :focus-visible{outline-color:var(--at)}
 .wait .bubble{filter:saturate(.5)}
-.meta{font-size:12px;color:var(--mu);margin:3px 4px 0}
+.meta{margin:3px 4px 0}
 .meta,.joined{unicode-bidi:plaintext}
 .bad{display:flex;flex-wrap:wrap;justify-content:flex-end;align-items:center;gap:0 10px;color:var(--er)}
 .meta button{text-decoration:underline;min-height:24px;min-width:24px}
 .meta :last-child{color:var(--mu)}
-.day,.joined{align-items:center;font-size:12px;color:var(--mu);margin-block:14px 4px}
+.day,.joined{align-items:center;margin-block:14px 4px}
 .empty{color:var(--mu);text-align:center;padding:24px;margin:auto}
 .latest{position:absolute;inset-block-end:10px;inset-inline:0;margin:auto;width:fit-content;padding:6px 14px;border-radius:16px;background:var(--fg);color:var(--bg);font-size:13px;box-shadow:0 2px 10px #0004}
-.typing{display:flex;align-items:center;gap:8px;padding:0 20px 6px;font-size:12px;color:var(--mu)}
+.typing{display:flex;align-items:center;gap:8px;padding:0 20px 6px}
 .typing span{display:flex;gap:3px}
 .typing i{width:6px;height:6px;border-radius:50%;background:currentColor;animation:blink 1.2s infinite}
-.typing i:nth-child(2){animation-delay:.2s}.typing i:nth-child(3){animation-delay:.4s}
+.typing i+i{animation-delay:.2s}.typing i+i+i{animation-delay:.4s}
 @keyframes blink{40%{opacity:.25;transform:translateY(-2px)}}
 form{display:flex;align-items:flex-end;gap:8px;padding:10px 12px;padding-block-end:max(10px,env(safe-area-inset-bottom));border-block-start:1px solid var(--li)}
 textarea{flex:1;min-width:0;resize:none;font:inherit;font-size:16px;line-height:1.4;color:inherit;background:var(--su);border:1px solid transparent;border-radius:20px;padding:8px 14px;max-height:132px;height:40px}
 textarea::placeholder{color:var(--mu);opacity:1}
-.send{width:40px;height:40px;border-radius:50%;background:var(--a);color:var(--at);display:grid;place-items:center;flex:none}
-.send svg{width:20px;height:20px}
+.send{background:var(--a);color:var(--at)}
 .send[aria-disabled=true]{background:var(--su);color:var(--mu)}
 .sr{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 @media ${PHONE}{dialog{position:fixed;padding:0 env(safe-area-inset-right) 0 env(safe-area-inset-left);inset:0;inset-block-start:var(--top,0);width:100%;height:var(--full,100dvh);border-radius:0}}
-@media(prefers-reduced-motion:reduce){*{animation:none!important;transition:none!important}}
+@media(prefers-reduced-motion:reduce){*{animation:none!important}}
 @media(forced-colors:active){.bubble,.launch,textarea,.send{border:1px solid}}
 `);
 
@@ -115,6 +112,7 @@ textarea::placeholder{color:var(--mu);opacity:1}
 const h = (name, attributes, ...children) => {
   const element = document.createElement(name);
   for (const [key, value] of Object.entries(attributes ?? {})) if (value != null && value !== false) element.setAttribute(key, value === true ? "" : value);
+  element.className ||= attributes?.part?.split(" ")[0] ?? "";
   element.append(...children);
   return element;
 };
@@ -127,11 +125,8 @@ const icon = (path) => {
   svg.firstChild.setAttribute("d", path);
   return svg;
 };
-const BUBBLE = "M21 12a8 8 0 0 1-8 8H4l1.7-3.4A8 8 0 1 1 21 12zM9 12h.01M13 12h.01M17 12h.01";
-const CROSS = "M6 6l12 12M18 6L6 18";
-const PLANE = "M12 20V5M5 12l7-7 7 7";
 
-// An address ends before a sentence's own punctuation, and before characters that turn the direction: it reads as it leads.
+// An address ends before a sentence's punctuation, and before what turns the direction: it reads as it leads.
 const BREAK = "\\s<>\"'()\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069";
 const LINK = RegExp(`(https?://(?:\\([^${BREAK}]*\\)|[^${BREAK}])*(?:\\([^${BREAK}]*\\)|[^${BREAK}.,;:!?\\]}…]))`, "i");
 const linked = (text) =>
@@ -139,13 +134,11 @@ const linked = (text) =>
     if (!(i % 2)) return part;
     try {
       const { href, username, password } = new URL(part);
-      // https://well-known.com@elsewhere.com goes elsewhere
       if (!username && !password) return h("a", { href, target: "_blank", rel: "noopener noreferrer nofollow ugc" }, part);
     } catch {}
     return part;
   });
 
-/** Make a row what it should be now, and leave alone what is right: the focus or a selection may be in it. */
 const mend = (row, made) => {
   for (const { name, value } of made.attributes) row.setAttribute(name, value);
   const [old, parts] = [[...row.childNodes], [...made.childNodes]];
@@ -153,29 +146,27 @@ const mend = (row, made) => {
   for (const part of old.slice(parts.length)) part.remove();
 };
 
-const newer = (a, b) => (a.at - b.at || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0));
-
 export class EclipseChatElement extends HTMLElement {
   static observedAttributes = ["chat-id", "token-url", "theme", "texts"];
   chat;
   unread = 0;
   #texts = TEXTS;
-  #rows = new Map(); // key -> row, a row being a message or a notice
-  #order = []; // the same, by the application's clock, then by id: one order for everyone, whatever the path
-  #alias = new Map(); // id -> clientMessageId: a bubble stays the same element once it is saved
-  #drawn = new Map(); // key -> element
-  #end = 0; // where the window of drawn rows ends
-  #stuck = true; // reading at the end: stay there
+  #rows = new Map();
+  #order = []; // by the application's clock, then by id: one order for everyone
+  #alias = new Map(); // id -> clientMessageId: a saved bubble stays the same element
+  #drawn = new Map();
+  #end = 0;
+  #stuck = true;
   #ui;
   #frame = 0;
-  #titled = ""; // what was put in front of the page's title
-  #read; // the time of the last message that was seen, by the application's clock
+  #titled = "";
+  #read;
   #typists = new Map();
   #noticeTimer;
-  #told = {}; // notices: of a full outbox, the link, the history
-  #met = false; // this chat has been connected before
+  #told = {};
+  #met;
+  #lost;
   #loaded = 0;
-  #lost = [];
   #dark = matchMedia("(prefers-color-scheme: dark)");
   #narrow = matchMedia(PHONE);
 
@@ -194,12 +185,12 @@ export class EclipseChatElement extends HTMLElement {
 
   connectedCallback() {
     if (!this.#ui) this.#build();
-    const listen = { signal: (this.#lost = new AbortController()).signal };
-    this.#dark.addEventListener("change", () => this.#theme(), listen);
-    document.addEventListener("visibilitychange", () => this.#see(), listen);
-    window.addEventListener("storage", ({ key, newValue }) => key == this.#readKey && this.#reckon(+newValue), listen);
-    window.visualViewport?.addEventListener("resize", () => this.#fit(), listen);
-    window.visualViewport?.addEventListener("scroll", () => this.#fit(), listen);
+    const { signal } = (this.#lost = new AbortController());
+    const on = (target, type, does) => target?.addEventListener(type, does, { signal });
+    on(this.#dark, "change", () => this.#theme());
+    on(document, "visibilitychange", () => this.#see());
+    on(window, "storage", ({ key, newValue }) => key == this.#readKey && this.#reckon(newValue));
+    for (const type of ["resize", "scroll"]) on(visualViewport, type, () => this.#fit());
     this.#theme();
     if (!this.hasAttribute("lazy") || this.hasAttribute("inline")) this.#start();
     if (this.hasAttribute("open")) this.open();
@@ -215,7 +206,7 @@ export class EclipseChatElement extends HTMLElement {
       try {
         this.texts = JSON.parse(value ?? "{}");
       } catch {
-        console.error('<eclipse-chat>: texts is no JSON. Expected for example texts=\'{"title": "Hello"}\'');
+        console.error('<eclipse-chat>: texts is no JSON');
       }
     } else if (this.isConnected && this.#ui && old != value) {
       if (name == "theme") return this.#theme();
@@ -231,12 +222,12 @@ export class EclipseChatElement extends HTMLElement {
     this.#start();
     if (!this.chat) console.error("<eclipse-chat> needs the attributes token-url and chat-id");
     this.#fit();
-    this.#narrow.matches ? panel.showModal() : panel.show(); // a full screen is modal: what is behind can't be reached
+    this.#narrow.matches ? panel.showModal() : panel.show();
     launch.setAttribute("aria-expanded", "true");
     launch.hidden = true;
     this.#stuck = true;
     this.#draw();
-    (matchMedia("(pointer: coarse)").matches ? log : input).focus(); // no keyboard over the messages unasked
+    (matchMedia("(pointer: coarse)").matches ? log : input).focus();
     this.#see();
     this.dispatchEvent(new CustomEvent("open"));
   }
@@ -257,24 +248,24 @@ export class EclipseChatElement extends HTMLElement {
     const inline = this.hasAttribute("inline");
     root.adoptedStyleSheets = [sheet];
     const ui = (this.#ui = {
-      badge: h("span", { class: "badge", part: "badge", "aria-hidden": "true", hidden: true }),
+      badge: h("span", { part: "badge", "aria-hidden": "true", hidden: true }),
       title: h("h2", { id: "t", part: "title" }),
       subtitle: h("p", { part: "subtitle" }),
-      x: h("button", { class: "x", part: "close", type: "button" }, icon(CROSS)),
-      notice: h("p", { class: "notice", part: "notice", role: "status", hidden: true }),
+      x: h("button", { class: "x", part: "close" }, icon("M6 6l12 12M18 6L6 18")),
+      notice: h("p", { part: "notice", role: "status", hidden: true }),
       list: h("ol", { role: "list" }),
-      latest: h("button", { class: "latest", part: "latest", type: "button", hidden: true }),
-      dots: h("p", { class: "typing", part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span")),
+      latest: h("button", { part: "latest", hidden: true }),
+      dots: h("p", { part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span")),
       input: h("textarea", { part: "input", rows: 1, maxlength: 16_000, enterkeyhint: "send" }),
-      button: h("button", { class: "send", part: "send", type: "submit" }, icon(PLANE)),
+      button: h("button", { part: "send" }, icon("M12 20V5M5 12l7-7 7 7")),
       said: h("div", { class: "sr", role: "status", "aria-live": "polite", "aria-atomic": "false" }),
     });
-    ui.launch = h("button", { class: "launch", part: "launcher", type: "button", "aria-haspopup": "dialog", "aria-expanded": "false", hidden: inline }, icon(BUBBLE), ui.badge);
-    ui.log = h("div", { class: "log", part: "log", role: "group", tabindex: 0 }, ui.list);
+    ui.launch = h("button", { class: "launch", part: "launcher", "aria-haspopup": "dialog", "aria-expanded": "false", hidden: inline }, icon("M21 12a8 8 0 0 1-8 8H4l1.7-3.4A8 8 0 1 1 21 12zM9 12h.01M13 12h.01M17 12h.01"), ui.badge);
+    ui.log = h("div", { part: "log", role: "group", tabindex: 0 }, ui.list);
     ui.form = h("form", { part: "composer" }, ui.input, ui.button);
     const header = h("div", { class: "head", part: "header", hidden: inline }, h("div", {}, ui.title, ui.subtitle), ui.x);
     const rest = [header, ui.notice, h("div", { class: "mid" }, ui.log, ui.latest), ui.dots, ui.form];
-    ui.panel = h(inline ? "section" : "dialog", { class: "panel", part: "panel", "aria-labelledby": "t" }, ...rest);
+    ui.panel = h(inline ? "section" : "dialog", { part: "panel", "aria-labelledby": "t" }, ...rest);
     root.append(ui.launch, ui.panel, ui.said);
     this.#label();
 
@@ -289,7 +280,7 @@ export class EclipseChatElement extends HTMLElement {
     ui.panel.addEventListener("keydown", (e) => e.key == "Escape" && !e.isComposing && (e.stopPropagation(), this.close()));
     ui.form.onsubmit = (e) => (e.preventDefault(), this.#submit());
     ui.input.onkeydown = (e) => {
-      // 229: some browsers say that composition has ended before they say Enter
+      // 229: composition, which some browsers end before Enter
       if (e.key != "Enter" || e.shiftKey || e.isComposing || e.keyCode == 229) return;
       e.preventDefault();
       this.#submit();
@@ -303,14 +294,11 @@ export class EclipseChatElement extends HTMLElement {
       const { scrollTop, scrollHeight, clientHeight } = ui.log;
       const below = scrollHeight - scrollTop - clientHeight;
       const all = this.#order.length;
-      // Following, it goes on following: what has just arrived may not be drawn yet.
       this.#stuck = below < 60 && (this.#stuck || this.#end == all);
-      if (this.#stuck) this.#see();
-      else if (scrollTop < 400 && this.#end > DRAWN) this.#end = Math.max(DRAWN, this.#end - STEP);
-      else if (below < 400) this.#end = Math.min(all, this.#end + STEP);
+      if (!this.#stuck && scrollTop < 400 && this.#end > DRAWN) this.#end = Math.max(DRAWN, this.#end - 60);
+      else if (below < 400) this.#end = Math.min(all, this.#end + 60);
       this.#draw();
     };
-    // A taller field, a notice, a keyboard: whatever takes room from the messages, the last stays in sight.
     new ResizeObserver(() => this.#stuck && (ui.log.scrollTop = ui.log.scrollHeight)).observe(ui.log);
     ui.latest.onclick = () => {
       this.#stuck = true;
@@ -327,11 +315,11 @@ export class EclipseChatElement extends HTMLElement {
 
   #label() {
     const t = this.#texts;
-    const { launch, title, subtitle, x, log, input, button } = this.#ui;
+    const { title, subtitle, x, log, input, button } = this.#ui;
     title.textContent = t.title;
     subtitle.textContent = t.subtitle;
     input.placeholder = t.placeholder;
-    launch.setAttribute("aria-label", t.open + (this.unread ? `, ${t.unread.replace("{n}", this.unread)}` : ""));
+    this.#call();
     for (const [element, text] of [[x, t.close], [log, t.messages], [input, t.placeholder], [button, t.send]]) element.setAttribute("aria-label", text);
     this.#grow();
     this.#drawn.clear();
@@ -339,24 +327,26 @@ export class EclipseChatElement extends HTMLElement {
     this.#draw();
   }
 
+  #call() {
+    const { open, unread } = this.#texts;
+    this.#ui.launch.setAttribute("aria-label", open + (this.unread ? `, ${unread.replace("{n}", this.unread)}` : ""));
+  }
+
   #theme() {
     const theme = this.getAttribute("theme");
     this.toggleAttribute("dark", theme == "dark" || (theme != "light" && this.#dark.matches));
   }
 
-  /** A phone's keyboard takes its room from the visual viewport alone. */
   #fit() {
-    const { height, offsetTop } = window.visualViewport ?? {};
-    if (!height || !this.#narrow.matches) return;
-    this.#ui.panel.style.setProperty("--full", `${height}px`);
-    this.#ui.panel.style.setProperty("--top", `${offsetTop}px`);
-    if (this.#stuck) this.#draw();
+    const { height, offsetTop } = visualViewport;
+    if (!this.#narrow.matches) return;
+    for (const [name, px] of [["full", height], ["top", offsetTop]]) this.#ui.panel.style.setProperty("--" + name, px + "px");
   }
 
   #grow() {
     const { input, button } = this.#ui;
     input.style.height = "auto";
-    input.dir = input.value ? "auto" : ""; // empty, its placeholder follows the page
+    input.dir = input.value ? "auto" : "";
     if (input.scrollHeight) input.style.height = `${input.scrollHeight + 2}px`;
     button.setAttribute("aria-disabled", String(!input.value.trim()));
   }
@@ -397,9 +387,9 @@ export class EclipseChatElement extends HTMLElement {
       this.#put({ key: `joined ${at} ${data?.agentId}`, at: Date.parse(at) || Date.now(), joined: name, sender: { id: data?.agentId, name } });
       this.#say(this.#texts.joined.replace("{name}", () => name));
     });
-    chat.on("typing", ({ data }) => data && data.userId != chat.userId && this.#types(data.userId, data.isTyping)); // not one's other tab
+    chat.on("typing", ({ data }) => data && data.userId != chat.userId && this.#types(data.userId, data.isTyping));
     this.#state();
-    // The history is asked for once the socket is open, so that nothing falls between; but not later than this.
+    // The history is asked for once connected, so that nothing falls between; but not later.
     setTimeout(() => chat == this.chat && !this.#loaded && this.#load(), 1_500);
   }
 
@@ -416,13 +406,12 @@ export class EclipseChatElement extends HTMLElement {
     this.#count(0);
     this.#types();
     this.#told = {};
-    this.#notice("link");
-    this.#met = false;
-    this.#read = undefined;
+    this.#notice();
+    this.#read = this.#met = undefined;
   }
 
-  #saved = new Map(); // clientMessageId -> id: acknowledged, its event not here yet; the bubble stays meanwhile
-  #bubbles = new Map(); // clientMessageId -> the last that was known of a bubble
+  #saved = new Map();
+  #bubbles = new Map();
 
   async #load() {
     const chat = this.chat;
@@ -439,7 +428,11 @@ export class EclipseChatElement extends HTMLElement {
         if (chat != this.chat) return;
         chat.history(messages);
         for (const message of messages) this.#take(message, false);
-        this.#reckon(this.#kept(), messages);
+        let kept;
+        try {
+          kept = localStorage.getItem(this.#readKey);
+        } catch {}
+        this.#reckon(kept ?? NaN, messages);
         return this.#notice("history");
       } catch {
         if (wait > 2_000) this.#notice("history", this.#texts.historyFailed);
@@ -469,13 +462,15 @@ export class EclipseChatElement extends HTMLElement {
   #put(row) {
     const known = this.#rows.get(row.key);
     this.#rows.set(row.key, row);
-    if (known && known.at == row.at) this.#order[this.#order.indexOf(known)] = row;
+    const order = this.#order;
+    const older = ({ at, key }) => at < row.at || (at == row.at && key < row.key);
+    if (known?.at == row.at) order[order.indexOf(known)] = row;
     else {
-      if (known) this.#order.splice(this.#order.indexOf(known), 1);
-      let i = this.#order.length;
-      while (i && newer(this.#order[i - 1], row) > 0) i--;
-      this.#order.splice(i, 0, row);
-      if (i < this.#end) this.#end++; // what is being read stays where it is
+      if (known) order.splice(order.indexOf(known), 1);
+      let i = order.length;
+      while (i && !older(order[i - 1])) i--;
+      order.splice(i, 0, row);
+      if (i < this.#end) this.#end++;
     }
     this.#draw();
   }
@@ -530,11 +525,10 @@ export class EclipseChatElement extends HTMLElement {
     if (notice.textContent != shown) notice.textContent = shown;
   }
 
-  /** For screen readers: the list itself is redrawn too often to be a live region. */
   #say(text) {
     const { said } = this.#ui;
     if (!this.isOpen) return;
-    said.append(h("p", {}, text.slice(0, 500))); // beside the last ones: replacing would cut those short
+    said.append(h("p", {}, text.slice(0, 500)));
     while (said.childElementCount > 5) said.firstChild.remove();
   }
 
@@ -542,7 +536,6 @@ export class EclipseChatElement extends HTMLElement {
     if (userId === undefined) for (const id of [...this.#typists.keys()]) this.#types(id, false);
     clearTimeout(this.#typists.get(userId));
     this.#typists.delete(userId);
-    // A "stopped" can be lost, and a name that only makes noise must not fill the memory.
     if (on && this.#typists.size < 50) this.#typists.set(userId, setTimeout(() => this.#types(userId, false), 6_000));
     const [first] = this.#typists.keys();
     const spoke = this.#order.findLast((row) => row.sender?.id == first);
@@ -559,15 +552,6 @@ export class EclipseChatElement extends HTMLElement {
     return "eclipse-chat:read:" + this.getAttribute("chat-id");
   }
 
-  /** How far this browser has seen the chat, on earlier pages or in other tabs. */
-  #kept() {
-    try {
-      return +(localStorage.getItem(this.#readKey) ?? NaN);
-    } catch {
-      return NaN;
-    }
-  }
-
   #see() {
     if (!this.#seeing) return;
     this.#count(0);
@@ -579,32 +563,31 @@ export class EclipseChatElement extends HTMLElement {
     this.#read = at;
     try {
       if (!this.hasAttribute("inline")) localStorage.setItem(this.#readKey, at);
-    } catch {} // forbidden or full: the next page begins with nothing unread
+    } catch {}
   }
 
-  /** Count what came while no page was there; in a browser that is new to the chat, its history is no news. */
   #reckon(kept, history = []) {
-    if (kept > (this.#read ?? -1)) this.#read = kept;
+    if (+kept > (this.#read ?? -1)) this.#read = +kept;
     else if (this.#read === undefined) this.#keep(history.reduce((at, { id }) => Math.max(at, this.#rows.get(id)?.at ?? 0), 0));
     if (this.#seeing) return;
     let n = 0;
-    for (let i = this.#order.length - 1; i >= 0 && this.#order[i].at > this.#read; i--) n += !this.#order[i].joined && !this.#mine(this.#order[i]);
+    for (const row of this.#order) n += row.at > this.#read && !row.joined && !this.#mine(row);
     this.#count(history.length ? Math.max(n, this.unread) : n);
   }
 
   #count(n) {
     if (n == this.unread) return;
     this.unread = n;
-    const { badge, launch } = this.#ui;
+    const { badge } = this.#ui;
     badge.hidden = !n;
     badge.textContent = n > 99 ? "99+" : n;
-    launch.setAttribute("aria-label", this.#texts.open + (n ? `, ${this.#texts.unread.replace("{n}", n)}` : ""));
+    this.#call();
     this.dispatchEvent(new CustomEvent("unread", { detail: n }));
     if (this.hasAttribute("no-title")) return;
-    const { title } = document; // the page may have set another one since
+    const { title } = document;
     const own = this.#titled && title.startsWith(this.#titled) ? title.slice(this.#titled.length).trim() : title;
     this.#titled = n ? `(${n})` : "";
-    if (own != title || n) document.title = `${this.#titled} ${own}`.trim();
+    document.title = `${this.#titled} ${own}`.trim();
   }
 
   #draw() {
@@ -616,7 +599,6 @@ export class EclipseChatElement extends HTMLElement {
     this.#frame = document.hidden ? setTimeout(draw) : requestAnimationFrame(draw);
   }
 
-  // Saved rows in the application's order, then what waits, in the order of typing.
   #visible() {
     if (this.#stuck) this.#end = this.#order.length;
     const rows = this.#order.slice(Math.max(0, this.#end - DRAWN), this.#end);
@@ -648,18 +630,18 @@ export class EclipseChatElement extends HTMLElement {
     const over = this.chat?.state == "closed";
     const plan = [];
     const place = (...row) => plan.push(row);
-    if (!rows.some((row) => !row.joined)) place("empty", t.empty, () => h("li", { class: "empty", part: "empty" }, t.empty));
+    if (!rows.some((row) => !row.joined)) place("empty", t.empty, () => h("li", { part: "empty" }, t.empty));
     rows.forEach((row, i) => {
       const last = rows[i - 1];
       const next = rows[i + 1];
       const day = (r) => (r?.at < Infinity ? new Date(r.at).setHours(0, 0, 0, 0) : now);
       if (row.at < Infinity && (!last || day(last) != day(row))) {
-        const name = day(row) == now ? t.today : now - day(row) <= 1.1 * DAY && day(row) < now ? t.yesterday : new Date(row.at).toLocaleDateString(this.#lang, { weekday: "long", day: "numeric", month: "long", year: "numeric" });
-        place(`day ${day(row)}`, name, () => h("li", { class: "day", part: "day" }, name));
+        const name = day(row) == now ? t.today : now - day(row) <= 9e7 && day(row) < now ? t.yesterday : new Date(row.at).toLocaleDateString(this.#lang, { dateStyle: "full" });
+        place(`day ${day(row)}`, name, () => h("li", { part: "day" }, name));
       }
       if (row.joined) {
-        const text = t.joined.replace("{name}", () => `\u2068${row.joined}\u2069`); // isolated: a name may be of the other direction
-        return place(row.key, text, () => h("li", { class: "joined", part: "joined" }, text));
+        const text = t.joined.replace("{name}", () => `\u2068${row.joined}\u2069`);
+        return place(row.key, text, () => h("li", { part: "joined" }, text));
       }
       const same = (a, b) => a && b && !a.joined && !b.joined && a.role == b.role && (a.waiting || b.waiting || a.sender?.id == b.sender?.id) && day(a) == day(b) && !(Math.abs(a.at - b.at) > 300_000 && a.at < Infinity && b.at < Infinity);
       const me = this.#mine(row);
@@ -668,14 +650,14 @@ export class EclipseChatElement extends HTMLElement {
       const key = this.#alias.get(row.key) ?? row.key;
       place(key, [first, final, over, row.waiting, row.code, row.content, row.updatedAt, this.#name(row)].join("\0"), () => {
         const failed = row.waiting == "failed";
-        const time = row.at < Infinity ? new Date(row.at).toLocaleTimeString(this.#lang, { hour: "2-digit", minute: "2-digit" }) : "";
-        const does = (name, text) => h("button", { part: name, type: "button", "data-id": key, "data-does": name }, text);
+        const time = row.at < Infinity ? new Date(row.at).toLocaleTimeString(this.#lang, { timeStyle: "short" }) : "";
+        const does = (name, text) => h("button", { part: name, "data-id": key, "data-does": name }, text);
         const status = over && row.waiting && row.waiting != "sent" ? [t.unsent]
           : failed ? [/too_long/.test(row.code) ? h("span", {}, this.#why(row)) : does("retry", this.#why(row)), does("discard", t.discard)]
           : [row.waiting ? (row.waiting == "sent" ? t.sent : t.sending) : me && this.#alias.has(row.key) ? `${time} · ${t.sent}` : time];
         return h("li", { class: `${me ? "me" : "them"}${first ? " first" : ""}${row.waiting && row.waiting != "sent" ? " wait" : ""}`, "data-id": row.waiting ? null : row.key },
           !me && first ? h("span", { class: "who", part: "name", dir: "auto" }, this.#name(row)) : h("span", { class: "sr" }, (me ? t.you : this.#name(row)) + ": "),
-          h("div", { class: "bubble", part: `bubble ${me ? "mine" : "theirs"}` }, ...linked(row.content)),
+          h("div", { part: `bubble ${me ? "mine" : "theirs"}` }, ...linked(row.content)),
           ...(failed || final ? [h("span", { class: failed ? "meta bad" : "meta", part: "meta" }, ...status)] : []));
       });
     });
