@@ -331,10 +331,11 @@ export class EclipseChat extends EventTarget {
     this.#credited = at;
     if (this.#credit < 1) return this.#pause(125);
     this.#credit--;
-    Object.assign(item, { status: "sending", after: item.sent ? item.after : this.#last, sent: Date.now(), code: "" });
+    const resend = !!item.sent || undefined;
+    Object.assign(item, { status: "sending", resend, after: resend ? item.after : this.#last, sent: Date.now(), code: "" });
     this.#changed();
     const { clientMessageId, content, role } = item;
-    this.#put({ type: "message", content, role, clientMessageId });
+    this.#put({ type: "message", content, role, clientMessageId, resend });
   }
 
   #pause(ms) {
@@ -354,7 +355,7 @@ export class EclipseChat extends EventTarget {
     const head = this.#head;
     const named = clientMessageId && this.#out.find((i) => i.clientMessageId == clientMessageId);
     this.#t.fuse = clearTimeout(this.#t.fuse);
-    // An ack may overtake events: its cursor is no place to resume from.
+    // An ack may overtake events: its cursor is none to resume from.
     if (cursor && type != "ack") this.#cursor = cursor;
     if (event.expiresAt) this.#refreshAt = clock() + (Date.parse(event.expiresAt) - Date.parse(event.timestamp)) * 0.9;
     if (type == "connected") {
@@ -372,7 +373,7 @@ export class EclipseChat extends EventTarget {
     } else if (type == "error") {
       const { error, retryable, retryAfter = 2 } = event;
       const item = clientMessageId ? named : code ? retryable && head : /send|content/.test(error) && head;
-      if (!item || code == UNKNOWN || !retryable) item ? this.#fail(item, error, code ?? "failed", retryable) : this.#emit(type, event);
+      if (!item || (code == UNKNOWN && !item.resend) || !retryable) item ? this.#fail(item, error, code ?? "failed", retryable) : this.#emit(type, event);
       else {
         Object.assign(item, { status: "waiting", id: undefined });
         this.#emit(type, event);

@@ -248,6 +248,23 @@ test("an unacknowledged message is sent again under its name on the next connect
   assert.equal(all("sent").length, 1);
 });
 
+test("what is sent again says so, and is asked for until the server knows what became of it", async () => {
+  const { chat, all } = await start();
+  FakeSocket.last.greet();
+  const id = chat.send("hello");
+  assert.equal(FakeSocket.last.messages[0].resend, undefined);
+  FakeSocket.last.end(1006);
+  await tick(600);
+  FakeSocket.last.greet();
+  assert.deepEqual([FakeSocket.last.messages[0].clientMessageId, FakeSocket.last.messages[0].resend], [id, true]);
+  FakeSocket.last.say({ type: "error", error: "?", code: "outcome_unknown", retryable: true, retryAfter: 2, clientMessageId: id });
+  assert.deepEqual([all("failed"), chat.pending[0].status], [[], "waiting"]);
+  await tick(3_000);
+  assert.deepEqual([FakeSocket.last.messages[1].clientMessageId, FakeSocket.last.messages[1].resend], [id, true]);
+  FakeSocket.last.say({ type: "error", error: "?", code: "outcome_unknown", retryable: false, clientMessageId: id });
+  assert.equal(all("failed")[0].code, "outcome_unknown");
+});
+
 test("an ack's cursor is never resumed from: events before it may be under way", async () => {
   const { chat } = await start();
   FakeSocket.last.greet({ cursor: "e.4" });
