@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
+from eclipse_ws.web import STATIC
 from tests.client import Client, exchange, http, running, token, until
 from tests.conftest import SECRET
 
@@ -355,6 +358,25 @@ async def test_fault_of_ours(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 # -- the widget's files and the demo ------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_scripts_are_compressed_for_those_who_take_it() -> None:
+    """A browser gets the widget at a third of its size; who asks for nothing, or a part, gets it as it is."""
+    plain = (STATIC / "widget.js").read_bytes()
+    async with running() as server:
+        request = HTTPRequest(
+            f"http://127.0.0.1:{server.port}/widget.js",
+            headers={"Accept-Encoding": "gzip, br"},
+            decompress_response=False,
+        )
+        asked = await AsyncHTTPClient().fetch(request)
+        assert (asked.headers["Content-Encoding"], asked.headers["Vary"]) == ("gzip", "Accept-Encoding")
+        assert len(asked.body) < len(plain) / 2
+        assert gzip.decompress(asked.body) == plain
+        assert (await http(server.port, "/widget.js")).body == plain
+        part = {"Accept-Encoding": "gzip", "Range": "bytes=0-9"}
+        assert (await http(server.port, "/widget.js", headers=part)).body == plain[:10]
 
 
 @pytest.mark.gen_test
