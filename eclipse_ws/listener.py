@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import ssl
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -15,6 +18,7 @@ from tornado.http1connection import HTTP1ServerConnection
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.httputil import HTTPHeaders as Headers
+from tornado.ioloop import IOLoop
 from tornado.iostream import UnsatisfiableReadError
 from tornado.log import gen_log
 from tornado.web import Application
@@ -25,6 +29,10 @@ from eclipse_ws.settings import Settings
 log = structlog.get_logger("eclipse_ws.listener")
 
 
+ACCEPTS_PER_TURN = 4
+"""Sockets that are accepted before everything else on the loop has its turn again."""
+CUTS_PER_TURN, CUTS_PAUSE = 32, 0.005
+"""Slow sockets that are closed in one go, and seconds until the next ones are."""
 NOISE = ("SSL Error on", "Malformed HTTP message", "Unsatisfiable read")
 """How Tornado's lines begin that anybody can cause at will."""
 
@@ -73,6 +81,28 @@ class Listener(HTTPServer):
         """Sockets whose first request was complete."""
         self._headless: set[Any] = set()
         """Sockets of whose request the headers are not complete."""
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept on these, a few at a time.
+
+        Tornado takes as many as 128 in one turn of the loop, and each is a handshake that takes as long as
+        twenty messages: whoever comes back in a crowd would hold everybody else up.
+        """
+        loop = IOLoop.current()
+        for listening in sockets:
+            self._sockets[listening.fileno()] = listening
+            loop.add_handler(listening, self._accept, IOLoop.READ)
+            self._handlers[listening.fileno()] = partial(loop.remove_handler, listening)
+
+    def _accept(self, listening: socket.socket, _events: int) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, address = listening.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:  # it was gone before it was accepted
+                continue
+            self._handle_connection(accepted, address)
 
     @property
     def unfinished(self) -> int:
@@ -123,12 +153,15 @@ class Listener(HTTPServer):
         super().on_close(server_conn)
 
     def sweep(self, now: float) -> None:
-        """Close the sockets whose first request takes too long."""
-        while self._arriving:
+        """Close the sockets whose first request takes too long, a few at a time."""
+        for _ in range(CUTS_PER_TURN):
+            if not self._arriving:
+                return
             oldest, since = next(iter(self._arriving.items()))
             if now - since < self._timeout:
                 return
             self._cut(oldest, "handshake_timeout")
+        IOLoop.current().call_later(CUTS_PAUSE, self.sweep, now)
 
     def _cut(self, server_conn: object, limit: str) -> None:
         self._arriving.pop(server_conn, None)

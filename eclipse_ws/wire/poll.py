@@ -20,9 +20,9 @@ READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
 EVENTS_PER_TURN: Final = 256
 """Sockets that are served before everything else on the loop has its turn again."""
-FEWEST_EVENTS: Final = 32
+FEWEST_EVENTS: Final = 8
 """As many are served in any turn, however long it takes."""
-SLOW_TURN: Final = 0.01
+SLOW_TURN: Final = 0.004
 """Seconds of a turn after which the next one serves fewer."""
 TICK: Final = 0.25
 """Seconds between two looks at the clock, at most; pings are spread evenly over them."""

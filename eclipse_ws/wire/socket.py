@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 READ_BYTES: Final = 65536
 LOOK: Final = 0.01
 """Seconds between looks for a sign of life that somebody waits for."""
-MOST_THROWN_AWAY: Final = 16384
-"""Bytes after our close frame that are still looked through for the peer's."""
+MOST_THROWN_AWAY: Final = 64
+"""Frames of one read that are looked through for the peer's close after ours."""
+MOST_LEFT_UNREAD: Final = 16384
+"""Bytes behind such a frame that may be there still."""
 
 
 class _Busy:
@@ -159,7 +161,7 @@ class Socket(Outgoing):
 
     def _drain(self, inbound: frames.Inbound) -> None:
         """Handle what is complete, until a message has to be waited for or the turn's share is used up."""
-        share = self.poll.params.messages_per_turn
+        share, thrown = self.poll.params.messages_per_turn, 0
         try:
             while self._state < ENDING:
                 event = inbound.next()
@@ -170,7 +172,8 @@ class Socket(Outgoing):
                 stats.frames_in += 1
                 self._event(event)
                 if self._state != OPEN:
-                    if inbound.waiting > MOST_THROWN_AWAY:
+                    thrown += 1
+                    if thrown > MOST_THROWN_AWAY or inbound.waiting > MOST_LEFT_UNREAD:
                         self._hush()
                         return
                     continue  # nothing to wait for: it is thrown away

@@ -91,7 +91,7 @@ async def test_a_resend_is_not_begun_while_nobody_can_be_asked(
     made.server.start()  # empty: only the first node knows
     for node in (one, other):
         await node.until_up()
-    while (again := await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "later":
+    while (again := await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "later":  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     assert again.state == "done"
     assert again.receipt is not None
