@@ -131,7 +131,7 @@ Delivered has to be 100.000, and everything right of it 0.
 - **disorders**: one cursor that means two events, a cursor that doesn't grow, an offset that is left out.
 - **false errors**: an error for a message that was saved by then (`outcome_unknown` is none), or an ack for
   one that was not.
-- **saved twice**: one `clientMessageId` that was saved more than once.
+- **saved twice**: one `clientMessageId` that was saved more than once: see [delivery.md](delivery.md).
 - **left behind**: sessions, sockets, tasks, subscriptions and keys that outlive the clients or the history's
   lifetime; clients that could not settle.
 
