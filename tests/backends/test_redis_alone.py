@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.backends.harness import Cluster, event
+from tests.backends.harness import Cluster, event, until
 from tests.backends.test_redis_outage import expect_outage, until_away
 
 gen_test = pytest.mark.gen_test(timeout=60)
@@ -181,3 +181,18 @@ async def test_a_resend_while_a_node_gives_no_answer(
     one.backend._nodes.hear = lambda raw: None
     assert (await other.backend.attempt(chat, "key", resent=True, asker=Session(0))).state == "later"
     assert (await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "new"
+
+
+@gen_test
+async def test_an_attempt_that_redis_forgets_under_way(cluster: Make, chat: str) -> None:
+    """Who was told that another node is at a message doesn't take it for new when Redis forgets of that."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    first = await one.backend.attempt(chat, "key")
+    waiting = asyncio.ensure_future(other.backend.attempt(chat, "key"))
+    await until(lambda: other.backend._attempts._table.under_way())
+    await asyncio.sleep(0.3)  # Redis has told it by then
+    await made.client.flushall()
+    assert (await waiting).state == "unknown"
+    receipt = await one.backend.publish(chat, event("m1"), first)
+    assert (await other.backend.attempt(chat, "key", again=True)).receipt == receipt

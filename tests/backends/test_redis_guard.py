@@ -151,8 +151,8 @@ async def test_a_gap_longer_than_the_history_interrupts(
     one, other = await made.nodes(2, chat)
     await made.until_overlapping(chat, one)
     await made.kill_link(one)
-    for number in range(20):
-        await other.backend.publish(chat, event(number))
+    # At once: the link must not be back before all of them are published.
+    await asyncio.gather(*(other.backend.publish(chat, event(number)) for number in range(20)))
     await until(lambda: one.heard.interrupts == [chat])
     await until_agreed(chat, one, other)
     assert not other.heard.interrupts

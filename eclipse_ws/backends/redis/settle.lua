@@ -9,8 +9,5 @@ end
 if not value or string.match(value, '^pending (%S+)') ~= ARGV[1] then
   return 0
 end
-if ARGV[2] == 'release' then
-  return redis.call('DEL', KEYS[1])
-end
-redis.call('SET', KEYS[1], 'unknown', 'EX', ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2] == 'release' and 'released' or 'unknown', 'EX', ARGV[3])
 return 1

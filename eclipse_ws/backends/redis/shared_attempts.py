@@ -168,7 +168,13 @@ class SharedAttempts:
                             return await self._go_alone(attempt, resent, asker, why=str(error))
                         if linked:
                             continue
+            if verdict == "released":
+                return attempt
             if verdict == "new":
+                if elsewhere:
+                    # Redis was emptied meanwhile, and has forgotten whoever was at it.
+                    await self.abandon(attempt)
+                    return Attempt(attempt.chat_id, attempt.key, "unknown")
                 return await self._known_elsewhere(attempt, asker) if resent else attempt
             if verdict == "done":
                 cursor, _, saved = " ".join(rest).partition(" ")
