@@ -121,6 +121,7 @@ class BackendContract:
         for number in range(5):
             await one.backend.publish(chat, event(number))
         for node in (one, other):
+            await node.until_heard(chat, *range(5))
             for after in range(6):
                 found = await node.backend.history(chat, Cursor(start.epoch, after))
                 assert [number_of(e) for e in found] == [str(n) for n in range(after, 5)]
@@ -133,6 +134,7 @@ class BackendContract:
         start = node.backend.position(chat)
         for number in range(25):
             await node.backend.publish(chat, event(number))
+        await node.until_heard(chat, *range(25))
         assert await node.backend.history(chat, Cursor(start.epoch, 14)) is None
         assert await node.backend.history(chat, start) is None
         found = await node.backend.history(chat, Cursor(start.epoch, 15))
@@ -192,6 +194,7 @@ class BackendContract:
         node.backend.unsubscribe(chat)
         await node.backend.publish(chat, event("m2"))
         await node.backend.subscribe(chat)
+        await until(lambda: node.backend.position(chat) == Cursor(at.epoch, 2))
         assert [number_of(e) for e in await node.backend.history(chat, at)] == ["m2"]
         await node.backend.publish(chat, event("m3"))
         await until(lambda: "m3" in node.heard.numbers(chat))
