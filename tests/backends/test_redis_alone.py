@@ -164,6 +164,7 @@ async def test_a_resend_on_a_redis_that_was_emptied(cluster: Make, chat: str, ex
     states = {key: attempt.state for key, attempt in found.items()}
     assert states == {"saved": "done", "under way": "later", "lost": "unknown", "nobody's": "new"}
     assert found["saved"].receipt == receipt
+    assert (await other.backend.attempt(chat, "under way", resent=True)).state == "later"
     await one.backend.publish(chat, event("m2"), under_way)
     now_done = await other.backend.attempt(chat, "under way", resent=True)
     assert now_done.receipt is not None
@@ -179,7 +180,8 @@ async def test_a_resend_while_a_node_gives_no_answer(
     made = own_cluster(redis_timeout=0.3)
     one, other = await made.nodes(2, chat)
     one.backend._nodes.hear = lambda raw: None
-    assert (await other.backend.attempt(chat, "key", resent=True, asker=Session(0))).state == "later"
+    for _ in range(2):
+        assert (await other.backend.attempt(chat, "key", resent=True, asker=Session(0))).state == "later"
     assert (await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "new"
 
 

@@ -82,6 +82,11 @@ class SharedAttempts:
         self._table.forget(attempt)
         await self._end_or_owe(attempt, "release")
 
+    async def _withdraw(self, attempt: Attempt) -> None:
+        """Take an attempt back without a word on earlier ones."""
+        self._table.forget(attempt)
+        await self._end_or_owe(attempt, "forget")
+
     async def abandon(self, attempt: Attempt) -> None:
         """Leave an attempt as unknown here and in Redis."""
         self._table.settle(attempt, "unknown")
@@ -139,7 +144,7 @@ class SharedAttempts:
             return attempt
         self._table.forget(attempt)
         if why:
-            self._owe(Owed(attempt.chat_id, None, attempt, "release"))
+            self._owe(Owed(attempt.chat_id, None, attempt, "forget"))
         return Attempt(attempt.chat_id, attempt.key, "later")
 
     async def _take_everywhere(
@@ -202,17 +207,17 @@ class SharedAttempts:
             match answer:
                 case {"state": "done", "id": str(saved), "cursor": str() | None as cursor}:
                     receipt = Receipt(saved, cursor, "published" if cursor else "local")
-                    await self.release(attempt)
+                    await self._withdraw(attempt)
                     self._table.settle(attempt, "done", receipt)
                     return Attempt(chat_id, key, "done", receipt)
                 case {"state": "new"}:
-                    await self.release(attempt)
+                    await self._withdraw(attempt)
                     return Attempt(chat_id, key, "later")
                 case {"state": "unknown"}:
                     await self.abandon(attempt)
                     return Attempt(chat_id, key, "unknown")
         if not complete and asker is not None and time.monotonic() < asker.began + self._patience:
-            await self.release(attempt)
+            await self._withdraw(attempt)
             return Attempt(chat_id, key, "later")
         return attempt
 
