@@ -17,6 +17,7 @@ RUNTIME = [
     "pydantic-settings>=2.10,<3",
     "structlog>=25.1",
     "prometheus-client>=0.22,<1",
+    "psutil>=7,<8",
 ]
 TEST = [
     "pytest>=8,<10",

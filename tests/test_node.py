@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from eclipse_ws import __version__, node
@@ -79,16 +80,22 @@ def test_memory_limit(monkeypatch: pytest.MonkeyPatch) -> None:
         return files[str(path)]
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    files["/proc/meminfo"] = "MemFree: 5 kB\nMemTotal:       2048 kB\n"
-    assert node.memory_bytes() == 2048 * 1024
+    total = psutil.virtual_memory().total
+    assert node.memory_bytes() == total
     files["/sys/fs/cgroup/memory/memory.limit_in_bytes"] = str((1 << 63) - 4096)
-    assert node.memory_bytes() == 2048 * 1024
+    assert node.memory_bytes() == total
     files["/sys/fs/cgroup/memory/memory.limit_in_bytes"] = "4096\n"
     assert node.memory_bytes() == 4096
     files["/sys/fs/cgroup/memory.max"] = "max\n"
     assert node.memory_bytes() == 4096
     files["/sys/fs/cgroup/memory.max"] = "8192\n"
     assert node.memory_bytes() == 8192
-    files.clear()
-    files["/proc/meminfo"] = "MemFree: 5 kB\n"
-    assert node.memory_bytes() == 1
+
+
+def test_memory_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Linux without /proc psutil can't tell: the peak and the machine's memory are near enough."""
+    used, total = node.resident_bytes(), psutil.virtual_memory().total
+    monkeypatch.setattr(Path, "read_text", lambda path: Path("/nowhere").read_bytes())
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/nowhere")
+    assert used // 2 < node.resident_bytes() < total
+    assert node.memory_bytes() == pytest.approx(total, rel=0.01)
