@@ -28,10 +28,14 @@ def allow(settings: Settings) -> str:
     most, need = allowed(), needed(settings)
     wanted = need if most is None else min(need, most)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            # macOS calls its hard limit unlimited, and refuses what is above `kern.maxfilesperproc`.
+            most = soft
     if most is None or most >= need:
         return ""
     return (
         f"{most} files may be open, but {settings.max_sessions} sessions need {need}: "
-        f"raise the limit (`ulimit -Hn {need}`), or lower ECLIPSE_MAX_SESSIONS"
+        f"raise the limit (`ulimit -Hn {need}`; on macOS `ulimit -n {need}`), or lower ECLIPSE_MAX_SESSIONS"
     )

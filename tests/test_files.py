@@ -32,3 +32,14 @@ def test_the_limit_is_raised_as_far_as_it_may(
     said = files.allow(SETTINGS)
     assert asked == ([] if raised is None else [(raised, hard)])
     assert ("5000 sessions need 5250" in said) is lacks
+
+
+def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS calls the hard limit unlimited and then refuses a high one: the server starts, and says so."""
+
+    def refuse(_: int, limits: tuple[int, int]) -> None:
+        raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    assert "256 files may be open, but 5000 sessions need 5250" in files.allow(SETTINGS)
