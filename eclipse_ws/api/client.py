@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 from typing import Any, Final
 
 import pycurl
@@ -12,11 +11,12 @@ from tornado.curl_httpclient import CurlAsyncHTTPClient, CurlError
 from tornado.httpclient import HTTPRequest, HTTPResponse
 
 from eclipse_ws.api.handle import ApiRequest, Handle
+from eclipse_ws.readiness import BROKEN, READ, WRITE, is_closed_by_peer, watch
 
 _EVENTS: Final = {
-    pycurl.POLL_IN: select.EPOLLIN,
-    pycurl.POLL_OUT: select.EPOLLOUT,
-    pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+    pycurl.POLL_IN: READ,
+    pycurl.POLL_OUT: WRITE,
+    pycurl.POLL_INOUT: READ | WRITE,
 }
 _PER_TURN: Final = 64
 """Sockets that are served before everything else on the loop has its turn again."""
@@ -28,8 +28,8 @@ class ApiClient(CurlAsyncHTTPClient):
     Tornado's covers every option of HTTPRequest, sets all of them anew for each, puts a file descriptor into
     the event loop and takes it out again for each answer, moves a timer three times meanwhile, reads every
     header, measures eight durations, and at level debug writes requests to the log as they are, secrets
-    included. This one keeps libcurl's sockets in an epoll of their own, of which the event loop watches one
-    descriptor; lets a timer fire in vain rather than move it; and leaves to its handles what is set once.
+    included. This one watches libcurl's sockets with a `Readiness`, which costs the loop one callback a turn;
+    lets a timer fire in vain rather than move it; and leaves to its handles what is set once.
     Redirects are never followed, and no proxy is taken from the environment. ``max_idle`` is how many
     seconds a connection is kept unused.
 
@@ -50,8 +50,7 @@ class ApiClient(CurlAsyncHTTPClient):
         self._kept: dict[int, int] = {}  # idle connections: local port -> file descriptor
         self._handles: dict[pycurl.Curl, Handle] = {}
         self._loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
-        self._loop.add_reader(self._epoll.fileno(), self._ready)
+        self._readiness = watch(self._loop, self._ready)
         self._timer: asyncio.TimerHandle | None = None
         self._due: asyncio.Handle | None = None
         super().initialize(**kwargs)
@@ -59,13 +58,12 @@ class ApiClient(CurlAsyncHTTPClient):
 
     def close(self) -> None:
         """Close the handles and their connections. Calls under way would never end: let them end first."""
-        self._loop.remove_reader(self._epoll.fileno())
         for handle in (self._timer, self._due):
             if handle is not None:
                 handle.cancel()
         super().close()
         self._handles.clear()
-        self._epoll.close()
+        self._readiness.close()
 
     def fetch(  # type: ignore[override]
         self, request: HTTPRequest, raise_error: bool = False
@@ -121,12 +119,12 @@ class ApiClient(CurlAsyncHTTPClient):
     def _handle_socket(self, event: int, fd: int, multi: pycurl.CurlMulti, data: Any) -> None:
         if event == pycurl.POLL_REMOVE:
             with contextlib.suppress(OSError):  # the kernel forgets a descriptor that is closed
-                self._epoll.unregister(fd)
+                self._readiness.unregister(fd)
             return
         try:
-            self._epoll.register(fd, _EVENTS[event])
+            self._readiness.register(fd, _EVENTS[event])
         except FileExistsError:
-            self._epoll.modify(fd, _EVENTS[event])
+            self._readiness.modify(fd, _EVENTS[event])
 
     def _set_timeout(self, msecs: int) -> None:
         if msecs == 0:
@@ -156,11 +154,11 @@ class ApiClient(CurlAsyncHTTPClient):
                 self._set_timeout(max(1, left))
 
     def _ready(self) -> None:
-        for fd, event in self._epoll.poll(0, _PER_TURN):
-            action = pycurl.CSELECT_IN if event & select.EPOLLIN else 0
-            if event & select.EPOLLOUT:
+        for fd, event in self._readiness.poll(0, _PER_TURN):
+            action = pycurl.CSELECT_IN if event & READ else 0
+            if event & WRITE:
                 action |= pycurl.CSELECT_OUT
-            if event & (select.EPOLLERR | select.EPOLLHUP):
+            if event & BROKEN:
                 action |= pycurl.CSELECT_ERR
             self._act(fd, action)
         self._finish_pending_requests()
@@ -183,6 +181,4 @@ class ApiClient(CurlAsyncHTTPClient):
         fd = self._kept.pop(local_port, -1)
         if fd < 0:
             return False
-        poll = select.poll()
-        poll.register(fd, select.POLLRDHUP)
-        return bool(poll.poll(0))
+        return is_closed_by_peer(fd)

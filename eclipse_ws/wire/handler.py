@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import contextlib
 import socket as sockets
 import sys
 from types import TracebackType
@@ -326,5 +327,6 @@ def take_over(handler: WireHandler, stream: IOStream) -> tuple[Socket, bytes]:
     taken = stream.socket.dup()
     stream.close()
     if taken.family != sockets.AF_UNIX:
-        taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # macOS refuses it once the peer has left
+            taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
     return Socket(handler, poll_for(handler.wire_params()), taken.detach()), rest

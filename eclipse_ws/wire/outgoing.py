@@ -187,5 +187,5 @@ class Outgoing:
         raise NotImplementedError
 
     def _watch(self) -> None:
-        """Tell the epoll what we want to know."""
+        """Watch for the events that matter now."""
         raise NotImplementedError

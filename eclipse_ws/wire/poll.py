@@ -1,23 +1,21 @@
 """What all sockets of one event loop share: readiness, the turn's end, and the clock.
 
-The sockets sit in an epoll of their own and only that epoll is watched by the event loop. A socket that does
-nothing then costs the loop no handle, no context and no timer, and a turn in which many are ready costs it
-one callback.
+They share one `Readiness` and one timer, so that a socket that does nothing costs the loop no handle, no
+context and no timer.
 """
 
 import asyncio
-import select
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from eclipse_ws.readiness import READ, WRITE, watch
 
 if TYPE_CHECKING:
     from eclipse_ws.wire.audience import Audience
     from eclipse_ws.wire.outgoing import Outgoing
     from eclipse_ws.wire.socket import Socket
 
-READ: Final = select.EPOLLIN
-WRITE: Final = select.EPOLLOUT
 EVENTS_PER_TURN: Final = 256
 """Sockets that are served before everything else on the loop has its turn again."""
 FEWEST_EVENTS: Final = 8
@@ -139,8 +137,7 @@ class Poll:
         every = params.ping_interval / self._shares or TICK
         self._every = min(every, params.close_timeout / 2)
         self._shares = max(1, round(params.ping_interval / self._every))
-        self._epoll = select.epoll()
-        loop.add_reader(self._epoll.fileno(), self._ready)
+        self._readiness = watch(loop, self._ready)
         self._timer = loop.call_later(self._every, self._sweep)
 
     # Membership
@@ -152,20 +149,20 @@ class Poll:
             if fd >= len(self.table):
                 self.table.extend([None] * (fd + 1 - len(self.table)))
             self.table[fd] = socket
-            self._epoll.register(fd, READ)
+            self._readiness.register(fd, READ)
 
     def watch(self, fd: int, events: int) -> None:
-        """Watch for these events from now on. Resets are always reported."""
-        self._epoll.modify(fd, events)
+        """Watch for these events from now on. Where there is an epoll, resets are always reported."""
+        self._readiness.modify(fd, events)
 
     def mute(self, fd: int) -> None:
         """Report nothing of this socket any more, not even that it was reset."""
-        self._epoll.unregister(fd)
+        self._readiness.unregister(fd)
 
     def remove(self, socket: "Socket", fd: int, watched: bool) -> None:
         """Forget a socket; its file descriptor is the caller's to close, afterwards."""
         if watched:
-            self._epoll.unregister(fd)
+            self._readiness.unregister(fd)
         if fd >= 0:
             self.table[fd] = None
         self.closing.pop(socket, None)
@@ -178,15 +175,14 @@ class Poll:
         for socket in self.table:
             if socket is not None:
                 socket.forget()
-        self._epoll.close()
+        self._readiness.close()
         _polls.pop((self.loop, self.params), None)
 
     def _stop(self) -> None:
         _polls.pop((self.loop, self.params), None)
         self._timer.cancel()
         self._pinged.clear()
-        self.loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
+        self._readiness.close()
 
     # The turn
 
@@ -226,7 +222,7 @@ class Poll:
         table = self.table
         try:
             began = self.loop.time()
-            for fd, event in self._epoll.poll(0, self._events):
+            for fd, event in self._readiness.poll(0, self._events):
                 socket = table[fd]
                 if socket is not None:
                     if event & WRITE:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tornado import gen
 
+from eclipse_ws.readiness import READ, WRITE
 from eclipse_ws.wire import frames
 from eclipse_ws.wire.backlog import Backlog
 from eclipse_ws.wire.outgoing import CLOSING, ENDING, GONE, LINGERING, OPEN, Outgoing
-from eclipse_ws.wire.poll import READ, WRITE, Poll, stats
+from eclipse_ws.wire.poll import Poll, stats
 
 if TYPE_CHECKING:
     from eclipse_ws.wire.handler import WireHandler
@@ -50,7 +51,7 @@ class Socket(Outgoing):
         self._paused = False
         """Whether it is not read from, because enough waits already."""
         self._muted = False
-        """Whether it is out of the epoll: the peer is gone, and what it said before is being handled."""
+        """Whether it is watched no more: the peer is gone, and what it said before is being handled."""
         self._ended = False
         """Whether the handler was told, or is about to be."""
         self._code = frames.LOST
@@ -250,7 +251,7 @@ class Socket(Outgoing):
         self.go_on()
 
     def _watch(self) -> None:
-        """Tell the epoll what we want to know."""
+        """Watch for the events that matter now."""
         if not self._muted:
             wanted = 0 if self._paused else READ
             self.poll.watch(self._fd, wanted | WRITE if isinstance(self.out, Backlog) else wanted)

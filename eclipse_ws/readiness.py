@@ -1,0 +1,151 @@
+"""Which file descriptors are ready: many of them watched at the price of one, or by the event loop itself.
+
+On Linux the descriptors sit in an epoll of their own and the event loop watches only that epoll. A descriptor
+that does nothing then costs the loop no handle and no context, and a turn in which many are ready costs it
+one callback. Other systems (macOS, the BSDs) have no epoll: there the event loop watches each descriptor,
+with whatever it has itself (kqueue, poll, select), and what it reports is collected for the one callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable
+from typing import Final, Protocol
+
+READ: Final = 1
+"""Something can be read, or the peer is gone. The values are those of epoll and poll everywhere."""
+WRITE: Final = 4
+BROKEN: Final = 8 | 16
+"""An error or a hang-up: reported whether or not it was asked for, but only by epoll."""
+
+# Linux tells that the peer will send nothing more. Elsewhere an idle connection that has anything to read is
+# taken for closed: that costs a new connection at the worst.
+_CLOSED_BY_PEER: Final[int] = getattr(select, "POLLRDHUP", select.POLLIN)
+
+
+class Readiness(Protocol):
+    """The part of `select.epoll` that this package uses."""
+
+    def register(self, fd: int, events: int, /) -> None:
+        """Watch a descriptor for these events. Raises FileExistsError if it is watched already."""
+
+    def modify(self, fd: int, events: int, /) -> None:
+        """Watch a registered descriptor for these events from now on."""
+
+    def unregister(self, fd: int, /) -> None:
+        """Watch a descriptor no more. Raises OSError if it is not watched."""
+
+    def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
+        """At most so many descriptors that are ready now, each with its events. The timeout must be 0."""
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+
+
+def watch(loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> Readiness:
+    """The system's best Readiness; ``on_ready`` is called in each turn of the loop in which `poll` has
+    something to return.
+    """
+    return Epoll(loop, on_ready) if hasattr(select, "epoll") else LoopReadiness(loop, on_ready)
+
+
+def is_closed_by_peer(fd: int) -> bool:
+    """Whether the peer of an idle connection has closed it."""
+    poll = select.poll()
+    poll.register(fd, _CLOSED_BY_PEER)
+    return bool(poll.poll(0))
+
+
+class Epoll:
+    """An epoll of which the event loop watches one descriptor. Its calls are the epoll's own."""
+
+    __slots__ = ("_epoll", "_loop", "modify", "poll", "register", "unregister")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
+        self._loop = loop
+        self._epoll = epoll = select.epoll()
+        self.register = epoll.register
+        self.modify = epoll.modify
+        self.unregister = epoll.unregister
+        self.poll = epoll.poll
+        loop.add_reader(epoll.fileno(), on_ready)
+
+    def close(self) -> None:
+        """See Readiness."""
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+
+class LoopReadiness:
+    """Readers and writers of the event loop, collected until the loop's next turn."""
+
+    __slots__ = ("_found", "_loop", "_on_ready", "_watched")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
+        self._loop = loop
+        self._on_ready = on_ready
+        self._watched: dict[int, int] = {}
+        """The events that each descriptor is watched for."""
+        self._found: dict[int, int] = {}
+        """The events that the loop has reported since the last `poll`; `on_ready` is due while there are any.
+        """
+
+    def register(self, fd: int, events: int) -> None:
+        """See Readiness."""
+        if fd in self._watched:
+            raise FileExistsError(f"the file descriptor {fd} is watched already: modify it")
+        self._watched[fd] = 0
+        self.modify(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        """See Readiness."""
+        before, self._watched[fd] = self._watched[fd], events
+        loop = self._loop
+        if (before ^ events) & READ:
+            if events & READ:
+                loop.add_reader(fd, self._report, fd, READ)
+            else:
+                loop.remove_reader(fd)
+        if (before ^ events) & WRITE:
+            if events & WRITE:
+                loop.add_writer(fd, self._report, fd, WRITE)
+            else:
+                loop.remove_writer(fd)
+
+    def unregister(self, fd: int) -> None:
+        """See Readiness."""
+        if fd not in self._watched:
+            raise FileNotFoundError(f"the file descriptor {fd} is not watched")
+        self.modify(fd, 0)
+        del self._watched[fd]
+        self._found.pop(fd, None)
+
+    def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+        """See Readiness."""
+        del timeout
+        ready = []
+        for fd in list(self._found)[:most]:
+            # What is no longer asked for is not reported.
+            if events := self._found.pop(fd) & self._watched[fd]:
+                ready.append((fd, events))
+        if self._found:
+            self._loop.call_soon(self._on_ready)
+        return ready
+
+    def close(self) -> None:
+        """See Readiness."""
+        if not self._loop.is_closed():
+            for fd in list(self._watched):
+                self.unregister(fd)
+        self._on_ready = _nothing  # its owner is not kept alive
+
+    def _report(self, fd: int, event: int) -> None:
+        if not self._found:
+            self._loop.call_soon(self._on_ready)
+        self._found[fd] = self._found.get(fd, 0) | event
+
+
+def _nothing() -> None:
+    """Nobody waits any more."""
