@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz \
+.PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz portable \
   image-test drain-test picture browser-numbers documents http-contract
 
 help:            ## what can be made
@@ -48,6 +48,9 @@ bench: $(STAMP) $(VENV)/.bench ## this server and its peers, side by side, into 
 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
+
+portable: $(STAMP) ## the suites that touch the operating system, as macOS and the BSDs run them (without epoll and /proc)
+	@bash scripts/portable
 
 fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, bodies and Redis events (SECONDS=n)
 	@bash scripts/fuzz $(or $(SECONDS),60)

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from eclipse_ws.server import Server
 from eclipse_ws.settings import Settings
 from tests.conftest import SECRET, make_settings
+from tests.wire.peer import open_descriptors
 
 WAIT = 10.0
 """Seconds after which something that must happen counts as missing."""
@@ -222,10 +222,6 @@ def subscriptions(server: Server) -> set[str]:
     return {chat_id for chat_id, channel in channels.items() if channel.subscribed}
 
 
-def _descriptors() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 @asynccontextmanager
 async def leaving_nothing(server: Server) -> AsyncIterator[None]:
     """Whatever happens inside, the server has as many tasks, sockets, sessions and subscriptions after it."""
@@ -233,7 +229,7 @@ async def leaving_nothing(server: Server) -> AsyncIterator[None]:
     def held() -> tuple[int, int, int, int, frozenset[str]]:
         return (
             len(asyncio.all_tasks()),
-            _descriptors(),
+            open_descriptors(),
             server.hub.sessions,
             server.hub.chats,
             frozenset(subscriptions(server)),

@@ -335,6 +335,7 @@ async def test_full_database(tmp_path: Path, expect_log: Any) -> None:
             await each.quiet()
 
 
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits another process")
 @pytest.mark.gen_test
 async def test_full_disk(tmp_path: Path) -> None:
     """A disk that takes no more ends neither the process nor a session, and is used again when it does."""

@@ -5,9 +5,9 @@ import base64
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
+import psutil
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
@@ -267,7 +267,7 @@ async def serving(
 
 def open_descriptors() -> int:
     """How many files this process has open."""
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+    return int(psutil.Process().num_fds())
 
 
 def run(coroutine: Coroutine[Any, Any, T], debug: bool = False) -> T:
