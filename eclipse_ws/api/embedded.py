@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import sqlite3
 import time
@@ -70,7 +71,8 @@ class EmbeddedApi(ChatApi):
         """Open the database. Raises ApiError if that can't be."""
         self._worker = ThreadPoolExecutor(1, "embedded-api")
         try:
-            await self._run(lambda _: None)
+            # To open the file may take as long as it takes: nobody waits for an answer yet.
+            await self._run(lambda _: None, patience=math.inf)
         except ApiError:
             await self.close()
             raise
@@ -112,14 +114,15 @@ class EmbeddedApi(ChatApi):
         """The chats with the latest messages, latest first."""
         return await self._run(lambda store: store.chats(limit))
 
-    async def _run(self, work: Callable[[Store], T]) -> T:
-        """Do ``work`` in the worker thread. Raises ApiError."""
+    async def _run(self, work: Callable[[Store], T], patience: float | None = None) -> T:
+        """Do ``work`` in the worker thread, if it gets there within ``patience`` seconds. Raises ApiError."""
         if self._worker is None:
             raise ApiError("api_unavailable", "the embedded API is not started, or stopping")
         if self.stats.active >= self._max_waiting:
             raise ApiError("api_unavailable", f"{self.stats.active} calls wait for the disk", retry_after=1.0)
         started = time.monotonic()
-        future = asyncio.wrap_future(self._worker.submit(self._work, work, started + self._queued))
+        deadline = started + (self._queued if patience is None else patience)
+        future = asyncio.wrap_future(self._worker.submit(self._work, work, deadline))
         self.stats.active += 1
         future.add_done_callback(self._done)
         outcome = "cancelled"

@@ -469,3 +469,13 @@ async def test_failures_say_no_more_than_their_code(site: Site) -> None:
     await site.api.close()
     response = await site.ask("/api/chats/c/messages")
     assert (response.code, json.loads(response.body)) == (503, {"error": "api_unavailable"})
+
+
+@pytest.mark.gen_test
+async def test_a_start_takes_the_time_that_it_needs() -> None:
+    """On a machine so busy that a call would be given up, the server starts all the same."""
+    api = EmbeddedApi(make_settings(api_timeout=1e-9))
+    await api.start()
+    with pytest.raises(ApiError, match="busy"):
+        await api.history("c1", 1)
+    await api.close()
