@@ -15,6 +15,7 @@ from pathlib import Path
 from signal import SIGUSR1, Signals
 from typing import Any
 
+import psutil
 import redis.asyncio
 
 from tests.api.stub import SECRET as API_SECRET
@@ -135,19 +136,11 @@ class NodeProcess:
     def sockets(self) -> list[tuple[int, int]]:
         """Its TCP sockets that are no listeners, as (local port, remote port)."""
         assert self.process is not None
-        ours = set()
-        for entry in Path(f"/proc/{self.process.pid}/fd").iterdir():
-            try:
-                ours.add(str(entry.readlink()))
-            except OSError:
-                continue
-        found = []
-        for table in ("tcp", "tcp6"):
-            for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] != "0A" and f"socket:[{fields[9]}]" in ours:
-                    found.append((int(fields[1].rsplit(":", 1)[1], 16), int(fields[2].rsplit(":", 1)[1], 16)))
-        return found
+        return [
+            (each.laddr.port, each.raddr.port)
+            for each in psutil.Process(self.process.pid).net_connections("tcp")
+            if each.status != psutil.CONN_LISTEN and each.raddr
+        ]
 
 
 class Cluster:
