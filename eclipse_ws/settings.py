@@ -55,156 +55,193 @@ class Settings(BaseSettings):
     )
 
     # Which settings
-    profile: str = Field("dev", description="name or path of the profile that was read")
+    profile: str = Field("dev", description="name or path of the profile that is read")
     node_env: str = Field("", description="the platform's NODE_ENV; production selects the profile prod")
-    region: str = Field("", description="where this machine is, as its platform says")
-    machine: str = Field("", description="this machine's id, as its platform says")
+    region: str = Field("", description="region of this machine, as its platform names it")
+    machine: str = Field("", description="id of this machine, as its platform names it")
     event_loop: Literal["asyncio", "uvloop"] = Field(
-        "asyncio", description="asyncio, or uvloop where the extra `speed` is installed"
+        "asyncio", description="event loop; uvloop needs the extra `speed`"
     )
 
     # Listening
     host: str = Field("127.0.0.1", description="address to listen on", max_length=255)
     port: int = Field(8080, description="TCP port to listen on; 0 takes a free one", ge=0, le=65535)
     allowed_origins: Origins = Field(
-        (), description="web origins, exact or https://*.example.com; unset: the application's own"
+        (),
+        description="allowed web origins, exact or https://*.example.com; unset: the application's own",
     )
     trusted_proxies: int = Field(
-        0, description="proxies in front that append to X-Forwarded-For; 0 believes no header", ge=0, le=10
+        0, description="proxies in front that append to X-Forwarded-For; 0 ignores that header", ge=0, le=10
     )
     client_address_header: str = Field(
         "",
-        description="the header in which the proxy names its client, such as Fly-Client-IP",
+        description="header in which the proxy names its client, such as Fly-Client-IP",
         max_length=100,
         pattern=r"^[A-Za-z0-9-]*$",
     )
-    tls_cert: str = Field("", description="PEM file of the certificate chain; wss without a proxy")
-    tls_key: str = Field("", description="PEM file of the certificate's key")
+    tls_cert: str = Field("", description="PEM file with the certificate chain, to serve wss without a proxy")
+    tls_key: str = Field("", description="PEM file with the certificate's key")
     admin_host: str = Field("127.0.0.1", description="address of admin_port", max_length=255)
     admin_port: int | None = Field(
         None,
-        description="port for what the application calls and for /metrics; unset: the public one",
+        description="port for the routes that the application calls and for /metrics; unset: the public port",
         ge=0,
         le=65535,
     )
     metrics_port: int | None = Field(
-        None, description="port for /metrics and /health alone; unset: where admin_port is", ge=0, le=65535
+        None,
+        description="port for /metrics and /health only; unset: served where admin_port is",
+        ge=0,
+        le=65535,
     )
-    drain_seconds: SecondsOrZero = Field(15, description="s over which sessions are sent away on a stop")
-    hand_over_timeout: Seconds = Field(5, description="s in which others take a stopping node's chats")
-    demo: bool = Field(False, description="serve the demo pages; development alone")
+    drain_seconds: SecondsOrZero = Field(
+        15, description="seconds over which a stopping server closes its sessions"
+    )
+    hand_over_timeout: Seconds = Field(
+        5, description="seconds that other nodes have to take over a stopping node's chats"
+    )
+    demo: bool = Field(False, description="serve the demo pages; only in development")
 
     # Logs
-    log_level: Level = Field("info", description="least level that is logged")
-    log_format: Literal["console", "json"] = Field("json", description="console (readable) or json (lines)")
+    log_level: Level = Field("info", description="lowest level that is logged")
+    log_format: Literal["console", "json"] = Field(
+        "json", description="format of the log: readable text, or one JSON object per line"
+    )
 
     # Secrets
     jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 key of the application's tokens")
-    internal_api_secret: SecretStr = Field(SecretStr(""), description="shared with the application")
+    internal_api_secret: SecretStr = Field(
+        SecretStr(""), description="secret shared with the application, for calls in both directions"
+    )
 
     # Tokens
     jwt_previous_secrets: SecretStr = Field(
-        SecretStr(""), description="earlier JWT_SECRETs that still hold in a rotation, separated by commas"
+        SecretStr(""),
+        description="earlier JWT_SECRETs that stay valid during a rotation, separated by commas",
     )
     jwt_public_key: str = Field(
-        "", description="PEM, or a file of it: keys for RS256, ES256 and EdDSA", max_length=65536
+        "", description="PEM, or a file with it: public keys for RS256, ES256 and EdDSA", max_length=65536
     )
-    jwt_issuer: str = Field("", description="the `iss` that tokens must have; unset: any", max_length=1024)
-    jwt_audience: str = Field("", description="the `aud` that tokens must have; unset: any", max_length=1024)
-    jwt_leeway: float = Field(2, description="s by which clocks may differ", ge=0, le=300)
-    jwt_require_exp: bool = Field(False, description="refuse tokens without exp; production always does")
+    jwt_issuer: str = Field("", description="`iss` that tokens must have; unset: any", max_length=1024)
+    jwt_audience: str = Field("", description="`aud` that tokens must have; unset: any", max_length=1024)
+    jwt_leeway: float = Field(
+        2, description="seconds by which the application's clock may differ", ge=0, le=300
+    )
+    jwt_require_exp: bool = Field(False, description="refuse tokens without `exp`; production always does")
     expiry_grace: SecondsOrZero = Field(
-        25, description="s that a session lives on after its token, for a refresh"
+        25, description="seconds that a session outlives its token, so that its client can refresh it"
     )
 
     # Limits; a rate of 0 is none
-    message_rate: PerSecond = Field(10, description="chat messages a second of one session")
+    message_rate: PerSecond = Field(10, description="chat messages per second of one session")
     message_burst: Count = Field(20, description="chat messages at once of one session")
-    typing_rate: PerSecond = Field(10, description="typing commands a second of one session")
+    typing_rate: PerSecond = Field(10, description="typing commands per second of one session")
     typing_burst: Count = Field(20, description="typing commands at once of one session")
-    command_rate: PerSecond = Field(10, description="commands of all kinds a second of one session")
+    command_rate: PerSecond = Field(10, description="commands of all kinds per second of one session")
     command_burst: Count = Field(20, description="commands of all kinds at once of one session")
     rate_patience: Count = Field(
         10,
-        description="refusals at once until a session is closed with 4009; 1 a second is forgiven",
+        description="refused commands until a session is closed with 4009; one per second is forgiven",
     )
     rate_penalty: SecondsOrZero = Field(
-        30, description="s for which a user whose session was closed for its rate can't come back"
+        30, description="seconds for which a user whose session was closed with 4009 is refused"
     )
     max_sessions_per_chat: Count = Field(1000, description="sessions of one chat on this node")
     max_sessions_per_address: Count | None = Field(
         None,
-        description="sessions of one client address (IPv6: /64); unset: 200, private ones without limit",
+        description="sessions of one client address (IPv6: /64); unset: 200, private ones unlimited",
     )
     upgrades_per_minute: Count | None = Field(
-        None, description="upgrades a minute of one client address; unset: 600, private ones without limit"
+        None,
+        description="upgrades per minute of one client address; unset: 600, private ones unlimited",
     )
     max_addresses: Count = Field(100_000, description="client addresses that are remembered")
-    guesses_per_minute: Count = Field(10, description="wrong X-Internal-Secrets a minute of one address")
-    handshake_timeout: Seconds = Field(10, description="s that a request has to arrive in, TLS and all")
-    idle_timeout: Seconds = Field(75, description="s that a socket may wait between two requests")
-    max_handshakes: Count = Field(
-        2000, description="requests that may be arriving at once; for one more the slowest is cut off"
+    guesses_per_minute: Count = Field(10, description="wrong X-Internal-Secrets per minute of one address")
+    handshake_timeout: Seconds = Field(
+        10, description="seconds within which a request must arrive, including its TLS handshake"
     )
-    max_header_bytes: Bytes = Field(16384, description="bytes of a request's headers together")
+    idle_timeout: Seconds = Field(75, description="seconds that a connection may wait between two requests")
+    max_handshakes: Count = Field(
+        2000, description="requests that may be arriving at once; one more cuts off the slowest"
+    )
+    max_header_bytes: Bytes = Field(16384, description="bytes of all headers of a request")
     max_body: Bytes = Field(262144, description="bytes of a request's body")
     node_queue_bytes: Bytes = Field(
-        1 << 26, description="bytes queued for all sessions; beyond it the longest queues are closed"
+        1 << 26,
+        description="bytes queued for all sessions; above it the sessions with the longest queues are closed",
     )
-    sweep_interval: Seconds = Field(1, description="s between looks for expired tokens and long queues")
+    sweep_interval: Seconds = Field(
+        1, description="seconds between checks for expired tokens and long queues"
+    )
 
     # Sessions
-    max_sessions: Count = Field(5000, description="sessions on this node; more are answered 503")
-    ping_interval: Seconds = Field(25, description="s between the server's pings")
-    ping_timeout: Seconds = Field(20, description="s without a byte after a ping until a peer counts as dead")
-    close_timeout: Seconds = Field(5, description="s that a peer has to answer a close frame")
-    max_frame: Bytes = Field(65536, description="bytes of one incoming message, all its fragments together")
-    max_content: Count = Field(16384, description="characters of one chat message's content")
-    queue_bytes: Bytes = Field(
-        1 << 20, description="bytes queued for a session until it is closed as too slow"
+    max_sessions: Count = Field(5000, description="sessions on this node; more are refused with 503")
+    ping_interval: Seconds = Field(25, description="seconds between the server's pings")
+    ping_timeout: Seconds = Field(
+        20, description="seconds without a byte after a ping until the peer counts as dead"
     )
-    compression: bool = Field(False, description="offer permessage-deflate; ten times the memory per session")
+    close_timeout: Seconds = Field(5, description="seconds that a peer has to answer a close frame")
+    max_frame: Bytes = Field(65536, description="bytes of one incoming message, all its fragments together")
+    max_content: Count = Field(16384, description="characters in one chat message")
+    queue_bytes: Bytes = Field(
+        1 << 20, description="bytes queued for one session until it is closed as too slow (4008)"
+    )
+    compression: bool = Field(
+        False, description="offer permessage-deflate, at ten times the memory per session"
+    )
 
     # History
-    history_events: Count = Field(100, description="kept events per chat")
-    history_seconds: Seconds = Field(300, description="s for which a kept event can be resumed")
+    history_events: Count = Field(100, description="events kept per chat")
+    history_seconds: Seconds = Field(300, description="seconds for which a kept event can be resumed")
 
     max_attempts: Count = Field(100_000, description="clientMessageIds that this node remembers")
     attempt_margin: Seconds = Field(
-        5, description="s beyond api_timeout until a send counts as having an unknown outcome"
+        5, description="seconds beyond api_timeout until the outcome of a send counts as unknown"
     )
 
     # Chat API
-    api: Literal["http", "embedded"] = Field("http", description="where messages are saved")
-    next_api_url: str = Field("http://localhost:3000", description="the application's address")
-    api_connect_timeout: Seconds = Field(3, description="s to connect to the application")
-    api_timeout: Seconds = Field(10, description="s for a whole call")
+    api: Literal["http", "embedded"] = Field(
+        "http",
+        description="where messages are saved: http is the application, embedded a store for development",
+    )
+    next_api_url: str = Field("http://localhost:3000", description="address of the application")
+    api_connect_timeout: Seconds = Field(3, description="seconds to connect to the application")
+    api_timeout: Seconds = Field(10, description="seconds for a whole call to the application")
     api_max_connections: Count = Field(50, description="connections to the application")
     api_max_waiting: Count = Field(1000, description="calls that wait for a connection; more fail at once")
-    api_max_answer: Bytes = Field(262144, description="bytes of one answer")
+    api_max_answer: Bytes = Field(262144, description="bytes of one answer of the application")
     api_idle_seconds: Seconds = Field(
-        4, description="s that an unused connection is kept; under the API's own limit"
+        4, description="seconds that an unused connection is kept; must be less than the application keeps it"
     )
     api_max_cookies: Count = Field(50, description="cookies kept for the application's load balancer")
     api_breaker_failures: Count = Field(5, description="failures in a row that open the circuit")
-    api_breaker_seconds: Seconds = Field(5, description="s for which an open circuit fails calls at once")
-    api_honours_idempotency: bool = Field(False, description="the application honours Idempotency-Key")
-    app_publishes_over_http: bool = Field(False, description="the application publishes over HTTP alone")
-    embedded_db: str = Field(":memory:", description="the embedded API's file, or :memory:", min_length=1)
-    embedded_max_bytes: Bytes = Field(
-        1 << 28, description="bytes of the embedded API's database; a full one refuses"
+    api_breaker_seconds: Seconds = Field(
+        5, description="seconds for which an open circuit fails calls at once"
     )
-    allow_embedded_api: bool = Field(False, description="let production use the embedded API")
+    api_honours_idempotency: bool = Field(False, description="the application honours Idempotency-Key")
+    app_publishes_over_http: bool = Field(
+        False, description="the application publishes its events over HTTP only"
+    )
+    embedded_db: str = Field(":memory:", description="file of the embedded store, or :memory:", min_length=1)
+    embedded_max_bytes: Bytes = Field(
+        1 << 28, description="bytes of the embedded store; a full one refuses messages"
+    )
+    allow_embedded_api: bool = Field(False, description="let production use the embedded store")
 
     # Backend
-    backend: str = Field("auto", description="memory, redis, an installed one, or auto")
+    backend: str = Field(
+        "auto",
+        description="memory, redis, an installed one, or auto: redis if REDIS_URL is set, else memory",
+    )
     allow_memory_backend: bool = Field(False, description="let production use the memory backend")
     redis_url: SecretStr = Field(SecretStr(""), description="redis://, rediss:// or unix:// URL")
-    redis_timeout: Seconds = Field(2, description="s for one command, and to connect")
-    redis_ping_interval: Seconds = Field(10, description="s between pings of a connection with subscriptions")
-    redis_idle_ping_interval: Seconds = Field(30, description="s between pings of an idle connection")
-    max_event: Bytes = Field(262144, description="bytes of one event that is published to a chat")
-    outage_queue_events: Count = Field(10000, description="events kept for Redis while it is away")
+    redis_timeout: Seconds = Field(2, description="seconds for one command, and to connect")
+    redis_ping_interval: Seconds = Field(
+        10, description="seconds between pings of a connection with subscriptions"
+    )
+    redis_idle_ping_interval: Seconds = Field(30, description="seconds between pings of an idle connection")
+    max_event: Bytes = Field(262144, description="bytes of one event published to a chat")
+    outage_queue_events: Count = Field(10000, description="events kept for Redis while it is unavailable")
 
     @model_validator(mode="before")
     @classmethod
