@@ -118,13 +118,22 @@ def token(  # noqa: PLR0917 - click passes names
     click.echo(socket_url(place, minted))
 
 
-@main.command(epilog=example("eclipse-ws config --profile prod --json"))
+@main.command(
+    epilog=example("eclipse-ws config --profile prod --json\neclipse-ws config --explain PORT REDIS_URL")
+)
 @profile_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def config(profile: str | None, as_json: bool) -> None:
+@click.option("--explain", is_flag=True, help="Say what each setting is; with NAMEs, only of these.")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, ...]) -> None:
     """Show the effective settings, and where each came from; secrets are masked."""
     from eclipse_ws.settings import masked, variable
 
+    if explain:
+        explain_settings(profile, as_json, names)
+        return
+    if names:
+        stop(f"{names[0]!r} was not expected: name settings together with --explain.")
     loaded = load(profile)
     rows = {
         name: {"value": masked(loaded.settings, name), "source": source, "variable": variable(name)}
@@ -361,6 +370,19 @@ def bench(  # noqa: PLR0917 - click passes names
         stop(f"The plot {plot_file} can't be written ({error.strerror}): name a file that can.")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def explain_settings(profile: str | None, as_json: bool, names: tuple[str, ...]) -> None:
+    """Prints what each setting is, or each of those that are named."""
+    from eclipse_ws import explain
+
+    if as_json:
+        stop("--explain is text for people: use it without --json.")
+    try:
+        found = explain.find(names)
+    except ValueError as error:
+        stop(str(error))
+    click.echo(explain.explain(load(profile), found))
 
 
 def show(findings: list[Finding], as_json: bool) -> NoReturn:

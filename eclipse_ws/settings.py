@@ -274,6 +274,8 @@ class Loaded:
     sources: dict[str, str]
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    overridden: dict[str, list[str]] = field(default_factory=dict)
+    """Of each field the sources that set it too and lost, the strongest first."""
 
     @property
     def made_up(self) -> frozenset[str]:
@@ -326,12 +328,18 @@ def load(
         ("flag", {key: value for key, value in flags.items() if value is not None}),
     ]
     values: dict[str, Any] = {}
-    sources = dict.fromkeys(fields, "default")
+    setters: dict[str, list[str]] = {key: ["default"] for key in fields}
     for source, layer in layers:
         values.update(layer)
-        sources.update(dict.fromkeys(layer, source))
+        for key in layer:
+            setters[key].insert(0, source)
+    # `choose` has looked at the variables of its own, in an order of its own.
     values["profile"] = name
-    sources["profile"] = asked_by
+    setters["profile"] = [
+        asked_by,
+        *(["ECLIPSE_PROFILE"] if profile and given.get("ECLIPSE_PROFILE") else []),
+    ]
+    sources = {key: found[0] for key, found in setters.items()}
 
     wrong = _drop_invalid(values, sources)
     faults += wrong.values()
@@ -345,7 +353,8 @@ def load(
         warnings += checks.doubts(settings)
     if faults:
         raise SettingsError(faults)
-    return Loaded(settings, sources, notes, warnings)
+    overridden = {key: [each for each in found[1:] if each != "default"] for key, found in setters.items()}
+    return Loaded(settings, sources, notes, warnings, overridden)
 
 
 def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[str, Fault]:
