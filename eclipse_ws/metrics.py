@@ -1,17 +1,20 @@
-"""Metrics: collected from plain counters when somebody scrapes, so that nothing is paid for them before.
+"""Metrics: collected from plain counters when Prometheus scrapes, so that counting costs next to nothing.
 
-Every label has a small, fixed set of values; no chat, user or session ever is one. So the page is as
+Every label has a small, fixed set of values; no chat, user or session is ever one. So the page is as
 long with ten thousand sessions as with ten.
 """
 
 from __future__ import annotations
 
+import contextlib
+import math
+import resource
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+import psutil
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from eclipse_ws import __version__
@@ -37,14 +40,13 @@ OUTCOMES: Final = (
     "chat_not_found",
     "user_not_found",
 )
-"""What a call of the chat API may end as; anything else is counted as ``other``."""
+"""Outcomes of a call to the application; anything else is counted as ``other``."""
 
 
 def exposition(node: Node) -> bytes:
     """The page at ``/metrics``, in Prometheus' text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(NodeCollector(node))
-    ProcessCollector(registry=registry)
     return generate_latest(registry)
 
 
@@ -60,76 +62,100 @@ class NodeCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric that the server has."""
-        yield from self._process()
+        yield from self._node_itself()
         yield from self._sessions()
         yield from self._events()
         yield from self._backend()
         yield from self._api()
         yield from self._drain()
+        yield from _process()
 
-    def _process(self) -> Iterator[Metric]:
+    def _node_itself(self) -> Iterator[Metric]:
         settings = self._node.settings
         build = GaugeMetricFamily(
-            "eclipse_build_info", "Always 1; what runs here", labels=["version", "machine", "region"]
+            "eclipse_build_info",
+            "Always 1; the labels say what runs here",
+            labels=["version", "machine", "region"],
         )
         build.add_metric([__version__, settings.machine, settings.region], 1)
         yield build
-        yield _gauge("eclipse_memory_limit_bytes", "What this process may use", memory_bytes())
+        yield _gauge("eclipse_memory_limit_bytes", "Memory that this process may use", memory_bytes())
         lag = self._node.lag.timing
         yield _histogram(
-            "eclipse_loop_lag_seconds", "How late the event loop is", lag.bounds, lag.buckets, lag.seconds
+            "eclipse_loop_lag_seconds", "Delay of the event loop", lag.bounds, lag.buckets, lag.seconds
         )
 
     def _sessions(self) -> Iterator[Metric]:
         node, counts = self._node, self._node.session_counts
-        yield _gauge("eclipse_sessions", "Sessions in a chat", node.hub.sessions)
+        yield _gauge("eclipse_sessions", "Sessions that have joined a chat", node.hub.sessions)
         yield _gauge(
-            "eclipse_sessions_limit", "Sessions that this node takes at most", node.settings.max_sessions
+            "eclipse_sessions_limit",
+            "Sessions that this node accepts (ECLIPSE_MAX_SESSIONS)",
+            node.settings.max_sessions,
         )
         yield _gauge("eclipse_chats", "Chats with sessions on this node", node.hub.chats)
-        yield _counter("eclipse_sessions_started", "Sessions with a valid token", counts["started"])
-        yield _counter("eclipse_sessions_ended", "Of those, the ones that have ended", counts["ended"])
+        yield _counter(
+            "eclipse_sessions_started", "Sessions that began with a valid token", counts["started"]
+        )
+        yield _counter("eclipse_sessions_ended", "Sessions that have ended", counts["ended"])
         yield _counters(
             "eclipse_refusals",
-            "What was refused, by the limit it ran into",
+            "Refused connections, requests and commands, by the limit or check that refused them",
             "reason",
             # What the wire refuses by itself is counted there.
             {**node.limits.refused, "max_frame": wire.too_big, "queue_bytes": wire.closed_slow},
         )
         yield _counter(
-            "eclipse_rate_closes", "Sessions closed for refused commands (4009)", node.limits.closed
+            "eclipse_rate_closes",
+            "Sessions closed because too many of their commands were refused (4009)",
+            node.limits.closed,
         )
-        yield _counters("eclipse_commands", "Commands taken", "type", node.commands.handled)
+        yield _counters("eclipse_commands", "Commands accepted", "type", node.commands.handled)
         yield _counter("eclipse_command_errors", "Commands answered with an error", counts["errors"])
-        yield _gauge("eclipse_commands_under_way", "Commands begun and not ended", node.under_way)
-        yield _gauge("eclipse_sockets", "WebSockets open", wire.sockets)
-        yield _gauge("eclipse_queue_bytes", "Bytes queued for peers that don't read", queued_bytes())
-        yield _gauge("eclipse_queue_limit_bytes", "Bytes queued at most", node.settings.node_queue_bytes)
+        yield _gauge("eclipse_commands_under_way", "Commands in progress", node.under_way)
+        yield _gauge("eclipse_sockets", "Open WebSockets", wire.sockets)
+        yield _gauge(
+            "eclipse_queue_bytes", "Bytes queued for peers that read slowly or not at all", queued_bytes()
+        )
+        yield _gauge(
+            "eclipse_queue_limit_bytes",
+            "Bytes that may be queued (ECLIPSE_NODE_QUEUE_BYTES)",
+            node.settings.node_queue_bytes,
+        )
         yield _counters(
             "eclipse_frames", "WebSocket frames", "direction", {"in": wire.frames_in, "out": wire.frames_out}
         )
         yield _counters(
-            "eclipse_bytes", "Bytes of frames", "direction", {"in": wire.bytes_in, "out": wire.bytes_out}
+            "eclipse_bytes",
+            "Bytes of WebSocket frames",
+            "direction",
+            {"in": wire.bytes_in, "out": wire.bytes_out},
         )
         yield _counter("eclipse_writes", "System calls that wrote frames", wire.sends)
-        yield _counter("eclipse_frames_dropped", "Ephemeral frames that a full queue cost", wire.dropped)
+        yield _counter(
+            "eclipse_frames_dropped", "Ephemeral frames dropped because a queue was full", wire.dropped
+        )
         yield _counter("eclipse_slow_closes", "Sessions closed as too slow (4008)", wire.closed_slow)
-        yield _counter("eclipse_protocol_errors", "Peers that broke RFC 6455", wire.protocol_errors)
+        yield _counter(
+            "eclipse_protocol_errors",
+            "Connections closed because the peer violated RFC 6455",
+            wire.protocol_errors,
+        )
 
     def _events(self) -> Iterator[Metric]:
         hub, timing = self._node.hub, self._node.hub.latency
-        yield _counter("eclipse_events", "Events handed to chats of this node", hub.events)
-        yield _counter("eclipse_deliveries", "Events times the sessions that got them", hub.deliveries)
+        yield _counter("eclipse_events", "Events delivered to chats on this node", hub.events)
+        yield _counter("eclipse_deliveries", "Events delivered to sessions", hub.deliveries)
         yield _counters(
             "eclipse_resumes",
-            "Sessions that came with a cursor",
+            "Sessions that came back with a cursor",
             "outcome",
             {"recovered": hub.resumed, "not_recovered": hub.not_resumed},
         )
-        yield _counter("eclipse_interrupts", "Sessions told to resume (4010)", hub.interrupted)
+        yield _counter("eclipse_interrupts", "Sessions closed so that they resume (4010)", hub.interrupted)
         yield _histogram(
             "eclipse_event_to_socket_seconds",
-            "From an event's arrival to its last socket; one event a turn is measured",
+            "Time from an event's arrival on this node to its last socket; one event per loop turn",
             timing.bounds,
             timing.buckets,
             timing.seconds,
@@ -138,20 +164,20 @@ class NodeCollector(Collector):
     def _backend(self) -> Iterator[Metric]:
         backend = self._node.backend
         health = backend.health()
-        yield _gauge("eclipse_backend_up", "1 while the other nodes are reached", health.state == "up")
+        yield _gauge("eclipse_backend_up", "1 while the backend is available, else 0", health.state == "up")
         yield _gauge(
-            "eclipse_backend_latency_seconds", "The last round trip to the backend", health.latency or 0.0
+            "eclipse_backend_latency_seconds", "Last round trip to the backend", health.latency or 0.0
         )
-        yield _gauge("eclipse_backend_queued", "Events that wait for the backend", health.queued)
-        yield _counter("eclipse_backend_published", "Events sequenced by this node", backend.published)
+        yield _gauge("eclipse_backend_queued", "Events waiting for the backend", health.queued)
+        yield _counter("eclipse_backend_published", "Events published by this node", backend.published)
         yield _counter(
             "eclipse_duplicates_dropped",
-            "Copies of events, not delivered",
+            "Duplicate events dropped",
             backend.duplicates_dropped,
         )
         yield _counters(
             "eclipse_backend_dropped",
-            "What could not be carried",
+            "Events dropped by the backend",
             "reason",
             {
                 "malformed": backend.malformed_dropped,
@@ -166,21 +192,49 @@ class NodeCollector(Collector):
         calls = dict.fromkeys((*OUTCOMES, "other"), 0)
         for outcome, count in stats.calls.items():
             calls[outcome if outcome in calls else "other"] += count
-        yield _gauge("eclipse_api_up", "1 while calls to the chat API are let through", api.state == "up")
-        yield _counters("eclipse_api_calls", "Calls to the chat API", "outcome", calls)
-        yield _histogram(
-            "eclipse_api_seconds", "Calls to the chat API", LATENCY_BUCKETS, stats.buckets, stats.seconds
+        yield _gauge(
+            "eclipse_api_up", "1 while the circuit to the application is closed, else 0", api.state == "up"
         )
-        yield _gauge("eclipse_api_active", "Calls under way", stats.active)
-        yield _gauge("eclipse_api_waiting", "Calls that wait for a connection", stats.waiting)
+        yield _counters("eclipse_api_calls", "Calls to the application", "outcome", calls)
+        yield _histogram(
+            "eclipse_api_seconds",
+            "Duration of calls to the application",
+            LATENCY_BUCKETS,
+            stats.buckets,
+            stats.seconds,
+        )
+        yield _gauge("eclipse_api_active", "Calls to the application in progress", stats.active)
+        yield _gauge(
+            "eclipse_api_waiting", "Calls waiting for a connection to the application", stats.waiting
+        )
 
     def _drain(self) -> Iterator[Metric]:
         node = self._node
-        yield _gauge("eclipse_draining", "1 from the signal to the end", node.draining)
-        yield _gauge("eclipse_drain_sessions", "Sessions that there were at the signal", node.drain_sessions)
+        yield _gauge("eclipse_draining", "1 while this node is draining, else 0", node.draining)
+        yield _gauge("eclipse_drain_sessions", "Sessions at the start of the drain", node.drain_sessions)
         yield _gauge(
-            "eclipse_drain_handed_over", "Chats that another node hears by now in a drain", node.handed_over
+            "eclipse_drain_handed_over",
+            "Chats that another node has taken over in this drain",
+            node.handed_over,
         )
+
+
+def _process() -> Iterator[Metric]:
+    """What every Prometheus client tells of its process, under the usual names; by psutil on any system."""
+    # What this system doesn't tell is left out: the page is worth more than any one line of it.
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process()
+        memory, cpu = process.memory_info(), process.cpu_times()
+        yield _gauge("process_resident_memory_bytes", "Resident memory of this process", memory.rss)
+        yield _gauge("process_virtual_memory_bytes", "Virtual memory of this process", memory.vms)
+        yield _counter("process_cpu_seconds", "CPU seconds of this process", cpu.user + cpu.system)
+        yield _gauge(
+            "process_start_time_seconds", "Start of this process, as a Unix time", process.create_time()
+        )
+        yield _gauge("process_open_fds", "Open files of this process, sockets included", process.num_fds())
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = math.inf if limit == resource.RLIM_INFINITY else limit
+    yield _gauge("process_max_fds", "Files that this process may have open", most)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

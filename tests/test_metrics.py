@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import json
+import os
 import re
+import resource
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -136,6 +144,65 @@ async def test_a_busy_loop_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     lag.start()
     await until(lambda: sum(lag.timing.buckets) >= 3)
     lag.stop()
+
+
+def hide_proc(monkeypatch: pytest.MonkeyPatch, but_for: str = "") -> None:
+    """Take /proc away as on macOS, except for a library that does without it there."""
+
+    def hidden(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any = ".", *arguments: Any, **named: Any) -> Any:
+            caller = sys._getframe(1).f_globals["__name__"]
+            if str(path).startswith("/proc") and not (but_for and caller.startswith(but_for)):
+                raise FileNotFoundError(2, "hidden", str(path))
+            return function(path, *arguments, **named)
+
+        return call
+
+    monkeypatch.setattr("eclipse_ws.metrics.memory_bytes", lambda: 1 << 30)  # tests/test_node.py has its own
+    for module, name in ((builtins, "open"), (io, "open"), (os, "listdir"), (os, "stat"), (os, "readlink")):
+        monkeypatch.setattr(module, name, hidden(getattr(module, name)))
+
+
+PROCESS = (
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_start_time_seconds",
+    "process_open_fds",
+)
+
+
+def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only psutil looks into the system; its figures have the names that alerts use."""
+    server = Server(make_settings())
+    mebibyte, now = 1 << 20, time.time()
+    hide_proc(monkeypatch, but_for="psutil")
+    with pytest.raises(FileNotFoundError):
+        Path("/proc/self/stat").read_text()
+    page = exposition(server.node)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 20 * mebibyte < value(page, "process_resident_memory_bytes") < 4096 * mebibyte
+    assert value(page, "process_virtual_memory_bytes") > value(page, "process_resident_memory_bytes")
+    assert 0 < value(page, "process_cpu_seconds_total") <= time.process_time() + 1
+    assert now - 86400 < value(page, "process_start_time_seconds") < now
+    assert 3 < value(page, "process_open_fds") < value(page, "process_max_fds") == limit
+
+
+def test_open_files_are_counted() -> None:
+    """One more is one more."""
+    server = Server(make_settings())
+    before = value(exposition(server.node), "process_open_fds")
+    with Path(os.devnull).open():
+        assert value(exposition(server.node), "process_open_fds") == before + 1
+
+
+def test_the_page_comes_without_what_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where even psutil finds nothing, the rest of the page is there."""
+    server = Server(make_settings())
+    hide_proc(monkeypatch)
+    page = exposition(server.node)
+    assert value(page, "eclipse_sessions") == 0
+    assert not {name for name, _ in samples(page)} & set(PROCESS)
 
 
 def names(text: str) -> set[str]:
