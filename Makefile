@@ -84,7 +84,7 @@ picture: $(STAMP) ## take docs/demo.png, the README's picture, from a running se
 browser-numbers: $(STAMP) ## the widget's numbers: 20 cuts, the panel's opening, 1,000 clients coming back
 	@for part in tests.browser.cuts tests.browser.opening tests.js.herd; do $(BIN)/python -m $$part || exit 1; done
 
-documents: $(STAMP) ## make docs/asyncapi.yaml, docs/openapi.yaml and their pages from the code's types
+documents: $(STAMP) ## make from the code: docs/asyncapi.yaml, docs/openapi.yaml, their pages, settings.md, metrics.md
 	@$(BIN)/python -m scripts.documents
 
 clean:           ## remove what was made

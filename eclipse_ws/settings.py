@@ -54,7 +54,7 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True
     )
 
-    # Which settings
+    # Profile and platform
     profile: str = Field("dev", description="name or path of the profile that is read")
     node_env: str = Field("", description="the platform's NODE_ENV; production selects the profile prod")
     region: str = Field("", description="region of this machine, as its platform names it")
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     )
     metrics_port: int | None = Field(
         None,
-        description="port for /metrics and /health only; unset: served where admin_port is",
+        description="port for /metrics and /health only; unset: where admin_port is",
         ge=0,
         le=65535,
     )
@@ -132,7 +132,7 @@ class Settings(BaseSettings):
         25, description="seconds that a session outlives its token, so that its client can refresh it"
     )
 
-    # Limits; a rate of 0 is none
+    # Limits (a rate of 0 means no limit)
     message_rate: PerSecond = Field(10, description="chat messages per second of one session")
     message_burst: Count = Field(20, description="chat messages at once of one session")
     typing_rate: PerSecond = Field(10, description="typing commands per second of one session")
@@ -199,7 +199,7 @@ class Settings(BaseSettings):
         5, description="seconds beyond api_timeout until the outcome of a send counts as unknown"
     )
 
-    # Chat API
+    # Application
     api: Literal["http", "embedded"] = Field(
         "http",
         description="where messages are saved: http is the application, embedded a store for development",

@@ -1,4 +1,4 @@
-"""The documents of the interface: that they are the code's, and that the server does what they say."""
+"""The documents made from the code: that they are up to date, and that the server does what they say."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from eclipse_ws import documents, web
 from eclipse_ws.protocol import documented as types
 from eclipse_ws.server import Server
+from eclipse_ws.settings import Settings, variable
 from scripts.documents import written
 from tests.client import Client, http, running, token, until
 from tests.conftest import SECRET, make_settings
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 WITH_SECRET = {"X-Internal-Secret": SECRET}
 
 
@@ -154,3 +157,38 @@ def test_the_pages_name_every_type() -> None:
         text = documents.page(document)
         for name in document["components"]["schemas"]:
             assert f"### {name}\n" in text
+
+
+def table(page: str) -> dict[str, list[str]]:
+    """The rows of a page's tables by the name in their first cell."""
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row[1:] for row in rows}
+
+
+def test_the_settings_page_has_every_setting_under_a_heading() -> None:
+    """Each setting is there once, with its bounds, default and whether it is reloaded."""
+    page = written()["settings.md"]
+    rows = table(page)
+    assert list(rows) == [variable(name) for name in Settings.model_fields]
+    assert rows["PORT"][1:] == ["whole number from 0 to 65535", "`8080`"]
+    assert rows["JWT_SECRET"][1:] == ["secret text", "unset", "yes"]
+    comments = re.findall(
+        r"^    # (.+)\n    \w+: ", (ROOT / "eclipse_ws/settings.py").read_text(), re.MULTILINE
+    )
+    assert re.findall("^## (.+)$", page, re.MULTILINE) == comments
+
+
+@pytest.mark.gen_test
+async def test_the_metrics_page_has_what_a_server_emits() -> None:
+    """Each metric of a running server is there with its type, labels and help, and no other."""
+    async with running() as server:
+        text = (await http(server.port, "/metrics")).body.decode()
+    rows = table(written()["metrics.md"])
+    emitted = list(text_string_to_metric_families(text))
+    names = [family.name + "_total" * (family.type == "counter") for family in emitted]
+    assert list(rows) == names
+    for name, family in zip(names, emitted, strict=True):
+        kind, labels, meaning = rows[name][0], rows[name][1], rows[name][-1]
+        assert (kind, meaning) == (family.type, family.documentation)
+        for label in {label for sample in family.samples for label in sample.labels}:
+            assert f"`{label}`" in labels, name
