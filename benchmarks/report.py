@@ -40,30 +40,40 @@ def write(results: dict[str, Any]) -> None:
     PAGE.write_text(f"{before}{BEGIN}\n{tables(results)}\n{END}{after}", encoding="utf-8")
 
 
-def judge(
-    results: dict[str, Any], target: Target
-) -> tuple[list[float], list[float], float | None, bool | None]:
-    """Our figures, the peer's, the median of the runs' ratios (or of our figures), and whether it will do."""
+def judge(results: dict[str, Any], target: Target) -> tuple[float | None, bool | None]:
+    """The ratio of our median to the peer's (our median where there is no peer), and whether it will do."""
     ours = figures(results, target.ours.name, target.figure)
     theirs = [] if target.against is None else figures(results, target.against.name, target.figure)
     if not ours or (target.against is not None and not theirs):
-        return ours, theirs, None, None
-    # Run by run: two figures of one run were taken side by side.
-    ratios = ours if target.against is None else [a / b for a, b in zip(ours, theirs, strict=False) if b]
-    value = statistics.median(ratios)
-    return ours, theirs, value, value <= target.bound if target.at_most else value >= target.bound
+        return None, None
+    value = statistics.median(ours) / (statistics.median(theirs) if theirs else 1)
+    return value, value <= target.bound if target.at_most else value >= target.bound
+
+
+def ratio(results: dict[str, Any], target: Target) -> str:
+    """The ratio of the medians; in brackets that of the runs, whose two figures were taken side by side."""
+    value, _ = judge(results, target)
+    if value is None or target.against is None:
+        return "–"
+    ours = figures(results, target.ours.name, target.figure)
+    runs = [a / b for a, b in zip(ours, figures(results, target.against.name, target.figure), strict=False)]
+    low, high = f"{min(runs):.2f}", f"{max(runs):.2f}"
+    return f"{value:.2f} ×" + (f" ({low}–{high})" if low != high else "")
 
 
 def per_core(results: dict[str, Any], target: Target) -> float | None:
     """The ratio of what the servers do in a second of their core's time; None where that says nothing."""
     if target.at_most or target.against is None:
         return None
-    found = []
+    medians = []
     for server in (target.ours.name, target.against.name):
         done = figures(results, server, target.figure)
         used = figures(results, server, f"{target.figure} cpu")
-        found.append([rate / share for rate, share in zip(done, used, strict=False) if share])
-    return statistics.median(a / b for a, b in zip(*found, strict=False)) if all(found) else None
+        found = [rate / share for rate, share in zip(done, used, strict=False) if share]
+        if not found:
+            return None
+        medians.append(statistics.median(found))
+    return medians[0] / medians[1]
 
 
 def is_busy(results: dict[str, Any], target: Target) -> bool:
@@ -130,12 +140,15 @@ def _targets(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for target in TARGETS:
-        ours, theirs, value, good = judge(results, target)
-        bound = ("≤" if target.at_most else "≥") + f" {target.bound:g}"
-        if target.against is None:
-            ratio, bound = "", f"{bound} {target.unit}"
-        else:
-            ratio, bound = ("–" if value is None else f"{value:.2f} ×"), f"{bound} ×"
+        _, good = judge(results, target)
+        ours = spread(figures(results, target.ours.name, target.figure))
+        bound = (
+            "≤" if target.at_most else "≥"
+        ) + f" {target.bound:g} {target.unit if not target.against else '×'}"
+        peer = theirs = compared = ""
+        if target.against is not None:
+            peer, compared = target.against.name, ratio(results, target)
+            theirs = spread(figures(results, peer, target.figure))
         core = per_core(results, target)
         if is_busy(results, target):
             # What shares its core with strangers is no measure of a server, but its own seconds are.
@@ -144,10 +157,9 @@ def _targets(results: dict[str, Any]) -> str:
         else:
             verdict = "not measured" if good is None else "met" if good else "**missed**"
         core_ratio = "" if core is None else f"{core:.2f} ×"
-        peer = "" if target.against is None else target.against.name
         lines.append(
-            f"| {target.work} | {spread(ours)} {target.unit} | {peer} | {spread(theirs) if peer else ''} "
-            f"| {ratio} | {core_ratio} | {bound} | {verdict} |"
+            f"| {target.work} | {ours} {target.unit} | {peer} | {theirs} "
+            f"| {compared} | {core_ratio} | {bound} | {verdict} |"
         )
     return "\n".join(lines)
 
