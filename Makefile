@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
 .PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz portable \
-  image-test drain-test picture browser-numbers documents http-contract
+  dist image-test drain-test picture browser-numbers documents http-contract
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -62,15 +62,18 @@ $(VENV)/.bench: requirements/bench.txt $(STAMP)
 	@$(PIP) install --no-deps --require-hashes -r requirements/bench.txt
 	@touch $@
 
-lock: $(STAMP)   ## renew requirements/*.txt from setup.py's ranges
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate --extra dev --extra speed setup.py -o requirements/dev.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate -c requirements/dev.txt setup.py -o requirements/runtime.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-header --no-annotate -c requirements/dev.txt --extra bench setup.py -o requirements/bench.txt
-	@echo 'setuptools>=77,<82' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-header --no-annotate -c requirements/dev.txt - -o requirements/build.txt
+# What a range still allows stays at the version that is locked; UPGRADE=1 takes the newest.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --no-header --no-annotate
+lock: $(STAMP)   ## renew requirements/*.txt from pyproject.toml's ranges (UPGRADE=1: to the newest)
+	@$(LOCK) $(if $(UPGRADE),--upgrade) --extra dev --extra speed pyproject.toml -o requirements/dev.txt
+	@$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
+	@$(LOCK) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt --extra bench pyproject.toml -o requirements/bench.txt
+	@echo 'setuptools>=77,<82' | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
+
+dist: $(STAMP)   ## build the wheel and the source archive into dist/
+	@rm -rf build dist
+	@$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python && ls -1 dist
 
 image-test: $(STAMP) ## build the image for real, start it as a platform would, and try it (root)
 	@bash scripts/image-test

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -561,46 +558,3 @@ def test_every_field_has_a_description_and_a_variable_of_its_own() -> None:
     assert len({variable(name) for name in fields}) == len(fields)
     assert set(fields) >= profiles.PLAN_NAMES
     assert {n for n, field in fields.items() if field.annotation is SecretStr} == profiles.SECRETS
-
-
-@pytest.mark.slow
-def test_the_wheel_carries_profiles_and_pages(tmp_path: Path) -> None:
-    """An installed wheel finds `--profile prod` from any folder, and has what the pages need."""
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"),
-            *("-w", str(tmp_path), str(_copy_of_the_tree(tmp_path / "tree"))),
-        ],
-        check=True,
-    )
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        archive.extractall(tmp_path / "site")
-    for profile in profiles.NAMES:
-        assert f"eclipse_ws/conf/{profile}.toml" in names
-    for page in (ROOT / "eclipse_ws" / "static").rglob("*"):
-        if page.is_file():
-            assert f"eclipse_ws/{page.relative_to(ROOT / 'eclipse_ws').as_posix()}" in names
-    script = "import eclipse_ws.settings as s; print(s.__file__, s.load('prod').settings.host)"
-    said = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path,
-        env={**PROD, "PYTHONPATH": str(tmp_path / "site")},
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert said.split() == [str(tmp_path / "site" / "eclipse_ws" / "settings.py"), "0.0.0.0"]
-
-
-def _copy_of_the_tree(target: Path) -> Path:
-    """What a build needs, copied, since a build writes beside its sources and others may be building."""
-    import shutil
-
-    ignore = shutil.ignore_patterns("__pycache__")
-    for folder in ("eclipse_ws", "conf"):
-        shutil.copytree(ROOT / folder, target / folder, ignore=ignore)
-    for name in ("setup.py", "README.md", "pyproject.toml"):
-        shutil.copy(ROOT / name, target / name)
-    return target
