@@ -150,14 +150,19 @@ def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, 
         click.echo(sentence, err=True)
 
 
-@main.command(epilog=example("eclipse-ws health --url https://chat.example.com"))
+@main.command(epilog=example("eclipse-ws health --url https://chat.example.com\neclipse-ws health --live"))
 @profile_option
 @click.option("--url", help="The server's address; without it, the one that the settings start.")
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 60), default=5, show_default=True, help="Seconds to wait."
 )
-def health(profile: str | None, url: str | None, timeout: float) -> None:
-    """Ask a running server how it is; the exit code is 0 (healthy), 1 (degraded) or 2 (unreachable)."""
+@click.option("--live", is_flag=True, help="Exit with 0 in any state: only ask whether the server answers.")
+def health(profile: str | None, url: str | None, timeout: float, live: bool) -> None:
+    """Ask a running server for its state; exits with 0 (healthy), 1 (degraded, draining) or 2 (no answer).
+
+    What restarts a server that fails this check has to ask with --live: a server that is degraded holds
+    messages that nobody else has, and one that is draining ends by itself.
+    """
     import http.client
     import ssl
     from contextlib import closing
@@ -195,7 +200,7 @@ def health(profile: str | None, url: str | None, timeout: float) -> None:
     if document.get("api") == "down":  # the server is well, its senders are not
         line += ", chat API down"
     click.echo(printable(line))
-    sys.exit(0 if status == "healthy" else 1)
+    sys.exit(0 if live or status == "healthy" else 1)
 
 
 @main.command(epilog=example("eclipse-ws secrets >> .env"))
