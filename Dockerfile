@@ -1,45 +1,67 @@
 # The production image: locked dependencies, an unprivileged user, a root file system that may be read-only.
-# `make image-test` builds it and starts it as a platform would.
-ARG PYTHON=docker.io/library/python:3.11-slim-bookworm
+# `make image` builds it with its labels; `make image-test` builds it and starts it as a platform would.
+#
+# Three layers, by how often they change: the base, the dependencies, the code. Each is the same to the byte when it is
+# built again from the same files, wherever that is, so that a registry and a machine get only the layer that changed.
+#
+# The digest is that of the tag's index, for all architectures; renew both together.
+ARG PYTHON=docker.io/library/python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
-FROM ${PYTHON} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/eclipse
-WORKDIR /src
-# What changes seldom first, so that a change of the code builds one layer.
-COPY requirements/build.txt requirements/runtime.txt requirements/
-RUN /opt/eclipse/bin/pip install --no-deps --require-hashes -r requirements/build.txt \
- && /opt/eclipse/bin/pip install --no-deps --require-hashes --no-build-isolation --use-pep517 \
-      -r requirements/runtime.txt
-COPY setup.py pyproject.toml README.md ./
-COPY conf conf
-COPY eclipse_ws eclipse_ws
-RUN /opt/eclipse/bin/pip install --no-deps --no-build-isolation . \
- && /opt/eclipse/bin/pip uninstall --yes --quiet setuptools pip \
- && find /opt/eclipse -type d '(' -name tests -o -name test ')' -prune -exec rm -rf {} + \
- && /opt/eclipse/bin/python -m compileall -q -j 0 /opt/eclipse/lib
-
-FROM ${PYTHON} AS slim
-COPY --from=build /opt/eclipse /opt/eclipse
-# Nothing here is needed by a running server: installers, documents, other languages, Python's own tests.
-RUN groupadd --gid 10001 eclipse \
- && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin eclipse \
- && mkdir -p /srv/eclipse \
- && rm -rf /root/.cache /tmp/* /var/tmp/* /var/cache/* /var/lib/apt/lists/* /var/log/* \
+FROM ${PYTHON} AS base
+# Taken out: what no running server needs. Installers, documents, other languages, Python's own tests.
+# Compiled: the standard library, which can't be once the root file system is read-only.
+# Copied: to have the same times in every build (the password's age among them), and nothing of what an engine adds.
+RUN SOURCE_DATE_EPOCH=1 groupadd --gid 10001 eclipse \
+ && SOURCE_DATE_EPOCH=1 useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
+      --shell /usr/sbin/nologin eclipse \
+ && mkdir -p /srv/eclipse /opt/eclipse \
+ && for lib in /usr/lib/python3.* /usr/local/lib/python3.*; do \
+      if [ -d "$lib" ]; then cd "$lib" && rm -rf test idlelib tkinter turtledemo lib2to3 ensurepip pydoc_data \
+        distutils/tests unittest/test ctypes/test sqlite3/test config-3* site-packages/* dist-packages/* \
+        && find . -name '*.pyc' -delete \
+        && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash "$lib"; fi; \
+    done \
+ && rm -rf /root/.cache /tmp/* /var/tmp/* /var/cache/* /var/lib/apt/lists/* /var/log/* /etc/*- \
       /usr/share/doc /usr/share/man /usr/share/info /usr/share/locale /usr/share/i18n /usr/share/bash-completion \
       /usr/share/perl* /usr/lib/*/perl* /usr/lib/*/gconv /usr/lib/apt /usr/lib/*/libapt* /var/lib/dpkg/info \
       /usr/share/python-wheels /usr/lib/python3/dist-packages/* /usr/share/zoneinfo /usr/share/common-licenses \
       /usr/bin/perl* /usr/bin/pip* /usr/local/bin/pip* /usr/bin/apt* /usr/bin/dpkg* /usr/bin/localedef /usr/bin/gpgv \
       /usr/lib/*/libgnutls* /usr/lib/*/libunistring* /usr/lib/*/libp11-kit* /usr/lib/*/libgcrypt* /usr/lib/*/libmvec* \
       /sbin/*e2fs* /sbin/*ext[234] /sbin/debugfs /sbin/*mkfs* /sbin/*fsck* \
- && for lib in /usr/lib/python3.* /usr/local/lib/python3.*; do \
-      if [ -d "$lib" ]; then cd "$lib" && rm -rf test idlelib tkinter turtledemo lib2to3 ensurepip pydoc_data \
-        distutils/tests unittest/test ctypes/test sqlite3/test config-3* site-packages/* dist-packages/*; fi; \
-    done
+ && mkdir /image \
+ && tar --create --directory=/ --one-file-system --mtime=@1 --exclude=./image \
+      --exclude='./run/*' --exclude=./etc/hostname --exclude=./etc/hosts --exclude=./etc/resolv.conf . \
+      | tar --extract --directory=/image
 
-# In one piece, so that what was removed is not in the image.
+FROM ${PYTHON} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
+RUN python3 -m venv /opt/eclipse
+WORKDIR /src
+COPY requirements/build.txt requirements/runtime.txt requirements/
+RUN /opt/eclipse/bin/pip install --no-deps --require-hashes -r requirements/build.txt \
+ && /opt/eclipse/bin/pip install --no-deps --require-hashes --no-build-isolation --use-pep517 \
+      -r requirements/runtime.txt
+
+FROM build AS dependencies
+RUN /opt/eclipse/bin/pip uninstall --yes --quiet setuptools pip \
+ && cd /opt/eclipse \
+ && find . -type d '(' -name tests -o -name test -o -name __pycache__ ')' -prune -exec rm -rf {} + \
+ && bin/python -m compileall -q -j 0 --invalidation-mode unchecked-hash "$PWD/lib" \
+ && mkdir -p /image/opt && mv /opt/eclipse /image/opt \
+ && find /image -exec touch --no-dereference --date=@1 {} +
+
+FROM build AS code
+COPY setup.py pyproject.toml README.md LICENSE ./
+COPY conf conf
+COPY eclipse_ws eclipse_ws
+RUN /opt/eclipse/bin/pip install --no-deps --no-build-isolation --root /image . \
+ && /opt/eclipse/bin/python -m compileall -q -s /image -p / --invalidation-mode unchecked-hash /image
+
+# Each stage left in /image what it adds. The base is copied too, so that what was taken out isn't in the image.
 FROM scratch
-COPY --from=slim / /
+COPY --from=base /image /
+COPY --from=dependencies /image /
+COPY --from=code /image /
 ENV PATH=/opt/eclipse/bin:/usr/local/bin:/usr/bin:/bin \
     LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     NODE_ENV=production PORT=8080
@@ -47,5 +69,15 @@ WORKDIR /srv/eclipse
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=5s --start-period=10s CMD ["eclipse-ws", "health"]
+# Only whether it answers: a server whose Redis is away must not be restarted, since it holds what nobody else has.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=10s CMD ["eclipse-ws", "health", "--live"]
 CMD ["eclipse-ws", "run"]
+# What was built, of what and when: `make image` says it, by scripts/image_labels.py.
+ARG SOURCE VERSION REVISION CREATED
+LABEL org.opencontainers.image.title="eclipse-ws" \
+      org.opencontainers.image.description="The real-time server of a support centre's chat, with a pluggable pub/sub backend" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

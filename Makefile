@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 
-.PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz portable \
-  dist image-test drain-test picture browser-numbers documents http-contract
+.PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz portable dist \
+  image-test drain-test picture browser-numbers documents http-contract image
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ lock: $(STAMP)   ## renew requirements/*.txt from pyproject.toml's ranges (UPGRA
 dist: $(STAMP)   ## build the wheel and the source archive into dist/
 	@rm -rf build dist
 	@$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python && ls -1 dist
+
+image:           ## build the image eclipse-ws with its labels (ENGINE=podman: not by docker)
+	@$(or $(ENGINE),docker) build $$($(PYTHON) -m scripts.image_labels) --tag eclipse-ws .
 
 image-test: $(STAMP) ## build the image for real, start it as a platform would, and try it (root)
 	@bash scripts/image-test

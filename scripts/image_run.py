@@ -19,17 +19,20 @@ import sys
 import tarfile
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from scripts import image_labels
 from tests.api.stub import SECRET, Stub
 from tests.servers import RedisServer, free_port, redis_binaries
 
 MOST_MEGABYTES = 150
 DRAIN_SECONDS = 3
+LIVE = ["eclipse-ws", "health", "--live"]
 LAUNCH = """
 set -e
 mount --bind "$ROOT" "$ROOT" && mount -o remount,bind,ro "$ROOT"
@@ -47,21 +50,25 @@ def pip_volumes() -> list[str]:
     for line in shown.stdout.splitlines():
         name, _, quoted = line.partition("=")
         values[name.rpartition(".")[2]] = quoted.strip("'\"").replace("\\n", "\n").split()
-    paths = set()
+    folder = Path(tempfile.mkdtemp(prefix="eclipse-pip-"))
+    text = "\n".join(["[global]", *(f"{name} = {' '.join(words)}" for name, words in values.items()), ""])
+    mounts = {f"{folder}/pip.conf:/etc/pip.conf:ro"}
     for word in (word for words in values.values() for word in words):
         path = Path(urlsplit(word).path if word.startswith("file:") else word)
-        if path.is_absolute() and path.exists():
+        if path.is_absolute() and path.is_file():
+            # Not in its own place, where the image may have such a file, too.
+            mounts.add(f"{path}:/mnt/{path.name}:ro")
+            text = text.replace(str(path), f"/mnt/{path.name}")
+        elif path.is_absolute() and path.is_dir():
             # An index refers to the files beside it.
-            paths.add(str(path.parent if path.name == "simple" else path))
-    folder = Path(tempfile.mkdtemp(prefix="eclipse-pip-"))
-    lines = [f"{name} = {' '.join(words)}" for name, words in values.items()]
-    (folder / "pip.conf").write_text("\n".join(["[global]", *lines, ""]))
-    mounts = [f"{folder}/pip.conf:/etc/pip.conf:ro", *(f"{path}:{path}:ro" for path in sorted(paths))]
-    return [part for mount in mounts for part in ("--volume", mount)]
+            above = path.parent if path.name == "simple" else path
+            mounts.add(f"{above}:{above}:ro")
+    (folder / "pip.conf").write_text(text)
+    return [part for mount in sorted(mounts) for part in ("--volume", mount)]
 
 
 def sizes(root: Path) -> tuple[float, float]:
-    """Megabytes of the files, and of the layer as a registry keeps it."""
+    """Megabytes of the files, and of all of them in one compressed layer."""
     files = {path.lstat().st_ino: path.lstat().st_size for path in root.rglob("*") if not path.is_dir()}
     packed = io.BytesIO()
     with (
@@ -79,6 +86,15 @@ def findings(root: Path, config: dict[str, Any]) -> list[str]:
         found.append(f"its user is {config.get('User')!r}, not 10001")
     if config.get("Cmd", [""])[0] != "eclipse-ws":
         found.append(f"its command is {config.get('Cmd')}, not in exec form")
+    if config.get("Healthcheck", {}).get("Test") != ["CMD", *LIVE]:
+        found.append(f"its HEALTHCHECK is {config.get('Healthcheck')}, not {LIVE}")
+    labels = config.get("Labels") or {}
+    found += [
+        f"its label {name} is {labels.get(name)!r}, not {value!r}"
+        for name, value in image_labels.labels().items()
+        if labels.get(name) != value
+    ]
+    datetime.fromisoformat(labels[f"{image_labels.LABEL}created"])
     for tool in ("gcc", "cc", "make", "pip", "pip3"):
         for folder in ("usr/bin", "usr/local/bin", "opt/eclipse/bin"):
             if (root / folder / tool).exists():
@@ -86,6 +102,8 @@ def findings(root: Path, config: dict[str, Any]) -> list[str]:
     for cache in ("root/.cache", "var/cache/apt", "var/lib/apt/lists"):
         if (root / cache).is_dir() and any((root / cache).iterdir()):
             found.append(f"it has a cache in /{cache}")
+    if not (root / "etc/ssl/certs/ca-certificates.crt").stat().st_size:
+        found.append("it has no certificate authorities")
     if list((root / "srv").rglob(".env*")):
         found.append("it has a .env")
     return found
@@ -144,7 +162,7 @@ async def run(root: Path, config: dict[str, Any]) -> int:
         touching = subprocess.run(touch, env=launch, capture_output=True, check=False)
         if touching.returncode == 0:
             faults.append("its root file system can be written to")
-        ask = inside(["eclipse-ws", "health"])
+        ask = inside(LIVE)
         health = subprocess.run(ask, env=launch, capture_output=True, text=True, check=False)
         print(f"HEALTHCHECK: {health.stdout.strip()}{health.stderr.strip()}", flush=True)
         if health.returncode != 0:

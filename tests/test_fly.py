@@ -57,7 +57,7 @@ def test_the_dockerfile_is_there_and_runs_the_command(given: dict[str, Any]) -> 
     text = (ROOT / given["build"]["dockerfile"]).read_text()
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
     assert re.search(r'^CMD \["eclipse-ws", "run"\]$', text, re.MULTILINE)
-    assert re.search(r'^HEALTHCHECK .*CMD \["eclipse-ws", "health"\]$', text, re.MULTILINE)
+    assert re.search(r'^HEALTHCHECK .*CMD \["eclipse-ws", "health", "--live"\]$', text, re.MULTILINE)
     assert "--require-hashes" in text
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
