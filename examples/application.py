@@ -30,8 +30,9 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
+<link rel="icon" href="data:,">
 <script type="module" src="{chat_url}/widget.js"></script>
-<style>body {{ font: 16px/1.5 system-ui; margin: 3rem auto; max-width: 40rem; padding: 0 1rem }}</style>
+<style>body {{ font: 16px/1.5 system-ui; margin: 3rem; max-width: 20rem }}</style>
 <h1>{title}</h1>
 <p>{text}</p>
 <eclipse-chat token-url="{token_url}" chat-id="{chat}" {attributes}></eclipse-chat>
