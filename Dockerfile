@@ -9,7 +9,7 @@ ARG PYTHON=docker.io/library/python:3.11-slim-bookworm@sha256:528257d48c1da0dcec
 
 FROM ${PYTHON} AS base
 # Taken out: what no running server needs. Installers, documents, other languages, Python's own tests.
-# Compiled: the standard library, which can't be once the root file system is read-only.
+# Compiled: the standard library, which can't be once the root file system is read-only. By hash, because times change.
 # Copied: to have the same times in every build (the password's age among them), and nothing of what an engine adds.
 RUN SOURCE_DATE_EPOCH=1 groupadd --gid 10001 eclipse \
  && SOURCE_DATE_EPOCH=1 useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
@@ -34,7 +34,7 @@ RUN SOURCE_DATE_EPOCH=1 groupadd --gid 10001 eclipse \
       | tar --extract --directory=/image
 
 FROM ${PYTHON} AS build
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1 PIP_ROOT_USER_ACTION=ignore
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/eclipse
 WORKDIR /src
 COPY requirements/build.txt requirements/runtime.txt requirements/
@@ -54,7 +54,7 @@ FROM build AS code
 COPY setup.py pyproject.toml README.md LICENSE ./
 COPY conf conf
 COPY eclipse_ws eclipse_ws
-RUN /opt/eclipse/bin/pip install --no-deps --no-build-isolation --root /image . \
+RUN /opt/eclipse/bin/pip install --no-deps --no-build-isolation --no-compile --root /image . \
  && /opt/eclipse/bin/python -m compileall -q -s /image -p / --invalidation-mode unchecked-hash /image
 
 # Each stage left in /image what it adds. The base is copied too, so that what was taken out isn't in the image.

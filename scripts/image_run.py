@@ -102,11 +102,25 @@ def findings(root: Path, config: dict[str, Any]) -> list[str]:
     for cache in ("root/.cache", "var/cache/apt", "var/lib/apt/lists"):
         if (root / cache).is_dir() and any((root / cache).iterdir()):
             found.append(f"it has a cache in /{cache}")
+    for module in ("json/__init__", "site-packages/tornado/web", "site-packages/eclipse_ws/hub"):
+        if not is_compiled(root, module):
+            found.append(f"its {module}.py is not compiled by hash: each start would compile it")
     if not (root / "etc/ssl/certs/ca-certificates.crt").stat().st_size:
         found.append("it has no certificate authorities")
     if list((root / "srv").rglob(".env*")):
         found.append("it has a .env")
     return found
+
+
+def is_compiled(root: Path, module: str) -> bool:
+    """Whether a module is compiled, to be used without a look at its source (PEP 552)."""
+    folder, _, name = module.rpartition("/")
+    found = [
+        compiled.read_bytes()[4:8]
+        for libraries in ("opt/eclipse/lib", "usr/lib", "usr/local/lib")
+        for compiled in (root / libraries).glob(f"python3*/{folder}/__pycache__/{name}.cpython-*.pyc")
+    ]
+    return bool(found) and all(flags == b"\x01\0\0\0" for flags in found)
 
 
 async def until_healthy(port: int, process: subprocess.Popen[bytes]) -> float:

@@ -21,7 +21,7 @@ def tracked() -> list[str]:
     if not (ROOT / ".git").exists():
         pytest.skip("this is no git checkout: what belongs to the repository can't be told")
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        ["git", "ls-files", "-z"],
         cwd=ROOT,
         check=True,
         capture_output=True,
