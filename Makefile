@@ -1,29 +1,27 @@
 # The project's habits. Each target sets up what it needs: .venv from the locked requirements.
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-PIP := $(BIN)/pip --disable-pip-version-check --quiet
+SERVER := $(VENV)/.runtime
+STAMP := $(VENV)/.dev
+# A set-up that was interrupted, or whose Python has gone, begins anew.
+BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
 .PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz portable dist \
-  image-test drain-test picture browser-numbers documents http-contract image
+  image-test drain-test picture browser-numbers documents http-contract image anew
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
 
-setup: $(STAMP)
-
-$(STAMP): requirements/dev.txt setup.py
-	@echo "Setting up $(VENV) (once; under a minute) ..."
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eclipse-ws needs Python 3.11 or later; set PYTHON=python3.x")'
-	@$(PYTHON) -m venv $(VENV)
-	@# Without --no-deps some versions of pip look for newer releases of what the lock names, and stop.
-	@$(PIP) install --no-deps --require-hashes -r requirements/dev.txt
-	@$(PIP) install --no-deps --no-build-isolation -e .
-	@touch $@
-
-run: $(STAMP)    ## start the server and print where to click
+run: $(SERVER)   ## start the server and print where to click
 	@$(BIN)/eclipse-ws run --profile dev
+
+setup: $(STAMP)  ## install what the other targets need, the developers' tools among it
+
+$(SERVER): requirements/build.txt requirements/runtime.txt setup.py pyproject.toml $(BROKEN)
+	@sh scripts/setup
+
+$(STAMP): requirements/dev.txt $(SERVER)
+	@sh scripts/setup dev
 
 test: $(STAMP)   ## lint, types, layers, then every test with its coverage
 	@bash scripts/test
@@ -59,8 +57,7 @@ http-contract: $(STAMP) ## what schemathesis finds when it holds the HTTP routes
 	@bash scripts/http-contract
 
 $(VENV)/.bench: requirements/bench.txt $(STAMP)
-	@$(PIP) install --no-deps --require-hashes -r requirements/bench.txt
-	@touch $@
+	@sh scripts/setup bench
 
 # What a range still allows stays at the version that is locked; UPGRADE=1 takes the newest.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -76,7 +73,7 @@ dist: $(STAMP)   ## build the wheel and the source archive into dist/
 	@$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python && ls -1 dist
 
 image:           ## build the image eclipse-ws with its labels (ENGINE=podman: not by docker)
-	@$(or $(ENGINE),docker) build $$($(PYTHON) -m scripts.image_labels) --tag eclipse-ws .
+	@$(or $(ENGINE),docker) build $$($(or $(PYTHON),python3) -m scripts.image_labels) --tag eclipse-ws .
 
 image-test: $(STAMP) ## build the image for real, start it as a platform would, and try it (root)
 	@bash scripts/image-test
@@ -93,5 +90,8 @@ browser-numbers: $(STAMP) ## the widget's numbers: 20 cuts, the panel's opening,
 documents: $(STAMP) ## make from the code: docs/asyncapi.yaml, docs/openapi.yaml, their pages, settings.md, metrics.md
 	@$(BIN)/python -m scripts.documents
 
-clean:           ## remove what was made
-	rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov .mypy_cache .ruff_cache .pytest_cache artefacts
+clean:           ## remove what was made, but for settings, secrets and messages
+	@rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov artefacts fuzz-failure* .mypy_cache .ruff_cache \
+	  .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	@find . -name .git -prune -o -type d '(' -name __pycache__ -o -name node_modules ')' -prune -exec rm -rf {} +
+	@set -- $(wildcard .env .eclipse-dev-secrets *.db *.sqlite3); [ $$# = 0 ] || echo "Kept: $$*"
