@@ -44,6 +44,13 @@ class Chat:
         self._cursor = ""
         self._reason = ""  # of the last close
         self.stopped = False
+        self.was_in = False
+        """Whether a server has let us into the chat, ever."""
+
+    @property
+    def unsettled(self) -> list[str]:
+        """What was said and is not known to be saved, oldest first."""
+        return list(self._unsettled.values())
 
     async def say(self, content: str) -> None:
         """Sends one message, or keeps it for the next connection; waits while too many are not settled."""
@@ -60,13 +67,13 @@ class Chat:
         return await self._write({"type": "typing", "isTyping": is_typing})
 
     async def finish(self, patience: float = LAST_WORDS) -> bool:
-        """Waits at most `patience` seconds for what is not settled; True if then all is."""
+        """Waits at most `patience` seconds to get in and for what is not settled; True if then all is."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
-                while self._unsettled:
+                while self._unsettled or not self.was_in:
                     self._settled.clear()
                     await self._settled.wait()
-        return not self._unsettled
+        return self.was_in and not self._unsettled
 
     async def stay(self) -> None:
         """Connects, and connects again, until the application says no."""
@@ -96,17 +103,25 @@ class Chat:
         url = await self._source.url()
         if self._cursor:
             url += f"&cursor={quote(self._cursor, safe='')}"
+        connecting = asyncio.ensure_future(
+            websocket_connect(url, max_message_size=MAX_FRAME, ping_interval=25)
+        )
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                socket = await websocket_connect(url, max_message_size=MAX_FRAME, ping_interval=25)
+                # Shielded, because Tornado complains of a connection that ends after nobody waits for it.
+                socket = await asyncio.shield(connecting)
         except (HTTPClientError, WebSocketError) as error:
             raise OSError(f"the server refused ({error})") from error
+        except BaseException:
+            connecting.add_done_callback(_abandon)
+            raise
         self._reason, was_in = "", False
         try:
             while (frame := await socket.read_message()) is not None:
                 event = _decoded(frame)
                 if event.get("type") == "connected":
-                    was_in = True
+                    was_in = self.was_in = True
+                    self._settled.set()
                     self._socket = socket
                     self._show(f"* connected to the chat {printable(str(event.get('chatId')))}")
                     for key, content in list(self._unsettled.items()):
@@ -183,7 +198,7 @@ class Chat:
 
 
 async def chat(source: Source, role: str) -> int:
-    """The client on this terminal, until its input ends: exit code 0, or 1 if something was left unsaid."""
+    """The client on this terminal, until its input ends: exit code 0, or 1 if it didn't get in or say all."""
     typed = _line_editor()
 
     def show(line: str) -> None:
@@ -200,7 +215,10 @@ async def chat(source: Source, role: str) -> int:
         await asyncio.wait([staying, reading], return_when=asyncio.FIRST_COMPLETED)
         if staying.done():
             staying.result()  # it ends by itself only when it was told to stop, or by a fault of ours
-        return 0 if await me.finish(0 if me.stopped else LAST_WORDS) and not me.stopped else 1
+        done = await me.finish(0 if me.stopped else LAST_WORDS)
+        for content in me.unsettled:
+            show(f"! {'perhaps ' if me.was_in else ''}not sent: {printable(content)}")
+        return 0 if done and not me.stopped else 1
     finally:
         for task in (staying, reading, watching):
             if task is not None:
@@ -254,6 +272,12 @@ def _line_editor() -> Callable[[], str] | None:
     except ImportError:
         return None
     return readline.get_line_buffer
+
+
+def _abandon(connecting: asyncio.Future[Any]) -> None:
+    """What to do with a connection for which nobody waits any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
 def _decoded(frame: str | bytes) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -26,6 +27,14 @@ class Scripted(WebSocketHandler):
     def initialize(self, server: Server) -> None:
         """Who is told."""
         self._server = server
+
+    async def prepare(self) -> None:
+        """Lets nobody in before the test wants it."""
+        await self._server.gate.wait()
+
+    def on_close(self) -> None:
+        """Tells that somebody left."""
+        self._server.left.set()
 
     async def open(self) -> None:
         """Greets as the test wants."""
@@ -49,6 +58,8 @@ class Server:
         self.came: asyncio.Queue[Scripted] = asyncio.Queue()
         self.commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.refuse: list[int] = []
+        self.gate, self.left = asyncio.Event(), asyncio.Event()
+        self.gate.set()
 
 
 class Screen:
@@ -280,7 +291,7 @@ async def silence(prompt: str) -> AsyncIterator[str]:
 
 @pytest.mark.gen_test
 async def test_the_program_reads_its_input_to_the_end(
-    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lines from a pipe are sent, blank ones are not; the end waits for the acks, and is 1 without them."""
     monkeypatch.setattr(terminal, "LAST_WORDS", 0.2)
@@ -296,6 +307,46 @@ async def test_the_program_reads_its_input_to_the_end(
                     json.dumps({"type": "ack", "clientMessageId": command["clientMessageId"]})
                 )
         assert await program == (0 if acks else 1)
+        left = "" if acks else "! perhaps not sent: one\n! perhaps not sent: two\n"
+        assert capsys.readouterr().out == f"* connected to the chat c1\n{left}"
+
+
+@pytest.mark.gen_test
+async def test_no_server_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever never got in gets 1, and sees each line that is left; what breaks afterwards is not logged."""
+    monkeypatch.setattr(terminal, "LAST_WORDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        url = FixedUrl(f"ws://127.0.0.1:{silent.getsockname()[1]}/ws?token=t")
+        for typed, left in (("", ""), ("one\ntwo", "! not sent: one\n! not sent: two\n")):
+            monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+            assert await chat(url, "USER") == 1
+            assert capsys.readouterr().out == left
+    await asyncio.sleep(0.1)  # the connections end now, after everybody has left
+
+
+@pytest.mark.gen_test
+async def test_an_empty_input_still_joins(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing to say the program gets in before it leaves: 0 means that the chat can be joined."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert await chat(FixedUrl(url), "USER") == 0
+    assert not server.came.empty()
+
+
+@pytest.mark.gen_test
+async def test_a_connection_that_comes_too_late_is_closed(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is made after the program gave it up is not left open."""
+    monkeypatch.setattr(terminal, "CONNECT_TIMEOUT", 0.1)
+    server.gate.clear()
+    screen = Screen()
+    staying = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).stay())
+    await screen.shows("TimeoutError")
+    await leave(staying)
+    server.gate.set()
+    await server.left.wait()
 
 
 @pytest.mark.gen_test
