@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 import structlog
-from tornado.routing import URLSpec
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import PathMatches, URLSpec
 from tornado.web import Finish, GZipContentEncoding, HTTPError, RequestHandler, StaticFileHandler
 
 from eclipse_ws.backends.base import Attempt
@@ -235,7 +236,10 @@ def routes(node: Node) -> list[URLSpec]:
         URLSpec(r"/(widget\.js|eclipse-chat\.js)", Asset),
     ]
     if node.settings.demo:
+        front = URLSpec(r"/", _ToDemo, arguments)
+        front.matcher = _PageWanted(r"/")
         found += [
+            front,
             URLSpec(r"/(demo)", _Page),
             URLSpec(r"/(demo/agent)", _Page),
             URLSpec(r"/static/([a-z0-9.-]+)", Asset),
@@ -253,3 +257,36 @@ class _Page(Asset):
 
     def parse_url_path(self, url_path: str) -> str:
         return url_path.replace("/", "-") + ".html"
+
+
+class _PageWanted(PathMatches):
+    """The path when a browser asks for a page there; what asks for anything else is nobody's here."""
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        headers = request.headers
+        page = "Upgrade" not in headers and prefers_html(headers.get("Accept", ""))
+        return super().match(request) if page and request.method == "GET" else None
+
+
+class _ToDemo(JsonHandler):
+    """``GET /`` of a browser, where there is a demo."""
+
+    def get(self) -> None:
+        self.set_header("Vary", "Accept")
+        self.redirect("/demo")
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether a header ``Accept`` asks for a page rather than for JSON, as a browser's does."""
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        given = [piece.removeprefix("q=") for piece in parameters if piece.startswith("q=")]
+        try:
+            weights[kind] = float(given[0]) if given else 1
+        except ValueError:
+            weights[kind] = 0
+    json = next(
+        (weights[kind] for kind in ("application/json", "application/*", "*/*") if kind in weights), 0
+    )
+    return weights.get("text/html", 0) > json

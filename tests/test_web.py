@@ -441,6 +441,49 @@ async def test_no_other_file(path: str) -> None:
         assert b"import" not in answer.body
 
 
+BROWSERS = [
+    "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8,x/y;v=b3;q=0.7",
+    "application/json;q=0.5, TEXT/HTML ; q=0.6",
+]
+OTHERS = [
+    "",
+    "*/*",
+    "application/json",
+    "text/html;q=0.5, application/json",
+    "text/html;q=0",
+    "text/html;q=x",
+]
+
+
+@pytest.mark.gen_test
+async def test_a_browser_at_the_root_gets_the_demo() -> None:
+    """In development a browser gets a page; everybody else, and every other method, has health."""
+    async with running(demo=True) as server:
+        for accept in BROWSERS:
+            answer = await http(server.port, "/", headers={"Accept": accept})
+            assert (answer.status, answer.headers["location"]) == (302, "/demo"), accept
+            assert (answer.headers["vary"], answer.headers["cache-control"]) == ("Accept", "no-store")
+            assert "server" not in answer.headers
+        for accept in OTHERS:
+            answer = await http(server.port, "/", headers={"Accept": accept})
+            assert (answer.status, answer.json["status"]) == (200, "healthy"), accept
+        head = await http(server.port, "/", "HEAD", headers={"Accept": BROWSERS[0]})
+        assert (head.status, head.body) == (200, b"")
+        upgrade = {"Accept": BROWSERS[0], "Upgrade": "websocket", "Sec-WebSocket-Version": "12"}
+        assert (await http(server.port, "/", headers=upgrade)).status == 426
+        for path in ("/ws", "/health"):
+            assert (await http(server.port, path, headers={"Accept": BROWSERS[0]})).status in (200, 426)
+
+
+@pytest.mark.gen_test
+async def test_a_browser_at_the_root_without_a_demo() -> None:
+    """In production a browser gets the health document too."""
+    async with running() as server:
+        answer = await http(server.port, "/", headers={"Accept": BROWSERS[0]})
+        assert (answer.status, answer.json["status"]) == (200, "healthy")
+
+
 @pytest.mark.gen_test
 async def test_answers_do_not_name_their_server() -> None:
     """No answer tells what it was made with."""
