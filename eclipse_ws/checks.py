@@ -18,6 +18,7 @@ from eclipse_ws.faults import (
     check_secret,
     origin_of,
 )
+from eclipse_ws.invocation import program
 from eclipse_ws.keys import MAX_SECRETS, KeyMaterialError, previous_secrets, public_keys, tls_context
 from eclipse_ws.profiles import check_backend, variable
 
@@ -35,7 +36,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
         if value:
             faults += check_secret(name, value, production)
         elif production and needed:
-            mend = f"set it to the application's {name} (`eclipse-ws secrets` prints fresh ones for both)"
+            mend = f"set it to the application's {name} (`{program()} secrets` prints fresh ones for both)"
             faults.append(Fault(name, "is not set", mend))
 
     url = settings.redis_url.get_secret_value()
@@ -108,7 +109,7 @@ def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) ->
             made_up[name] = SecretStr(secrets.token_urlsafe(48))
             notes.append(
                 f"{variable(name)} is not set: a fresh one was made up until the next start "
-                "(`eclipse-ws secrets >> .env` keeps one)."
+                f"(`{program()} secrets >> .env` keeps one)."
             )
     if settings.backend == "redis" and not settings.redis_url:
         made_up["redis_url"] = SecretStr("redis://127.0.0.1:6379/0")

@@ -6,10 +6,12 @@ import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
 
 import click
 
 from eclipse_ws import __version__
+from eclipse_ws.invocation import NAME, program
 
 if TYPE_CHECKING:
     from eclipse_ws.report import Finding
@@ -26,8 +28,8 @@ profile_option = click.option(
 
 
 def example(lines: str) -> str:
-    """Command lines, one a line, as the text below a command's help."""
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines.splitlines())
+    """Command lines, one a line, as the text below a command's help; they can be pasted."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines.replace(NAME, program()).splitlines())
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,7 +54,7 @@ def run(profile: str | None, **flags: str | None) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         # What it asks for is what a start does anyway; its default would end the process.
         signal.signal(signal.SIGHUP, lambda *_: None)
-    loaded = load(profile, **flags)
+    loaded = load(profile, starting=True, **flags)
     from eclipse_ws.observe import configure_logging
 
     configure_logging(loaded.settings)
@@ -70,8 +72,11 @@ def run(profile: str | None, **flags: str | None) -> None:
         from uvloop import run as run_loop
     try:
         asked: dict[str, Any] = dict(flags)
-        work = serve(loaded.settings, loaded.notes, greet, lambda: read(profile, **asked), loaded.made_up)
-        run_loop(work)
+
+        def again() -> Loaded:
+            return read(profile, starting=True, **asked)
+
+        run_loop(serve(loaded.settings, loaded.notes, greet, again, loaded.made_up))
     except StartError as error:
         stop(str(error))
     except BackendError as error:
@@ -106,10 +111,7 @@ def token(  # noqa: PLR0917 - click passes names
     """Mint a token for a chat and a user, and print the URL to connect to."""
     loaded = load(profile)
     if is_made_up(loaded):
-        stop(
-            "JWT_SECRET is not set, so that the server makes up its own at each start and no token from here "
-            "fits it. To mend it, keep one: `eclipse-ws secrets >> .env`, and start the server again."
-        )
+        stop_without_secret()
     from eclipse_ws.tokens import mint, socket_url
 
     check_names(chat_id, user_id)
@@ -135,6 +137,7 @@ def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, 
     if names:
         stop(f"{names[0]!r} was not expected: name settings together with --explain.")
     loaded = load(profile)
+    click.echo(f"Profile {loaded.profile}; --profile NAME shows another's.", err=True)
     rows = {
         name: {"value": masked(loaded.settings, name), "source": source, "variable": variable(name)}
         for name, source in loaded.sources.items()
@@ -206,10 +209,9 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
 @main.command(epilog=example("eclipse-ws secrets >> .env"))
 def secrets() -> None:
     """Print fresh secrets in the form of a .env file."""
-    from secrets import token_urlsafe
+    from eclipse_ws.dev_secrets import fresh
 
-    for name in ("JWT_SECRET", "INTERNAL_API_SECRET"):
-        click.echo(f"{name}={token_urlsafe(48)}")
+    click.echo(fresh(), nl=False)
 
 
 @main.command(epilog=example("eclipse-ws check --profile prod\neclipse-ws check --fly fly.toml --json"))
@@ -241,9 +243,8 @@ def smoke(  # noqa: PLR0917 - click passes names
     import asyncio
     import os
 
-    from eclipse_ws import tokens
-    from eclipse_ws.profiles import read_dotenv
-    from eclipse_ws.smoke import Smoke
+    from eclipse_ws import report, tokens
+    from eclipse_ws.smoke import WIDTH, Smoke
 
     for address in (url, also or url):
         if tokens.address(address, "http", "https") is None:
@@ -252,9 +253,17 @@ def smoke(  # noqa: PLR0917 - click passes names
         # The two secrets are all that is needed; the rest of the settings is the server's own matter.
         from pathlib import Path
 
-        given = {**read_dotenv(Path(".env"))[0], **os.environ}
-        names = ("JWT_SECRET", "INTERNAL_API_SECRET")
-        jwt_secret, internal_secret = (given.get(name, "") for name in names)
+        from eclipse_ws import dev_secrets
+        from eclipse_ws.profiles import read_dotenv
+
+        layers = [read_dotenv(Path(".env"))[0], os.environ]
+        if tokens.is_loopback(urlsplit(url).netloc):  # what a server here has made up, no other server has
+            kept, faults = dev_secrets.read(Path(dev_secrets.NAME))
+            if faults:
+                stop(str(faults[0]))
+            layers.insert(0, kept)
+        given = {name: value for layer in layers for name, value in layer.items() if value}
+        jwt_secret, internal_secret = (given.get(name, "") for name in dev_secrets.SECRETS)
     else:
         loaded = load(profile)
         # What was made up here is not what the server has made up.
@@ -263,11 +272,15 @@ def smoke(  # noqa: PLR0917 - click passes names
             for name in ("jwt_secret", "internal_api_secret")
         )
     if not jwt_secret:
-        stop(
-            "JWT_SECRET is not set: the test's tokens are signed with the server's. Set it here, or in .env."
-        )
+        stop_without_secret()
     _quiet()
-    show(asyncio.run(Smoke(url, jwt_secret, internal_secret, chat_id, also).run(drain)), as_json)
+
+    def tell(finding: Finding) -> None:
+        if not as_json:
+            click.echo(report.line(finding, WIDTH))
+
+    looks = Smoke(url, jwt_secret, internal_secret, chat_id, also, tell=tell)
+    show(asyncio.run(looks.run(drain)), as_json, told=True)
 
 
 @main.command(epilog=example("eclipse-ws chat --chat c1\neclipse-ws chat --chat c1 --agent agent_1"))
@@ -278,7 +291,7 @@ def smoke(  # noqa: PLR0917 - click passes names
 @click.option(
     "--host", metavar="HOST[:PORT]", help="The server; without it, the one that the settings start."
 )
-@click.option("--url", help="The URL that `eclipse-ws token` printed, in place of all of these.")
+@click.option("--url", help="The URL that the command token printed, in place of all of these.")
 def chat(  # noqa: PLR0917 - click passes names
     profile: str | None,
     chat_id: str,
@@ -290,17 +303,18 @@ def chat(  # noqa: PLR0917 - click passes names
     """Join a chat in the terminal: type a line to send it, Ctrl-D to leave."""
     import asyncio
 
-    from eclipse_ws import terminal, tokens
+    from eclipse_ws import dev_secrets, terminal, tokens
 
     source: tokens.Source
     if url is not None:
         if tokens.address(url, "ws", "wss") is None:
-            stop(f"--url is {url!r}, expected a ws:// or wss:// URL, as `eclipse-ws token` prints it.")
+            stop(f"--url is {url!r}, expected a ws:// or wss:// URL, as `{program()} token` prints it.")
         source = tokens.FixedUrl(url)
     else:
         loaded = load(profile)
         place = asked_place(host, loaded.settings)
-        if is_made_up(loaded):
+        if loaded.sources["jwt_secret"] in ("made up", dev_secrets.NAME):
+            # The server may be another than the one that has made up what is here.
             source = tokens.Ask(place, chat_id, user_id, agent)
         else:
             check_names(chat_id, agent or user_id)
@@ -364,7 +378,7 @@ def bench(  # noqa: PLR0917 - click passes names
             "people are using, is an attack on it. If it is yours, say so with --yes-i-run-this."
         )
     if is_made_up(loaded):
-        stop("JWT_SECRET is not set, and no token is good without it: set the server's here or in .env.")
+        stop_without_secret()
     secret = loaded.settings.jwt_secret.get_secret_value()
     plan = Plan(address._replace(scheme=scheme).geturl(), secret, sessions, per_chat, rate, seconds, mode)
     try:
@@ -390,14 +404,15 @@ def explain_settings(profile: str | None, as_json: bool, names: tuple[str, ...])
     click.echo(explain.explain(load(profile), found))
 
 
-def show(findings: list[Finding], as_json: bool) -> NoReturn:
-    """Prints findings, and ends the program: 1 if there is a fault among them."""
+def show(findings: list[Finding], as_json: bool, told: bool = False) -> NoReturn:
+    """Prints findings (their number alone if they were told), and ends: 1 if there is a fault among them."""
     from eclipse_ws import report
 
     if as_json:
         click.echo(report.as_json(findings))
     else:
-        click.echo(report.table(findings))
+        if not told:
+            click.echo(report.table(findings))
         click.echo(report.summary(findings))
     sys.exit(report.code(findings))
 
@@ -425,6 +440,15 @@ def load(profile: str | None, **flags: Any) -> Loaded:
 def is_made_up(loaded: Loaded) -> bool:
     """True when there is no configured JWT_SECRET, so that no token from here fits a running server."""
     return loaded.sources["jwt_secret"] == "made up"  # noqa: S105 - a source, no secret
+
+
+def stop_without_secret() -> NoReturn:
+    """Ends a command that signs tokens, with where it looks for the secret."""
+    stop(
+        "JWT_SECRET is not set, and no development server that was started in this folder has kept one. "
+        f"Fix: start one here (`{program()} run --profile dev`), or set JWT_SECRET, here or in .env, to the "
+        "server's own."
+    )
 
 
 def place_of(settings: Settings, port: int | None = None) -> str:
@@ -469,9 +493,11 @@ def greet(server: Server) -> None:
     url = own_url(settings, server.port)
     click.echo(f"eclipse-ws {__version__} listens at {url} (backend {settings.backend}, API {settings.api})")
     if settings.demo:
-        click.echo(f"  click   {url}/demo         a customer's page")
+        click.echo(f"  open    {url}/demo         a customer's page")
         click.echo(f"          {url}/demo/agent   the agents' page")
-        click.echo(f"  type    eclipse-ws chat --host {place}")
+        click.echo("  or type, in another terminal in this folder:")
+        click.echo(f"          {program()} chat --host {place}")
+        click.echo(f"          {program()} smoke {url}")
         click.echo("  stop    Ctrl-C")
 
 

@@ -1,4 +1,4 @@
-"""What can be wrong with a value of the configuration, a sentence each; never with a secret in it. Pure."""
+"""What can be wrong with a value of the configuration, a sentence each; never with a secret in it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from eclipse_ws.invocation import program
 
 MIN_SECRET_BYTES = 32  # HS256's key has to be as long as its hash (RFC 7518 section 3.2)
 MASK = "********"
@@ -93,7 +95,7 @@ def mask_url(url: str) -> str:
 
 def check_secret(name: str, value: str, production: bool) -> list[Fault]:
     """Faults of a secret that is set: a placeholder anywhere; too short or too uniform in production."""
-    fresh = f"put a fresh one there (`eclipse-ws secrets` prints some), the same as the application's {name}"
+    fresh = f"put a fresh one there (`{program()} secrets` prints some), the same as the application's {name}"
     if is_placeholder(value):
         return [Fault(name, "is a placeholder", fresh)]
     size = len(value.encode("utf-8", "surrogateescape"))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from eclipse_ws import files, fly, settings
+from eclipse_ws import files, fly, profiles, settings
 from eclipse_ws.faults import Fault
 from eclipse_ws.reach import reach
 from eclipse_ws.report import Finding, of_fault
@@ -35,27 +35,35 @@ async def check(
 ) -> list[Finding]:
     """Every finding: settings, the file of the platform, this machine, Redis, the application.
 
-    ``fly_file``: None takes ``fly.toml`` of the working directory where there is one. Its ``[env]`` counts
-    as variables that the environment may override, as on the platform.
+    The profile is the one that a start here would have. For production, ``fly_file`` None takes ``fly.toml``
+    of the working directory where there is one. Its ``[env]`` counts as variables that the environment may
+    override, as on the platform.
     """
+    environment = os.environ if environ is None else environ
     path = fly_file or Path(fly.NAME)
     given: dict[str, Any] = {}
     findings: list[Finding] = []
-    if path.exists() or fly_file is not None:
+    name = profiles.choose(profile, {**profiles.read_dotenv(Path(".env"))[0], **environment})[0]
+    if fly_file is None and path.exists() and not settings.is_production(name):
+        text = f"not looked at: the profile {name} is for this machine. --profile prod looks at it"
+        findings.append(Finding(fly.NAME, "skipped", text))
+    elif fly_file is not None or path.exists():
         given, faults = fly.read(path)
         faults = faults or fly.check_schema(given)
         findings += [of_fault(fault) for fault in faults]
     variables = {k: v for k, v in fly.variables(given).items() if isinstance(v, str)}
-    variables |= os.environ if environ is None else environ
+    variables |= environment
     try:
         loaded = settings.load(profile, environ=variables)
     except settings.SettingsError as error:
         return [*findings, *map(of_fault, error.faults)]
     value = loaded.settings
-    findings.append(Finding("settings", "ok", f"profile {value.profile}, {len(loaded.sources)} settings"))
+    findings.append(Finding("settings", "ok", f"profile {loaded.profile}, {len(loaded.sources)} settings"))
     for name in ("jwt_secret", "internal_api_secret"):
         if loaded.sources[name] == "made up":
-            findings.append(Finding(settings.variable(name), "warning", "is made up at each start", "set it"))
+            findings.append(
+                Finding(settings.variable(name), "warning", "is not set, a start makes one up", "set it")
+            )
         elif secret := getattr(value, name).get_secret_value():
             findings.append(Finding(settings.variable(name), "ok", f"{len(secret.encode())} bytes"))
     findings += [

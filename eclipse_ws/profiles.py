@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eclipse_ws.faults import Fault, nearest
+from eclipse_ws.invocation import program
 
 NAMES = ("dev", "test", "prod", "bench")
 NODE_ENVS = {"production": "prod", "test": "test", "development": "dev", "": "dev"}
@@ -46,7 +47,7 @@ def unknown_variables(variables: Mapping[str, str], where: str, fields: Collecti
     for name in sorted(variables):
         if name.startswith("ECLIPSE_") and name not in known:
             near = nearest(name, known)
-            meant = f": did you mean {near}?" if near else ": `eclipse-ws config` lists the settings."
+            meant = f": did you mean {near}?" if near else f": `{program()} config` lists the settings."
             sentences.append(f"{name} in {where} is no setting{meant}")
     return sentences
 
@@ -81,7 +82,7 @@ def known_keys(
             faults.append(Fault(name, f"sets {key}, which a profile can't", mend))
         elif key not in allowed:
             near = nearest(key.lower(), allowed)
-            mend = f"write {near}" if near else "take it out (`eclipse-ws config` lists the keys)"
+            mend = f"write {near}" if near else f"take it out (`{program()} config` lists the keys)"
             faults.append(Fault(name, f"has the unknown key {key[:60]!r}", mend))
     return {key: value for key, value in keys.items() if key in allowed}, faults
 
@@ -108,6 +109,11 @@ def folders() -> list[Path]:
     """Where profiles lie: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent
     return [package / "conf", package.parent / "conf"]
+
+
+def base_name(profile: str) -> str:
+    """What a profile is called, given its name or its path."""
+    return Path(profile).name.removesuffix(".toml")
 
 
 def is_path(profile: str) -> bool:
@@ -149,11 +155,15 @@ def read_dotenv(path: Path) -> tuple[dict[str, str], list[Fault]]:
     if not path.exists():
         return {}, []
     text, faults = read_text(path)
-    if faults:
-        return {}, faults
+    return ({}, faults) if faults else parse_dotenv(path, text)
+
+
+def parse_dotenv(path: Path, text: str) -> tuple[dict[str, str], list[Fault]]:
+    """The variables in the text of such a file, and a fault for each line that is none."""
     from dotenv.parser import parse_stream  # the parser itself, since the loader only logs what it can't read
 
     values: dict[str, str] = {}
+    faults: list[Fault] = []
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
             line = binding.original.line

@@ -8,8 +8,8 @@ from typing import Final, Literal, NamedTuple
 
 from eclipse_ws.faults import Fault, printable
 
-Verdict = Literal["ok", "warning", "fault", "skipped"]
-SIGNS: Final[dict[Verdict, str]] = {"ok": "✓", "warning": "!", "fault": "✗", "skipped": "-"}
+Verdict = Literal["ok", "warning", "fault", "skipped", "waiting"]
+SIGNS: Final[dict[Verdict, str]] = {"ok": "✓", "warning": "!", "fault": "✗", "skipped": "-", "waiting": "…"}
 
 
 class Finding(NamedTuple):
@@ -27,15 +27,18 @@ def of_fault(fault: Fault, verdict: Verdict = "fault") -> Finding:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """One line a finding, and one below it with the mend."""
+    """Every finding, one below the other."""
     rows = list(findings)
     width = max((len(row.name) for row in rows), default=0)
-    lines = []
-    for row in rows:
-        lines.append(f"{SIGNS[row.verdict]} {row.name:<{width}}  {printable(row.text)}")
-        if row.mend and row.verdict in ("warning", "fault"):
-            lines.append(f"  {'':<{width}}  → {printable(row.mend)}")
-    return "\n".join(lines)
+    return "\n".join(line(row, width) for row in rows)
+
+
+def line(row: Finding, width: int) -> str:
+    """A finding in a line, and one below it with the mend."""
+    text = f"{SIGNS[row.verdict]} {row.name:<{width}}  {printable(row.text)}"
+    if row.mend and row.verdict in ("warning", "fault"):
+        text += f"\n  {'':<{width}}  → {printable(row.mend)}"
+    return text
 
 
 def summary(findings: Iterable[Finding]) -> str:

@@ -135,7 +135,8 @@ class Server:
             await self.api.close()
             await self.backend.close()
             if isinstance(error, ApiError):
-                raise StartError(f"the chat API can't start: {error}; check ECLIPSE_EMBEDDED_DB") from error
+                fix = "set ECLIPSE_EMBEDDED_DB to a file that can be written, or to :memory:"
+                raise StartError(f"the chat API can't start: {error}. Fix: {fix}") from error
             raise
         self._http.add_sockets(sockets)
         if self._admin is not None:

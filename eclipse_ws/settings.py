@@ -1,4 +1,7 @@
-"""Settings: every value that can be configured; defaults < profile < `.env` < environment < flags."""
+"""Settings: every value that can be configured; defaults < profile < `.env` < environment < flags.
+
+The profile dev has a source more, below `.env`: the secrets that its first start made up and kept.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from eclipse_ws import checks, profiles
+from eclipse_ws import checks, dev_secrets, profiles
 from eclipse_ws.faults import MASK, Fault, SettingsError, mask_url
 from eclipse_ws.profiles import variable
 
@@ -278,6 +281,11 @@ class Loaded:
     """Of each field the sources that set it too and lost, the strongest first."""
 
     @property
+    def profile(self) -> str:
+        """The profile and who asked for it."""
+        return f"{self.settings.profile} ({self.sources['profile']})"
+
+    @property
     def made_up(self) -> frozenset[str]:
         """The fields that no source sets and that have a value made for this start."""
         return frozenset(name for name, source in self.sources.items() if source == "made up")
@@ -285,7 +293,7 @@ class Loaded:
 
 def is_production(profile: str) -> bool:
     """Whether a profile (name or path) is held to production's rules."""
-    return Path(profile).name.removesuffix(".toml") not in ("dev", "test")
+    return profiles.base_name(profile) not in ("dev", "test")
 
 
 def masked(settings: Settings, name: str) -> Any:
@@ -303,9 +311,13 @@ def load(
     *,
     environ: Mapping[str, str] | None = None,
     dotenv: Path | None = None,
+    starting: bool = False,
     **flags: Any,
 ) -> Loaded:
-    """Settings from all sources; a flag that is None was not given. Raises SettingsError (every fault)."""
+    """Settings from all sources; a flag that is None was not given. Raises SettingsError (every fault).
+
+    ``starting``: a server starts with them, which keeps the secrets that it makes up in development.
+    """
     environment = os.environ if environ is None else environ
     path = Path(".env") if dotenv is None else dotenv
     fields = Settings.model_fields
@@ -320,9 +332,21 @@ def load(
     faults += more
     keys, more = profiles.known_keys(keys, name, fields)
     faults += more
+    kept: dict[str, str] = {}
+    notes: list[str] = []
+    if profiles.base_name(name) == "dev" and not all(given.get(each) for each in dev_secrets.SECRETS):
+        place = path.with_name(dev_secrets.NAME)
+        if starting:
+            try:
+                dev_secrets.keep(place)
+            except OSError as error:
+                notes.append(f"Secrets can't be kept in {place}: {error.strerror or error}.")
+        kept, more = dev_secrets.read(place)
+        faults += more
 
     layers: list[tuple[str, dict[str, Any]]] = [
         (f"profile {name}", keys),
+        (dev_secrets.NAME, profiles.from_variables(kept, fields)),
         (path.name, profiles.from_variables(from_file, fields)),
         ("environment", profiles.from_variables(environment, fields)),
         ("flag", {key: value for key, value in flags.items() if value is not None}),
@@ -343,7 +367,6 @@ def load(
 
     wrong = _drop_invalid(values, sources)
     faults += wrong.values()
-    notes: list[str] = []
     settings = Settings(**values)
     faults += [fault for fault in checks.check(settings, sources, given) if fault.name not in wrong]
     if not faults:

@@ -28,6 +28,8 @@ DRAIN_WAIT = 300.0
 """Seconds in which the operator has to restart the server."""
 ROUNDS = 10
 """Round trips of which the median is told."""
+WIDTH = len("resume after a cut")
+"""Characters of the longest look's name."""
 FORCE_MACHINE = "fly-force-instance-id"
 """The header with which Fly's proxy is asked for a machine."""
 
@@ -36,8 +38,16 @@ class Smoke:
     """The looks, in order; one that fails says so and the others go on."""
 
     def __init__(
-        self, url: str, jwt_secret: str, internal_secret: str, chat: str | None, also: str | None
+        self,
+        url: str,
+        jwt_secret: str,
+        internal_secret: str,
+        chat: str | None,
+        also: str | None,
+        *,
+        tell: Callable[[Finding], None] = lambda finding: None,
     ) -> None:
+        """``tell`` hears each finding when it is made, and of what there is to wait for."""
         parts = urlsplit(url)
         self._http = f"{parts.scheme}://{parts.netloc}"
         self._urls = [each.replace("http", "ws", 1).rstrip("/") for each in (self._http, also or self._http)]
@@ -47,6 +57,7 @@ class Smoke:
         self._machines: list[str] = []
         self._today = False
         self._clients: list[Client] = []
+        self._tell = tell
         self.findings: list[Finding] = []
 
     async def run(self, drain: bool = False) -> list[Finding]:
@@ -60,10 +71,12 @@ class Smoke:
             text = (
                 "this is the service of before: it acknowledges nothing, resumes nothing, and repeats events"
             )
-            self.findings.append(
-                Finding("summary", "fault", text, "deploy this server there (docs/deploy.md)")
-            )
+            self._found(Finding("summary", "fault", text, "deploy this server there (docs/deploy.md)"))
         return self.findings
+
+    def _found(self, finding: Finding) -> None:
+        self.findings.append(finding)
+        self._tell(finding)
 
     async def _run(self, drain: bool) -> None:
         if not await self._look("health", self._health) or not await self._look("tokens", self._tokens):
@@ -89,7 +102,7 @@ class Smoke:
         except (OSError, HTTPClientError) as error:
             text = f"can't be reached: {error}"
             found = Finding(name, "fault", text, "check the address, `fly status`, and `fly logs`")
-        self.findings.append(found if isinstance(found, Finding) else Finding(name, "ok", found))
+        self._found(found if isinstance(found, Finding) else Finding(name, "ok", found))
         return self.findings[-1].verdict != "fault"
 
     def _token(self, user: str) -> str:
@@ -262,10 +275,13 @@ class Smoke:
     async def _drain(self) -> Finding | str:
         cursors = [client.cursor for client in self._clients]
         self._machines = []  # the one that goes can't be asked for
+        text = f"restart the server now; both sessions stay until it ends them, for at most {DRAIN_WAIT:g} s"
+        self._tell(Finding("drain", "waiting", text))
         ended = await asyncio.gather(*(client.ended(DRAIN_WAIT) for client in self._clients))
         told = [code for code in ended if code == 1012]
         if not told:
             raise MissedError(f"the sessions ended with {list(ended)}, not 1012")
+        self._tell(Finding("drain", "waiting", "told to come back (1012), coming back for at most 60 s each"))
         cursors = [client.cursor or cursor for client, cursor in zip(self._clients, cursors, strict=True)]
         for number, client in enumerate(self._clients):
             deadline = time.monotonic() + 60

@@ -7,11 +7,13 @@ import json
 import os
 import re
 import runpy
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +27,7 @@ import trustme
 from click.testing import CliRunner, Result
 from tornado.web import Application, RequestHandler
 
-from eclipse_ws import __version__, terminal, tokens
+from eclipse_ws import __version__, dev_secrets, terminal, tokens
 from eclipse_ws.cli import greet, main, place_of
 from eclipse_ws.settings import Settings
 
@@ -73,6 +75,10 @@ class Program:
         """The first line that it prints: it is ready then."""
         self._seen = self._output.readline()
         return self._seen
+
+    def lines(self, count: int) -> list[str]:
+        """The next lines that it prints."""
+        return [self._output.readline() for _ in range(count)]
 
     def end(self, number: int | None = None) -> tuple[int, str, str]:
         """Its exit code and output, after the signal `number` if there is one."""
@@ -231,7 +237,7 @@ def test_token_without_a_secret_says_what_to_do() -> None:
     """A token signed with a secret that was just made up would fit no server, so there is none."""
     result = call("token")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "eclipse-ws secrets >> .env" in result.stderr
+    assert "start one here (`eclipse-ws run --profile dev`), or set JWT_SECRET" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -261,6 +267,29 @@ def test_config_shows_values_and_sources() -> None:
     assert lines["ECLIPSE_MAX_FRAME"] == ["65536", "default"]
     assert "INTERNAL_API_SECRET is not set" in result.stderr
     assert SECRET not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "profile"),
+    [
+        ((), {}, "dev (default)"),
+        (("--profile", "test"), {}, "test (--profile)"),
+        ((), {"NODE_ENV": "test"}, "test (NODE_ENV)"),
+        ((), {"ECLIPSE_PROFILE": "test"}, "test (ECLIPSE_PROFILE)"),
+    ],
+)
+def test_config_and_check_speak_of_the_same_profile(
+    tmp_path: Path, arguments: tuple[str, ...], environ: dict[str, str], profile: str
+) -> None:
+    """Both say which profile they show: the one that `run` would take here, whether there is a fly.toml."""
+    (tmp_path / "fly.toml").write_bytes((ROOT / "fly.toml").read_bytes())
+    shown = call("config", *arguments, **environ).stderr
+    assert shown.startswith(f"Profile {profile}; --profile NAME shows another's.\n")
+    command = [sys.executable, "-m", "eclipse_ws", "check", *arguments]
+    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PORT": "0", **environ}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+    assert (done.returncode, f"profile {profile}, " in done.stdout) == (0, True), done.stdout + done.stderr
+    assert re.search(r"^- fly.toml +not looked at", done.stdout, re.M)
 
 
 def test_config_as_json() -> None:
@@ -374,7 +403,7 @@ def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> Non
         code, out, err = program.end(number)
         assert code == 0, err
         assert f"http://127.0.0.1:{port[1]}/demo" in out
-        assert "JWT_SECRET is not set: a fresh one was made up" in err
+        assert "made up" not in err
         assert "Traceback" not in err
 
 
@@ -459,7 +488,7 @@ def test_run_ends_on_what_the_server_says(
     expect_log("ECLIPSE_PRT in the environment is no setting: did you mean PORT")
 
 
-@pytest.mark.parametrize(("demo", "lines"), [(False, 1), (True, 5)])
+@pytest.mark.parametrize(("demo", "lines"), [(False, 1), (True, 7)])
 def test_run_greets(capsys: pytest.CaptureFixture[str], demo: bool, lines: int) -> None:
     """The first line says where it listens; where there is a demo, the next say what to click and to type."""
     greet(SimpleNamespace(settings=Settings(port=0, demo=demo), port=81))  # type: ignore[arg-type]
@@ -504,6 +533,65 @@ def test_warnings_of_the_settings_are_logged(programs: list[Program]) -> None:
     programs.append(program)
     assert "listens at" in program.first_line()
     assert "ECLIPSE_PRT in the environment is no setting" in program.end(signal.SIGTERM)[2]
+
+
+def test_commands_fit_the_server_that_runs_in_the_same_folder(
+    programs: list[Program], tmp_path: Path
+) -> None:
+    """With a development server running, `token`, `chat`, `bench` and `smoke` need nothing to be set."""
+    server = Program("run", "--port", "0")
+    programs.append(server)
+    found = re.search(r"http://(\S+) ", server.first_line())
+    assert found is not None
+    place, printed = found[1], server.lines(6)
+    kept = tmp_path / dev_secrets.NAME
+    before = kept.read_text()
+    program = f"{shlex.quote(sys.executable)} -m eclipse_ws"
+
+    def paste(line: str, typed: str = "") -> str:
+        done = subprocess.run(
+            ["sh", "-c", line],
+            input=typed,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    chat, smoke = (next(line for line in printed if f" {name} " in line) for name in ("chat", "smoke"))
+    assert ": hello\n" in paste(chat, "hello\n")
+    for line in (smoke, f"{program} smoke http://{place} --profile dev"):
+        assert paste(line).endswith("\n8 in order\n")
+    url = paste(f"{program} token --host {place}").strip()
+    assert ": hi\n" in paste(f"{program} chat --url '{url}'", "hi\n")
+    paste(f"{program} bench ws://{place} --sessions 2 --rate 10 --seconds 0.5")
+    shown = json.loads(paste(f"{program} config --json"))["jwt_secret"]
+    assert shown == {"value": "********", "source": dev_secrets.NAME, "variable": "JWT_SECRET"}
+    server.process.send_signal(signal.SIGHUP)
+    paste(smoke)
+    kept.unlink()  # a reload makes up others, as a start does
+    server.process.send_signal(signal.SIGHUP)
+    while not kept.exists():
+        time.sleep(0.01)
+    assert kept.read_text() != before
+    paste(smoke)
+    code, out, err = server.end(signal.SIGTERM)
+    assert code == 0, err
+    for secret in re.findall(r"=(\S+)", before + kept.read_text()):
+        assert secret not in out + err
+
+
+def test_smoke_shows_no_kept_secret_to_another_machine(tmp_path: Path) -> None:
+    """What a development server here has made up is no other server's; a file that others read is refused."""
+    dev_secrets.keep(tmp_path / dev_secrets.NAME)
+    assert "JWT_SECRET is not set" in call("smoke", "https://chat.example.com").stderr
+    (tmp_path / dev_secrets.NAME).chmod(0o644)
+    for arguments in (("smoke", "http://127.0.0.1:9"), ("token",), ("run",)):
+        result = call(*arguments)
+        assert (result.exit_code, "its mode is 0644, not 0600" in result.stderr) == (2, True)
 
 
 def test_chat_talks_to_a_running_server(programs: list[Program]) -> None:

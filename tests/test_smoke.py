@@ -164,6 +164,27 @@ async def test_a_server_that_drains_and_none_at_all() -> None:
     assert findings[0].mend
 
 
+@gen_test
+async def test_each_look_is_told_when_it_is_done(tmp_path: Path) -> None:
+    """`smoke --drain` shows what it has found, and then what it waits for: that the server is restarted."""
+    async with running() as server:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "eclipse_ws", "smoke", f"http://127.0.0.1:{server.port}", "--drain"),
+            env={"PATH": os.environ["PATH"], "JWT_SECRET": SECRET, "INTERNAL_API_SECRET": SECRET},
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        told = [(await process.stdout.readline()).decode() for _ in range(9)]
+        assert process.returncode is None
+        assert [line[0] for line in told] == [*"✓✓✓✓✓✓✓✓…"]
+        assert "restart the server now" in told[-1]
+        await server.drain()
+        assert "told to come back (1012)" in (await process.stdout.readline()).decode()
+        process.terminate()
+        await process.communicate()
+
+
 @asynccontextmanager
 async def of_before() -> AsyncIterator[int]:
     """The service of before, as far as a client sees it: no ack, no cursor, typing for everybody."""
