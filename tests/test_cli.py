@@ -574,7 +574,9 @@ def test_commands_fit_the_server_that_runs_in_the_same_folder(
     paste(smoke)
     kept.unlink()  # a reload makes up others, as a start does
     server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 30
     while not kept.exists():
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     assert kept.read_text() != before
     paste(smoke)
