@@ -13,7 +13,7 @@ NAME = "eclipse-ws"
 def program() -> str:
     """What starts this program again when it is typed: ``eclipse-ws`` where the PATH has it, else a path."""
     called = Path(sys.argv[0])
-    if called.name == "__main__.py":
+    if called == Path(__file__).with_name("__main__.py"):
         return f"{_typed(sys.executable)} -m eclipse_ws"
     return _typed(sys.argv[0]) if called.name == NAME else NAME
 

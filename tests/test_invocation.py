@@ -18,6 +18,7 @@ from eclipse_ws.invocation import program
         (".venv/bin/eclipse-ws", ".venv/bin/eclipse-ws"),
         ("/opt/my things/eclipse-ws", "'/opt/my things/eclipse-ws'"),
         ("/usr/bin/pytest", "eclipse-ws"),
+        ("/usr/lib/python3/pytest/__main__.py", "eclipse-ws"),
         ("", "eclipse-ws"),
     ],
 )
