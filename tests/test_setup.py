@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+WAIT = 300  # s after which a command counts as hanging
 BACKEND = """
 import pathlib, time, zipfile
 
@@ -97,7 +98,12 @@ class Checkout:
     def call(self, *command: str) -> tuple[int, str]:
         """Its exit code, and what it printed."""
         running = self.begin(*command)
-        printed = running.communicate(timeout=60)[0]
+        try:
+            printed = running.communicate(timeout=WAIT)[0]
+        finally:
+            if running.returncode is None:
+                os.killpg(running.pid, signal.SIGKILL)
+                running.communicate()
         return running.returncode, printed
 
     def stub(self, name: str, script: str) -> None:
@@ -165,16 +171,21 @@ def test_without_make(begun: Checkout) -> None:
 
 
 def test_an_interrupted_set_up_begins_anew(begun: Checkout) -> None:
-    """What was killed while pip worked is not taken as done, nor is anything of it kept."""
+    """What is under way is left alone; what was killed while pip worked isn't taken as done, nor kept."""
     (begun.folder / "hang").touch()
-    running = begun.begin("make", "run")
+    running = begun.begin("sh", "scripts/setup")
+    deadline = time.monotonic() + WAIT
     while not (begun.folder / "hanging").exists():
         assert running.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.01)
+    (begun.folder / ".venv" / "left-over").touch()
+    code, printed = begun.call("make", "run")
+    assert (code != 0, f"by another command (process {running.pid})" in printed) == (True, True)
+    assert (begun.folder / ".venv" / "left-over").exists()
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
     (begun.folder / "hang").unlink()
-    (begun.folder / ".venv" / "left-over").touch()
     assert begun.call("make", "run")[1].endswith("it runs\n")
     assert not (begun.folder / ".venv" / "left-over").exists()
 
