@@ -9,6 +9,7 @@ from typing import Any, Final, TypeGuard
 
 import jwt
 import msgspec
+from jwt.utils import base64url_decode
 
 from eclipse_ws import protocol
 from eclipse_ws.keys import previous_secrets, public_keys
@@ -90,6 +91,7 @@ class Verifier:
 
     def _decode(self, token: str) -> dict[str, Any]:
         """The payload, if any key has signed it and its time is right. Raises what PyJWT raises."""
+        _check_parts(token)
         fault: Exception = jwt.InvalidAlgorithmError("no key is configured")
         with warnings.catch_warnings():
             # How long a secret is was judged when the settings were read; here it would be a line per token.
@@ -124,7 +126,7 @@ class Verifier:
             raise TokenError(
                 CloseCode.INVALID_TOKEN, f"the token is invalid: {type(error).__name__}"
             ) from None
-        except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        except (protocol.TooDeepError, ValueError, TypeError, OverflowError) as error:
             # Not PyJWT's own: what hostile headers and payloads bring its parts to.
             raise TokenError(
                 CloseCode.INVALID_TOKEN, f"the token is malformed: {type(error).__name__}"
@@ -142,6 +144,15 @@ class Verifier:
             _expiry(payload.get("exp")),
             _roles(payload.get("roles")),
         )
+
+
+def _check_parts(token: str) -> None:
+    """Bound what PyJWT parses, the header even before the signature. Raises TooDeepError or ValueError."""
+    for part in token.rpartition(".")[0].split(".", 1):
+        text = base64url_decode(part)
+        if b"\0" in text:  # no JSON in UTF-8 has one: it would be read as UTF-16
+            raise ValueError("not UTF-8")
+        protocol.check_depth(text)
 
 
 def is_name(value: object) -> TypeGuard[str]:

@@ -172,6 +172,7 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
 
     from eclipse_ws import tokens
     from eclipse_ws.faults import printable
+    from eclipse_ws.protocol import decode_json
 
     asked = url if url is not None else own_url(load(profile).settings)
     address = tokens.address(asked, "http", "https")
@@ -190,7 +191,7 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
     try:
         with closing(client):
             client.request("GET", address.path if address.path not in ("", "/") else "/health")
-            document = json.loads(client.getresponse().read(1 << 20))
+            document = decode_json(client.getresponse().read(1 << 20))
         status, sessions = str(document["status"]), int(document["connections"]["total"])
         backend, uptime = document.get("backend"), float(document["uptime"])
         if isinstance(backend, dict):

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.websocket import websocket_connect
 
+from eclipse_ws.protocol import decode_json
 from eclipse_ws.report import Finding
 from eclipse_ws.smoke_client import WAIT, Client, MissedError
 from eclipse_ws.tokens import mint
@@ -140,7 +141,7 @@ class Smoke:
             if answer.code == 599:
                 raise MissedError(f"no answer: {answer.error}")
             try:
-                document = json.loads(answer.body)
+                document = decode_json(answer.body)
                 status, total = document["status"], document["connections"]["total"]
             except (ValueError, KeyError, TypeError):
                 raise MissedError(f"{answer.code} without a health document") from None

@@ -12,6 +12,8 @@ from urllib.parse import urlencode
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from eclipse_ws.protocol import decode_json
+
 WAIT: Final = 5.0
 """Seconds that each thing may take."""
 
@@ -68,7 +70,7 @@ class Client:
                         raise MissedError(
                             f"no {what}: the server closed with {code} {socket.close_reason or ''}"
                         )
-                    event = json.loads(text)
+                    event = decode_json(text)
                     if not isinstance(event, dict):
                         raise MissedError(f"no {what}, but {text[:80]!r}")
                     self.cursor = event.get("cursor") or self.cursor

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from eclipse_ws.faults import printable
+from eclipse_ws.protocol import decode_json
 from eclipse_ws.tokens import Source
 
 PROMPT = "> "
@@ -282,7 +283,7 @@ def _abandon(connecting: asyncio.Future[Any]) -> None:
 
 def _decoded(frame: str | bytes) -> dict[str, Any]:
     try:
-        event = json.loads(frame)
+        event = decode_json(frame)
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}

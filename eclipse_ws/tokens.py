@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
+
+from eclipse_ws.protocol import decode_json
 
 TIMEOUT = 10.0  # s to get a token from a server
 
@@ -106,7 +107,7 @@ class Ask:
         client = AsyncHTTPClient(force_instance=True)
         try:
             answer = await client.fetch(self._address, request_timeout=TIMEOUT, follow_redirects=False)
-            return socket_url(self._place, str(json.loads(answer.body)["token"]))
+            return socket_url(self._place, str(decode_json(answer.body)["token"]))
         except HTTPError as error:
             if error.code == 599:
                 raise OSError("no answer") from error

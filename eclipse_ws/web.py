@@ -14,7 +14,7 @@ from tornado.web import Finish, GZipContentEncoding, HTTPError, RequestHandler, 
 
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.node import Node
-from eclipse_ws.protocol import CloseCode, MalformedEventError, parse_event
+from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event
 
 log = structlog.get_logger("eclipse_ws.web")
 
@@ -161,14 +161,17 @@ class _DisconnectBody(msgspec.Struct, rename="camel"):
     reason: str | None = None
 
 
+_decode_disconnect = bounded(msgspec.json.Decoder(_DisconnectBody).decode)
+
+
 class Disconnect(ApplicationHandler):
     """``POST /api/chats/{chatId}/disconnect``."""
 
     async def post(self, chat: str) -> None:
         """End the chat's sessions (of one user) on all nodes with 4003: ``{disconnected}``."""
         try:
-            body = msgspec.json.decode(self.request.body or b"{}", type=_DisconnectBody)
-        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+            body = _decode_disconnect(self.request.body or b"{}")
+        except (msgspec.MsgspecError, UnicodeError) as error:
             raise HTTPError(400, f"The body must be {{userId?, reason?}}: {error}") from None
         reason = body.reason or CloseCode.KICKED.reason
         if len(reason.encode()) > 123:

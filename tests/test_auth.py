@@ -16,6 +16,7 @@ from eclipse_ws.auth import TokenError, Verifier
 from eclipse_ws.protocol import CloseCode
 from tests.client import claims, token
 from tests.conftest import SECRET, make_settings
+from tests.nested import DEEPEST, TOO_DEEP, nested
 
 VERIFIER = Verifier(make_settings())
 NOW = int(time.time())
@@ -112,6 +113,20 @@ def test_signed_payload_that_is_no_object(payload: bytes) -> None:
     """A right signature over something that is no object of claims makes no token."""
     text = jwt.api_jws.encode(payload, SECRET, algorithm="HS256")
     assert refused(text) is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize("levels", [DEEPEST, *TOO_DEEP, 10_000])
+def test_depth_of_a_token(levels: int) -> None:
+    """Neither the header, which is read before the signature is checked, nor the claims pass the limit."""
+    deep = json.loads(nested(min(levels, 300)))
+    for text in (token(x=deep), jwt.encode(claims(), SECRET, headers={"x": deep})):
+        if levels == DEEPEST:
+            assert VERIFIER.verify(text).user_id == "u1"
+        else:
+            assert refused(text) is CloseCode.INVALID_TOKEN
+    header = f'{{"alg":"HS256","x":{nested(levels)}}}'
+    for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-32"):
+        assert refused(part(header.encode(encoding)) + "." + part(claims()) + ".x") is CloseCode.INVALID_TOKEN
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])

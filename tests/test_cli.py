@@ -30,6 +30,7 @@ from tornado.web import Application, RequestHandler
 from eclipse_ws import __version__, dev_secrets, terminal, tokens
 from eclipse_ws.cli import greet, main, place_of
 from eclipse_ws.settings import Settings
+from tests.nested import TOO_DEEP, nested
 
 ROOT = Path(__file__).parent.parent
 SECRET = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
@@ -347,6 +348,7 @@ HEALTHY = {
         ("<html>", 200, 2, "no health document"),
         ({"status": "healthy"}, 200, 2, "no health document"),
         ([], 200, 2, "no health document"),
+        *((nested(levels), 200, 2, "no health document") for levels in TOO_DEEP),
     ],
 )
 @pytest.mark.usefixtures("http_server")

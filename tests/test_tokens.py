@@ -12,6 +12,7 @@ from tornado.web import Application, RequestHandler
 
 from eclipse_ws import tokens
 from eclipse_ws.tokens import Ask, FixedUrl, Mint
+from tests.nested import TOO_DEEP, nested
 
 SECRET = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
 
@@ -29,6 +30,8 @@ class Tokens(RequestHandler):
                 self.write("<html>")
             case "list":
                 self.write("[]")
+            case "deep":
+                self.write(nested(TOO_DEEP[1]))
             case "elsewhere":
                 self.redirect("http://127.0.0.1:1/")
             case _:
@@ -80,6 +83,7 @@ async def test_the_server_is_asked(http_port: int, user: str | None, agent: str 
         ("elsewhere", r"no token from it \(HTTP 302\)"),
         ("html", "no token in its answer"),
         ("list", "no token in its answer"),
+        ("deep", "no token in its answer"),
     ],
 )
 @pytest.mark.usefixtures("http_server")

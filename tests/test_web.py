@@ -14,6 +14,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 from eclipse_ws.web import STATIC
 from tests.client import Client, exchange, http, running, token, until
 from tests.conftest import SECRET
+from tests.nested import DEEPEST, TOO_DEEP, nested
 
 OURS = {"X-Internal-Secret": SECRET}
 UPDATED = {
@@ -224,6 +225,7 @@ async def test_a_clients_key_is_not_the_applications() -> None:
         b"\xff",
         b'{"type":"x"',
         b"[" * 10000,
+        *(b'{"type":"x","data":%b}' % nested(levels).encode() for levels in TOO_DEEP),
         b'{"type":"x","cursor":"e.1"}',
         b'{"type":"x","cursor":5}',
     ],
@@ -235,6 +237,19 @@ async def test_body_that_is_no_event(body: bytes) -> None:
         assert answer.status == 400
         assert 10 < len(answer.json["error"]) < 300
         await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_deepest_bodies() -> None:
+    """An event and a question as deep as the limit are taken as any other."""
+    async with running() as server, await Client.join(server.port) as client:
+        body = b'{"type":"x","data":%b}' % nested(DEEPEST).encode()
+        answer = await http(server.port, "/api/chats/c1/events", "POST", body, headers=OURS)
+        assert answer.status == 202
+        assert (await client.next("x"))["data"] == json.loads(nested(DEEPEST))
+        body = b'{"userId":"nobody","x":%b}' % nested(DEEPEST).encode()
+        answer = await http(server.port, "/api/chats/c1/disconnect", "POST", body, headers=OURS)
+        assert answer.json == {"disconnected": 0}
 
 
 @pytest.mark.gen_test
@@ -330,6 +345,7 @@ async def test_disconnect_a_user() -> None:
         b'{"reason":["x"]}',
         b"\xff",
         b"[" * 10000,
+        *(b'{"x":%b}' % nested(levels).encode() for levels in TOO_DEEP),
         json.dumps({"reason": "x" * 124}).encode(),
         json.dumps({"reason": "ü" * 62}).encode(),
     ],

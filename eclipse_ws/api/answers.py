@@ -40,6 +40,7 @@ import msgspec
 import pycurl
 
 from eclipse_ws.api.base import ApiError
+from eclipse_ws.protocol import bounded
 
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; an answer that asks for more patience than this gets this."""
@@ -74,7 +75,7 @@ class _Failed(msgspec.Struct):
     error: str
 
 
-_decode_failed = msgspec.json.Decoder(_Failed).decode
+_decode_failed = bounded(msgspec.json.Decoder(_Failed).decode)
 
 
 def transport_error(what: str, errno: int, message: str, *, sent: bool, changes: bool) -> ApiError:

@@ -21,7 +21,7 @@ from eclipse_ws.api.client import ApiClient
 from eclipse_ws.api.cookies import CookieSession
 from eclipse_ws.api.handle import ApiRequest, Sending
 from eclipse_ws.api.slots import Slots
-from eclipse_ws.protocol import Message, User
+from eclipse_ws.protocol import Message, User, bounded
 from eclipse_ws.settings import Settings
 
 T = TypeVar("T")
@@ -34,8 +34,8 @@ class _Saved(msgspec.Struct):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode_saved = msgspec.json.Decoder(_Saved).decode
-_decode_user = msgspec.json.Decoder(User).decode
+_decode_saved = bounded(msgspec.json.Decoder(_Saved).decode)
+_decode_user = bounded(msgspec.json.Decoder(User).decode)
 
 
 class HttpApi(ChatApi):
@@ -246,7 +246,7 @@ def decode_answer(sending: Sending, response: HTTPResponse, decode: Callable[[by
         )
     try:
         return decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise shape_error(sending.what, status, media, body, changes=sending.changes) from None
 
 

@@ -15,7 +15,7 @@ from tornado.web import HTTPError, RequestHandler, url
 
 from eclipse_ws.api.base import ApiError
 from eclipse_ws.api.store import AGENTS
-from eclipse_ws.protocol import Message, Role
+from eclipse_ws.protocol import Message, Role, bounded
 
 if TYPE_CHECKING:
     from eclipse_ws.api.embedded import EmbeddedApi
@@ -39,7 +39,7 @@ class _Draft(msgspec.Struct):
     userId: str  # noqa: N815 - the application's own spelling
 
 
-_decode_draft = msgspec.json.Decoder(_Draft).decode
+_decode_draft = bounded(msgspec.json.Decoder(_Draft).decode)
 
 
 def routes(api: EmbeddedApi) -> list[URLSpec]:
@@ -134,7 +134,7 @@ class _Send(_Handler):
         self.check_id(chat, "chatId")
         try:
             draft = _decode_draft(self.request.body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise HTTPError(400, "the body has to be {content, role, userId}, role in upper case") from None
         if not draft.content.strip():
             raise HTTPError(400, "content must not be blank")

@@ -16,6 +16,7 @@ from eclipse_ws.protocol.commands import (
     Typing,
     decode_command,
 )
+from eclipse_ws.protocol.depth import MAX_DEPTH, TooDeepError, bounded, check_depth, decode_json
 from eclipse_ws.protocol.events import (
     EPHEMERAL_TYPES,
     MAX_CURSOR,
@@ -45,6 +46,7 @@ from eclipse_ws.protocol.frames import (
 __all__ = [
     "EPHEMERAL_TYPES",
     "MAX_CURSOR",
+    "MAX_DEPTH",
     "ROLES",
     "AgentJoined",
     "CloseCode",
@@ -60,12 +62,16 @@ __all__ = [
     "Role",
     "SendMessage",
     "Sender",
+    "TooDeepError",
     "Typing",
     "User",
     "ack",
     "agent_joined_event",
+    "bounded",
+    "check_depth",
     "connected",
     "decode_command",
+    "decode_json",
     "message_event",
     "parse_event",
     "pong",

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from eclipse_ws.protocol.depth import bounded
 from eclipse_ws.protocol.events import timestamp
 
 Role = Literal["USER", "ASSISTANT", "AGENT"]
@@ -88,8 +89,8 @@ class Refresh(msgspec.Struct, tag="refresh"):
 
 
 Command = SendMessage | Typing | AgentJoined | Ping | Refresh
-_decode_command: Callable[[str | bytes], Command] = msgspec.json.Decoder(Command).decode
-_decode_any = msgspec.json.Decoder().decode
+_decode_command: Callable[[str | bytes], Command] = bounded(msgspec.json.Decoder(Command).decode)
+_decode_any = bounded(msgspec.json.Decoder().decode)
 
 
 def decode_command(text: str | bytes) -> Command | None:
@@ -99,7 +100,7 @@ def decode_command(text: str | bytes) -> Command | None:
     """
     try:
         command = _decode_command(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError):
         _explain(text)
         return None
     if type(command) is SendMessage and not command.content.strip():
@@ -112,7 +113,7 @@ def _explain(text: str | bytes) -> None:
     malformed = CommandError("Failed to process message", "malformed")
     try:
         fields = _decode_any(text)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError):
         raise malformed from None
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
         raise malformed

@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from eclipse_ws.protocol.depth import TooDeepError, bounded
+
 EPHEMERAL_TYPES: Final = frozenset({"typing", "presence", "read"})
 """Events of these types have no cursor, are not kept, and may be lost; every other type is kept."""
 
@@ -82,7 +84,7 @@ class _Published(msgspec.Struct):
     origin: Any = msgspec.UNSET
 
 
-_decode_published = msgspec.json.Decoder(_Published).decode
+_decode_published = bounded(msgspec.json.Decoder(_Published).decode)
 _decode_identified = msgspec.json.Decoder(_Identified).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -101,8 +103,8 @@ def parse_event(raw: bytes) -> Event:
         fields = _decode_published(raw)
     except UnicodeDecodeError as error:
         raise MalformedEventError(f"not UTF-8: {error.reason} at byte {error.start}") from None
-    except RecursionError:
-        raise MalformedEventError("not an event: nested too deeply") from None
+    except TooDeepError as error:
+        raise MalformedEventError(f"not an event: {error}") from None
     except msgspec.MsgspecError as error:
         raise MalformedEventError(
             f"not an event, which is a JSON object with a string `type`: {error}"
@@ -139,7 +141,7 @@ def _identity(fields: _Published, body: bytes) -> str:
     """Name an event: type and ``data.id`` (and ``data.updatedAt``), else its payload (section 4.1)."""
     try:
         data = _decode_identified(fields.data)
-    except (msgspec.MsgspecError, RecursionError):
+    except msgspec.MsgspecError:
         data = _Identified()
     if data.id is None or data.id == "":
         return f"{fields.type[:32]}#{hashlib.blake2b(body, digest_size=16).hexdigest()}"

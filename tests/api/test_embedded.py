@@ -25,6 +25,7 @@ from eclipse_ws.api.store import Store
 from tests.api.conftest import JWT_SECRET, make_settings
 from tests.api.contract import ChatApiContract
 from tests.api.stub import SECRET
+from tests.nested import DEEPEST, TOO_DEEP, nested
 
 Open = Callable[[Any], Any]
 
@@ -340,6 +341,7 @@ def site(io_loop: IOLoop) -> Iterator[Site]:
 
 
 DRAFT = {"content": "hello", "role": "USER", "userId": "anon_1_x"}
+DEEP = '{"content":"hello","role":"USER","userId":"anon_1_x","x":%s}'
 
 
 @pytest.mark.gen_test
@@ -358,6 +360,13 @@ async def test_send_route(site: Site) -> None:
 
 
 @pytest.mark.gen_test
+async def test_deepest_request(site: Site) -> None:
+    """A draft may have fields that we don't know, as deep as the limit."""
+    saved = await site.ask("/api/chats/c/messages/send", DEEP % nested(DEEPEST), X_Internal_Secret=SECRET)
+    assert json.loads(saved.body)["message"]["content"] == "hello"
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
@@ -368,6 +377,7 @@ async def test_send_route(site: Site) -> None:
         ("/api/chats/c/messages/send", "not JSON", 400),
         ("/api/chats/c/messages/send", b"\xff\xff", 400),
         ("/api/chats/c/messages/send", "[" * 100_000, 400),
+        *(("/api/chats/c/messages/send", DEEP % nested(levels), 400) for levels in TOO_DEEP),
         ("/api/chats/c/messages/send", "[]", 400),
         ("/api/chats/c/messages/send", {}, 400),
         ("/api/chats/c/messages/send", {**DRAFT, "content": 7}, 400),

@@ -22,6 +22,7 @@ from eclipse_ws.api.http import HttpApi, header_text, segment
 from tests.api.conftest import make_settings
 from tests.api.contract import ChatApiContract
 from tests.api.stub import SECRET, Fault, Stub
+from tests.nested import DEEPEST, TOO_DEEP, nested
 from tests.wire.peer import open_descriptors
 
 Open = Callable[[Any], Any]
@@ -200,6 +201,9 @@ async def test_no_proxy_from_the_environment(
 # -- what comes back ----------------------------------------------------------------------------
 
 HTML = "<html>Our own words</html>"
+MESSAGE = '{"id":"m","content":"x","role":"USER","createdAt":"t","sender":{"id":"u"}}'
+SAVED = f'{{"success":true,"message":{MESSAGE},"id":"u","x":%s}}'
+FAILED = '{"error":"in our own words","x":%s}'
 STATUSES = [
     # fault, code, retryable, outcome unknown, retry after
     (Fault("status", 400), "api_rejected", False, False, None),
@@ -231,6 +235,9 @@ STATUSES = [
     (Fault("status", 200, HTML), "api_bad_answer", True, True, None),
     (Fault("status", 200, ""), "api_bad_answer", True, True, None),
     (Fault("status", 200, "[" * 100_000), "api_bad_answer", True, True, None),
+    *((Fault("status", 200, SAVED % nested(n)), "api_bad_answer", True, True, None) for n in TOO_DEEP),
+    (Fault("status", 500, FAILED % nested(DEEPEST)), "api_error", True, False, None),
+    *((Fault("status", 500, FAILED % nested(n)), "api_error", True, True, None) for n in TOO_DEEP),
     (Fault("status", 200, '{"success": true}'), "api_bad_answer", True, True, None),
     (Fault("status", 200, '{"success": "yes", "message": 1}'), "api_bad_answer", True, True, None),
     (Fault("status", 200, '{"success": false, "error": "no"}'), "api_rejected", False, False, None),
@@ -302,6 +309,14 @@ async def test_more_than_the_contract_is_fine(api: HttpApi, stub: Stub) -> None:
     }
     stub.fault = Fault("status", 201, json.dumps({"success": True, "message": message, "also": 1}))
     assert (await send(api)).sender.name is None
+
+
+@pytest.mark.gen_test
+async def test_deepest_answer(api: HttpApi, stub: Stub) -> None:
+    """An answer as deep as the limit is read, a message's and a user's."""
+    stub.fault = Fault("status", 200, SAVED % nested(DEEPEST))
+    assert (await send(api)).id == "m"
+    assert (await api.user("u")).id == "u"
 
 
 @pytest.mark.gen_test

@@ -10,6 +10,7 @@ import pytest
 
 from eclipse_ws.protocol import Cursor
 from tests.backends.harness import PATIENCE, Cluster, body, event, fresh_chat, typing, until
+from tests.nested import DEEPEST, TOO_DEEP, nested
 
 gen_test = pytest.mark.gen_test(timeout=30)
 Make = Callable[..., Cluster]
@@ -96,7 +97,8 @@ BAD = {
     "a type that is no text": b'{"type":7}',
     "no UTF-8": b'{"type":"message","data":{"id":"\xff\xfe"}}',
     "UTF-16": '{"type":"message"}'.encode("utf-16"),
-    "deep nesting": b'{"type":"message","data":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "deep nesting": b'{"type":"message","data":%b}' % nested(TOO_DEEP[0]).encode(),
+    "very deep nesting": b'{"type":"message","data":%b}' % nested(TOO_DEEP[1]).encode(),
     "half of an object": b'{"type":"message","data":{',
     "two objects": body("x") + body("y"),
     "1 MB": body("x", filler="x" * 1_000_000),
@@ -125,6 +127,20 @@ async def test_what_is_no_event_is_dropped(
         assert node.backend.malformed_dropped == 1
         assert not node.heard.interrupts
         assert node.backend.health().state == "up"
+
+
+@gen_test
+async def test_deepest_event(cluster: Make, chat: str) -> None:
+    """An event as deep as the limit is passed on and kept, and so is a question to the nodes."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    start = one.backend.position(chat)
+    await made.raw(chat, b'{"type":"x","data":%b}' % nested(DEEPEST).encode())
+    for node in (one, other):
+        await until(lambda node=node: node.heard.events[chat])
+        assert await node.backend.history(chat, start) == node.heard.events[chat]
+    question = json.loads(nested(DEEPEST))
+    assert await one.backend.ask(question) == [question, question]
 
 
 @gen_test
@@ -193,7 +209,8 @@ async def test_notes_that_no_node_has_written(cluster: Make, expect_log: Callabl
     expect_log("no node has written")
     made = cluster()
     one, _ = await made.nodes(2)
-    for garbage in (b"", b"\xff", b"[]", b"[" * 5000, b'{"look_again":7}', b'{"id":{}}', b"{}"):
+    deep = [b'{"id":"a","sender":"b","question":%b}' % nested(levels).encode() for levels in TOO_DEEP]
+    for garbage in (b"", b"\xff", b"[]", b"[" * 5000, *deep, b'{"look_again":7}', b'{"id":{}}', b"{}"):
         await made.client.publish("eclipse:nodes", garbage)
         await made.client.publish(f"eclipse:node:{one.link()}", garbage)
     await made.client.publish("eclipse:nodes", b'{"id":"never asked","answer":1}')

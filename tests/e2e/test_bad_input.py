@@ -18,6 +18,7 @@ from tests.client import UPGRADE, Client, claims, exchange, http, running, token
 from tests.conftest import SECRET
 from tests.e2e.bystanders import bystanders
 from tests.e2e.process import program
+from tests.nested import TOO_DEEP, nested
 
 MALFORMED = ("Failed to process message", "malformed")
 UNKNOWN = ("Unknown message type", "unknown_type")
@@ -120,7 +121,7 @@ async def test_odd_chat(chat: str) -> None:
         ('[{"type":"ping"}]', MALFORMED),
         ("[" * 10_000, MALFORMED),
         ("[" * 10_000 + "]" * 10_000, MALFORMED),
-        ('{"type":"ping","x":' + "[" * 10_000 + "]" * 10_000 + "}", MALFORMED),
+        *((f'{{"type":"ping","x":{nested(levels)}}}', MALFORMED) for levels in (TOO_DEEP[0], 10_000)),
         ('{"a":' * 9_000 + "1" + "}" * 9_000, MALFORMED),
         ("{}", MALFORMED),
         ('{"type":5}', MALFORMED),

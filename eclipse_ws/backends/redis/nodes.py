@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from eclipse_ws.backends.redis.link import LinkError
 from eclipse_ws.backends.redis.links import ALL_NODES, NODE_PREFIX, Links
+from eclipse_ws.protocol import bounded
 
 log = structlog.get_logger("eclipse_ws.redis")
 
@@ -37,7 +38,7 @@ class _Note(msgspec.Struct, omit_defaults=True):
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(_Note).decode
+_decode = bounded(msgspec.json.Decoder(_Note).decode)
 
 
 class Nodes:
@@ -139,7 +140,7 @@ class Nodes:
         """Take what another node (or this one) has told."""
         try:
             note = _decode(raw)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeError):
             log.warning("a note that no node has written was dropped", bytes=len(raw))
             return
         if note.look_again:
