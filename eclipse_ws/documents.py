@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, get_args
 
 import msgspec
@@ -17,7 +18,7 @@ TITLE = "eclipse-ws"
 def asyncapi() -> dict[str, Any]:
     """The socket: what each side may say."""
     commands, events = get_args(Command), get_args(types.ServerFrame)
-    _, schemas = msgspec.json.schema_components((*commands, *events), ref_template=SCHEMAS)
+    schemas = _schemas((*commands, *events))
     messages = {
         kind.__name__: {
             "name": kind.__struct_config__.tag,
@@ -85,7 +86,7 @@ def openapi() -> dict[str, Any]:
         types.EventRequest,
         types.ErrorBody,
     )
-    _, schemas = msgspec.json.schema_components(bodies, ref_template=SCHEMAS)
+    schemas = _schemas(bodies)
 
     def content(kind: Any) -> dict[str, Any]:
         return {"application/json": {"schema": {"$ref": SCHEMAS.format(name=kind.__name__)}}}
@@ -244,6 +245,15 @@ def _type(about: dict[str, Any]) -> str:
     if about.get("type") == "array":
         return f"list of {_type(about['items'])}"
     return str(about.get("type", "anything"))
+
+
+def _schemas(kinds: tuple[Any, ...]) -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=SCHEMAS)
+    for schema in schemas.values():
+        if "description" in schema:
+            # A docstring, whose indentation is kept up to Python 3.12 and taken away from 3.13 on.
+            schema["description"] = inspect.cleandoc(schema["description"])
+    return schemas
 
 
 def _summary(kind: type) -> str:
