@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dev
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
 .PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz portable dist \
-  image-test drain-test picture browser-numbers documents http-contract image anew
+  image-test drain-test picture browser-numbers documents http-contract image anew pythons
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, in
 
 portable: $(STAMP) ## the suites that touch the operating system, as macOS and the BSDs run them (without epoll and /proc)
 	@bash scripts/portable
+
+pythons: $(STAMP) ## the suite on each supported Python, or on some: VERSIONS="3.13 3.14" (about five minutes each)
+	@bash scripts/pythons $(VERSIONS)
 
 fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, bodies and Redis events (SECONDS=n)
 	@bash scripts/fuzz $(or $(SECONDS),60)
