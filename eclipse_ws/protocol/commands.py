@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from eclipse_ws.protocol.depth import bounded
+from eclipse_ws.protocol.depth import TooDeepError, bounded
 from eclipse_ws.protocol.events import timestamp
 
 Role = Literal["USER", "ASSISTANT", "AGENT"]
@@ -90,7 +90,7 @@ class Refresh(msgspec.Struct, tag="refresh"):
 
 Command = SendMessage | Typing | AgentJoined | Ping | Refresh
 _decode_command: Callable[[str | bytes], Command] = bounded(msgspec.json.Decoder(Command).decode)
-_decode_any = bounded(msgspec.json.Decoder().decode)
+_decode_any = msgspec.json.Decoder().decode
 
 
 def decode_command(text: str | bytes) -> Command | None:
@@ -100,6 +100,8 @@ def decode_command(text: str | bytes) -> Command | None:
     """
     try:
         command = _decode_command(text)
+    except TooDeepError:
+        raise _malformed() from None
     except (msgspec.MsgspecError, UnicodeError):
         _explain(text)
         return None
@@ -110,13 +112,12 @@ def decode_command(text: str | bytes) -> Command | None:
 
 def _explain(text: str | bytes) -> None:
     """Say what is wrong with a frame that is no valid command (the slow path)."""
-    malformed = CommandError("Failed to process message", "malformed")
     try:
         fields = _decode_any(text)
     except (msgspec.MsgspecError, UnicodeError):
-        raise malformed from None
+        raise _malformed() from None
     if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
-        raise malformed
+        raise _malformed()
     match fields["type"]:
         case "typing":
             return
@@ -139,6 +140,10 @@ def _explain(text: str | bytes) -> None:
             raise CommandError("Missing token", "missing_token")
         case _:
             raise CommandError("Unknown message type", "unknown_type")
+
+
+def _malformed() -> CommandError:
+    return CommandError("Failed to process message", "malformed")
 
 
 def _missing(client_message_id: str | None) -> CommandError:
