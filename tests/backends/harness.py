@@ -190,12 +190,12 @@ class Cluster:
 
             await until(sure, "an overlap")
 
-    async def until_unheard(self, channel: str) -> None:
-        """Wait until nobody listens to a channel."""
+    async def until_listeners(self, channel: str, count: int) -> None:
+        """Wait until so many connections listen to a channel."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
-        while (await self.client.pubsub_numsub(channel))[0][1]:
-            assert loop.time() < deadline, f"somebody listens to {channel}"
+        while (listeners := (await self.client.pubsub_numsub(channel))[0][1]) != count:
+            assert loop.time() < deadline, f"{listeners} listen to {channel}, not {count}"
             await asyncio.sleep(POLL)
 
     async def close(self) -> None:

@@ -63,7 +63,7 @@ async def test_a_dead_node_guards_nothing(cluster: Make, chat: str) -> None:
     at = one.backend.position(chat)
     link = one.link()
     await die(one)
-    await made.until_unheard(NODE_PREFIX + link)
+    await made.until_listeners(NODE_PREFIX + link, 0)
     assert await made.client.exists(NODE_PREFIX + link)
     assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{link}")
     await made.raw(chat, body("unheard"))
@@ -334,7 +334,7 @@ async def test_letting_go_withdraws_the_guard(cluster: Make, chat: str) -> None:
     links.commands = commands
     await until(lambda: node.backend._subscriptions.get(chat) is None, "the chat to be let go")
     assert not await made.client.hexists(meta, guard)
-    await made.until_unheard(f"chat:{chat}")
+    await made.until_listeners(f"chat:{chat}", 0)
 
 
 @gen_test

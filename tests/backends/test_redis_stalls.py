@@ -73,6 +73,9 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     made.server.freeze()
     assert (await one.backend.publish(chat, event("m1"), attempt)).delivery == "local"
     made.server.thaw()
+    # On a slow machine both have lost their links, and what is published before they are back is lost, too.
+    await until(lambda: all(redis_of(node)._links.state == "up" for node in (one, other)), "the links")
+    await made.until_listeners(f"chat:{chat}", 2)
     # As an application does that publishes what it has saved.
     await made.raw(chat, event("m1").body)
     await other.until_heard(chat, "m1")
