@@ -30,7 +30,7 @@ from typing import Any
 import jwt
 
 from benchmarks.drain_parts import Application, Client
-from tests.servers import RedisServer, free_port, redis_binaries
+from tests.servers import RedisServer, default_server, free_port
 
 SECRET = "a-secret-of-the-benchmark-which-is-long-enough"
 ROOT = Path(__file__).parents[1]
@@ -137,7 +137,7 @@ def busiest(closes: list[float]) -> float:
 
 async def bench(given: argparse.Namespace, folder: Path) -> int:
     """Run one mode; the number of targets missed."""
-    redis = RedisServer(redis_binaries()["redis"]).start()
+    redis = RedisServer(default_server()).start()
     api, application = await Application.start()
     variables = {
         "JWT_SECRET": SECRET,

@@ -14,6 +14,8 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tests.servers import NoServerError, default_server, server_binary
+
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 SERVER_CORE, LOAD_CORE = CORES[0], CORES[-1]
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -166,10 +168,11 @@ def nginx(conf: Path, core: int, modules: tuple[str, ...] = ()) -> Iterator[Proc
 
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
-    """A Redis of our own, in memory alone, on the load's core; its URL."""
-    program = shutil.which("redis-server") or shutil.which("valkey-server")
-    if program is None:
-        raise NotInstalledError("redis-server is not installed (apt-get install redis-server)")
+    """A Redis (or Valkey) of our own, in memory alone, on the load's core; its URL."""
+    try:
+        program = server_binary(default_server())
+    except NoServerError as error:
+        raise NotInstalledError(str(error)) from None
     port = free_port()
     argv = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = Process(argv, port, LOAD_CORE, {}, Path(tempfile.gettempdir()))

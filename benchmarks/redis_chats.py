@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.protocol import parse_event  # noqa: E402
 from eclipse_ws.settings import Settings  # noqa: E402
-from tests.servers import RedisServer, redis_binaries  # noqa: E402
+from tests.servers import SERVERS, RedisServer, default_server  # noqa: E402
 
 BATCH = 50
 """Events under way at once, as from as many sessions."""
@@ -53,7 +53,7 @@ class Counter:
 
 async def measure(server: str, chats: int, events: int) -> dict[str, Any]:
     """One point of the curve."""
-    redis = RedisServer(redis_binaries()[server]).start()
+    redis = RedisServer(server).start()
     backend = RedisBackend(_settings(redis.url))
     counter = Counter()
     try:
@@ -106,7 +106,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", type=int, default=20000)
-    parser.add_argument("--server", default="redis", choices=sorted(redis_binaries()))
+    parser.add_argument("--server", default=default_server(), choices=SERVERS)
     given = parser.parse_args()
     for chats in (10, 100, 1000, 10000):
         print(json.dumps(asyncio.run(measure(given.server, chats, given.events))), flush=True)

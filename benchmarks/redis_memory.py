@@ -23,7 +23,7 @@ import redis.asyncio  # noqa: E402
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.protocol import Message, Sender, message_event  # noqa: E402
 from eclipse_ws.settings import Settings  # noqa: E402
-from tests.servers import RedisServer, redis_binaries  # noqa: E402
+from tests.servers import SERVERS, RedisServer, default_server  # noqa: E402
 
 
 class Nobody:
@@ -41,7 +41,7 @@ class Nobody:
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Fill, and ask Redis."""
-    server = RedisServer(redis_binaries()[given.server]).start()
+    server = RedisServer(given.server).start()
     values: dict[str, Any] = {
         "redis_url": server.url,
         "history_events": given.events,
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--chats", type=int, default=1000)
     parser.add_argument("--events", type=int, default=100)
     parser.add_argument("--bytes", type=int, default=60, help="of a message's content")
-    parser.add_argument("--server", default="redis", choices=sorted(redis_binaries()))
+    parser.add_argument("--server", default=default_server(), choices=SERVERS)
     print(json.dumps(asyncio.run(measure(parser.parse_args()))))
 
 

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts import image_labels
 from tests.api.stub import SECRET, Stub
-from tests.servers import RedisServer, free_port, redis_binaries
+from tests.servers import RedisServer, default_server, free_port
 
 MOST_MEGABYTES = 150
 DRAIN_SECONDS = 3
@@ -145,7 +145,7 @@ async def run(root: Path, config: dict[str, Any]) -> int:
     print(f"size {plain:.1f} MB, {packed:.1f} MB compressed (at most {MOST_MEGABYTES} MB)", flush=True)
     if plain > MOST_MEGABYTES:
         faults.append(f"it has {plain:.1f} MB")
-    redis = RedisServer(redis_binaries()["redis"]).start()
+    redis = RedisServer(default_server()).start()
     application = Stub(SECRET)
     await application.start(0)
     port = free_port()

@@ -11,7 +11,8 @@ import pytest
 
 from eclipse_ws.observe import configure_logging
 from eclipse_ws.settings import Settings
-from tests.servers import RedisServer, redis_binaries
+from tests import needs
+from tests.servers import SERVERS, RedisServer
 
 SECRET = "a-secret-of-the-tests-which-is-long-enough"
 
@@ -74,9 +75,15 @@ def expect_log(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
         )
 
 
-@pytest.fixture(scope="session", params=sorted(redis_binaries()))
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says how to repeat this order: the header, where the plugin says it, is left out."""
+    if seed := getattr(config.option, "randomly_seed", None):
+        terminalreporter.write_line(f"in random order; to repeat it: pytest --randomly-seed={seed}")
+
+
+@pytest.fixture(scope="session", params=SERVERS)
 def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A running Redis, then a running Valkey; tests that break it start one of their own instead."""
-    server = RedisServer(redis_binaries()[request.param]).start()
+    server = RedisServer(needs.server(request.param)).start()
     yield server
     server.stop()

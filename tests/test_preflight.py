@@ -21,9 +21,10 @@ import trustme
 
 from eclipse_ws import preflight, reach, report
 from eclipse_ws.report import Finding
+from tests import needs
 from tests.api.stub import Fault, Stub
 from tests.conftest import SECRET
-from tests.servers import RedisServer, free_port, redis_binaries
+from tests.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[1]
 SECRETS = {
@@ -38,7 +39,7 @@ Check = Callable[..., Awaitable[list[Finding]]]
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
     """A right Redis."""
-    server = RedisServer(redis_binaries()["redis"]).start()
+    server = RedisServer(needs.server()).start()
     yield server
     server.stop()
 
@@ -190,7 +191,7 @@ async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
 @asynccontextmanager
 async def redis_with(*options: str) -> AsyncIterator[RedisServer]:
     """A Redis of one's own."""
-    server = RedisServer(redis_binaries()["redis"], None, *options)
+    server = RedisServer(needs.server(), None, *options)
     await asyncio.to_thread(server.start)
     try:
         yield server

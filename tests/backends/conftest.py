@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from tornado.ioloop import IOLoop
 
+from tests import needs
 from tests.backends.harness import Cluster, fresh_chat
-from tests.servers import RedisServer, redis_binaries
+from tests.servers import RedisServer
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def own_server() -> Iterator[Callable[..., RedisServer]]:
     made: list[RedisServer] = []
 
     def start(*options: str) -> RedisServer:
-        made.append(RedisServer(redis_binaries()["redis"], None, *options).start())
+        made.append(RedisServer(needs.server(), None, *options).start())
         return made[-1]
 
     yield start

@@ -9,11 +9,11 @@ import pytest
 
 from eclipse_ws.protocol import Cursor
 from tests.backends.harness import Cluster, event, fresh_chat, number_of, typing, until
-from tests.servers import redis_binaries
+from tests.servers import SERVERS
 
 KINDS = [
     "memory",
-    *(f"redis on {name}" for name in sorted(redis_binaries())),
+    *(f"redis on {name}" for name in SERVERS),
 ]
 
 gen_test = pytest.mark.gen_test(timeout=30)

@@ -7,19 +7,20 @@ from collections.abc import Iterator
 import pytest
 from tornado.ioloop import IOLoop
 
+from tests import needs
 from tests.backends.contract import KINDS, BackendContract
 from tests.backends.harness import Cluster
-from tests.servers import RedisServer, redis_binaries
+from tests.servers import RedisServer
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
     """The server that a kind of backend needs, if any."""
-    _, _, binary = request.param.partition(" on ")
-    if not binary:
+    _, _, name = request.param.partition(" on ")
+    if not name:
         yield None
         return
-    running = RedisServer(redis_binaries()[binary]).start()
+    running = RedisServer(needs.server(name)).start()
     yield running
     running.stop()
 

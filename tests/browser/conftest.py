@@ -1,19 +1,17 @@
-"""Fixtures of the suite in a real browser. On a machine without Chromium it is skipped, in CI never."""
+"""Fixtures of the suite in a real browser. Where there is no Chromium it is skipped, in CI never."""
 
 from __future__ import annotations
 
-import os
+import functools
 import secrets
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.browser.stage import ROOT, Cable, ServerProcess, chromium, find_chromium
-from tests.js.conftest import require
+from tests import needs
+from tests.browser.stage import ROOT, Cable, ServerProcess, chromium
 
 AXE = "axe-core@4.11.0"
 ARTEFACTS = ROOT / "artefacts" / "browser"
@@ -29,13 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests; each has contexts of its own."""
-    path = find_chromium()
-    if path is None:
-        message = "Chromium is not installed (Debian: apt-get install chromium)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with chromium(path) as running:
+    with chromium(needs.chromium()) as running:
         yield running
 
 
@@ -131,17 +123,12 @@ def artefacts() -> Path:
 
 
 @pytest.fixture(scope="session")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """axe-core's source, from npm; "" where that can't be had, which CI takes for a failure."""
-    in_ci = os.environ.get("CI") == "true"
-    folder = tmp_path_factory.mktemp("axe")
-    npm = require("npm", "npm") if in_ci else shutil.which("npm")
-    if npm is None:
-        return ""
-    command = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), AXE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        if in_ci:
-            pytest.fail(f"npm can't install {AXE}: {done.stderr[-300:]}")
-        return ""
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
+def axe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Fetches axe-core's source from npm; a test asks for it last, since it ends where there is none."""
+
+    @functools.cache
+    def fetch() -> str:
+        modules = needs.npm_package(AXE, tmp_path_factory.mktemp("axe"))
+        return (modules / "axe-core" / "axe.min.js").read_text()
+
+    return fetch

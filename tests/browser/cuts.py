@@ -16,7 +16,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page
 
-from tests.browser.stage import Cable, ServerProcess, chromium, connected, find_chromium, open_panel, shown
+from tests.browser.stage import Cable, ServerProcess, chromium, connected, open_panel, shown
+from tests.needs import find_chromium
 
 SEND = """([from, to]) => {
     for (let i = from; i < to; i++) document.querySelector("eclipse-chat").send(`%s ${i}`);
@@ -83,9 +84,9 @@ def main() -> None:
         environment: dict[str, str] = {}
         redis = None
         if arguments.servers == 2:
-            from tests.servers import RedisServer, redis_binaries
+            from tests.servers import RedisServer, default_server
 
-            redis = RedisServer(next(iter(redis_binaries().values()))).start()
+            redis = RedisServer(default_server()).start()
             environment = {"REDIS_URL": redis.url, "ECLIPSE_BACKEND": "redis"}
         servers = [ServerProcess(Path(folder), **environment).start() for _ in range(arguments.servers)]
         cables = [Cable(server.port) for server in servers]

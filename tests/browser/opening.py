@@ -13,7 +13,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
-from tests.browser.stage import ServerProcess, chromium, connected, find_chromium, open_panel, say
+from tests.browser.stage import ServerProcess, chromium, connected, open_panel, say
+from tests.needs import find_chromium
 
 ROUNDS = 15
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.stage import ServerProcess, chromium, connected, find_chromium, open_panel, say
+from tests.browser.stage import ServerProcess, chromium, connected, open_panel, say
+from tests.needs import find_chromium
 
 SIZE = {"width": 1120, "height": 760}
 PAGE = """<!doctype html><style>

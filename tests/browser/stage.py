@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -33,18 +32,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-def find_chromium() -> str | None:
-    """Chromium's path; in CI on Debian it is installed if it is missing."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if (path := shutil.which(name))), None)
-    in_ci = os.environ.get("CI") == "true"
-    if not found and in_ci and shutil.which("apt-get") and os.geteuid() == 0:
-        for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", *command], check=True, capture_output=True, timeout=600)
-        found = shutil.which("chromium")
-    return found
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tests.chaos.judge import Verdict
 from tests.chaos.report import TOLD, document, progress, table
 from tests.chaos.run import run_lanes
 from tests.chaos.scenarios import PLANS
-from tests.servers import redis_binaries
+from tests.servers import SERVERS, NoServerError, default_server, server_binary
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of each scenario")
     parser.add_argument("--only", metavar="NAME,...", help=f"of: {', '.join(plan.name for plan in PLANS)}")
-    parser.add_argument("--server", default="redis", help="redis or valkey")
+    parser.add_argument("--server", default=default_server(), choices=SERVERS)
     parser.add_argument(
         "--lanes", type=int, default=2, help="scenarios at once, each on a cluster of its own"
     )
@@ -40,9 +40,10 @@ def main() -> int:
         if unknown := [name for name in names if name not in [plan.name for plan in PLANS]]:
             parser.error(f"no such scenario: {', '.join(unknown)}")
         plans = [plan for plan in PLANS if plan.name in names]
-    binaries = redis_binaries()
-    if given.server not in binaries:
-        parser.error(f"{given.server} can't be had here, only {', '.join(binaries)}")
+    try:
+        binary = server_binary(given.server)
+    except NoServerError as error:
+        parser.error(str(error))
     folder = given.keep or Path(tempfile.mkdtemp(prefix="eclipse-chaos-"))
 
     def tell(verdict: Verdict) -> None:
@@ -56,7 +57,7 @@ def main() -> int:
         return await run_lanes(
             plans,
             folder,
-            binaries[given.server],
+            given.server,
             given.seconds,
             lanes=given.lanes,
             chats=given.chats,
@@ -70,7 +71,7 @@ def main() -> int:
         given.json.write_text(json.dumps([verdict.as_json() for verdict in verdicts], indent=1))
     if given.document:
         version = subprocess.run(
-            [binaries[given.server], "--version"], capture_output=True, text=True, check=True
+            [binary, "--version"], capture_output=True, text=True, check=True
         ).stdout.split()
         name = f"{given.server} {next(word[2:] for word in version if word.startswith('v='))}"
         given.document.write_text(document(verdicts, name, given.seconds, "make chaos"))

@@ -27,13 +27,13 @@ RATE = 0.5
 
 
 async def run_scenario(
-    plan: Plan, folder: Path, binary: str, seconds: float, *, chats: int, members: int, seed: int
+    plan: Plan, folder: Path, server: str, seconds: float, *, chats: int, members: int, seed: int
 ) -> tuple[Verdict, asyncio.Task[Verdict]]:
     """Run one scenario. Gives its verdict, and a task that ends with what had to be waited for added to it:
     the history's lifetime, after which nothing of it may be left.
     """
     verdict = Verdict(plan.name, resumes=not plan.unresumed)
-    cluster = Cluster(folder, binary, *plan.redis)
+    cluster = Cluster(folder, server, *plan.redis)
     clients: list[Client] = []
     ticking: asyncio.Task[None] | None = None
     try:
@@ -161,7 +161,7 @@ def _write_down(folder: Path, clients: list[Client]) -> None:
 async def run_lanes(
     plans: list[Plan],
     folder: Path,
-    binary: str,
+    server: str,
     seconds: float,
     *,
     lanes: int,
@@ -188,7 +188,7 @@ async def run_lanes(
             verdict, finish = await run_scenario(
                 plan,
                 folder / plan.name.replace(" ", "-"),
-                binary,
+                server,
                 seconds,
                 chats=chats,
                 members=members,

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.chaos.judge import Verdict
 from tests.chaos.run import run_lanes
 from tests.chaos.scenarios import PLANS
-from tests.servers import redis_binaries
 
 SECONDS = 4.0
 LANES = 5
@@ -23,8 +23,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow]
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
     """Every scenario's verdict, from one run of them all, side by side."""
     folder = tmp_path_factory.mktemp("chaos")
-    binary = redis_binaries()["redis"]
-    run = run_lanes(list(PLANS), Path(folder), binary, SECONDS, lanes=LANES, chats=CHATS)
+    run = run_lanes(list(PLANS), Path(folder), needs.server(), SECONDS, lanes=LANES, chats=CHATS)
     return {verdict.scenario: verdict for verdict in asyncio.run(run)}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests import needs
 
 HERE = Path(__file__).parent
 STATIC = HERE.parent.parent / "eclipse_ws" / "static"
@@ -57,25 +58,20 @@ def test_every_text_is_documented() -> None:
     assert [name for name in names if f"`{name}`" not in document] == []
 
 
-def test_the_clients_suite(node: str) -> None:
+def test_the_clients_suite() -> None:
     """`node --test tests/js` passes: every rule of the client against a server of plain objects."""
     tests = [str(path) for path in sorted(HERE.glob("*.test.mjs"))]
-    done = subprocess.run([node, "--test", *tests], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [needs.node(), "--test", *tests], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
-def test_types(npm: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_types(tmp_path: Path) -> None:
     """`tsc --strict` accepts the declarations and their use, and the client's own annotations."""
-    folder = tmp_path_factory.mktemp("types")
-    install = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(folder), TYPESCRIPT]
-    done = subprocess.run(install, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        message = f"npm can't install {TYPESCRIPT}: {done.stderr[-300:]}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    tsc = [str(folder / "node_modules" / ".bin" / "tsc"), "--noEmit", "--strict", "--target", "es2022"]
+    modules = needs.npm_package(TYPESCRIPT, tmp_path)
+    tsc = [str(modules / ".bin" / "tsc"), "--noEmit", "--strict", "--target", "es2022"]
     tsc += ["--module", "esnext", "--moduleResolution", "bundler", "--lib", "es2022,dom,dom.iterable"]
     # Parameters of private methods are left to inference: annotating them would cost every visitor bytes.
     client = ["--noImplicitAny", "false", "--allowJs", "--checkJs", str(STATIC / "eclipse-chat.js")]

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.browser.stage import ServerProcess
 from tests.js.herd import Herd, restart
 
 
 @pytest.mark.slow
-def test_a_killed_nodes_clients_all_come_back(node: str, tmp_path: Path) -> None:
+def test_a_killed_nodes_clients_all_come_back(tmp_path: Path) -> None:
     """A node is killed and started again: every client is connected anew, without a storm of attempts."""
+    node = needs.node()
     server = ServerProcess(tmp_path).start()
     herd = Herd(node, f"{server.url}/api/ws/token", 40)
     try:

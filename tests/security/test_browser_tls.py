@@ -15,6 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
+from tests import needs
 from tests.client import token
 from tests.conftest import SECRET
 from tests.security.test_tls import Authority
@@ -47,11 +48,7 @@ def test_a_chat_in_chromium_over_tls_and_after_a_reload(tmp_path: Path) -> None:
     """Two sockets of a page talk over wss; after SIGHUP the new certificate is the one that is shown."""
     from playwright.sync_api import Error, sync_playwright
 
-    from tests.browser.stage import find_chromium
-
-    program = find_chromium()
-    if program is None:
-        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    program = needs.chromium()
     authority, port = Authority(tmp_path), free_port()
     first = pin(authority.certificate)
     server = subprocess.Popen(
@@ -82,7 +79,7 @@ def test_a_chat_in_chromium_over_tls_and_after_a_reload(tmp_path: Path) -> None:
         """What is heard by a browser that trusts this key alone."""
         options = ["--no-sandbox", "--disable-gpu", f"--ignore-certificate-errors-spki-list={trusted}"]
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=str(program), args=options)
+            browser = playwright.chromium.launch(executable_path=program, args=options)
             try:
                 page = browser.new_page()
                 page.goto(f"https://localhost:{port}/health")

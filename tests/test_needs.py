@@ -1,0 +1,66 @@
+"""What happens where the machine lacks something: another server, a skip with its reason, a failure in CI."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tests import needs
+from tests.servers import RedisServer, default_server
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A developer's machine on whose PATH nothing is."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(needs, "CHROMIUM_NAMES", ("chromium",))
+
+
+def test_valkey_serves_where_there_is_no_redis() -> None:
+    """Without redis-server the bundled Valkey is what tests get, and it starts."""
+    assert default_server() == "valkey"
+    server = RedisServer(needs.server()).start()
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("need", "says"),
+    [
+        (needs.chromium, "needs Chromium .*apt-get install chromium"),
+        (needs.node, "needs node .*apt-get install nodejs"),
+        (lambda: needs.program("promtool", "get it there"), r"needs promtool \(get it there\)"),
+        (needs.npm, "needs node "),
+        (lambda: needs.server("redis"), "needs redis-server .*apt-get install redis-server"),
+    ],
+)
+def test_what_is_missing_is_skipped_and_fails_in_ci(
+    need: object, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reason says what is missing and how to get it; in CI nothing is skipped."""
+    assert callable(need)
+    with pytest.raises(pytest.skip.Exception, match=says):
+        need()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=says):
+        need()
+
+
+def test_npm_that_reaches_no_registry(tmp_path: Path) -> None:
+    """What npm can't install is missing, as much as npm itself."""
+    for program, code in (("node", 0), ("npm", 1)):
+        (tmp_path / program).write_text(f"#!/bin/sh\necho no way >&2\nexit {code}\n")
+        (tmp_path / program).chmod(0o755)
+    with pytest.raises(pytest.skip.Exception, match=r"needs axe-core@1 from npm \(npm said: no way\)"):
+        needs.npm_package("axe-core@1", tmp_path)
+
+
+def test_a_platform_without_any_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the wheel has no Valkey either, tests that need a server are skipped."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install redis-server"):
+        needs.server()
+    with pytest.raises(pytest.skip.Exception, match="none for this platform"):
+        needs.server("valkey")
