@@ -6,8 +6,8 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python has gone, begins anew.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test lint types layers cover lock clean chaos bench profile fuzz portable dist \
-  image-test drain-test picture browser-numbers documents http-contract image anew pythons
+.PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos bench profile fuzz \
+  portable pythons image image-test drain-test picture browser-numbers documents http-contract
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -23,8 +23,14 @@ $(SERVER): requirements/build.txt requirements/runtime.txt setup.py pyproject.to
 $(STAMP): requirements/dev.txt $(SERVER)
 	@sh scripts/setup dev
 
-test: $(STAMP)   ## lint, types, layers, then every test with its coverage
-	@bash scripts/test
+test: $(STAMP)   ## lint, types, layers, then every test with its coverage (TESTS=path: these alone; SEED=n: an order again)
+	@$(BIN)/python -m scripts.test $(TESTS)
+
+quick: $(STAMP)  ## in under a minute: linters, types, and the tests that start no browser, cluster or fuzzer
+	@$(BIN)/python -m scripts.test --quick
+
+bare:            ## what a stranger does, with Python, make and git alone: clone, run, test (SHORT=1: a part of the tests)
+	@$(or $(PYTHON),python3) scripts/bare.py $(if $(SHORT),--short)
 
 lint: $(STAMP)   ## ruff
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -54,7 +60,7 @@ pythons: $(STAMP) ## the suite on each supported Python, or on some: VERSIONS="3
 	@bash scripts/pythons $(VERSIONS)
 
 fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, bodies and Redis events (SECONDS=n)
-	@bash scripts/fuzz $(or $(SECONDS),60)
+	@$(BIN)/python -m scripts.fuzz --seconds $(or $(SECONDS),60)
 
 http-contract: $(STAMP) ## what schemathesis finds when it holds the HTTP routes to their document
 	@bash scripts/http-contract

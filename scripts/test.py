@@ -1,0 +1,212 @@
+"""The whole check, as `make test` runs it: lock, linters, types, layers, tests and coverage, fuzzers.
+
+The suite runs in two lanes side by side, then the chaos alone: Playwright keeps an event loop running in
+its process, so that the other lane's coroutines need one of their own, and faults are put on a quiet machine.
+Then all fuzzers at once: a minute each in CI, a moment elsewhere.
+
+    python -m scripts.test            everything
+    python -m scripts.test --quick    linters, types, and the tests that start no browser, cluster or fuzzer
+    python -m scripts.test PATH ...   these tests alone
+
+SEED=n repeats the order of an earlier run.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from scripts.fuzz import TARGETS, fuzz
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+LOGS = ROOT / "artefacts" / "test"
+IN_CI = os.environ.get("CI") == "true"
+SEED = os.environ.get("SEED") or str(random.randrange(2**32))
+BROWSER = ["tests/browser", "tests/js"]
+CHAOS = ["tests/chaos"]
+PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
+"""Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
+USUAL_MINUTES = 7
+TELL_EVERY = 15.0
+"""Seconds between two lines on a lane's progress where the output is no terminal."""
+
+
+def without(*folders: str) -> list[str]:
+    """What makes pytest leave out the folders."""
+    return [f"--ignore={folder}" for folder in folders]
+
+
+@dataclass
+class Lane:
+    """One pytest in a process of its own, whose log and results go to files."""
+
+    name: str
+    arguments: list[str]
+    cover: bool = True
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        """Start it."""
+        self.log, self.results = LOGS / f"{self.name}.log", LOGS / f"{self.name}.xml"
+        self.results.unlink(missing_ok=True)
+        launch = [BIN / "coverage", "run", "-m"] if self.cover else [sys.executable, "-m"]
+        options = ["-vv", "--tb=short", "--show-capture=no", f"--randomly-seed={SEED}"]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*launch, "pytest", *options, f"--junitxml={self.results}", *self.arguments],
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+            )
+
+    def progress(self) -> str:
+        """How far it is: `main 42 % after 80 s`."""
+        done = re.findall(r"\[ *(\d+)%\]$", self.log.read_text(errors="replace")[-20_000:], re.MULTILINE)
+        return f"{self.name} {done[-1] if done else 0} % after {time.monotonic() - self.began:.0f} s"
+
+    def finish(self) -> bool:
+        """Tell the result; whether it passed."""
+        passed = self.process.returncode == 0
+        lines = self.log.read_text(errors="replace").splitlines() or ["nothing was said"]
+        if not passed:
+            say(*lines[-150:])
+        outcome = "passed" if passed else "FAILED"
+        say(f"{self.name}: {outcome} after {time.monotonic() - self.began:.0f} s: {lines[-1].strip('= ')}")
+        return passed
+
+    def skipped(self) -> dict[str, int]:
+        """How many tests were skipped, by reason."""
+        found: dict[str, int] = defaultdict(int)
+        if self.results.exists():
+            for skip in ElementTree.parse(self.results).iter("skipped"):
+                found[skip.get("message") or "no reason"] += 1
+        return found
+
+
+def say(*lines: str) -> None:
+    """Print at once: what follows may take minutes."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def step(title: str, *command: str | Path, stderr: int | None = None) -> bool:
+    """Run a command under a title; whether it succeeded."""
+    say(f"\n== {title}")
+    return subprocess.run(command, cwd=ROOT, stderr=stderr, check=False).returncode == 0
+
+
+def wait(lanes: list[Lane]) -> bool:
+    """Wait for the lanes, telling how far they are; whether all passed."""
+    passed, told, live, lanes = True, time.monotonic(), sys.stdout.isatty(), list(lanes)
+    while lanes:
+        time.sleep(0.2)
+        for lane in [lane for lane in lanes if lane.process.poll() is not None]:
+            lanes.remove(lane)
+            print("\r\033[K" if live else "", end="")
+            passed &= lane.finish()
+        if lanes and time.monotonic() - told > (1 if live else TELL_EVERY):
+            told = time.monotonic()
+            line = ", ".join(lane.progress() for lane in lanes)
+            print(f"\r\033[K{line}\r" if live else line, end="" if live else "\n", flush=True)
+    return passed
+
+
+def tell_skipped(lanes: list[Lane]) -> None:
+    """List what was skipped in all lanes, by reason."""
+    reasons: dict[str, int] = defaultdict(int)
+    for lane in lanes:
+        for reason, count in lane.skipped().items():
+            reasons[reason] += count
+    if reasons:
+        say(f"\n== skipped: {sum(reasons.values())} tests, none of them in CI")
+        say(*(f"{count:5} x {reason}" for reason, count in sorted(reasons.items(), key=lambda row: -row[1])))
+
+
+def lint() -> bool:
+    """Linters and types; ends at the first that fails."""
+    return (
+        step("lint", BIN / "ruff", "check", ".")
+        and step("format", BIN / "ruff", "format", "--check", ".")
+        and step("types", BIN / "mypy")
+        and step("layers", BIN / "lint-imports", "--no-logo")
+    )
+
+
+def known_weaknesses() -> bool:
+    """Bandit, whose findings go to its output; the rest is about the words in our comments."""
+    command = (BIN / "bandit", "--quiet", "--recursive", "eclipse_ws")
+    return step("known weaknesses", *command, stderr=subprocess.DEVNULL)
+
+
+def coverage() -> bool:
+    """Report the coverage of all lanes; whether it is enough."""
+    subprocess.run([BIN / "coverage", "combine", "--quiet"], cwd=ROOT, check=False)
+    return step("branch coverage", BIN / "coverage", "report")
+
+
+def everything() -> bool:
+    """Everything, with its coverage. Goes on after a lane that fails, and ends after linters that do."""
+    say(f"about {USUAL_MINUTES} minutes on two cores; logs in {LOGS.relative_to(ROOT)}")
+    say(f"random order, SEED={SEED}")
+    locked = step("lock", BIN / "pip", "--disable-pip-version-check", "check")
+    if not (locked and lint() and known_weaknesses()):
+        return False
+    say("\n== tests, in two lanes, then chaos")
+    subprocess.run([BIN / "coverage", "erase"], cwd=ROOT, check=True)
+    lanes = [Lane("browser", BROWSER), Lane("main", ["tests", *without(*BROWSER, *CHAOS)])]
+    passed = wait(lanes)
+    lanes.append(Lane("chaos", CHAOS))
+    passed &= wait(lanes[-1:])
+    say("\n== fuzzing")
+    passed &= fuzz(60 if IN_CI else 3, list(TARGETS))
+    passed &= coverage()
+    tell_skipped(lanes)
+    return passed
+
+
+def quick() -> bool:
+    """Linters, and beside them the tests that start nothing but this process, in two lanes for two cores."""
+    files = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_*.py"))]
+    files = [name for name in files if not name.startswith((*BROWSER, *CHAOS, *PROCESSES))]
+    lanes = [Lane(f"quick-{half + 1}", files[half::2], cover=False) for half in range(2)]
+    passed = lint()
+    say(f"\n== tests, without those of {', '.join([*BROWSER, *CHAOS, *PROCESSES])}")
+    passed &= wait(lanes)
+    tell_skipped(lanes)
+    return passed
+
+
+def only(tests: list[str]) -> bool:
+    """These tests alone."""
+    say(f"random order, SEED={SEED}")
+    lanes = [Lane("some", tests, cover=False)]
+    passed = wait(lanes)
+    tell_skipped(lanes)
+    return passed
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for; 0 where all of it passed."""
+    began = time.monotonic()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    if arguments == ["--quick"]:
+        passed = quick()
+    elif arguments:
+        passed = only(arguments)
+    else:
+        passed = everything()
+    say(f"\n{'passed' if passed else 'FAILED'} after {time.monotonic() - began:.0f} s")
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
