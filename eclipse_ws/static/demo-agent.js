@@ -9,6 +9,7 @@ paint();
 dark.addEventListener("change", paint);
 if (asked.get("dir") == "rtl") document.documentElement.dir = "rtl";
 
+const TITLE = document.title;
 const REPLIES = ["Good evening! How can I help?", "Let me look that up for you.", "Your parcel leaves tomorrow.", "Is there anything else?"];
 const STATES = { open: "Connected", connecting: "Connecting", waiting: "Reconnecting", closed: "Closed" };
 
@@ -115,7 +116,7 @@ function list() {
   $("none").hidden = chats.length > 0;
   $("total").hidden = !total;
   $("total").textContent = total;
-  document.title = (total ? `(${total}) ` : "") + "Agents’ desk – Penumbra";
+  document.title = (total ? `(${total}) ` : "") + TITLE;
   remember("desk:seen", Object.fromEntries(chats.map(({ id }) => [id, seen[id] ?? 0])));
 }
 
