@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dev
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
 .PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos bench profile fuzz \
-  portable pythons image image-test drain-test picture browser-numbers documents http-contract
+  portable pythons image image-test drain-test film browser-numbers documents http-contract
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -90,8 +90,8 @@ image-test: $(STAMP) ## build the image for real, start it as a platform would, 
 drain-test: $(STAMP) ## a stop, ten rolling restarts and a crash of two nodes under load
 	@for mode in sigterm rolling kill; do $(BIN)/python -m benchmarks.drain --mode $$mode || exit 1; done
 
-picture: $(STAMP) ## take docs/demo.png, the README's picture, from a running server
-	@$(BIN)/python -m tests.browser.picture docs/demo.png
+film: $(STAMP) $(VENV)/.bench ## make docs/demo.gif, the README's film: two browsers, and a server that is killed
+	@$(BIN)/python -m tests.browser.film docs/demo.gif
 
 browser-numbers: $(STAMP) ## the widget's numbers: 20 cuts, the panel's opening, 1,000 clients coming back
 	@for part in tests.browser.cuts tests.browser.opening tests.js.herd; do $(BIN)/python -m $$part || exit 1; done
