@@ -23,7 +23,7 @@ from eclipse_ws.metrics import exposition
 from eclipse_ws.server import Server
 from tests.client import WAIT, Client, running
 from tests.conftest import make_settings
-from tests.js.conftest import require
+from tests.needs import program
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +32,7 @@ RULES = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
 BOARD = json.loads((ROOT / "ops/grafana.json").read_text())
 QUERIES = [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
 DIRECT = build_opener(ProxyHandler({}))
+HOW = "Debian: apt-get install prometheus; macOS: brew install prometheus"
 TARGET = {"job", "app", "instance"}
 """What Prometheus adds; on Fly app and instance, elsewhere job and instance."""
 
@@ -93,7 +94,7 @@ def test_every_alert_has_a_test_that_it_is_quiet_and_one_that_it_fires() -> None
 
 def test_prometheus_accepts_the_alerts_and_their_tests_pass() -> None:
     """promtool checks the rules and runs their tests."""
-    promtool = require("promtool", "prometheus")
+    promtool = program("promtool", HOW)
     for arguments in (["check", "rules", str(ALERTS)], ["test", "rules", str(ALERT_TESTS)]):
         done = subprocess.run([promtool, *arguments], check=False, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -111,10 +112,9 @@ def prometheus(folder: Path, port: int, metrics_port: int) -> Iterator[None]:
         ],
     }
     (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    program = require("prometheus", "prometheus")
     process = subprocess.Popen(
         [
-            program,
+            program("prometheus", HOW),
             f"--config.file={folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
@@ -145,7 +145,7 @@ def ask(port: int, path: str) -> Any:
 @pytest.mark.gen_test
 async def test_every_panel_shows_a_real_server(tmp_path: Path) -> None:
     """A real Prometheus finds something for each panel, only of the server; and no alert is raised."""
-    require("prometheus", "prometheus")
+    program("prometheus", HOW)
     port = free_port()
     async with running(metrics_port=0) as server:
         assert server.metrics_port

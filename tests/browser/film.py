@@ -18,7 +18,8 @@ from pathlib import Path
 from PIL import Image, ImageColor
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.stage import ServerProcess, chromium, connected, find_chromium, open_panel, say
+from tests.browser.stage import ServerProcess, chromium, connected, open_panel, say
+from tests.needs import find_chromium
 
 CUSTOMER = (490, 580)
 DESK = (700, 580)
