@@ -84,6 +84,12 @@ class NodeProcess:
                 raise RuntimeError(f"node {self.name} did not answer in {START_SECONDS:g} s; see {self.log}")
             await asyncio.sleep(0.05)
 
+    async def until_healthy(self) -> None:
+        """Wait until its links to Redis stand: before that, not all of its tasks are there."""
+        async with asyncio.timeout(START_SECONDS):
+            while (await self.health() or {}).get("status") != "healthy":  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
     def send(self, number: Signals) -> None:
         """Send it a signal."""
         assert self.process is not None
@@ -169,6 +175,7 @@ class Cluster:
             }
             self.nodes.append(NodeProcess(name, self.folder, environment))
         await asyncio.gather(*(node.start() for node in self.nodes))
+        await asyncio.gather(*(node.until_healthy() for node in self.nodes))
 
     async def stop(self) -> None:
         """End every process of it."""
