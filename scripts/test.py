@@ -76,7 +76,7 @@ class Lane:
     def finish(self) -> bool:
         """Tell the result; whether it passed."""
         passed = self.process.returncode == 0
-        lines = self.log.read_text(errors="replace").splitlines() or ["nothing was said"]
+        lines = self.log.read_text(errors="replace").rstrip().splitlines() or ["nothing was said"]
         if not passed:
             say(*lines[-150:])
         outcome = "passed" if passed else "FAILED"

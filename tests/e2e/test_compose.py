@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from tests import needs
 from tests.client import WAIT, Answer, Client, http
-from tests.servers import RedisServer, free_port, redis_binaries
+from tests.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "compose.yaml"
@@ -107,7 +108,7 @@ async def up(folder: Path) -> AsyncIterator[Local]:
     # A server of this machine, with the container's options; its check is a program of the container.
     program, *options = local.services["redis"]["command"]
     assert program == "valkey-server"
-    redis = RedisServer(next(iter(redis_binaries().values())), local.ports["redis"], *options).start()
+    redis = RedisServer(needs.server(), local.ports["redis"], *options).start()
     try:
         async with local.started("server"), local.started("application"):
             yield local

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
 from tests.client import WAIT, Client, http
 from tests.e2e.process import environment, program
-from tests.servers import RedisServer, free_port, redis_binaries
+from tests.servers import RedisServer, free_port
 
 
 async def health(port: int, *arguments: str) -> tuple[int, str]:
@@ -39,7 +40,7 @@ async def until_status(port: int, status: str) -> None:
 @pytest.mark.gen_test
 async def test_a_server_whose_redis_is_gone_is_alive(tmp_path: Path) -> None:
     """It is degraded, and holds what nobody else has: nothing may end it for that."""
-    redis = RedisServer(next(iter(redis_binaries().values()))).start()
+    redis = RedisServer(needs.server()).start()
     try:
         (tmp_path / ".env").write_text(f"REDIS_URL={redis.url}\n")
         async with program(tmp_path) as server:
