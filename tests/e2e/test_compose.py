@@ -168,7 +168,9 @@ async def test_a_message_goes_through(tmp_path: Path) -> None:
             await customer.say(type="message", content="Is anybody there?", role="USER", clientMessageId="k1")
             for session in (customer, agent):
                 assert (await session.seek("message"))["data"]["content"] == "Is anybody there?"
-            assert (await customer.seek("ack"))["delivery"] == "published"
+            # The ack may come before the message, which takes the way through Redis.
+            acks = [event for event in customer.skipped if event["type"] == "ack"]
+            assert (acks[0] if acks else await customer.seek("ack"))["delivery"] == "published"
             await agent.say(type="message", content="Yes", role="AGENT", clientMessageId="k2")
             assert (await customer.seek("message"))["data"]["content"] == "Yes"
         history = (await http(application, f"/api/chats/{chat}/messages")).json["messages"]
