@@ -35,7 +35,7 @@ BROWSER = ["tests/browser", "tests/js"]
 CHAOS = ["tests/chaos"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
 """Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
-USUAL_MINUTES = 7
+USUAL_MINUTES = 8
 TELL_EVERY = 15.0
 """Seconds between two lines on a lane's progress where the output is no terminal."""
 
@@ -174,12 +174,13 @@ def everything() -> bool:
 
 
 def quick() -> bool:
-    """Linters, and beside them the tests that start nothing but this process, in two lanes for two cores."""
+    """Linters, and beside them the quick tests that start only this process, in two lanes for two cores."""
     files = [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_*.py"))]
     files = [name for name in files if not name.startswith((*BROWSER, *CHAOS, *PROCESSES))]
-    lanes = [Lane(f"quick-{half + 1}", files[half::2], cover=False) for half in range(2)]
+    quickly = ["-m", "not slow"]
+    lanes = [Lane(f"quick-{half + 1}", [*quickly, *files[half::2]], cover=False) for half in range(2)]
     passed = lint()
-    say(f"\n== tests, without those of {', '.join([*BROWSER, *CHAOS, *PROCESSES])}")
+    say(f"\n== tests that aren't marked slow, without {', '.join([*BROWSER, *CHAOS, *PROCESSES])}")
     passed &= wait(lanes)
     tell_skipped(lanes)
     return passed

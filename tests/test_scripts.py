@@ -13,6 +13,8 @@ import pytest
 from scripts import bare, test
 from tests import needs
 
+pytestmark = pytest.mark.slow
+
 SERVER = 'run:\n\t@cd eclipse && python3 -m http.server --bind 127.0.0.1 "$$PORT"\n'
 
 

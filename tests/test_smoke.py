@@ -220,6 +220,7 @@ async def of_before() -> AsyncIterator[int]:
         yield next(iter(server.sockets)).getsockname()[1]
 
 
+@pytest.mark.slow
 @gen_test
 async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told apart, by what it can't do."""

@@ -473,6 +473,7 @@ async def test_a_peer_that_never_answers_a_close() -> None:
         await peer.gone()
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test
 async def test_what_comes_after_our_close_is_thrown_away() -> None:
     """Messages, broken ones too, that arrive between our close and the peer's are not handled."""
