@@ -49,6 +49,8 @@ def run(profile: str | None, **flags: str | None) -> None:
     import asyncio
     import signal
 
+    if not hasattr(signal, "SIGHUP"):
+        stop("eclipse-ws needs Linux, macOS or BSD; this is none of them. Fix: on Windows, run it in WSL.")
     # The first process of a container has no default for it: a stop during the start would go unheard.
     with contextlib.suppress(ValueError):  # called from a thread, which gets no signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -31,6 +31,7 @@ from eclipse_ws import __version__, dev_secrets, terminal, tokens
 from eclipse_ws.cli import greet, main, place_of
 from eclipse_ws.settings import Settings
 from tests.nested import TOO_DEEP, nested
+from tests.portable import inherited
 
 ROOT = Path(__file__).parent.parent
 SECRET = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
@@ -63,7 +64,7 @@ class Program:
         self._seen = ""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "eclipse_ws", *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environ},
+            env={**os.environ, **inherited(), **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -287,7 +288,7 @@ def test_config_and_check_speak_of_the_same_profile(
     shown = call("config", *arguments, **environ).stderr
     assert shown.startswith(f"Profile {profile}; --profile NAME shows another's.\n")
     command = [sys.executable, "-m", "eclipse_ws", "check", *arguments]
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PORT": "0", **environ}
+    given = {"PATH": os.environ["PATH"], **inherited(), "PORT": "0", **environ}
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     assert (done.returncode, f"profile {profile}, " in done.stdout) == (0, True), done.stdout + done.stderr
     assert re.search(r"^- fly.toml +not looked at", done.stdout, re.M)
@@ -554,7 +555,7 @@ def test_commands_fit_the_server_that_runs_in_the_same_folder(
         done = subprocess.run(
             ["sh", "-c", line],
             input=typed,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, **inherited()},
             capture_output=True,
             text=True,
             timeout=60,
@@ -615,7 +616,7 @@ def test_chat_talks_to_a_running_server(programs: list[Program]) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "eclipse_ws", "chat", *arguments],
             input="hello there\n\n",
-            env={**os.environ, "PYTHONPATH": str(ROOT), **more},
+            env={**os.environ, **inherited(), **more},
             capture_output=True,
             text=True,
             timeout=30,
@@ -624,3 +625,12 @@ def test_chat_talks_to_a_running_server(programs: list[Program]) -> None:
         assert done.returncode == 0, done.stderr
         assert "* connected to the chat c1" in done.stdout
         assert ": hello there\n" in done.stdout
+
+
+def test_a_system_that_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, which has no such signal, it says what to do rather than fail somewhere inside."""
+    monkeypatch.delattr(signal, "SIGHUP")
+    done = call("run", "--profile", "test")
+    assert done.exit_code == 2
+    assert "needs Linux, macOS or BSD" in done.stderr
+    assert "WSL" in done.stderr

@@ -21,6 +21,7 @@ import redis.asyncio
 from tests.api.stub import SECRET as API_SECRET
 from tests.chaos.application import Application
 from tests.chaos.proxy import Proxy
+from tests.portable import inherited
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -71,7 +72,7 @@ class NodeProcess:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes no time that matters here
                 command,
                 cwd=self.folder,  # where no .env is
-                env={**self._environment, "PORT": str(self.port), "PYTHONPATH": str(ROOT)},
+                env={**self._environment, "PORT": str(self.port), **inherited()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

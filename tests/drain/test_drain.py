@@ -21,6 +21,7 @@ from eclipse_ws.server import Server, _unless
 from tests.client import Client as Session
 from tests.client import http, running, until
 from tests.conftest import SECRET
+from tests.portable import inherited
 from tests.servers import RedisServer, free_port
 
 gen_test = pytest.mark.gen_test(timeout=90)
@@ -189,7 +190,7 @@ def test_a_signal_while_redis_is_waited_for(number: signal.Signals, tmp_path: Pa
         silent.listen()
         environ = {
             "PATH": "/usr/bin:/bin",
-            "PYTHONPATH": str(ROOT),
+            **inherited(),
             "PORT": str(free_port()),
             "REDIS_URL": f"redis://127.0.0.1:{silent.getsockname()[1]}",
             "ECLIPSE_REDIS_TIMEOUT": "60",

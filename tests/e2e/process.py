@@ -15,6 +15,7 @@ from typing import Self
 
 from tests.client import QUICK, WAIT, http
 from tests.conftest import SECRET
+from tests.portable import inherited
 from tests.servers import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,7 @@ def environment(**given: object) -> dict[str, str]:
     return {
         **kept,
         **coverage,
-        "PYTHONPATH": str(ROOT),
+        **inherited(),
         "JWT_SECRET": SECRET,
         "INTERNAL_API_SECRET": SECRET,
         **{f"ECLIPSE_{name.upper()}": str(value) for name, value in settings.items()},

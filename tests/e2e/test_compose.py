@@ -19,6 +19,7 @@ import yaml
 
 from tests import needs
 from tests.client import WAIT, Answer, Client, http
+from tests.portable import inherited
 from tests.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ class Local:
         """The service's variables alone, and what a program needs to be found."""
         given = self.services[service]["environment"]
         assert given["PORT"] == str(self.inner[service])
-        found = {"PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "LANG": "C.UTF-8"}
+        found = {"PATH": f"{BIN}:{os.environ['PATH']}", **inherited(), "LANG": "C.UTF-8"}
         values = {name: self.here(service, value) for name, value in given.items()}
         return {**found, **values, "PORT": str(self.ports[service])}
 

@@ -1,6 +1,6 @@
 """Makes Python on Linux offer only what it offers on other systems; `scripts/portable` puts it on PYTHONPATH.
 
-With ``ECLIPSE_TEST_SELECTOR=poll`` or ``select`` every process of a run, servers included, uses that
+With ``PORTABLE_SELECTOR=poll`` or ``select`` every process of a run, servers included, uses that
 selector for its event loops, and lacks what Linux alone has. For this project's own code there is no
 ``/proc`` and no ``/sys`` either; psutil may still read them, as it stands for the calls that it makes
 elsewhere.
@@ -50,5 +50,5 @@ def force(selector: str) -> None:
     sys.addaudithook(hide)
 
 
-if chosen := os.environ.get("ECLIPSE_TEST_SELECTOR"):
+if chosen := os.environ.get("PORTABLE_SELECTOR"):
     force(chosen)
