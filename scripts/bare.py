@@ -118,8 +118,11 @@ class Stranger:
         finally:
             end(process)
         if failed:
-            lines = "\n".join(log.read_text(errors="replace").splitlines()[-60:])
-            raise MissingError(f"`{' '.join(command)}` failed:\n{lines}")
+            lines = log.read_text(errors="replace").splitlines()
+            # Where tests failed, the reason is far above the end.
+            wanted = [line for line in lines[:-60] if line.startswith(("FAILED ", "ERROR ", "E  "))]
+            said = "\n".join([*wanted[-60:], *lines[-60:]])
+            raise MissingError(f"`{' '.join(command)}` failed:\n{said}")
 
 
 def megabytes(folder: Path) -> float:

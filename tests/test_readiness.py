@@ -167,12 +167,33 @@ async def test_what_is_let_go_between_event_and_turn(kind: type[Epoll | LoopRead
         watcher.readiness.unregister(fd)
         polled.append(watcher.readiness.poll(0, 10))
 
-    watcher.on_ready = let_go  # type: ignore[method-assign]
     if isinstance(watcher.readiness, LoopReadiness):
         watcher.readiness._on_ready = let_go
         await until(lambda: polled)
     else:
         let_go()
+    assert polled == [[]]
+    watcher.readiness.close()
+
+
+@pytest.mark.gen_test
+@every_kind
+async def test_what_is_no_longer_asked_for(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+    """An event that was seen, and is not asked for any more when the turn comes, is not reported."""
+    watcher, fd = Watcher(kind), pair[0].fileno()
+    watcher.readiness.register(fd, READ | WRITE)
+    polled: list[list[tuple[int, int]]] = []
+
+    def read_only() -> None:
+        if not polled:
+            watcher.readiness.modify(fd, READ)
+            polled.append(watcher.readiness.poll(0, 10))
+
+    if isinstance(watcher.readiness, LoopReadiness):
+        watcher.readiness._on_ready = read_only
+        await until(lambda: polled)
+    else:
+        read_only()
     assert polled == [[]]
     watcher.readiness.close()
 
