@@ -102,5 +102,5 @@ documents: $(STAMP) ## make from the code: docs/asyncapi.yaml, docs/openapi.yaml
 clean:           ## remove what was made, but for settings, secrets and messages
 	@rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov artefacts fuzz-failure* .mypy_cache .ruff_cache \
 	  .pytest_cache .hypothesis .import_linter_cache .schemathesis
-	@find . -name .git -prune -o -type d '(' -name __pycache__ -o -name node_modules ')' -prune -exec rm -rf {} +
+	@rm -rf $(foreach name,__pycache__ node_modules,$(wildcard $(name) */$(name) */*/$(name) */*/*/$(name)))
 	@set -- $(wildcard .env .eclipse-dev-secrets *.db *.sqlite3); [ $$# = 0 ] || echo "Kept: $$*"
