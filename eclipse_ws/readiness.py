@@ -17,11 +17,11 @@ READ: Final = 1
 """Something can be read, or the peer is gone. The values are those of epoll and poll everywhere."""
 WRITE: Final = 4
 BROKEN: Final = 8 | 16
-"""An error or a hang-up: reported whether or not it was asked for, but only by epoll."""
+"""An error or a hang-up: reported with what was asked for, and by epoll without."""
 
-# Linux tells that the peer will send nothing more. Elsewhere an idle connection that has anything to read is
-# taken for closed: that costs a new connection at the worst.
-_CLOSED_BY_PEER: Final[int] = getattr(select, "POLLRDHUP", select.POLLIN)
+# An idle connection that has anything to read is taken for closed, since a TLS peer says goodbye before it
+# closes: that costs a new connection at the worst. Linux tells, too, that the peer will send nothing more.
+_CLOSED_BY_PEER: Final[int] = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
 
 class Readiness(Protocol):
@@ -81,70 +81,86 @@ class Epoll:
 class LoopReadiness:
     """Readers and writers of the event loop, collected until the loop's next turn."""
 
-    __slots__ = ("_found", "_loop", "_on_ready", "_watched")
+    __slots__ = ("_due", "_found", "_loop", "_on_ready", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> None:
         self._loop = loop
         self._on_ready = on_ready
         self._watched: dict[int, int] = {}
         """The events that each descriptor is watched for."""
-        self._found: dict[int, int] = {}
-        """The events that the loop has reported since the last `poll`; `on_ready` is due while there are any.
-        """
+        self._found: dict[int, None] = {}
+        """Descriptors that the loop has reported since the last `poll`, the first of them first."""
+        self._due: asyncio.Handle | None = None
+        """The next call of `on_ready`."""
 
     def register(self, fd: int, events: int) -> None:
         """See Readiness."""
         if fd in self._watched:
             raise FileExistsError(f"the file descriptor {fd} is watched already: modify it")
-        self._watched[fd] = 0
-        self.modify(fd, events)
+        self._watch(fd, 0, events)
 
     def modify(self, fd: int, events: int) -> None:
         """See Readiness."""
-        before, self._watched[fd] = self._watched[fd], events
-        loop = self._loop
-        if (before ^ events) & READ:
-            if events & READ:
-                loop.add_reader(fd, self._report, fd, READ)
-            else:
-                loop.remove_reader(fd)
-        if (before ^ events) & WRITE:
-            if events & WRITE:
-                loop.add_writer(fd, self._report, fd, WRITE)
-            else:
-                loop.remove_writer(fd)
+        self._watch(fd, self._known(fd), events)
 
     def unregister(self, fd: int) -> None:
         """See Readiness."""
-        if fd not in self._watched:
-            raise FileNotFoundError(f"the file descriptor {fd} is not watched")
-        self.modify(fd, 0)
+        self._watch(fd, self._known(fd), 0)
         del self._watched[fd]
         self._found.pop(fd, None)
 
     def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
         """See Readiness."""
         del timeout
-        ready = []
+        # Asked again, because the loop reports a descriptor once more before what it has reported is read.
+        asked = select.poll()
         for fd in list(self._found)[:most]:
-            # What is no longer asked for is not reported.
-            if events := self._found.pop(fd) & self._watched[fd]:
-                ready.append((fd, events))
+            del self._found[fd]
+            if events := self._watched[fd]:
+                asked.register(fd, events)
         if self._found:
-            self._loop.call_soon(self._on_ready)
-        return ready
+            self._schedule()
+        return asked.poll(0)
 
     def close(self) -> None:
         """See Readiness."""
         if not self._loop.is_closed():
             for fd in list(self._watched):
                 self.unregister(fd)
+        if self._due is not None:
+            self._due.cancel()
         self._on_ready = _nothing  # its owner is not kept alive
 
-    def _report(self, fd: int, event: int) -> None:
-        if not self._found:
-            self._loop.call_soon(self._on_ready)
-        self._found[fd] = self._found.get(fd, 0) | event
+    def _known(self, fd: int) -> int:
+        if fd not in self._watched:
+            raise FileNotFoundError(f"the file descriptor {fd} is not watched: register it")
+        return self._watched[fd]
+
+    def _watch(self, fd: int, before: int, events: int) -> None:
+        loop, changed = self._loop, before ^ events
+        if changed & READ:
+            if events & READ:
+                loop.add_reader(fd, self._report, fd)
+            else:
+                loop.remove_reader(fd)
+        if changed & WRITE:
+            if events & WRITE:
+                loop.add_writer(fd, self._report, fd)
+            else:
+                loop.remove_writer(fd)
+        self._watched[fd] = events
+
+    def _report(self, fd: int) -> None:
+        self._found[fd] = None
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._due is None:
+            self._due = self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._due = None
+        self._on_ready()
 
 
 def _nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import select
 import socket
 from collections.abc import Iterator
@@ -234,14 +235,79 @@ async def test_the_system_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(readiness.watch(loop, lambda: None), LoopReadiness)
 
 
-@pytest.mark.parametrize("watched_for", ["POLLRDHUP", "POLLIN"])
-def test_an_idle_connection_that_was_closed(
-    watched_for: str, pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whether the peer has closed is known before anything is sent, with POLLRDHUP and without it."""
-    if not hasattr(select, watched_for):
-        pytest.skip("only Linux has POLLRDHUP")
-    monkeypatch.setattr(readiness, "_CLOSED_BY_PEER", getattr(select, watched_for))
+@pytest.mark.gen_test
+@every_kind
+async def test_what_was_read_is_not_reported_again(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+    """A descriptor is reported for as long as there is something to read, and not once more."""
+    ours, theirs = pair
+    reported: list[tuple[int, int]] = []
+
+    def on_ready() -> None:
+        for event in watched.poll(0, 10):
+            reported.append(event)
+            with contextlib.suppress(BlockingIOError):
+                ours.recv(10)
+
+    watched: Readiness = kind(asyncio.get_running_loop(), on_ready)
+    watched.register(ours.fileno(), READ)
+    for number in range(1, 21):
+        theirs.send(b"x")
+        await until(lambda number=number: len(reported) >= number)  # type: ignore[misc]
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert reported == [(ours.fileno(), READ)] * 20
+    watched.close()
+
+
+@pytest.mark.gen_test
+@every_kind
+async def test_closing_between_event_and_turn(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+    """Nobody is called any more after close(), not even about what was seen before."""
+    called: list[None] = []
+    watched = kind(asyncio.get_running_loop(), lambda: called.append(None))
+    watched.register(pair[0].fileno(), WRITE)
+    if isinstance(watched, LoopReadiness):
+        watched._report(pair[0].fileno())
+    watched.close()
+    await asyncio.sleep(0.01)
+    assert not called
+
+
+@pytest.mark.gen_test
+@every_kind
+async def test_a_turn_that_raises(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+    """It is called again in the next turn."""
+    called: list[None] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)
+
+    def on_ready() -> None:
+        called.append(None)
+        raise ValueError
+
+    watched = kind(loop, on_ready)
+    watched.register(pair[0].fileno(), WRITE)
+    await until(lambda: len(called) > 2)
+    watched.close()
+    loop.set_exception_handler(None)
+
+
+@pytest.mark.gen_test
+@every_kind
+async def test_a_descriptor_that_is_not_watched(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+    """It can't be modified."""
+    watched = kind(asyncio.get_running_loop(), lambda: None)
+    with pytest.raises(FileNotFoundError):
+        watched.modify(pair[0].fileno(), READ)
+    watched.close()
+
+
+@pytest.mark.parametrize("goodbye", [b"", b"an alert"])
+def test_an_idle_connection_that_was_closed(goodbye: bytes, pair: Pair) -> None:
+    """Whether the peer has closed, or said goodbye, is known before anything is sent."""
     assert not readiness.is_closed_by_peer(pair[0].fileno())
-    pair[1].close()
+    if goodbye:
+        pair[1].send(goodbye)
+    else:
+        pair[1].close()
     assert readiness.is_closed_by_peer(pair[0].fileno())

@@ -6,12 +6,14 @@ import asyncio
 import gzip
 import json
 import logging
+import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pycurl
 import pytest
 import trustme
 from tornado.testing import ExpectLog
@@ -488,6 +490,38 @@ async def test_closed_connections_are_found_out_in_time(api: HttpApi, stub: Stub
         await send(api)
     assert len(stub.saved) == 50
     assert set(api.stats.calls) == {"ok"}
+
+
+@pytest.mark.gen_test
+async def test_a_tls_connection_that_said_goodbye(
+    untrusted: ssl.SSLContext,
+) -> None:
+    """Over TLS a peer says goodbye before the connection ends: that is found out in time, too."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.findall(rb"Content-Length: (\d+)", head)[0]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n")
+            saved = (SAVED % "1").encode()
+            writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(saved), saved))
+
+    async with raw_server(handle, ssl=untrusted) as url:
+        api = HttpApi(make_settings(next_api_url=url.replace("http:", "https:"), api_max_connections=1))
+        await api.start()
+        assert api._session is not None
+        for curl in api._session._httpclient._handles:
+            curl.setopt(pycurl.SSL_VERIFYPEER, 0)
+        for _ in range(3):
+            await send(api)
+        writers[0].close()
+        await asyncio.sleep(0.05)
+        await send(api)
+        assert len(writers) == 2
+        await api.close()
+        writers[1].close()
 
 
 @pytest.mark.gen_test
