@@ -82,7 +82,7 @@ dist: $(STAMP)   ## build the wheel and the source archive into dist/
 	@$(BIN)/uv build --quiet --no-build-isolation --python $(BIN)/python && ls -1 dist
 
 image:           ## build the image eclipse-ws with its labels (ENGINE=podman: not by docker)
-	@$(or $(ENGINE),docker) build $$($(or $(PYTHON),python3) -m scripts.image_labels) --tag eclipse-ws .
+	@labels=$$($(or $(PYTHON),python3) -m scripts.image_labels) && $(or $(ENGINE),docker) build $$labels --tag eclipse-ws .
 
 image-test: $(STAMP) ## build the image for real, start it as a platform would, and try it (root)
 	@bash scripts/image-test
@@ -100,7 +100,7 @@ documents: $(STAMP) ## make from the code: docs/asyncapi.yaml, docs/openapi.yaml
 	@$(BIN)/python -m scripts.documents
 
 clean:           ## remove what was made, but for settings, secrets and messages
-	@rm -rf $(VENV) build dist *.egg-info .coverage* htmlcov artefacts fuzz-failure* .mypy_cache .ruff_cache \
+	@rm -rf $(VENV) .venv.lock build dist *.egg-info .coverage* htmlcov artefacts fuzz-failure* .mypy_cache .ruff_cache \
 	  .pytest_cache .hypothesis .import_linter_cache .schemathesis
 	@rm -rf $(foreach name,__pycache__ node_modules,$(wildcard $(name) */$(name) */*/$(name) */*/*/$(name)))
 	@set -- $(wildcard .env .eclipse-dev-secrets *.db *.sqlite3); [ $$# = 0 ] || echo "Kept: $$*"

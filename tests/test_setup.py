@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
@@ -250,7 +252,7 @@ def in_a_mount(checkout: Checkout, mount: str) -> tuple[int, str]:
     unshare = shutil.which("unshare")
     own = [unshare or "unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     if unshare is None or subprocess.run([*own, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("mounts need root, or Linux with user namespaces")
+        needs.missing("mounts", "they need root, or Linux with user namespaces")
     return checkout.call(*own, "sh", "-ec", mount, "sh", str(checkout.folder))
 
 
@@ -331,3 +333,43 @@ def test_clean_removes_what_was_made(checkout: Checkout) -> None:
     assert (code, printed) == (0, "Kept: .env x.db\n")
     assert {path.name for path in checkout.folder.iterdir()} == before | kept
     assert not (checkout.folder / "scripts" / "__pycache__").exists()
+
+
+def test_another_folder_on_the_way(checkout: Checkout, tmp_path: Path) -> None:
+    """CDPATH leads nowhere: what lies in a folder of the same name stays."""
+    other = tmp_path / "other"
+    (other / "scripts").mkdir(parents=True)
+    (other / ".venv").mkdir()
+    (other / ".venv" / "precious").touch()
+    checkout.environment["CDPATH"] = str(other)
+    code, printed = checkout.call("sh", "scripts/setup")
+    assert code == 0, printed
+    assert (other / ".venv" / "precious").exists()
+    assert (checkout.folder / ".venv" / ".runtime").exists()
+
+
+def test_two_at_once(checkout: Checkout) -> None:
+    """One of two that begin at the same time does the work, and the other says so."""
+    both = "sh scripts/setup >first 2>&1 & sh scripts/setup >second 2>&1 & wait"
+    code, printed = checkout.call("sh", "-c", both)
+    assert code == 0, printed
+    said = [(checkout.folder / name).read_text() for name in ("first", "second")]
+    assert sum("is being set up by another command" in each for each in said) == 1, said
+    assert (checkout.folder / ".venv" / ".runtime").exists()
+    assert not (checkout.folder / ".venv.lock").exists()
+
+
+def test_a_lock_that_was_left(checkout: Checkout) -> None:
+    """A process id in it that is some other program's holds nobody up."""
+    (checkout.folder / ".venv.lock").write_text(f"{os.getpid()}\n")
+    code, printed = checkout.call("sh", "scripts/setup")
+    assert code == 0, printed
+
+
+def test_with_its_own_python(checkout: Checkout) -> None:
+    """An environment that begins anew is made with the Python behind the one that goes."""
+    assert checkout.call("sh", "scripts/setup")[0] == 0
+    (checkout.folder / ".venv" / ".unfinished").touch()
+    checkout.environment["PYTHON"] = ".venv/bin/python"
+    code, printed = checkout.call("sh", "scripts/setup")
+    assert code == 0, printed
