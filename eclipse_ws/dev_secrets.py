@@ -41,6 +41,8 @@ def read(path: Path) -> tuple[dict[str, str], list[Fault]]:
     finally:
         os.close(file)
     values, faults = parse_dotenv(path, text)
+    if not faults and not all(values.get(name) for name in SECRETS):
+        return {}, [_fault(path, f"does not hold both {' and '.join(SECRETS)}")]
     return {name: values[name] for name in SECRETS if values.get(name)}, faults
 
 
@@ -55,6 +57,8 @@ def keep(path: Path) -> None:
             if _why_not(os.fstat(file)):
                 raise OSError("no file can be private there")  # such as Windows' drives under WSL
             opened.write(HEADER + fresh())
+            opened.flush()
+            os.fsync(file)  # a crash must not leave an empty one under the name
         with contextlib.suppress(FileExistsError):  # another start was faster: its secrets are used
             os.link(name, path)
     finally:

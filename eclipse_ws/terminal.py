@@ -244,8 +244,9 @@ async def lines(prompt: str) -> AsyncIterator[str]:
         line: str | None = ""
         while line is not None:
             try:
-                line = input(prompt)
-            except (EOFError, ValueError, KeyboardInterrupt, UnicodeDecodeError):
+                # What is no UTF-8 could not be sent as JSON.
+                line = input(prompt).encode(errors="surrogateescape").decode(errors="replace")
+            except (EOFError, ValueError, KeyboardInterrupt, RuntimeError):  # RuntimeError: there is no stdin
                 line = None
             with contextlib.suppress(RuntimeError):  # the loop has ended before the input
                 asyncio.run_coroutine_threadsafe(queue.put(line), loop).result()
@@ -266,7 +267,7 @@ async def _watch_typing(me: Chat, typed: Callable[[], str]) -> None:
 
 def _line_editor() -> Callable[[], str] | None:
     """What tells the line being typed so far; None where nobody types."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin and sys.stdout and sys.stdin.isatty() and sys.stdout.isatty()):
         return None
     try:
         import readline

@@ -634,3 +634,12 @@ def test_a_system_that_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 2
     assert "needs Linux, macOS or BSD" in done.stderr
     assert "WSL" in done.stderr
+
+
+def test_chat_without_any_input() -> None:
+    """Started with its standard input closed, as by cron, it ends as at the end of its input."""
+    command = f"{shlex.quote(sys.executable)} -m eclipse_ws chat --url ws://127.0.0.1:1/ws?token=x <&-"
+    environ = {**os.environ, **inherited()}
+    done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr

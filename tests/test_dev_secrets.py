@@ -166,3 +166,12 @@ def test_where_nothing_can_be_kept(tmp_path: Path, where: str, monkeypatch: pyte
     assert loaded.notes[0].startswith(f"Secrets can't be kept in {folder / dev_secrets.NAME}: ")
     assert "JWT_SECRET is not set: a fresh one was made up" in loaded.notes[1]
     assert not folder.exists() or not list(folder.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "JWT_SECRET=abcdefghijklmnopqrstuvwxyz0123456789\n"])
+def test_half_a_file_is_refused(tmp_path: Path, place: Path, text: str) -> None:
+    """A file that a crash left empty, or that lost a line, is named rather than passed over."""
+    place.touch(mode=0o600)
+    place.write_text(text)
+    with pytest.raises(SettingsError, match=f"{dev_secrets.NAME} does not hold both"):
+        start(tmp_path)
