@@ -178,3 +178,10 @@ async def test_a_message_goes_through(tmp_path: Path) -> None:
         assert [message["content"] for message in history] == ["Is anybody there?", "Yes"]
         health = (await http(local.ports["server"], "/health")).json
         assert (health["status"], health["backend"]["name"]) == ("healthy", "redis")
+
+
+def test_no_two_builds_share_a_name() -> None:
+    """Compose builds services at the same time: two that write one image would get in each other's way."""
+    built = [service["image"] for service in services().values() if "build" in service]
+    assert len(built) > 1
+    assert len(set(built)) == len(built)
