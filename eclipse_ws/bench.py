@@ -212,7 +212,10 @@ async def bench(plan: Plan, progress: Progress) -> Outcome:
         await _connect(plan, chats, outcome, progress)
         if not outcome.ready:
             why = "; ".join(f"{reason} ({count})" for reason, count in outcome.refused.most_common(3))
-            raise BenchError(f"No session was accepted at {plan.url}: {why}. Does JWT_SECRET fit the server?")
+            raise BenchError(
+                f"No session was accepted at {plan.url}: {why}. "
+                "Is a server running there, and is JWT_SECRET the same as its own?"
+            )
         await _load(plan, [chat for chat in chats if len(chat.sessions) > 1], outcome, progress)
     finally:
         for chat in chats:

@@ -38,12 +38,12 @@ def main() -> None:
     """The real-time server of a support centre's chat."""
 
 
-@main.command(epilog=example("eclipse-ws run --profile dev --port 8081"))
+@main.command(short_help="Start the server.", epilog=example("eclipse-ws run --profile dev --port 8081"))
 @profile_option
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", help="Port to listen on; 0 takes a free one.")
 @click.option("--backend", metavar="NAME", help="memory, redis, or one that an installed package brings.")
-@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
 def run(profile: str | None, **flags: str | None) -> None:
     """Start the server; it stops on Ctrl-C and SIGTERM."""
     import asyncio
@@ -88,9 +88,10 @@ def run(profile: str | None, **flags: str | None) -> None:
 
 
 @main.command(
+    short_help="Print the URL to connect to, with a fresh token.",
     epilog=example(
         'eclipse-ws token --chat c1 --user agent_1 --authenticated\nwebsocat "$(eclipse-ws token --chat c1)"'
-    )
+    ),
 )
 @profile_option
 @click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
@@ -123,7 +124,8 @@ def token(  # noqa: PLR0917 - click passes names
 
 
 @main.command(
-    epilog=example("eclipse-ws config --profile prod --json\neclipse-ws config --explain PORT REDIS_URL")
+    short_help="Show the settings, and where each came from.",
+    epilog=example("eclipse-ws config --profile prod --json\neclipse-ws config --explain PORT REDIS_URL"),
 )
 @profile_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -155,7 +157,10 @@ def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, 
         click.echo(sentence, err=True)
 
 
-@main.command(epilog=example("eclipse-ws health --url https://chat.example.com\neclipse-ws health --live"))
+@main.command(
+    short_help="Ask a running server how it is.",
+    epilog=example("eclipse-ws health --url https://chat.example.com\neclipse-ws health --live"),
+)
 @profile_option
 @click.option("--url", help="The server's address; without it, the one that the settings start.")
 @click.option(
@@ -209,7 +214,7 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
     sys.exit(0 if live or status == "healthy" else 1)
 
 
-@main.command(epilog=example("eclipse-ws secrets >> .env"))
+@main.command(short_help="Print fresh secrets for a .env file.", epilog=example("eclipse-ws secrets >> .env"))
 def secrets() -> None:
     """Print fresh secrets in the form of a .env file."""
     from eclipse_ws.dev_secrets import fresh
@@ -217,7 +222,10 @@ def secrets() -> None:
     click.echo(fresh(), nl=False)
 
 
-@main.command(epilog=example("eclipse-ws check --profile prod\neclipse-ws check --fly fly.toml --json"))
+@main.command(
+    short_help="Verify a configuration before a deploy.",
+    epilog=example("eclipse-ws check --profile prod\neclipse-ws check --fly fly.toml --json"),
+)
 @profile_option
 @click.option("--fly", "fly_file", metavar="PATH", help="The fly.toml to hold against the settings.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -232,7 +240,10 @@ def check(profile: str | None, fly_file: str | None, as_json: bool) -> None:
     show(asyncio.run(preflight.check(profile, None if fly_file is None else Path(fly_file))), as_json)
 
 
-@main.command(epilog=example("eclipse-ws smoke https://chat.example.com --chat a-test-chat"))
+@main.command(
+    short_help="Verify a running server with a test chat.",
+    epilog=example("eclipse-ws smoke https://chat.example.com --chat a-test-chat"),
+)
 @click.argument("url")
 @profile_option
 @click.option("--chat", "chat_id", help="A test chat of the application; without it, one that is made up.")
@@ -286,7 +297,10 @@ def smoke(  # noqa: PLR0917 - click passes names
     show(asyncio.run(looks.run(drain)), as_json, told=True)
 
 
-@main.command(epilog=example("eclipse-ws chat --chat c1\neclipse-ws chat --chat c1 --agent agent_1"))
+@main.command(
+    short_help="Join a chat in the terminal.",
+    epilog=example("eclipse-ws chat --chat c1\neclipse-ws chat --chat c1 --agent agent_1"),
+)
 @profile_option
 @click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
 @click.option("--user", "user_id", help="The user's id; without it, a new visitor's.")
@@ -331,9 +345,10 @@ def chat(  # noqa: PLR0917 - click passes names
 
 
 @main.command(
+    short_help="Put a bounded load on a server, and time it.",
     epilog=example(
         "eclipse-ws bench ws://127.0.0.1:8080 --sessions 1000 --rate 500\neclipse-ws bench --mode message"
-    )
+    ),
 )
 @profile_option
 @click.argument("url", required=False)

@@ -38,14 +38,14 @@ WHERE_REDIS_URL = (
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong: the variable's (or file's) name, what is wrong, how to mend it."""
+    """One thing that is wrong: the variable's (or file's) name, what is wrong, how to fix it."""
 
     name: str
     problem: str
     mend: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.problem}. To mend it, {self.mend}."
+        return f"{self.name} {self.problem}. Fix: {self.mend}."
 
 
 class SettingsError(Exception):

@@ -92,7 +92,7 @@ def machine(value: Settings) -> list[Finding]:
         text = f"{most} files may be open, {value.max_sessions} sessions need {needed}"
         findings.append(Finding("file limit", "fault", text, mend))
     else:
-        findings.append(Finding("file limit", "ok", f"{needed} of {most or 'any number'} needed"))
+        findings.append(Finding("file limit", "ok", f"{needed} needed, {most or 'any number'} allowed"))
     ports = {
         "PORT": value.port,
         "ECLIPSE_ADMIN_PORT": value.admin_port,

@@ -128,10 +128,12 @@ def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Faul
     path = Path(profile).expanduser() if is_path(profile) else None
     if path is None:
         if profile not in NAMES:
-            near = nearest(profile, NAMES)
+            near = nearest(profile.lower(), NAMES)
             meant = f"did you mean {near}? " if near else ""
-            problem = f"asks for the profile {profile[:60]!r}, which there is not"
-            return {}, [Fault(asked_by, problem, f"use {', '.join(NAMES)}, or a path ({meant}./mine.toml)")]
+            problem = f"names the unknown profile {profile[:60]!r}"
+            return {}, [
+                Fault(asked_by, problem, f"{meant}use {', '.join(NAMES)}, or a path such as ./mine.toml")
+            ]
         path = next(
             (folder / f"{profile}.toml" for folder in folders() if (folder / f"{profile}.toml").is_file()),
             None,

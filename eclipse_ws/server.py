@@ -347,9 +347,12 @@ def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
 def _explain(error: OSError | UnicodeError, settings: Settings) -> str:
     where, number = f"{settings.host}:{settings.port}", getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
-        return f"{where} is taken by another program: stop it, or choose another port with --port or PORT"
+        return (
+            f"{where} is taken by another program, perhaps by this server started before: "
+            "stop it, or choose another port (PORT=8081, or --port 8081)"
+        )
     if number == errno.EACCES:
-        return f"{where} may not be listened on: ports below 1024 are the administrator's; choose another"
+        return f"no permission to listen on {where}: choose a port from 1024 on (PORT=8080, or --port 8080)"
     return f"can't listen on {where}: {error}; check --host and --port"
 
 

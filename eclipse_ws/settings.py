@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     )
     tls_cert: str = Field("", description="PEM file with the certificate chain, to serve wss without a proxy")
     tls_key: str = Field("", description="PEM file with the certificate's key")
-    admin_host: str = Field("127.0.0.1", description="address of admin_port", max_length=255)
+    admin_host: str = Field("127.0.0.1", description="address of ECLIPSE_ADMIN_PORT", max_length=255)
     admin_port: int | None = Field(
         None,
         description="port for the routes that the application calls and for /metrics; unset: the public port",
@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     )
     metrics_port: int | None = Field(
         None,
-        description="port for /metrics and /health only; unset: where admin_port is",
+        description="port for /metrics and /health only; unset: where ECLIPSE_ADMIN_PORT is",
         ge=0,
         le=65535,
     )
@@ -329,7 +329,9 @@ def load(
     name, asked_by, more = profiles.choose(profile, given)
     faults += more
     keys, more = ({}, []) if more else profiles.read_profile(name, asked_by)
-    faults += more
+    if more:
+        # What else is wrong depends on the profile that was meant.
+        raise SettingsError(faults + more)
     keys, more = profiles.known_keys(keys, name, fields)
     faults += more
     kept: dict[str, str] = {}

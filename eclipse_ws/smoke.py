@@ -102,7 +102,7 @@ class Smoke:
             found = Finding(name, "fault", str(error), _MENDS.get(name, "look at the server's log"))
         except (OSError, HTTPClientError) as error:
             text = f"can't be reached: {error}"
-            found = Finding(name, "fault", text, "check the address, `fly status`, and `fly logs`")
+            found = Finding(name, "fault", text, _MENDS["health"])
         self._found(found if isinstance(found, Finding) else Finding(name, "ok", found))
         return self.findings[-1].verdict != "fault"
 
@@ -302,7 +302,7 @@ def _has(name: str) -> Callable[[dict[str, Any]], bool]:
 
 
 _MENDS = {
-    "health": "check the address; `fly status` and `fly logs` say how the machine is",
+    "health": "check the address, and that a server runs there (on Fly, `fly status` and `fly logs`)",
     "tokens": "is this the server, or a page in front of it?",
     "two sessions": "set JWT_SECRET here to the server's own",
     "message and ack": "check NEXT_API_URL and INTERNAL_API_SECRET of the server (`eclipse-ws check`)",

@@ -125,6 +125,9 @@ def test_depth_of_a_token(levels: int) -> None:
         else:
             assert refused(text) is CloseCode.INVALID_TOKEN
     header = f'{{"alg":"HS256","x":{nested(levels)}}}'
+    # In UTF-16 this letter has a byte that is a quotation mark in UTF-8, behind which brackets could hide.
+    hidden = '{"alg":"HS256","x":["\u0122",' + "[" * 100_000
+    assert refused(part(hidden.encode("utf-16-le")) + "." + part(claims()) + ".x") is CloseCode.INVALID_TOKEN
     for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-32"):
         assert refused(part(header.encode(encoding)) + "." + part(claims()) + ".x") is CloseCode.INVALID_TOKEN
 

@@ -125,7 +125,7 @@ def test_a_wrong_file_is_told_what_to_mend(given: dict[str, Any], path: str, val
     """One thing that is wrong is named, with what to do."""
     found = judged(put(given, path, value))
     assert any(says in sentence for sentence in found), found
-    assert all("To mend it, " in sentence for sentence in found)
+    assert all("Fix: " in sentence for sentence in found)
 
 
 def test_what_can_not_be_read(tmp_path: Path) -> None:

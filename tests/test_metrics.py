@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import math
 import os
 import re
 import resource
@@ -183,6 +184,8 @@ def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.Monk
     assert 0 < value(page, "process_cpu_seconds_total") <= time.process_time() + 1
     assert now - 86400 < value(page, "process_start_time_seconds") < now
     assert 3 < value(page, "process_open_fds") < value(page, "process_max_fds") == limit
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert value(exposition(server.node), "process_max_fds") == math.inf
 
 
 def test_open_files_are_counted() -> None:

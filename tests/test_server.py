@@ -78,7 +78,7 @@ async def test_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(server_module, "bind_sockets", denied)
-    with pytest.raises(StartError, match="below 1024"):
+    with pytest.raises(StartError, match="from 1024 on"):
         await Server(make_settings()).start()
 
 

@@ -140,7 +140,7 @@ def test_every_fault_is_listed_at_once() -> None:
     assert "rediss://" in found["REDIS_URL"]
     assert "'eighty', expected a valid integer" in found["PORT"]
     assert "TCP port" in found["PORT"]
-    assert all("To mend it" in sentence for sentence in found.values())
+    assert all("Fix: " in sentence for sentence in found.values())
 
 
 PLACEHOLDERS = (
@@ -344,8 +344,8 @@ def test_wrong_keys_of_a_profile_are_named(tmp_path: Path) -> None:
         read(PROD, profile=str(profile))
     text = str(caught.value)
     assert "4 faults" in text
-    assert "unknown key 'prot'. To mend it, write port" in text
-    assert "unknown key 'qwertz'. To mend it, take it out" in text
+    assert "unknown key 'prot'. Fix: write port" in text
+    assert "unknown key 'qwertz'. Fix: take it out" in text
     assert "holds jwt_secret, and a profile holds no secrets" in text
     assert "sets region, which a profile can't" in text
     assert "hunter2" not in text
@@ -383,7 +383,7 @@ def test_a_wrong_value_in_a_profile_says_where(tmp_path: Path) -> None:
 def test_unknown_profiles_are_named() -> None:
     """A profile there is not, and a NODE_ENV there is not, are faults of who asked."""
     assert "did you mean prod" in faults_of(PROD, profile="prodd")["--profile"]
-    assert "asks for the profile 'x'" in faults_of({"ECLIPSE_PROFILE": "x"})["ECLIPSE_PROFILE"]
+    assert "names the unknown profile 'x'" in faults_of({"ECLIPSE_PROFILE": "x"})["ECLIPSE_PROFILE"]
     assert "expected development, test or production" in faults_of(prod(NODE_ENV="staging"))["NODE_ENV"]
 
 
