@@ -361,6 +361,7 @@ def test_two_at_once(checkout: Checkout) -> None:
 
 def test_a_lock_that_was_left(checkout: Checkout) -> None:
     """A process id in it that is some other program's holds nobody up."""
+    needs.program("ps", "Debian: apt-get install procps")
     (checkout.folder / ".venv.lock").write_text(f"{os.getpid()}\n")
     code, printed = checkout.call("sh", "scripts/setup")
     assert code == 0, printed
