@@ -134,7 +134,7 @@ class NodeProcess:
         path = self.folder / f"node-{self.name}.tasks"
         path.unlink(missing_ok=True)
         self.send(SIGUSR1)
-        for _ in range(200):
+        for _ in range(1000):
             if path.exists():
                 return path.read_text().splitlines()
             await asyncio.sleep(0.02)
