@@ -6,7 +6,7 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python has gone, begins anew.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos bench profile fuzz \
+.PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos bench attack profile fuzz \
   portable pythons image image-test drain-test film browser-numbers documents http-contract
 
 help:            ## what can be made
@@ -49,6 +49,9 @@ cover: $(STAMP)  ## the suite with its coverage as HTML
 
 bench: $(STAMP) $(VENV)/.bench ## this server and its peers, side by side, into docs/performance.md (QUICK=1: a short look)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+attack: $(STAMP) ## 100 honest pairs beside 4,000 attackers, plain and over TLS, then 10,000 killed sockets (about four minutes)
+	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m tests.security.kills
 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
 	@$(BIN)/python -m benchmarks.profile $(ARGS)

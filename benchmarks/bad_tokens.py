@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.attack import PROFILE, frames, session
-from benchmarks.processes import LOAD_CORE, SERVER_CORE, Process, command, free_port, raise_file_limit
+from benchmarks.attack.sockets import PROFILE, Target, next_frame
+from benchmarks.processes import LOAD_CORE, SERVER_CORE, Process, command, raise_file_limit
 from eclipse_ws.tokens import mint
+from tests.servers import free_port
 
 FLAT = 0.8
 """The slowest tenth has at least this share of the median's rate."""
@@ -33,10 +34,12 @@ def kinds(secret: str) -> list[str]:
     return [other, old, none, good[:-4], "", "a.b.c", "x" * 4000, mint(secret, "", "u", False)]
 
 
-async def one(port: int, token: str, number: int) -> None:
+async def one(target: Target, token: str, number: int) -> None:
     """One refusal: up, told why, and gone. Raises RuntimeError if it was let in."""
-    reader, writer = await session(port, token, f"93.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")
-    opcode, payload = await frames(reader)
+    reader, writer = await target.session(
+        token, f"93.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    )
+    opcode, payload = await next_frame(reader)
     if opcode != 8 or payload[:2] not in (b"\x0f\xa1", b"\x0f\xa2"):
         raise RuntimeError(f"a bad token was answered with {opcode} {payload!r}")
     writer.write(b"\x88\x82\0\0\0\0" + payload[:2])
@@ -44,13 +47,13 @@ async def one(port: int, token: str, number: int) -> None:
     writer.close()
 
 
-async def tenth(port: int, tokens: list[str], first: int, count: int) -> float:
+async def tenth(target: Target, tokens: list[str], first: int, count: int) -> float:
     """So many, 32 at once; the rate a second."""
     numbers = iter(range(first, first + count))
 
     async def worker() -> None:
         for number in numbers:
-            await one(port, tokens[number % len(tokens)], number)
+            await one(target, tokens[number % len(tokens)], number)
 
     began = time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(32)))
@@ -75,7 +78,9 @@ def main() -> int:
         os.sched_setaffinity(0, {LOAD_CORE})
         try:
             for part in range(10):
-                rates.append(asyncio.run(tenth(port, kinds(secret), part * count // 10, count // 10)))
+                rates.append(
+                    asyncio.run(tenth(Target(port, secret), kinds(secret), part * count // 10, count // 10))
+                )
                 sizes.append(server.memory() / 1e6)
                 print(f"{(part + 1) * count // 10:8} bad tokens {rates[-1]:8.0f}/s {sizes[-1]:8.1f} MB")
         finally:

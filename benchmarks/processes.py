@@ -79,6 +79,10 @@ class Process:
         pids = self.pids()
         return int(Path(f"/proc/{pids[-1]}/statm").read_text().split()[1]) * PAGE
 
+    def log_bytes(self) -> int:
+        """Bytes that the process has written to its output."""
+        return os.fstat(self._log.fileno()).st_size
+
     def stop(self) -> None:
         """End it, kindly first."""
         self._process.terminate()
