@@ -17,13 +17,14 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from eclipse_ws.faults import MASK, printable
 from eclipse_ws.keys import previous_secrets
+from eclipse_ws.log_limit import LogLimit
 from eclipse_ws.settings import Settings
 
 if TYPE_CHECKING:
     from tornado.web import RequestHandler
 
+LOGGER = "eclipse_ws.log"
 MAX_PATH = 200  # characters of a path in an access line
-REFUSALS = (10.0, 50)  # lines a second, and at once, that tell of requests which were refused
 QUIET_PATHS = frozenset({"/", "/health", "/metrics"})
 COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
 SHORTEST_SECRET = 4  # characters; masking every "a" would hide the log, not the secret
@@ -43,7 +44,7 @@ CREDENTIAL = re.compile(
     re.ASCII,
 )
 
-_installed: logging.Handler | None = None
+_installed: _Handler | None = None
 
 
 class Masker:
@@ -69,10 +70,13 @@ class Masker:
         return CREDENTIAL.sub(_keep_name, text)
 
 
-def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
+def configure_logging(
+    settings: Settings, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> None:
     """Sends every log line, ours and other packages', to `stream` (default: stderr) as the settings say.
 
-    Calling it again replaces what it installed before and leaves others' handlers alone.
+    Above the level debug `LogLimit` bounds how much; ``clock`` (seconds) is what it measures by. Calling it
+    again replaces what it installed before and leaves others' handlers alone.
     """
     global _installed  # noqa: PLW0603 - the root logger is as global
     target = sys.stderr if stream is None else stream
@@ -98,13 +102,15 @@ def configure_logging(settings: Settings, stream: TextIO | None = None) -> None:
     formatter = _MaskingFormatter(
         Masker(settings),
         foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        processors=[_add_fields, structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
-    handler = logging.StreamHandler(target)
+    # Whoever asks for debug wants all of it.
+    handler = _Handler(target, LogLimit(clock) if level > logging.DEBUG else None)
     handler.setFormatter(formatter)
     root = logging.getLogger()
     if _installed is not None:
         root.removeHandler(_installed)
+        _installed.close()
     root.addHandler(handler)
     root.setLevel(level)
     _installed = handler
@@ -120,48 +126,14 @@ def mask_also(settings: Settings) -> None:
         formatter.masker.learn(settings)
 
 
-class RequestLog:
-    """Tornado's `Application(log_function=...)`: `log_request`, and no more of refusals than `REFUSALS`.
+def log_request(handler: RequestHandler) -> None:
+    """Tornado's `Application(log_function=...)`: one line a request, without the query, where tokens are.
 
-    What strangers ask for must not fill a disk. The next line says how many were left out (``unsaid``).
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        """Seconds."""
-        self._full = 0.0  # monotonic seconds at which the whole burst may be written again
-        self._unsaid = 0
-
-    def __call__(self, handler: RequestHandler) -> None:
-        """Tell of one request."""
-        rate, burst = REFUSALS
-        now = self.clock()
-        full = max(self._full, now)
-        if not is_refusal(handler):
-            log_request(handler)
-        elif full - now > (burst - 1) / rate:
-            self._unsaid += 1
-            log_request(handler, loud=False)
-        else:
-            self._full = full + 1 / rate
-            unsaid, self._unsaid = self._unsaid, 0
-            log_request(handler, unsaid=unsaid)
-
-
-def is_refusal(handler: RequestHandler) -> bool:
-    """Whether the answer is one that anybody can cause at will, and worth a line all the same."""
-    return handler.get_status() >= 400 and handler.request.path not in QUIET_PATHS
-
-
-def log_request(handler: RequestHandler, *, loud: bool = True, unsaid: int = 0) -> None:
-    """One line a request, without the query, where tokens are.
-
-    Refusals and errors (400 and above) are `info` where ``loud``; the rest, and the quiet paths, `debug`.
+    Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
     """
     request, status = handler.request, int(handler.get_status())  # an HTTPStatus would be written as such
     log = structlog.stdlib.get_logger("eclipse_ws.access")
-    write = log.info if loud and is_refusal(handler) else log.debug
-    more = {"unsaid": unsaid} if unsaid else {}
+    write = log.info if status >= 400 and request.path not in QUIET_PATHS else log.debug
     write(
         "Request",
         method=request.method,
@@ -169,8 +141,52 @@ def log_request(handler: RequestHandler, *, loud: bool = True, unsaid: int = 0) 
         status=status,
         ms=round(request.request_time() * 1000, 1),
         remote=request.remote_ip,
-        **more,
     )
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes lines to a stream, no more of them than `LogLimit` lets pass; at debug all of them."""
+
+    def __init__(self, stream: TextIO, limit: LogLimit | None) -> None:
+        super().__init__(stream)
+        self._limit = limit
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line, or count it as suppressed; called with the handler's lock held."""
+        if self._limit is None or self._limit.passes(record):
+            super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render the line, and charge the limit with its bytes."""
+        line = super().format(record)
+        if self._limit is not None:
+            self._limit.charge(record, len(line))
+        return line
+
+    def tell_suppressed(self, *, last: bool = False) -> None:
+        """Write one line about what was suppressed, if there is anything and it is time to."""
+        if self._limit is None:
+            return
+        self.acquire()
+        try:
+            lines = self._limit.summary(last=last)
+            if lines:
+                record = logging.LogRecord(LOGGER, logging.INFO, "", 0, "log lines suppressed", None, None)
+                record.fields = {"lines": lines, "total": sum(lines.values())}
+                super().emit(record)  # past the limit, which must not suppress it
+        finally:
+            self.release()
+
+    def close(self) -> None:
+        """Tell of what is suppressed still; `logging` calls this when the process ends."""
+        self.tell_suppressed(last=True)
+        super().close()
+
+
+def tell_suppressed() -> None:
+    """Tell of the lines that were suppressed since the last ones that were told of; at most every 10 s."""
+    if _installed is not None:
+        _installed.tell_suppressed()
 
 
 class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
@@ -210,6 +226,12 @@ def _json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
     if details:
         event["exception"] = details[0]
     return json.dumps(event, default=str, skipkeys=True)
+
+
+def _add_fields(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Add what the handler has to say about a line."""
+    event.update(getattr(event["_record"], "fields", {}))
+    return event
 
 
 def _traceback(event: EventDict) -> list[str]:

@@ -26,7 +26,7 @@ from eclipse_ws.hub import Hub
 from eclipse_ws.keys import KeyMaterialError, load_certificate, tls_context
 from eclipse_ws.listener import Listener
 from eclipse_ws.node import RELOADED, Node
-from eclipse_ws.observe import RequestLog, mask_also
+from eclipse_ws.observe import log_request, mask_also
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.session import ChatSession
 from eclipse_ws.settings import Loaded, Settings, SettingsError, variable
@@ -65,7 +65,6 @@ class Server:
             verifier=Verifier(settings),
             session_counts=ChatSession.counts,
         )
-        self._request_log = RequestLog()
         self._tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         routes = web.routes(self.node)
         sockets = URLSpec(r"/(?:ws)?", ChatSession, {"node": self.node})
@@ -95,7 +94,7 @@ class Server:
             routes,
             default_handler_class=web.NotFound,
             default_handler_args={"node": self.node},
-            log_function=self._request_log,
+            log_function=log_request,
             origins=self.node.origins,
             door=self.node.door,
             websocket_max_message_size=settings.max_frame,

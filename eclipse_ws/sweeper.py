@@ -10,6 +10,7 @@ import structlog
 
 from eclipse_ws.listener import Listener
 from eclipse_ws.node import Node
+from eclipse_ws.observe import tell_suppressed
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.session import ChatSession
 
@@ -40,6 +41,7 @@ class Sweeper:
 
     def _turn(self) -> None:
         try:
+            tell_suppressed()
             self.sweep(time.time(), time.monotonic())
         except Exception:
             # The next look may go well; without one no session would ever end.

@@ -7,7 +7,7 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -19,6 +19,7 @@ from tornado.web import Application, RequestHandler
 
 from eclipse_ws import observe
 from eclipse_ws.faults import MASK, printable
+from eclipse_ws.log_limit import MOST_KINDS, SUMMARY_SECONDS
 from eclipse_ws.observe import Masker, configure_logging, log_request
 from eclipse_ws.settings import Settings
 
@@ -51,7 +52,9 @@ class Log:
 
     def __init__(self, **settings: Any) -> None:
         self.stream = io.StringIO()
-        configure_logging(Settings(**settings), self.stream)
+        self.now = 1000.0
+        """The seconds that the limit of lines goes by."""
+        configure_logging(Settings(**settings), self.stream, lambda: self.now)
         self.ours = structlog.stdlib.get_logger("eclipse_ws.test")
 
     @property
@@ -285,6 +288,158 @@ def test_printable_leaves_text_alone() -> None:
     """Letters of every script, and emoji, are no control characters."""
     assert printable("Grüße, 你好, שלום, 👩‍👩‍👧") == "Grüße, 你好, שלום, 👩‍👩‍👧"
     assert printable("a\tb") == "a\\tb"
+
+
+def flood(log: Log, seconds: int, a_second: int, say: Callable[[int, int], None]) -> list[int]:
+    """Log ``a_second`` times each second; the bytes written in each of them."""
+    written = []
+    for second in range(seconds):
+        before = len(log.text)
+        for turn in range(a_second):
+            log.now += 1 / a_second
+            say(second, turn)
+        observe.tell_suppressed()
+        written.append(len(log.text) - before)
+    return written
+
+
+def accounted(documents: list[dict[str, Any]], event: str) -> int:
+    """How many lines of a kind the log tells of: those that it has, and those that it says it hasn't."""
+    summed = [document["lines"] for document in documents if document["event"] == "log lines suppressed"]
+    told = sum(count for lines in summed for name, count in lines.items() if name.endswith(f": {event}"))
+    return told + sum(1 + d.get("suppressed", 0) for d in documents if d["event"] == event)
+
+
+def test_eight_kinds_of_lines_at_will_fill_no_disk(expect_log: Callable[..., None]) -> None:
+    """What strangers cause 1,000 times a second stays under 10 KB, and every line is counted."""
+    expect_log(
+        "message not saved", "agent not found", "malformed event", "an event is lost", "a request from"
+    )
+    expect_log("Task exception was never")
+    log = Log(log_format="json")
+    foreign = logging.getLogger("other")
+
+    def say(second: int, turn: int) -> None:
+        log.ours.info("session started", session=f"{turn:016x}", chat="c" * 256, user="\U0001f600" * 256)
+        log.ours.info("session ended", session=f"{turn:016x}", chat="c" * 256, user="u" * 256, code=1000)
+        log.ours.warning("message not saved", session=f"{turn:016x}", why="the circuit is open")
+        log.ours.warning("agent not found", user="u" * 256, why="nobody has that id")
+        log.ours.warning("malformed event dropped", chat="c", why=f"it has {turn} bytes")
+        log.ours.error("an event is lost", chat=f"chat {second} {turn}")
+        foreign.warning("a request from %s ended: %s", "192.0.2.7", "x" * 100)
+        text = f"Task exception was never retrieved\nfuture: <Task name='Task-{turn}'>"
+        foreign.error(text, exc_info=ValueError("x" * 500))
+
+    before = flood(log, 12, 125, say)
+    assert sum(before) < 350_000
+    after = flood(log, 15, 125, say)
+    assert sum(after) / len(after) < 10_000
+    log.now += SUMMARY_SECONDS
+    observe.tell_suppressed()
+    for event in (
+        "session started",
+        "session ended",
+        "message not saved",
+        "agent not found",
+        "an event is lost",
+    ):
+        assert accounted(log.documents, event) == 27 * 125, event
+
+
+def test_a_flood_hides_neither_errors_nor_what_was_silent(expect_log: Callable[..., None]) -> None:
+    """An error is written in the middle of a flood, and so is the first line of a kind that was silent."""
+    expect_log("it failed", "redis link lost")
+    log = Log(log_format="json")
+    flood(log, 100, 300, lambda _, turn: log.ours.info(f"kind {turn % 50}", padding="x" * 500))
+    try:
+        raise ValueError("seen")
+    except ValueError:
+        log.ours.exception("it failed")
+        log.ours.info("it failed too", exc_info=True)
+    log.ours.warning("redis link lost")
+    assert [document["event"] for document in log.documents[-3:]] == [
+        "it failed",
+        "it failed too",
+        "redis link lost",
+    ]
+    assert log.text.count("ValueError: seen") == 2
+
+
+def test_the_next_line_says_what_was_suppressed() -> None:
+    """A kind may say 50 lines at once and 5 a second; the next one tells how many it stands for."""
+    log = Log(log_format="json")
+    for number in range(200):
+        log.ours.info("refused", number=number)
+    log.ours.info("another")
+    log.now += 0.2
+    log.ours.info("refused", number="next")
+    assert len(log.documents) == 52
+    assert log.documents[-2] == {**log.documents[-2], "event": "another"}
+    assert log.documents[-1]["suppressed"] == 150
+    assert not any("suppressed" in document for document in log.documents[:-1])
+
+
+def test_a_count_is_not_lost_when_its_kind_falls_silent() -> None:
+    """What no later line tells of, one line tells of after ten seconds, and once more at the end."""
+    log = Log(log_format="json")
+    for _ in range(60):
+        log.ours.info("refused")
+    observe.tell_suppressed()
+    assert log.documents[-1]["lines"] == {"eclipse_ws.test: refused": 10}
+    assert (log.documents[-1]["total"], log.documents[-1]["level"]) == (10, "info")
+    for _ in range(3):
+        log.ours.info("refused")
+    observe.tell_suppressed()  # too early
+    assert len(log.documents) == 51
+    assert observe._installed is not None
+    observe._installed.close()
+    assert log.documents[-1]["lines"] == {"eclipse_ws.test: refused": 3}
+    observe._installed.close()
+    assert len(log.documents) == 52
+
+
+def test_kinds_are_bounded() -> None:
+    """Lines of a thousand different kinds are told apart up to a bound; further ones share one."""
+    log = Log(log_format="console")
+    for number in range(3 * MOST_KINDS):
+        logging.getLogger("other").info(f"kind {number}")
+    assert observe._installed is not None
+    assert observe._installed._limit is not None
+    assert len(observe._installed._limit._kinds) == MOST_KINDS + 1
+    log.now += 1000
+    logging.getLogger("other").info("kind 0")
+    observe.tell_suppressed()
+    assert len(observe._installed._limit._kinds) == 1
+    assert "'others': " in log.lines[-1]
+
+
+def test_at_debug_nothing_is_suppressed(expect_log: Callable[..., None]) -> None:
+    """Whoever turns debug on gets every line."""
+    expect_log("seen")
+    log = Log(log_format="json", log_level="debug")
+    for _ in range(500):
+        log.ours.debug("seen")
+        log.ours.info("seen")
+        log.ours.error("seen")
+    assert len(log.lines) == 1500
+
+
+def test_a_suppressed_line_is_not_rendered() -> None:
+    """What is suppressed costs no more than counting it: its values are never looked at."""
+    log = Log(log_format="json")
+    rendered = []
+
+    class Value:
+        def __str__(self) -> str:
+            rendered.append(1)
+            return "value"
+
+    assert observe._installed is not None
+    for _ in range(500):  # not through the root, where pytest's own handler renders everything
+        observe._installed.handle(
+            logging.LogRecord("a", logging.INFO, "f", 1, "refused %s", (Value(),), None)
+        )
+    assert len(rendered) == len(log.lines) == 50
 
 
 class Answer(RequestHandler):

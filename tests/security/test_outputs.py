@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from eclipse_ws.observe import configure_logging
-from tests.client import UPGRADE, Client, exchange, http, running, token
+from tests.client import UPGRADE, Client, exchange, http, running, token, until
 from tests.conftest import make_settings
 
 SECRETS = {
@@ -112,45 +112,41 @@ async def test_log_lines_cannot_be_forged() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_flood_of_refusals_does_not_flood_the_log() -> None:
-    """Of many refusals a few lines are written, and the next one says how many were not."""
-    out = io.StringIO()
-    configure_logging(make_settings(), out)
+async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
+    """Of what strangers and visitors can cause at will few lines are written, the others are counted."""
+    expect_log("message not saved", "agent not found")
+    out, now = io.StringIO(), 1000.0
+    configure_logging(make_settings(), out, lambda: now)
+    count = 80
     try:
-        async with running(max_sessions_per_address=1) as server, await Client.join(server.port):
-            for _ in range(100):
-                assert (await http(server.port, f"/ws?token={token()}", headers=UPGRADE)).status == 429
-            server.node.limits._notes = 0.0
-            assert (await http(server.port, "/ws", headers=UPGRADE)).status == 429
-            assert server.node.limits.refused["max_sessions_per_address"] == 101
+        async with running(sweep_interval=0.01) as server:
+            for _ in range(count):
+                await (await Client.join(server.port)).close()
+                assert (await http(server.port, "/nowhere")).status == 404
+            async with await Client.join(server.port) as client:
+                await server.api.close()
+                for _ in range(count):
+                    await client.say(type="message", content="hello", role="USER")
+                    await client.say(type="agent_joined")
+                    assert {(await client.next("error"))["code"] for _ in range(2)} == {"api_unavailable"}
+            now += 10
+            await until(lambda: out.getvalue().count("log lines suppressed") == 2)
     finally:
         configure_logging(make_settings(log_level="debug"), io.StringIO())
-    lines = [line for line in out.getvalue().splitlines() if "upgrade refused" in line]
-    assert 50 <= len(lines) < 90
-    assert sum(json.loads(line)["unsaid"] for line in lines) + len(lines) == 101
-
-
-@pytest.mark.gen_test
-async def test_a_flood_of_requests_does_not_flood_the_log() -> None:
-    """Of many requests that are refused a few lines are written; at debug all of them."""
-    for level in ("info", "debug"):
-        out = io.StringIO()
-        configure_logging(make_settings(log_level=level), out)
-        try:
-            async with running() as server:
-                server._request_log.clock = lambda: 1000.0
-                for _ in range(100):
-                    assert (await http(server.port, "/nowhere")).status == 404
-                server._request_log.clock = lambda: 1000.2
-                for _ in range(2):
-                    assert (await http(server.port, "/nowhere")).status == 404
-        finally:
-            configure_logging(make_settings(log_level="debug"), io.StringIO())
-        lines = [json.loads(line) for line in out.getvalue().splitlines() if '"/nowhere"' in line]
-        told = [line for line in lines if line["level"] == "info"]
-        assert 50 <= len(told) <= 52
-        assert sum(line.get("unsaid", 0) for line in told) + len(told) == 102
-        assert len(lines) == (102 if level == "debug" else len(told))
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    summed = [line["lines"] for line in lines if line["event"] == "log lines suppressed"]
+    for kind, most in (
+        ("eclipse_ws.session: session started", count + 1),
+        ("eclipse_ws.session: session ended", count + 1),
+        ("eclipse_ws.access: Request", count),
+        ("eclipse_ws.chat: message not saved", count),
+        ("eclipse_ws.chat: agent not found", count),
+    ):
+        logger, _, event = kind.partition(": ")
+        written = [line for line in lines if (line["logger"], line["event"]) == (logger, event)]
+        assert len(written) == 50, kind
+        told = sum(line.get("suppressed", 0) for line in written) + sum(told.get(kind, 0) for told in summed)
+        assert len(written) + told == most, kind
 
 
 @pytest.mark.gen_test
