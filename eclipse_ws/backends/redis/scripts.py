@@ -42,9 +42,16 @@ def channel_name(chat_id: str) -> str:
     return f"chat:{chat_id}"
 
 
+_BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+
+
 def key(chat_id: str, *parts: str) -> str:
-    """A key of ours for a chat: all of a chat's keys are in one slot of a cluster."""
-    return ":".join([f"eclipse:{{{chat_id}}}", *parts])
+    """A key of ours for a chat: all of a chat's keys are in one slot of a cluster.
+
+    Braces in the id are percent-encoded, so that it ends where the hash tag ends, and no other chat's id
+    and parts make the same key.
+    """
+    return ":".join([f"eclipse:{{{chat_id.translate(_BRACES)}}}", *parts])
 
 
 def chat_keys(chat_id: str) -> list[str]:
