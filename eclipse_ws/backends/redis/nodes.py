@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
 from redis.exceptions import RedisError
 
+from eclipse_ws.auth import is_name
 from eclipse_ws.backends.redis.link import LinkError
 from eclipse_ws.backends.redis.links import ALL_NODES, NODE_PREFIX, Links
 from eclipse_ws.protocol import bounded
@@ -20,6 +21,17 @@ log = structlog.get_logger("eclipse_ws.redis")
 
 BATCH = 250
 """Chats that are handed over in one piece."""
+MAX_NOTE = 1 << 20
+"""Bytes of a note. Ours are shorter: `MAX_CHATS` ids of 256 characters, of four bytes each in UTF-8."""
+MAX_CHATS = 500
+"""Chats of one note."""
+MAX_ANSWERS, MAX_ANSWER_BYTES = 1000, 1 << 22
+"""Answers to one question that are kept, and their bytes together."""
+MAX_TAKING = 1000
+"""Notes with chats to take over that are worked on at once."""
+
+_Name = Annotated[str, msgspec.Meta(max_length=100)]
+_Chats = Annotated[list[str], msgspec.Meta(max_length=MAX_CHATS)]
 
 
 class _Note(msgspec.Struct, omit_defaults=True):
@@ -28,17 +40,33 @@ class _Note(msgspec.Struct, omit_defaults=True):
     ``who_takes`` asks who would take chats over; the answer is the node's name, or null.
     """
 
-    id: str = ""
-    sender: str = ""
+    id: _Name = ""
+    sender: _Name = ""
     question: Any = None
     answer: Any = None
-    look_again: list[str] = []
+    look_again: _Chats = []
     who_takes: bool = False
-    take_over: list[str] = []
+    take_over: _Chats = []
 
 
 _encode = msgspec.json.Encoder().encode
 _decode = bounded(msgspec.json.Decoder(_Note).decode)
+
+
+class _Question:
+    """A question that this node has put, and what was answered so far."""
+
+    def __init__(self) -> None:
+        self.answers: list[Any] = []
+        self.news = asyncio.Event()
+        self._room = MAX_ANSWER_BYTES
+
+    def take(self, answer: Any, length: int) -> None:
+        """Keep an answer of so many bytes, if there is room for it."""
+        if len(self.answers) < MAX_ANSWERS and length <= self._room:
+            self._room -= length
+            self.answers.append(answer)
+            self.news.set()
 
 
 class Nodes:
@@ -59,8 +87,7 @@ class Nodes:
         self._take_over = take_over
         self._taking: set[asyncio.Task[None]] = set()
         self._leaving = False
-        self._open: dict[str, list[Any]] = {}
-        self._news: dict[str, asyncio.Event] = {}
+        self._open: dict[str, _Question] = {}
 
     async def ask(self, question: Any) -> tuple[list[Any], bool]:
         """Gather every node's answer; those that don't come in time are missing. Tell, too, if none is."""
@@ -112,22 +139,21 @@ class Nodes:
             return [], complete
         number = note.id = secrets.token_hex(8)
         note.sender = self._links.name
-        answers = self._open[number] = []
-        news = self._news[number] = asyncio.Event()
+        question = self._open[number] = _Question()
         try:
             nodes = await commands.call("PUBLISH", channel, _encode(note))
             async with asyncio.timeout(timeout):
-                while len(answers) < nodes:
-                    await news.wait()
-                    news.clear()
+                while len(question.answers) < nodes:
+                    await question.news.wait()
+                    question.news.clear()
             complete = True
         except TimeoutError:
-            log.warning("not every node has answered", answers=len(answers))
+            log.warning("not every node has answered", answers=len(question.answers))
         except (LinkError, RedisError) as error:
             log.warning("the other nodes could not be asked", why=str(error))
         finally:
-            del self._open[number], self._news[number]
-        return answers, complete
+            del self._open[number]
+        return question.answers, complete
 
     def tell_to_look_again(self, chat_ids: list[str]) -> None:
         """Tell every node that these chats have a new epoch."""
@@ -138,15 +164,23 @@ class Nodes:
 
     def hear(self, raw: bytes) -> None:
         """Take what another node (or this one) has told."""
+        if len(raw) > MAX_NOTE:
+            self._drop(raw, f"at most {MAX_NOTE} bytes are taken")
+            return
         try:
             note = _decode(raw)
-        except (msgspec.MsgspecError, UnicodeError):
-            log.warning("a note that no node has written was dropped", bytes=len(raw))
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            self._drop(raw, str(error))
             return
-        if note.look_again:
+        if not all(map(is_name, (*note.look_again, *note.take_over))):
+            self._drop(raw, "it names a chat as none can be called")
+        elif note.look_again:
             if note.sender != self._links.name:
                 self._look_again(note.look_again)
         elif note.take_over:
+            if len(self._taking) >= MAX_TAKING:
+                self._drop(raw, f"{MAX_TAKING} are being worked on")
+                return
             task = asyncio.create_task(self._take(note))
             self._taking.add(task)
             task.add_done_callback(self._taking.discard)
@@ -156,8 +190,11 @@ class Nodes:
         elif note.sender:
             self._tell(note, self._answer(note.question))
         elif note.id in self._open:
-            self._open[note.id].append(note.answer)
-            self._news[note.id].set()
+            self._open[note.id].take(note.answer, len(raw))
+
+    @staticmethod
+    def _drop(raw: bytes, why: str) -> None:
+        log.warning("malformed note of another node dropped", bytes=len(raw), why=why)
 
     async def _take(self, note: _Note) -> None:
         self._tell(note, await self._take_over(note.take_over))

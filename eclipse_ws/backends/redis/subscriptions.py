@@ -24,6 +24,8 @@ BATCH = 500
 """Chats that are subscribed or joined in one piece where thousands are due."""
 POSITION_SECONDS = 86400
 """How long an untouched chat's position is kept, in seconds: longer than a silent session lives."""
+TAKEN = 2
+"""Chats taken over per session that a node may have: a full node's chats, and as many that linger on it."""
 RETRY, SOON = 1.0, 0.1
 """Seconds until a join is tried again: one that Redis has refused, and one whose link has gone meanwhile."""
 ROUNDS = 5
@@ -46,6 +48,7 @@ class Subscriptions:
         self._tell_nodes = tell_nodes
         self._loop = asyncio.get_running_loop()
         self._channels: dict[str, Channel] = {}
+        self._taken: set[str] = set()  # chats that were taken over, and that nobody has joined yet
         self._to_subscribe: list[str] = []
         self._to_look_again: list[str] = []
         self._joins: set[asyncio.Task[None]] = set()
@@ -83,6 +86,7 @@ class Subscriptions:
         """Hear a chat; waits until it is live, as long as Redis is there."""
         channel = self._want(chat_id)
         channel.members = True
+        self._taken.discard(chat_id)
         if channel.live:
             return
         if self._links.state == "up":
@@ -94,13 +98,21 @@ class Subscriptions:
             channel.unsure = True
 
     async def take_over(self, chat_ids: Iterable[str]) -> list[str]:
-        """Hear another node's chats, which linger here until somebody joins; tell which are not heard yet."""
-        wanted = []
+        """Hear another node's chats, which linger here until somebody joins; tell which are not heard yet.
+
+        At most `TAKEN` for each session that this node may have linger at once, so that no peer fills it.
+        """
+        wanted, refused = [], []
+        most = TAKEN * self._settings.max_sessions
         for chat_id in chat_ids:
             known = self._channels.get(chat_id)
+            if known is None and len(self._taken) >= most:
+                refused.append(chat_id)
+                continue
             channel = known or self._want(chat_id)
             if known is None:
                 channel.members = False
+                self._taken.add(chat_id)
             if not channel.members:
                 channel.expires = time.monotonic() + self._settings.history_seconds
             if not channel.live and channel.ready is None:
@@ -110,7 +122,9 @@ class Subscriptions:
         if waiting:
             # Half of it: the answer has to be there before who asks has waited all of it.
             await asyncio.wait(waiting, timeout=self._settings.hand_over_timeout / 2)
-        return [channel.chat_id for channel in wanted if not channel.live]
+        if refused:
+            log.warning("chats not taken over, as many linger as may", chats=len(refused), limit=most)
+        return refused + [channel.chat_id for channel in wanted if not channel.live]
 
     def unsubscribe(self, chat_id: str) -> None:
         """Let a chat linger for the history's lifetime."""
@@ -322,6 +336,7 @@ class Subscriptions:
                 self.join(channel)  # somebody has come back meanwhile: guard it again
                 continue
             del self._channels[channel.chat_id]
+            self._taken.discard(channel.chat_id)
             self._settle(channel)
             names.append(channel_name(channel.chat_id))
         if names:
