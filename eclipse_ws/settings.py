@@ -195,6 +195,9 @@ class Settings(BaseSettings):
 
     # History
     history_events: Count = Field(100, description="events kept per chat")
+    history_bytes: Bytes = Field(
+        1 << 19, description="bytes of the events kept per chat; the newest one is kept whatever its size"
+    )
     history_seconds: Seconds = Field(300, description="seconds for which a kept event can be resumed")
 
     max_attempts: Count = Field(100_000, description="clientMessageIds that this node remembers")

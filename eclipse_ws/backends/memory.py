@@ -23,15 +23,23 @@ def new_epoch() -> str:
 class _Channel:
     """One chat: its position, its last events, and which identities they had."""
 
-    __slots__ = ("epoch", "events", "expires", "offset", "receipts", "subscribed")
+    __slots__ = ("bytes", "epoch", "events", "expires", "offset", "receipts", "subscribed")
 
-    def __init__(self, history_events: int, expires: float) -> None:
+    def __init__(self, expires: float) -> None:
         self.epoch = new_epoch()
         self.offset = 0
-        self.events: deque[Event] = deque(maxlen=history_events)
+        self.events: deque[Event] = deque()
+        self.bytes = 0  # of the events' bodies
         self.receipts: OrderedDict[str, Receipt] = OrderedDict()  # by identity
         self.subscribed = False
         self.expires = expires  # monotonic; looked at only while nobody is subscribed
+
+    def keep(self, event: Event, most: int, most_bytes: int) -> None:
+        """Keep an event, and the ones before it as far as both bounds allow."""
+        self.events.append(event)
+        self.bytes += len(event.body)
+        while len(self.events) > most or (self.bytes > most_bytes and len(self.events) > 1):
+            self.bytes -= len(self.events.popleft().body)
 
 
 class MemoryBackend(Backend):
@@ -102,7 +110,7 @@ class MemoryBackend(Backend):
             if len(channel.receipts) > 2 * self._settings.history_events:
                 channel.receipts.popitem(last=False)
             sequenced = event.sequenced(cursor)
-            channel.events.append(sequenced)
+            channel.keep(sequenced, self._settings.history_events, self._settings.history_bytes)
             self.published += 1
             self._deliver(chat_id, channel, sequenced)
         else:
@@ -150,7 +158,7 @@ class MemoryBackend(Backend):
         channel = self._channels.get(chat_id)
         if channel is None:
             expires = self._clock() + self._settings.history_seconds
-            channel = self._channels[chat_id] = _Channel(self._settings.history_events, expires)
+            channel = self._channels[chat_id] = _Channel(expires)
         elif not channel.subscribed:
             channel.expires = self._clock() + self._settings.history_seconds
         return channel

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 
 import pytest
 
-from eclipse_ws.protocol import Cursor
-from tests.backends.harness import Cluster, event, fresh_chat, number_of, typing, until
+from eclipse_ws.protocol import Cursor, parse_event
+from tests.backends.harness import Cluster, body, event, fresh_chat, number_of, typing, until
 from tests.servers import SERVERS
 
 KINDS = [
@@ -398,8 +399,47 @@ class BackendContract:
         receipt = await node.backend.publish(chat, event(55))
         assert receipt.cursor == str(node.heard.cursors(chat)[55])
 
+    @gen_test
+    async def test_histories_are_bounded_in_bytes(self, cluster: Cluster, chat: str) -> None:
+        """The oldest events go where all together are too long; what is kept can be resumed, no more."""
+        node = await cluster.node(chat, history_bytes=10_000)
+        sizes = [100] * 10 + [2000] * 30 + [100] * 60 + [3000, 100, 7000, 100, 9000]
+        for number, size in enumerate(sizes):
+            await node.backend.publish(chat, parse_event(body(number, padding="x" * size)))
+            kept = await self.bodies(cluster, chat)
+            assert sum(map(len, kept)) <= 10_000
+            assert [json.loads(each)["data"]["id"] for each in kept][-1] == str(number)
+            offset = number + 1
+            await until(lambda offset=offset: node.backend.position(chat).offset == offset)
+            epoch = node.backend.position(chat).epoch
+            reached = await node.backend.history(chat, Cursor(epoch, offset - len(kept)))
+            assert [number_of(e) for e in reached] == [str(n) for n in range(offset - len(kept), offset)]
+            if offset > len(kept):
+                assert await node.backend.history(chat, Cursor(epoch, offset - len(kept) - 1)) is None
+            if number in (9, 80):
+                assert len(kept) >= 10
+        await until(lambda: len(node.heard.events[chat]) == len(sizes))
+        assert [c.offset for c in node.heard.cursors(chat) if c] == list(range(1, len(sizes) + 1))
+
+    @gen_test
+    async def test_the_newest_event_is_kept_whatever_its_size(self, cluster: Cluster, chat: str) -> None:
+        """An event longer than all of a history may be is kept alone, until the next one comes."""
+        node = await cluster.node(chat, history_bytes=1024)
+        at = node.backend.position(chat)
+        for number, size in enumerate((10, 5000, 5000, 900)):
+            await node.backend.publish(chat, parse_event(body(number, padding="x" * size)))
+            await until(lambda number=number: node.backend.position(chat).offset == number + 1)
+            assert len(await self.bodies(cluster, chat)) == 1
+            (newest,) = await node.backend.history(chat, Cursor(at.epoch, number))
+            assert number_of(newest) == str(number)
+
     async def kept(self, cluster: Cluster, chat: str) -> int:
         """How many events the backend keeps of a chat."""
+        return len(await self.bodies(cluster, chat))
+
+    async def bodies(self, cluster: Cluster, chat: str) -> list[bytes]:
+        """The events that the backend keeps of a chat."""
         if cluster.server is None:
-            return len(cluster.made[0].backend._channels[chat].events)
-        return int(await cluster.client.xlen(f"eclipse:{{{chat}}}:events"))
+            return [kept.body for kept in cluster.made[0].backend._channels[chat].events]
+        found = await cluster.client.xrange(f"eclipse:{{{chat}}}:events")
+        return [fields[b"e"] for _, fields in found]

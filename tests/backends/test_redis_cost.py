@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from eclipse_ws.protocol import parse_event
 from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
 from tests.conftest import make_settings
 
@@ -112,6 +113,37 @@ async def test_the_connections_of_a_node(own_cluster: Make, chat: str) -> None:
     await made.node(chat, fresh_chat(), fresh_chat())
     names = [client["name"] for client in await made.client.client_list()]
     assert names.count("eclipse-ws") == 2
+
+
+@gen_test
+async def test_a_history_is_measured_seldom(own_cluster: Make, chat: str) -> None:
+    """Histories are bounded in bytes by a sum: what is kept is read only where the sum reaches the bound."""
+    made = own_cluster(history_bytes=100_000, history_events=100)
+    node = await made.node(chat)
+    await quiet(made, node)
+    for number in range(500):
+        await node.backend.publish(chat, event(number))  # of about 90 bytes: 9,000 are kept
+    assert (await made.client.info("commandstats")).get("cmdstat_xrange", {"calls": 0})["calls"] == 0
+    for number in range(500, 1000):
+        await node.backend.publish(chat, parse_event(body(number, padding="x" * 5000)))
+    assert (await made.client.info("commandstats"))["cmdstat_xrange"]["calls"] <= 500 / 4
+    kept = await made.client.xrange(f"eclipse:{{{chat}}}:events")
+    assert 75_000 - 5200 <= sum(len(fields[b"e"]) for _, fields in kept) <= 100_000
+
+
+@gen_test
+async def test_a_history_of_an_earlier_server(own_cluster: Make, chat: str) -> None:
+    """A history that a server without such a bound has kept is measured once, and goes on."""
+    made = own_cluster(history_bytes=10_000)
+    node = await made.node(chat)
+    for number in range(5):
+        await node.backend.publish(chat, event(number))
+    await made.client.hdel(f"eclipse:{{{chat}}}:meta", "bytes")
+    await node.backend.publish(chat, event(5))
+    kept = await made.client.xrange(f"eclipse:{{{chat}}}:events")
+    assert len(kept) == 6
+    noted = await made.client.hget(f"eclipse:{{{chat}}}:meta", "bytes")
+    assert int(noted) == sum(len(fields[b"e"]) for _, fields in kept)
 
 
 def test_an_idle_node_asks_twice_a_minute() -> None:

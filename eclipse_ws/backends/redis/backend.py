@@ -240,6 +240,7 @@ class RedisBackend(Backend):
             POSITION_SECONDS,
             self._links.name if heard else "",
             saved_id(event),
+            self._settings.history_bytes,
         )
         if fresh:
             self.published += 1

@@ -74,7 +74,8 @@ async def _run_scripts(link: Link) -> None:
     # Needed when Redis has lost its scripts, which may be long after this.
     await link.call("EVAL", "return 1", 0)
     try:
-        await scripts.PUBLISH(link, settled, channel, body, "probe", "probe", 1, _SECONDS, _SECONDS, "", "")
+        kept = (1, _SECONDS, _SECONDS)
+        await scripts.PUBLISH(link, settled, channel, body, "probe", "probe", *kept, "", "", len(body))
         await scripts.HISTORY(link, keys[:2], "probe", 0)
         # Twice, because only the second node asks whether the first one listens.
         for guard in ("one", "other"):

@@ -1,11 +1,12 @@
 -- Sequence, keep and fan out one event, once per identity; settle the attempt that led to it.
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes), [attempt (string)]
 -- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
---       kept, seconds that the position is kept, this node's link ("" if it doesn't hear the chat), receipt's id
+--       kept, seconds that the position is kept, this node's link ("" if it doesn't hear the chat), receipt's id,
+--       bytes kept
 local meta, events = KEYS[1], KEYS[2]
 local kept = tonumber(ARGV[5])
-local at = redis.call('HMGET', meta, 'epoch', 'offset')
-local epoch, offset = at[1], tonumber(at[2])
+local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes')
+local epoch, offset, bytes = at[1], tonumber(at[2]), tonumber(at[3])
 if not epoch then
   epoch, offset = ARGV[4], 0
   redis.call('DEL', events)
@@ -24,9 +25,24 @@ if not cursor then
   local place = string.format('%.0f', offset)
   cursor = epoch .. '.' .. place
   local body = string.sub(ARGV[2], 1, -2) .. ',"cursor":"' .. cursor .. '"}'
+  local room, longest = tonumber(ARGV[10]), kept
+  bytes = (offset == 1 and 0 or bytes or room) + #body
+  if bytes > room then
+    -- What XADD drops is not subtracted, and earlier servers don't count: now and then the sum is made anew.
+    -- A quarter is made free then, so that this is seldom.
+    local found = redis.call('XRANGE', events, '-', '+')
+    bytes, longest = #body, 1
+    for i = #found, 1, -1 do
+      local more = bytes + #found[i][2][2]
+      if longest >= kept or more > room * 3 / 4 then
+        break
+      end
+      bytes, longest = more, longest + 1
+    end
+  end
   -- The stream comes first: a script that is refused in its middle keeps what it has done until then.
-  redis.call('XADD', events, 'MAXLEN', kept, place .. '-0', 'e', body)
-  redis.call('HSET', meta, 'offset', place)
+  redis.call('XADD', events, 'MAXLEN', longest, place .. '-0', 'e', body)
+  redis.call('HSET', meta, 'offset', place, 'bytes', bytes)
   -- Identities are kept in two halves, and the older half is forgotten as a whole: between one and two
   -- histories' worth of them are remembered, without a time of expiry on each.
   local half = KEYS[3 + math.floor(offset / kept) % 2]
