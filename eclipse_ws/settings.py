@@ -200,7 +200,10 @@ class Settings(BaseSettings):
     )
     history_seconds: Seconds = Field(300, description="seconds for which a kept event can be resumed")
 
-    max_attempts: Count = Field(100_000, description="clientMessageIds that this node remembers")
+    max_attempts: Count = Field(
+        100_000,
+        description="clientMessageIds that this node remembers; with the memory backend, more are put off",
+    )
     attempt_margin: Seconds = Field(
         5, description="seconds beyond api_timeout until the outcome of a send counts as unknown"
     )

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.protocol import Receipt
@@ -23,19 +24,35 @@ class _Entry:
 _Place = tuple[str, str]  # chat and key
 
 
+SHARE: Final = 100
+"""One chat may fill this part of the table (a hundredth of it), or as many entries in a small one."""
+
+
 class Attempts:
     """A bounded table of (chat, key) -> attempt, whose entries live for ``lifetime`` seconds.
 
-    At most ``limit`` are remembered; of more, the oldest settled ones are forgotten first: to forget one that
-    is under way could save its message twice.
+    At most ``limit`` are remembered. Of a chat that has more than its share, or needs room in a full table,
+    the chat's own oldest settled one is forgotten. One that is under way, or another chat's, never is: that
+    could save a message twice. A new attempt that finds no room is put off instead (``later``). Only where
+    another place remembers them too (``elsewhere``), the oldest settled ones of all chats make room.
     """
 
-    def __init__(self, lifetime: float, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        lifetime: float,
+        limit: int,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        elsewhere: bool = False,
+    ) -> None:
         self._lifetime = lifetime
         self._limit = limit
+        self._share = max(SHARE, limit // SHARE)
         self._clock = clock
+        self._elsewhere = elsewhere
         self._pending: OrderedDict[_Place, _Entry] = OrderedDict()
         self._settled: OrderedDict[_Place, _Entry] = OrderedDict()
+        self._settled_of: dict[str, dict[str, None]] = {}  # each chat's keys, the oldest first
 
     def __len__(self) -> int:
         return len(self._pending) + len(self._settled)
@@ -43,7 +60,8 @@ class Attempts:
     async def take(self, chat_id: str, key: str, *, again: bool, patience: float) -> Attempt:
         """Answer the outcome that is known, wait for one that is under way, or begin a new attempt.
 
-        Waits at most ``patience`` seconds; an attempt that outlives that is unknown.
+        ``later``: there is no room for a new one. Waits at most ``patience`` seconds; an attempt that
+        outlives that is unknown.
         """
         deadline = self._clock() + patience
         while entry := self._live(chat_id, key):
@@ -58,6 +76,9 @@ class Attempts:
                 entry.settled = asyncio.get_running_loop().create_future()
             # Shielded by wait(): one waiter's cancellation must not settle the others.
             await asyncio.wait([entry.settled], timeout=left)
+        known = (chat_id, key) in self._settled
+        if not known and not self._make_room(chat_id):
+            return Attempt(chat_id, key, "later")
         attempt = Attempt(chat_id, key, "new")
         self._put(attempt)
         return attempt
@@ -74,7 +95,9 @@ class Attempts:
     def settle(self, attempt: Attempt, state: str, receipt: Receipt | None = None) -> None:
         """Remember an outcome: ``done`` with its receipt, or ``unknown``; whoever waits is told."""
         outcome = Attempt(attempt.chat_id, attempt.key, "done" if state == "done" else "unknown", receipt)
-        self._put(outcome)
+        place = (attempt.chat_id, attempt.key)
+        if place in self._pending or place in self._settled or self._make_room(attempt.chat_id):
+            self._put(outcome)
 
     def forget(self, attempt: Attempt) -> None:
         """Drop an attempt, so that the next one is new."""
@@ -87,20 +110,39 @@ class Attempts:
             return None
         return entry
 
-    def _put(self, attempt: Attempt) -> None:
+    def _make_room(self, chat_id: str) -> bool:
+        """Whether the chat may have one more entry; forgets what may be forgotten for that."""
         now = self._clock()
+        for table in (self._settled, self._pending):
+            while table and table[oldest := next(iter(table))].expires <= now:
+                self._drop(oldest)
+        own = self._settled_of.get(chat_id)
+        full = len(self) >= self._limit
+        if own and (full or len(own) >= self._share):
+            self._drop((chat_id, next(iter(own))))
+        elif full and self._elsewhere and self._settled:
+            self._drop(next(iter(self._settled)))
+        elif full:
+            return False
+        return True
+
+    def _put(self, attempt: Attempt) -> None:
         place = (attempt.chat_id, attempt.key)
         self._drop(place)
-        table = self._pending if attempt.state == "new" else self._settled
-        table[place] = _Entry(attempt, now + self._lifetime)
-        for table in (self._settled, self._pending):
-            while table:
-                oldest = next(iter(table))
-                if oldest == place or (table[oldest].expires > now and len(self) <= self._limit):
-                    break
-                self._drop(oldest)
+        entry = _Entry(attempt, self._clock() + self._lifetime)
+        if attempt.state == "new":
+            self._pending[place] = entry
+        else:
+            self._settled[place] = entry
+            self._settled_of.setdefault(attempt.chat_id, {})[attempt.key] = None
 
     def _drop(self, place: _Place) -> None:
-        entry = self._pending.pop(place, None) or self._settled.pop(place, None)
+        entry = self._pending.pop(place, None)
+        if entry is None and (entry := self._settled.pop(place, None)) is not None:
+            chat_id, key = place
+            own = self._settled_of[chat_id]
+            del own[key]
+            if not own:
+                del self._settled_of[chat_id]
         if entry is not None and entry.settled is not None and not entry.settled.done():
             entry.settled.set_result(None)

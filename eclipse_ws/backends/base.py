@@ -50,7 +50,7 @@ class Attempt(msgspec.Struct):
     ``new``: the caller saves the message, and then publishes it with this attempt, releases it, or
     abandons it. ``done``: it was saved before, ``receipt`` says what became of it. ``unknown``:
     whether an earlier try has saved it can't be known. ``later``: that can't be known now, because the
-    other nodes can't be asked; nothing was begun.
+    other nodes can't be asked, or this one has no room to remember it; nothing was begun.
     """
 
     chat_id: str

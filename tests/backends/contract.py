@@ -348,6 +348,22 @@ class BackendContract:
         receipt = await node.backend.publish(chat, event("first"), first)
         assert (await waiting).receipt == receipt
 
+    @gen_test
+    async def test_no_chat_makes_another_forget_its_attempts(self, cluster: Cluster, chat: str) -> None:
+        """However many keys other chats use, what was saved is known for as long as the history lives."""
+        node = await cluster.node(max_attempts=20)
+        first = await node.backend.attempt(chat, "key")
+        receipt = await node.backend.publish(chat, event("first"), first)
+        others = [fresh_chat() for _ in range(30)]
+        for number in range(60):
+            attempt = await node.backend.attempt(others[number % 30], f"key-{number}")
+            if attempt.state == "new":
+                await node.backend.publish(attempt.chat_id, event(number), attempt)
+            else:
+                assert attempt.state == "later"  # put off: nothing is saved
+        assert (await node.backend.attempt(chat, "key")).receipt == receipt
+        assert len(node.backend._attempts) <= 20
+
     # -- questions, health, end -----------------------------------------------------------------
 
     @gen_test

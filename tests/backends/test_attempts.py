@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from eclipse_ws.backends.attempts import Attempts
+from eclipse_ws.backends.attempts import SHARE, Attempts
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.protocol import Receipt
 
@@ -74,15 +74,73 @@ async def test_the_oldest_settled_goes_first() -> None:
 
 @pytest.mark.gen_test
 async def test_even_open_ones_are_bounded() -> None:
-    """When nothing but open attempts fill the table, the oldest is given up; who waits isn't stuck."""
-    attempts, _ = table(limit=2)
-    await take(attempts, "first")
+    """When nothing but open attempts fill the table, new ones are put off until there is room."""
+    attempts, clock = table(limit=2, lifetime=300)
+    first = await take(attempts, "first")
+    await take(attempts, "second")
     waiting = asyncio.ensure_future(take(attempts, "first"))
     await asyncio.sleep(0)
     for number in range(3):
-        await take(attempts, f"key {number}")
-    assert (await waiting).state == "new"
-    assert len(attempts) <= 2
+        assert (await take(attempts, f"key {number}")).state == "later"
+    assert len(attempts) == 2
+    attempts.settle(first, "done", RECEIPT)
+    assert (await waiting).receipt == RECEIPT
+    assert (await take(attempts, "third")).state == "new"  # instead of the chat's own oldest outcome
+    assert (await take(attempts, "fourth")).state == "later"
+    clock.now += 301
+    assert (await take(attempts, "fourth")).state == "new"
+
+
+async def saved(attempts: Attempts, chat_id: str, key: str) -> str:
+    """Take an attempt, and settle it as done if it is new; what it was."""
+    attempt = await attempts.take(chat_id, key, again=False, patience=0)
+    if attempt.state == "new":
+        attempts.settle(attempt, "done", RECEIPT)
+    return attempt.state
+
+
+@pytest.mark.gen_test
+async def test_no_chat_makes_another_forget() -> None:
+    """A chat that uses keys without end loses its own oldest, and no other chat's outcome."""
+    attempts, _ = table(limit=1000)
+    for number in range(50):
+        assert await saved(attempts, "quiet", f"key {number}") == "new"
+    for number in range(5000):
+        assert await saved(attempts, "loud", f"key {number}") == "new"
+    assert len(attempts) == 50 + SHARE
+    assert await saved(attempts, "loud", "key 4999") == "done"
+    assert [await saved(attempts, "quiet", f"key {number}") for number in range(50)] == ["done"] * 50
+
+
+@pytest.mark.gen_test
+async def test_no_number_of_chats_makes_another_forget() -> None:
+    """In a table full of others' outcomes nothing is forgotten: what is new is put off until some expire."""
+    attempts, clock = table(limit=1000, lifetime=300)
+    assert await saved(attempts, "quiet", "key") == "new"
+    clock.now += 100
+    states = [await saved(attempts, f"chat {number}", "key") for number in range(2000)]
+    assert states == ["new"] * 999 + ["later"] * 1001
+    assert await saved(attempts, "quiet", "key") == "done"
+    assert await saved(attempts, "quiet", "another") == "new"  # instead of its own
+    attempts.settle(Attempt("chat 1500", "key", "later"), "done", RECEIPT)  # nor does this make room
+    assert await saved(attempts, "chat 3", "key") == "done"
+    assert len(attempts) == 1000
+    clock.now += 201
+    assert await saved(attempts, "chat 3", "key") == "done"
+    clock.now += 100
+    assert await saved(attempts, "chat 1500", "key") == "new"
+    assert len(attempts) == 1
+
+
+@pytest.mark.gen_test
+async def test_what_is_remembered_elsewhere_may_be_forgotten() -> None:
+    """Where Redis remembers outcomes too, a full table forgets the oldest, and puts nothing off."""
+    attempts = Attempts(300, 1000, elsewhere=True)
+    for number in range(2000):
+        assert await saved(attempts, f"chat {number}", "key") == "new"
+    assert len(attempts) == 1000
+    assert await saved(attempts, "chat 1000", "key") == "done"
+    assert await saved(attempts, "chat 999", "key") == "new"
 
 
 @pytest.mark.gen_test

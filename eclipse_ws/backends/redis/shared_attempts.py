@@ -40,7 +40,7 @@ class SharedAttempts:
         owe: Callable[[Owed], None],
         ask: Callable[[Any], Awaitable[tuple[list[Any], bool]]],
     ) -> None:
-        self._table = Attempts(settings.history_seconds, settings.max_attempts)
+        self._table = Attempts(settings.history_seconds, settings.max_attempts, elsewhere=True)
         self._links = links
         self._owe = owe
         self._ask = ask
