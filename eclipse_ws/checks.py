@@ -13,6 +13,7 @@ from eclipse_ws.faults import (
     WHERE_REDIS_URL,
     Fault,
     check_api_url,
+    check_host,
     check_origin,
     check_redis_url,
     check_secret,
@@ -70,6 +71,8 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
         faults.append(Fault("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false"))
     for pattern in settings.allowed_origins:
         faults += check_origin(pattern)
+    for name in settings.allowed_hosts:
+        faults += check_host(name)
     return faults + _check_keys(settings)
 
 

@@ -181,6 +181,15 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
+def check_host(pattern: str) -> list[Fault]:
+    """Faults of one entry of ECLIPSE_ALLOWED_HOSTS: a name, or `*.example.com`."""
+    if re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", pattern):
+        return []
+    problem = f"holds {pattern[:60]!r}, which is no name of a host"
+    mend = "list names without scheme and port, separated by commas: chat, chat.example.com, *.example.com"
+    return [Fault("ECLIPSE_ALLOWED_HOSTS", problem, mend)]
+
+
 def check_origin(pattern: str) -> list[Fault]:
     """Faults of one entry of ALLOWED_ORIGINS: an exact origin, or `https://*.example.com`."""
     if re.fullmatch(

@@ -17,6 +17,7 @@ from eclipse_ws.auth import Verifier
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.chat import Commands
 from eclipse_ws.door import Door
+from eclipse_ws.hosts import Hosts
 from eclipse_ws.hub import Hub
 from eclipse_ws.limits import Addresses, Limits, Sources
 from eclipse_ws.origins import Origins
@@ -93,6 +94,7 @@ class Node:
         self.addresses = Addresses(self.settings)
         self.sources = Sources(self.settings)
         self.origins = Origins(self.settings)
+        self.hosts = Hosts(self.settings)
         self.door = Door(self.sources, self.addresses, self.limits)
 
     def reload(self, fresh: Settings) -> None:

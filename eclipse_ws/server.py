@@ -16,12 +16,12 @@ from typing import Any
 import structlog
 from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
-from tornado.web import Application
 
 from eclipse_ws import backends, files, web
 from eclipse_ws.api.base import ApiError, ChatApi
 from eclipse_ws.auth import Verifier
 from eclipse_ws.chat import Commands
+from eclipse_ws.hosts import HostApplication
 from eclipse_ws.hub import Hub
 from eclipse_ws.keys import KeyMaterialError, load_certificate, tls_context
 from eclipse_ws.listener import Listener
@@ -90,8 +90,9 @@ class Server:
 
     def _listener(self, routes: list[URLSpec], tls: ssl.SSLContext | None = None) -> Listener:
         settings = self.settings
-        application = Application(
+        application = HostApplication(
             routes,
+            self.node.hosts,
             default_handler_class=web.NotFound,
             default_handler_args={"node": self.node},
             log_function=log_request,

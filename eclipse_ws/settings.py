@@ -35,6 +35,16 @@ def _origins(value: object) -> object:
     return [_origin(v) if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
 
 
+def _hosts(value: object) -> object:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    return (
+        [v.lower().rstrip(".") if isinstance(v, str) else v for v in value]
+        if isinstance(value, list)
+        else value
+    )
+
+
 def _origin(value: str) -> str:
     # As browsers write it: in lower case, without a path, and without the port that the scheme has anyway.
     value = value.lower().rstrip("/")
@@ -48,6 +58,7 @@ Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
 PerSecond = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
+Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts)]
 
 
 class Settings(BaseSettings):
@@ -72,6 +83,10 @@ class Settings(BaseSettings):
     allowed_origins: Origins = Field(
         (),
         description="allowed web origins, exact or https://*.example.com; unset: the application's own",
+    )
+    allowed_hosts: Hosts = Field(
+        (),
+        description="names under which development answers, besides localhost and this machine's own",
     )
     trusted_proxies: int = Field(
         0, description="proxies in front that append to X-Forwarded-For; 0 ignores that header", ge=0, le=10
