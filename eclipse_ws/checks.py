@@ -134,6 +134,11 @@ def doubts(settings: Settings) -> list[str]:
         found.append("JWT_SECRET and INTERNAL_API_SECRET are the same: use two.")
     if settings.production and not settings.allowed_origins:
         found.append("ALLOWED_ORIGINS is empty: no web page may open a session.")
+    if settings.production and settings.api == "embedded":
+        found.append(
+            "ECLIPSE_API is embedded in production, which is for trials: it has no accounts, and every route "
+            "of it, the one for tokens too, needs X-Internal-Secret."
+        )
     if settings.client_address_header and settings.trusted_proxies > 1:
         found.append(
             "ECLIPSE_TRUSTED_PROXIES counts from the right end of ECLIPSE_CLIENT_ADDRESS_HEADER: "

@@ -94,6 +94,11 @@ class _Handler(RequestHandler):
         if not isinstance(value, ApiError | HTTPError):
             super().log_exception(typ, value, tb)
 
+    def prepare(self) -> None:
+        """In production everything here needs the secret: a token opens its chat to whoever has it."""
+        if self.api.settings.production:
+            self.check_secret()
+
     def check_secret(self) -> None:
         """Raise 401 unless the request carries our secret, 503 if we have none."""
         secret = self.api.settings.internal_api_secret.get_secret_value()
