@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import time
 import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -26,9 +29,12 @@ FOR_VISITORS: Final = frozenset({"typing", "ping", "read", "refresh"})
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a verified token says. ``expires_at`` is None for a token without ``exp``.
+    """What a verified token says.
 
+    ``expires_at`` is its ``exp``, or the end of the longest permitted lifetime if that is earlier.
     ``roles`` are those that its claim ``roles`` narrows the user to; None without such a claim.
+    ``key``, ``issuer`` and ``audience`` are what made it valid: the fingerprint of the key that verified it,
+    ``iss`` and ``aud``.
     """
 
     user_id: str
@@ -36,18 +42,24 @@ class Claims(msgspec.Struct, frozen=True):
     is_authenticated: bool = False
     expires_at: datetime | None = None
     roles: tuple[str, ...] | None = None
+    key: bytes = b""
+    issuer: str | None = None
+    audience: tuple[str, ...] = ()
 
-    def permits(self, command: protocol.Command) -> bool:
-        """Whether the user may give the command; the client's word about itself is not asked."""
+    def permits(self, command: protocol.Command, default_roles: Sequence[str] = protocol.ROLES) -> bool:
+        """Whether the user may give the command; the client's word about itself is not asked.
+
+        ``default_roles`` are the roles of an account whose token has no claim ``roles``.
+        """
         if type(command) is protocol.SendMessage:
             role = command.role
         elif type(command) is protocol.AgentJoined:
             role = "AGENT"
         else:
             return self.is_authenticated or command.__struct_config__.tag in FOR_VISITORS
-        if role != "USER" and not self.is_authenticated:
-            return False
-        return self.roles is None or role in self.roles
+        if not self.is_authenticated:
+            return role == "USER" and (self.roles is None or role in self.roles)
+        return role in (default_roles if self.roles is None else self.roles)
 
 
 class TokenError(Exception):
@@ -65,13 +77,18 @@ class Verifier:
         secret = settings.jwt_secret.get_secret_value()
         earlier = previous_secrets(settings.jwt_previous_secrets.get_secret_value())
         secrets = [value for value in (secret, *earlier) if value]
-        self._keys: list[tuple[Any, Sequence[str]]] = [
-            *((value, SYMMETRIC) for value in secrets),
-            *public_keys(settings.jwt_public_key),
+        self._keys: list[tuple[Any, Sequence[str], bytes]] = [
+            (key, algorithms, _fingerprint(key))
+            for key, algorithms in (
+                *((value, SYMMETRIC) for value in secrets),
+                *public_keys(settings.jwt_public_key),
+            )
         ]
+        self._fingerprints = {fingerprint for _, _, fingerprint in self._keys}
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None
         self._leeway = settings.jwt_leeway
+        self._max_lifetime = settings.jwt_max_lifetime
         require = ["exp"] if settings.production or settings.jwt_require_exp else []
         if self._issuer is not None:
             require.append("iss")
@@ -82,30 +99,29 @@ class Verifier:
                 "require": require,
                 "verify_iss": self._issuer is not None,
                 "verify_aud": self._audience is not None,
-                # What the application's own library doesn't look at is no reason to refuse its tokens.
+                # `_end` looks at the times: PyJWT takes a string, or true, for a number.
+                "verify_exp": False,
+                "verify_nbf": False,
                 "verify_iat": False,
+                # What the application's own library doesn't look at is no reason to refuse its tokens.
                 "verify_sub": False,
                 "verify_jti": False,
             }
         )
 
-    def _decode(self, token: str) -> dict[str, Any]:
-        """The payload, if any key has signed it and its time is right. Raises what PyJWT raises."""
+    def _decode(self, token: str) -> tuple[dict[str, Any], bytes]:
+        """The payload and the fingerprint of the key that has signed it. Raises what PyJWT raises."""
         _check_parts(token)
         fault: Exception = jwt.InvalidAlgorithmError("no key is configured")
         with warnings.catch_warnings():
             # How long a secret is was judged when the settings were read; here it would be a line per token.
             warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-            for key, algorithms in self._keys:
+            for key, algorithms, fingerprint in self._keys:
                 try:
-                    return self._jwt.decode(
-                        token,
-                        key,
-                        algorithms=algorithms,
-                        issuer=self._issuer,
-                        audience=self._audience,
-                        leeway=self._leeway,
+                    payload = self._jwt.decode(
+                        token, key, algorithms=algorithms, issuer=self._issuer, audience=self._audience
                     )
+                    return payload, fingerprint
                 except jwt.InvalidAlgorithmError as error:
                     fault = error if not isinstance(fault, jwt.InvalidSignatureError) else fault
                 except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
@@ -119,9 +135,8 @@ class Verifier:
         if len(token) > MAX_TOKEN:
             raise TokenError(CloseCode.INVALID_TOKEN, f"the token has more than {MAX_TOKEN} characters")
         try:
-            payload = self._decode(token)
-        except jwt.ExpiredSignatureError:
-            raise TokenError(CloseCode.TOKEN_EXPIRED, "the token has expired") from None
+            payload, key = self._decode(token)
+            ends = self._end(payload, time.time())
         except jwt.InvalidTokenError as error:
             raise TokenError(
                 CloseCode.INVALID_TOKEN, f"the token is invalid: {type(error).__name__}"
@@ -137,13 +152,48 @@ class Verifier:
                 CloseCode.INVALID_CLAIMS,
                 f"userId and chatId must be strings of 1 to {MAX_NAME} characters without control characters",
             )
+        issuer, audience = payload.get("iss"), payload.get("aud")
         return Claims(
             user_id,
             chat_id,
             payload.get("isAuthenticated") is True,
-            _expiry(payload.get("exp")),
+            datetime.fromtimestamp(ends, UTC),
             _roles(payload.get("roles")),
+            key,
+            issuer if isinstance(issuer, str) else None,
+            tuple(each for each in _listed(audience) if isinstance(each, str)),
         )
+
+    def accepts(self, claims: Claims) -> bool:
+        """Whether a token that was verified before, by an earlier verifier, would still be accepted: its key
+        is still there, and its issuer and audience are those of the settings. Its time is not looked at.
+        """
+        return (
+            claims.key in self._fingerprints
+            and self._issuer in (None, claims.issuer)
+            and (self._audience is None or self._audience in claims.audience)
+        )
+
+    def _end(self, payload: dict[str, Any], now: float) -> float:
+        """When what the token allows ends, in seconds since 1970. Raises TokenError, ValueError."""
+        exp, nbf, iat = (_seconds(payload, name) for name in ("exp", "nbf", "iat"))
+        if nbf is not None and nbf > now + self._leeway:
+            raise TokenError(CloseCode.INVALID_TOKEN, "the token is not valid yet (nbf)")
+        if iat is not None and iat <= now + self._leeway:
+            latest = iat + self._max_lifetime
+        else:
+            # Nothing says when its life began, so its end must be near.
+            latest = now + self._max_lifetime
+            if exp is not None and exp > latest + self._leeway:
+                raise TokenError(
+                    CloseCode.INVALID_TOKEN,
+                    f"the token has no valid iat, and its exp is more than {self._max_lifetime:g} s ahead "
+                    "(jwt_max_lifetime)",
+                )
+        ends = latest if exp is None else min(exp, latest)
+        if ends <= now - self._leeway:
+            raise TokenError(CloseCode.TOKEN_EXPIRED, "the token has expired")
+        return ends
 
 
 def _check_parts(token: str) -> None:
@@ -166,14 +216,31 @@ def _roles(value: object) -> tuple[str, ...] | None:
     """The roles that a claim narrows to: none if it can't be read, None where there is no such claim."""
     if value is None:
         return None
-    named = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    named = _listed(value)
     return tuple(role for role in protocol.ROLES if role in named)
 
 
-def _expiry(exp: object) -> datetime | None:
-    if not isinstance(exp, (int, float)):
+def _listed(value: object) -> list[object]:
+    """A claim that may be one string or a list; what is neither is an empty one."""
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
+
+
+def _seconds(payload: dict[str, Any], name: str) -> float | None:
+    """A claim that is a time, in seconds since 1970; None if it isn't there. Raises ValueError."""
+    if name not in payload:
         return None
-    try:
-        return datetime.fromtimestamp(exp, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None  # so far ahead that no calendar has it
+    value = payload[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} is no number")
+    return value
+
+
+def _fingerprint(key: Any) -> bytes:
+    """Eight bytes that tell keys apart."""
+    if not isinstance(key, str):
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        data: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    else:
+        data = key.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=8).digest()

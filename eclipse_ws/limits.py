@@ -44,6 +44,7 @@ NAMES: Final = (
     "secret",
     "token",
     "token_expired",
+    "token_revoked",
     "forbidden",
     "draining",
 )

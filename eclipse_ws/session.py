@@ -13,7 +13,7 @@ import structlog
 from tornado.web import HTTPError
 
 from eclipse_ws import protocol
-from eclipse_ws.auth import Claims, TokenError
+from eclipse_ws.auth import Claims, TokenError, Verifier
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.limits import Budget, Source
 from eclipse_ws.node import Node
@@ -41,6 +41,8 @@ class ChatSession(WireHandler):
     """Monotonic seconds at which it was upgraded."""
     expires = math.inf
     """Seconds since 1970 at which the token ends."""
+    verifier: Verifier
+    """What verified its token, or found later that the token is still good."""
     address: str | None = None
     """What `Addresses` counts this session under; None if it doesn't."""
     budget: Budget | None = None
@@ -167,15 +169,13 @@ class ChatSession(WireHandler):
             self.address = source.address
             self.node.addresses.enter(source.address)
         try:
-            self.claims = self.node.verifier.verify(token)
+            self._live_by(self.node.verifier.verify(token))
         except TokenError as error:
             self.counts["refused"] += 1
             self._note("session refused", "token", session=self.id, code=error.close.code, why=str(error))
             self.end(error.close)
             return
         self.node.sessions += 1
-        if self.claims.expires_at is not None:
-            self.expires = self.claims.expires_at.timestamp()
         self.counts["started"] += 1
         if self.node.limits.is_punished(self.user_id, self.began):
             self._note("session refused", "rate_penalty", session=self.id, chat=self.claims.chat_id)
@@ -198,6 +198,11 @@ class ChatSession(WireHandler):
             user=self.user_id,
             resumed=after is not None,
         )
+
+    def _live_by(self, claims: Claims) -> None:
+        """Take what a token says that was verified just now."""
+        self.claims, self.verifier = claims, self.node.verifier
+        self.expires = math.inf if claims.expires_at is None else claims.expires_at.timestamp()
 
     def _source(self) -> Source:
         """Where the request comes from."""
@@ -289,7 +294,7 @@ class ChatSession(WireHandler):
     def _check(self, command: protocol.Command) -> None:
         """Hold a command against who the user is and how much it may say; raises CommandError."""
         key = command.client_message_id if type(command) is protocol.SendMessage else None
-        if not self.claims.permits(command):
+        if not self.claims.permits(command, self.node.settings.default_roles):
             self._note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
             raise CommandError("Not allowed for this user", "forbidden", client_message_id=key)
         if type(command) is protocol.SendMessage:
@@ -311,8 +316,7 @@ class ChatSession(WireHandler):
         if (claims.user_id, claims.chat_id) != (self.claims.user_id, self.claims.chat_id):
             self._note("refresh refused", "forbidden", session=self.id, chat=self.claims.chat_id)
             raise CommandError("The token is for another user or chat", "forbidden")
-        self.claims = claims
-        self.expires = math.inf if claims.expires_at is None else claims.expires_at.timestamp()
+        self._live_by(claims)
         self.send(protocol.refreshed(claims.expires_at))
 
     async def _carry_out(self, outcome: Coroutine[Any, Any, None]) -> None:

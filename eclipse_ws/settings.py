@@ -45,6 +45,12 @@ def _hosts(value: object) -> object:
     )
 
 
+def _roles(value: object) -> object:
+    if isinstance(value, str):
+        value = [part.strip().upper() for part in value.split(",") if part.strip()]
+    return value
+
+
 def _origin(value: str) -> str:
     # As browsers write it: in lower case, without a path, and without the port that the scheme has anyway.
     value = value.lower().rstrip("/")
@@ -59,6 +65,7 @@ PerSecond = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts)]
+Roles = Annotated[tuple[Literal["USER", "ASSISTANT", "AGENT"], ...], BeforeValidator(_roles)]
 
 
 class Settings(BaseSettings):
@@ -146,6 +153,17 @@ class Settings(BaseSettings):
         2, description="seconds by which the application's clock may differ", ge=0, le=300
     )
     jwt_require_exp: bool = Field(False, description="refuse tokens without `exp`; production always does")
+    jwt_max_lifetime: float = Field(
+        86400,
+        description="longest life of a token and its session in seconds, from `iat`, else from its first use",
+        gt=0,
+        le=366 * 86400,
+        allow_inf_nan=False,
+    )
+    default_roles: Roles = Field(
+        ("USER", "ASSISTANT", "AGENT"),
+        description="roles in which an account may write whose token has no claim `roles`",
+    )
     expiry_grace: SecondsOrZero = Field(
         25, description="seconds that a session outlives its token, so that its client can refresh it"
     )

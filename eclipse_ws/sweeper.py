@@ -16,9 +16,14 @@ from eclipse_ws.session import ChatSession
 
 log = structlog.get_logger("eclipse_ws.sweeper")
 
+REVOKED_AT_ONCE = 200
+"""Sessions that one look ends because their token's key is gone: their clients come back at once."""
+
 
 class Sweeper:
-    """Ends sessions whose token has expired, the longest queues of a full node, and slow handshakes."""
+    """Ends sessions whose token has expired or was revoked, the longest queues of a full node, and slow
+    handshakes.
+    """
 
     def __init__(
         self, node: Node, sessions: Callable[[], Sequence[ChatSession]], listeners: Sequence[Listener]
@@ -56,12 +61,21 @@ class Sweeper:
         self._node.limits.sweep(now)
         sessions = self._sessions()
         latest = wall - self._node.settings.expiry_grace
-        queued = 0
+        verifier = self._node.verifier
+        queued = revoked = 0
         for session in sessions:
             queued += session.wire.queued
             if session.expires < latest and not session.wire.is_closing:
                 self._node.limits.refused["token_expired"] += 1
                 session.end(CloseCode.TOKEN_EXPIRED)
+            elif session.verifier is not verifier and session.retiring is None:
+                # A reload came after its token was verified: what was true then may not be now.
+                if verifier.accepts(session.claims):
+                    session.verifier = verifier
+                elif revoked < REVOKED_AT_ONCE:
+                    revoked += 1
+                    self._node.limits.refused["token_revoked"] += 1
+                    session.retire(CloseCode.INVALID_TOKEN)
         if queued > self._node.settings.node_queue_bytes:
             self._relieve(sessions, queued, now)
 

@@ -6,9 +6,12 @@ import base64
 import json
 import time
 from datetime import UTC, datetime
+from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +23,8 @@ from tests.conftest import SECRET, make_settings
 from tests.nested import DEEPEST, TOO_DEEP, nested
 
 VERIFIER = Verifier(make_settings())
+PRIVATE = ed25519.Ed25519PrivateKey.generate()
+PUBLIC = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 NOW = int(time.time())
 
 
@@ -165,11 +170,90 @@ def test_odd_names_are_names(name: str) -> None:
 
 @pytest.mark.parametrize("exp", [1e15, 10**15, 2**63])
 def test_expiry_that_no_calendar_has(exp: float) -> None:
-    """A token valid for longer than there are dates is either refused or has no date: never an error."""
-    try:
-        assert VERIFIER.verify(token(exp=exp)).expires_at is None
-    except TokenError as error:
-        assert error.close is CloseCode.INVALID_TOKEN
+    """A token valid for longer than there are dates ends with the longest lifetime."""
+    assert VERIFIER.verify(token(iat=NOW, exp=exp)).expires_at == datetime.fromtimestamp(NOW + 86400, UTC)
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize(
+    "value",
+    [str(NOW + 60), "9" * 20, "", True, False, [NOW], {}, float("nan"), float("inf"), -float("inf"), 10**400],
+)
+def test_times_are_numbers(claim: str, value: object) -> None:
+    """`exp`, `nbf` and `iat` are finite numbers (RFC 7519), or the token is invalid."""
+    times: dict[str, Any] = {claim: value}
+    assert refused(token(**times)) is CloseCode.INVALID_TOKEN
+
+
+def test_a_time_that_is_null() -> None:
+    """JSON's null is no number either."""
+    for claim in ("exp", "nbf", "iat"):
+        text = jwt.api_jws.encode(json.dumps({**claims(), claim: None}).encode(), SECRET, algorithm="HS256")
+        assert refused(text) is CloseCode.INVALID_TOKEN
+
+
+def test_fractions_of_a_second() -> None:
+    """A time need not be whole."""
+    found = VERIFIER.verify(token(exp=NOW + 60.5, nbf=NOW - 0.5, iat=NOW - 0.25))
+    assert found.expires_at == datetime.fromtimestamp(NOW + 60.5, UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "ends"),
+    [
+        ({"iat": NOW, "exp": NOW + 3600}, NOW + 3600),
+        ({"iat": NOW, "exp": NOW + 10**9}, NOW + 7200),
+        ({"iat": NOW - 3600, "exp": NOW + 10**9}, NOW + 3600),
+        ({"iat": NOW - 3600, "exp": None}, NOW + 3600),
+        ({"iat": None, "exp": NOW + 7000}, NOW + 7000),
+        ({"iat": NOW + 3600, "exp": NOW + 7000}, NOW + 7000),
+    ],
+)
+def test_a_token_lives_for_so_long(given: dict[str, Any], ends: int) -> None:
+    """A token ends with `exp`, at the latest `jwt_max_lifetime` after its `iat`."""
+    found = Verifier(make_settings(jwt_max_lifetime=7200)).verify(token(**given))
+    assert found.expires_at == datetime.fromtimestamp(ends, UTC)
+
+
+@pytest.mark.parametrize(
+    ("given", "close"),
+    [
+        ({"iat": NOW - 7300, "exp": NOW + 10**9}, CloseCode.TOKEN_EXPIRED),
+        ({"iat": NOW - 7300, "exp": None}, CloseCode.TOKEN_EXPIRED),
+        ({"iat": None, "exp": NOW + 7300}, CloseCode.INVALID_TOKEN),
+        ({"iat": NOW + 10**8, "exp": NOW + 10**8 + 60}, CloseCode.INVALID_TOKEN),
+    ],
+)
+def test_a_token_that_lives_too_long(given: dict[str, Any], close: CloseCode) -> None:
+    """Older than the longest lifetime is expired; without an `iat` to believe, `exp` must be within it."""
+    with pytest.raises(TokenError) as caught:
+        Verifier(make_settings(jwt_max_lifetime=7200)).verify(token(**given))
+    assert caught.value.close is close
+
+
+def test_a_token_without_an_end() -> None:
+    """In development a token may have neither `exp` nor `iat`: it opens sessions of the longest lifetime."""
+    before = time.time()
+    ends = VERIFIER.verify(token(iat=None, exp=None)).expires_at
+    assert ends is not None
+    assert before + 86400 <= ends.timestamp() <= time.time() + 86401
+
+
+def test_what_is_accepted_after_a_reload() -> None:
+    """A verifier with other settings says of earlier claims whether their token would still do."""
+    earlier = Verifier(make_settings(jwt_previous_secrets="x" * 40, jwt_public_key=PUBLIC))
+    ours, old, named = (
+        earlier.verify(each)
+        for each in (token(), token(secret="x" * 40), token(iss="https://app.example", aud=["chat", "x"]))
+    )
+    public = earlier.verify(jwt.encode(claims(), PRIVATE, algorithm="EdDSA"))
+    now = Verifier(make_settings())
+    assert [now.accepts(each) for each in (ours, old, named, public)] == [True, False, True, False]
+    named_only = Verifier(make_settings(jwt_issuer="https://app.example", jwt_audience="chat"))
+    assert [named_only.accepts(each) for each in (ours, named)] == [False, True]
+    assert not Verifier(make_settings(jwt_issuer="https://other.example")).accepts(named)
+    assert not Verifier(make_settings(jwt_audience="other")).accepts(named)
+    assert Verifier(make_settings(jwt_public_key=PUBLIC)).accepts(public)
 
 
 @given(st.text())

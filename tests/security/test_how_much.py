@@ -164,7 +164,8 @@ class _Wire:
 class _Session:
     expires = float("inf")
 
-    def __init__(self, queued: int) -> None:
+    def __init__(self, queued: int, verifier: Any) -> None:
+        self.verifier = verifier
         self.wire = _Wire(queued)
         self.closes: list[int] = []
 
@@ -177,7 +178,7 @@ class _Session:
 async def test_the_longest_queues_of_a_full_node_go_first() -> None:
     """Beyond the node's bound the longest queues are told 4008, then cut; short ones stay."""
     async with running(node_queue_bytes=1000_00) as server:
-        sessions = [_Session(size) for size in (60_000, 10, 50_000, 20_000)]
+        sessions = [_Session(size, server.node.verifier) for size in (60_000, 10, 50_000, 20_000)]
         server._sweeper._sessions = lambda: sessions  # type: ignore[assignment,return-value]
         server._sweeper.sweep(time.time(), 0.0)
         assert [session.closes for session in sessions] == [[4008], [], [], []]
@@ -186,7 +187,7 @@ async def test_the_longest_queues_of_a_full_node_go_first() -> None:
         assert server.node.limits.refused["node_queue_bytes"] == 1
         while server.node.limits.refuse("token", 0.0) is not None:
             pass  # until the log has heard enough of refusals: what isn't told counts no other way
-        sessions = [_Session(200_000)]
+        sessions = [_Session(200_000, server.node.verifier)]
         server._sweeper.sweep(time.time(), 0.0)
         assert server.node.limits.refused["node_queue_bytes"] == 2
         server._sweeper._sessions = list  # type: ignore[assignment]

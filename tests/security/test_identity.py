@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -18,12 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from pydantic import ValidationError
 
+from eclipse_ws import sweeper
 from eclipse_ws.auth import TokenError, Verifier
 from eclipse_ws.keys import KeyMaterialError, public_keys
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.server import Server
-from tests.client import Client, claims, running, token
+from tests.client import Client, claims, running, token, until
 from tests.conftest import SECRET, make_settings
 
 OLD, OLDER = "an-earlier-secret-of-the-tests-which-is-long", "the-secret-before-that-one-which-is-long-too"
@@ -124,6 +127,35 @@ async def test_roles_narrow_what_an_account_may(roles: object, permitted: set[st
                 "agent_joined" if "agent_joined" in permitted else "error"
             )
             await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_accounts_without_the_claim_have_the_default_roles() -> None:
+    """`default_roles` are for accounts whose token says no roles; a reload changes them at once."""
+    async with running(default_roles="user") as server:
+        joined = await Client.join(server.port)
+        named = await Client.open(server.port, f"token={token(roles=['AGENT'])}", greet=True)
+        async with joined as plain, named as agent:
+            for role in ("AGENT", "ASSISTANT"):
+                await plain.say(type="message", content="I am an agent", role=role)
+                assert (await plain.next("error"))["code"] == "forbidden"
+            await plain.say(type="agent_joined")
+            assert (await plain.next("error"))["code"] == "forbidden"
+            await agent.say(type="message", content="hello", role="AGENT")
+            assert (await plain.next("message"))["data"]["content"] == "hello"
+            await plain.say(type="message", content="hello", role="USER")
+            await plain.next("message")
+            server.node.reload(make_settings(default_roles=("USER", "ASSISTANT")))
+            await plain.say(type="message", content="hello", role="ASSISTANT")
+            await plain.next("message")
+
+
+def test_default_roles_are_roles() -> None:
+    """The list is written with commas, in any case; what is no role is a fault."""
+    assert make_settings(default_roles=" user, Agent ").default_roles == ("USER", "AGENT")
+    assert make_settings().default_roles == ("USER", "ASSISTANT", "AGENT")
+    with pytest.raises(ValidationError, match="default_roles"):
+        make_settings(default_roles="USER,ADMIN")
 
 
 def test_roles_never_widen() -> None:
@@ -247,7 +279,7 @@ def test_exp_nbf_and_leeway() -> None:
     assert refusal(token(exp=int(now) - 10)).close is CloseCode.TOKEN_EXPIRED
     assert Verifier(make_settings(jwt_leeway=30)).verify(token(nbf=int(now) + 10)).user_id == "u1"
     assert refusal(token(nbf=int(now) + 10)).close is CloseCode.INVALID_TOKEN
-    assert Verifier(make_settings()).verify(token(exp=None)).expires_at is None
+    assert Verifier(make_settings()).verify(token(exp=None)).user_id == "u1"
     for strict in ({"profile": "prod"}, {"jwt_require_exp": True}):
         assert refusal(token(exp=None), **strict).close is CloseCode.INVALID_TOKEN  # type: ignore[arg-type]
 
@@ -309,10 +341,82 @@ async def test_a_refresh_extends_the_session() -> None:
             assert event["expiresAt"] == time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(soon + 1000))
             server._sweeper.sweep(soon + 500, 0.0)
             await client.quiet()
-            await client.say(type="refresh", token=token(exp=None))
-            assert "expiresAt" not in await client.next("refreshed")
-            server._sweeper.sweep(soon + 10**9, 0.0)
-            await client.quiet()
+
+
+@pytest.mark.gen_test
+async def test_a_session_without_an_expiry_ends() -> None:
+    """A token without `exp`, which development accepts, opens no session for ever, nor does a refresh."""
+    async with running(jwt_max_lifetime=3600) as server:
+        begun = int(time.time())
+        made = token(exp=None)
+        async with (
+            await Client.open(server.port, f"token={made}", greet=True) as one,
+            await Client.join(server.port) as other,
+        ):
+            assert one.connected["expiresAt"] >= time.strftime("%Y-%m-%dT%H", time.gmtime(begun + 3600))
+            await other.say(type="refresh", token=token(exp=begun + 10**9))
+            await other.next("refreshed")
+            server._sweeper.sweep(begun + 3500, 0.0)
+            await one.quiet()
+            server._sweeper.sweep(begun + 3700, 0.0)
+            for client in (one, other):
+                assert await client.ended() == (4002, "Token expired")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("exp", [str(int(time.time()) + 3600), True, "9" * 30])
+async def test_an_expiry_that_is_no_number(exp: object) -> None:
+    """A token whose `exp` is no number opens no session, which would never end, and extends none."""
+    async with running() as server, await Client.join(server.port) as neighbour:
+        client = await Client.open(server.port, f"token={token(exp=exp)}")
+        assert await client.ended() == (4002, "Invalid token")
+        await neighbour.say(type="refresh", token=token(exp=exp))
+        assert (await neighbour.next("error"))["code"] == "invalid_token"
+
+
+@pytest.mark.gen_test
+async def test_a_removed_secret_ends_its_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of a secret that a reload took out end with 4002, a few a look; a refresh saves the others."""
+    monkeypatch.setattr(sweeper, "REVOKED_AT_ONCE", 2)
+    async with running(jwt_previous_secrets=OLD, sweep_interval=3600) as server:
+        made = token(secret=OLD)
+        removed = [await Client.open(server.port, f"token={made}", greet=True) for _ in range(3)]
+        refreshed = await Client.open(server.port, f"token={made}", greet=True)
+        await refreshed.say(type="refresh", token=token())
+        await refreshed.next("refreshed")
+        back = await Client.join(server.port)
+        await back.say(type="refresh", token=made)
+        await back.next("refreshed")
+        async with refreshed, await Client.join(server.port) as ours:
+            server.node.reload(make_settings())
+            for ended in (2, 4, 4):
+                server._sweeper.sweep(time.time(), 0.0)
+                assert server.node.limits.refused["token_revoked"] == ended
+            for client in (*removed, back):
+                assert await client.ended() == (4002, "Invalid token")
+            await refreshed.quiet()
+            await ours.quiet()
+
+
+@pytest.mark.gen_test
+async def test_a_removed_secret_ends_a_session_that_was_joining(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was joining at the reload is looked at as soon as it has joined."""
+    async with running(jwt_previous_secrets=OLD, sweep_interval=3600) as server:
+        gate, subscribe = asyncio.Event(), server.backend.subscribe
+
+        async def waiting(chat_id: str) -> None:
+            await gate.wait()
+            await subscribe(chat_id)
+
+        monkeypatch.setattr(server.backend, "subscribe", waiting)
+        client = await Client.open(server.port, f"token={token(secret=OLD)}")
+        await until(lambda: server.node.sessions == 1)
+        server.node.reload(make_settings())
+        server._sweeper.sweep(time.time(), 0.0)
+        gate.set()
+        await client.next("connected")
+        server._sweeper.sweep(time.time(), 0.0)
+        assert await client.ended() == (4002, "Invalid token")
 
 
 @pytest.mark.gen_test

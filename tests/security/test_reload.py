@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,17 @@ async def code(port: int, made: str) -> int | None:
 
 @pytest.mark.gen_test
 async def test_a_rotation_drops_nobody() -> None:
-    """The new secret and the previous one verify, then the new one alone; the old session stays."""
+    """The new secret and the previous one verify and nobody goes; then the new one alone does."""
     async with running() as server, await Client.join(server.port) as client:
         server.reload(loaded(jwt_secret=FRESH, jwt_previous_secrets=SECRET))
         assert await code(server.port, token(secret=FRESH)) is None
         assert await code(server.port, token()) is None
+        server._sweeper.sweep(time.time(), 0.0)
+        await client.quiet()
         server.reload(loaded(jwt_secret=FRESH))
         assert await code(server.port, token()) == 4002
-        await client.quiet()
+        server._sweeper.sweep(time.time(), 0.0)
+        assert await client.ended() == (4002, "Invalid token")
 
 
 @pytest.mark.gen_test
