@@ -88,9 +88,9 @@ class Hub:
         return len(self._chats)
 
     def size(self, chat_id: str) -> int:
-        """How many sessions are in a chat."""
+        """How many sessions are in a chat or are joining it."""
         chat = self._chats.get(chat_id)
-        return 0 if chat is None else len(chat.members)
+        return 0 if chat is None else len(chat.members) + len(chat.joining or ())
 
     def largest(self, count: int) -> list[tuple[str, int]]:
         """The chats with the most sessions, as (chat id, sessions), largest first."""

@@ -132,8 +132,6 @@ class Limits:
         """Sessions that were ended because a refusal was not enough."""
         self._notes = 0.0
         self._unsaid = 0
-        self._flooders: OrderedDict[str, float] = OrderedDict()
-        """Users who have to wait, and until when."""
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -142,30 +140,8 @@ class Limits:
         self.messages = Rate.of(settings.message_rate, settings.message_burst)
         self.typing = Rate.of(settings.typing_rate, settings.typing_burst)
         self.refusals = Rate.of(FORGIVEN, settings.rate_patience)
-        self._penalty = settings.rate_penalty
-        self._most_flooders = settings.max_addresses
         self.rated = bool(self.commands.interval or self.messages.interval or self.typing.interval)
         """Whether any rate of commands is limited at all."""
-
-    def punish(self, user_id: str, now: float) -> None:
-        """The user's session was closed for its rate: for a while it can't come back."""
-        self.closed += 1
-        self._flooders[user_id] = now + self._penalty
-        self._flooders.move_to_end(user_id)
-        if len(self._flooders) > self._most_flooders:
-            self._flooders.popitem(last=False)
-
-    def is_punished(self, user_id: str, now: float) -> bool:
-        """Whether the user has to wait still."""
-        return bool(self._flooders) and self._flooders.get(user_id, 0.0) > now
-
-    def sweep(self, now: float) -> None:
-        """Forget the users who have waited long enough."""
-        while self._flooders:
-            user_id, until = next(iter(self._flooders.items()))
-            if until > now:
-                return
-            del self._flooders[user_id]
 
     def refuse(self, name: str, now: float) -> int | None:
         """Count a refusal; None if the log has heard enough of them, else how many it has not heard of."""
@@ -260,7 +236,10 @@ class Addresses:
         self._guess_rate = _a_minute(settings.guesses_per_minute)
 
     def upgrade(self, source: Source, now: float) -> str | None:
-        """Take one upgrade; None if it may go on, else the name of the limit that it ran into."""
+        """Take one upgrade, and count a session where the source's are counted (`counts`).
+
+        None if it may go on, else the name of the limit that it ran into; then nothing is counted.
+        """
         most, rate = self._max_sessions, self._upgrade_rate
         if not source.shared:
             most = PUBLIC_SESSIONS if most is None else most
@@ -269,18 +248,17 @@ class Addresses:
             return "max_sessions_per_address"
         if rate is not None and not self._take(self._upgrades, rate, source.address, now):
             return "upgrades_per_minute"
+        if self.counts(source):
+            # Now, not when the session begins: meanwhile others would find the same place free.
+            self._sessions[source.address] = self._sessions.get(source.address, 0) + 1
         return None
 
     def counts(self, source: Source) -> bool:
         """Whether sessions of the source are counted at all."""
         return self._max_sessions is not None or not source.shared
 
-    def enter(self, address: str) -> None:
-        """A session of this address has begun."""
-        self._sessions[address] = self._sessions.get(address, 0) + 1
-
     def leave(self, address: str) -> None:
-        """A session of this address has ended."""
+        """A session that `upgrade` has counted has ended, or has come to nothing."""
         left = self._sessions.get(address, 0) - 1
         if left > 0:
             self._sessions[address] = left

@@ -22,6 +22,7 @@ from eclipse_ws.hub import Hub
 from eclipse_ws.limits import Addresses, Limits, Sources
 from eclipse_ws.origins import Origins
 from eclipse_ws.protocol import timestamp
+from eclipse_ws.senders import Penalties
 from eclipse_ws.settings import Settings
 from eclipse_ws.timings import LoopLag
 
@@ -87,12 +88,13 @@ class Node:
     under_way: int = 0
     """Commands that have begun and not ended."""
     sessions: int = 0
-    """Sessions with a valid token, also those whose chat is being joined."""
+    """Sessions, also those whose upgrade or joining is under way; not those that were refused."""
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.lag = LoopLag()
         self.limits = Limits(self.settings)
+        self.penalties = Penalties(self.settings)
         self.addresses = Addresses(self.settings)
         self.sources = Sources(self.settings)
         self.origins = Origins(self.settings)
@@ -103,7 +105,7 @@ class Node:
         """Take what of fresh settings a running node can: secrets, keys, origins and limits."""
         self.settings = self.settings.model_copy(update={name: getattr(fresh, name) for name in RELOADED})
         self.verifier = Verifier(self.settings)
-        for part in (self.limits, self.addresses, self.sources, self.origins):
+        for part in (self.limits, self.penalties, self.addresses, self.sources, self.origins):
             part.configure(self.settings)
         self.api.reload(self.settings)
 

@@ -18,6 +18,7 @@ from eclipse_ws.backends.base import BackendError
 from eclipse_ws.limits import Budget, Source
 from eclipse_ws.node import Node
 from eclipse_ws.protocol import CloseCode, CommandError, Cursor
+from eclipse_ws.senders import Sender
 from eclipse_ws.wire import WireHandler, text_frame
 
 log = structlog.get_logger("eclipse_ws.session")
@@ -43,8 +44,12 @@ class ChatSession(WireHandler):
     """Seconds since 1970 at which the token ends."""
     verifier: Verifier
     """What verified its token, or found later that the token is still good."""
-    address: str | None = None
+    address = ""
+    """The client's address; "" where clients can't be told apart by theirs."""
+    counted_as: str | None = None
     """What `Addresses` counts this session under; None if it doesn't."""
+    is_counted = False
+    """Whether it is one of the node's sessions."""
     budget: Budget | None = None
     busy = False
     """Whether a command has begun and not ended."""
@@ -99,14 +104,48 @@ class ChatSession(WireHandler):
         if origin is not None and not self.node.origins.allows(origin, host):
             self.refuse(403, "allowed_origins", "Pages of this origin may not connect")
             return
-        limit = self.node.addresses.upgrade(self._source(), time.monotonic())
+        if not self._reserve():
+            return
+        try:
+            await super().get(*args, **kwargs)
+        finally:
+            if "wire" not in self.__dict__:
+                self._release()  # no session has come of it, so none will end
+
+    def _reserve(self) -> bool:
+        """Count the session before anything is waited for, or refuse it.
+
+        Counted later, any number of upgrades that are under way at once would find the same place free.
+        """
+        source = self._source()
+        limit = self.node.addresses.upgrade(source, time.monotonic())
         if limit is not None:
             self.refuse(429, limit, "Too many sessions or upgrades from this address; try again later")
-            return
+            return False
+        if self.node.addresses.counts(source):
+            self.counted_as = source.address
+        if not source.shared:
+            self.address = source.address
         if self.node.sessions >= self.node.settings.max_sessions:
+            self._release()
             self.refuse(503, "max_sessions", "The server holds as many sessions as it may; try again later")
-            return
-        await super().get(*args, **kwargs)
+            return False
+        self.node.sessions += 1
+        self.is_counted = True
+        return True
+
+    def _release(self) -> None:
+        """Give back what `_reserve` has counted. Idempotent."""
+        self._make_room()
+        if self.counted_as is not None:
+            self.node.addresses.leave(self.counted_as)
+            self.counted_as = None
+
+    def _make_room(self) -> None:
+        """Leave the session's place on the node to others. Idempotent."""
+        if self.is_counted:
+            self.is_counted = False
+            self.node.sessions -= 1
 
     def head(self, *args: Any, **kwargs: Any) -> None:
         """As GET without an upgrade, for whoever watches ``/``."""
@@ -164,26 +203,24 @@ class ChatSession(WireHandler):
         token, after = self._token(), self._argument("cursor")
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
-        source = self._source()
-        if self.node.addresses.counts(source):
-            self.address = source.address
-            self.node.addresses.enter(source.address)
         try:
             self._live_by(self.node.verifier.verify(token))
         except TokenError as error:
             self.counts["refused"] += 1
             self._note("session refused", "token", session=self.id, code=error.close.code, why=str(error))
+            self._make_room()
             self.end(error.close)
             return
-        self.node.sessions += 1
         self.counts["started"] += 1
-        if self.node.limits.is_punished(self.user_id, self.began):
-            self._note("session refused", "rate_penalty", session=self.id, chat=self.claims.chat_id)
-            self.end(CloseCode.RATE_LIMITED, _reason("rate_penalty"))
-            return
-        if self.node.hub.size(self.claims.chat_id) >= self.node.settings.max_sessions_per_chat:
-            self._note("session refused", "max_sessions_per_chat", session=self.id, chat=self.claims.chat_id)
-            self.end(CloseCode.RATE_LIMITED, _reason("max_sessions_per_chat"))
+        limit = None
+        if self.node.penalties.waits(self._sender(), self.began):
+            limit = "rate_penalty"
+        elif self.node.hub.size(self.claims.chat_id) >= self.node.settings.max_sessions_per_chat:
+            limit = "max_sessions_per_chat"
+        if limit is not None:
+            self._note("session refused", limit, session=self.id, chat=self.claims.chat_id)
+            self._make_room()
+            self.end(CloseCode.RATE_LIMITED, _reason(limit))
             return
         try:
             await self.node.hub.join(self.claims.chat_id, self, after, self._greeting)
@@ -203,6 +240,13 @@ class ChatSession(WireHandler):
         """Take what a token says that was verified just now."""
         self.claims, self.verifier = claims, self.node.verifier
         self.expires = math.inf if claims.expires_at is None else claims.expires_at.timestamp()
+
+    def _sender(self) -> Sender:
+        """Whose budget and penalties this session shares."""
+        claims = self.claims
+        if claims.is_authenticated:
+            return Sender(claims.chat_id, claims.user_id, is_account=True)
+        return Sender(claims.chat_id, self.address, is_account=False)
 
     def _source(self) -> Source:
         """Where the request comes from."""
@@ -285,7 +329,8 @@ class ChatSession(WireHandler):
         self._note("command refused", limit, session=self.id, chat=self.claims.chat_id)
         if self.budget is not None and not self.budget.forgives(now) and not self.wire.is_closing:
             self._note("session closed", "rate_patience", session=self.id, chat=self.claims.chat_id)
-            self.node.limits.punish(self.user_id, now)
+            self.node.limits.closed += 1
+            self.node.penalties.punish(self._sender(), now)
             self.end(CloseCode.RATE_LIMITED, _reason(limit))
         raise CommandError(
             _reason(limit), "rate_limited", retryable=True, retry_after=wait, client_message_id=key
@@ -355,12 +400,9 @@ class ChatSession(WireHandler):
 
     def on_close(self) -> None:
         """Leave the chat, and say so in one line."""
+        self._release()
         self.node.hub.leave(self)
-        if self.address is not None:
-            self.node.addresses.leave(self.address)
-            self.address = None
         if hasattr(self, "claims"):
-            self.node.sessions -= 1
             self.counts["ended"] += 1
             log.info(
                 "session ended",

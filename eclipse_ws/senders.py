@@ -1,0 +1,128 @@
+"""Senders: whom a limit means that a new token, or one more session, must not escape. Pure; no I/O.
+
+A visitor gets a new user id with each token and may open as many sessions as they like. So nothing that is
+held against a visitor may be kept by user id or by session.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Final, NamedTuple
+
+from eclipse_ws.limits import Rate
+from eclipse_ws.settings import Settings
+
+PATIENCE: Final = 10
+"""Chats that one address's visitors flood, within the time of a penalty, until all of its visitors wait."""
+
+
+class Sender(NamedTuple):
+    """Who shares the budget of a chat: all sessions of an account, or of the visitors of one address.
+
+    ``name`` is the account's user id or the visitors' address, "" where addresses can't be told apart.
+    """
+
+    chat_id: str
+    name: str
+    is_account: bool
+
+
+class Buckets:
+    """A bucket (see `limits`) for each key, at most ``most``: the ones that were used last."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._full: OrderedDict[Hashable, float] = OrderedDict()
+        """When each will be full again."""
+
+    def wait(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> float:
+        """Seconds until so much may pass, 0 if it may now. A full bucket lets anything pass."""
+        full = self._full.get(key, 0.0)
+        if full <= now:
+            return 0.0
+        return max(0.0, full - now + (amount - 1) * rate.interval - rate.tolerance)
+
+    def take(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> None:
+        """Take so much, whether or not it is there."""
+        if not rate.interval:
+            return
+        self._full[key] = max(self._full.get(key, 0.0), now) + amount * rate.interval
+        self._full.move_to_end(key)
+        if len(self._full) > self.most:
+            self._full.popitem(last=False)
+
+    def sweep(self, now: float) -> None:
+        """Forget the buckets that are full again, from the one that was used least recently."""
+        while self._full:
+            key, full = next(iter(self._full.items()))
+            if full > now:
+                return
+            del self._full[key]
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._full)
+
+
+class Penalties:
+    """Senders whose session was closed for its rate, and that have to wait before they may come back.
+
+    An account is known by its user id. A visitor is known by address and chat, so that somebody else in the
+    same office, or the agent in the same chat, does not wait. If an address's visitors flood one chat after
+    the other, all visitors of that address wait.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._until: OrderedDict[Sender, float] = OrderedDict()
+        self._addresses = Buckets()
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings' penalty; who waits already goes on waiting."""
+        self._seconds = settings.rate_penalty
+        self._most = self._addresses.most = settings.max_addresses
+        self._rate = Rate.of(PATIENCE / self._seconds, PATIENCE) if self._seconds else Rate.of(0, 1)
+
+    def punish(self, sender: Sender, now: float) -> None:
+        """A session of this sender was closed for its rate."""
+        key = _culprit(sender)
+        again = self._until.get(key, 0.0) > now
+        self._put(key, now + self._seconds)
+        if again or sender.is_account or not sender.name or not self._seconds:
+            return  # one flooder with many sessions in a chat is one flooder
+        self._addresses.take(sender.name, self._rate, now)
+        if self._addresses.wait(sender.name, self._rate, now):
+            self._put(Sender("", sender.name, is_account=False), now + self._seconds)
+
+    def waits(self, sender: Sender, now: float) -> bool:
+        """Whether the sender may not come back yet."""
+        if not self._until:
+            return False
+        if self._until.get(_culprit(sender), 0.0) > now:
+            return True
+        return not sender.is_account and self._until.get(Sender("", sender.name, False), 0.0) > now
+
+    def sweep(self, now: float) -> None:
+        """Forget those who have waited long enough."""
+        self._addresses.sweep(now)
+        while self._until:
+            sender, until = next(iter(self._until.items()))
+            if until > now:
+                return
+            del self._until[sender]
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._until) + len(self._addresses)
+
+    def _put(self, key: Sender, until: float) -> None:
+        self._until[key] = until
+        self._until.move_to_end(key)
+        if len(self._until) > self._most:
+            self._until.popitem(last=False)
+
+
+def _culprit(sender: Sender) -> Sender:
+    """Whom a penalty is kept by: an account waits in every chat."""
+    return Sender("", sender.name, is_account=True) if sender.is_account else sender
