@@ -7,13 +7,17 @@ import heapq
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from eclipse_ws.backends.base import Backend
+from eclipse_ws.limits import Rate
 from eclipse_ws.protocol import CloseCode, Cursor, Event
+from eclipse_ws.replay import Replay
 from eclipse_ws.timings import Timing
 from eclipse_ws.wire import Audience, Socket, text_frame
 
+MOST_REPLAYING: Final = 1 << 26
+"""Bytes of all replays that wait for their clients to read; with more, a client has to come again."""
 Greeting = Callable[[Cursor | None, bool | None], bytes]
 """Makes a session's first event of its cursor and of whether it was recovered."""
 
@@ -43,9 +47,10 @@ class _Chat:
     came for a session while its history is being fetched. A session whose replay went beyond what this
     node has delivered is ``ahead``, not yet in the audience, until the node has caught up.
     ``local`` says of events that were delivered without a cursor up to which joining they were.
+    ``fan_out`` is the bucket (see `limits`) of what ephemeral events cost.
     """
 
-    __slots__ = ("ahead", "audience", "joining", "local", "members")
+    __slots__ = ("ahead", "audience", "fan_out", "joining", "local", "members")
 
     def __init__(self) -> None:
         self.audience = Audience()
@@ -53,6 +58,11 @@ class _Chat:
         self.joining: dict[Member, list[Event]] | None = None
         self.ahead: dict[Member, Cursor] | None = None
         self.local: OrderedDict[str, int] | None = None
+        self.fan_out = 0.0
+
+    def everyone(self) -> list[Member]:
+        """Its sessions, also those that are joining."""
+        return [*self.members, *(self.joining or ())]
 
 
 class Hub:
@@ -76,6 +86,11 @@ class Hub:
         self.interrupted = 0
         self.latency = Timing()
         self._timing = False
+        self._replaying = 0
+        """Bytes of replays that their sockets have no room for yet."""
+        self.fan_out = Rate.of(0, 1)
+        """How many deliveries of ephemeral events one chat may cause here; a reload changes it."""
+        self.fan_out_dropped = 0
 
     @property
     def sessions(self) -> int:
@@ -92,6 +107,14 @@ class Hub:
         chat = self._chats.get(chat_id)
         return 0 if chat is None else len(chat.members) + len(chat.joining or ())
 
+    def is_loud(self, chat_id: str) -> bool:
+        """Whether an ephemeral event of this chat would be dropped now; counts it as dropped then."""
+        chat = self._chats.get(chat_id)
+        if chat is None or chat.fan_out - time.monotonic() <= self.fan_out.tolerance:
+            return False
+        self.fan_out_dropped += 1
+        return True
+
     def largest(self, count: int) -> list[tuple[str, int]]:
         """The chats with the most sessions, as (chat id, sessions), largest first."""
         sizes = ((chat_id, len(chat.members)) for chat_id, chat in self._chats.items())
@@ -107,8 +130,9 @@ class Hub:
     async def join(self, chat_id: str, session: Member, after: str | None, greet: Greeting) -> bool:
         """Bring a session into a chat: greeting, then what it has missed since its cursor, then live events.
 
-        ``after`` is the cursor that the client gave, as it gave it. False if the session left meanwhile.
-        Raises BackendError if the chat can't be subscribed.
+        ``after`` is the cursor that the client gave, as it gave it. What its queue has no room for is sent as
+        the client reads. False if the session left meanwhile, or was ended. Raises BackendError if the chat
+        can't be subscribed.
         """
         chat = self._chats.get(chat_id)
         if chat is None:
@@ -117,13 +141,15 @@ class Hub:
             chat.joining = {}
         chat.joining[session] = []
         session.chats = (*session.chats, chat_id)
-        replay = cursor = None
+        replay = None
         try:
             await self._backend.subscribe(chat_id)
-            if after is not None:
-                cursor = Cursor.parse(after)
-                if cursor is not None:
-                    replay = await self._backend.history(chat_id, cursor)
+            cursor = None if after is None else Cursor.parse(after)
+            if cursor is not None:
+                missed = await self._backend.history(chat_id, cursor)
+                if missed is not None and chat.joining is not None and session in chat.joining:
+                    replay = Replay(session.wire, cursor, missed)
+                    await self._begin(chat, session, replay, greet)
         except BaseException:
             self._leave_chat(session, chat_id)
             raise
@@ -137,24 +163,16 @@ class Hub:
         self._joinings += 1
         chat.members[session] = self._joinings
         self._sessions[session.id] = session
-        if replay is None or cursor is None:
+        position = self._backend.position(chat_id)
+        if replay is None:
             if after is not None:
                 self.not_resumed += 1
-            session.wire.send(greet(self._backend.position(chat_id), None if after is None else False))
+            session.wire.send(greet(position, None if after is None else False))
             chat.audience.add(session.wire)
             return True
-        self.resumed += 1
-        session.wire.send(greet(cursor, True))
-        seen = set()
-        for event in [*replay, *buffered]:
-            # A local copy comes again once it is sequenced, to those who joined after it: not twice now.
-            if event.cursor is None or event.cursor.epoch != cursor.epoch or event.cursor <= cursor:
-                continue
-            if event.identity not in seen:
-                seen.add(event.identity)
-                session.wire.send(text_frame(event.body))
-            cursor = event.cursor
-        position = self._backend.position(chat_id)
+        replay.add(buffered)
+        replay.send()
+        cursor = replay.cursor
         if position is not None and position.epoch == cursor.epoch and position.offset < cursor.offset:
             if chat.ahead is None:
                 chat.ahead = {}
@@ -162,6 +180,39 @@ class Hub:
         else:
             chat.audience.add(session.wire)
         return True
+
+    async def _begin(self, chat: _Chat, session: Member, replay: Replay, greet: Greeting) -> None:
+        """Greet, and send of a replay what must be read before the rest has room in the socket's queue.
+
+        Live events are buffered meanwhile. A session that reads too slowly is ended, and joins no more.
+        """
+        if not replay.fits() and self._replaying + replay.size > MOST_REPLAYING:
+            self._end_joining(chat, session, CloseCode.RESUME_NEEDED)
+            return
+        self.resumed += 1
+        session.wire.send(greet(replay.cursor, True))
+        self._sessions[session.id] = session  # it may take a while: whoever ends all sessions must find it
+        size = replay.size
+        self._replaying += size
+        try:
+            while chat.joining is not None and (buffered := chat.joining.get(session)) is not None:
+                if replay.fits(sum(len(event.body) for event in buffered)):
+                    return
+                if not replay:
+                    replay.add(buffered)
+                    buffered.clear()
+                replay.send_piece()
+                if not await replay.drained():
+                    self._end_joining(chat, session, CloseCode.TOO_SLOW)
+        finally:
+            self._replaying -= size
+
+    @staticmethod
+    def _end_joining(chat: _Chat, session: Member, close: CloseCode) -> None:
+        if chat.joining is not None:
+            chat.joining.pop(session, None)
+        if not (session.wire.is_closing or session.wire.is_lost):
+            session.end(close)
 
     def leave(self, session: Member) -> None:
         """Take a session out of all its chats, joined or joining. Idempotent."""
@@ -195,15 +246,23 @@ class Hub:
         chat = self._chats.get(chat_id)
         if chat is None:
             return
-        self.events += 1
-        frame = text_frame(event.body)
         if not event.kept:
+            now, (interval, tolerance) = time.monotonic(), self.fan_out
+            full = max(chat.fan_out, now)
+            if full - now > tolerance:
+                self.fan_out_dropped += 1
+                return
+            chat.fan_out = full + len(chat.audience) * interval
+            self.events += 1
+            frame = text_frame(event.body)
             origin = self._sessions.get(event.origin) if event.origin else None
             chat.audience.send(frame, droppable=True, skip=None if origin is None else origin.wire)
             if not self._timing:
                 self._time()
             self.deliveries += len(chat.audience)
             return
+        self.events += 1
+        frame = text_frame(event.body)
         if chat.joining is not None:
             self._buffer(chat.joining, event)
         if event.cursor is None:
@@ -240,7 +299,7 @@ class Hub:
         if chat is None:
             return
         chat.local = None
-        for session in [*chat.members, *(chat.joining or ())]:
+        for session in chat.everyone():
             self.interrupted += 1
             # It gets no event any more, but the answer to its command: without, it would ask another node.
             self.leave(session)
@@ -253,7 +312,8 @@ class Hub:
                 "disconnect": {"chatId": str(chat_id), "userId": user_id, "reason": str() | None as reason}
             }:
                 ended = 0
-                for session in self.members(chat_id):
+                chat = self._chats.get(chat_id)
+                for session in [] if chat is None else chat.everyone():
                     if user_id is None or session.user_id == user_id:
                         session.end(CloseCode.KICKED, reason)
                         ended += 1

@@ -1,4 +1,4 @@
-"""How much: rates per session, sessions and upgrades per address, guesses at the secret. Pure; no I/O.
+"""How much: rates of one session, sessions and upgrades per address, guesses at the secret. Pure; no I/O.
 
 Every rate is a bucket that refills steadily, written as one number: the time at which it will be full
 again. A bucket that holds ``burst`` and refills at ``rate`` a second lets something pass as long as that
@@ -26,6 +26,7 @@ PUBLIC_UPGRADES: Final = 600
 NAMES: Final = (
     "command_rate",
     "message_rate",
+    "message_bytes",
     "typing_rate",
     "rate_patience",
     "rate_penalty",
@@ -66,14 +67,15 @@ class Rate(NamedTuple):
 
 
 class Budget:
-    """What one session may still do. Made with its first command, so that an idle session has none."""
+    """What one session may still do, apart from messages (see `senders`). Made with its first command, so
+    that an idle session has none.
+    """
 
-    __slots__ = ("_commands", "_limits", "_messages", "_refusals", "_typing")
+    __slots__ = ("_commands", "_limits", "_refusals", "_typing")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._commands = 0.0
-        self._messages = 0.0
         self._typing = 0.0
         self._refusals = 0.0
 
@@ -86,17 +88,6 @@ class Budget:
         elif full - now > tolerance:
             return full - now - tolerance
         self._commands = full + interval
-        return 0.0
-
-    def message(self, now: float) -> float:
-        """Take one chat message; as `command`."""
-        interval, tolerance = self._limits.messages
-        full = self._messages
-        if full < now:
-            full = now
-        elif full - now > tolerance:
-            return full - now - tolerance
-        self._messages = full + interval
         return 0.0
 
     def typing(self, now: float) -> float:
@@ -137,10 +128,11 @@ class Limits:
     def configure(self, settings: Settings) -> None:
         """Take the settings' rates, also for the sessions that are there."""
         self.commands = Rate.of(settings.command_rate, settings.command_burst)
-        self.messages = Rate.of(settings.message_rate, settings.message_burst)
         self.typing = Rate.of(settings.typing_rate, settings.typing_burst)
         self.refusals = Rate.of(FORGIVEN, settings.rate_patience)
-        self.rated = bool(self.commands.interval or self.messages.interval or self.typing.interval)
+        self.rated = any(
+            (settings.command_rate, settings.message_rate, settings.message_bytes, settings.typing_rate)
+        )
         """Whether any rate of commands is limited at all."""
 
     def refuse(self, name: str, now: float) -> int | None:

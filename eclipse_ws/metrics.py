@@ -102,8 +102,13 @@ class NodeCollector(Collector):
             "eclipse_refusals",
             "Refused connections, requests and commands, by the limit or check that refused them",
             "reason",
-            # What the wire refuses by itself is counted there.
-            {**node.limits.refused, "max_frame": wire.too_big, "queue_bytes": wire.closed_slow},
+            # What the wire and the hub refuse by themselves is counted there.
+            {
+                **node.limits.refused,
+                "max_frame": wire.too_big,
+                "queue_bytes": wire.closed_slow,
+                "chat_typing": node.hub.fan_out_dropped,
+            },
         )
         yield _counter(
             "eclipse_rate_closes",

@@ -19,17 +19,20 @@ from eclipse_ws.chat import Commands
 from eclipse_ws.door import Door
 from eclipse_ws.hosts import Hosts
 from eclipse_ws.hub import Hub
-from eclipse_ws.limits import Addresses, Limits, Sources
+from eclipse_ws.limits import Addresses, Limits, Rate, Sources
 from eclipse_ws.origins import Origins
 from eclipse_ws.protocol import timestamp
-from eclipse_ws.senders import Penalties
+from eclipse_ws.senders import Penalties, Shares
 from eclipse_ws.settings import Settings
 from eclipse_ws.timings import LoopLag
 
 LARGEST_CHATS = 20
+TYPING_AT_ONCE = 2
+"""Seconds' worth of ``chat_typing`` that one chat may deliver at once."""
 RELOADED = frozenset(
     {
         "allowed_origins",
+        "chat_typing",
         "client_address_header",
         "command_burst",
         "command_rate",
@@ -51,6 +54,8 @@ RELOADED = frozenset(
         "max_sessions_per_address",
         "max_sessions_per_chat",
         "message_burst",
+        "message_bytes",
+        "message_bytes_burst",
         "message_rate",
         "node_queue_bytes",
         "rate_patience",
@@ -94,20 +99,27 @@ class Node:
     def __post_init__(self) -> None:
         self.lag = LoopLag()
         self.limits = Limits(self.settings)
+        self.shares = Shares(self.settings)
         self.penalties = Penalties(self.settings)
         self.addresses = Addresses(self.settings)
         self.sources = Sources(self.settings)
         self.origins = Origins(self.settings)
         self.hosts = Hosts(self.settings)
         self.door = Door(self.sources, self.addresses, self.limits)
+        self._bound_fan_out()
 
     def reload(self, fresh: Settings) -> None:
         """Take what of fresh settings a running node can: secrets, keys, origins and limits."""
         self.settings = self.settings.model_copy(update={name: getattr(fresh, name) for name in RELOADED})
         self.verifier = Verifier(self.settings)
-        for part in (self.limits, self.penalties, self.addresses, self.sources, self.origins):
+        for part in (self.limits, self.shares, self.penalties, self.addresses, self.sources, self.origins):
             part.configure(self.settings)
+        self._bound_fan_out()
         self.api.reload(self.settings)
+
+    def _bound_fan_out(self) -> None:
+        rate = self.settings.chat_typing
+        self.hub.fan_out = Rate.of(rate, TYPING_AT_ONCE * rate)
 
     def health(self) -> dict[str, Any]:
         """The health document (section 8): today's fields, then ours."""

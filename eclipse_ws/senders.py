@@ -41,7 +41,7 @@ class Buckets:
         full = self._full.get(key, 0.0)
         if full <= now:
             return 0.0
-        return max(0.0, full - now + (amount - 1) * rate.interval - rate.tolerance)
+        return max(0.0, full - now + min(0.0, (amount - 1) * rate.interval - rate.tolerance))
 
     def take(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> None:
         """Take so much, whether or not it is there."""
@@ -63,6 +63,42 @@ class Buckets:
     def __len__(self) -> int:
         """How many are remembered."""
         return len(self._full)
+
+
+class Shares:
+    """What each sender may still say in a chat, in messages and in bytes, however many sessions it has."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._messages, self._bytes = Buckets(), Buckets()
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings' rates, also for those who have said something already."""
+        self._message_rate = Rate.of(settings.message_rate, settings.message_burst)
+        self._byte_rate = Rate.of(settings.message_bytes, settings.message_bytes_burst)
+        self._messages.most = self._bytes.most = settings.max_addresses
+
+    def message(self, sender: Sender, content: str, now: float) -> tuple[str, float] | None:
+        """Take one message, or name the limit that it ran into and the seconds until it may pass."""
+        wait = self._messages.wait(sender, self._message_rate, now)
+        if wait:
+            return "message_rate", wait
+        size = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
+        wait = self._bytes.wait(sender, self._byte_rate, now, size)
+        if wait:
+            return "message_bytes", wait
+        self._messages.take(sender, self._message_rate, now)
+        self._bytes.take(sender, self._byte_rate, now, size)
+        return None
+
+    def sweep(self, now: float) -> None:
+        """Forget those who have been quiet for long enough."""
+        self._messages.sweep(now)
+        self._bytes.sweep(now)
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._messages) + len(self._bytes)
 
 
 class Penalties:

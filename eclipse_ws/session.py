@@ -317,11 +317,11 @@ class ChatSession(WireHandler):
         if wait := budget.command(now):
             self._exceeded("command_rate", wait, now, _key_of(message))
         command = protocol.decode_command(message)
-        if type(command) is protocol.SendMessage:
-            if wait := budget.message(now):
-                self._exceeded("message_rate", wait, now, command.client_message_id)
-        elif type(command) is protocol.Typing and (wait := budget.typing(now)):
-            self._exceeded("typing_rate", wait, now, None)
+        if type(command) is protocol.Typing:
+            if wait := budget.typing(now):
+                self._exceeded("typing_rate", wait, now, None)
+            if self.node.hub.is_loud(self.claims.chat_id):
+                return None  # nobody waits for an answer to it
         return command
 
     def _exceeded(self, limit: str, wait: float, now: float, key: str | None) -> NoReturn:
@@ -348,6 +348,11 @@ class ChatSession(WireHandler):
                 self._note("command refused", "max_content", session=self.id, chat=self.claims.chat_id)
                 text = f"Content too long: at most {most} characters (max_content)"
                 raise CommandError(text, "content_too_long", client_message_id=key)
+            if self.node.limits.rated:
+                now = time.monotonic()
+                refusal = self.node.shares.message(self._sender(), command.content, now)
+                if refusal is not None:
+                    self._exceeded(*refusal, now, key)
 
     def _refresh(self, token: str) -> None:
         """Live as long as a new token for the same user and chat. Raises CommandError."""

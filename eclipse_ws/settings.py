@@ -169,10 +169,21 @@ class Settings(BaseSettings):
     )
 
     # Limits (a rate of 0 means no limit)
-    message_rate: PerSecond = Field(10, description="chat messages per second of one session")
-    message_burst: Count = Field(20, description="chat messages at once of one session")
+    message_rate: PerSecond = Field(
+        10,
+        description="chat messages per second of one account, or of the visitors of one address, in one chat",
+    )
+    message_burst: Count = Field(20, description="chat messages at once of such a sender")
+    message_bytes: PerSecond = Field(
+        16384, description="bytes of content per second of such a sender, over all its messages"
+    )
+    message_bytes_burst: Bytes = Field(1 << 18, description="bytes of content at once of such a sender")
     typing_rate: PerSecond = Field(10, description="typing commands per second of one session")
     typing_burst: Count = Field(20, description="typing commands at once of one session")
+    chat_typing: PerSecond = Field(
+        2000,
+        description="typing events times their receivers that one chat may cause a second on this node",
+    )
     command_rate: PerSecond = Field(10, description="commands of all kinds per second of one session")
     command_burst: Count = Field(20, description="commands of all kinds at once of one session")
     rate_patience: Count = Field(

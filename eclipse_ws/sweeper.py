@@ -58,6 +58,7 @@ class Sweeper:
         for listener in self._listeners:
             listener.sweep(now)
         self._node.addresses.sweep(now)
+        self._node.shares.sweep(now)
         self._node.penalties.sweep(now)
         sessions = self._sessions()
         latest = wall - self._node.settings.expiry_grace

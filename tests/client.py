@@ -198,7 +198,11 @@ UPGRADE = {
 
 QUICK: dict[str, object] = {
     "close_timeout": 1,
-    **{name: 0 for name in ("message_rate", "typing_rate", "command_rate") if name in Settings.model_fields},
+    **{
+        name: 0
+        for name in ("message_rate", "message_bytes", "typing_rate", "command_rate")
+        if name in Settings.model_fields
+    },
 }
 
 

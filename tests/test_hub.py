@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from eclipse_ws import hub as hub_module
+from eclipse_ws import replay
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.hub import Hub
+from eclipse_ws.limits import Rate
 from eclipse_ws.protocol import CloseCode, Cursor, Event
 from eclipse_ws.wire import text_frame
+from eclipse_ws.wire.poll import Params
 from tests.backends.harness import event, typing
 from tests.conftest import make_settings
 
@@ -28,6 +32,7 @@ class Poll:
     def __init__(self) -> None:
         self.audiences: list[Any] = []
         self.scheduled = False
+        self.params = Params()
 
     def schedule(self) -> None:
         """See the real one."""
@@ -43,14 +48,23 @@ class Poll:
 
 
 class Wire:
-    """A socket that keeps what it is sent; frames of its own and of its audiences in their order."""
+    """A socket that keeps what it is sent; frames of its own and of its audiences in their order.
+
+    ``queued`` is what its client has not read: what it is sent if the client ``reads`` nothing, else 0.
+    """
 
     def __init__(self, poll: Poll) -> None:
         self.poll = poll
         self.audiences: tuple[Any, ...] = ()
         self.out = None
-        self.is_closing = False
+        self.is_closing = self.is_lost = False
         self.frames: list[bytes] = []
+        self.reads = True
+        self.queued = self.longest = 0
+
+    def read(self) -> None:
+        """What the client does."""
+        self.queued = 0
 
     def send(self, frame: bytes, droppable: bool = False) -> None:
         """One frame of its own."""
@@ -59,6 +73,9 @@ class Wire:
         for audience in self.audiences:
             audience.pull(self)
         self.frames.append(frame)
+        if not self.reads:
+            self.queued += len(frame)
+            self.longest = max(self.longest, self.queued)
 
     def take(self, frames: Sequence[bytes], soft: int) -> None:
         """Frames of an audience."""
@@ -93,7 +110,7 @@ class Session:
         """What came over the wire, in order: greetings as they are, of events the id or the type."""
         shown = []
         for frame in self.wire.frames:
-            fields = json.loads(frame[2:] if frame[1] < 126 else frame[4:])
+            fields = json.loads(frame[{126: 4, 127: 10}.get(frame[1], 2) :])
             shown.append(fields if "greeting" in fields else fields["data"].get("id", fields["type"]))
         return shown
 
@@ -396,6 +413,180 @@ async def test_local_copies_are_bounded() -> None:
         chat = stage.hub._chats[CHAT]
         assert chat.local is not None
         assert len(chat.local) == 5
+
+
+# -- replays that a queue has no room for ------------------------------------------------------
+
+
+@asynccontextmanager
+async def pacing(
+    number: int = 20, limit: int = 50
+) -> AsyncIterator[tuple[Stage, Session, asyncio.Task[bool]]]:
+    """A session whose client reads nothing joins with so many events to replay, of which eight have room."""
+    async with on_stage(limit) as stage:
+        await stage.join("one")
+        start = stage.start()
+        await stage.publish(*range(number))
+        size = len((await stage.backend.history(CHAT, start) or ())[0].body)
+        stage.poll.params = Params(queue_bytes=2 * 10 * size)
+        slow = stage.session("slow")
+        slow.wire.reads = False
+        task = await stage.begin_join(slow, start)
+        await turn()
+        yield stage, slow, task
+        task.cancel()
+
+
+async def read_on(session: Session, task: asyncio.Task[bool]) -> None:
+    """The client reads, until the session has joined."""
+    while not task.done():
+        session.wire.read()
+        await asyncio.sleep(0.001)
+
+
+@gen_test
+async def test_a_long_replay_is_sent_as_the_client_reads() -> None:
+    """All of it comes, in order, before what is live, and never more at once than the queue has room for."""
+    async with pacing() as (stage, slow, task):
+        assert slow.got[0]["recovered"] is True
+        assert 0 < len(slow.events) < 20
+        await stage.publish("live 1")
+        stage.backend.broadcast(CHAT, typing())
+        assert not task.done()
+        assert stage.hub.size(CHAT) == stage.hub.sessions == 2
+        await read_on(slow, task)
+        assert task.result()
+        await stage.publish("live 2")
+        await turn()
+        assert slow.events == [*map(str, range(20)), "live 1", "live 2"]
+        assert slow.wire.longest <= stage.poll.params.queue_bytes // 2
+        assert stage.hub._replaying == 0
+
+
+@gen_test
+async def test_what_comes_meanwhile_is_paced_too() -> None:
+    """Live events that come during a long replay are no heap at its end."""
+    async with pacing(limit=30) as (stage, slow, task):
+        await stage.publish(*(f"live {n}" for n in range(25)))
+        await read_on(slow, task)
+        assert task.result()
+        assert slow.events == [*map(str, range(20)), *(f"live {n}" for n in range(25))]
+        assert slow.wire.longest <= stage.poll.params.queue_bytes // 2
+
+
+@gen_test
+async def test_a_short_replay_does_not_wait() -> None:
+    """What the queue has room for is sent at once, also to a client that reads nothing."""
+    async with pacing(5) as (_, slow, task):
+        assert task.done()
+        assert slow.events == ["0", "1", "2", "3", "4"]
+
+
+@gen_test
+async def test_one_event_that_is_larger_than_the_room() -> None:
+    """An event that never has room is sent all the same, once the queue is empty."""
+    async with on_stage() as stage:
+        await stage.join("one")
+        await stage.publish(*range(3))
+        stage.poll.params = Params(queue_bytes=4)
+        slow = stage.session("slow")
+        slow.wire.reads = False
+        task = await stage.begin_join(slow, stage.start())
+        await read_on(slow, task)
+        assert slow.events == ["0", "1", "2"]
+
+
+@gen_test
+async def test_who_reads_too_slowly_while_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not read a piece in time is told 4008, and joins no chat."""
+    monkeypatch.setattr(replay, "PATIENCE", 0.02)
+    async with pacing() as (stage, slow, task):
+        assert not await task
+        assert slow.ended == [(CloseCode.TOO_SLOW, None)]
+        stage.hub.leave(slow)
+        assert (stage.hub.sessions, stage.hub.size(CHAT), stage.hub._replaying) == (1, 1, 0)
+
+
+@gen_test
+@pytest.mark.parametrize(
+    "end", ["leave", "lost", "closing", "interrupt", "disconnect", "overtaken", "cancel"]
+)
+async def test_ends_while_resuming(end: str) -> None:
+    """However a session ends during a long replay, nothing of it stays, and it gets no more."""
+    async with pacing(limit=20) as (stage, slow, task):
+        before = len(slow.events)
+        if end == "leave":
+            stage.hub.leave(slow)
+        elif end == "lost":
+            slow.wire.is_lost = True
+        elif end == "closing":
+            slow.end(CloseCode.RESTARTING)
+        elif end == "interrupt":
+            stage.hub.interrupt(CHAT)
+        elif end == "disconnect":
+            assert stage.hub.answer({"disconnect": {"chatId": CHAT, "userId": None, "reason": None}}) == 2
+            assert slow.ended == [(CloseCode.KICKED, None)]
+        elif end == "overtaken":
+            await stage.publish(*range(100, 125))
+            assert slow.ended == [(CloseCode.RESUME_NEEDED, None)]
+        else:
+            task.cancel()
+        await read_on(slow, task)
+        assert task.cancelled() or not task.result()
+        assert len(slow.ended) == (0 if end in ("leave", "lost", "cancel") else 1)
+        stage.hub.leave(slow)
+        await stage.publish("after")
+        await turn()
+        assert len(slow.events) == before
+        assert slow.id not in stage.hub._sessions
+        chat = stage.hub._chats.get(CHAT)
+        assert chat is None or (slow not in chat.everyone() and chat.joining in (None, {}))
+        assert stage.hub._replaying == 0
+
+
+@gen_test
+async def test_all_replays_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the node's bound a session is sent away to come again, before it is told anything."""
+    monkeypatch.setattr(hub_module, "MOST_REPLAYING", 3000)
+    async with pacing() as (stage, slow, task):
+        other = stage.session("other")
+        other.wire.reads = False
+        assert not await stage.hub.join(CHAT, other, str(stage.start()), greet)
+        assert (other.got, other.ended) == ([], [(CloseCode.RESUME_NEEDED, None)])
+        await read_on(slow, task)
+        again = stage.session("again")
+        again.wire.reads = False
+        joining = await stage.begin_join(again, stage.start())
+        await read_on(again, joining)
+        assert joining.result()
+
+
+# -- ephemeral events ---------------------------------------------------------------------------
+
+
+@gen_test
+async def test_ephemeral_events_have_a_budget_in_deliveries() -> None:
+    """Typing costs its receivers; beyond a chat's budget it is dropped, and nothing else is."""
+    async with on_stage() as stage:
+        crowd = [await stage.join(f"s{n}") for n in range(10)]
+        small = await stage.join("small", chat="small")
+        stage.hub.fan_out = Rate.of(0.001, 40)
+        for _ in range(20):
+            stage.backend.broadcast(CHAT, typing())
+            stage.backend.broadcast("small", typing())
+        await stage.publish("m1")
+        await turn()
+        assert all(session.events == [*["typing"] * 4, "m1"] for session in crowd)
+        assert small.events == ["typing"] * 20
+        assert stage.hub.fan_out_dropped == 16
+        assert stage.hub.is_loud(CHAT)
+        assert not stage.hub.is_loud("small")
+        assert not stage.hub.is_loud("a chat that nobody is in")
+        stage.hub.fan_out = Rate.of(0, 0)
+        assert not stage.hub.is_loud(CHAT)
+        stage.backend.broadcast(CHAT, typing())
+        await turn()
+        assert crowd[0].events[-1] == "typing"
 
 
 @gen_test

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from eclipse_ws.senders import PATIENCE, Penalties, Sender
+import pytest
+
+from eclipse_ws.senders import PATIENCE, Penalties, Sender, Shares
 from tests.conftest import make_settings
 
 
@@ -14,6 +16,82 @@ def visitor(chat: str, address: str = "93.184.216.34") -> Sender:
 def account(chat: str, user: str = "u1") -> Sender:
     """An account in a chat."""
     return Sender(chat, user, is_account=True)
+
+
+# -- shares -------------------------------------------------------------------------------------
+
+
+def test_a_burst_of_messages_and_then_the_rate() -> None:
+    """A sender may say so many at once, then at the rate; the others have shares of their own."""
+    shares = Shares(make_settings(message_rate=10, message_burst=3))
+    mine = visitor("c1")
+    assert [shares.message(mine, "x", 100.0) for _ in range(3)] == [None] * 3
+    assert shares.message(mine, "x", 100.0) == ("message_rate", pytest.approx(0.1))
+    assert shares.message(mine, "x", 100.05) == ("message_rate", pytest.approx(0.05))
+    for other in (visitor("c2"), visitor("c1", "8.8.8.8"), account("c1"), account("c1", mine.name)):
+        assert shares.message(other, "x", 100.0) is None
+    assert shares.message(mine, "x", 100.11) is None
+    assert shares.message(mine, "x", 100.11) is not None
+    assert [shares.message(mine, "x", 200.0) for _ in range(3)] == [None] * 3
+
+
+def test_bytes_of_content() -> None:
+    """A sender may say so many bytes at once, as UTF-8 has them, then at the rate."""
+    shares = Shares(make_settings(message_rate=0, message_bytes=1000, message_bytes_burst=4000))
+    mine = account("c1")
+    assert shares.message(mine, "x" * 2000, 100.0) is None
+    assert shares.message(mine, "é" * 1000, 100.0) is None
+    assert shares.message(mine, "x" * 500, 100.0) == ("message_bytes", pytest.approx(0.5, abs=0.01))
+    assert shares.message(mine, "x" * 500, 100.6) is None
+    assert shares.message(mine, "x" * 500, 100.6) is not None
+
+
+def test_the_defaults_of_shares() -> None:
+    """A quiet sender's longest message passes, however small the burst, and so do twenty short ones."""
+    shares = Shares(make_settings())
+    longest = "\U0001f600" * 16384
+    assert [shares.message(account("c1"), longest, 100.0) for _ in range(4)] == [None] * 4
+    assert shares.message(account("c1"), longest, 100.0) is not None
+    assert shares.message(account("c1"), longest, 105.0) is None
+    assert [shares.message(account("c2"), "short", 100.0) for _ in range(20)] == [None] * 20
+    small = Shares(make_settings(message_bytes=1000, message_bytes_burst=1024))
+    assert small.message(account("c1"), longest, 100.0) is None
+    assert small.message(account("c1"), longest, 100.0) == ("message_bytes", pytest.approx(65.536))
+    assert small.message(account("c1"), longest, 166.0) is None
+
+
+def test_rates_of_zero_share_nothing() -> None:
+    """A rate of 0 lets everything pass and remembers nobody; a reload reaches those who spoke before."""
+    shares = Shares(make_settings(message_rate=0, message_bytes=0))
+    assert not any(shares.message(visitor("c1"), "x" * 9000, 100.0) for _ in range(1000))
+    assert len(shares) == 0
+    shares.configure(make_settings(message_rate=1, message_burst=1))
+    assert shares.message(visitor("c1"), "x", 100.0) is None
+    assert shares.message(visitor("c1"), "x", 100.0) is not None
+    shares.configure(make_settings(message_rate=0, message_bytes=0))
+    assert shares.message(visitor("c1"), "x", 100.0) is None
+
+
+def test_what_is_refused_costs_nothing() -> None:
+    """A message that is refused for its bytes takes no message from the sender's budget."""
+    shares = Shares(
+        make_settings(message_rate=1, message_burst=2, message_bytes=1000, message_bytes_burst=1024)
+    )
+    assert shares.message(visitor("c1"), "x" * 1000, 100.0) is None
+    assert shares.message(visitor("c1"), "x" * 1000, 100.0) is not None
+    assert shares.message(visitor("c1"), "x", 100.0) is None
+
+
+def test_shares_are_bounded() -> None:
+    """Of a million senders the latest are remembered, and who has been quiet is forgotten."""
+    shares = Shares(make_settings(max_addresses=100))
+    for number in range(1000):
+        shares.message(visitor(f"c{number}"), "x", 100.0)
+    assert len(shares) == 200
+    shares.sweep(100.05)
+    assert len(shares) == 100  # a byte is forgotten sooner than a message
+    shares.sweep(101.0)
+    assert len(shares) == 0
 
 
 # -- penalties ----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from collections.abc import Iterator
@@ -12,11 +13,16 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
+from eclipse_ws import replay
+from eclipse_ws.protocol import parse_event
 from eclipse_ws.server import Server
-from tests.client import UPGRADE, Client, running, token, until
+from eclipse_ws.wire import WireHandler
+from tests.client import UPGRADE, Client, leaving_nothing, running, token, until
 
 FLOODING: dict[str, Any] = {"command_rate": 0.001, "command_burst": 1, "rate_patience": 1}
 FLY = {"client_address_header": "Fly-Client-IP"}
+HERE: dict[str, Any]
+THERE: dict[str, Any]
 HERE, THERE = ({"additional_headers": {"Fly-Client-IP": ip}} for ip in ("93.184.216.34", "8.8.8.8"))
 numbers: Iterator[int] = iter(range(10**9))
 
@@ -140,8 +146,6 @@ async def test_many_upgrades_at_once(limit: str, status: int, monkeypatch: pytes
             await asyncio.sleep(0.05)
             await upgrade(self, *args, **kwargs)
 
-        from eclipse_ws.wire import WireHandler
-
         upgrade = WireHandler.get
         monkeypatch.setattr(WireHandler, "get", slow)
         joined, refused = await refusals([Client.join(server.port, f"c{n}") for n in range(40)])
@@ -218,3 +222,166 @@ async def test_who_is_refused_takes_no_place() -> None:
             await client.quiet()
         for bare in lingering:
             bare.close()
+
+
+# -- a chat's parts -----------------------------------------------------------------------------
+
+ALL_RATES: dict[str, Any] = {"command_rate": 10, "message_rate": 0.1, "message_bytes": 100}
+
+
+async def accepted(clients: list[Client], content: str = "x") -> int:
+    """How many messages of a chat's clients are saved, of three each; the others are told why not."""
+    for _ in range(3):
+        for client in clients:
+            await client.say(
+                type="message", content=content, role="USER", clientMessageId=f"k{next(numbers)}"
+            )
+    saved = 0
+    for client in clients:
+        answers = 0
+        while answers < 3:
+            event = await client.receive()
+            answers += event["type"] in ("ack", "error")
+            saved += event["type"] == "ack"
+            if event["type"] == "error":
+                assert event["code"] == "rate_limited"
+                assert event["retryAfter"] > 0
+    return saved
+
+
+@pytest.mark.gen_test
+async def test_sessions_of_one_visitor_share_a_budget() -> None:
+    """Ten sessions of a visitor save no more than one would; the agent, and another chat, have their own."""
+    async with running(**ALL_RATES, **FLY) as server:
+        agent = await Client.join(server.port, user="agent", **HERE)
+        crowd = [await visitor(server, **HERE) for _ in range(10)]
+        assert await accepted(crowd) == 20
+        assert await accepted([agent]) == 3
+        assert await accepted([await visitor(server, "c2", **HERE)]) == 3
+        assert await accepted([await visitor(server, **THERE)]) == 3
+        assert server.node.limits.refused["message_rate"] > 0
+
+
+@pytest.mark.gen_test
+async def test_sessions_of_one_account_share_a_budget() -> None:
+    """Nor do an account's tabs; another account in the same chat has its own."""
+    async with running(**ALL_RATES) as server:
+        assert await accepted([await Client.join(server.port) for _ in range(10)]) == 20
+        assert await accepted([await Client.join(server.port, user="u2")]) == 3
+
+
+@pytest.mark.gen_test
+async def test_long_messages_have_a_budget_in_bytes() -> None:
+    """A visitor's long messages fill no history with megabytes; a short one of the agent's passes."""
+    async with running(**ALL_RATES, **FLY) as server:
+        agent = await Client.join(server.port, user="agent", **HERE)
+        crowd = [await visitor(server, **HERE) for _ in range(6)]
+        assert await accepted(crowd, "x" * 16384) == 16
+        assert await accepted([agent]) == 3
+        assert server.node.limits.refused["message_bytes"] > 0
+
+
+@pytest.mark.gen_test
+async def test_what_may_not_be_said_costs_nothing() -> None:
+    """Messages that are too long or in a wrong role leave a visitor's other sessions their budget."""
+    async with running(**{**ALL_RATES, "command_rate": 0, "max_content": 10}) as server:
+        one, other = await visitor(server), await visitor(server)
+        for number in range(30):
+            content, role = ("x", "AGENT") if number % 2 else ("x" * 11, "USER")
+            await one.say(type="message", content=content, role=role)
+            assert (await one.next("error"))["code"] in ("forbidden", "content_too_long")
+        assert await accepted([other]) == 3
+
+
+@pytest.mark.gen_test
+async def test_typing_of_a_crowd_is_bounded() -> None:
+    """A crowd that types below every limit of its own costs so many deliveries; two people never notice."""
+    async with running(chat_typing=100, typing_rate=10, command_rate=10, **FLY) as server:
+        crowd = [await visitor(server, **HERE) for _ in range(30)]
+        before = server.hub.deliveries
+        for _ in range(10):
+            for client in crowd:
+                await client.say(type="typing", isTyping=True)
+        for client in crowd:
+            await client.say(type="ping")
+            await client.seek("pong")
+        assert server.hub.deliveries - before <= 600
+        assert server.hub.fan_out_dropped > 250
+        assert server.node.commands.handled["typing"] < 50  # other nodes don't hear the rest either
+        one, two = await visitor(server, "c2"), await Client.join(server.port, "c2")
+        for _ in range(20):
+            await one.say(type="typing", isTyping=True)
+            await two.next("typing")
+        await crowd[0].say(type="message", content="kept", role="USER")
+        assert (await crowd[1].seek("message"))["data"]["content"] == "kept"
+
+
+# -- replays ------------------------------------------------------------------------------------
+
+
+async def long_history(server: Server) -> str:
+    """Seven megabytes in a chat; the cursor from before them."""
+    member = await Client.join(server.port)
+    cursor = str(member.connected["cursor"])
+    await member.close()
+    for number in range(450):
+        body = json.dumps({"type": "x", "data": {"id": number}, "content": "x" * 16000}).encode()
+        await server.backend.publish("c1", parse_event(body))
+    return cursor
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("compression", [None, "deflate"])
+async def test_a_long_history_is_resumed_by_an_agent(compression: str | None) -> None:
+    """Seven megabytes reach a client whose queue has one, all and in order, and then what is live."""
+    settings = {"history_events": 500, "queue_bytes": 1 << 20, "compression": compression is not None}
+    async with running(**settings) as server:
+        cursor = await long_history(server)
+        agent = await Client.join(
+            server.port, user="agent", cursor=cursor, compression=compression, max_queue=4
+        )
+        assert agent.connected["recovered"] is True
+        live = json.dumps({"type": "x", "data": {"id": "live"}}).encode()
+        await server.backend.publish("c1", parse_event(live))
+        found = [(await agent.next("x"))["data"]["id"] for _ in range(451)]
+        assert found == [*range(450), "live"]
+        await agent.quiet()
+        await agent.close()
+
+
+async def deaf(server: Server, cursor: str) -> socket.socket:
+    """A client that has asked for what it missed, and reads none of it."""
+    bare = socket.socket()
+    bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    bare.connect(("127.0.0.1", server.port))
+    bare.sendall(upgrade_request(f"token={token()}&cursor={cursor}"))
+    await until(lambda: any(session.wire.queued for session in server.hub.members()))
+    (session,) = server.hub.members()
+    assert session.wire.queued <= server.settings.queue_bytes
+    return bare
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for a long history and reads none of it holds a bounded queue, and is ended."""
+    monkeypatch.setattr(replay, "PATIENCE", 10 if leaves else 0.1)
+    async with running(history_events=500, queue_bytes=65536, close_timeout=0.1) as server:
+        cursor = await long_history(server)
+        async with leaving_nothing(server):
+            bare = await deaf(server, cursor)
+            if leaves:
+                reset(bare)
+            await until(lambda: server.node.sessions == 0)
+            bare.close()
+
+
+@pytest.mark.gen_test
+async def test_a_stop_during_a_long_replay() -> None:
+    """A server that stops finds the sessions, too, whose history is on its way."""
+    async with running(history_events=500, queue_bytes=65536, close_timeout=0.1) as server:
+        bare = await deaf(server, await long_history(server))
+        await server.stop()
+        await until(lambda: server.node.sessions == 0)
+        assert server.hub.chats == 0
+        bare.close()
