@@ -31,7 +31,8 @@ FOR_VISITORS: Final = frozenset({"typing", "ping", "read", "refresh"})
 class Claims(msgspec.Struct, frozen=True):
     """What a verified token says.
 
-    ``expires_at`` is its ``exp``, or the end of the longest permitted lifetime if that is earlier.
+    ``ends``, in seconds since 1970, is its ``exp``, or the end of the longest permitted lifetime if that is
+    earlier.
     ``roles`` are those that its claim ``roles`` narrows the user to; None without such a claim.
     ``key``, ``issuer`` and ``audience`` are what made it valid: the fingerprint of the key that verified it,
     ``iss`` and ``aud``.
@@ -40,11 +41,16 @@ class Claims(msgspec.Struct, frozen=True):
     user_id: str
     chat_id: str
     is_authenticated: bool = False
-    expires_at: datetime | None = None
+    ends: float = math.inf
     roles: tuple[str, ...] | None = None
     key: bytes = b""
     issuer: str | None = None
     audience: tuple[str, ...] = ()
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """``ends`` as a date; None if it never ends."""
+        return None if self.ends == math.inf else datetime.fromtimestamp(self.ends, UTC)
 
     def permits(self, command: protocol.Command, default_roles: Sequence[str] = protocol.ROLES) -> bool:
         """Whether the user may give the command; the client's word about itself is not asked.
@@ -157,7 +163,7 @@ class Verifier:
             user_id,
             chat_id,
             payload.get("isAuthenticated") is True,
-            datetime.fromtimestamp(ends, UTC),
+            ends,
             _roles(payload.get("roles")),
             key,
             issuer if isinstance(issuer, str) else None,

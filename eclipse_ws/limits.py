@@ -228,9 +228,9 @@ class Addresses:
         self._guess_rate = _a_minute(settings.guesses_per_minute)
 
     def upgrade(self, source: Source, now: float) -> str | None:
-        """Take one upgrade, and count a session where the source's are counted (`counts`).
+        """Take one upgrade, and count its session; None if it may go on.
 
-        None if it may go on, else the name of the limit that it ran into; then nothing is counted.
+        Else the name of the limit that it ran into; then no session is counted.
         """
         most, rate = self._max_sessions, self._upgrade_rate
         if not source.shared:
@@ -240,14 +240,9 @@ class Addresses:
             return "max_sessions_per_address"
         if rate is not None and not self._take(self._upgrades, rate, source.address, now):
             return "upgrades_per_minute"
-        if self.counts(source):
-            # Now, not when the session begins: meanwhile others would find the same place free.
-            self._sessions[source.address] = self._sessions.get(source.address, 0) + 1
+        # Now, not when the session begins: meanwhile others would find the same place free.
+        self._sessions[source.address] = self._sessions.get(source.address, 0) + 1
         return None
-
-    def counts(self, source: Source) -> bool:
-        """Whether sessions of the source are counted at all."""
-        return self._max_sessions is not None or not source.shared
 
     def leave(self, address: str) -> None:
         """A session that `upgrade` has counted has ended, or has come to nothing."""

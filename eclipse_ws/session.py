@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Coroutine
@@ -40,16 +39,12 @@ class ChatSession(WireHandler):
     commands_in = 0
     began = 0.0
     """Monotonic seconds at which it was upgraded."""
-    expires = math.inf
-    """Seconds since 1970 at which the token ends."""
     verifier: Verifier
     """What verified its token, or found later that the token is still good."""
-    address = ""
-    """The client's address; "" where clients can't be told apart by theirs."""
-    counted_as: str | None = None
-    """What `Addresses` counts this session under; None if it doesn't."""
-    is_counted = False
-    """Whether it is one of the node's sessions."""
+    source: Source | None = None
+    """Where it comes from, while it is counted there and as one of the node's sessions."""
+    made_room = False
+    """Whether it is not one of the node's sessions any more."""
     budget: Budget | None = None
     busy = False
     """Whether a command has begun and not ended."""
@@ -64,6 +59,11 @@ class ChatSession(WireHandler):
     def user_id(self) -> str:
         """The user whom the token names."""
         return self.claims.user_id
+
+    @property
+    def expires(self) -> float:
+        """Seconds since 1970 at which the token ends."""
+        return self.claims.ends
 
     @property
     def gone(self) -> bool:
@@ -122,29 +122,25 @@ class ChatSession(WireHandler):
         if limit is not None:
             self.refuse(429, limit, "Too many sessions or upgrades from this address; try again later")
             return False
-        if self.node.addresses.counts(source):
-            self.counted_as = source.address
-        if not source.shared:
-            self.address = source.address
         if self.node.sessions >= self.node.settings.max_sessions:
-            self._release()
+            self.node.addresses.leave(source.address)
             self.refuse(503, "max_sessions", "The server holds as many sessions as it may; try again later")
             return False
         self.node.sessions += 1
-        self.is_counted = True
+        self.source = source
         return True
 
     def _release(self) -> None:
         """Give back what `_reserve` has counted. Idempotent."""
         self._make_room()
-        if self.counted_as is not None:
-            self.node.addresses.leave(self.counted_as)
-            self.counted_as = None
+        if self.source is not None:
+            self.node.addresses.leave(self.source.address)
+            self.source = None
 
     def _make_room(self) -> None:
         """Leave the session's place on the node to others. Idempotent."""
-        if self.is_counted:
-            self.is_counted = False
+        if self.source is not None and not self.made_room:
+            self.made_room = True
             self.node.sessions -= 1
 
     def head(self, *args: Any, **kwargs: Any) -> None:
@@ -239,14 +235,15 @@ class ChatSession(WireHandler):
     def _live_by(self, claims: Claims) -> None:
         """Take what a token says that was verified just now."""
         self.claims, self.verifier = claims, self.node.verifier
-        self.expires = math.inf if claims.expires_at is None else claims.expires_at.timestamp()
 
     def _sender(self) -> Sender:
         """Whose budget and penalties this session shares."""
         claims = self.claims
         if claims.is_authenticated:
             return Sender(claims.chat_id, claims.user_id, is_account=True)
-        return Sender(claims.chat_id, self.address, is_account=False)
+        source = self.source
+        address = "" if source is None or source.shared else source.address
+        return Sender(claims.chat_id, address, is_account=False)
 
     def _source(self) -> Source:
         """Where the request comes from."""
@@ -257,7 +254,8 @@ class ChatSession(WireHandler):
         """Count a refusal, and log it unless the log has had enough of them."""
         unsaid = self.node.limits.refuse(limit, time.monotonic())
         if unsaid is not None:
-            address = self.address or (self._source().address if "request" in self.__dict__ else None)
+            source = self.source or (self._source() if "request" in self.__dict__ else None)
+            address = None if source is None else source.address
             log.info(event, limit=limit, address=address, unsaid=unsaid, **fields)
 
     def _token(self) -> str:

@@ -230,7 +230,7 @@ ALL_RATES: dict[str, Any] = {"command_rate": 10, "message_rate": 0.1, "message_b
 
 
 async def accepted(clients: list[Client], content: str = "x") -> int:
-    """How many messages of a chat's clients are saved, of three each; the others are told why not."""
+    """How many messages of a chat's clients are saved, of three each; then they leave."""
     for _ in range(3):
         for client in clients:
             await client.say(
@@ -246,6 +246,7 @@ async def accepted(clients: list[Client], content: str = "x") -> int:
             if event["type"] == "error":
                 assert event["code"] == "rate_limited"
                 assert event["retryAfter"] > 0
+        await client.close()
     return saved
 
 
@@ -291,6 +292,7 @@ async def test_what_may_not_be_said_costs_nothing() -> None:
             await one.say(type="message", content=content, role=role)
             assert (await one.next("error"))["code"] in ("forbidden", "content_too_long")
         assert await accepted([other]) == 3
+        await one.close()
 
 
 @pytest.mark.gen_test
@@ -314,6 +316,8 @@ async def test_typing_of_a_crowd_is_bounded() -> None:
             await two.next("typing")
         await crowd[0].say(type="message", content="kept", role="USER")
         assert (await crowd[1].seek("message"))["data"]["content"] == "kept"
+        for client in (*crowd, one, two):
+            await client.close()
 
 
 # -- replays ------------------------------------------------------------------------------------
