@@ -107,10 +107,10 @@ class Hub:
         chat = self._chats.get(chat_id)
         return 0 if chat is None else len(chat.members) + len(chat.joining or ())
 
-    def is_loud(self, chat_id: str) -> bool:
+    def is_loud(self, chat_id: str, now: float) -> bool:
         """Whether an ephemeral event of this chat would be dropped now; counts it as dropped then."""
         chat = self._chats.get(chat_id)
-        if chat is None or chat.fan_out - time.monotonic() <= self.fan_out.tolerance:
+        if chat is None or chat.fan_out - now <= self.fan_out.tolerance:
             return False
         self.fan_out_dropped += 1
         return True

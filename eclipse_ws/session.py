@@ -318,7 +318,7 @@ class ChatSession(WireHandler):
         if type(command) is protocol.Typing:
             if wait := budget.typing(now):
                 self._exceeded("typing_rate", wait, now, None)
-            if self.node.hub.is_loud(self.claims.chat_id):
+            if self.node.hub.is_loud(self.claims.chat_id, now):
                 return None  # nobody waits for an answer to it
         return command
 

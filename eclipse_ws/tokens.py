@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
 
-from eclipse_ws.protocol import decode_json
+from eclipse_ws.protocol import ROLES, decode_json
 
 TIMEOUT = 10.0  # s to get a token from a server
 
@@ -23,6 +23,7 @@ def mint(secret: str, chat_id: str, user_id: str | None, authenticated: bool, se
         "userId": user_id or f"anon_{int(now * 1000)}_{secrets.token_hex(5)}",
         "chatId": chat_id,
         "isAuthenticated": authenticated,
+        "roles": ROLES if authenticated else ROLES[:1],
         "iat": int(now),
         "exp": int(now) + seconds,
     }

@@ -73,7 +73,10 @@ class Token(RequestHandler):
         agent = self.get_query_argument("agent", "") == "1"
         user = "agent" if agent else self.get_cookie("visitor") or f"anon_{secrets.token_hex(8)}"
         now = int(time.time())
-        claims = {"userId": user, "chatId": CHAT, "isAuthenticated": agent, "iat": now, "exp": now + 7200}
+        # Without `roles` whoever has an account could write as an agent.
+        roles = ["USER", "ASSISTANT", "AGENT"] if agent else ["USER"]
+        claims = {"userId": user, "chatId": CHAT, "isAuthenticated": agent, "roles": roles}
+        claims |= {"iat": now, "exp": now + 7200}
         token = jwt.encode(claims, os.environ["JWT_SECRET"], algorithm="HS256")
         self.set_header("Cache-Control", "no-store")
         self.finish(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -579,11 +580,11 @@ async def test_ephemeral_events_have_a_budget_in_deliveries() -> None:
         assert all(session.events == [*["typing"] * 4, "m1"] for session in crowd)
         assert small.events == ["typing"] * 20
         assert stage.hub.fan_out_dropped == 16
-        assert stage.hub.is_loud(CHAT)
-        assert not stage.hub.is_loud("small")
-        assert not stage.hub.is_loud("a chat that nobody is in")
+        assert stage.hub.is_loud(CHAT, time.monotonic())
+        assert not stage.hub.is_loud("small", time.monotonic())
+        assert not stage.hub.is_loud("a chat that nobody is in", time.monotonic())
         stage.hub.fan_out = Rate.of(0, 0)
-        assert not stage.hub.is_loud(CHAT)
+        assert not stage.hub.is_loud(CHAT, time.monotonic())
         stage.backend.broadcast(CHAT, typing())
         await turn()
         assert crowd[0].events[-1] == "typing"

@@ -15,7 +15,7 @@ from tornado.web import HTTPError, RequestHandler, url
 
 from eclipse_ws.api.base import ApiError
 from eclipse_ws.api.store import AGENTS
-from eclipse_ws.protocol import Message, Role, bounded
+from eclipse_ws.protocol import ROLES, Message, Role, bounded
 
 if TYPE_CHECKING:
     from eclipse_ws.api.embedded import EmbeddedApi
@@ -189,6 +189,7 @@ class _Token(_Handler):
             "userId": self.check_id(user, "userId"),
             "chatId": chat,
             "isAuthenticated": bool(agent),
+            "roles": ROLES if agent else ROLES[:1],
             "iat": now,
             "exp": now + TOKEN_SECONDS,
         }
