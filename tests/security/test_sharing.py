@@ -323,6 +323,9 @@ async def test_typing_of_a_crowd_is_bounded() -> None:
 # -- replays ------------------------------------------------------------------------------------
 
 
+LONG: dict[str, Any] = {"history_events": 500, "history_bytes": 1 << 23}
+
+
 async def long_history(server: Server) -> str:
     """Seven megabytes in a chat; the cursor from before them."""
     member = await Client.join(server.port)
@@ -338,7 +341,7 @@ async def long_history(server: Server) -> str:
 @pytest.mark.parametrize("compression", [None, "deflate"])
 async def test_a_long_history_is_resumed_by_an_agent(compression: str | None) -> None:
     """Seven megabytes reach a client whose queue has one, all and in order, and then what is live."""
-    settings = {"history_events": 500, "queue_bytes": 1 << 20, "compression": compression is not None}
+    settings = {**LONG, "queue_bytes": 1 << 20, "compression": compression is not None}
     async with running(**settings) as server:
         cursor = await long_history(server)
         agent = await Client.join(
@@ -370,7 +373,7 @@ async def deaf(server: Server, cursor: str) -> socket.socket:
 async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for a long history and reads none of it holds a bounded queue, and is ended."""
     monkeypatch.setattr(replay, "PATIENCE", 10 if leaves else 0.1)
-    async with running(history_events=500, queue_bytes=65536, close_timeout=0.1) as server:
+    async with running(**LONG, queue_bytes=65536, close_timeout=0.1) as server:
         cursor = await long_history(server)
         async with leaving_nothing(server):
             bare = await deaf(server, cursor)
@@ -383,7 +386,7 @@ async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: p
 @pytest.mark.gen_test
 async def test_a_stop_during_a_long_replay() -> None:
     """A server that stops finds the sessions, too, whose history is on its way."""
-    async with running(history_events=500, queue_bytes=65536, close_timeout=0.1) as server:
+    async with running(**LONG, queue_bytes=65536, close_timeout=0.1) as server:
         bare = await deaf(server, await long_history(server))
         await server.stop()
         await until(lambda: server.node.sessions == 0)
