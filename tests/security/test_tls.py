@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import trustme
 
+from eclipse_ws.keys import tls_context
 from eclipse_ws.settings import Loaded, SettingsError, load
 from tests.client import Client, exchange, running, token
 from tests.conftest import make_settings
@@ -92,6 +93,12 @@ async def test_old_tls_is_refused(tmp_path: Path) -> None:
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await join(server.port, old)
+
+
+def test_nobody_may_renegotiate(tmp_path: Path) -> None:
+    """A handshake within a connection, which costs the server more than the client, is refused."""
+    settings = Authority(tmp_path).settings
+    assert tls_context(settings["tls_cert"], settings["tls_key"]).options & ssl.OP_NO_RENEGOTIATION
 
 
 def loaded(**given: Any) -> Loaded:
