@@ -28,6 +28,7 @@ NAMES: Final = (
     "message_rate",
     "message_bytes",
     "typing_rate",
+    "frame_rate",
     "rate_patience",
     "rate_penalty",
     "max_content",

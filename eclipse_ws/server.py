@@ -98,7 +98,6 @@ class Server:
             log_function=log_request,
             origins=self.node.origins,
             door=self.node.door,
-            websocket_max_message_size=settings.max_frame,
             wire_max_message=settings.max_frame,
             wire_queue_bytes=settings.queue_bytes,
             wire_ping_interval=settings.ping_interval,

@@ -32,6 +32,7 @@ class ChatSession(WireHandler):
     # Plain counters over all sessions, read when metrics are scraped.
     counts: ClassVar[dict[str, int]] = {"started": 0, "ended": 0, "refused": 0, "errors": 0}
     wire_error_close = (CloseCode.INTERNAL_ERROR.code, CloseCode.INTERNAL_ERROR.reason)
+    wire_flood_close = (CloseCode.RATE_LIMITED.code, f"{CloseCode.RATE_LIMITED.reason}: frame_rate")
 
     claims: Claims
     id = ""
@@ -327,12 +328,21 @@ class ChatSession(WireHandler):
         self._note("command refused", limit, session=self.id, chat=self.claims.chat_id)
         if self.budget is not None and not self.budget.forgives(now) and not self.wire.is_closing:
             self._note("session closed", "rate_patience", session=self.id, chat=self.claims.chat_id)
-            self.node.limits.closed += 1
-            self.node.penalties.punish(self._sender(), now)
+            self._punish(now)
             self.end(CloseCode.RATE_LIMITED, _reason(limit))
         raise CommandError(
             _reason(limit), "rate_limited", retryable=True, retry_after=wait, client_message_id=key
         )
+
+    def on_flood(self) -> None:
+        """The client floods with frames that are no commands: it is treated as after too many commands."""
+        self._note("session closed", "frame_rate", session=self.id, chat=self.claims.chat_id)
+        self._punish(time.monotonic())
+
+    def _punish(self, now: float) -> None:
+        """The session is closed for its rate: for a while its sender can't come back."""
+        self.node.limits.closed += 1
+        self.node.penalties.punish(self._sender(), now)
 
     def _check(self, command: protocol.Command) -> None:
         """Hold a command against who the user is and how much it may say; raises CommandError."""

@@ -234,7 +234,7 @@ class Settings(BaseSettings):
         1 << 20, description="bytes queued for one session until it is closed as too slow (4008)"
     )
     compression: bool = Field(
-        False, description="offer permessage-deflate, at ten times the memory per session"
+        False, description="offer permessage-deflate: fewer bytes for more processor time"
     )
 
     # History

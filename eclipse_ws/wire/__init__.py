@@ -1,4 +1,5 @@
-"""The WebSocket protocol on accepted sockets, under any `WebSocketHandler`. It knows nothing of chats.
+"""The WebSocket protocol on accepted sockets (plain, over TLS, compressed), under any `WebSocketHandler`. It
+knows nothing of chats.
 
 `WireHandler` is the base of a handler, `Socket` what it sends through, `Audience` a set of sockets that get
 the same frames, `text_frame` encodes one. `stats` counts, `queued_bytes` looks.

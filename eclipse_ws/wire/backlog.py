@@ -38,16 +38,6 @@ class Backlog:
             self.size += len(frame)
         return dropped
 
-    def take(self) -> list[bytes]:
-        """Take frames off the queue, some `CHUNK` bytes of them."""
-        taken = []
-        size = 0
-        while self.frames and size < CHUNK:
-            taken.append(self.frames.popleft()[0])
-            size += len(taken[-1])
-        self.size -= size
-        return taken
-
     def chunk(self) -> bytes:
         """What to offer to the kernel next."""
         first = self.frames[0][0]
@@ -61,6 +51,18 @@ class Backlog:
             if size >= CHUNK:
                 break
         return b"".join(parts)
+
+    def pin(self) -> int:
+        """Make one frame of the next chunk, which then leaves whole. Returns how many frames fewer there are.
+
+        For TLS, which may have encrypted a chunk that the kernel did not take: it must get that chunk again.
+        """
+        chunk, left, before = self.chunk(), 0, len(self.frames)
+        while left < len(chunk):
+            left += len(self.frames.popleft()[0])
+        self.frames.appendleft((chunk, False))
+        self.started = True
+        return before - len(self.frames)
 
     def advance(self, size: int) -> int:
         """The kernel took that many bytes. Returns the number of frames that are through."""

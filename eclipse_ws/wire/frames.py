@@ -7,6 +7,7 @@ sends. A server's frames carry no mask, so the bytes of a frame are the same for
 
 import codecs
 import struct
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from tornado.util import _websocket_mask as unmask
@@ -19,6 +20,8 @@ PING: Final = 0x9
 PONG: Final = 0xA
 
 FIN: Final = 0x80
+RSV1: Final = 0x40
+"""On a message's first frame: the message is compressed (RFC 7692 section 6)."""
 CONTROL_BYTES: Final = 125
 """The most that a control frame may carry (RFC 6455 section 5.5)."""
 
@@ -58,7 +61,7 @@ class Event(NamedTuple):
 
     `text` for TEXT and for a close frame's reason, `data` for BINARY, PING and PONG, `code` for CLOSE (1005
     if the frame had none). CONTINUATION stands for a fragment that does not end its message: it carries
-    nothing, and is there so that whoever reads can count it.
+    nothing, and is there so that whoever reads can charge for it.
     """
 
     opcode: int
@@ -132,13 +135,34 @@ class Inbound:
     Nothing is read ahead: what `next` was not asked for stays as bytes, so that whoever reads decides when
     the next message is handled. A message's payload is taken as it arrives (its UTF-8 is checked then, not
     at its end), and no length is believed before it is held against `limit`.
+
+    With `inflate` (a compressed message and the limit in, the message out, or a Violation) messages may be
+    compressed; without it that is a violation.
     """
 
-    __slots__ = ("_check", "_data", "_fin", "_left", "_mask", "_message", "_opcode", "_pos", "limit")
+    __slots__ = (
+        "_check",
+        "_data",
+        "_deflated",
+        "_fin",
+        "_inflate",
+        "_left",
+        "_mask",
+        "_message",
+        "_opcode",
+        "_pos",
+        "limit",
+        "reads",
+    )
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, inflate: Callable[[bytes, int], bytes] | None = None) -> None:
         self.limit = limit
         """The largest message, in bytes, whatever the number of its fragments."""
+        self.reads = 0
+        """Calls of `receive`; whoever reads may reset it."""
+        self._inflate = inflate
+        self._deflated = False
+        """Whether the message under way is compressed."""
         self._data = b""
         self._pos = 0
         self._opcode = CONTINUATION
@@ -168,6 +192,7 @@ class Inbound:
         """Take what the peer sent."""
         self._data = self._data[self._pos :] + data if self._pos < len(self._data) else data
         self._pos = 0
+        self.reads += 1
 
     def next(self) -> Event | None:
         """The next event, or None when more bytes are needed. Raises Violation, after which nothing more is
@@ -200,8 +225,13 @@ class Inbound:
             if size < 65536:
                 raise Violation(PROTOCOL_ERROR, "Length is not minimal")
             header = 14
-        if opcode < CLOSE and len(self._message) + size > self.limit:
-            raise Violation(TOO_BIG, too_big(self.limit))
+        if opcode < CLOSE:
+            if opcode:
+                self._deflated = first & RSV1 != 0
+            # What can't be compressed is a little larger for the attempt.
+            limit = self.limit + (self.limit >> 8) + 64 if self._deflated else self.limit
+            if len(self._message) + size > limit:
+                raise Violation(TOO_BIG, too_big(self.limit))
         if have < header or (opcode >= CLOSE and have < header + size):
             return None
         mask = data[pos + header - 4 : pos + header]
@@ -211,7 +241,7 @@ class Inbound:
             return _control(opcode, unmask(mask, data[pos : pos + size]))
         if opcode and first & FIN and have >= header + size:
             self._pos = pos + size
-            return _whole(opcode, unmask(mask, data[pos : pos + size]))
+            return self._whole(opcode, unmask(mask, data[pos : pos + size]))
         self._pos = pos
         self._left = size
         self._mask = mask
@@ -222,7 +252,9 @@ class Inbound:
 
     def _check_header(self, first: int, second: int, opcode: int) -> None:
         """Hold a frame's first two bytes against RFC 6455 sections 5.1, 5.2, 5.4 and 5.5."""
-        if first & 0x70:
+        if first & 0x70 and not (
+            first & 0x70 == RSV1 and self._inflate is not None and CONTINUATION < opcode < CLOSE
+        ):
             raise Violation(PROTOCOL_ERROR, "Reserved bits are set")
         if opcode not in _OPCODES:
             raise Violation(PROTOCOL_ERROR, f"Unknown opcode {opcode}")
@@ -250,7 +282,7 @@ class Inbound:
             if turn:
                 self._mask = self._mask[turn:] + self._mask[:turn]
         done = self._fin and not self._left
-        if self._opcode == TEXT:
+        if self._opcode == TEXT and not self._deflated:
             self._validate(part)
         self._message += part
         if self._left:
@@ -261,7 +293,18 @@ class Inbound:
         self._message = bytearray()
         self._opcode = CONTINUATION
         self._check = None
-        return _whole(opcode, message)
+        return self._whole(opcode, message)
+
+    def _whole(self, opcode: int, payload: bytes) -> Event:
+        if self._deflated:
+            assert self._inflate is not None
+            payload = self._inflate(payload, self.limit)
+        if opcode == BINARY:
+            return Event(BINARY, data=payload)
+        try:
+            return Event(TEXT, payload.decode())
+        except UnicodeDecodeError:
+            raise Violation(INVALID_DATA, "Text is not UTF-8") from None
 
     def _validate(self, part: bytes) -> None:
         if self._check is None:
@@ -270,15 +313,6 @@ class Inbound:
             self._check.decode(part)  # a character may still be cut; the whole message is decoded at its end
         except UnicodeDecodeError:
             raise Violation(INVALID_DATA, "Text is not UTF-8") from None
-
-
-def _whole(opcode: int, payload: bytes) -> Event:
-    if opcode == BINARY:
-        return Event(BINARY, data=payload)
-    try:
-        return Event(TEXT, payload.decode())
-    except UnicodeDecodeError:
-        raise Violation(INVALID_DATA, "Text is not UTF-8") from None
 
 
 def _control(opcode: int, payload: bytes) -> Event:

@@ -5,6 +5,7 @@ import base64
 import binascii
 import contextlib
 import socket as sockets
+import ssl
 import sys
 from types import TracebackType
 from typing import Any, cast
@@ -19,10 +20,11 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from eclipse_ws.wire import frames
+from eclipse_ws.wire.deflate import Deflate, accepted_offer
+from eclipse_ws.wire.layered import LayeredSocket
 from eclipse_ws.wire.outgoing import GONE
 from eclipse_ws.wire.poll import Params, poll_for, stats
 from eclipse_ws.wire.socket import Socket
-from eclipse_ws.wire.stream import StreamProtocol, accepted_offer, stream_of
 
 # What RequestHandler and WebSocketHandler keep of the request. `WireHandler` answers for those that are
 # asked later.
@@ -83,8 +85,12 @@ class WireHandler(WebSocketHandler):
     wire_ping_interval: float | None = None
     wire_ping_timeout: float | None = None
     wire_close_timeout: float | None = None
+    wire_frame_rate: float | None = None
+    wire_frame_burst: float | None = None
     wire_slow_close: tuple[int, str] = (4008, "Too slow: outgoing queue is full")
     """How a peer that does not read is told."""
+    wire_flood_close: tuple[int, str] = (1008, "Too many frames that are no messages")
+    """How a peer is told that it costs more than `Params.frame_rate`."""
     wire_error_close: tuple[int, str] = (1011, "Internal error")
     """How a peer is told that `open` or `on_message` raised."""
 
@@ -101,16 +107,9 @@ class WireHandler(WebSocketHandler):
     close_reason: str | None = None
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
-        """Ours; Tornado's own for TLS in this process and for a session that negotiates compression."""
+        """Ours."""
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
-        extension = None
-        if self.get_compression_options() is not None:
-            extension = accepted_offer(self.request.headers.get("Sec-WebSocket-Extensions", ""))
-        if extension or isinstance(stream_of(self), SSLIOStream):
-            protocol = super().get_websocket_protocol()
-            assert isinstance(protocol, WebSocketProtocol13)
-            return StreamProtocol(self, protocol.params, extension)
         return cast(WebSocketProtocol, _UPGRADE)
 
     @property
@@ -167,7 +166,7 @@ class WireHandler(WebSocketHandler):
             raise ValueError(
                 f"A ping carries at most {frames.CONTROL_BYTES} bytes, not {len(payload)}: send fewer"
             )
-        self._open_wire().send(frames.frame(frames.PING, payload))
+        self._open_wire().ping(payload)
 
     def close(self, code: int | None = None, reason: str | None = None) -> None:
         """Start the closing handshake. Before the upgrade it does nothing."""
@@ -185,6 +184,11 @@ class WireHandler(WebSocketHandler):
         if wire is None or wire.is_closing:
             raise WebSocketClosedError
         return wire
+
+    def on_flood(self) -> None:
+        """The peer costs more than it may (`Params.frame_rate`): it is about to be closed with
+        `wire_flood_close`.
+        """
 
     def on_failure(
         self,
@@ -258,6 +262,9 @@ class Upgrade:
                 )
             handler._subprotocol = selected
             handler.set_header("Sec-WebSocket-Protocol", selected)
+        deflate = _compression(handler)
+        if deflate is not None:
+            handler.set_header("Sec-WebSocket-Extensions", deflate.accepted)
         handler.clear_header("Content-Type")
         handler.set_status(101)
         handler.set_header("Upgrade", "websocket")
@@ -269,7 +276,7 @@ class Upgrade:
         try:
             if stream.writing():
                 await written
-            socket, rest = take_over(handler, stream)
+            socket, rest = take_over(handler, stream, deflate)
         except (StreamClosedError, OSError) as error:
             if not isinstance(error, StreamClosedError):
                 gen_log.warning("Can't take a socket over: %s", error)
@@ -313,7 +320,16 @@ def _fault(request: HTTPServerRequest) -> str | None:
     return None
 
 
-def take_over(handler: WireHandler, stream: IOStream) -> tuple[Socket, bytes]:
+def _compression(handler: WireHandler) -> Deflate | None:
+    """What the handler offers and the client takes."""
+    options = handler.get_compression_options()
+    if options is None:
+        return None
+    offer = accepted_offer(handler.request.headers.get("Sec-WebSocket-Extensions", ""))
+    return None if offer is None else Deflate.of(offer, options)
+
+
+def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -> tuple[Socket, bytes]:
     """Get a stream's socket, and the bytes that the stream has read from it already; the stream is closed
     then.
 
@@ -324,9 +340,22 @@ def take_over(handler: WireHandler, stream: IOStream) -> tuple[Socket, bytes]:
     rest = reading.result() if reading.done() else b""
     if stream.socket is None:
         raise StreamClosedError
-    taken = stream.socket.dup()
+    if isinstance(stream, SSLIOStream):
+        taken: sockets.socket = stream.socket
+        stream.close_fd = _keep_open  # type: ignore[method-assign]
+    else:
+        taken = stream.socket.dup()
     stream.close()
     if taken.family != sockets.AF_UNIX:
         with contextlib.suppress(OSError):  # macOS refuses it once the peer has left
             taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-    return Socket(handler, poll_for(handler.wire_params()), taken.detach()), rest
+    poll = poll_for(handler.wire_params())
+    if isinstance(taken, ssl.SSLSocket):
+        return LayeredSocket(handler, poll, taken.fileno(), deflate, taken), rest
+    if deflate is not None:
+        return LayeredSocket(handler, poll, taken.detach(), deflate), rest
+    return Socket(handler, poll, taken.detach()), rest
+
+
+def _keep_open() -> None:
+    """Instead of `close_fd`, for a TLS socket: it has the session's keys, and can't be duplicated."""

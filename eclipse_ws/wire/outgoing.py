@@ -113,6 +113,11 @@ class Outgoing:
         if size == len(data):
             stats.frames_out += len(taken)
             return
+        begun, left = 0, size
+        while left > 0:
+            left -= len(taken[begun])
+            begun += 1
+        soft &= -1 << begun  # what the kernel has begun with must not be dropped
         out = self.out = Backlog()
         stats.dropped += out.push(taken, soft, self.poll.params.queue_bytes // 2)
         stats.frames_out += out.advance(size)
@@ -137,7 +142,7 @@ class Outgoing:
         if not isinstance(out, Backlog):
             return
         try:
-            size = os.write(self._fd, out.chunk())
+            size = self._write(out.chunk())
         except BlockingIOError:
             return
         except OSError:
@@ -155,6 +160,10 @@ class Outgoing:
                 self._flushed()
             elif out.late is not None:
                 self.send(out.late)
+
+    def _write(self, data: bytes) -> int:
+        """Offer bytes that have waited to the kernel; how many it takes. Raises OSError."""
+        return os.write(self._fd, data)
 
     def _limit(self, out: Backlog) -> None:
         """Hold the bound: drop what may be dropped, then end the session. No other socket notices."""

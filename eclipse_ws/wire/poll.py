@@ -13,6 +13,7 @@ from eclipse_ws.readiness import READ, WRITE, watch
 
 if TYPE_CHECKING:
     from eclipse_ws.wire.audience import Audience
+    from eclipse_ws.wire.incoming import Incoming
     from eclipse_ws.wire.outgoing import Outgoing
     from eclipse_ws.wire.socket import Socket
 
@@ -38,6 +39,12 @@ class Params:
     """Bytes that may wait for us; beyond that the peer is not read from."""
     messages_per_turn: int = 16
     """Frames of one socket that are handled before the others have their turn again."""
+    frame_rate: float = 50.0
+    """What a peer may cost beyond its messages, a second: one for each control frame, each fragment that does
+    not end its message, and each read that completes no frame, less one for each 512 bytes of them. After our
+    close each read, each frame and each 512 bytes cost one."""
+    frame_burst: float = 256.0
+    """What it may cost at once. Whoever costs more is closed with `WireHandler.wire_flood_close`."""
     ping_interval: float = 25.0
     """Seconds; 0 sends no pings."""
     ping_timeout: float = 20.0
@@ -124,9 +131,9 @@ class Poll:
         self.scheduled = False
         """Whether the turn's end is already arranged."""
         self.closing: dict[Socket, float] = {}
-        """Sockets in a closing handshake, and when it has taken too long."""
+        """Sockets in a closing handshake, the oldest first, and when it has taken too long."""
         self._count = 0
-        self._again: list[Socket] = []
+        self._again: list[Incoming] = []
         """Sockets with frames left over from their share of the last turn."""
         self._pinged: deque[tuple[float, list[Socket]]] = deque()
         """Whom we have pinged, and until when they may be silent."""
@@ -143,13 +150,12 @@ class Poll:
     # Membership
 
     def add(self, socket: "Socket", fd: int) -> None:
-        """Watch a socket for something to read; without a file descriptor (below 0) only count it."""
+        """Watch a socket for something to read."""
         self._count += 1
-        if fd >= 0:
-            if fd >= len(self.table):
-                self.table.extend([None] * (fd + 1 - len(self.table)))
-            self.table[fd] = socket
-            self._readiness.register(fd, READ)
+        if fd >= len(self.table):
+            self.table.extend([None] * (fd + 1 - len(self.table)))
+        self.table[fd] = socket
+        self._readiness.register(fd, READ)
 
     def watch(self, fd: int, events: int) -> None:
         """Watch for these events from now on. Where there is an epoll, resets are always reported."""
@@ -163,8 +169,7 @@ class Poll:
         """Forget a socket; its file descriptor is the caller's to close, afterwards."""
         if watched:
             self._readiness.unregister(fd)
-        if fd >= 0:
-            self.table[fd] = None
+        self.table[fd] = None
         self.closing.pop(socket, None)
         self._count -= 1
         if not self._count:
@@ -203,7 +208,7 @@ class Poll:
             socket.flush()
         self.scheduled = False
 
-    def again(self, socket: "Socket") -> None:
+    def again(self, socket: "Incoming") -> None:
         """Let a socket go on with its buffered frames once the others have had their turn."""
         if not self._again:
             self.loop.call_soon(self._go_on)
@@ -248,7 +253,7 @@ class Poll:
             self._turn = (self._turn + 1) % self._shares
             share = [socket for socket in self.table[self._turn :: self._shares] if socket is not None]
             for socket in share:
-                socket.ping()
+                socket.probe()
             if share and self.params.ping_timeout:
                 self._pinged.append((now + min(self.params.ping_timeout, self.params.ping_interval), share))
         self._overdue()
@@ -256,8 +261,11 @@ class Poll:
     def _overdue(self) -> None:
         """End closing handshakes that have taken too long, a few at a time."""
         now = self.loop.time()
-        late = [socket for socket, deadline in self.closing.items() if deadline <= now]
-        for socket in late[:FEWEST_EVENTS]:
+        for _ in range(FEWEST_EVENTS):
+            if not self.closing:
+                return
+            socket, deadline = next(iter(self.closing.items()))
+            if deadline > now:
+                return
             socket.abort()
-        if len(late) > FEWEST_EVENTS:
-            self.loop.call_later(SLOW_TURN, self._overdue)
+        self.loop.call_later(SLOW_TURN, self._overdue)

@@ -60,7 +60,19 @@ def test_a_chunk_is_bounded() -> None:
     queue = Backlog()
     queue.push([b"x" * 1000] * 1000, 0, 0)
     assert backlog.CHUNK <= len(queue.chunk()) < backlog.CHUNK + 1000
-    assert sum(map(len, queue.take())) <= backlog.CHUNK + 1000
     queue.clear()
     queue.push([b"y" * 2 * backlog.CHUNK, b"z"], 0, 0)
     assert queue.chunk() == b"y" * 2 * backlog.CHUNK
+
+
+def test_a_pinned_chunk_leaves_whole() -> None:
+    """What TLS was offered once can't be dropped or cleared, and comes first as it was."""
+    queue = Backlog()
+    queue.push([b"aaaa", b"bb", b"c"], 0b010, 100)
+    assert queue.pin() == 2
+    queue.push([b"dd"], 0b1, 100)
+    assert queue.drop() == 1
+    queue.clear()
+    assert queue.chunk() == b"aaaabbc"
+    assert queue.advance(7) == 1
+    assert queue.size == 0

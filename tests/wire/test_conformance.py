@@ -214,8 +214,8 @@ async def test_5_5_3_a_pong_repeats_its_ping(payload: bytes) -> None:
 
 @pytest.mark.gen_test
 async def test_5_5_3_many_pings() -> None:
-    """Pings in one write are answered in order."""
-    async with serving() as server:
+    """Pings in one write are answered in order, where they may be so many."""
+    async with serving(wire_frame_burst=2000) as server:
         peer = await Peer.open(server.port)
         peer.send(b"".join(client_frame(PING, b"%d" % number) for number in range(1000)))
         for number in range(1000):

@@ -12,6 +12,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError
 
 from eclipse_ws.wire import stats
+from eclipse_ws.wire.incoming import MUTED
 from tests.wire.peer import (
     CLOSE,
     PING,
@@ -83,7 +84,7 @@ async def test_a_peer_that_leaves_during_open(leave: Any) -> None:
         peer.send(client_frame(TEXT, b"hello"))
         await until(lambda: session.wire._inbound is not None)
         leave(peer)
-        await until(lambda: session.wire._muted)
+        await until(lambda: session.wire._intake == MUTED)
         session.write_message("to nobody")
         await asyncio.sleep(0)
         assert session.events == []

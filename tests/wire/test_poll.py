@@ -76,7 +76,7 @@ async def test_a_peer_that_we_do_not_read_from_is_not_dead() -> None:
         peer = await Peer.open(server.port)
         session = server.sessions[0]
         peer.send(client_frame(2, b"x" * 1000) * 500)
-        await until(lambda: session.wire._paused)
+        await until(lambda: session.wire._intake)
         for _ in range(5):
             assert await peer.frame() == (FIN | PING, b"")
         assert not session.wire.is_closing

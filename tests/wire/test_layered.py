@@ -1,7 +1,12 @@
-"""TLS in this process and compressed sessions: Tornado's protocol behind the same socket."""
+"""TLS in this process and compressed sessions: the same socket with a layer more."""
 
 import asyncio
+import gc
+import itertools
+import random
+import socket
 import ssl
+import weakref
 import zlib
 from typing import Any
 
@@ -10,8 +15,24 @@ import trustme
 from websockets.asyncio.client import connect
 
 from eclipse_ws.wire import Audience, stats, text_frame
-from eclipse_ws.wire.stream import StreamSocket, accepted_offer, deflated
-from tests.wire.peer import CLOSE, PING, PONG, TEXT, Peer, Recorder, client_frame, close_frame, serving, until
+from eclipse_ws.wire.deflate import accepted_offer, deflated
+from eclipse_ws.wire.layered import LayeredSocket
+from tests.wire.peer import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    Peer,
+    Recorder,
+    client_frame,
+    close_frame,
+    open_descriptors,
+    serving,
+    until,
+    upgrade,
+)
 
 FIN = 0x80
 ONE = client_frame(TEXT, b"1")
@@ -117,8 +138,8 @@ async def test_a_compressed_session() -> None:
                 for _ in range(3):
                     assert await peer.recv() == "z" * 10_000
             assert stats.bytes_out - before < 3 * 10_000 + 1000
-            assert isinstance(server.sessions[0].wire, StreamSocket)
-            assert not isinstance(server.sessions[1].wire, StreamSocket)
+            assert isinstance(server.sessions[0].wire, LayeredSocket)
+            assert not isinstance(server.sessions[1].wire, LayeredSocket)
         assert await server.sessions[0].ended() == (1000, "")
         assert await server.sessions[1].ended() == (1000, "")
 
@@ -139,12 +160,12 @@ async def test_a_smaller_window() -> None:
 
 @pytest.mark.gen_test
 async def test_what_does_not_decompress_ends_the_session() -> None:
-    """Noise that claims to be compressed ends its session, counted and without a log line."""
+    """Noise that claims to be compressed ends its session with 1007, counted and without a log line."""
     async with serving(Deflates) as server:
         peer = await Peer.open(server.port, **OFFER)
         before = stats.protocol_errors
         peer.send(client_frame(TEXT, b"\xff\xff\xff\xff\xff", rsv=4))
-        await peer.gone()
+        assert (await peer.closed())[0] == 1007
         await server.sessions[0].ended()
         assert stats.protocol_errors == before + 1
 
@@ -207,7 +228,7 @@ async def test_a_close_without_a_code_in_a_compressed_session() -> None:
         assert await server.sessions[0].ended() == (1005, "")
 
 
-@pytest.mark.gen_test(timeout=4)  # Tornado's own patience is 5
+@pytest.mark.gen_test
 async def test_a_peer_that_never_answers_our_close() -> None:
     """The close timeout is the same as elsewhere."""
     async with serving(Deflates, wire_close_timeout=0.05) as server:
@@ -263,7 +284,7 @@ async def test_failures_of_a_compressed_session(expect_log: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_a_failing_open(expect_log: Any) -> None:
-    """An open() that raises is logged, and on_close() still comes, once."""
+    """An open() that raises is logged and closes with 1011, as elsewhere."""
 
     class Fails(Deflates):
         def open(self, *args: str, **kwargs: str) -> None:
@@ -273,8 +294,10 @@ async def test_a_failing_open(expect_log: Any) -> None:
     expect_log("Uncaught exception")
     async with serving(Fails) as server:
         peer = await Peer.open(server.port, **OFFER)
+        assert (await peer.frame())[1] == (1011).to_bytes(2, "big") + b"Internal error"
+        peer.send(close_frame(1011))
         await peer.gone()
-        assert (await server.sessions[0].ended())[0] == 1006
+        assert (await server.sessions[0].ended())[0] == 1011
 
 
 @pytest.mark.gen_test
@@ -282,8 +305,6 @@ async def test_a_bad_upgrade_is_refused() -> None:
     """An upgrade without a key is refused here too, and leaves nothing."""
     async with serving(Deflates) as server:
         peer = await Peer.connect(server.port)
-        from tests.wire.peer import upgrade
-
         peer.send(upgrade(sec_websocket_key=None, **OFFER))
         assert b" 400 " in await peer.handshake()
         assert server.sessions == []
@@ -368,3 +389,195 @@ async def test_a_peer_that_resets_over_tls(server_side: ssl.SSLContext, client_s
         wire.send(BIG)
         wire.close()
         assert wire.queued == 0
+
+
+def pack(data: bytes, final: bool = False) -> bytes:
+    """A message's payload, compressed; `final` ends the stream, which is allowed as well."""
+    deflate = zlib.compressobj(wbits=-15)
+    if final:
+        return deflate.compress(data) + deflate.flush() + b"\x00"
+    return (deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+@pytest.mark.gen_test
+async def test_compressed_messages_in_every_form() -> None:
+    """In one frame, in fragments with a ping between them, byte by byte, with a final block, or as is."""
+    async with serving(Deflates, wire_frame_burst=1000) as server:
+        peer = await Peer.open(server.port, **OFFER)
+        packed = pack(b"hello " * 100)
+        for data in (
+            client_frame(TEXT, packed, rsv=4),
+            client_frame(TEXT, packed[:5], rsv=4, fin=False)
+            + client_frame(PING)
+            + client_frame(CONTINUATION, packed[5:]),
+            client_frame(TEXT, pack(b"hello " * 100, final=True), rsv=4),
+            client_frame(TEXT, b"hello " * 100),
+        ):
+            peer.send(data)
+            await peer.trickle(data)
+        for _ in range(8):
+            while (frame := await peer.frame())[0] == FIN | PONG:
+                pass
+            assert frame[0] == 0xC1
+            assert zlib.decompressobj(-15).decompress(frame[1]) == b"hello " * 100
+
+
+NOISE = random.Random(0).randbytes(1024)
+VIOLATIONS = [
+    (client_frame(TEXT, b"x", mask=None), 1002),
+    (client_frame(TEXT, b"x", rsv=2), 1002),
+    (client_frame(PING, rsv=4), 1002),
+    (client_frame(TEXT, pack(b"a"), fin=False, rsv=4) + client_frame(CONTINUATION, rsv=4), 1002),
+    (client_frame(TEXT, b"a", fin=False) + client_frame(TEXT, b"b"), 1002),
+    (client_frame(TEXT, b"\xff"), 1007),
+    (client_frame(TEXT, pack(b"\xff"), rsv=4), 1007),
+    (client_frame(TEXT, b"\xff\xff", rsv=4), 1007),
+    (client_frame(BINARY, b"x" * 1025), 1009),
+    (client_frame(BINARY, pack(b"x" * 1025), rsv=4), 1009),
+    (client_frame(BINARY, pack(b"x" * 50_000_000), rsv=4), 1009),
+    (client_frame(BINARY, length=b"\x7f" + (1 << 40).to_bytes(8, "big"), rsv=4), 1009),
+]
+
+
+@pytest.mark.parametrize(("data", "code"), VIOLATIONS)
+@pytest.mark.gen_test
+async def test_violations_are_told_over_tls_and_compressed(
+    data: bytes, code: int, server_side: ssl.SSLContext, client_side: ssl.SSLContext
+) -> None:
+    """What breaks the protocol ends with the code that it has elsewhere, not with a dropped connection."""
+    async with serving(Deflates, ssl=server_side, wire_max_message=1024) as server:
+        peer = await Peer.open(server.port, ssl=client_side, **OFFER)
+        peer.send(client_frame(BINARY, pack(NOISE), rsv=4))  # larger than the limit, but not its message
+        assert len(pack(NOISE)) > 1024
+        while (frame := await peer.frame())[0] & 0xF != BINARY:
+            pass
+        peer.send(data)
+        while (frame := await peer.frame())[0] != FIN | CLOSE:
+            pass
+        assert int.from_bytes(frame[1][:2], "big") == code
+        assert (await server.sessions[0].ended())[0] == code
+
+
+@pytest.mark.gen_test
+async def test_reserved_bits_without_compression(
+    server_side: ssl.SSLContext, client_side: ssl.SSLContext
+) -> None:
+    """A compressed message from somebody with whom that was not agreed is a protocol error."""
+    async with serving(Deflates, ssl=server_side) as server:
+        peer = await Peer.open(server.port, ssl=client_side)
+        peer.send(client_frame(TEXT, pack(b"x"), rsv=4))
+        assert (await peer.closed())[0] == 1002
+
+
+@pytest.mark.gen_test
+async def test_a_slow_reader_of_a_compressed_session() -> None:
+    """What waits for it is compressed, too, and whole."""
+    async with serving(Deflates, wire_queue_bytes=1 << 30) as server:
+        peer = await Peer.open(server.port, window=4096, **OFFER)
+        wire = server.sessions[0].wire
+        texts = [f"{number:04d}".encode() + NOISE.hex().encode() * 25 for number in range(300)]
+        for text in texts:
+            wire.send(text_frame(text))
+            if wire.queued:
+                await asyncio.sleep(0)
+        assert wire.queued < sum(map(len, texts)) / 2
+        for text in texts:
+            first, payload = await peer.frame()
+            assert first == 0xC1
+            assert zlib.decompressobj(-15).decompress(payload) == text
+
+
+@pytest.mark.gen_test
+async def test_tls_gets_what_it_was_offered_again(
+    server_side: ssl.SSLContext, client_side: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was offered may be encrypted already: none of it is dropped, and the next offer begins with it."""
+    offers: list[bytes] = []
+    write = LayeredSocket._write
+
+    def refuse(self: LayeredSocket, data: bytes) -> int:
+        offers.append(data)
+        raise BlockingIOError
+
+    async with serving(ssl=server_side, wire_queue_bytes=450) as server:
+        peer = await Peer.open(server.port, ssl=client_side)
+        wire = server.sessions[0].wire
+        monkeypatch.setattr(LayeredSocket, "_write", refuse)
+        wire.send(text_frame(b"a" * 98), droppable=True)
+        await asyncio.sleep(0)
+        wire.send(text_frame(b"b" * 48), droppable=True)
+        wire.writable()
+        wire.send(text_frame(b"c" * 38), droppable=True)
+        for letter in (b"d", b"e", b"f"):
+            wire.send(text_frame(letter * 98))
+        assert (wire.queued, wire.is_closing) == (450, False), "the third is dropped, the second can't be"
+        wire.writable()
+        wire.send(text_frame(b"g" * 98))
+        assert wire.is_closing  # with 4008, and the queue let go
+        wire.writable()
+        monkeypatch.setattr(LayeredSocket, "_write", write)
+        for before, after in itertools.pairwise(offers):
+            assert after.startswith(before)
+        for letter in "abdef":
+            assert set(await peer.text()) == {letter}
+        assert (await peer.closed())[0] == 4008
+
+
+@pytest.mark.gen_test
+async def test_tls_says_goodbye(server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
+    """The end of a session is the end of its TLS: a peer can tell it from a connection that was cut."""
+
+    def visit(port: int) -> bytes:
+        with (
+            socket.create_connection(("127.0.0.1", port)) as raw,
+            client_side.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False) as tls,
+        ):
+            tls.sendall(upgrade() + close_frame(1000))
+            received = b""
+            while data := tls.recv(4096):
+                received += data
+            return received
+
+    async with serving(ssl=server_side) as server:
+        assert (await asyncio.to_thread(visit, server.port)).endswith(b"\x88\x02\x03\xe8")
+        assert await server.sessions[0].ended() == (1000, "")
+
+
+@pytest.mark.gen_test
+async def test_sessions_over_tls_leave_nothing(
+    server_side: ssl.SSLContext, client_side: ssl.SSLContext
+) -> None:
+    """However they end, their descriptors, tasks and objects are gone without the collector's help."""
+    async with serving(ssl=server_side) as server:
+
+        async def one(number: int) -> weakref.ref[Any]:
+            peer = await Peer.open(server.port, ssl=client_side)
+            session = server.sessions.pop()
+            ref = weakref.ref(session.wire)
+            if number % 4 == 0:
+                peer.send(close_frame(1000))
+                await peer.closed()
+            elif number % 4 == 1:
+                peer.drop()
+            elif number % 4 == 2:
+                peer.reset()
+            else:
+                session.close(1001)
+                await peer.frame()
+                peer.send(close_frame(1001))
+                await peer.gone()
+            await session.ended()
+            await Peer.alive.pop().forget()
+            return ref
+
+        await one(0)
+        gc.collect()
+        files, tasks = open_descriptors(), len(asyncio.all_tasks())
+        gc.disable()
+        try:
+            refs = [await one(number) for number in range(40)]
+            await until(lambda: open_descriptors() <= files)
+            assert sum(ref() is not None for ref in refs) <= 1
+        finally:
+            gc.enable()
+        assert len(asyncio.all_tasks()) <= tasks
