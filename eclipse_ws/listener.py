@@ -33,7 +33,7 @@ ACCEPTS_PER_TURN = 4
 """Sockets that are accepted before everything else on the loop has its turn again."""
 CUTS_PER_TURN, CUTS_PAUSE = 32, 0.005
 """Slow sockets that are closed in one go, and seconds until the next ones are."""
-NOISE = ("SSL Error on", "Malformed HTTP message", "Unsatisfiable read")
+NOISE = ("SSL Error on", "error on read", "Malformed HTTP message", "Unsatisfiable read")
 """How Tornado's lines begin that anybody can cause at will."""
 
 

@@ -278,7 +278,7 @@ class Upgrade:
                 await written
             socket, rest = take_over(handler, stream, deflate)
         except (StreamClosedError, OSError) as error:
-            if not isinstance(error, StreamClosedError):
+            if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are the peer's doing
                 gen_log.warning("Can't take a socket over: %s", error)
             stream.close()
             handler.let_go()

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from eclipse_ws.wire.deflate import inflated
 from eclipse_ws.wire.frames import CLOSE, TEXT, Inbound, Violation, whole_text
 from tests.wire.peer import client_frame, close_frame
 
@@ -25,12 +26,13 @@ SEEDS = [
     client_frame(0) + close_frame(1000, b"bye"),
     close_frame(4000),
     client_frame(2, length=b"\x7f" + bytes(8)),
+    client_frame(TEXT, b"\xf2\x48\xcd\xc9\xc9\x07\x00", rsv=4),
 ]
 
 
-def events(pieces: list[bytes]) -> list[object]:
+def events(pieces: list[bytes], deflate: bool) -> list[object]:
     """What the parser makes of these pieces, up to its end."""
-    inbound, seen = Inbound(LIMIT), list[object]()
+    inbound, seen = Inbound(LIMIT, inflated if deflate else None), list[object]()
     try:
         for piece in pieces:
             inbound.receive(piece)
@@ -38,7 +40,7 @@ def events(pieces: list[bytes]) -> list[object]:
                 seen.append(event)
                 if event.opcode == CLOSE:
                     return seen
-            assert len(inbound._message) <= LIMIT, "more than the limit is kept"
+            assert len(inbound._message) <= LIMIT + (LIMIT >> 8) + 64, "more than the limit is kept"
             assert inbound.waiting < 140, "bytes are kept that could have been read"
     except Violation as violation:
         seen.append(violation.code)
@@ -46,11 +48,14 @@ def events(pieces: list[bytes]) -> list[object]:
 
 
 def check(data: bytes) -> list[object]:
-    """Hold one input to what must hold for all; its events. The first byte says how the rest is cut."""
-    step, data = (data[0] % 61 + 1, data[1:]) if data else (1, data)
-    whole = events([data])
+    """Hold one input to what must hold for all; its events. The first byte says how the rest is cut, and
+    whether messages may be compressed.
+    """
+    first, data = (data[0], data[1:]) if data else (0, data)
+    step, deflate = first % 61 + 1, first > 127
+    whole = events([data], deflate)
     # Fragments that don't end a message differ with the pieces only in nothing at all.
-    assert events([data[index : index + step] for index in range(0, len(data), step)]) == whole
+    assert events([data[index : index + step] for index in range(0, len(data), step)], deflate) == whole
     text = whole_text(data, LIMIT)
     if text is not None:
         assert len(whole) == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ import trustme
 
 from eclipse_ws.keys import tls_context
 from eclipse_ws.settings import Loaded, SettingsError, load
-from tests.client import Client, exchange, running, token
+from tests.client import UPGRADE, Client, exchange, running, token, until
 from tests.conftest import make_settings
 
 
@@ -93,6 +96,50 @@ async def test_old_tls_is_refused(tmp_path: Path) -> None:
         old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await join(server.port, old)
+
+
+@pytest.mark.gen_test
+async def test_broken_records_write_no_warnings(tmp_path: Path) -> None:
+    """Whoever has done the handshake and then sends no TLS is cut off, at any time, without a line that an
+    operator would have to read (the fixture of all tests fails on a warning)."""
+    authority = Authority(tmp_path)
+    context = authority.context()
+    request = [f"GET /ws?token={token()} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in UPGRADE.items())]
+    upgrade = "\r\n".join(request).encode() + b"\r\n\r\n"
+    garbage = b"this is no TLS record" * 10
+
+    def visit(port: int, first: bytes, wait: bool) -> bytes:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with socket.create_connection(("127.0.0.1", port)) as raw:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    raw.sendall(outgoing.read())
+                    incoming.write(raw.recv(65536))
+            if first:
+                tls.write(first)
+            if wait:
+                raw.sendall(outgoing.read())
+                answer = b""
+                while b" 101 " not in answer:
+                    incoming.write(raw.recv(65536))
+                    with contextlib.suppress(ssl.SSLWantReadError):
+                        answer += tls.read(65536)
+            raw.sendall(outgoing.read() + garbage)
+            received = b""
+            with contextlib.suppress(ConnectionError):
+                while data := raw.recv(65536):
+                    received += data
+            return received
+
+    async with running(**authority.settings) as server:
+        for first, wait in ((b"", False), (upgrade[:50], False), (upgrade, False), (upgrade, True)):
+            await asyncio.to_thread(visit, server.port, first, wait)
+        await until(lambda: server.hub.sessions == 0)
+        await (await join(server.port, context)).close()
 
 
 def test_nobody_may_renegotiate(tmp_path: Path) -> None:

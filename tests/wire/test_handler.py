@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from typing import Any
 
 import pytest
@@ -301,9 +302,14 @@ async def test_a_peer_that_is_gone_before_the_takeover() -> None:
         assert [event for event in server.sessions[0].events if event != "open"] == [("closed", None, None)]
 
 
+@pytest.mark.parametrize("error", [None, ssl.SSLError("no record")])
 @pytest.mark.gen_test
-async def test_a_stream_that_dies_under_the_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A peer that is gone when its socket is asked for ends with 1006."""
+async def test_a_stream_that_dies_under_the_upgrade(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer that is gone when its socket is asked for, or speaks no TLS any more, ends with 1006, without a
+    line in the log.
+    """
 
     class Late(Recorder):
         def prepare(self) -> None:
@@ -311,6 +317,8 @@ async def test_a_stream_that_dies_under_the_upgrade(monkeypatch: pytest.MonkeyPa
 
     def died(self: IOStream, *args: Any, **kwargs: Any) -> Any:
         self.close()
+        if error is not None:
+            raise error
         return asyncio.get_running_loop().create_future()
 
     async with serving(Late) as server:
