@@ -12,15 +12,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import jwt
 import pytest
 
 from benchmarks.drain import busiest
 from benchmarks.drain_parts import Application, Client
 from eclipse_ws.server import Server, _unless
 from tests.client import Client as Session
-from tests.client import http, running, until
-from tests.conftest import SECRET
+from tests.client import http, running, token, until
 from tests.portable import inherited
 from tests.servers import RedisServer, free_port
 
@@ -64,11 +62,8 @@ async def test_nothing_is_lost_and_nobody_is_told_a_falsehood(
     }
     async with running(**options) as one, running(**options) as other:
         fleet = Fleet([one, other], application)
-        claims = [
-            {"userId": f"u{n}", "chatId": f"drain-{n // 2}", "isAuthenticated": True, "exp": 1 << 33}
-            for n in range(60)
-        ]
-        clients = [Client(fleet, str(c["chatId"]), jwt.encode(c, SECRET, algorithm="HS256")) for c in claims]
+        chats = [f"drain-{n // 2}" for n in range(60)]
+        clients = [Client(fleet, chat, token(chat, f"u{n}")) for n, chat in enumerate(chats)]
         await asyncio.gather(*(client.connect() for client in clients))
         assert one.hub.sessions == 60
         draining = asyncio.create_task(one.drain())

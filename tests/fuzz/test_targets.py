@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,7 +43,7 @@ def test_a_moment_of_each(target: ModuleType) -> None:
 def test_a_verifier_that_checks_nothing_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A verifier that takes any signature does not survive; the input that showed it is left in a file."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Verifier, "verify", lambda *_: Claims("u1", "c1"))
+    monkeypatch.setattr(Verifier, "verify", lambda *_: Claims("u1", "c1", ends=time.time() + 60))
     with pytest.raises(AssertionError, match="nobody has signed"):
         loop.fuzz(fuzz_tokens.check, fuzz_tokens.SEEDS[:1], fuzz_tokens.WORDS, 30, seed=1)
     assert (tmp_path / "fuzz-failure.bin").exists()
