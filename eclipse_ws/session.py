@@ -305,7 +305,7 @@ class ChatSession(WireHandler):
         # Already now: the coroutine begins only with the loop's next turn, and a close may come before.
         self.busy = True
         self.node.under_way += 1
-        return self._carry_out(outcome)
+        return self._carry_out(outcome, _key(command))
 
     def _within_rates(self, message: str | bytes) -> protocol.Command | None:
         """Decode a command if the session may give one now. Raises CommandError."""
@@ -346,7 +346,7 @@ class ChatSession(WireHandler):
 
     def _check(self, command: protocol.Command) -> None:
         """Hold a command against who the user is and how much it may say; raises CommandError."""
-        key = command.client_message_id if type(command) is protocol.SendMessage else None
+        key = _key(command)
         if not self.claims.permits(command, self.node.settings.default_roles):
             self._note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
             raise CommandError("Not allowed for this user", "forbidden", client_message_id=key)
@@ -377,14 +377,15 @@ class ChatSession(WireHandler):
         self._live_by(claims)
         self.send(protocol.refreshed(claims.expires_at))
 
-    async def _carry_out(self, outcome: Coroutine[Any, Any, None]) -> None:
+    async def _carry_out(self, outcome: Coroutine[Any, Any, None], key: str | None) -> None:
         try:
             await outcome
         except CommandError as error:
             self._answer(error)
         except Exception:
             log.exception("command failed", session=self.id, chat=self.claims.chat_id)
-            self._answer(CommandError("Failed to process message", "internal_error", retryable=True))
+            text = "Failed to process message"
+            self._answer(CommandError(text, "internal_error", retryable=True, client_message_id=key))
         finally:
             self.busy = False
             self.node.under_way -= 1
@@ -439,4 +440,9 @@ def _key_of(message: str | bytes) -> str | None:
         command = protocol.decode_command(message)
     except CommandError as error:
         return error.client_message_id
+    return None if command is None else _key(command)
+
+
+def _key(command: protocol.Command) -> str | None:
+    """The clientMessageId that an error about the command has to carry."""
     return command.client_message_id if type(command) is protocol.SendMessage else None

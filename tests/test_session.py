@@ -425,9 +425,10 @@ async def test_fault_of_ours_is_answered(expect_log: Any, monkeypatch: pytest.Mo
             raise RuntimeError("a bug")
 
         monkeypatch.setattr(server.api, "send_message", broken)
-        await client.say(type="message", content="x", role="USER")
+        await client.say(type="message", content="x", role="USER", clientMessageId="k")
         event = await client.next("error")
         assert (event["error"], event["code"]) == ("Failed to process message", "internal_error")
+        assert event["clientMessageId"] == "k"
         await client.quiet()
         assert server.node.under_way == 0
 

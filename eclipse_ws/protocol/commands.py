@@ -90,7 +90,7 @@ class Refresh(msgspec.Struct, tag="refresh"):
 
 Command = SendMessage | Typing | AgentJoined | Ping | Refresh
 _decode_command: Callable[[str | bytes], Command] = bounded(msgspec.json.Decoder(Command).decode)
-_decode_any = msgspec.json.Decoder().decode
+_decode_any = bounded(msgspec.json.Decoder().decode)
 
 
 def decode_command(text: str | bytes) -> Command | None:
@@ -105,8 +105,15 @@ def decode_command(text: str | bytes) -> Command | None:
     except (msgspec.MsgspecError, UnicodeError):
         _explain(text)
         return None
-    if type(command) is SendMessage and not command.content.strip():
-        raise _missing(command.client_message_id)
+    if type(command) is SendMessage:
+        if not command.content.strip():
+            raise _missing(command.client_message_id)
+        if "\0" in command.content:
+            raise CommandError(
+                "Invalid content: it must not contain NUL (U+0000)",
+                "invalid_content",
+                client_message_id=command.client_message_id,
+            )
     return command
 
 
@@ -116,21 +123,20 @@ def _explain(text: str | bytes) -> None:
         fields = _decode_any(text)
     except (msgspec.MsgspecError, UnicodeError):
         raise _malformed() from None
-    if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
+    if not isinstance(fields, dict):
         raise _malformed()
-    match fields["type"]:
+    given = fields.get("clientMessageId")
+    key = given if isinstance(given, str) and 1 <= len(given) <= 64 else None
+    match fields.get("type"):
         case "typing":
             return
         case "message":
-            content, key = fields.get("content"), fields.get("clientMessageId")
-            valid_key = isinstance(key, str) and 1 <= len(key) <= 64
+            content = fields.get("content")
             if not isinstance(content, str) or not content.strip() or fields.get("role") not in ROLES:
-                raise _missing(key if valid_key else None)
-            if valid_key or key is None:
+                raise _missing(key)
+            if key == given:
                 raise CommandError(
-                    "Invalid resend: expected true or false",
-                    "invalid_resend",
-                    client_message_id=key,
+                    "Invalid resend: expected true or false", "invalid_resend", client_message_id=key
                 )
             raise CommandError(
                 "Invalid clientMessageId: expected a string of 1 to 64 characters",
@@ -138,12 +144,14 @@ def _explain(text: str | bytes) -> None:
             )
         case "refresh":
             raise CommandError("Missing token", "missing_token")
+        case str():
+            raise CommandError("Unknown message type", "unknown_type", client_message_id=key)
         case _:
-            raise CommandError("Unknown message type", "unknown_type")
+            raise _malformed(key)
 
 
-def _malformed() -> CommandError:
-    return CommandError("Failed to process message", "malformed")
+def _malformed(client_message_id: str | None = None) -> CommandError:
+    return CommandError("Failed to process message", "malformed", client_message_id=client_message_id)
 
 
 def _missing(client_message_id: str | None) -> CommandError:

@@ -1,4 +1,4 @@
-"""How deeply the JSON of strangers may be nested: bounded here, not by the interpreter's recursion limit."""
+"""Reading the JSON of strangers: how deeply it may be nested, and what becomes of text that is no Unicode."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from itertools import accumulate
 from typing import Any, Final, TypeVar
 
 import msgspec
+
+from eclipse_ws.protocol.unicode import well_formed
 
 T = TypeVar("T")
 
@@ -45,11 +47,21 @@ def depth(raw: bytes) -> int:
 
 
 def bounded(decode: Callable[[str | bytes], T]) -> Callable[[str | bytes], T]:
-    """The decoder, bounded: it raises TooDeepError, a DecodeError, for what is nested too deeply."""
+    """The decoder, bounded: it raises TooDeepError, a DecodeError, for what is nested too deeply.
+
+    Half of a surrogate pair, which it doesn't take, is repaired with U+FFFD.
+    """
 
     def checked(text: str | bytes) -> T:
         check_depth(text)
-        return decode(text)
+        try:
+            return decode(text)
+        except msgspec.DecodeError:
+            raw = text.encode() if isinstance(text, str) else text
+            repaired = well_formed(raw)
+            if repaired == raw:
+                raise
+        return decode(repaired)
 
     return checked
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from eclipse_ws.protocol.depth import TooDeepError, bounded
+from eclipse_ws.protocol.unicode import well_formed
 
 EPHEMERAL_TYPES: Final = frozenset({"typing", "presence", "read"})
 """Events of these types have no cursor, are not kept, and may be lost; every other type is kept."""
@@ -109,7 +110,7 @@ def parse_event(raw: bytes) -> Event:
         raise MalformedEventError(
             f"not an event, which is a JSON object with a string `type`: {error}"
         ) from None
-    body = raw.strip()
+    body = well_formed(raw.strip())
     cursor = None
     if fields.cursor is None:
         # As if it were not there: it gets its own, and a name that comes twice is no good JSON.
