@@ -12,9 +12,10 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import Finish, GZipContentEncoding, HTTPError, RequestHandler, StaticFileHandler
 
+from eclipse_ws import idempotency
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.node import Node
-from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event
+from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 
 log = structlog.get_logger("eclipse_ws.web")
 
@@ -147,7 +148,16 @@ class Events(ApplicationHandler):
             if not 1 <= len(key) <= 128:
                 raise HTTPError(400, "Idempotency-Key must have 1 to 128 characters")
             # Publishing is safe to repeat (an event's identity makes it one), so an unknown outcome is too.
-            attempt = await self.node.backend.attempt(chat_id, f"http:{key}", again=True)
+            attempt = await self.node.backend.attempt(
+                chat_id,
+                idempotency.application_key(chat_id, key),
+                fingerprint=idempotency.fingerprint(untimed(event)),
+                again=True,
+            )
+            if attempt.state == "reused":
+                self.set_status(422)
+                self.finish({"error": "The Idempotency-Key was used for another event", "code": "key_reused"})
+                return
         if attempt is not None and attempt.receipt is not None:
             receipt = attempt.receipt
         else:

@@ -181,19 +181,26 @@ async def test_ephemeral_event_of_the_application() -> None:
 
 @pytest.mark.gen_test
 async def test_idempotency_key() -> None:
-    """The same key publishes once in a chat, whatever its body says the second time."""
+    """The same key publishes once in a chat; with another body it is refused, and publishes nothing."""
     async with running() as server, await Client.join(server.port) as client:
         headers = {**OURS, "Idempotency-Key": "k1"}
         first = await http(
             server.port, "/api/chats/c1/events", "POST", {"type": "a", "n": 1}, headers=headers
         )
-        again = await http(
+        later = {"type": "a", "n": 1, "timestamp": "2026-01-01T00:00:00.000Z"}
+        again = await http(server.port, "/api/chats/c1/events", "POST", later, headers=headers)
+        reused = await http(
             server.port, "/api/chats/c1/events", "POST", {"type": "a", "n": 2}, headers=headers
         )
         other = await http(
             server.port, "/api/chats/c2/events", "POST", {"type": "a", "n": 1}, headers=headers
         )
         assert first.json == again.json
+        assert (reused.status, reused.json["code"], set(reused.json)) == (
+            422,
+            "key_reused",
+            {"error", "code"},
+        )
         assert other.json != first.json
         assert (await client.receive())["n"] == 1
         await client.quiet()

@@ -13,11 +13,12 @@ from eclipse_ws.protocol import Receipt
 
 
 class _Entry:
-    __slots__ = ("attempt", "expires", "settled")
+    __slots__ = ("attempt", "expires", "released", "settled")
 
-    def __init__(self, attempt: Attempt, expires: float) -> None:
+    def __init__(self, attempt: Attempt, expires: float, released: bool) -> None:
         self.attempt = attempt
         self.expires = expires
+        self.released = released
         self.settled: asyncio.Future[None] | None = None
 
 
@@ -57,7 +58,9 @@ class Attempts:
     def __len__(self) -> int:
         return len(self._pending) + len(self._settled)
 
-    async def take(self, chat_id: str, key: str, *, again: bool, patience: float) -> Attempt:
+    async def take(
+        self, chat_id: str, key: str, *, again: bool, patience: float, fingerprint: str = ""
+    ) -> Attempt:
         """Answer the outcome that is known, wait for one that is under way, or begin a new attempt.
 
         ``later``: there is no room for a new one. Waits at most ``patience`` seconds; an attempt that
@@ -66,6 +69,10 @@ class Attempts:
         deadline = self._clock() + patience
         while entry := self._live(chat_id, key):
             attempt = entry.attempt
+            if attempt.differs(fingerprint):
+                return Attempt(chat_id, key, "reused")
+            if entry.released:
+                break
             if attempt.state == "done" or (attempt.state == "unknown" and not again):
                 return attempt
             if attempt.state == "unknown":
@@ -79,14 +86,14 @@ class Attempts:
         known = (chat_id, key) in self._settled
         if not known and not self._make_room(chat_id):
             return Attempt(chat_id, key, "later")
-        attempt = Attempt(chat_id, key, "new")
+        attempt = Attempt(chat_id, key, "new", fingerprint=fingerprint)
         self._put(attempt)
         return attempt
 
     def known(self, chat_id: str, key: str) -> Attempt | None:
         """What is known of an attempt now; ``new`` while it is under way."""
         entry = self._live(chat_id, key)
-        return None if entry is None else entry.attempt
+        return None if entry is None or entry.released else entry.attempt
 
     def under_way(self) -> list[Attempt]:
         """The attempts that are not settled yet."""
@@ -94,13 +101,23 @@ class Attempts:
 
     def settle(self, attempt: Attempt, state: str, receipt: Receipt | None = None) -> None:
         """Remember an outcome: ``done`` with its receipt, or ``unknown``; whoever waits is told."""
-        outcome = Attempt(attempt.chat_id, attempt.key, "done" if state == "done" else "unknown", receipt)
+        outcome = Attempt(
+            attempt.chat_id,
+            attempt.key,
+            "done" if state == "done" else "unknown",
+            receipt,
+            fingerprint=attempt.fingerprint,
+        )
         place = (attempt.chat_id, attempt.key)
         if place in self._pending or place in self._settled or self._make_room(attempt.chat_id):
             self._put(outcome)
 
+    def release(self, attempt: Attempt) -> None:
+        """End an attempt that has saved nothing: the next one is new, if it is for the same."""
+        self._put(attempt, released=True)
+
     def forget(self, attempt: Attempt) -> None:
-        """Drop an attempt, so that the next one is new."""
+        """Drop an attempt, so that the next one is new, whatever it is for."""
         self._drop((attempt.chat_id, attempt.key))
 
     def _live(self, chat_id: str, key: str) -> _Entry | None:
@@ -126,11 +143,11 @@ class Attempts:
             return False
         return True
 
-    def _put(self, attempt: Attempt) -> None:
+    def _put(self, attempt: Attempt, *, released: bool = False) -> None:
         place = (attempt.chat_id, attempt.key)
         self._drop(place)
-        entry = _Entry(attempt, self._clock() + self._lifetime)
-        if attempt.state == "new":
+        entry = _Entry(attempt, self._clock() + self._lifetime, released)
+        if attempt.state == "new" and not released:
             self._pending[place] = entry
         else:
             self._settled[place] = entry

@@ -45,19 +45,27 @@ class Asker(Protocol):
 
 
 class Attempt(msgspec.Struct):
-    """A try at saving a message under its sender's ``clientMessageId``.
+    """A try at saving a message under its key.
 
     ``new``: the caller saves the message, and then publishes it with this attempt, releases it, or
     abandons it. ``done``: it was saved before, ``receipt`` says what became of it. ``unknown``:
     whether an earlier try has saved it can't be known. ``later``: that can't be known now, because the
-    other nodes can't be asked, or this one has no room to remember it; nothing was begun.
+    other nodes can't be asked, or this one has no room to remember it; nothing was begun. ``reused``: the
+    key was used for something else.
+
+    ``fingerprint`` says what the key stands for; "" is like any other.
     """
 
     chat_id: str
     key: str
-    state: Literal["new", "done", "unknown", "later"]
+    state: Literal["new", "done", "unknown", "later", "reused"]
     receipt: Receipt | None = None
     token: str = ""
+    fingerprint: str = ""
+
+    def differs(self, fingerprint: str) -> bool:
+        """Whether the key stands for something else than ``fingerprint``."""
+        return bool(self.fingerprint and fingerprint) and self.fingerprint != fingerprint
 
 
 class Health(msgspec.Struct):
@@ -154,6 +162,7 @@ class Backend(abc.ABC):
         chat_id: str,
         key: str,
         *,
+        fingerprint: str = "",
         again: bool = False,
         resent: bool = False,
         asker: Asker | None = None,
@@ -161,7 +170,9 @@ class Backend(abc.ABC):
         """Ask for the right to save a message under its key, on all nodes, for the history's lifetime.
 
         Waits for an earlier attempt that is still under way, however long that may take at the most
-        (``api_timeout`` and a margin). ``again``: an attempt whose outcome is unknown may be repeated.
+        (``api_timeout`` and a margin). An earlier one with another ``fingerprint``, a word without spaces,
+        makes it ``reused`` at once, whatever became of that. ``again``: an attempt whose outcome is unknown
+        may be repeated.
         ``resent``: the sender says that it sent this before; where this node knows nothing of that and can't
         ask the others, the answer is ``later`` rather than ``new``, as it is for an ``asker`` that is gone by
         then. One that doesn't say so and is hardly older than an outage may be repeating what it said on
@@ -170,7 +181,7 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     async def release(self, attempt: Attempt) -> None:
-        """Give a new attempt back: nothing was saved, so that the next one is new again."""
+        """Give a new attempt back: nothing was saved, so that the next one for the same is new again."""
 
     @abc.abstractmethod
     async def abandon(self, attempt: Attempt) -> None:

@@ -130,17 +130,20 @@ class MemoryBackend(Backend):
         chat_id: str,
         key: str,
         *,
+        fingerprint: str = "",
         again: bool = False,
         resent: bool = False,
         asker: Asker | None = None,
     ) -> Attempt:
         """Answer from this node's table: there is no other node."""
         patience = self._settings.api_timeout + self._settings.attempt_margin
-        return await self._attempts.take(chat_id, key, again=again, patience=patience)
+        return await self._attempts.take(
+            chat_id, key, fingerprint=fingerprint, again=again, patience=patience
+        )
 
     async def release(self, attempt: Attempt) -> None:
-        """Forget the attempt."""
-        self._attempts.forget(attempt)
+        """Let the next one for the same begin anew."""
+        self._attempts.release(attempt)
 
     async def abandon(self, attempt: Attempt) -> None:
         """Remember that nobody knows."""

@@ -26,6 +26,7 @@ from eclipse_ws.protocol.events import (
     parse_event,
     saved_id,
     timestamp,
+    untimed,
     with_cursor,
     with_origin,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "saved_id",
     "timestamp",
     "typing_event",
+    "untimed",
     "with_cursor",
     "with_origin",
 ]

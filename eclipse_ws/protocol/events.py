@@ -162,6 +162,13 @@ def saved_id(event: Event) -> str:
     return event.identity.removeprefix("message:") if event.identity.startswith("message:") else ""
 
 
+def untimed(event: Event) -> bytes:
+    """What an event says, as JSON text without its top-level ``timestamp``, which a retry may renew."""
+    members = _decode_object(event.body)
+    members.pop("timestamp", None)
+    return _encode(members)
+
+
 def with_origin(event: Event) -> bytes:
     """An ephemeral event's JSON text with the field ``origin``, as it crosses nodes."""
     return b'%b,"origin":%b}' % (event.body[:-1], _encode(event.origin))

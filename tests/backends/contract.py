@@ -301,6 +301,57 @@ class BackendContract:
         assert (await other.backend.attempt(chat, "key")).receipt == receipt
 
     @gen_test
+    @pytest.mark.parametrize("state", ["done", "under way", "unknown", "released"])
+    async def test_a_key_stands_for_one_thing(self, cluster: Cluster, chat: str, state: str) -> None:
+        """Whatever became of an attempt, its key is reused with another fingerprint, on every node and at
+        once; with its own it is what it was.
+        """
+        one, other = await cluster.nodes(2, chat)
+        first = await one.backend.attempt(chat, "key", fingerprint="f1")
+        assert (first.state, first.fingerprint) == ("new", "f1")
+        if state == "done":
+            await one.backend.publish(chat, event("m1"), first)
+        elif state == "unknown":
+            await one.backend.abandon(first)
+        elif state == "released":
+            await one.backend.release(first)
+        for node in (other, one, other):
+            for again in (False, True):
+                async with asyncio.timeout(2):
+                    reused = await node.backend.attempt(chat, "key", fingerprint="f2", again=again)
+                assert (reused.state, reused.receipt) == ("reused", None)
+        same = asyncio.ensure_future(other.backend.attempt(chat, "key", fingerprint="f1"))
+        if state == "under way":
+            assert not (await asyncio.wait([same], timeout=0.1))[0]
+            await one.backend.publish(chat, event("m1"), first)
+        assert (await same).state == {"unknown": "unknown", "released": "new"}.get(state, "done")
+
+    @gen_test
+    async def test_a_fingerprint_holds_after_the_same_again(self, cluster: Cluster, chat: str) -> None:
+        """An attempt that is made again under its own fingerprint keeps it."""
+        one, other = await cluster.nodes(2, chat)
+        await other.backend.release(await other.backend.attempt(chat, "key", fingerprint="f1"))
+        await one.backend.abandon(await one.backend.attempt(chat, "key", fingerprint="f1"))
+        again = await one.backend.attempt(chat, "key", fingerprint="f1", again=True)
+        assert again.state == "new"
+        receipt = await one.backend.publish(chat, event("m1"), again)
+        for node in (one, other):
+            assert (await node.backend.attempt(chat, "key", fingerprint="f2")).state == "reused"
+            assert (await node.backend.attempt(chat, "key", fingerprint="f1")).receipt == receipt
+
+    @gen_test
+    async def test_no_fingerprint_is_like_any(self, cluster: Cluster, chat: str) -> None:
+        """Who doesn't say what a key stands for, as servers of before, gets what is known of it."""
+        one, other = await cluster.nodes(2, chat)
+        receipts = {}
+        for key, fingerprint in (("old", ""), ("new", "f1")):
+            attempt = await one.backend.attempt(chat, key, fingerprint=fingerprint)
+            receipts[key] = await one.backend.publish(chat, event(key), attempt)
+        for node in (one, other):
+            assert (await node.backend.attempt(chat, "old", fingerprint="f2")).receipt == receipts["old"]
+            assert (await node.backend.attempt(chat, "new")).receipt == receipts["new"]
+
+    @gen_test
     async def test_an_attempt_that_never_ends_is_unknown(self, cluster: Cluster, chat: str) -> None:
         """Who waits longer than a call to the chat API may take is told that the outcome is unknown."""
         one, other = await cluster.nodes(2, chat, api_timeout=0.2, attempt_margin=0.1)

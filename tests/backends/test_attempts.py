@@ -172,6 +172,22 @@ async def test_patience_ends() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_released_one_is_known_to_nobody() -> None:
+    """A released attempt is new for the same, reused for anything else, and no answer to other nodes."""
+    attempts, _ = table(limit=1)
+    first = await attempts.take("chat", "key", again=False, patience=0, fingerprint="f1")
+    attempts.release(first)
+    assert attempts.known("chat", "key") is None
+    assert attempts.under_way() == []
+    reused = await attempts.take("chat", "key", again=True, patience=0, fingerprint="f2")
+    assert reused.state == "reused"
+    again = await attempts.take("chat", "key", again=False, patience=0, fingerprint="f1")
+    assert again.state == "new"
+    assert attempts.under_way() == [again]
+    assert len(attempts) == 1
+
+
+@pytest.mark.gen_test
 async def test_unknown_stays_unknown_unless_it_may_be_repeated() -> None:
     """An unknown outcome is told again and again; who may repeat it gets it anew, once."""
     attempts, _ = table()

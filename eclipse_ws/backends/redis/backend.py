@@ -241,6 +241,7 @@ class RedisBackend(Backend):
             self._links.name if heard else "",
             saved_id(event),
             self._settings.history_bytes,
+            "" if attempt is None else attempt.fingerprint,
         )
         if fresh:
             self.published += 1
@@ -268,12 +269,15 @@ class RedisBackend(Backend):
         chat_id: str,
         key: str,
         *,
+        fingerprint: str = "",
         again: bool = False,
         resent: bool = False,
         asker: Asker | None = None,
     ) -> Attempt:
         """See the contract."""
-        return await self._attempts.take(chat_id, key, again=again, resent=resent, asker=asker)
+        return await self._attempts.take(
+            chat_id, key, fingerprint=fingerprint, again=again, resent=resent, asker=asker
+        )
 
     async def release(self, attempt: Attempt) -> None:
         """See the contract."""

@@ -2,7 +2,7 @@
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes), [attempt (string)]
 -- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
 --       kept, seconds that the position is kept, this node's link ("" if it doesn't hear the chat), receipt's id,
---       bytes kept
+--       bytes kept, the attempt's fingerprint ("" if it has none)
 local meta, events = KEYS[1], KEYS[2]
 local kept = tonumber(ARGV[5])
 local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes')
@@ -57,6 +57,7 @@ if not cursor then
   redis.call('PUBLISH', ARGV[1], body)
 end
 if KEYS[5] then
-  redis.call('SET', KEYS[5], 'done ' .. cursor .. ' ' .. ARGV[9], 'EX', ARGV[6])
+  local mark = ARGV[11] == '' and '' or ':' .. ARGV[11]
+  redis.call('SET', KEYS[5], 'done' .. mark .. ' ' .. cursor .. ' ' .. ARGV[9], 'EX', ARGV[6])
 end
 return {cursor, fresh}

@@ -59,10 +59,12 @@ class SharedAttempts:
         await asyncio.gather(*self._told, return_exceptions=True)
 
     async def take(
-        self, chat_id: str, key: str, *, again: bool, resent: bool, asker: Asker | None
+        self, chat_id: str, key: str, *, fingerprint: str, again: bool, resent: bool, asker: Asker | None
     ) -> Attempt:
         """Ask this node's table first, then Redis (see `Backend.attempt`)."""
-        attempt = await self._table.take(chat_id, key, again=again, patience=self._patience)
+        attempt = await self._table.take(
+            chat_id, key, fingerprint=fingerprint, again=again, patience=self._patience
+        )
         if attempt.state != "new":
             return attempt
         attempt.token = secrets.token_hex(8)
@@ -78,8 +80,8 @@ class SharedAttempts:
         self._table.settle(attempt, "done", receipt)
 
     async def release(self, attempt: Attempt) -> None:
-        """Forget an attempt here and in Redis."""
-        self._table.forget(attempt)
+        """End an attempt that has saved nothing, here and in Redis."""
+        self._table.release(attempt)
         await self._end_or_owe(attempt, "release")
 
     async def _withdraw(self, attempt: Attempt) -> None:
@@ -94,11 +96,14 @@ class SharedAttempts:
 
     async def end(self, link: Link, attempt: Attempt, verdict: str) -> None:
         """Tell Redis how an attempt without a message ended. Raises LinkError or RedisError."""
-        await scripts.SETTLE(link, [attempt_key(attempt)], attempt.token, verdict, self._lifetime)
+        await scripts.SETTLE(
+            link, [attempt_key(attempt)], attempt.token, verdict, self._lifetime, attempt.fingerprint
+        )
 
     async def note(self, link: Link, attempt: Attempt, receipt: Receipt) -> None:
         """Tell Redis that an attempt's message was published. Raises LinkError or RedisError."""
-        done = f"done {receipt.cursor} {receipt.id}"
+        mark = f":{attempt.fingerprint}" if attempt.fingerprint else ""
+        done = f"done{mark} {receipt.cursor} {receipt.id}"
         await link.call("SET", attempt_key(attempt), done, "EX", self._lifetime)
 
     def tell(self) -> None:
@@ -188,6 +193,9 @@ class SharedAttempts:
                 return Attempt(attempt.chat_id, attempt.key, "done", receipt)
             if verdict == "unknown":
                 break
+            if verdict == "reused":
+                self._table.forget(attempt)
+                return Attempt(attempt.chat_id, attempt.key, "reused")
             elsewhere = True
             await asyncio.sleep(pause)
             pause = min(LONGEST_POLL, pause * 2)
@@ -205,6 +213,9 @@ class SharedAttempts:
         answers, complete = await self._ask(question)
         for answer in answers:
             match answer:
+                case {"fingerprint": str(other)} if attempt.differs(other):
+                    await self._withdraw(attempt)
+                    return Attempt(chat_id, key, "reused")
                 case {"state": "done", "id": str(saved), "cursor": str() | None as cursor}:
                     receipt = Receipt(saved, cursor, "published" if cursor else "local")
                     await self._withdraw(attempt)
@@ -228,7 +239,12 @@ class SharedAttempts:
                 known = None if node == self._links.node else self._table.known(chat_id, key)
                 if known is not None:
                     receipt = known.receipt or Receipt("", None, "local")
-                    return {"state": known.state, "id": receipt.id, "cursor": receipt.cursor}
+                    return {
+                        "state": known.state,
+                        "id": receipt.id,
+                        "cursor": receipt.cursor,
+                        "fingerprint": known.fingerprint,
+                    }
         return None
 
     async def _call(self, link: Link, attempt: Attempt, *, again: bool) -> str:
@@ -239,6 +255,7 @@ class SharedAttempts:
             int(self._patience * 1000),
             self._lifetime,
             int(again),
+            attempt.fingerprint,
         )
         return str(answer.decode())
 
