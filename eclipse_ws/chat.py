@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import structlog
 
-from eclipse_ws import protocol
-from eclipse_ws.api.base import ApiError, ChatApi
+from eclipse_ws import idempotency, protocol
+from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.auth import Claims
 from eclipse_ws.backends.base import Attempt, Backend
 from eclipse_ws.protocol import CommandError
@@ -25,6 +25,7 @@ class Speaker(Protocol):
 
     id: str
     claims: Claims
+    address: str | None
     began: float
 
     @property
@@ -79,11 +80,14 @@ class Commands:
     async def _send_message(self, session: Speaker, command: protocol.SendMessage) -> None:
         """Save a message once, tell the chat, and tell the sender if it asked."""
         claims, key = session.claims, command.client_message_id
-        attempt = None
+        share = _share(session)  # now: of a session that has ended, nothing is known any more
+        attempt, name = None, None
         if key is not None:
+            name = _name(claims, key)
             attempt = await self._backend.attempt(
                 claims.chat_id,
-                key,
+                name,
+                fingerprint=idempotency.fingerprint(command.content, command.role),
                 again=self._settings.api_honours_idempotency,
                 resent=command.resend,
                 asker=session,
@@ -91,16 +95,24 @@ class Commands:
             if attempt.state == "done" and attempt.receipt is not None:
                 session.send(protocol.ack(key, attempt.receipt))
                 return
+            if attempt.state == "reused":
+                raise CommandError(
+                    "The clientMessageId was used for another message; take a new one for each",
+                    "key_reused",
+                    client_message_id=key,
+                )
             if attempt.state == "unknown":
                 raise _failed(key, "outcome_unknown")
             if attempt.state == "later":
                 raise _failed(key, "outcome_unknown", retryable=True, retry_after=ASK_AGAIN)
         try:
             message = await self._api.send_message(
-                claims.chat_id, claims.user_id, command.content, command.role, key
+                claims.chat_id, claims.user_id, command.content, command.role, name, share=share
             )
         except ApiError as error:
-            log.warning(
+            # An answer that can't be trusted is a fault of the application, the rest is everyday.
+            note = log.error if error.code == "api_bad_answer" else log.warning
+            note(
                 "message not saved", session=session.id, chat=claims.chat_id, code=error.code, why=str(error)
             )
             await self._give_up(attempt, unknown=error.outcome_unknown)
@@ -127,7 +139,7 @@ class Commands:
         """Tell the chat that an agent has come; the name is the chat API's, never the client's word."""
         claims = session.claims
         try:
-            user = await self._api.user(claims.user_id)
+            user = await self._api.user(claims.user_id, share=_share(session))
         except ApiError as error:
             log.warning(
                 "agent not found", session=session.id, user=claims.user_id, code=error.code, why=str(error)
@@ -145,6 +157,20 @@ class Commands:
             raise CommandError(
                 "Failed to process agent_joined event", "internal_error", retryable=True
             ) from error
+
+
+def _name(claims: Claims, key: str) -> str:
+    """The key's name in its chat: a user's own, or one of the chat's visitors, whose ids change."""
+    if claims.is_authenticated:
+        return idempotency.user_key(claims.chat_id, claims.user_id, key)
+    return idempotency.visitors_key(claims.chat_id, key)
+
+
+def _share(session: Speaker) -> Share:
+    """On whose account the session's calls to the chat API are made: its user's, or its visitors' chat's."""
+    claims = session.claims
+    who = f"user:{claims.user_id}" if claims.is_authenticated else f"chat:{claims.chat_id}"
+    return Share(who, session.address)
 
 
 def _failed(

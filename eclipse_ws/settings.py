@@ -261,13 +261,18 @@ class Settings(BaseSettings):
     api_connect_timeout: Seconds = Field(3, description="seconds to connect to the application")
     api_timeout: Seconds = Field(10, description="seconds for a whole call to the application")
     api_max_connections: Count = Field(50, description="connections to the application")
-    api_max_waiting: Count = Field(1000, description="calls that wait for a connection; more fail at once")
+    api_max_waiting: Count = Field(
+        1000,
+        description="calls that wait for a connection, a tenth of one user or chat; more fail at once",
+    )
     api_max_answer: Bytes = Field(262144, description="bytes of one answer of the application")
     api_idle_seconds: Seconds = Field(
         4, description="seconds that an unused connection is kept; must be less than the application keeps it"
     )
     api_max_cookies: Count = Field(50, description="cookies kept for the application's load balancer")
-    api_breaker_failures: Count = Field(5, description="failures in a row that open the circuit")
+    api_breaker_failures: Count = Field(
+        5, description="failures in a row, of three users or chats at least, that open the circuit"
+    )
     api_breaker_seconds: Seconds = Field(
         5, description="seconds for which an open circuit fails calls at once"
     )

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from eclipse_ws import protocol
-from eclipse_ws.api.base import ApiError, ChatApi
+from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.auth import Claims
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.chat import Commands
+from eclipse_ws.idempotency import visitors_key
 from eclipse_ws.protocol import (
     AgentJoined,
     CommandError,
@@ -39,6 +40,7 @@ class ScriptedApi(ChatApi):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[object, ...]] = []
+        self.shares: list[Share | None] = []
         self.result: BaseException | None = None
         self.found = User("u1", "Ada")
         self.gate = asyncio.Event()
@@ -51,18 +53,27 @@ class ScriptedApi(ChatApi):
         """Nothing to free."""
 
     async def send_message(
-        self, chat_id: str, user_id: str, content: str, role: str, key: str | None = None
+        self,
+        chat_id: str,
+        user_id: str,
+        content: str,
+        role: str,
+        key: str | None = None,
+        *,
+        share: Share | None = None,
     ) -> Message:
         """Say that it is saved, or fail as the script has it."""
         self.calls.append((chat_id, user_id, content, role, key))
+        self.shares.append(share)
         await self.gate.wait()
         if self.result is not None:
             raise self.result
         return Message(f"m{len(self.calls)}", content, role, "2026-01-01T00:00:00.000Z", Sender(user_id))
 
-    async def user(self, user_id: str) -> User:
+    async def user(self, user_id: str, *, share: Share | None = None) -> User:
         """Find the user, or fail as the script has it."""
         self.calls.append((user_id,))
+        self.shares.append(share)
         if self.result is not None:
             raise self.result
         return self.found
@@ -71,9 +82,10 @@ class ScriptedApi(ChatApi):
 class Speaker:
     """A session of which only the answers matter."""
 
-    def __init__(self, user: str = "u1") -> None:
+    def __init__(self, user: str = "u1", *, known: bool = False, address: str | None = None) -> None:
         self.id = f"s-{user}"
-        self.claims = Claims(user, "c1")
+        self.claims = Claims(user, "c1", known)
+        self.address = address
         self.began = 0.0
         self.gone = False
         self.got: list[dict[str, Any]] = []
@@ -143,7 +155,7 @@ async def test_message_is_saved_then_told() -> None:
     """A message is saved with its key, then the chat hears of it, then its sender has the ack."""
     async with scene() as here:
         assert await here.do(HELLO) is None
-        assert here.api.calls == [("c1", "u1", "hello", "USER", "k1")]
+        assert here.api.calls == [("c1", "u1", "hello", "USER", visitors_key("c1", "k1"))]
         (event,) = here.ears.heard
         assert json.loads(event.body)["data"]["content"] == "hello"
         (acked,) = here.speaker.got
@@ -164,7 +176,9 @@ async def test_message_without_a_key_has_no_ack() -> None:
 
 @pytest.mark.gen_test
 async def test_same_key_is_saved_once() -> None:
-    """The same key again is answered with the same ack and saved no second time, whoever sends it."""
+    """The same key again is answered with the same ack and saved no second time, though a visitor's id
+    changes.
+    """
     async with scene() as here:
         other = Speaker("u2")
         await here.do(HELLO)
@@ -173,6 +187,64 @@ async def test_same_key_is_saved_once() -> None:
         acks = [{**each, "timestamp": ""} for each in here.speaker.got + other.got]
         assert acks[0] == acks[1] == acks[2]
         assert len(here.api.calls) == len(here.ears.heard) == 1
+
+
+@pytest.mark.gen_test
+async def test_keys_of_users_are_their_own() -> None:
+    """The same key of another user, or of visitors, is another key; each message is saved."""
+    async with scene() as here:
+        speakers = [Speaker("u1", known=True), Speaker("u2", known=True), Speaker("u1")]
+        for speaker in speakers:
+            assert await here.do(SendMessage(f"hello from {speaker.id}", "USER", "k1"), speaker) is None
+            assert await here.do(SendMessage(f"hello from {speaker.id}", "USER", "k1"), speaker) is None
+        assert len({call[-1] for call in here.api.calls}) == len(here.api.calls) == 3
+        assert [len(speaker.got) for speaker in speakers] == [2, 2, 2]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("other", [SendMessage("bye", "USER", "k1"), SendMessage("hello", "AGENT", "k1")])
+@pytest.mark.parametrize("state", ["done", "under way", "unknown", "released"])
+async def test_key_that_is_used_again(other: SendMessage, state: str, expect_log: Any) -> None:
+    """A key that comes again with another content or role is refused, whatever became of the first: nothing
+    is saved, and no ack is given.
+    """
+    async with scene() as here:
+        if state == "under way":
+            here.api.gate.clear()
+        elif state != "done":
+            expect_log("message not saved")
+            here.api.result = ApiError("api_timeout", "away", outcome_unknown=state == "unknown")
+        first = asyncio.ensure_future(here.do(HELLO))
+        await until(lambda: here.api.calls and (state == "under way" or first.done()))
+        here.api.result = None
+        told = await here.do(other, Speaker("u2"))
+        assert told is not None
+        assert (told["code"], told["retryable"], told["clientMessageId"]) == ("key_reused", False, "k1")
+        assert len(here.api.calls) == 1
+        here.api.gate.set()
+        await first
+
+
+@pytest.mark.gen_test
+async def test_calls_are_made_on_somebodys_account() -> None:
+    """A user's calls are on the user's account, a visitor's on the chat's; each on the address's."""
+    async with scene() as here:
+        await here.do(SendMessage("x", "USER"), Speaker("u1", known=True, address="10.0.0.1"))
+        await here.do(SendMessage("x", "USER"), Speaker("anon_1"))
+        await here.do(AgentJoined(), Speaker("u2", known=True))
+        assert here.api.shares == [Share("user:u1", "10.0.0.1"), Share("chat:c1"), Share("user:u2")]
+
+
+@pytest.mark.gen_test
+async def test_answer_that_can_not_be_trusted_is_an_error_line(expect_log: Any) -> None:
+    """An answer about another message is logged as an error, told as unknown, and published to nobody."""
+    expect_log("message not saved")
+    async with scene() as here:
+        here.api.result = ApiError("api_bad_answer", "another message", retryable=False, outcome_unknown=True)
+        told = await here.do(HELLO)
+        assert told is not None
+        assert told["code"] == "outcome_unknown"
+        assert here.ears.heard == []
 
 
 @pytest.mark.gen_test
@@ -278,7 +350,7 @@ async def test_outcome_unknown_with_an_api_that_honours_keys(expect_log: Any) ->
         await here.do(HELLO)
         here.api.result = None
         assert await here.do(HELLO) is None
-        assert [call[-1] for call in here.api.calls] == ["k1", "k1"]
+        assert [call[-1] for call in here.api.calls] == [visitors_key("c1", "k1")] * 2
 
 
 @pytest.mark.gen_test

@@ -97,7 +97,7 @@ async def test_backend_that_can_not_start(monkeypatch: pytest.MonkeyPatch) -> No
     port = free_port()
     server = Server(make_settings(port=port))
 
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise BackendError("wrong password: mend REDIS_URL")
 
     monkeypatch.setattr(server.backend, "start", broken)
@@ -214,9 +214,9 @@ async def test_drain_lets_commands_end(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as server:
         gate, send = asyncio.Event(), server.api.send_message
 
-        async def slow(*given: Any) -> Any:
+        async def slow(*given: Any, **named: Any) -> Any:
             await gate.wait()
-            return await send(*given)
+            return await send(*given, **named)
 
         monkeypatch.setattr(server.api, "send_message", slow)
         client, idle = await Client.join(server.port), await Client.join(server.port, user="u2")
@@ -242,7 +242,7 @@ async def test_drain_waits_for_commands_no_longer_than_the_chat_api_may_take(
     monkeypatch.setattr(server_module, "LAST_CLOSES", 0.05)
     async with running(api_timeout=0.1) as server:
 
-        async def stuck(*_: object) -> None:
+        async def stuck(*_: object, **__: object) -> None:
             await asyncio.Event().wait()
 
         monkeypatch.setattr(server.api, "send_message", stuck)

@@ -333,7 +333,7 @@ async def test_agent_who_can_not_be_told(expect_log: Any, monkeypatch: pytest.Mo
     expect_log("agent_joined failed")
     async with running() as server, await Client.join(server.port, user="agent_1") as client:
 
-        async def broken(*_: object) -> None:
+        async def broken(*_: object, **__: object) -> None:
             raise RuntimeError("a bug")
 
         monkeypatch.setattr(server.backend, "publish", broken)
@@ -398,7 +398,7 @@ async def test_api_error_is_told_without_its_detail(expect_log: Any, monkeypatch
     expect_log("message not saved")
     async with running() as server, await Client.join(server.port) as client:
 
-        async def refused(*_: object) -> None:
+        async def refused(*_: object, **__: object) -> None:
             raise ApiError("api_unavailable", "postgres at 10.0.0.7 is down", retry_after=1.5)
 
         monkeypatch.setattr(server.api, "send_message", refused)
@@ -421,7 +421,7 @@ async def test_fault_of_ours_is_answered(expect_log: Any, monkeypatch: pytest.Mo
     expect_log("command failed")
     async with running() as server, await Client.join(server.port) as client:
 
-        async def broken(*_: object) -> None:
+        async def broken(*_: object, **__: object) -> None:
             raise RuntimeError("a bug")
 
         monkeypatch.setattr(server.api, "send_message", broken)
@@ -485,7 +485,7 @@ async def test_same_key_again() -> None:
     async with (
         running() as server,
         await Client.join(server.port) as one,
-        await Client.join(server.port, user="u2") as two,
+        await Client.join(server.port) as two,
     ):
         send = {"type": "message", "content": "hi", "role": "USER", "clientMessageId": "k1"}
         await one.say(**send)
@@ -606,9 +606,9 @@ async def test_client_vanishes_while_its_message_is_saved(monkeypatch: pytest.Mo
     async with running() as server, await Client.join(server.port, user="u2") as neighbour:
         gate, send = asyncio.Event(), server.api.send_message
 
-        async def slow(*given: Any) -> Any:
+        async def slow(*given: Any, **named: Any) -> Any:
             await gate.wait()
-            return await send(*given)
+            return await send(*given, **named)
 
         monkeypatch.setattr(server.api, "send_message", slow)
         client = await Client.join(server.port)

@@ -5,7 +5,8 @@ Above all it decides ``outcome_unknown`` for a POST. False has to be certain, be
 =============================  ====================  ========  ===============================================
 what happened                  code                  unknown?  why
 =============================  ====================  ========  ===============================================
-circuit open, no free slot     api_unavailable       no        nothing was sent
+circuit open                   api_unavailable       no        nothing was sent
+no free slot                   api_busy              no        nothing was sent
 DNS, refused, TLS failed       api_unavailable       no        nothing was sent
 timeout while connecting       api_timeout           no        nothing was sent
 timeout later                  api_timeout           yes       it may be at work, or done
@@ -22,8 +23,13 @@ reset, closed without answer   api_connection_lost   yes       it may have been 
 500 otherwise, 502, 504, 5xx   api_error             yes       a gateway's word: who knows what is behind it
 200 ``{"success": false}``     api_rejected          no        the application's own word that it did not save
 200 of another shape, no JSON  api_bad_answer        yes       200 says that it probably was saved
+200 about another message      api_bad_answer        yes       the same, and nobody may see that message here
 answer too large or not HTTP   api_bad_answer        yes       the same
 =============================  ====================  ========  ===============================================
+
+It also decides what tells of the API as a whole (`ApiError.down`): a connection that fails, a timeout, a
+redirect, 502, 503, 504, and an answer that can't be the application's own. The application's own JSON is an
+answer to one request, whatever its status: a visitor may have found content that always makes it fail.
 
 A GET changes nothing, so its outcome is never unknown. Details name the status, the media type and the size
 of an answer, and never quote it: the application's messages may repeat what was sent.
@@ -32,6 +38,8 @@ of an answer, and never quote it: the application's messages may repeat what was
 from __future__ import annotations
 
 import time
+import unicodedata
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
@@ -45,20 +53,6 @@ from eclipse_ws.protocol import bounded
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; an answer that asks for more patience than this gets this."""
 
-BREAKING: Final = frozenset(
-    {
-        "api_unavailable",
-        "api_timeout",
-        "api_connection_lost",
-        "api_bad_answer",
-        "api_redirected",
-        "api_error",
-    }
-)
-"""Codes that say that the API is broken, rather than that it refuses one request: they count for the
-breaker.
-"""
-
 _NOT_HTTP: Final = frozenset(
     {
         pycurl.E_UNSUPPORTED_PROTOCOL,  # no HTTP status line: taken for HTTP/0.9, which is not allowed
@@ -69,6 +63,9 @@ _NOT_HTTP: Final = frozenset(
     }
 )
 _PERMANENT_5XX: Final = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
+_GATEWAYS: Final = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
 
 
 class _Failed(msgspec.Struct):
@@ -76,6 +73,7 @@ class _Failed(msgspec.Struct):
 
 
 _decode_failed = bounded(msgspec.json.Decoder(_Failed).decode)
+_decode_object = bounded(msgspec.json.Decoder(dict[str, msgspec.Raw]).decode)
 
 
 def transport_error(what: str, errno: int, message: str, *, sent: bool, changes: bool) -> ApiError:
@@ -85,15 +83,15 @@ def transport_error(what: str, errno: int, message: str, *, sent: bool, changes:
     unknown = sent and changes
     detail = f"{what}: {message} (curl {errno})"
     if errno == pycurl.E_OPERATION_TIMEDOUT:
-        return ApiError("api_timeout", detail, outcome_unknown=unknown)
+        return ApiError("api_timeout", detail, outcome_unknown=unknown, down=True)
     if not sent:
-        return ApiError("api_unavailable", detail)
+        return ApiError("api_unavailable", detail, down=True)
     if errno == pycurl.E_ABORTED_BY_CALLBACK:
         # ApiClient's own doing: it does not begin a request again.
-        return ApiError("api_connection_lost", f"{what}: a kept connection was lost", outcome_unknown=unknown)
-    if errno in _NOT_HTTP:
-        return ApiError("api_bad_answer", detail, outcome_unknown=unknown)
-    return ApiError("api_connection_lost", detail, outcome_unknown=unknown)
+        detail = f"{what}: a kept connection was lost"
+    elif errno in _NOT_HTTP:
+        return ApiError("api_bad_answer", detail, outcome_unknown=unknown, down=True)
+    return ApiError("api_connection_lost", detail, outcome_unknown=unknown, down=True)
 
 
 def status_error(
@@ -109,17 +107,20 @@ def status_error(
             "name the final address",
             retryable=False,
             outcome_unknown=changes and status == HTTPStatus.SEE_OTHER,
+            down=True,
         )
     if status >= 500:
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            return ApiError("api_unavailable", detail, retry_after=wait)
-        own_word = status == HTTPStatus.INTERNAL_SERVER_ERROR and _says_failed(body)
+            return ApiError("api_unavailable", detail, retry_after=wait, down=True)
+        own_word = status not in _GATEWAYS and _reads(_decode_failed, body)
         return ApiError(
             "api_error",
             detail,
-            retryable=status not in _PERMANENT_5XX,
+            # What it says of one request it will say again; see HttpApi for what it says to everybody.
+            retryable=not own_word and status not in _PERMANENT_5XX,
             retry_after=wait,
-            outcome_unknown=changes and not own_word,
+            outcome_unknown=changes and not (own_word and status == HTTPStatus.INTERNAL_SERVER_ERROR),
+            down=not own_word,
         )
     match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
@@ -140,12 +141,33 @@ def shape_error(what: str, status: int, media: str, body: bytes, *, changes: boo
         "api_bad_answer",
         f"{what}: status {status}, {len(body)} bytes of {media[:60]!r}, not the JSON that the contract says",
         outcome_unknown=changes,
+        down=not _reads(_decode_object, body),
     )
 
 
-def _says_failed(body: bytes) -> bool:
+def other_message(what: str) -> ApiError:
+    """A 2xx answer about another message than the one that was sent."""
+    return ApiError(
+        "api_bad_answer",
+        f"{what}: the answer tells of another message or chat than what was sent; the application's keys "
+        "(Idempotency-Key) must belong to one chat",
+        retryable=False,
+        outcome_unknown=True,
+    )
+
+
+def is_same_text(sent: str, answered: str) -> bool:
+    """Whether it is the same text but for white space and Unicode normalisation."""
+    return sent == answered or _plain(sent) == _plain(answered)
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def _reads(decode: Callable[[bytes], object], body: bytes) -> bool:
     try:
-        _decode_failed(body)
+        decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
     return True

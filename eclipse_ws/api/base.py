@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from eclipse_ws.protocol import Message, User
 from eclipse_ws.settings import Settings
@@ -18,7 +18,8 @@ class ApiError(Exception):
 
     ``code`` is stable and may be shown to clients; the detail may not. ``retry_after`` is in seconds, None
     if nothing is known. ``outcome_unknown`` is True when the request may have taken effect and its answer
-    was lost: then nobody may send it again blindly.
+    was lost: then nobody may send it again blindly. ``down`` is True when the failure may concern every
+    request: there was no answer, or none that the application itself can have given.
     """
 
     def __init__(
@@ -29,12 +30,25 @@ class ApiError(Exception):
         retryable: bool = True,
         retry_after: float | None = None,
         outcome_unknown: bool = False,
+        down: bool = False,
     ) -> None:
         super().__init__(detail)
         self.code = code
         self.retryable = retryable
         self.retry_after = retry_after
         self.outcome_unknown = outcome_unknown
+        self.down = down
+
+
+class Share(NamedTuple):
+    """On whose account a call is made: what all calls have in common is shared out by it.
+
+    ``who`` names the user, or the chat of visitors, whose ids change. ``address`` is the client's; None
+    where it tells nobody apart.
+    """
+
+    who: str
+    address: str | None = None
 
 
 class ApiStats:
@@ -69,15 +83,16 @@ class ChatApi(ABC):
       called twice or without ``start()``. A call before ``start()`` or after ``close()`` fails with
       ``api_unavailable``.
     - Every call ends within the setting ``api_timeout``, by an answer or by an ApiError, never by another
-      exception. Nothing queues without a bound: past ``api_max_waiting`` calls fail at once with
-      ``api_unavailable``.
+      exception. Nothing queues without a bound: past ``api_max_waiting``, or past its ``share`` of the
+      places, a call fails at once with ``api_busy``.
     - ``send_message`` returns the Message only when it is saved. If it raises with ``outcome_unknown``
       False, the message is not saved. With True nobody knows, and it is the caller's to decide; an
       implementation never posts a message twice by itself unless a ``key`` is given and the API is known to
-      honour it.
+      honour it. The Message is the one that was sent: an answer about another one is ``api_bad_answer``.
     - Any text is a possible ``chat_id``, ``user_id`` and ``content``: none of it can reach another route or
       chat, and what can't be stored is an ApiError that is not ``retryable``.
-    - One failing call harms no other, and after an outage calls succeed again without a restart.
+    - One failing call harms no other, whatever is in it, and after an outage calls succeed again without a
+      restart.
 
     The codes: ``api_unavailable`` (nothing was done; try again), ``api_timeout``, ``api_connection_lost``,
     ``api_bad_answer``, ``api_redirected``, ``api_error``, ``api_busy``, ``api_conflict``, ``api_rejected``,
@@ -107,12 +122,19 @@ class ChatApi(ABC):
 
     @abstractmethod
     async def send_message(
-        self, chat_id: str, user_id: str, content: str, role: str, key: str | None = None
+        self,
+        chat_id: str,
+        user_id: str,
+        content: str,
+        role: str,
+        key: str | None = None,
+        *,
+        share: Share | None = None,
     ) -> Message:
         """Save a message; ``key`` asks an API that honours Idempotency-Key to save it once. Raises
         ApiError.
         """
 
     @abstractmethod
-    async def user(self, user_id: str) -> User:
+    async def user(self, user_id: str, *, share: Share | None = None) -> User:
         """Look a user up. Raises ApiError, ``user_not_found`` if there is none."""

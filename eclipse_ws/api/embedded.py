@@ -10,11 +10,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Final, Literal, TypeVar
 
 from tornado.routing import URLSpec
 
-from eclipse_ws.api.base import ApiError, ChatApi
+from eclipse_ws.api.base import ApiError, ChatApi, Share
+from eclipse_ws.api.slots import LEAST_WAITING, Portions
 from eclipse_ws.api.store import ChatSummary, Store
 from eclipse_ws.protocol import Message, User
 from eclipse_ws.settings import Settings
@@ -48,6 +50,7 @@ class EmbeddedApi(ChatApi):
         self._patience = min(1.0, settings.api_timeout / 2)
         self._queued = settings.api_timeout - self._patience
         self._max_waiting = settings.api_max_waiting
+        self._portions = Portions(self._max_waiting, LEAST_WAITING)
         self._store: Store | None = None  # the worker thread's alone
         self._worker: ThreadPoolExecutor | None = None
         self._failing = False
@@ -86,16 +89,28 @@ class EmbeddedApi(ChatApi):
         worker.shutdown(wait=False)
 
     async def send_message(
-        self, chat_id: str, user_id: str, content: str, role: str, key: str | None = None
+        self,
+        chat_id: str,
+        user_id: str,
+        content: str,
+        role: str,
+        key: str | None = None,
+        *,
+        share: Share | None = None,
     ) -> Message:
         """Save the message, once per ``key`` and chat."""
         if not valid_id(chat_id):
             raise ApiError("chat_not_found", f"no chat can have the id {chat_id[:MAX_ID]!r}", retryable=False)
         if not valid_id(user_id):
             raise ApiError("api_rejected", f"no user can have the id {user_id[:MAX_ID]!r}", retryable=False)
-        return await self._run(lambda store: store.save(chat_id, user_id, content, role, key or None))
+        message = await self._run(
+            lambda store: store.save(chat_id, user_id, content, role, key or None), share=share
+        )
+        if message.content != content:
+            raise ApiError("api_rejected", "the key belongs to another message of the chat", retryable=False)
+        return message
 
-    async def user(self, user_id: str) -> User:
+    async def user(self, user_id: str, *, share: Share | None = None) -> User:
         """The agent, or the visitor who has written before."""
 
         def find(store: Store) -> User:
@@ -104,7 +119,7 @@ class EmbeddedApi(ChatApi):
                 raise ApiError("user_not_found", f"no user has the id {user_id[:MAX_ID]!r}", retryable=False)
             return found
 
-        return await self._run(find)
+        return await self._run(find, share=share)
 
     async def history(self, chat_id: str, limit: int) -> list[Message]:
         """The chat's last ``limit`` messages, oldest first; none of a chat that nobody has written in."""
@@ -114,17 +129,20 @@ class EmbeddedApi(ChatApi):
         """The chats with the latest messages, latest first."""
         return await self._run(lambda store: store.chats(limit))
 
-    async def _run(self, work: Callable[[Store], T], patience: float | None = None) -> T:
+    async def _run(
+        self, work: Callable[[Store], T], patience: float | None = None, share: Share | None = None
+    ) -> T:
         """Do ``work`` in the worker thread, if it gets there within ``patience`` seconds. Raises ApiError."""
         if self._worker is None:
             raise ApiError("api_unavailable", "the embedded API is not started, or stopping")
-        if self.stats.active >= self._max_waiting:
-            raise ApiError("api_unavailable", f"{self.stats.active} calls wait for the disk", retry_after=1.0)
+        if self.stats.active >= self._max_waiting or self._portions.is_full(share):
+            raise ApiError("api_busy", f"{self.stats.active} calls wait for the disk", retry_after=1.0)
         started = time.monotonic()
         deadline = started + (self._queued if patience is None else patience)
         future = asyncio.wrap_future(self._worker.submit(self._work, work, deadline))
         self.stats.active += 1
-        future.add_done_callback(self._done)
+        self._portions.add(share)
+        future.add_done_callback(partial(self._done, share))
         outcome = "cancelled"
         try:
             result = await future
@@ -138,8 +156,9 @@ class EmbeddedApi(ChatApi):
         finally:
             self.stats.count(outcome, time.monotonic() - started)
 
-    def _done(self, _: asyncio.Future[T]) -> None:
+    def _done(self, share: Share | None, _: asyncio.Future[T]) -> None:
         self.stats.active -= 1
+        self._portions.remove(share)
 
     def _work(self, work: Callable[[Store], T], deadline: float) -> T:
         if time.monotonic() > deadline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Literal, TypeVar
 from urllib.parse import quote
 
@@ -14,9 +15,9 @@ from tornado.curl_httpclient import CurlError
 from tornado.httpclient import HTTPResponse
 
 from eclipse_ws import __version__
-from eclipse_ws.api.answers import BREAKING, shape_error, status_error, transport_error
-from eclipse_ws.api.base import ApiError, ChatApi
-from eclipse_ws.api.breaker import Breaker
+from eclipse_ws.api.answers import is_same_text, other_message, shape_error, status_error, transport_error
+from eclipse_ws.api.base import ApiError, ChatApi, Share
+from eclipse_ws.api.breaker import Breaker, Streak
 from eclipse_ws.api.client import ApiClient
 from eclipse_ws.api.cookies import CookieSession
 from eclipse_ws.api.handle import ApiRequest, Sending
@@ -28,9 +29,13 @@ T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
 
 
+class _Answered(Message):
+    chatId: str | int | None = None  # noqa: N815 - the application's own spelling
+
+
 class _Saved(msgspec.Struct):
     success: bool
-    message: Message | None = None
+    message: _Answered | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -45,6 +50,7 @@ class HttpApi(ChatApi):
         super().__init__()
         base = settings.next_api_url.rstrip("/")
         self.breaker = Breaker("The chat API", settings.api_breaker_failures, settings.api_breaker_seconds)
+        self._own_failures = Streak()
         self._chats = f"{base}/api/chats/"
         self._users = f"{base}/api/users/"
         self._headers = {
@@ -99,7 +105,14 @@ class HttpApi(ChatApi):
                 future.set_exception(CurlError(pycurl.E_ABORTED_BY_CALLBACK, "the server is stopping"))
 
     async def send_message(
-        self, chat_id: str, user_id: str, content: str, role: str, key: str | None = None
+        self,
+        chat_id: str,
+        user_id: str,
+        content: str,
+        role: str,
+        key: str | None = None,
+        *,
+        share: Share | None = None,
     ) -> Message:
         """POST the message; ``key`` goes along as Idempotency-Key."""
         try:
@@ -112,9 +125,10 @@ class HttpApi(ChatApi):
         once = not (key and self._honours_key)
         sending = Sending("POST message", "chat_not_found", changes=True, once=once)
         headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
-        return await self._counted(sending, url, headers, body, _message)
+        decode = partial(_message, chat_id, content)
+        return await self._counted(sending, url, headers, body, decode, share=share)
 
-    async def user(self, user_id: str) -> User:
+    async def user(self, user_id: str, *, share: Share | None = None) -> User:
         """GET the user."""
         try:
             url = self._users + segment(user_id, "user_not_found")
@@ -123,7 +137,7 @@ class HttpApi(ChatApi):
                 "user_not_found", "GET user: an id with lone surrogates", retryable=False
             ) from None
         sending = Sending("GET user", "user_not_found", changes=False, once=False)
-        return await self._counted(sending, url, self._headers, None, _decode_user)
+        return await self._counted(sending, url, self._headers, None, _decode_user, share=share)
 
     async def _counted(
         self,
@@ -132,11 +146,13 @@ class HttpApi(ChatApi):
         headers: dict[str, str],
         body: bytes | None,
         decode: Callable[[bytes], T],
+        *,
+        share: Share | None,
     ) -> T:
         started = time.monotonic()
         outcome = "cancelled"
         try:
-            result = await self._guarded(sending, url, headers, body, decode)
+            result = await self._guarded(sending, url, headers, body, decode, share=share)
             outcome = "ok"
             return result
         except ApiError as exc:
@@ -152,22 +168,25 @@ class HttpApi(ChatApi):
         headers: dict[str, str],
         body: bytes | None,
         decode: Callable[[bytes], T],
+        *,
+        share: Share | None,
     ) -> T:
         """A slot, the breaker's leave, the call, and what its end tells the breaker."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
-        if not self._slots.take():
+        who = url if share is None else share.who
+        if not self._slots.take(share):
             if self.breaker.state != "closed":
                 raise self._circuit_open(sending)  # no use in waiting for a slot only to hear this
-            await self._slots.wait(deadline)
+            await self._slots.wait(deadline, share)
         # From here on the slot is ours: given back below, or by the request when libcurl has done with it.
         session = self._session
         if session is None:
-            self._slots.release()
+            self._slots.release(share)
             raise ApiError("api_unavailable", f"{sending.what}: the server is not started, or stopping")
-        ticket = self.breaker.enter()
+        ticket = self.breaker.enter(who)
         if ticket is None:
-            self._slots.release()
+            self._slots.release(share)
             raise self._circuit_open(sending)
         request = ApiRequest(
             url,
@@ -181,7 +200,7 @@ class HttpApi(ChatApi):
         try:
             future = session.fetch(request, raise_error=False)
         except BaseException:
-            self._slots.release()
+            self._slots.release(share)
             self.breaker.abandon(ticket)
             raise
         self._under_way.add(future)
@@ -189,20 +208,20 @@ class HttpApi(ChatApi):
         answer = asyncio.shield(future)
         # Registered after the shield's own callback: the breaker hears of this call before the next one in
         # the queue has its slot.
-        future.add_done_callback(self._done)
+        future.add_done_callback(partial(self._done, share))
         try:
             result = decode_answer(sending, await answer, decode)
         except asyncio.CancelledError:
             self.breaker.abandon(ticket)
             raise
         except ApiError as exc:
-            self._judge(ticket, exc)
+            self._judge(ticket, exc, who)
             raise
         except CurlError as exc:
             error = transport_error(
                 sending.what, exc.errno, exc.message or "", sent=sending.sent, changes=sending.changes
             )
-            self._judge(ticket, error)
+            self._judge(ticket, error, who)
             raise error from None
         except Exception as exc:
             # The client could not even build the request. Its words may quote a header, so they are left out.
@@ -213,17 +232,23 @@ class HttpApi(ChatApi):
                 retryable=False,
             ) from None
         self.breaker.success(ticket)
+        self._own_failures.clear()
         return result
 
-    def _done(self, future: asyncio.Future[HTTPResponse]) -> None:
+    def _done(self, share: Share | None, future: asyncio.Future[HTTPResponse]) -> None:
         self._under_way.discard(future)
-        self._slots.release()
+        self._slots.release(share)
 
-    def _judge(self, ticket: int, error: ApiError) -> None:
-        if error.code in BREAKING:
-            self.breaker.failure(ticket, str(error))
-        else:
-            self.breaker.success(ticket)
+    def _judge(self, ticket: int, error: ApiError, who: str) -> None:
+        if error.down:
+            self.breaker.failure(ticket, str(error), who)
+            return
+        self.breaker.success(ticket)
+        if error.code == "api_error":
+            # The application's own word that it failed. To one of them it will say so again; where it says
+            # so to several, and to nobody anything else, its database is away rather.
+            self._own_failures.add(who)
+            error.retryable = self._own_failures.is_of_several
 
     def _circuit_open(self, sending: Sending) -> ApiError:
         return ApiError(
@@ -271,10 +296,15 @@ def header_text(key: str) -> str:
     return quote(key, safe="", errors="surrogatepass")
 
 
-def _message(body: bytes) -> Message:
+def _message(chat_id: str, content: str, body: bytes) -> Message:
+    """The saved message, which has to be the one that was sent: with other keys than ours it need not be."""
     saved = _decode_saved(body)
     if not saved.success:
         raise ApiError("api_rejected", "POST message: the answer says success: false", retryable=False)
     if saved.message is None or not saved.message.id:
         raise msgspec.ValidationError("success without a message that has an id")
-    return saved.message
+    message = saved.message
+    named = message.chatId
+    if not is_same_text(content, message.content) or not (named is None or str(named) == chat_id):
+        raise other_message("POST message")
+    return message

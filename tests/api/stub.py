@@ -9,7 +9,8 @@ application's two routes, saves messages in memory, and besides:
   forgets all.
 
 With a Redis it publishes each saved message on ``chat:<chatId>`` before it answers, as the application does.
-A chat or user whose id begins with ``missing`` does not exist.
+A chat or user whose id begins with ``missing`` does not exist. What a user sends whose id begins with
+``deleted`` is answered 500, as is content with NUL: the application's database refuses both.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ class Stub:
             "content": draft["content"],
             "role": draft["role"],
             "createdAt": created,
-            "sender": person(draft["userId"], "avatar"),
+            "sender": author(draft["userId"]),
         }
         self.saved.append({"chatId": chat, "key": key, **draft, "id": message["id"], "createdAt": created})
         answer = {"success": True, "message": message}
@@ -143,6 +144,18 @@ def person(user: str, image: str) -> dict[str, Any]:
     if user.startswith("anon_"):
         return {"id": user, "name": None, "email": None, image: None}
     return {"id": user, "name": f"Name of {user}", "email": f"{user}@example.org", image: None}
+
+
+def author(user: str) -> dict[str, Any]:
+    """Who wrote a message: visitors are mapped to users of the database's own."""
+    if user.startswith("anon_"):
+        return {
+            "id": f"temporary-{user[5:]}",
+            "name": None,
+            "email": f"{user}@anonymous.temp",
+            "avatar": None,
+        }
+    return person(user, "avatar")
 
 
 def event_of(message: dict[str, Any]) -> dict[str, Any]:
@@ -235,6 +248,10 @@ class Send(Handler):
             if chat.startswith("missing"):
                 self.set_status(404)
                 self.finish({"error": "Chat not found"})
+                return
+            if "\0" in draft.get("content", "") or str(draft.get("userId")).startswith("deleted"):
+                self.set_status(500)
+                self.finish({"error": "Failed to send message"})
                 return
             if not draft.get("content") or draft.get("role") not in ROLES or not draft.get("userId"):
                 self.set_status(400)

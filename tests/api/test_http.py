@@ -18,7 +18,7 @@ import pytest
 import trustme
 from tornado.testing import ExpectLog
 
-from eclipse_ws.api.base import ApiError, ChatApi
+from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.api.breaker import Breaker
 from eclipse_ws.api.http import HttpApi, header_text, segment
 from tests.api.conftest import make_settings
@@ -203,7 +203,7 @@ async def test_no_proxy_from_the_environment(
 # -- what comes back ----------------------------------------------------------------------------
 
 HTML = "<html>Our own words</html>"
-MESSAGE = '{"id":"m","content":"x","role":"USER","createdAt":"t","sender":{"id":"u"}}'
+MESSAGE = f'{{"id":"m","content":"{CONTENT}","role":"USER","createdAt":"t","sender":{{"id":"u"}}}}'
 SAVED = f'{{"success":true,"message":{MESSAGE},"id":"u","x":%s}}'
 FAILED = '{"error":"in our own words","x":%s}'
 STATUSES = [
@@ -224,7 +224,7 @@ STATUSES = [
         False,
         0.0,
     ),
-    (Fault("status", 500), "api_error", True, False, None),
+    (Fault("status", 500), "api_error", False, False, None),
     (Fault("status", 500, HTML), "api_error", True, True, None),
     (Fault("status", 500, '{"error": 1}'), "api_error", True, True, None),
     (Fault("status", 501), "api_error", False, True, None),
@@ -238,7 +238,7 @@ STATUSES = [
     (Fault("status", 200, ""), "api_bad_answer", True, True, None),
     (Fault("status", 200, "[" * 100_000), "api_bad_answer", True, True, None),
     *((Fault("status", 200, SAVED % nested(n)), "api_bad_answer", True, True, None) for n in TOO_DEEP),
-    (Fault("status", 500, FAILED % nested(DEEPEST)), "api_error", True, False, None),
+    (Fault("status", 500, FAILED % nested(DEEPEST)), "api_error", False, False, None),
     *((Fault("status", 500, FAILED % nested(n)), "api_error", True, True, None) for n in TOO_DEEP),
     (Fault("status", 200, '{"success": true}'), "api_bad_answer", True, True, None),
     (Fault("status", 200, '{"success": "yes", "message": 1}'), "api_bad_answer", True, True, None),
@@ -303,7 +303,7 @@ async def test_more_than_the_contract_is_fine(api: HttpApi, stub: Stub) -> None:
     """Fields that we do not know, and a sender without names, are accepted; so is any other 2xx."""
     message = {
         "id": "m",
-        "content": "x",
+        "content": CONTENT,
         "role": "USER",
         "createdAt": "t",
         "new": [1],
@@ -311,6 +311,51 @@ async def test_more_than_the_contract_is_fine(api: HttpApi, stub: Stub) -> None:
     }
     stub.fault = Fault("status", 201, json.dumps({"success": True, "message": message, "also": 1}))
     assert (await send(api)).sender.name is None
+
+
+def saved(**fields: Any) -> Fault:
+    """An answer that a message is saved, with these fields of it changed."""
+    message = {"id": "m", "content": CONTENT, "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
+    return Fault("status", 200, json.dumps({"success": True, "message": {**message, **fields}}))
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fields", [{"content": "another's words"}, {"chatId": "chat-2"}, {"chatId": 1}])
+async def test_answer_about_another_message(api: HttpApi, stub: Stub, fields: dict[str, Any]) -> None:
+    """An answer that tells of another message, or of another chat's, is none, and nobody knows what was
+    saved.
+    """
+    stub.fault = saved(**fields)
+    for _ in range(10):
+        error = await failure(send(api))
+        assert (error.code, error.outcome_unknown, error.retryable) == ("api_bad_answer", True, False)
+        assert "another" not in str(error).replace("another message or chat", "")
+    assert api.state == "up"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("sent", "answered"),
+    [
+        ("  a  b\n", "a b"),
+        ("a\r\nb", "a\nb"),
+        ("e\u0301", "\u00e9"),
+        ("\u00e9", "e\u0301"),
+        ("\ufb01", "fi"),
+        ("a\u00a0b", "a b"),
+    ],
+)
+async def test_answer_that_is_tidied_up(api: HttpApi, stub: Stub, sent: str, answered: str) -> None:
+    """An application may tidy up white space and normalise Unicode."""
+    stub.fault = saved(content=answered, chatId="chat-1")
+    assert (await api.send_message("chat-1", "u", sent, "USER")).content == answered
+
+
+@pytest.mark.gen_test
+async def test_half_of_a_pair_in_an_answer(api: HttpApi, stub: Stub) -> None:
+    """Half of a surrogate pair in an answer, which JavaScript writes, is repaired."""
+    stub.fault = saved(sender={"id": "u", "name": "Zo\ud83d"})
+    assert (await send(api)).sender.name == "Zo\ufffd"
 
 
 @pytest.mark.gen_test
@@ -343,7 +388,7 @@ async def test_compressed_bomb_is_too_large() -> None:
 @pytest.mark.gen_test
 async def test_answer_that_is_right_but_too_large(api: HttpApi, stub: Stub) -> None:
     """The limit holds for an answer whose shape is right, too; one just below it is fine."""
-    message = {"id": "m", "content": "x", "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
+    message = {"id": "m", "content": CONTENT, "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
     answer = {"success": True, "message": message, "padding": ""}
     size = len(json.dumps(answer))
     for padding, fits in ((262144 - size, True), (262145 - size, False)):
@@ -442,7 +487,7 @@ async def test_timeout_after_sending(stub: Stub) -> None:
 async def dies_on_second(api_fields: dict[str, Any]) -> AsyncIterator[tuple[HttpApi, list[bytes]]]:
     """An API that answers a connection's first POST and closes at the second, once it has it all."""
     posts: list[bytes] = []
-    message = {"id": "m", "content": "x", "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
+    message = {"id": "m", "content": CONTENT, "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
     text = json.dumps({"success": True, "message": message}).encode()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -567,7 +612,7 @@ async def test_queue_is_bounded(stub: Stub) -> None:
     calls = [asyncio.ensure_future(send(api)) for _ in range(3)]
     await until(lambda: api.stats.waiting == 2)
     error = await failure(send(api))
-    assert (error.code, error.retryable, error.outcome_unknown) == ("api_unavailable", True, False)
+    assert (error.code, error.retryable, error.outcome_unknown) == ("api_busy", True, False)
     assert error.retry_after
     assert [message.id for message in await asyncio.gather(*calls)] == ["m1", "m2", "m3"]
     assert api.state == "up"
@@ -721,10 +766,10 @@ async def test_circuit(api: HttpApi, stub: Stub) -> None:
     """An API that is down is noticed, calls fail without reaching it, and it is probed until it is back."""
     clock = Clock()
     api.breaker = Breaker("The chat API", 3, 5, clock, lambda: 0.5)
-    stub.fault = Fault("status", 500)
+    stub.fault = Fault("status", 502)
     with ExpectLog("eclipse_ws.api", "The chat API is down: 3 failures in a row.*", level=logging.WARNING):
-        for _ in range(3):
-            assert (await failure(send(api))).code == "api_error"
+        for chat in "abc":
+            assert (await failure(send(api, chat))).code == "api_error"
     assert (api.state, len(stub.requests)) == ("down", 3)
 
     error = await failure(send(api))
@@ -733,15 +778,125 @@ async def test_circuit(api: HttpApi, stub: Stub) -> None:
     assert len(stub.requests) == 3
 
     clock.now += 5
-    assert (await failure(send(api))).code == "api_error"
-    assert (await failure(send(api))).code == "api_unavailable"
+    assert (await failure(send(api, "a"))).code == "api_error"
+    assert (await failure(send(api, "b"))).code == "api_unavailable"
     assert len(stub.requests) == 4
 
     clock.now += 5
     stub.fault = Fault()
     with ExpectLog("eclipse_ws.api", "The chat API is back.*", level=logging.INFO):
-        await send(api)
+        await send(api, "b")
     assert api.state == "up"
+
+
+CHATS = [f"chat-{n}" for n in range(10)]
+DOWN = [
+    Fault("status", 500, HTML),
+    Fault("status", 502),
+    Fault("status", 503),
+    Fault("status", 504),
+    Fault("status", 200, HTML),
+    Fault("close"),
+]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fault", DOWN)
+async def test_what_opens_the_circuit(api: HttpApi, stub: Stub, fault: Fault) -> None:
+    """Failures that may concern every request open it, once they come from several chats."""
+    stub.fault = fault
+    for _ in range(10):
+        await failure(send(api))
+        await failure(api.send_message("chat-2", "u", CONTENT, "USER", share=Share("chat:chat-1")))
+    assert api.state == "up"
+    with ExpectLog("eclipse_ws.api", "The chat API is down.*"):
+        await failure(send(api, "chat-3"))
+    assert api.state == "down"
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("status", 500),
+        Fault("status", 200, '{"success": true}'),
+        Fault("status", 200, '{"success": false}'),
+        saved(content="another's"),
+        saved(id=7),
+    ],
+)
+async def test_its_own_answers_do_not_open_the_circuit(api: HttpApi, stub: Stub, fault: Fault) -> None:
+    """Whatever the application itself answers, to however many, it is there."""
+    stub.fault = fault
+    for chat in CHATS:
+        await failure(send(api, chat))
+    assert (api.state, len(stub.requests)) == ("up", 10)
+
+
+@pytest.mark.gen_test
+async def test_one_chat_alone_does_not_open_the_circuit(stub: Stub) -> None:
+    """Content that makes the application hang costs its own chat alone, which sees each call fail."""
+    api = HttpApi(make_settings(next_api_url=stub.url, api_timeout=0.05))
+    await api.start()
+    stub.fault = Fault("hang", times=10)
+    sends = [send(api) for _ in range(10)]
+    errors = await asyncio.gather(*sends, return_exceptions=True)
+    assert {getattr(error, "code", None) for error in errors} == {"api_timeout"}
+    assert (await send(api, "chat-2")).content == CONTENT
+    await api.close()
+
+
+@pytest.mark.gen_test
+async def test_failure_of_one_request_is_final(api: HttpApi, stub: Stub) -> None:
+    """What the application itself fails is not to be sent again, unless it fails for several and no call
+    works in between.
+    """
+    stub.fault = Fault("status", 500)
+    errors = [await failure(send(api, chat)) for chat in ("a", "a", "b", "a", "b", "c", "a")]
+    assert [error.retryable for error in errors] == [False] * 5 + [True] * 2
+    assert not any(error.outcome_unknown for error in errors)
+    stub.fault = Fault("status", 400)
+    assert not (await failure(send(api, "d"))).retryable
+    stub.fault = Fault("status", 500)
+    assert (await failure(api.user("agent_1"))).retryable
+    stub.fault = Fault()
+    await send(api, "d")
+    stub.fault = Fault("status", 500)
+    assert not (await failure(send(api, "c"))).retryable
+
+
+@pytest.mark.gen_test
+async def test_bad_content_and_deleted_users(api: HttpApi, stub: Stub) -> None:
+    """What the application's database refuses is final for whoever sent it, and for nobody else."""
+    for content, user in (("a\0b", "u"), ("hello", "deleted_1")) * 5:
+        error = await failure(api.send_message("chat-1", user, content, "USER"))
+        assert (error.code, error.retryable, error.outcome_unknown) == ("api_error", False, False)
+    assert (await send(api, "chat-2")).content == CONTENT
+
+
+@pytest.mark.gen_test
+async def test_one_user_does_not_take_all_connections(stub: Stub) -> None:
+    """While one user's calls fill all that is theirs, everybody else's are done at once."""
+    api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=20, api_max_waiting=100))
+    await api.start()
+    stub.fault = Fault("hang", times=18)
+    greedy = Share("user:greedy", "10.0.0.1")
+    calls = [
+        asyncio.ensure_future(api.send_message("c", "greedy", CONTENT, "USER", share=greedy))
+        for _ in range(60)
+    ]
+    await until(lambda: len(stub.requests) == 18)
+    refused = [call for call in calls if call.done()]
+    assert len(refused) == 32
+    for call in refused:
+        assert (await failure(call)).code == "api_busy"
+    for number in range(5):
+        share = Share(f"user:{number}", "10.0.0.2")
+        assert (await api.send_message("c", "u", CONTENT, "USER", share=share)).content == CONTENT
+    assert len(stub.requests) == 23
+    stub.released.set()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await api.close()
 
 
 @pytest.mark.gen_test
@@ -802,9 +957,9 @@ async def test_nobody_queues_for_an_open_circuit(stub: Stub) -> None:
     api.breaker = Breaker("The chat API", 1, 5, clock)
     await api.start()
     with ExpectLog("eclipse_ws.api", "The chat API is down.*"):
-        ticket = api.breaker.enter()
+        ticket = api.breaker.enter("a")
         assert ticket is not None
-        api.breaker.failure(ticket, "why")
+        api.breaker.failure(ticket, "why", "a")
     clock.now += 10
     stub.fault = Fault("hang")
     probe = asyncio.ensure_future(send(api))
@@ -826,4 +981,4 @@ async def test_sticky_cookie_comes_back(api: HttpApi, stub: Stub) -> None:
     await failure(send(api))
     await send(api)
     await api.user("agent_1")
-    assert [headers.get("Cookie") for _, _, headers in stub.requests] == [None, "lb=node-7", "lb=node-7"]
+    assert [headers.get("Cookie") for _, _, headers in stub.requests] == [None, *["lb=node-7"] * 2]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from eclipse_ws.api.base import ApiError, ApiStats
+from eclipse_ws.api.base import ApiError, ApiStats, Share
 from eclipse_ws.api.slots import Slots
 
 
@@ -79,3 +79,109 @@ async def test_clear() -> None:
         await waits[0]
     with pytest.raises(ApiError, match="stopping"):
         await waits[1]
+
+
+class Crowd:
+    """Callers on so many slots and places; ``served`` has the names in the order of their turns."""
+
+    def __init__(self, limit: int, waiting: int) -> None:
+        self.stats = ApiStats()
+        self.slots = Slots(limit, waiting, self.stats)
+        self.served: list[str] = []
+        self.waits: list[asyncio.Task[None]] = []
+
+    def take(self, who: str, address: str | None = None) -> bool:
+        """Take a slot for good, if there is one."""
+        return self.slots.take(Share(who, address))
+
+    async def wait(self, who: str, address: str | None = None, times: int = 1) -> None:
+        """Begin to wait, so many times."""
+
+        async def turn() -> None:
+            await self.slots.wait(soon(), Share(who, address))
+            self.served.append(who)
+
+        self.waits += [asyncio.ensure_future(turn()) for _ in range(times)]
+        await asyncio.sleep(0)
+
+    async def end(self) -> None:
+        """Send everybody away, and see that nothing is left."""
+        self.slots.clear("the end")
+        await asyncio.gather(*self.waits, return_exceptions=True)
+        assert self.stats.waiting == 0
+        assert self.slots._queues == {}
+        assert self.slots._waiting._held == {}
+
+
+@pytest.mark.gen_test
+async def test_slots_go_round() -> None:
+    """Who has many calls waiting has one turn in each round, and its own calls keep their order."""
+    here = Crowd(1, 100)
+    here.take("someone")
+    await here.wait("a", times=5)
+    await here.wait("b", times=2)
+    await here.wait("c")
+    for who in ("someone", *"abcabaa"):
+        here.slots.release(Share(who))
+        await asyncio.sleep(0)
+    assert "".join(here.served) == "abcabaaa"
+    await here.end()
+
+
+@pytest.mark.gen_test
+async def test_one_has_a_part_of_the_queue() -> None:
+    """One user has a tenth of the places, and an address a quarter, whoever its users are."""
+    here = Crowd(1, 200)
+    here.take("someone")
+    await here.wait("a", "1.1.1.1", times=25)
+    assert here.stats.waiting == 20
+    refused = here.waits[20:]
+    for wait in refused:
+        with pytest.raises(ApiError) as caught:
+            await wait
+        assert (caught.value.code, caught.value.retryable, caught.value.retry_after) == ("api_busy", True, 1)
+    for number in range(100):
+        await here.wait(f"b{number}", "1.1.1.1")
+    assert here.stats.waiting == 50
+    await here.wait("c", "2.2.2.2")
+    await here.wait("d")
+    assert here.stats.waiting == 52
+    await here.end()
+
+
+@pytest.mark.gen_test
+async def test_the_last_slots_are_for_others() -> None:
+    """One user can't take the last tenth of the slots, however long its calls take; others can."""
+    here = Crowd(50, 100)
+    assert [here.take("a") for _ in range(50)] == [True] * 45 + [False] * 5
+    await here.wait("a")
+    assert all(here.take(who) for who in "bcdef")
+    assert not here.take("g")
+    for who in "bc":
+        here.slots.release(Share(who))
+        await asyncio.sleep(0)
+    assert here.served == []
+    for _ in range(4):
+        here.slots.release(Share("a"))
+    await asyncio.sleep(0)
+    assert here.served == ["a"]
+    await here.end()
+
+
+@pytest.mark.gen_test
+async def test_one_has_a_part_of_the_slots_while_others_wait() -> None:
+    """A slot that is free goes to whoever has less than its part; an address has its part, too."""
+    here = Crowd(20, 100)
+    for number in range(18):
+        assert here.take(f"a{number}", "1.1.1.1")
+    assert not here.take("a18", "1.1.1.1")
+    for number in range(3):
+        await here.wait(f"b{number}", "1.1.1.1")
+    assert here.take("c", "2.2.2.2")
+    assert here.take("d", "2.2.2.2")
+    await here.wait("e", "2.2.2.2", times=2)
+    here.slots.release(Share("a0", "1.1.1.1"))
+    here.slots.release(Share("a1", "1.1.1.1"))
+    await asyncio.sleep(0)
+    assert here.served == ["e", "e"]
+    await here.end()

@@ -45,6 +45,9 @@ class Application(Stub):
         """Save a message; publish it too, before or after the answer, as the application does."""
         answer = await super().save(chat, draft, key)
         message = answer["message"]
+        if key:
+            # Under the clientMessageId, which is in the content too: the key that comes here is a hash.
+            self.saved[-1]["key"] = draft["content"].removeprefix("message ")
         self._note(chat, message["id"])
         if self.publishes:
             publishing = self._publish_soon(chat, message["id"], event_of(message))

@@ -317,7 +317,7 @@ class Client:
     def _write(self, now: float) -> None:
         self.sent += 1
         key = f"{self.chat}-{self.number}-{self.sent}"
-        self.outbox.append(Sent(key, f"message {self.sent} of client {self.number}", first=now))
+        self.outbox.append(Sent(key, f"message {key}", first=now))
         if self.chance.random() < 0.3 and self._wire is not None:
             self._wire.send({"type": "typing", "isTyping": True})
 

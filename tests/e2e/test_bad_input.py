@@ -374,7 +374,7 @@ async def test_full_disk(tmp_path: Path) -> None:
         await client.quiet()
         assert (await http(server.port, "/health")).json["api"] == "down"
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, limits)
-        await client.say(type="message", content="after", role="USER", clientMessageId="k0")
+        await client.say(type="message", content="after", role="USER", clientMessageId="after")
         assert (await client.next("message"))["data"]["content"] == "after"
         await client.next("ack")
         await neighbour.next("message")

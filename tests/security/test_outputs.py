@@ -56,7 +56,7 @@ async def test_nothing_secret_comes_out(form: str, expect_log: Any) -> None:
                 await client.raw(f'{{"type":"{CONTENT}","token":"{made}"')
                 answers += [json.dumps(await client.next("error")) for _ in range(3)]
 
-                async def broken(*_: object) -> None:
+                async def broken(*_: object, **__: object) -> None:
                     raise RuntimeError(f"a crash with {made} and {SECRETS['jwt_secret']}")
 
                 server.api.send_message = broken  # type: ignore[method-assign,assignment]
