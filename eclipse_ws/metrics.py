@@ -212,6 +212,11 @@ class NodeCollector(Collector):
         yield _gauge(
             "eclipse_api_waiting", "Calls waiting for a connection to the application", stats.waiting
         )
+        yield _counter(
+            "eclipse_api_cookies_dropped",
+            "Cookies of the application that were not kept",
+            stats.cookies_dropped,
+        )
 
     def _drain(self) -> Iterator[Metric]:
         node = self._node

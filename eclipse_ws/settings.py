@@ -57,6 +57,15 @@ def _origin(value: str) -> str:
     return re.sub(r"^(https://.*):443$|^(http://.*):80$", lambda found: found[1] or found[2], value)
 
 
+def _cookie_names(value: object) -> object:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    for name in value if isinstance(value, list | tuple) else ():
+        if not (isinstance(name, str) and re.fullmatch(r"[\w!#$%&'+.^`|~-]+\*?", name, re.ASCII)):
+            raise ValueError("each must be a cookie's name, or the beginning of one and *")
+    return value
+
+
 Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
 SecondsOrZero = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -66,6 +75,7 @@ Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], Befo
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts)]
 Roles = Annotated[tuple[Literal["USER", "ASSISTANT", "AGENT"], ...], BeforeValidator(_roles)]
+CookieNames = Annotated[tuple[str, ...], BeforeValidator(_cookie_names)]
 
 
 class Settings(BaseSettings):
@@ -270,6 +280,10 @@ class Settings(BaseSettings):
         4, description="seconds that an unused connection is kept; must be less than the application keeps it"
     )
     api_max_cookies: Count = Field(50, description="cookies kept for the application's load balancer")
+    api_cookies: CookieNames = Field(
+        (),
+        description="names of further cookies kept for the application's load balancer; name* for a prefix",
+    )
     api_breaker_failures: Count = Field(
         5, description="failures in a row, of three users or chats at least, that open the circuit"
     )

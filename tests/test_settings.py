@@ -558,3 +558,19 @@ def test_every_field_has_a_description_and_a_variable_of_its_own() -> None:
     assert len({variable(name) for name in fields}) == len(fields)
     assert set(fields) >= profiles.PLAN_NAMES
     assert {n for n, field in fields.items() if field.annotation is SecretStr} == profiles.SECRETS
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [("", ()), ("lb", ("lb",)), (" lb* , __Host-x ", ("lb*", "__Host-x")), (["a", "b*"], ("a", "b*"))],
+)
+def test_names_of_cookies(given: object, names: tuple[str, ...]) -> None:
+    """Names of cookies are a list, in text separated by commas."""
+    assert Settings(api_cookies=given).api_cookies == names
+
+
+@pytest.mark.parametrize("given", ["*", "a*b", "a=b", "a b", "ü", ["a", 5], [""], 5])
+def test_names_that_no_cookie_has(given: object) -> None:
+    """What is no name, or would keep every cookie, is refused."""
+    with pytest.raises(ValueError, match="api_cookies"):
+        Settings(api_cookies=given)

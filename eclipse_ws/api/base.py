@@ -56,10 +56,10 @@ class ApiStats:
 
     ``calls`` counts finished calls by outcome ("ok" or an error's code); ``seconds`` is their summed
     duration and ``buckets`` its histogram, not cumulative, over LATENCY_BUCKETS; ``active`` and ``waiting``
-    are gauges.
+    are gauges. ``cookies_dropped`` counts the application's cookies that were not kept.
     """
 
-    __slots__ = ("active", "buckets", "calls", "seconds", "waiting")
+    __slots__ = ("active", "buckets", "calls", "cookies_dropped", "seconds", "waiting")
 
     def __init__(self) -> None:
         self.calls: dict[str, int] = {"ok": 0}
@@ -67,6 +67,7 @@ class ApiStats:
         self.buckets: list[int] = [0] * (len(LATENCY_BUCKETS) + 1)
         self.active = 0
         self.waiting = 0
+        self.cookies_dropped = 0
 
     def count(self, outcome: str, seconds: float) -> None:
         """Note one finished call."""

@@ -1,7 +1,8 @@
 """The cookie session: ``tornado-httpclient-session`` 0.2.5 made to work under a current Tornado and Python.
 
 What cookies are for here: a load balancer's sticky sessions, and deployment protection in front of the
-application. One jar per upstream, never one per user.
+application. One jar per upstream, never one per user: so nothing that belongs to a user, such as a session of
+the application's own, may get into it. Only cookies that `KEPT` or a setting names do.
 
 The package dates from 2016. What stands between it and today, and what this module does about each:
 
@@ -22,11 +23,47 @@ import collections
 import collections.abc
 import copy
 from asyncio import Future
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from http.cookiejar import Cookie, DefaultCookiePolicy
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from tornado import httputil
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+
+KEPT: Final = (
+    # Amazon: AWSALBCORS, AWSALBTG, AWSALBAPP-0, ...; AWSELB is the classic load balancer's
+    "AWSALB*",
+    "AWSELB*",
+    # Google Cloud
+    "GCLB",
+    "GCILB",
+    # Azure: App Service, Application Gateway, Front Door
+    "ARRAffinity*",
+    "ApplicationGatewayAffinity*",
+    "ASLBSA*",
+    # Cloudflare: load balancing, bot management, rate limiting
+    "__cflb",
+    "__cf_bm",
+    "__cfruid",
+    "_cfuvid",
+    # Vercel: deployment protection, skew protection
+    "_vercel_jwt",
+    "__vdpl",
+    # Fly.io, Heroku, DigitalOcean, Scalingo
+    "fly-*",
+    "heroku-session-affinity",
+    "DO-LB",
+    "sc-sticky-session",
+    # HAProxy, ingress-nginx, nginx, Apache, F5, Citrix, as they are commonly set up
+    "SERVERID*",
+    "INGRESSCOOKIE",
+    "route",
+    "ROUTEID",
+    "BIGipServer*",
+    "NSC_*",
+)
+"""Names of the cookies of load balancers and deployment protection; ``*`` at the end stands for any rest."""
 
 
 def _import_session() -> tuple[Any, Any, Any]:
@@ -67,11 +104,30 @@ class _Request(_MockRequest):  # type: ignore[misc, valid-type]  # the package h
         return str(urlsplit(self._request.url).netloc)
 
 
+class _Policy(DefaultCookiePolicy):
+    """Takes the cookies that are named, under the usual rules, and tells of the others."""
+
+    def __init__(self, kept: Iterable[str], on_drop: Callable[[str], None]) -> None:
+        super().__init__()
+        kept = tuple(kept)
+        self._names = frozenset(name for name in kept if not name.endswith("*"))
+        self._prefixes = tuple(name[:-1] for name in kept if name.endswith("*"))
+        self._on_drop = on_drop
+
+    def set_ok(self, cookie: Cookie, request: Any) -> bool:
+        """Whether the cookie may get into the jar."""
+        if cookie.name not in self._names and not cookie.name.startswith(self._prefixes):
+            self._on_drop(cookie.name)
+            return False
+        return super().set_ok(cookie, request)
+
+
 class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package has no types
     """An HTTP client with one cookie jar, for one upstream. It owns its client and closes it.
 
     ``httpclient_class`` and its keyword arguments are Tornado's; ``max_cookies`` bounds the jar: an
-    upstream that sets more of them starts again with an empty one.
+    upstream that sets more of them starts again with an empty one. ``kept`` are the names of the cookies that
+    get into it, as in `KEPT`; ``on_drop`` is told the name of each other one.
     """
 
     def __init__(
@@ -79,12 +135,15 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
         httpclient_class: type[AsyncHTTPClient] = AsyncHTTPClient,
         *,
         max_cookies: int = 50,
+        kept: Iterable[str] = KEPT,
+        on_drop: Callable[[str], None] = lambda name: None,
         **kwargs: Any,
     ) -> None:
         # First of all, because __del__ runs after a constructor that failed, too.
         self._closed = True
         # force_instance: Tornado's own client is one per loop, and closing it would close it for everybody.
         super().__init__(httpclient_class, force_instance=True, **kwargs)
+        self.cookies.set_policy(_Policy(kept, on_drop))
         self._max_cookies = max_cookies
         self._filled = False
 

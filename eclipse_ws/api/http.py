@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,11 +20,13 @@ from eclipse_ws.api.answers import is_same_text, other_message, shape_error, sta
 from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.api.breaker import Breaker, Streak
 from eclipse_ws.api.client import ApiClient
-from eclipse_ws.api.cookies import CookieSession
+from eclipse_ws.api.cookies import KEPT, CookieSession
 from eclipse_ws.api.handle import ApiRequest, Sending
 from eclipse_ws.api.slots import Slots
 from eclipse_ws.protocol import Message, User, bounded
 from eclipse_ws.settings import Settings
+
+log = logging.getLogger("eclipse_ws.api")
 
 T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
@@ -64,6 +67,8 @@ class HttpApi(ChatApi):
         self._max_connections = settings.api_max_connections
         self._max_answer = settings.api_max_answer
         self._max_cookies = settings.api_max_cookies
+        self._kept_cookies = (*KEPT, *settings.api_cookies)
+        self._dropped_cookies: set[str] = set()
         self._max_idle = settings.api_idle_seconds
         self._honours_key = settings.api_honours_idempotency
         self._slots = Slots(settings.api_max_connections, settings.api_max_waiting, self.stats)
@@ -84,10 +89,22 @@ class HttpApi(ChatApi):
         self._session = CookieSession(
             ApiClient,
             max_cookies=self._max_cookies,
+            kept=self._kept_cookies,
+            on_drop=self._cookie_dropped,
             max_clients=self._max_connections,
             max_body_size=self._max_answer,
             max_idle=self._max_idle,
         )
+
+    def _cookie_dropped(self, name: str) -> None:
+        """Count a cookie that is not a load balancer's, and name it once."""
+        self.stats.cookies_dropped += 1
+        if name not in self._dropped_cookies and len(self._dropped_cookies) < self._max_cookies:
+            self._dropped_cookies.add(name)
+            log.info(
+                "cookie %r of the application not kept; if a load balancer needs it, name it in api_cookies",
+                name[:64],
+            )
 
     async def close(self) -> None:
         """Let calls under way end, which they do within api_timeout, and close the connections."""

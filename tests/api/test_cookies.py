@@ -56,7 +56,9 @@ def session(request: Any, io_loop: IOLoop) -> Iterator[CookieSession]:
     """A session on each of Tornado's clients."""
 
     async def begin() -> CookieSession:
-        return CookieSession(request.param or AsyncHTTPClient, max_cookies=3)
+        return CookieSession(
+            request.param or AsyncHTTPClient, max_cookies=3, kept=["a", "b", "c", "d", "lb*"]
+        )
 
     session = io_loop.run_sync(begin)
     yield session
@@ -158,11 +160,56 @@ async def test_jar_is_bounded(session: CookieSession, url: str) -> None:
 @pytest.mark.gen_test
 async def test_jars_are_apart(session: CookieSession, url: str) -> None:
     """Two sessions share neither cookies nor clients."""
-    other = CookieSession()
+    other = CookieSession(kept=["a"])
     await session.fetch(f"{url}?set=a=1")
     assert await sent(other, url) == {}
     other.close()
     assert await sent(session, url) == {"a": "1"}
+
+
+@pytest.mark.gen_test
+async def test_only_named_cookies_are_kept(url: str) -> None:
+    """Whatever is not named, by its name or its beginning, does not get into the jar, and is told of."""
+    dropped: list[str] = []
+    session = CookieSession(kept=["lb*", "route"], on_drop=dropped.append)
+    await session.fetch(f"{url}?set=lb=1&set=lb-7=2&set=route=3&set=router=4&set=session=5&set=LB=6")
+    assert await sent(session, url) == {"lb": "1", "lb-7": "2", "route": "3"}
+    assert dropped == ["router", "session", "LB"]
+    session.close()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("AWSALBTGCORS", True),
+        ("AWSALBAPP-0", True),
+        ("AWSELB", True),
+        ("GCLB", True),
+        ("ARRAffinitySameSite", True),
+        ("SERVERID", True),
+        ("INGRESSCOOKIE", True),
+        ("fly-machine-id", True),
+        ("_vercel_jwt", True),
+        ("__cf_bm", True),
+        ("__cflb", True),
+        ("route", True),
+        ("session", False),
+        ("connect.sid", False),
+        ("next-auth.session-token", False),
+        ("__Secure-authjs.session-token", False),
+        ("JSESSIONID", False),
+        ("PHPSESSID", False),
+        ("sb-access-token", False),
+        ("routes", False),
+    ],
+)
+async def test_whose_cookies_are_kept(url: str, name: str, kept: bool) -> None:
+    """Load balancers' cookies are, an application's sessions are not."""
+    session = CookieSession()
+    await session.fetch(f"{url}?set={name}=1")
+    assert await sent(session, url) == ({name: "1"} if kept else {})
+    session.close()
 
 
 @pytest.mark.gen_test

@@ -977,8 +977,28 @@ async def test_nobody_queues_for_an_open_circuit(stub: Stub) -> None:
 @pytest.mark.gen_test
 async def test_sticky_cookie_comes_back(api: HttpApi, stub: Stub) -> None:
     """A load balancer's cookie, set even by a failure, is sent with the next call."""
-    stub.fault = Fault("status", 503, headers={"Set-Cookie": "lb=node-7; Path=/; HttpOnly"}, times=1)
+    stub.fault = Fault("status", 503, headers={"Set-Cookie": "AWSALB=node-7; Path=/; HttpOnly"}, times=1)
     await failure(send(api))
     await send(api)
     await api.user("agent_1")
-    assert [headers.get("Cookie") for _, _, headers in stub.requests] == [None, *["lb=node-7"] * 2]
+    assert [headers.get("Cookie") for _, _, headers in stub.requests] == [None, *["AWSALB=node-7"] * 2]
+
+
+@pytest.mark.gen_test
+async def test_sessions_of_the_application_are_not_kept(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    """The application's own cookie goes to nobody's next call; a setting can say that it is a balancer's."""
+    for names, sent in (("", None), ("sess*", "session=u1")):
+        api = HttpApi(make_settings(next_api_url=stub.url, api_cookies=names))
+        await api.start()
+        stub.fault = Fault("status", 401, headers={"Set-Cookie": "session=u1; Path=/"}, times=2)
+        with caplog.at_level(logging.INFO):
+            for _ in range(2):
+                await failure(send(api))
+        await send(api)
+        assert stub.requests[-1][2].get("Cookie") == sent
+        assert api.stats.cookies_dropped == (0 if sent else 2)
+        await api.close()
+    lines = [line for line in caplog.messages if "not kept" in line]
+    assert len(lines) == 1
+    assert "'session'" in lines[0]
+    assert "u1" not in lines[0]

@@ -237,3 +237,24 @@ async def test_one_sender_does_not_take_all_the_calls(
         await asyncio.gather(*errors, return_exceptions=True)
         stub.released.set()
         await asyncio.gather(*(session.close() for session in (neighbour, *sessions)))
+
+
+# -- cookies ------------------------------------------------------------------------------------
+
+
+@gen_test
+async def test_a_session_of_the_application_is_nobody_elses() -> None:
+    """A cookie that the application sets in one user's call does not go along with another's."""
+    async with (
+        site() as (server, stub),
+        await Client.join(server.port, "c1", "u1") as one,
+        await Client.join(server.port, "c2", "u2") as two,
+    ):
+        cookies = {"Set-Cookie": "session=u1; Path=/"}
+        saved = {"id": "m1", "content": "hello", "role": "USER", "createdAt": "t", "sender": {"id": "u1"}}
+        answer = json.dumps({"success": True, "message": saved})
+        stub.fault = Fault("status", 200, answer, cookies, times=1)
+        for client in (one, two):
+            await client.say(**message("hello", "k1"))
+            await client.seek("ack")
+        assert [headers.get("Cookie") for _, _, headers in stub.requests] == [None, None]
