@@ -119,10 +119,10 @@ async def test_restart(tmp_path: Path, how: signal.Signals) -> None:
             history = (await http(port, "/api/chats/c1/messages")).json["messages"]
             assert [each["content"] for each in history] == ["0", "1", "2"]
             # A retry of what was saved before is saved no second time: the API knows its key.
-            await two.say(type="message", content="2", role="USER", clientMessageId="k2")
-            assert (await two.next("message"))["data"]["id"] == history[-1]["id"]
-            await two.next("ack")
-            await one.next("message")
+            await one.say(type="message", content="2", role="USER", clientMessageId="k2")
+            assert (await one.next("message"))["data"]["id"] == history[-1]["id"]
+            await one.next("ack")
+            await two.next("message")
             await one.say(type="typing", isTyping=True)
             await two.next("typing")
         assert len((await http(port, "/api/chats/c1/messages")).json["messages"]) == 3
