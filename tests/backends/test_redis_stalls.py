@@ -69,7 +69,7 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     backend = redis_of(one)
     payments = backend._payments
     pay, payments.pay_soon = payments.pay_soon, lambda: None  # type: ignore[method-assign]
-    attempt = await one.backend.attempt(chat, "k1")
+    attempt = await one.backend.attempt(chat, "k1", fingerprint="f1")
     made.server.freeze()
     assert (await one.backend.publish(chat, event("m1"), attempt)).delivery == "local"
     made.server.thaw()
@@ -87,7 +87,8 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     await one.until_up()
     await one.backend.publish(chat, event("m2"))
     await other.until_heard(chat, "m1", "m2")
-    known = await other.backend.attempt(chat, "k1")
+    assert (await other.backend.attempt(chat, "k1", fingerprint="f2")).state == "reused"
+    known = await other.backend.attempt(chat, "k1", fingerprint="f1")
     assert known.receipt is not None
     assert (known.state, known.receipt.id) == ("done", "m1")
 
