@@ -25,8 +25,11 @@ class Speaker(Protocol):
 
     id: str
     claims: Claims
-    address: str | None
     began: float
+
+    @property
+    def address(self) -> str | None:
+        """The client's address; None where clients can't be told apart by theirs."""
 
     @property
     def gone(self) -> bool:

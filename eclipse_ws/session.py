@@ -67,6 +67,11 @@ class ChatSession(WireHandler):
         return self.claims.ends
 
     @property
+    def address(self) -> str | None:
+        """The client's address; None where clients can't be told apart by theirs."""
+        return None if self.source is None or self.source.shared else self.source.address
+
+    @property
     def gone(self) -> bool:
         """Whether the socket is lost; what was said before may still be handled."""
         return self.wire.is_lost
@@ -242,9 +247,7 @@ class ChatSession(WireHandler):
         claims = self.claims
         if claims.is_authenticated:
             return Sender(claims.chat_id, claims.user_id, is_account=True)
-        source = self.source
-        address = "" if source is None or source.shared else source.address
-        return Sender(claims.chat_id, address, is_account=False)
+        return Sender(claims.chat_id, self.address or "", is_account=False)
 
     def _source(self) -> Source:
         """Where the request comes from."""

@@ -38,7 +38,6 @@ of an answer, and never quote it: the application's messages may repeat what was
 from __future__ import annotations
 
 import time
-import unicodedata
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -146,23 +145,14 @@ def shape_error(what: str, status: int, media: str, body: bytes, *, changes: boo
 
 
 def other_message(what: str) -> ApiError:
-    """A 2xx answer about another message than the one that was sent."""
+    """A 2xx answer that tells of another chat's message."""
     return ApiError(
         "api_bad_answer",
-        f"{what}: the answer tells of another message or chat than what was sent; the application's keys "
-        "(Idempotency-Key) must belong to one chat",
+        f"{what}: the answer tells of another chat's message; the application must keep Idempotency-Keys "
+        "for each chat apart",
         retryable=False,
         outcome_unknown=True,
     )
-
-
-def is_same_text(sent: str, answered: str) -> bool:
-    """Whether it is the same text but for white space and Unicode normalisation."""
-    return sent == answered or _plain(sent) == _plain(answered)
-
-
-def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def _reads(decode: Callable[[bytes], object], body: bytes) -> bool:

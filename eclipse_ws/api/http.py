@@ -16,12 +16,13 @@ from tornado.curl_httpclient import CurlError
 from tornado.httpclient import HTTPResponse
 
 from eclipse_ws import __version__
-from eclipse_ws.api.answers import is_same_text, other_message, shape_error, status_error, transport_error
+from eclipse_ws.api.answers import other_message, shape_error, status_error, transport_error
 from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.api.breaker import Breaker, Streak
 from eclipse_ws.api.client import ApiClient
 from eclipse_ws.api.cookies import KEPT, CookieSession
 from eclipse_ws.api.handle import ApiRequest, Sending
+from eclipse_ws.api.saved import AnsweredMessage, SavedMessages
 from eclipse_ws.api.slots import Slots
 from eclipse_ws.protocol import Message, User, bounded
 from eclipse_ws.settings import Settings
@@ -32,13 +33,9 @@ T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
 
 
-class _Answered(Message):
-    chatId: str | int | None = None  # noqa: N815 - the application's own spelling
-
-
 class _Saved(msgspec.Struct):
     success: bool
-    message: _Answered | None = None
+    message: AnsweredMessage | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -73,6 +70,7 @@ class HttpApi(ChatApi):
         self._honours_key = settings.api_honours_idempotency
         self._slots = Slots(settings.api_max_connections, settings.api_max_waiting, self.stats)
         self._under_way: set[asyncio.Future[HTTPResponse]] = set()
+        self._saved = SavedMessages()
         self._session: CookieSession | None = None
 
     @property
@@ -142,8 +140,10 @@ class HttpApi(ChatApi):
         once = not (key and self._honours_key)
         sending = Sending("POST message", "chat_not_found", changes=True, once=once)
         headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
-        decode = partial(_message, chat_id, content)
-        return await self._counted(sending, url, headers, body, decode, share=share)
+        message = await self._counted(sending, url, headers, body, _message, share=share)
+        if not self._saved.is_answer_to(chat_id, content, message):
+            raise other_message("POST message")
+        return message
 
     async def user(self, user_id: str, *, share: Share | None = None) -> User:
         """GET the user."""
@@ -313,15 +313,10 @@ def header_text(key: str) -> str:
     return quote(key, safe="", errors="surrogatepass")
 
 
-def _message(chat_id: str, content: str, body: bytes) -> Message:
-    """The saved message, which has to be the one that was sent: with other keys than ours it need not be."""
+def _message(body: bytes) -> AnsweredMessage:
     saved = _decode_saved(body)
     if not saved.success:
         raise ApiError("api_rejected", "POST message: the answer says success: false", retryable=False)
     if saved.message is None or not saved.message.id:
         raise msgspec.ValidationError("success without a message that has an id")
-    message = saved.message
-    named = message.chatId
-    if not is_same_text(content, message.content) or not (named is None or str(named) == chat_id):
-        raise other_message("POST message")
-    return message
+    return saved.message

@@ -134,17 +134,22 @@ async def test_a_key_that_is_used_again_on_another_node(redis_server: RedisServe
 
 
 @gen_test
-async def test_an_answer_with_anothers_message_is_published_to_nobody(expect_log: Any) -> None:
+@pytest.mark.parametrize("named", [True, False], ids=["named", "known"])
+async def test_an_answer_with_anothers_message_is_published_to_nobody(named: bool, expect_log: Any) -> None:
     """An application that answers another chat's message is not believed: nobody here gets to read it."""
     expect_log("api_bad_answer.*message not saved.*'level': 'error'")
-    private = {"id": "m9", "content": "my card is 4111", "role": "USER", "createdAt": "t"}
-    answer = {"success": True, "message": {**private, "sender": {"id": "u9"}}}
+    words = "my card is 4111"
+    private = {"id": "m9", "content": words, "role": "USER", "createdAt": "t", "sender": {"id": "u9"}}
+    answer = {"success": True, "message": {**private, **({"chatId": "c9"} if named else {})}}
     async with (
         site() as (server, stub),
+        await Client.join(server.port, "c9", user="u9") as stranger,
         await Client.join(server.port, user="u1") as client,
         await Client.join(server.port, user="u2") as neighbour,
     ):
         stub.fault = Fault("status", 200, json.dumps(answer))
+        await stranger.say(**message(words, "k1"))
+        await stranger.seek("ack")
         await client.say(**message("hello", "k1"))
         error = await client.next("error")
         assert (error["code"], error["retryable"]) == ("outcome_unknown", False)

@@ -1,0 +1,42 @@
+"""Whether the application's answer is about the message that was sent, or about another chat's."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from eclipse_ws.protocol import Message
+
+REMEMBERED: Final = 10_000
+"""The latest messages that are remembered."""
+
+
+class AnsweredMessage(Message):
+    """A message as the application answers it, with its chat if the application names it."""
+
+    chatId: str | int | None = None  # noqa: N815 - the application's own spelling
+
+
+class SavedMessages:
+    """The latest messages that the application has saved: which chat each belongs to, and what it says.
+
+    An application may tidy up what it saves, so other words alone don't make an answer a wrong one. It may
+    number each chat's messages on its own, so neither does another chat's id. The two together do.
+    """
+
+    def __init__(self) -> None:
+        self._saved: OrderedDict[str, tuple[str, int]] = OrderedDict()
+
+    def is_answer_to(self, chat_id: str, content: str, message: AnsweredMessage) -> bool:
+        """Whether the message can be what became of ``content`` in the chat; if so, it is remembered."""
+        if message.chatId is not None and str(message.chatId) != chat_id:
+            return False
+        words = hash(message.content)
+        if message.content != content:
+            known = self._saved.get(message.id)
+            if known is not None and known[0] != chat_id and known[1] == words:
+                return False
+        self._saved[message.id] = chat_id, words
+        if len(self._saved) > REMEMBERED:
+            self._saved.popitem(last=False)
+        return True
