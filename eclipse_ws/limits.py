@@ -23,6 +23,12 @@ PUBLIC_SESSIONS: Final = 200
 """Sessions of one public address where the setting is unset: an office behind one address fits in."""
 PUBLIC_UPGRADES: Final = 600
 """Upgrades a minute of one public address where the setting is unset: that office may come back at once."""
+PUBLIC_CONNECTIONS: Final = 500
+"""HTTP connections of one address at once: the pages of that office, and all of its upgrades."""
+PUBLIC_REQUESTS: Final = (50.0, 500)
+"""HTTP requests of one address, a second and at once, that show no secret and become no session."""
+SHARED_REQUESTS: Final = (200.0, 1000)
+"""The same of one connection of a shared address, which may carry the requests of many."""
 NAMES: Final = (
     "command_rate",
     "message_rate",
@@ -37,9 +43,16 @@ NAMES: Final = (
     "max_sessions_per_address",
     "upgrades_per_minute",
     "handshake_timeout",
+    "answer_timeout",
     "max_handshakes",
+    "connections_per_address",
+    "http_rate",
+    "file_limit",
     "max_header_bytes",
     "max_body",
+    "node_answer_bytes",
+    "node_body_bytes",
+    "node_input_bytes",
     "node_queue_bytes",
     "guesses_per_minute",
     "allowed_origins",
@@ -65,6 +78,9 @@ class Rate(NamedTuple):
         if not per_second:
             return cls(0.0, math.inf)
         return cls(1 / per_second, (burst - 1) / per_second)
+
+
+_REQUESTS: Final = Rate.of(*PUBLIC_REQUESTS)
 
 
 class Budget:
@@ -207,7 +223,7 @@ def _network(text: str) -> tuple[str, bool] | None:
 
 
 class Addresses:
-    """What each address holds and does: its sessions, its upgrades, its guesses at the secret.
+    """What each address holds and does: its sessions, upgrades, HTTP requests, and guesses at the secret.
 
     Bounded: beyond those that have sessions, at most ``max_addresses`` are remembered, the latest ones.
     """
@@ -215,6 +231,7 @@ class Addresses:
     def __init__(self, settings: Settings) -> None:
         self._sessions: dict[str, int] = {}
         self._upgrades: OrderedDict[str, float] = OrderedDict()
+        self._requests: OrderedDict[str, float] = OrderedDict()
         self._guesses: OrderedDict[str, float] = OrderedDict()
         self.configure(settings)
 
@@ -257,6 +274,10 @@ class Addresses:
         """How many sessions the address has."""
         return self._sessions.get(address, 0)
 
+    def may_ask(self, address: str, now: float) -> bool:
+        """Take one HTTP request; False if the address has made too many."""
+        return self._take(self._requests, _REQUESTS, address, now)
+
     def may_guess(self, source: Source, now: float) -> bool:
         """Whether the address has any wrong secret left to its account; it isn't charged."""
         full = self._guesses.get(source.address, 0.0)
@@ -268,13 +289,13 @@ class Addresses:
 
     def sweep(self, now: float) -> None:
         """Forget the addresses whose buckets are full again."""
-        for bucket in (self._upgrades, self._guesses):
+        for bucket in (self._upgrades, self._requests, self._guesses):
             for address in [address for address, full in bucket.items() if full <= now]:
                 del bucket[address]
 
     def __len__(self) -> int:
         """How many addresses are remembered."""
-        return len(self._sessions) + len(self._upgrades) + len(self._guesses)
+        return len(self._sessions) + len(self._upgrades) + len(self._requests) + len(self._guesses)
 
     def _take(self, bucket: OrderedDict[str, float], rate: Rate, address: str, now: float) -> bool:
         full = max(bucket.get(address, 0.0), now)

@@ -215,14 +215,20 @@ class Settings(BaseSettings):
     max_addresses: Count = Field(100_000, description="client addresses that are remembered")
     guesses_per_minute: Count = Field(10, description="wrong X-Internal-Secrets per minute of one address")
     handshake_timeout: Seconds = Field(
-        10, description="seconds within which a request must arrive, including its TLS handshake"
+        10,
+        description="seconds within which a request, including its TLS handshake, must arrive, "
+        "and its answer be taken",
     )
     idle_timeout: Seconds = Field(75, description="seconds that a connection may wait between two requests")
     max_handshakes: Count = Field(
-        2000, description="requests that may be arriving at once; one more cuts off the slowest"
+        2000, description="HTTP connections at once, beside the sessions; one more cuts off the slowest"
     )
     max_header_bytes: Bytes = Field(16384, description="bytes of all headers of a request")
     max_body: Bytes = Field(262144, description="bytes of a request's body")
+    node_input_bytes: Bytes = Field(
+        1 << 26,
+        description="bytes of all sessions' unfinished messages; above it those with the most are closed",
+    )
     node_queue_bytes: Bytes = Field(
         1 << 26,
         description="bytes queued for all sessions; above it the sessions with the longest queues are closed",

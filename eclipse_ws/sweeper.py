@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 
@@ -21,8 +22,8 @@ REVOKED_AT_ONCE = 200
 
 
 class Sweeper:
-    """Ends sessions whose token has expired or was revoked, the longest queues of a full node, and slow
-    handshakes.
+    """Ends sessions whose token has expired or was revoked or that hold too much of a full node, and slow
+    connections.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Sweeper:
         sessions = self._sessions()
         latest = wall - self._node.settings.expiry_grace
         verifier = self._node.verifier
-        queued = revoked = 0
+        queued = held = revoked = 0
         for session in sessions:
             queued += session.wire.queued
+            held += session.wire.held
             if session.expires < latest and not session.wire.is_closing:
                 self._node.limits.refused["token_expired"] += 1
                 session.end(CloseCode.TOKEN_EXPIRED)
@@ -77,25 +79,40 @@ class Sweeper:
                     revoked += 1
                     self._node.limits.refused["token_revoked"] += 1
                     session.retire(CloseCode.INVALID_TOKEN)
-        if queued > self._node.settings.node_queue_bytes:
-            self._relieve(sessions, queued, now)
+        settings = self._node.settings
+        if queued > settings.node_queue_bytes:
+            bound = _Bound("node_queue_bytes", settings.node_queue_bytes, CloseCode.TOO_SLOW, None)
+            self._relieve([(session.wire.queued, session) for session in sessions], bound, now)
+        if held > settings.node_input_bytes:
+            reason = f"{CloseCode.RATE_LIMITED.reason}: node_input_bytes"
+            bound = _Bound("node_input_bytes", settings.node_input_bytes, CloseCode.RATE_LIMITED, reason)
+            self._relieve([(session.wire.held, session) for session in sessions], bound, now)
 
-    def _relieve(self, sessions: Sequence[ChatSession], queued: int, now: float) -> None:
-        """End the longest queues until the rest is within the bound."""
+    def _relieve(self, sizes: list[tuple[int, ChatSession]], bound: _Bound, now: float) -> None:
+        """End the sessions that hold the most until the rest is within the bound."""
         limits, ended = self._node.limits, 0
-        before = queued
-        for session in sorted(sessions, key=lambda each: each.wire.queued, reverse=True):
-            if queued <= self._node.settings.node_queue_bytes:
+        left = before = sum(size for size, _ in sizes)
+        for size, session in sorted(sizes, key=lambda each: each[0], reverse=True):
+            if left <= bound.bytes:
                 break
-            queued -= session.wire.queued
+            left -= size
             if session.wire.is_closing:
-                session.wire.abort()  # it was told at the last look, and hasn't read on
+                session.wire.abort()  # it was told at the last look, and hasn't left
             else:
-                limits.refused["node_queue_bytes"] += 1
-                session.end(CloseCode.TOO_SLOW)
+                limits.refused[bound.limit] += 1
+                session.end(bound.close, bound.reason)
                 ended += 1
         if ended:
-            unsaid = limits.refuse("node_queue_bytes", now)
-            limits.refused["node_queue_bytes"] -= 1  # the line is no refusal of its own, said or not
+            unsaid = limits.refuse(bound.limit, now)
+            limits.refused[bound.limit] -= 1  # the line is no refusal of its own, said or not
             if unsaid is not None:
-                log.info("queues cut", limit="node_queue_bytes", bytes=before, sessions=ended, unsaid=unsaid)
+                log.info("queues cut", limit=bound.limit, bytes=before, sessions=ended, unsaid=unsaid)
+
+
+class _Bound(NamedTuple):
+    """A bound on what all sessions hold together, and how those that hold the most are told."""
+
+    limit: str
+    bytes: int
+    close: CloseCode
+    reason: str | None

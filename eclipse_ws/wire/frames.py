@@ -184,6 +184,11 @@ class Inbound:
         return len(self._data) - self._pos
 
     @property
+    def held(self) -> int:
+        """Bytes that are kept until a message is complete."""
+        return len(self._data) + len(self._message)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is under way: no bytes, no message, so that this object can be let go."""
         return self._pos == len(self._data) and not self._opcode
@@ -277,6 +282,8 @@ class Inbound:
         if part:
             self._pos += len(part)
             self._left -= len(part)
+            if self._pos == len(self._data):
+                self._data, self._pos = b"", 0  # or it would be kept beside the message
             part = unmask(self._mask, part)
             turn = len(part) & 3
             if turn:

@@ -34,6 +34,11 @@ class Socket(Incoming):
         """Whether the peer is known to be gone, though what it said before may still be handled."""
         return self._state == GONE or self._intake == MUTED
 
+    @property
+    def held(self) -> int:
+        """Bytes that the peer has sent and that are no complete message yet."""
+        return 0 if self._inbound is None else self._inbound.held
+
     async def is_alive(self, seconds: float) -> bool:
         """Ask for a sign of life, and tell whether there is one within so many seconds."""
         if self.is_lost or self._intake:

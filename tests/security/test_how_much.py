@@ -12,8 +12,9 @@ import pytest
 
 from eclipse_ws.wire import stats
 from tests.client import UPGRADE, Client, exchange, http, running, token, until
+from tests.conftest import SECRET
 
-POST = b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: %b\r\n" % SECRET.encode()
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
 
@@ -152,8 +153,9 @@ async def test_a_chat_is_full() -> None:
 
 
 class _Wire:
-    def __init__(self, queued: int) -> None:
+    def __init__(self, queued: int, held: int = 0) -> None:
         self.queued = queued
+        self.held = held
         self.is_closing = False
         self.aborted = False
 
@@ -169,7 +171,7 @@ class _Session:
         self.wire = _Wire(queued)
         self.closes: list[int] = []
 
-    def end(self, close: Any) -> None:
+    def end(self, close: Any, reason: str | None = None) -> None:
         self.closes.append(close.code)
         self.wire.is_closing = True
 
@@ -191,6 +193,36 @@ async def test_the_longest_queues_of_a_full_node_go_first() -> None:
         server._sweeper.sweep(time.time(), 0.0)
         assert server.node.limits.refused["node_queue_bytes"] == 2
         server._sweeper._sessions = list  # type: ignore[assignment]
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("fragments", [0, 3])
+async def test_unfinished_messages_have_a_budget(fragments: int) -> None:
+    """Beyond the node's bound those who hold the most are closed with 4009; who chats notices nothing."""
+    async with (
+        running(node_input_bytes=100_000, sweep_interval=0.05) as server,
+        await Client.join(server.port, user="n") as neighbour,
+    ):
+        writers = []
+        for number, size in enumerate((60_000, 30_000, 50_000)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            lines = [f"GET /ws?token={token(user=f'u{number}')} HTTP/1.1", "Host: x"]
+            lines += [f"{name}: {value}" for name, value in UPGRADE.items()]
+            writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+            await reader.readuntil(b'"connected"')
+            for piece in range(fragments):
+                writer.write(bytes((0 if piece else 1, 0x80 | 100)) + bytes(4) + b"x" * 100)
+            opcode = 0 if fragments else 1
+            writer.write(bytes((opcode, 0xFE)) + b"\xf0\x00" + bytes(4) + b"x" * size)
+            writers.append((reader, writer))
+        await until(lambda: server.node.limits.refused["node_input_bytes"])
+        assert b"Rate limit exceeded: node_input_bytes" in await writers[0][0].read()
+        await neighbour.quiet()
+        assert server.node.limits.refused["node_input_bytes"] == 1
+        held = sum(session.wire.held for session in server._sessions())
+        assert 80_000 <= held < 100_000
+        for _, writer in writers:
+            writer.transport.abort()
 
 
 @pytest.mark.gen_test
@@ -221,16 +253,16 @@ async def test_half_a_request_is_cut_off() -> None:
     async with running(handshake_timeout=5) as server, await Client.join(server.port) as neighbour:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /ws?token=x HTTP/1.1\r\nHost: x\r\nX-Slow: ")
-        await until(lambda: server._http.unfinished == 1)
+        await until(lambda: len(server._http.connections) == 1)
         server._http.sweep(time.monotonic() + 4)
-        assert server._http.unfinished == 1
+        assert len(server._http.connections) == 1
         server._http.sweep(time.monotonic() + 6)
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
         writer.close()
         await neighbour.quiet()
         assert server.node.limits.refused["handshake_timeout"] == 1
-        await until(lambda: server._http.unfinished == 0)
+        await until(lambda: len(server._http.connections) == 0)
 
 
 @pytest.mark.gen_test
@@ -239,7 +271,7 @@ async def test_half_a_body_is_cut_off(expect_log: Any) -> None:
     expect_log(".*", optional=True)
     async with running(handshake_timeout=0.05) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(b"POST /api/chats/c1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        writer.write(POST + b"Content-Length: 100\r\n\r\n{")
         assert await reader.read() == b""
         writer.close()
 
@@ -249,14 +281,14 @@ async def test_the_slowest_of_too_many_handshakes_goes() -> None:
     """One handshake too many cuts the oldest off, so that who is quick always comes in."""
     async with running(max_handshakes=3) as server:
         slow = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
-        await until(lambda: server._http.unfinished == 3)
+        await until(lambda: len(server._http.connections) == 3)
         async with await Client.join(server.port) as client:
             assert await slow[0][0].read() == b""
             await client.quiet()
         assert server.node.limits.refused["max_handshakes"] == 1
         for _, writer in slow:
             writer.close()
-        await until(lambda: server._http.unfinished == 0)
+        await until(lambda: len(server._http.connections) == 0)
 
 
 @pytest.mark.gen_test
@@ -266,7 +298,7 @@ async def test_an_idle_socket_gives_way_to_a_new_one() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
-        await until(lambda: server._http.unfinished == 1)
+        await until(lambda: len(server._http.connections) == 1)
         assert (await http(server.port, "/health")).status == 200
         await reader.read()
         writer.close()
@@ -293,7 +325,7 @@ async def test_what_is_too_large_is_refused(request_bytes: bytes, limit: str) ->
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         await until(lambda: server.node.limits.refused[limit] == 1)
-        await until(lambda: server._http.unfinished == 0)
+        await until(lambda: len(server._http.connections) == 0)
         await neighbour.quiet()
 
 
@@ -304,7 +336,7 @@ async def test_the_answer_to_a_large_body_names_the_limit() -> None:
         answer = await exchange(server.port, POST + b"Content-Length: 16385\r\n\r\n")
         assert (answer.status, answer.json["limit"]) == (413, "max_body")
         answer = await exchange(server.port, POST + b"Content-Length: 16384\r\n\r\n" + b"x" * 16384)
-        assert answer.status == 401
+        assert answer.status == 400
 
 
 @pytest.mark.gen_test
@@ -313,7 +345,7 @@ async def test_a_line_of_chunks_is_no_header() -> None:
     async with running() as server:
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await exchange(server.port, POST + CHUNKED + b"0" * 1000)
-        await until(lambda: server._http.unfinished == 0)
+        await until(lambda: len(server._http.connections) == 0)
         assert server.node.limits.refused["max_header_bytes"] == 0
 
 
