@@ -1,40 +1,45 @@
-"""The listener: an HTTP server that bounds requests: how large, how slow, and how many at once."""
+"""The listener: an HTTP server that bounds requests: how large, how slow, how often, and how many at once."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import socket
 import ssl
 import sys
 import time
-from collections import OrderedDict
-from collections.abc import Iterable
-from functools import partial
-from typing import Any, cast
+from collections.abc import Awaitable
+from http import HTTPStatus
+from typing import Any, Final, cast
 
 import structlog
-from tornado.http1connection import HTTP1ServerConnection
-from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPConnection, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
+from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
 from tornado.httputil import HTTPHeaders as Headers
-from tornado.ioloop import IOLoop
-from tornado.iostream import UnsatisfiableReadError
+from tornado.iostream import StreamClosedError, UnsatisfiableReadError
 from tornado.log import gen_log
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
-from eclipse_ws.limits import Limits
+from eclipse_ws.acceptor import Acceptor
+from eclipse_ws.connections import Connection, Connections, Gate
+from eclipse_ws.door import Door, Refusal
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.listener")
 
-
-ACCEPTS_PER_TURN = 4
-"""Sockets that are accepted before everything else on the loop has its turn again."""
-CUTS_PER_TURN, CUTS_PAUSE = 32, 0.005
-"""Slow sockets that are closed in one go, and seconds until the next ones are."""
+CHUNK: Final = 16384
+"""Bytes that are read from a connection in one go."""
+NODE_BODY_BYTES: Final = 1 << 25
+"""Bytes of all bodies that are held at once."""
 NOISE = ("SSL Error on", "error on read", "Malformed HTTP message", "Unsatisfiable read")
 """How Tornado's lines begin that anybody can cause at will."""
+TOO_OFTEN: Final = Refusal(429, "Too many requests; try again later", "http_rate", 5)
 
 
 def _demote(record: logging.LogRecord) -> bool:
@@ -48,174 +53,268 @@ def _demote(record: logging.LogRecord) -> bool:
 gen_log.addFilter(_demote)
 
 
-class Listener(HTTPServer):
+class Listener(Acceptor):
     """An HTTP server for strangers.
 
-    A socket's first request has ``handshake_timeout`` seconds, TLS included; a later one may be waited for
-    ``idle_timeout`` seconds. Beyond ``max_handshakes`` sockets without a whole request the one that has
-    waited longest is closed, rather than the newcomer: whoever is honest is quick. A body beyond ``max_body``
+    A socket's first request has ``handshake_timeout`` seconds, TLS included, and so has the peer to take an
+    answer; a later request may be waited for ``idle_timeout`` seconds. Of more than ``most`` connections the
+    slowest is closed, rather than the newcomer: whoever is honest is quick (`Connections`).
+
+    A handler's class may have the attributes ``needs_secret`` (who does not show the secret is refused before
+    the body is read) and ``takes_body`` (without it a body is read and dropped). A body beyond ``max_body``
     bytes is answered with 413; on headers beyond ``max_header_bytes`` the socket is closed.
     """
 
     def initialize(  # type: ignore[override]
-        self, application: Application, settings: Settings, limits: Limits, tls: ssl.SSLContext | None = None
+        self,
+        application: Application,
+        settings: Settings,
+        door: Door,
+        tls: ssl.SSLContext | None = None,
+        most: int | None = None,
     ) -> None:
-        """Tornado calls this with what the constructor was given."""
+        """Tornado calls this with what the constructor was given; ``most`` is ``max_handshakes`` if unset."""
         super().initialize(
             application,
             ssl_options=tls,
+            chunk_size=CHUNK,
             max_header_size=settings.max_header_bytes,
             max_body_size=sys.maxsize,  # ours answers in a sentence, and is counted
             idle_connection_timeout=settings.idle_timeout,
             body_timeout=settings.handshake_timeout,
         )
+        self.application = application
+        self.limits = door.limits
         self.max_body = settings.max_body
-        self._timeout = settings.handshake_timeout
-        self._most = settings.max_handshakes
-        self._limits = limits
-        self._arriving: OrderedDict[Any, float] = OrderedDict()
-        """Sockets whose first request is not complete, the oldest first, and since when."""
-        self._idle: OrderedDict[Any, None] = OrderedDict()
-        """Sockets between two requests, or in the middle of a later one."""
-        self._served: set[Any] = set()
-        """Sockets whose first request was complete."""
-        self._headless: set[Any] = set()
-        """Sockets of whose request the headers are not complete."""
-
-    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept on these, a few at a time.
-
-        Tornado takes as many as 128 in one turn of the loop, and each is a handshake that takes as long as
-        twenty messages: whoever comes back in a crowd would hold everybody else up.
-        """
-        loop = IOLoop.current()
-        for listening in sockets:
-            self._sockets[listening.fileno()] = listening
-            loop.add_handler(listening, self._accept, IOLoop.READ)
-            self._handlers[listening.fileno()] = partial(loop.remove_handler, listening)
-
-    def _accept(self, listening: socket.socket, _events: int) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                accepted, address = listening.accept()
-            except BlockingIOError:
-                return
-            except ConnectionAbortedError:  # it was gone before it was accepted
-                continue
-            self._handle_connection(accepted, address)
-
-    @property
-    def unfinished(self) -> int:
-        """Sockets that have not sent a whole request, or not the next one."""
-        return len(self._arriving) + len(self._idle)
+        self.body_bytes = 0
+        """Bytes of bodies that are held now."""
+        self.gate = Gate()
+        self.connections = Connections(
+            settings.max_handshakes if most is None else most,
+            settings.handshake_timeout,
+            # What a handler waits for has bounds of its own, this is for what they overlook.
+            settings.handshake_timeout + max(settings.idle_timeout, 2 * settings.api_timeout),
+            door.limits,
+        )
+        self._door = door
+        self._open: dict[object, Connection] = {}
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """A request may arrive now on this socket."""
-        self._headless.add(server_conn)
-        if server_conn in self._served:
-            self._idle[server_conn] = None
+        """A connection is there, or may send its next request."""
+        served = cast(HTTP1ServerConnection, server_conn)
+        connection = self._open.get(server_conn)
+        if served.stream.closed():
+            return HTTPMessageDelegate()  # cut off meanwhile, as the first read will find out
+        if connection is None:
+            peer = getattr(served.context, "remote_ip", "")
+            connection = self._open[server_conn] = Connection(served.stream, peer)
+            self.connections.add(connection)
         else:
-            self._arriving[server_conn] = time.monotonic()
-        if self.unfinished > self._most:
-            table = self._idle or self._arriving
-            self._cut(next(iter(table)), "max_handshakes")
-        return _Arrival(self, server_conn, super().start_request(server_conn, request_conn))
+            self._settle(connection)
+            connection.headless = True
+            table = self.connections
+            table.move(connection, table.trusted if connection.trusted else table.idle)
+        self._count_by_peer(connection)
+        connection.request = cast(HTTP1Connection, request_conn)
+        return _Arrival(self, connection, connection.request)
 
-    def headed(self, server_conn: object) -> None:
-        """The headers of a request are here."""
-        self._headless.discard(server_conn)
+    def _count_by_peer(self, connection: Connection) -> None:
+        """Count a connection by its socket's address; where a header names the client, by none."""
+        source = self._door.sources.of(connection.peer, None)
+        known = not source.shared and not self._door.sources.header
+        self.connections.count(connection, source.address if known else None)
 
-    def refuse_body(self, server_conn: object) -> None:
-        """The body of a request is too large: say so, and read no more of it."""
-        text = f"The body must have at most {self.max_body} bytes"
-        body = json.dumps({"error": text, "limit": "max_body"}).encode()
-        head = "HTTP/1.1 413 Request Entity Too Large\r\nContent-Type: application/json; charset=UTF-8\r\n"
-        head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        cast(HTTP1ServerConnection, server_conn).stream.write(head.encode() + body)
-        self._cut(server_conn, "max_body")
+    def refusal(self, connection: Connection, request: HTTPServerRequest, handler: type) -> Refusal | None:
+        """None if a request, of which only the headers are there, may go on."""
+        now = time.monotonic()
+        connection.trusted = False
+        refusal = None
+        if getattr(handler, "needs_secret", False):
+            refusal = self._door.refusal(request)
+            if refusal is None:
+                connection.trusted = True
+                self.connections.count(connection, None)
+                return None
+        elif not connection.failed and _is_upgrade(request.headers):
+            connection.upgrading = True  # its own limits look at it
+        source = self._door.source(request)
+        self.connections.count(connection, None if source.shared else source.address)
+        if not connection.upgrading and not self._may_ask(connection, now):
+            self.connections.note(connection, TOO_OFTEN.limit)
+            return TOO_OFTEN
+        return refusal
 
-    def arrived(self, server_conn: object) -> None:
-        """A whole request is here."""
-        self._arriving.pop(server_conn, None)
-        self._idle.pop(server_conn, None)
-        self._served.add(server_conn)
+    def _may_ask(self, connection: Connection, now: float) -> bool:
+        if connection.address is None:
+            return connection.may_ask(now)
+        return self._door.addresses.may_ask(connection.address, now)
+
+    def release_body(self, connection: Connection) -> None:
+        """The body of its request is held no more."""
+        self.body_bytes -= connection.body_bytes
+        connection.body_bytes = 0
+
+    def _settle(self, connection: Connection) -> None:
+        """A request is over: charge an upgrade that has not become a session."""
+        self.release_body(connection)
+        if connection.upgrading:
+            connection.upgrading = False
+            connection.failed = True
+            self._may_ask(connection, time.monotonic())
 
     def on_close(self, server_conn: object) -> None:
-        """The socket is closed, or has been taken over."""
-        self._arriving.pop(server_conn, None)
-        self._idle.pop(server_conn, None)
-        self._served.discard(server_conn)
-        if server_conn in self._headless:
-            self._headless.discard(server_conn)
-            cut = cast(HTTP1ServerConnection, server_conn)
-            if isinstance(cut.stream.error, UnsatisfiableReadError):
-                self._note(cut, "max_header_bytes")
+        """The connection is closed, or has been taken over by a session."""
         super().on_close(server_conn)
+        connection = self._open.pop(server_conn, None)
+        if connection is None:
+            return
+        stream = connection.stream
+        if connection.taken_over:
+            connection.upgrading = False
+        self._settle(connection)
+        if connection.headless and isinstance(stream.error, UnsatisfiableReadError):
+            self.connections.note(connection, "max_header_bytes")
+        if stream.closed() or not stream.writing():
+            self.connections.drop(connection)
+        elif connection.phase is not None:
+            # Taken over while an earlier answer has not left yet: the session waits for that.
+            self.connections.move(connection, self.connections.taking)
+            stream.write(b"").add_done_callback(lambda _: self.connections.drop(connection))
 
     def sweep(self, now: float) -> None:
-        """Close the sockets whose first request takes too long, a few at a time."""
-        for _ in range(CUTS_PER_TURN):
-            if not self._arriving:
-                return
-            oldest, since = next(iter(self._arriving.items()))
-            if now - since < self._timeout:
-                return
-            self._cut(oldest, "handshake_timeout")
-        IOLoop.current().call_later(CUTS_PAUSE, self.sweep, now)
-
-    def _cut(self, server_conn: object, limit: str) -> None:
-        self._arriving.pop(server_conn, None)
-        self._idle.pop(server_conn, None)
-        cut = cast(HTTP1ServerConnection, server_conn)
-        self._note(cut, limit)
-        cut.stream.close()
-
-    def _note(self, cut: HTTP1ServerConnection, limit: str) -> None:
-        if (unsaid := self._limits.refuse(limit, time.monotonic())) is not None:
-            address = getattr(cut.context, "remote_ip", "")
-            log.info("request cut off", limit=limit, address=address, unsaid=unsaid)
+        """Close the connections that take too long."""
+        self.connections.sweep(now)
 
 
 class _Arrival(HTTPMessageDelegate):
-    """Passes a request on unless it is too large, and tells the listener when all of it is there."""
+    """One request, from its connection to its handler; a refused one gets its answer here."""
 
-    __slots__ = ("_left", "_listener", "_next", "_server_conn")
+    __slots__ = ("_connection", "_keeps", "_left", "_listener", "_next", "_refused", "_request_conn")
 
-    def __init__(self, listener: Listener, server_conn: object, following: HTTPMessageDelegate) -> None:
+    def __init__(self, listener: Listener, connection: Connection, request_conn: HTTP1Connection) -> None:
         self._listener = listener
-        self._server_conn = server_conn
-        self._next: HTTPMessageDelegate | None = following
+        self._connection = connection
+        self._request_conn = request_conn
+        self._next: HTTPMessageDelegate | None = None
+        self._refused = False
+        self._keeps = False
+        """Whether the handler wants the body."""
         self._left = listener.max_body
+        """Bytes that its body may still have."""
 
-    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: Headers) -> Any:
-        assert self._next is not None
-        self._listener.headed(self._server_conn)
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: Headers
+    ) -> Awaitable[None] | None:
+        listener, connection = self._listener, self._connection
+        connection.headless = False
         length = headers.get("Content-Length", "")
-        # Before the handler is made: what it says of the request is no matter any more.
         if length.isdecimal() and (len(length) > 18 or int(length) > self._left):
-            return self._refuse()
-        return self._next.headers_received(start_line, headers)
+            self._refuse_body(headers)
+            if len(length) > 18:  # Tornado would answer it once more
+                connection.stream.close()
+            return None
+        request = HTTPServerRequest(
+            connection=self._request_conn,
+            server_connection=None,
+            start_line=cast(RequestStartLine, start_line),
+            headers=headers,
+        )
+        following = listener.application.find_handler(request)
+        handler: type[RequestHandler] = following.handler_class
+        refusal = listener.refusal(connection, request, handler)
+        if refusal is not None:
+            self._refuse(refusal, headers, bodiless=request.method == "HEAD")
+            return None
+        self._next = following
+        self._keeps = getattr(handler, "takes_body", False)
+        table = listener.connections
+        if connection.phase is None:
+            return None  # it was cut off when this had been read
+        if connection.trusted:
+            table.move(connection, table.trusted)
+        elif not length.strip("0") and "Transfer-Encoding" not in headers:
+            table.move(connection, table.working)
+        elif connection.phase is not table.arriving:
+            table.move(connection, table.arriving)
+        return following.headers_received(start_line, headers) or listener.gate.enter()
 
-    def data_received(self, chunk: bytes) -> Any:
-        if self._next is None:
-            return None
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        listener = self._listener
         self._left -= len(chunk)
-        if self._left < 0:  # in chunks, it has no length
-            following = self._next
-            self._refuse()
-            following.on_connection_close()
+        if self._refused:
+            if self._left < 0:
+                self._connection.stream.close()
             return None
-        return self._next.data_received(chunk)
+        if self._left < 0:  # in chunks, it has no length
+            self._refuse_body(None)
+        elif self._keeps and self._next is not None:
+            self._connection.body_bytes += len(chunk)
+            listener.body_bytes += len(chunk)
+            if listener.body_bytes <= NODE_BODY_BYTES:
+                return self._next.data_received(chunk)
+            refusal = Refusal(503, "Too many bodies at once; try again", "node_body_bytes", 1)
+            listener.connections.note(self._connection, refusal.limit)
+            self._refuse(refusal, None)
+        return None
 
     def finish(self) -> None:
-        if self._next is not None:
-            self._listener.arrived(self._server_conn)
-            self._next.finish()
+        connection, table = self._connection, self._listener.connections
+        if self._refused:
+            connection.stream.close()
+            return
+        assert self._next is not None
+        if connection.phase is None:
+            self._next.on_connection_close()
+            return
+        if not connection.trusted:
+            table.move(connection, table.working)
+        self._next.finish()
 
     def on_connection_close(self) -> None:
         if self._next is not None:
             self._next.on_connection_close()
 
-    def _refuse(self) -> None:
+    def _refuse_body(self, headers: Headers | None) -> None:
+        text = f"The body must have at most {self._listener.max_body} bytes"
+        self._listener.connections.note(self._connection, "max_body")
+        self._refuse(Refusal(413, text, "max_body"), headers)
+
+    def _refuse(self, refusal: Refusal, headers: Headers | None, bodiless: bool = False) -> None:
+        """Answer at once. What is left of the body is dropped, so that the peer gets to read the answer."""
+        self._refused = True
+        self.on_connection_close()
         self._next = None
-        self._listener.refuse_body(self._server_conn)
+        self._listener.release_body(self._connection)
+        self._left = self._listener.max_body
+        if headers is not None:
+            headers.pop("Expect", None)
+        connection, table = self._connection, self._listener.connections
+        with contextlib.suppress(StreamClosedError):
+            connection.stream.write(_answer(refusal, bodiless))
+        if connection.phase is not None:
+            table.move(connection, table.taking)
+
+
+def _is_upgrade(headers: Headers) -> bool:
+    """Whether a request asks to become a session, in a version that we speak."""
+    upgrade = headers.get("Upgrade", "")
+    return "websocket" in upgrade.lower() and headers.get("Sec-WebSocket-Version") == "13"
+
+
+def _answer(refusal: Refusal, bodiless: bool) -> bytes:
+    body = json.dumps(refusal.document).encode()
+    lines: dict[str, Any] = {
+        "Content-Type": "application/json; charset=UTF-8",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-store",
+        "Content-Length": len(body),
+        "Connection": "close",
+    }
+    if refusal.retry_after:
+        lines["Retry-After"] = refusal.retry_after
+    status = HTTPStatus(refusal.status)
+    head = [
+        f"HTTP/1.1 {status.value} {status.phrase}",
+        *(f"{name}: {value}" for name, value in lines.items()),
+    ]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + (b"" if bodiless else body)

@@ -93,6 +93,9 @@ class NodeCollector(Collector):
             "Sessions that this node accepts (ECLIPSE_MAX_SESSIONS)",
             node.settings.max_sessions,
         )
+        yield _gauge(
+            "eclipse_http_connections", "HTTP connections that are no sessions", node.http_connections()
+        )
         yield _gauge("eclipse_chats", "Chats with sessions on this node", node.hub.chats)
         yield _counter(
             "eclipse_sessions_started", "Sessions that began with a valid token", counts["started"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from eclipse_ws.origins import Origins
 from eclipse_ws.protocol import timestamp
 from eclipse_ws.senders import Penalties, Shares
 from eclipse_ws.settings import Settings
-from eclipse_ws.timings import LoopLag
+from eclipse_ws.timings import Kept, LoopLag
 
 LARGEST_CHATS = 20
 TYPING_AT_ONCE = 2
@@ -57,6 +58,7 @@ RELOADED = frozenset(
         "message_bytes",
         "message_bytes_burst",
         "message_rate",
+        "node_input_bytes",
         "node_queue_bytes",
         "rate_patience",
         "rate_penalty",
@@ -94,10 +96,13 @@ class Node:
     """Commands that have begun and not ended."""
     sessions: int = 0
     """Sessions, also those whose upgrade or joining is under way; not those that were refused."""
+    http_connections: Callable[[], int] = lambda: 0
+    """HTTP connections that are no sessions, on all ports."""
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.lag = LoopLag()
+        self._health = Kept(self._look_at_health)
         self.limits = Limits(self.settings)
         self.shares = Shares(self.settings)
         self.penalties = Penalties(self.settings)
@@ -105,14 +110,15 @@ class Node:
         self.sources = Sources(self.settings)
         self.origins = Origins(self.settings)
         self.hosts = Hosts(self.settings)
-        self.door = Door(self.sources, self.addresses, self.limits)
+        self.door = Door(self.settings, self.sources, self.addresses, self.limits)
         self._bound_fan_out()
 
     def reload(self, fresh: Settings) -> None:
         """Take what of fresh settings a running node can: secrets, keys, origins and limits."""
         self.settings = self.settings.model_copy(update={name: getattr(fresh, name) for name in RELOADED})
         self.verifier = Verifier(self.settings)
-        for part in (self.limits, self.shares, self.penalties, self.addresses, self.sources, self.origins):
+        parts = (self.limits, self.shares, self.penalties, self.addresses, self.sources, self.origins, self.door)
+        for part in parts:
             part.configure(self.settings)
         self._bound_fan_out()
         self.api.reload(self.settings)
@@ -122,7 +128,11 @@ class Node:
         self.hub.fan_out = Rate.of(rate, TYPING_AT_ONCE * rate)
 
     def health(self) -> dict[str, Any]:
-        """The health document (section 8): today's fields, then ours."""
+        """The health document (section 8); at most a second old where very many ask."""
+        return self._health.get()
+
+    def _look_at_health(self) -> dict[str, Any]:
+        """Today's fields, then ours."""
         backend = self.backend.health()
         used, total = resident_bytes(), memory_bytes()
         status = "draining" if self.draining else "healthy" if backend.state == "up" else "degraded"

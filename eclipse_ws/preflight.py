@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from eclipse_ws import files, fly, profiles, settings
 from eclipse_ws.faults import Fault
 from eclipse_ws.reach import reach
-from eclipse_ws.report import Finding, of_fault
+from eclipse_ws.report import Finding, Verdict, of_fault
 from eclipse_ws.settings import Settings
 
 SKEW = 2.0
@@ -89,10 +89,14 @@ def machine(value: Settings) -> list[Finding]:
     most, needed = files.allowed(), files.needed(value)
     if most is not None and most < needed:
         mend = f"raise it (`ulimit -Hn {needed}`, or the platform's setting), or lower ECLIPSE_MAX_SESSIONS"
-        text = f"{most} files may be open, {value.max_sessions} sessions need {needed}"
-        findings.append(Finding("file limit", "fault", text, mend))
+        verdict: Verdict = "fault" if files.fitting(value, most)[0] < value.max_sessions else "warning"
+        findings.append(Finding("file limit", verdict, files.lack(value, most), mend))
     else:
         findings.append(Finding("file limit", "ok", f"{needed} needed, {most or 'any number'} allowed"))
+    if value.production and value.metrics_port is None and value.admin_port is None:
+        text = "is unset: /metrics is on the public port, and answers who shows INTERNAL_API_SECRET"
+        mend = "set it, or have Prometheus show the secret (docs/operate.md)"
+        findings.append(Finding("ECLIPSE_METRICS_PORT", "warning", text, mend))
     ports = {
         "PORT": value.port,
         "ECLIPSE_ADMIN_PORT": value.admin_port,

@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -77,9 +78,11 @@ class Server:
             public, internal = ([r for r in some if r not in page] for some in (public, internal))
         self._http = self._listener([*public, *api_routes, sockets], self._tls)
         # Without TLS: these addresses are for the application and a monitor, not for the world.
-        self._admin = self._listener([*internal, *health]) if apart else None
-        self._metrics = self._listener([*page, *health]) if scraped else None
+        inside = files.INTERNAL_CONNECTIONS
+        self._admin = self._listener([*internal, *health], most=inside) if apart else None
+        self._metrics = self._listener([*page, *health], most=inside) if scraped else None
         self._listeners = [each for each in (self._http, self._admin, self._metrics) if each is not None]
+        self.node.http_connections = lambda: sum(len(each.connections) for each in self._listeners)
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
         self._stopped = False
         self.made_up: frozenset[str] | None = None
@@ -88,7 +91,9 @@ class Server:
         self.admin_port = settings.admin_port
         self.metrics_port = settings.metrics_port
 
-    def _listener(self, routes: list[URLSpec], tls: ssl.SSLContext | None = None) -> Listener:
+    def _listener(
+        self, routes: list[URLSpec], tls: ssl.SSLContext | None = None, most: int | None = None
+    ) -> Listener:
         settings = self.settings
         application = HostApplication(
             routes,
@@ -104,7 +109,7 @@ class Server:
             wire_ping_timeout=settings.ping_timeout,
             wire_close_timeout=settings.close_timeout,
         )
-        return Listener(application, settings, self.node.limits, tls)
+        return Listener(application, settings, self.node.door, tls, most)
 
     async def start(self) -> None:
         """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""
@@ -280,7 +285,8 @@ async def serve(
     """
     for note in notes:
         log.warning(note)
-    if lack := files.allow(settings):
+    settings, lack = files.fit(settings)
+    if lack:
         log.warning(lack)
     server = Server(settings)
     server.made_up = made_up
@@ -295,7 +301,8 @@ async def serve(
         if load is None:
             return
         try:
-            server.reload(load())
+            loaded = load()
+            server.reload(replace(loaded, settings=files.fit(loaded.settings)[0]))
         except SettingsError as error:
             log.error("not reloaded", faults=[str(fault) for fault in error.faults])
         except Exception:

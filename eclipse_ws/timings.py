@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
 
 TURN_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds in seconds for what happens within turns of the loop; one more bucket takes what is slower."""
 LOOK_EVERY: Final = 0.25
 """Seconds between two looks at how late the loop is."""
+KEPT_SHARE: Final = 0.02
+"""Part of the time that making one `Kept` answer may take, in the long run."""
+KEPT_BURST: Final = 0.1
+"""Seconds of such work that may be done at once."""
+KEPT_SECONDS: Final = 1.0
+"""Age of the oldest answer that is given again."""
+
+T = TypeVar("T")
 
 
 class Timing:
@@ -50,3 +59,24 @@ class LoopLag:
     def _look(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         self.timing.count(max(0.0, loop.time() - due))
         self.start()
+
+
+class Kept(Generic[T]):
+    """An answer that is made anew for whoever asks, unless so many ask that making it would cost too much."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._value: T
+        self._made = -KEPT_SECONDS
+        self._spent = 0.0
+        """When all the time will be paid for that making it has taken."""
+
+    def get(self) -> T:
+        """The answer, at most a second old."""
+        now = time.monotonic()
+        if self._spent - now > KEPT_BURST / KEPT_SHARE and now - self._made < KEPT_SECONDS:
+            return self._value
+        self._value, self._made = self._make(), now
+        took = time.monotonic() - now
+        self._spent = max(self._spent, now) + took / KEPT_SHARE
+        return self._value

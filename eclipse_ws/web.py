@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
@@ -10,16 +11,16 @@ import msgspec
 import structlog
 from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, URLSpec
-from tornado.web import Finish, GZipContentEncoding, HTTPError, RequestHandler, StaticFileHandler
+from tornado.web import Finish, HTTPError, RequestHandler
 
-from eclipse_ws import idempotency
+from eclipse_ws import assets, idempotency
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.node import Node
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
+from eclipse_ws.timings import Kept
 
 log = structlog.get_logger("eclipse_ws.web")
 
-STATIC = Path(__file__).parent / "static"
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -31,10 +32,27 @@ class JsonHandler(RequestHandler):
 
     internal = False
     """Whether it is served at ``admin_port`` alone, where there is one."""
+    needs_secret = False
+    """Whether only who shows the shared secret is answered."""
+    takes_body = False
+    """Whether a body is kept; it is read and dropped where it is not."""
 
     def initialize(self, node: Node) -> None:
         """Take what the application's routes give every handler."""
         self.node = node
+
+    def prepare(self) -> None:
+        """Hold the secret against the door: 401 without it, 429 after many wrong ones, 503 if there is none.
+
+        The listener has done so before it read the body; this is for whoever serves a handler without it.
+        """
+        refusal = self.node.door.refusal(self.request) if self.needs_secret else None
+        if refusal is not None:
+            self.set_status(refusal.status)
+            if refusal.retry_after:
+                self.set_header("Retry-After", refusal.retry_after)
+            self.finish(refusal.document)
+            raise Finish
 
     def set_default_headers(self) -> None:
         """Tell browsers to take nothing here for anything else."""
@@ -93,31 +111,31 @@ class Metrics(JsonHandler):
 
     internal = True
 
+    def initialize(self, node: Node, page: Kept[bytes] | None = None) -> None:
+        """Take the page that all requests share, beside what every handler is given."""
+        super().initialize(node)
+        self.page = page or _page(node)
+
     def get(self) -> None:
         """Answer every counter."""
         from eclipse_ws import metrics  # late: only who is scraped needs it
 
         self.set_header("Content-Type", metrics.CONTENT_TYPE)
-        self.finish(metrics.exposition(self.node))
+        self.finish(self.page.get())
+
+
+class GuardedMetrics(Metrics):
+    """The same where anybody may ask: only who shows the shared secret gets it."""
+
+    needs_secret = True
 
 
 class ApplicationHandler(JsonHandler):
     """What only the application may call: it shows the shared secret (section 7)."""
 
     internal = True
-
-    def prepare(self) -> None:
-        """Check ``X-Internal-Secret``: 401 without it, 429 after many wrong ones, 503 if there is none."""
-        secret = self.node.settings.internal_api_secret.get_secret_value()
-        refusal = self.node.door.refusal(self.request, secret)
-        if refusal is not None:
-            self.set_status(refusal.status)
-            body = {"error": refusal.text}
-            if refusal.limit:
-                self.set_header("Retry-After", "60")
-                body["limit"] = refusal.limit
-            self.finish(body)
-            raise Finish
+    needs_secret = True
+    takes_body = True
 
 
 class Events(ApplicationHandler):
@@ -193,42 +211,52 @@ class Disconnect(ApplicationHandler):
         self.finish({"disconnected": sum(answer for answer in answers if isinstance(answer, int))})
 
 
-class Asset(StaticFileHandler):
+class File(JsonHandler):
     """The widget's files and the demo's pages."""
 
-    def initialize(self, path: str = str(STATIC), *args: Any, **kwargs: Any) -> None:
-        """Serve from the package's own folder."""
-        super().initialize(path, *args, **kwargs)
-
-    def prepare(self) -> None:
-        """Compress for whoever takes it, but for ranges, which count the file's own bytes.
-
-        Only here: what is compressed together with a secret can give it away by its length.
-        """
-        if "Range" not in self.request.headers:
-            self._transforms.append(GZipContentEncoding(self.request))
-
-    def set_extra_headers(self, path: str) -> None:
-        """Pages run nothing but our own files; scripts may be used by other sites' pages."""
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.clear_header("Server")
+    def get(self, name: str) -> None:
+        """Answer a file, compressed for whoever takes it; 304 to who has it already. A range is the whole."""
+        file = assets.find(name)
+        if file is None:
+            raise HTTPError(404)
         # Asked for again each time, which costs a 304: the widget must not meet a client of another version.
         self.set_header("Cache-Control", "no-cache")
-        if path.endswith(".html"):
+        self.set_header("Content-Type", file.kind)
+        self.set_header("Last-Modified", file.modified)
+        self.set_header("Etag", file.etag)
+        self.set_header("Vary", "Accept-Encoding")
+        if name.endswith(".html"):
             self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
             self.set_header("Referrer-Policy", "no-referrer")
             self.set_header("X-Frame-Options", "DENY")
         else:
             self.set_header("Access-Control-Allow-Origin", "*")
             self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+        if self._is_known(file):
+            self.set_status(304)
+            self.finish()
+            return
+        body = file.plain
+        # Only here: what is compressed together with a secret can give it away by its length.
+        if "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            body = file.compressed
+        self.set_header("Content-Length", len(body))
+        self.flush()  # the headers alone: so the body is not copied for each peer that takes its time
+        if self.request.method != "HEAD":
+            self.write(body)
+        self.finish()
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer ``{"error": ...}``."""
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.clear_header("Server")
-        if status_code == 405:
-            self.set_header("Allow", "GET, HEAD")
-        self.finish({"error": self._reason})
+    head = get
+
+    def _is_known(self, file: assets.Asset) -> bool:
+        if "If-None-Match" in self.request.headers:
+            return self.check_etag_header()
+        try:
+            since = parsedate_to_datetime(self.request.headers.get("If-Modified-Since", ""))
+        except ValueError:
+            return False
+        return (since if since.tzinfo else since.replace(tzinfo=UTC)) >= file.modified
 
 
 def _chat_id(chat_id: str) -> str:
@@ -240,24 +268,40 @@ def _chat_id(chat_id: str) -> str:
 
 def routes(node: Node) -> list[URLSpec]:
     """Every path but the sockets'."""
-    arguments = {"node": node}
+    settings = node.settings
+    arguments: dict[str, Any] = {"node": node}
+    guarded = settings.production and settings.admin_port is None and settings.metrics_port is None
     found = [
         URLSpec(r"/health", Health, arguments, name="health"),
-        URLSpec(r"/metrics", Metrics, arguments, name="metrics"),
+        URLSpec(
+            r"/metrics",
+            GuardedMetrics if guarded else Metrics,
+            {**arguments, "page": _page(node)},
+            name="metrics",
+        ),
         URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
         URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
-        URLSpec(r"/(widget\.js|eclipse-chat\.js)", Asset),
+        URLSpec(r"/(widget\.js|eclipse-chat\.js)", File, arguments),
     ]
-    if node.settings.demo:
+    if settings.demo:
         front = URLSpec(r"/", _ToDemo, arguments)
         front.matcher = _PageWanted(r"/")
         found += [
             front,
-            URLSpec(r"/(demo)", _Page),
-            URLSpec(r"/(demo/agent)", _Page),
-            URLSpec(r"/static/([a-z0-9.-]+)", Asset),
+            URLSpec(r"/(demo)", _Page, arguments),
+            URLSpec(r"/(demo/agent)", _Page, arguments),
+            URLSpec(r"/static/([a-z0-9.-]+)", File, arguments),
         ]
     return found
+
+
+def _page(node: Node) -> Kept[bytes]:
+    def make() -> bytes:
+        from eclipse_ws import metrics
+
+        return metrics.exposition(node)
+
+    return Kept(make)
 
 
 def is_internal(route: URLSpec) -> bool:
@@ -265,11 +309,13 @@ def is_internal(route: URLSpec) -> bool:
     return bool(getattr(route.handler_class, "internal", False))
 
 
-class _Page(Asset):
+class _Page(File):
     """A page of the demo: ``/demo/agent`` is ``demo-agent.html``."""
 
-    def parse_url_path(self, url_path: str) -> str:
-        return url_path.replace("/", "-") + ".html"
+    def get(self, name: str) -> None:
+        super().get(name.replace("/", "-") + ".html")
+
+    head = get
 
 
 class _PageWanted(PathMatches):

@@ -9,14 +9,14 @@ import pytest
 from eclipse_ws import files
 from tests.conftest import make_settings
 
-SETTINGS = make_settings(max_sessions=5000, api_max_connections=50)
+SETTINGS = make_settings(max_sessions=5000, max_handshakes=2000, api_max_connections=50)
 
 
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "lacks"),
     [
-        (1024, 20000, 5250, False),
-        (1024, resource.RLIM_INFINITY, 5250, False),
+        (1024, 20000, 7250, False),
+        (1024, resource.RLIM_INFINITY, 7250, False),
         (20000, 20000, None, False),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, False),
         (1024, 4096, 4096, True),
@@ -25,13 +25,14 @@ SETTINGS = make_settings(max_sessions=5000, api_max_connections=50)
 def test_the_limit_is_raised_as_far_as_it_may(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, lacks: bool
 ) -> None:
-    """The soft limit becomes what is needed; where the hard one is too low, that is said."""
+    """The soft limit becomes what is needed; where the hard one is too low, that is said and obeyed."""
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    said = files.allow(SETTINGS)
+    fitting, said = files.fit(SETTINGS)
     assert asked == ([] if raised is None else [(raised, hard)])
-    assert ("5000 sessions need 5250" in said) is lacks
+    assert ("5000 sessions and 2000 HTTP connections need 7250" in said) is lacks
+    assert (fitting == SETTINGS) is not lacks
 
 
 def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,4 +43,20 @@ def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    assert "256 files may be open, but 5000 sessions need 5250" in files.allow(SETTINGS)
+    fitting, said = files.fit(SETTINGS)
+    assert "256 files may be open, but 5000 sessions" in said
+    assert (fitting.max_sessions, fitting.max_handshakes) == (48, 16)
+
+
+@pytest.mark.parametrize(
+    ("most", "sessions", "http"), [(7250, 5000, 2000), (7000, 5000, 1750), (4250, 3000, 1000), (10, 48, 16)]
+)
+def test_what_does_not_fit_is_not_taken(most: int, sessions: int, http: int) -> None:
+    """With fewer files a node takes fewer HTTP connections, then fewer sessions, rather than run out."""
+    assert files.fitting(SETTINGS, most) == (sessions, http)
+
+
+def test_ports_inside_have_their_files() -> None:
+    """The connections of the admin port and the metrics port are counted too."""
+    inside = make_settings(max_sessions=10, max_handshakes=10, admin_port=1, metrics_port=2)
+    assert files.needed(inside) == 20 + inside.api_max_connections + files.SPARE + 400

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -20,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eclipse_ws.metrics import exposition
 from eclipse_ws.server import Server
-from eclipse_ws.timings import LoopLag, Timing
+from eclipse_ws.timings import Kept, LoopLag, Timing
 from eclipse_ws.wire.poll import stats
 from tests.client import Client, http, running, until
 from tests.conftest import make_settings
@@ -63,6 +64,7 @@ async def test_the_page_counts_what_happens() -> None:
         assert answer.headers["content-type"].startswith("text/plain")
         page = answer.body
         assert value(page, "eclipse_sessions") == 2
+        assert value(page, "eclipse_http_connections") == 1  # this very request
         assert value(page, "eclipse_chats") == 1
         assert value(page, "eclipse_commands_total", type="message") == 1
         assert value(page, "eclipse_events_total") == 1
@@ -94,6 +96,51 @@ async def test_the_page_is_as_long_with_many_sessions() -> None:
         assert not re.search(rb'"(c|u)\d+"', page)
         for client in clients:
             await client.close()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/"])
+async def test_very_many_who_ask_get_the_same_page(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets a fresh one until making them has cost too much; then one is made for all."""
+    now, made = [100.0], []
+    async with running() as server:
+
+        def slow(node: Any) -> Any:
+            made.append(now[0])
+            now[0] += 0.01
+            return {} if path != "/metrics" else b""
+
+        monkeypatch.setattr("eclipse_ws.timings.time", SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr("eclipse_ws.metrics.exposition", slow)
+        server.node._health = Kept(lambda: slow(server.node))
+        for _ in range(100):
+            assert (await http(server.port, path)).status == 200
+        assert len(made) == 11  # a tenth of a second in all
+        now[0] += 0.3
+        await http(server.port, path)
+        assert len(made) == 11
+        now[0] += 60
+        for _ in range(5):
+            await http(server.port, path)
+        assert len(made) == 16
+
+
+def test_a_page_is_never_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much making it costs, one is at most a second old."""
+    now = [100.0]
+    monkeypatch.setattr("eclipse_ws.timings.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def make() -> float:
+        began = now[0]
+        now[0] += 1
+        return began
+
+    kept = Kept(make)
+    assert kept.get() == 100
+    now[0] = 100.9
+    assert kept.get() == 100
+    now[0] = 101
+    assert kept.get() == 101
 
 
 @pytest.mark.gen_test

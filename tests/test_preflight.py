@@ -140,7 +140,9 @@ async def test_a_right_configuration(check: Check) -> None:
         ({"ECLIPSE_PNIG_INTERVAL": "3"}, "settings", "did you mean ECLIPSE_PING_INTERVAL"),
         ({"PORT": "http"}, "PORT", "expected"),
         ({"ECLIPSE_METRICS_PORT": "1", "ECLIPSE_ADMIN_PORT": "1"}, "ECLIPSE_METRICS_PORT", "another port"),
-        ({"ECLIPSE_MAX_SESSIONS": "9000000"}, "file limit", "sessions need"),
+        ({"ECLIPSE_MAX_SESSIONS": "9000000"}, "file limit", "HTTP connections need"),
+        ({"ECLIPSE_MAX_HANDSHAKES": "9000000"}, "file limit", "this node takes 5000 and"),
+        ({}, "ECLIPSE_METRICS_PORT", "answers who shows INTERNAL_API_SECRET"),
     ],
 )
 @gen_test

@@ -24,6 +24,8 @@ TOKEN_SECONDS: Final = 7200
 """Lifetime of a token, as the application's."""
 MAX_LISTED: Final = 1000
 """Messages, and chats, of one answer."""
+MAX_HISTORY: Final = 1 << 20
+"""Characters of all messages of one answer."""
 
 _STATUS: Final = {
     "chat_not_found": HTTPStatus.BAD_REQUEST,  # here chats begin with a message: only the id can be wrong
@@ -56,6 +58,10 @@ def routes(api: EmbeddedApi) -> list[URLSpec]:
 
 
 class _Handler(RequestHandler):
+    # What the server's listener asks of a handler's class.
+    needs_secret = False
+    takes_body = False
+
     def initialize(self, api: EmbeddedApi) -> None:
         self.api = api
 
@@ -95,16 +101,17 @@ class _Handler(RequestHandler):
             super().log_exception(typ, value, tb)
 
     def prepare(self) -> None:
-        """In production everything here needs the secret: a token opens its chat to whoever has it."""
-        if self.api.settings.production:
-            self.check_secret()
+        """Hold the secret against the door where it is needed; 503 if there is none.
 
-    def check_secret(self) -> None:
-        """Raise 401 unless the request carries our secret, 503 if we have none."""
+        The server's listener has done so before it read the body; this is for whoever serves a handler
+        without it. In production everything here needs it: a token opens its chat to whoever has it.
+        """
+        if not (self.needs_secret or self.api.settings.production):
+            return
         secret = self.api.settings.internal_api_secret.get_secret_value()
         door = self.settings.get("door")  # none where the routes are served without the rest of the server
         if door is not None:
-            refusal = door.refusal(self.request, secret)
+            refusal = door.refusal(self.request)
             if refusal is not None:
                 raise HTTPError(refusal.status, refusal.text)
             return
@@ -133,9 +140,11 @@ class _Handler(RequestHandler):
 
 
 class _Send(_Handler):
+    needs_secret = True
+    takes_body = True
+
     async def post(self, chat: str) -> None:
         """Save a message and answer it as the application does."""
-        self.check_secret()
         self.check_id(chat, "chatId")
         try:
             draft = _decode_draft(self.request.body)
@@ -153,10 +162,13 @@ class _Send(_Handler):
 
 class _History(_Handler):
     async def get(self, chat: str) -> None:
-        """The chat's last messages, oldest first."""
+        """The chat's last messages, oldest first; fewer than asked for if they are very long."""
         limit = self.limit()
         messages: list[Message] = await self.api.history(self.check_id(chat, "chatId"), limit)
-        self.answer({"messages": messages})
+        left, first = MAX_HISTORY, len(messages)
+        while first and (left := left - len(messages[first - 1].content)) >= 0:
+            first -= 1
+        self.answer({"messages": messages[first:]})
 
 
 class _Chats(_Handler):
@@ -166,9 +178,10 @@ class _Chats(_Handler):
 
 
 class _Users(_Handler):
+    needs_secret = True
+
     async def get(self, user: str) -> None:
         """A user, for who knows the secret."""
-        self.check_secret()
         self.answer(await self.api.user(user))
 
 

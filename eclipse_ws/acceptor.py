@@ -1,0 +1,118 @@
+"""Accepting: a few sockets at a time, and what happens when the system has no file for another one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Final
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+
+from eclipse_ws.limits import Limits
+
+log = structlog.get_logger("eclipse_ws.listener")
+
+ACCEPTS_PER_TURN: Final = 4
+"""Sockets that are accepted before everything else on the loop has its turn again."""
+ACCEPT_PAUSE: Final = 0.2
+"""Seconds without accepting when the system has no file or memory for another socket."""
+TURNED_AWAY: Final = 64
+"""Waiting sockets that are accepted and closed at once before such a pause."""
+SAY_AGAIN: Final = 30.0
+"""Seconds until the log says again that accepting pauses."""
+GONE: Final = frozenset(
+    getattr(errno, name)
+    for name in ("ECONNABORTED", "EPROTO", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH")
+    if hasattr(errno, name)
+)
+"""Errors of accept() that are the accepted socket's own, which is gone already (accept(2))."""
+
+
+class Acceptor(HTTPServer):
+    """The part of an HTTP server that accepts. Whoever subclasses it sets ``limits``."""
+
+    limits: Limits
+    _reserve = -1
+    """A file that is given up so that somebody can be turned away when there is no other."""
+    _said = -SAY_AGAIN
+    """When the log was told last that accepting pauses."""
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept on these, a few at a time.
+
+        Tornado takes as many as 128 in one turn of the loop, and each is a handshake that takes as long as
+        twenty messages: whoever comes back in a crowd would hold everybody else up.
+        """
+        self._take_reserve()
+        loop = IOLoop.current()
+        for listening in sockets:
+            self._sockets[listening.fileno()] = listening
+            loop.add_handler(listening, self._accept, IOLoop.READ)
+            self._handlers[listening.fileno()] = partial(loop.remove_handler, listening)
+
+    def stop(self) -> None:
+        """Accept no more. Idempotent."""
+        super().stop()
+        self._give_reserve()
+
+    def _accept(self, listening: socket.socket, _events: int) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                self._pause(listening, error)
+                return
+            try:
+                self._handle_connection(accepted, address)
+            except OSError as error:  # the peer has left before its TLS handshake began
+                log.debug("connection lost", why=str(error))
+                accepted.close()
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        """Turn away whoever waits, and look again in a moment: the socket stays ready, and would be asked
+        without end.
+        """
+        loop, now = IOLoop.current(), time.monotonic()
+        self._turn_away(listening)
+        loop.remove_handler(listening)
+        loop.call_later(ACCEPT_PAUSE, self._resume, listening)
+        if now - self._said >= SAY_AGAIN:
+            self._said = now
+            log.error("accepting paused", limit="file_limit", why=error.strerror or str(error))
+
+    def _resume(self, listening: socket.socket) -> None:
+        self._take_reserve()
+        if not self._stopped:
+            IOLoop.current().add_handler(listening, self._accept, IOLoop.READ)
+
+    def _turn_away(self, listening: socket.socket) -> None:
+        self._give_reserve()
+        for _ in range(TURNED_AWAY):
+            try:
+                accepted, _address = listening.accept()
+            except OSError:
+                break
+            accepted.close()
+            self.limits.refused["file_limit"] += 1
+        self._take_reserve()
+
+    def _take_reserve(self) -> None:
+        if self._reserve < 0 and not self._stopped:
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_reserve(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
