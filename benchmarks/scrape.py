@@ -27,7 +27,8 @@ async def scrape(port: int) -> tuple[float, bytes]:
     """Milliseconds and page of one scrape."""
     began = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    head = f"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {SECRET}\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode())
     page = (await reader.read()).partition(b"\r\n\r\n")[2]
     writer.close()
     return (time.monotonic() - began) * 1000, page

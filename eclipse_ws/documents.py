@@ -156,8 +156,17 @@ def openapi() -> dict[str, Any]:
     metrics = {
         "summary": "Prometheus metrics",
         "operationId": "metrics",
+        "security": [{}, {"internalSecret": []}, {"bearer": []}],
         "responses": {
-            "200": {"description": "every counter", "content": {"text/plain": {"schema": {"type": "string"}}}}
+            "200": {
+                "description": "every counter",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            "401": {
+                "description": "the secret is missing or wrong (on the public port of production)",
+                "content": content(types.ErrorBody),
+            },
+            "429": {"description": refusals["s429"], "content": content(types.ErrorBody)},
         },
     }
     script = {
@@ -185,7 +194,8 @@ def openapi() -> dict[str, Any]:
         "components": {
             "schemas": schemas,
             "securitySchemes": {
-                "internalSecret": {"type": "apiKey", "in": "header", "name": "X-Internal-Secret"}
+                "internalSecret": {"type": "apiKey", "in": "header", "name": "X-Internal-Secret"},
+                "bearer": {"type": "http", "scheme": "bearer"},
             },
         },
     }
