@@ -117,7 +117,15 @@ class Node:
         """Take what of fresh settings a running node can: secrets, keys, origins and limits."""
         self.settings = self.settings.model_copy(update={name: getattr(fresh, name) for name in RELOADED})
         self.verifier = Verifier(self.settings)
-        parts = (self.limits, self.shares, self.penalties, self.addresses, self.sources, self.origins, self.door)
+        parts = (
+            self.limits,
+            self.shares,
+            self.penalties,
+            self.addresses,
+            self.sources,
+            self.origins,
+            self.door,
+        )
         for part in parts:
             part.configure(self.settings)
         self._bound_fan_out()
