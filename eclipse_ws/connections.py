@@ -183,10 +183,9 @@ class Connections:
         connection.stream.close()
 
     def note(self, connection: Connection, limit: str) -> None:
-        """Count a request that ran into a limit, and log it unless the log has had enough of them."""
-        if (unsaid := self._limits.refuse(limit, time.monotonic())) is not None:
-            address = connection.address or connection.peer
-            log.info("request cut off", limit=limit, address=address, unsaid=unsaid)
+        """Count a request that ran into a limit, and log it."""
+        self._limits.refuse(limit)
+        log.info("request cut off", limit=limit, address=connection.address or connection.peer)
 
     def _find_taking(self) -> None:
         """Look for those that wait for their peer: Tornado doesn't tell when an answer is written."""

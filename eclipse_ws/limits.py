@@ -17,8 +17,6 @@ from eclipse_ws.settings import Settings
 
 FORGIVEN: Final = 1.0
 """Refused commands that a session is forgiven, a second."""
-NOTES: Final = (10.0, 50)
-"""Lines a second, and at once, that refusals may write to the log; the next line counts what it left out."""
 PUBLIC_SESSIONS: Final = 200
 """Sessions of one public address where the setting is unset: an office behind one address fits in."""
 PUBLIC_UPGRADES: Final = 600
@@ -138,8 +136,6 @@ class Limits:
         self.refused = dict.fromkeys(NAMES, 0)
         self.closed = 0
         """Sessions that were ended because a refusal was not enough."""
-        self._notes = 0.0
-        self._unsaid = 0
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
@@ -152,17 +148,9 @@ class Limits:
         )
         """Whether any rate of commands is limited at all."""
 
-    def refuse(self, name: str, now: float) -> int | None:
-        """Count a refusal; None if the log has heard enough of them, else how many it has not heard of."""
+    def refuse(self, name: str) -> None:
+        """Count a refusal."""
         self.refused[name] += 1
-        interval, tolerance = Rate.of(*NOTES)
-        full = max(self._notes, now)
-        if full - now > tolerance:
-            self._unsaid += 1
-            return None
-        self._notes = full + interval
-        unsaid, self._unsaid = self._unsaid, 0
-        return unsaid
 
 
 class Source(NamedTuple):

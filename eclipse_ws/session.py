@@ -255,12 +255,10 @@ class ChatSession(WireHandler):
         return self.node.sources.of(self.request.remote_ip or "", header)
 
     def _note(self, event: str, limit: str, **fields: Any) -> None:
-        """Count a refusal, and log it unless the log has had enough of them."""
-        unsaid = self.node.limits.refuse(limit, time.monotonic())
-        if unsaid is not None:
-            source = self.source or (self._source() if "request" in self.__dict__ else None)
-            address = None if source is None else source.address
-            log.info(event, limit=limit, address=address, unsaid=unsaid, **fields)
+        """Count a refusal, and log it."""
+        self.node.limits.refuse(limit)
+        source = self.source or (self._source() if "request" in self.__dict__ else None)
+        log.info(event, limit=limit, address=None if source is None else source.address, **fields)
 
     def _token(self) -> str:
         """The token from the URL, the Authorization header, or the subprotocol pair."""

@@ -82,13 +82,13 @@ class Sweeper:
         settings = self._node.settings
         if queued > settings.node_queue_bytes:
             bound = _Bound("node_queue_bytes", settings.node_queue_bytes, CloseCode.TOO_SLOW, None)
-            self._relieve([(session.wire.queued, session) for session in sessions], bound, now)
+            self._relieve([(session.wire.queued, session) for session in sessions], bound)
         if held > settings.node_input_bytes:
             reason = f"{CloseCode.RATE_LIMITED.reason}: node_input_bytes"
             bound = _Bound("node_input_bytes", settings.node_input_bytes, CloseCode.RATE_LIMITED, reason)
-            self._relieve([(session.wire.held, session) for session in sessions], bound, now)
+            self._relieve([(session.wire.held, session) for session in sessions], bound)
 
-    def _relieve(self, sizes: list[tuple[int, ChatSession]], bound: _Bound, now: float) -> None:
+    def _relieve(self, sizes: list[tuple[int, ChatSession]], bound: _Bound) -> None:
         """End the sessions that hold the most until the rest is within the bound."""
         limits, ended = self._node.limits, 0
         left = before = sum(size for size, _ in sizes)
@@ -99,14 +99,11 @@ class Sweeper:
             if session.wire.is_closing:
                 session.wire.abort()  # it was told at the last look, and hasn't left
             else:
-                limits.refused[bound.limit] += 1
+                limits.refuse(bound.limit)
                 session.end(bound.close, bound.reason)
                 ended += 1
         if ended:
-            unsaid = limits.refuse(bound.limit, now)
-            limits.refused[bound.limit] -= 1  # the line is no refusal of its own, said or not
-            if unsaid is not None:
-                log.info("queues cut", limit=bound.limit, bytes=before, sessions=ended, unsaid=unsaid)
+            log.info("queues cut", limit=bound.limit, bytes=before, sessions=ended)
 
 
 class _Bound(NamedTuple):

@@ -122,6 +122,8 @@ async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
         async with running(sweep_interval=0.01) as server:
             for _ in range(count):
                 await (await Client.join(server.port)).close()
+                await (await Client.open(server.port, "token=wrong")).ended()
+                assert (await http(server.port, "/api/chats/c/events", "POST", {})).status in (401, 429)
                 assert (await http(server.port, "/nowhere")).status == 404
             async with await Client.join(server.port) as client:
                 await server.api.close()
@@ -138,7 +140,9 @@ async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
     for kind, most in (
         ("eclipse_ws.session: session started", count + 1),
         ("eclipse_ws.session: session ended", count + 1),
-        ("eclipse_ws.access: Request", count),
+        ("eclipse_ws.session: session refused", count),
+        ("eclipse_ws.door: call refused", count),
+        ("eclipse_ws.access: Request", 2 * count),
         ("eclipse_ws.chat: message not saved", count),
         ("eclipse_ws.chat: agent not found", count),
     ):
