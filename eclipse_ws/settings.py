@@ -201,7 +201,9 @@ class Settings(BaseSettings):
         description="refused commands until a session is closed with 4009; one per second is forgiven",
     )
     rate_penalty: SecondsOrZero = Field(
-        30, description="seconds for which a user whose session was closed with 4009 is refused"
+        30,
+        description="seconds for which an account that was closed with 4009, or a chat's visitors from that "
+        "address, are refused",
     )
     max_sessions_per_chat: Count = Field(1000, description="sessions of one chat on this node")
     max_sessions_per_address: Count | None = Field(

@@ -18,6 +18,7 @@ from eclipse_ws.protocol import parse_event
 from eclipse_ws.server import Server
 from eclipse_ws.wire import WireHandler
 from tests.client import UPGRADE, Client, leaving_nothing, running, token, until
+from tests.servers import RedisServer
 
 FLOODING: dict[str, Any] = {"command_rate": 0.001, "command_burst": 1, "rate_patience": 1}
 FLY = {"client_address_header": "Fly-Client-IP"}
@@ -30,7 +31,7 @@ numbers: Iterator[int] = iter(range(10**9))
 async def visitor(server: Server, chat: str = "c1", *, greet: bool = True, **options: Any) -> Client:
     """A visitor's session; each has a user id of its own, as the application makes them."""
     made = token(chat, f"anon_{next(numbers)}", isAuthenticated=False)
-    return await Client.open(server.port, f"token={made}", greet=greet, **options)
+    return await Client.open(server.port, f"token={made}", greet=greet, max_queue=None, **options)
 
 
 async def flood(client: Client) -> None:
@@ -127,6 +128,18 @@ async def test_many_at_once_do_not_overfill_a_chat(monkeypatch: pytest.MonkeyPat
             assert server.hub.size("c1") == 10
         for client in crowd[1:10]:
             await client.close()
+
+
+@pytest.mark.gen_test
+async def test_many_at_once_over_redis(redis_server: RedisServer) -> None:
+    """With a Redis, where joining takes a while by itself, no more than ten of eighty come in either."""
+    async with running(backend="redis", redis_url=redis_server.url, max_sessions_per_chat=10) as server:
+        opening = (Client.open(server.port, f"token={token('full', f'u{n}')}") for n in range(80))
+        crowd = await asyncio.gather(*opening)
+        await until(lambda: server.node.limits.refused["max_sessions_per_chat"] == 70)
+        await until(lambda: server.hub.sessions == 10)
+        assert server.hub.size("full") == 10
+        await asyncio.gather(*(client.close() for client in crowd))
 
 
 async def refusals(openings: list[Any]) -> tuple[list[Client], list[int]]:
@@ -267,7 +280,8 @@ async def test_sessions_of_one_visitor_share_a_budget() -> None:
 async def test_sessions_of_one_account_share_a_budget() -> None:
     """Nor do an account's tabs; another account in the same chat has its own."""
     async with running(**ALL_RATES) as server:
-        assert await accepted([await Client.join(server.port) for _ in range(10)]) == 20
+        crowd = [await Client.join(server.port, max_queue=None) for _ in range(10)]
+        assert await accepted(crowd) == 20
         assert await accepted([await Client.join(server.port, user="u2")]) == 3
 
 
