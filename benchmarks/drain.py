@@ -69,7 +69,7 @@ class Node:
         """What it says of itself; "" if nothing."""
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             text = await reader.read()
             writer.close()
             return str(json.loads(text.partition(b"\r\n\r\n")[2])["status"])

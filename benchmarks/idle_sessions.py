@@ -91,7 +91,7 @@ def session(port: int, chat: str, user: str) -> socket.socket:
 def health(port: int) -> dict[str, object]:
     """The health document."""
     with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as opened:
-        opened.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        opened.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         received = b""
         while more := opened.recv(65536):
             received += more

@@ -27,8 +27,15 @@ async def scrape(port: int) -> tuple[float, bytes]:
     """Milliseconds and page of one scrape."""
     began = time.monotonic()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {SECRET}\r\nConnection: close\r\n\r\n"
-    writer.write(head.encode())
+    lines = (
+        "GET /metrics HTTP/1.1",
+        "Host: localhost",
+        f"X-Internal-Secret: {SECRET}",
+        "Connection: close",
+        "",
+        "",
+    )
+    writer.write("\r\n".join(lines).encode())
     page = (await reader.read()).partition(b"\r\n\r\n")[2]
     writer.close()
     return (time.monotonic() - began) * 1000, page

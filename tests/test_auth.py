@@ -194,8 +194,8 @@ def test_a_time_that_is_null() -> None:
 
 def test_fractions_of_a_second() -> None:
     """A time need not be whole."""
-    found = VERIFIER.verify(token(exp=NOW + 60.5, nbf=NOW - 0.5, iat=NOW - 0.25))
-    assert found.expires_at == datetime.fromtimestamp(NOW + 60.5, UTC)
+    found = VERIFIER.verify(token(exp=NOW + 6000.5, nbf=NOW - 0.5, iat=NOW - 0.25))
+    assert found.expires_at == datetime.fromtimestamp(NOW + 6000.5, UTC)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_a_token_lives_for_so_long(given: dict[str, Any], ends: int) -> None:
     [
         ({"iat": NOW - 7300, "exp": NOW + 10**9}, CloseCode.TOKEN_EXPIRED),
         ({"iat": NOW - 7300, "exp": None}, CloseCode.TOKEN_EXPIRED),
-        ({"iat": None, "exp": NOW + 7300}, CloseCode.INVALID_TOKEN),
+        ({"iat": None, "exp": NOW + 14400}, CloseCode.INVALID_TOKEN),
         ({"iat": NOW + 10**8, "exp": NOW + 10**8 + 60}, CloseCode.INVALID_TOKEN),
     ],
 )

@@ -160,7 +160,7 @@ class Attackers:
             data = frame(b"x" * 60000)[:-1]
         else:
             reader, writer = await self.target.connect()
-            head = f"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\nX-Client-Address: {address}\r\n"
+            head = f"POST /api/chats/c/events HTTP/1.1\r\nHost: localhost\r\nX-Client-Address: {address}\r\n"
             data = f"{head}Content-Length: 262144\r\n\r\n".encode() + b"x" * 262143
         try:
             writer.write(data)

@@ -84,14 +84,15 @@ def frame(payload: bytes, opcode: int = 0x81) -> bytes:
 
 def get(path: str, address: str) -> bytes:
     """A GET request."""
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n{HEADER}: {address}\r\n\r\n".encode()
+    lines = f"GET {path} HTTP/1.1", "Host: localhost", "Accept-Encoding: gzip", f"{HEADER}: {address}", "", ""
+    return "\r\n".join(lines).encode()
 
 
 def upgrade(token: str, address: str) -> bytes:
     """The request of an upgrade."""
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     return (
-        f"GET /ws?token={token} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET /ws?token={token} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
         f"{HEADER}: {address}\r\n\r\n"
     ).encode()

@@ -245,7 +245,7 @@ def tables(server: Server) -> dict[str, int]:
         "sessions": node.sessions,
         "commands under way": node.under_way,
         "sessions by address": sum(map(node.addresses.sessions, [ADDRESS_OF_ALL])),
-        "HTTP connections": sum(listener.unfinished for listener in server._listeners),
+        "HTTP connections": sum(len(listener.connections) for listener in server._listeners),
         "sockets": stats.sockets,
     }
 
