@@ -72,7 +72,7 @@ def main() -> int:
     env = {"JWT_SECRET": secret, "INTERNAL_API_SECRET": secrets.token_urlsafe(48), "PORT": str(port)}
     rates, sizes = [], []
     with TemporaryDirectory() as folder:
-        profile = Path(folder) / "test.toml"
+        profile = Path(folder) / "attacked.toml"
         profile.write_text(PROFILE)
         server = Process([*command(), "run", "--profile", str(profile)], port, SERVER_CORE, env, Path(folder))
         os.sched_setaffinity(0, {LOAD_CORE})

@@ -15,12 +15,11 @@ import structlog
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 
+from eclipse_ws.connections import Gate
 from eclipse_ws.limits import Limits
 
 log = structlog.get_logger("eclipse_ws.listener")
 
-ACCEPTS_PER_TURN: Final = 4
-"""Sockets that are accepted before everything else on the loop has its turn again."""
 ACCEPT_PAUSE: Final = 0.2
 """Seconds without accepting when the system has no file or memory for another socket."""
 TURNED_AWAY: Final = 64
@@ -36,9 +35,10 @@ GONE: Final = frozenset(
 
 
 class Acceptor(HTTPServer):
-    """The part of an HTTP server that accepts. Whoever subclasses it sets ``limits``."""
+    """The part of an HTTP server that accepts. Whoever subclasses it sets ``limits`` and ``gate``."""
 
     limits: Limits
+    gate: Gate
     _reserve = -1
     """A file that is given up so that somebody can be turned away when there is no other."""
     _said = -SAY_AGAIN
@@ -63,7 +63,7 @@ class Acceptor(HTTPServer):
         self._give_reserve()
 
     def _accept(self, listening: socket.socket, _events: int) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
+        for _ in range(self.gate.allowed):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError):

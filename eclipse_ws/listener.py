@@ -236,7 +236,9 @@ class _Arrival(HTTPMessageDelegate):
             table.move(connection, table.working)
         elif connection.phase is not table.arriving:
             table.move(connection, table.arriving)
-        return following.headers_received(start_line, headers) or listener.gate.enter()
+        return following.headers_received(start_line, headers) or listener.gate.enter(
+            connection.address or connection
+        )
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         listener = self._listener

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace, tls: bool, api_port: int) -> bool:
     }
     with TemporaryDirectory() as name:
         folder, authority = Path(name), ""
-        profile = folder / "test.toml"
+        profile = folder / "attacked.toml"
         profile.write_text(PROFILE)
         if tls:
             chain, key, authority_path = certificate(folder)

@@ -16,6 +16,7 @@ HEADER = "X-Client-Address"
 PROFILE = f"""
 host = "127.0.0.1"
 log_level = "info"
+allow_memory_backend = true
 client_address_header = "{HEADER}"
 """
 

@@ -25,6 +25,9 @@ BYTES_PER_UNIT: Final = 512
 BYTES_PER_SHARE: Final = 8192
 """Bytes of a message that count as one more frame of the turn's share."""
 
+LATE_FRAMES: Final = 64
+"""Frames of one read after our close that are looked through for the peer's own."""
+
 # What a socket takes from its peer. It only ever goes up, except from PAUSED back to READING.
 READING: Final = 0
 PAUSED: Final = 1
@@ -201,7 +204,7 @@ class Incoming(Outgoing):
         """Look through what comes after our close for the peer's; the rest is thrown away, and costs."""
         thrown = 0
         try:
-            while thrown <= self.poll.params.frame_burst:
+            while True:
                 event = inbound.next()
                 if event is None:
                     break
@@ -209,6 +212,9 @@ class Incoming(Outgoing):
                 thrown += 1
                 if event.opcode == frames.CLOSE:
                     self._end()
+                    return
+                if thrown > LATE_FRAMES:
+                    self._hush()
                     return
         except frames.Violation as violation:
             self._fail(violation)

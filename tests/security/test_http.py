@@ -20,7 +20,7 @@ import pytest
 from tornado.iostream import IOStream
 
 from eclipse_ws import limits
-from eclipse_ws.connections import REQUESTS_PER_TURN, Connections, Gate
+from eclipse_ws.connections import MOST_PER_TURN, SLOW_TURN, Connections, Gate
 from eclipse_ws.limits import PUBLIC_CONNECTIONS, PUBLIC_REQUESTS, Rate
 from eclipse_ws.listener import CHUNK
 from eclipse_ws.server import Server
@@ -393,11 +393,11 @@ def test_an_office_fits_in() -> None:
 async def test_requests_take_turns() -> None:
     """Few requests go on in each turn of the loop, in the order in which they came."""
     gate, passed = Gate(), list[int]()
-    for number in range(REQUESTS_PER_TURN):
-        assert gate.enter() is None, number
+    for number in range(MOST_PER_TURN):
+        assert gate.enter("a") is None, number
     waits = []
-    for number in range(2 * REQUESTS_PER_TURN + 1):
-        wait = gate.enter()
+    for number in range(2 * MOST_PER_TURN + 1):
+        wait = gate.enter("a")
         assert wait is not None
         wait.add_done_callback(partial(note, passed, number))
         waits.append(wait)
@@ -408,10 +408,44 @@ async def test_requests_take_turns() -> None:
         await asyncio.sleep(0)
         counts.append(len(passed) - before)
     assert passed == list(range(len(waits)))
-    assert max(counts) <= REQUESTS_PER_TURN + 1  # the one that left counts for none
+    assert max(counts) <= MOST_PER_TURN + 1  # the one that left counts for none
     for _ in range(3):
         await asyncio.sleep(0)
-    assert gate.enter() is None
+    assert gate.enter("a") is None
+
+
+@pytest.mark.gen_test
+async def test_addresses_take_turns() -> None:
+    """A crowd behind one address does not make another address wait behind all of it."""
+    gate, passed = Gate(), list[int]()
+    for _ in range(MOST_PER_TURN):
+        assert gate.enter("crowd") is None
+    waits = []
+    for number, address in enumerate(["crowd"] * 20 + ["visitor"]):
+        wait = gate.enter(address)
+        assert wait is not None
+        wait.add_done_callback(partial(note, passed, number))
+        waits.append(wait)
+    await asyncio.gather(*waits)
+    await asyncio.sleep(0)
+    assert passed.index(20) == 1
+    assert [number for number in passed if number < 20] == list(range(20))
+
+
+@pytest.mark.gen_test
+async def test_slow_turns_let_fewer_in() -> None:
+    """After a slow turn of the loop fewer are accepted and answered, after quick ones as many as ever."""
+    gate = Gate()
+    assert gate.allowed == MOST_PER_TURN
+    time.sleep(2 * SLOW_TURN)  # noqa: ASYNC251 - a slow turn
+    await asyncio.sleep(0)
+    assert gate.allowed == MOST_PER_TURN // 2
+    time.sleep(2 * SLOW_TURN)  # noqa: ASYNC251
+    await asyncio.sleep(0)
+    assert gate.allowed == MOST_PER_TURN // 4
+    gate.enter("a")
+    assert gate.enter("a") is not None
+    await until(lambda: gate.allowed == MOST_PER_TURN)
 
 
 @pytest.mark.gen_test
@@ -420,7 +454,7 @@ async def test_a_request_waits_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> N
     async with running() as server:
         turns: list[asyncio.Future[None]] = []
 
-        def enter() -> asyncio.Future[None]:
+        def enter(_address: object) -> asyncio.Future[None]:
             turns.append(asyncio.get_running_loop().create_future())
             return turns[-1]
 
@@ -447,7 +481,7 @@ async def test_a_request_waits_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.gen_test
 async def test_pipelines_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many requests that came at once are all answered, and no upgrade is kept out meanwhile."""
-    monkeypatch.setattr("eclipse_ws.connections.REQUESTS_PER_TURN", 1)
+    monkeypatch.setattr("eclipse_ws.connections.MOST_PER_TURN", 1)
     async with running() as server, contextlib.AsyncExitStack() as stack:
         readers = [
             await stack.enter_async_context(raw(server.port, WIDGET * 5 + b"GET /nope HTTP/1.0\r\n\r\n"))
