@@ -375,7 +375,7 @@ export class EclipseChat extends EventTarget {
       const item = clientMessageId ? named : code ? retryable && head : /send|content/.test(error) && head;
       if (!item || (code == UNKNOWN && !item.resend) || !retryable) item ? this.#fail(item, error, code ?? "failed", retryable) : this.#emit(type, event);
       else {
-        Object.assign(item, { status: "waiting", id: undefined });
+        Object.assign(item, { status: "waiting", id: undefined, sent: item.resend && item.sent });
         this.#emit(type, event);
         this.#changed();
         this.#pause((retryAfter + Math.random() / 2) * 1000);

@@ -287,6 +287,24 @@ test("an error that may pass is tried again after retryAfter, under the same nam
   assert.equal(all("failed").length, 0);
 });
 
+test("only what got no answer is sent again as such: an error that says that nothing was saved is one", async () => {
+  const { chat } = await start();
+  FakeSocket.last.greet();
+  const id = chat.send("x");
+  const slow = { type: "error", error: "Slow down", code: "rate_limited", retryable: true, retryAfter: 1, clientMessageId: id };
+  FakeSocket.last.say(slow);
+  await tick(1_600);
+  assert.equal(FakeSocket.last.messages[1].resend, undefined);
+  FakeSocket.last.end(1006);
+  await tick(5_000);
+  FakeSocket.last.greet();
+  assert.equal(FakeSocket.last.messages[0].resend, true);
+  // It says nothing of the one before it, which got no answer.
+  FakeSocket.last.say(slow);
+  await tick(1_600);
+  assert.equal(FakeSocket.last.messages[1].resend, true);
+});
+
 test("a retryable error without a name is taken for the message under way", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
