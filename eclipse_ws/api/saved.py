@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final
+from typing import Any, Final
 
 from eclipse_ws.protocol import Message
 
@@ -14,7 +14,7 @@ REMEMBERED: Final = 10_000
 class AnsweredMessage(Message):
     """A message as the application answers it, with its chat if the application names it."""
 
-    chatId: str | int | None = None  # noqa: N815 - the application's own spelling
+    chatId: Any = None  # noqa: N815 - the application's own spelling; the contract doesn't know it
 
 
 class SavedMessages:
@@ -29,7 +29,8 @@ class SavedMessages:
 
     def is_answer_to(self, chat_id: str, content: str, message: AnsweredMessage) -> bool:
         """Whether the message can be what became of ``content`` in the chat; if so, it is remembered."""
-        if message.chatId is not None and str(message.chatId) != chat_id:
+        named = message.chatId
+        if isinstance(named, str | int) and str(named) != chat_id:
             return False
         words = hash(message.content)
         if message.content != content:

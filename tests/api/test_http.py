@@ -355,6 +355,14 @@ async def test_answer_that_is_tidied_up(api: HttpApi, stub: Stub, sent: str, ans
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize("named", [None, {"id": "chat-1"}, [], 1.5])
+async def test_answer_whose_chat_is_no_id(api: HttpApi, stub: Stub, named: Any) -> None:
+    """The contract knows no chatId in an answer: what is none there spoils nothing."""
+    stub.fault = saved(chatId=named)
+    assert (await send(api)).id == "m"
+
+
+@pytest.mark.gen_test
 async def test_half_of_a_pair_in_an_answer(api: HttpApi, stub: Stub) -> None:
     """Half of a surrogate pair in an answer, which JavaScript writes, is repaired."""
     stub.fault = saved(sender={"id": "u", "name": "Zo\ud83d"})
