@@ -9,14 +9,16 @@ import socket
 import time
 from collections.abc import Iterable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
 
 from eclipse_ws.connections import Gate
 from eclipse_ws.limits import Limits
+from eclipse_ws.paced import PacedLoop
 
 log = structlog.get_logger("eclipse_ws.listener")
 
@@ -39,6 +41,8 @@ class Acceptor(HTTPServer):
 
     limits: Limits
     gate: Gate
+    _paced: PacedLoop | None = None
+    """What watches the connections."""
     _reserve = -1
     """A file that is given up so that somebody can be turned away when there is no other."""
     _said = -SAY_AGAIN
@@ -51,11 +55,29 @@ class Acceptor(HTTPServer):
         twenty messages: whoever comes back in a crowd would hold everybody else up.
         """
         self._take_reserve()
+        self._paced = PacedLoop(self.gate)
         loop = IOLoop.current()
         for listening in sockets:
             self._sockets[listening.fileno()] = listening
             loop.add_handler(listening, self._accept, IOLoop.READ)
             self._handlers[listening.fileno()] = partial(loop.remove_handler, listening)
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Serve a connection, in its turn."""
+        assert self._paced is not None
+        unpaced: Any = stream
+        if unpaced._state is not None:  # TLS: it is watched already
+            stream.io_loop.remove_handler(stream.fileno())
+            self._paced.add_handler(stream.fileno(), unpaced._handle_events, unpaced._state)
+        unpaced.io_loop = self._paced
+        super().handle_stream(stream, address)
+
+    async def close_all_connections(self) -> None:
+        """Close what is open, and wait until it is."""
+        await super().close_all_connections()
+        if self._paced is not None:
+            self._paced.close()
+            self._paced = None
 
     def stop(self) -> None:
         """Accept no more. Idempotent."""

@@ -288,7 +288,10 @@ class Incoming(Outgoing):
             future.result()
         except (Exception, asyncio.CancelledError):
             self.handler.on_failure(*sys.exc_info())
-        self.go_on()
+        if self._inbound is None:
+            self.go_on()
+        else:
+            self.poll.again(self)  # many may have waited for the same thing
 
     def _watch(self) -> None:
         """Watch for the events that matter now."""

@@ -133,7 +133,7 @@ class Poll:
         self.closing: dict[Socket, float] = {}
         """Sockets in a closing handshake, the oldest first, and when it has taken too long."""
         self._count = 0
-        self._again: list[Incoming] = []
+        self._again: deque[Incoming] = deque()
         """Sockets with frames left over from their share of the last turn."""
         self._pinged: deque[tuple[float, list[Socket]]] = deque()
         """Whom we have pinged, and until when they may be silent."""
@@ -210,23 +210,25 @@ class Poll:
 
     def again(self, socket: "Incoming") -> None:
         """Let a socket go on with its buffered frames once the others have had their turn."""
-        if not self._again:
-            self.loop.call_soon(self._go_on)
         self._again.append(socket)
+        if len(self._again) == 1:
+            self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        # A few at a time: a crowd that floods must not fill the turn of everybody else.
-        sockets, self._again = self._again[:FEWEST_EVENTS], self._again[FEWEST_EVENTS:]
+        # For a bounded time: a crowd that floods must not fill the turn of everybody else.
+        until = self.loop.time() + SLOW_TURN
+        for _ in range(len(self._again)):
+            self._again.popleft().go_on()
+            if self.loop.time() > until:
+                break
         if self._again:
             self.loop.call_soon(self._go_on)
-        for socket in sockets:
-            socket.go_on()
 
     def _ready(self) -> None:
         self.scheduled = True  # what is sent from here on leaves at the end of this call
         table = self.table
         try:
-            began = self.loop.time()
+            until = self.loop.time() + SLOW_TURN
             for fd, event in self._readiness.poll(0, self._events):
                 socket = table[fd]
                 if socket is not None:
@@ -234,10 +236,12 @@ class Poll:
                         socket.writable()
                     if event != WRITE:
                         socket.readable(event)
-            if self.loop.time() - began > SLOW_TURN:
-                self._events = max(FEWEST_EVENTS, self._events // 2)
-            elif self._events < EVENTS_PER_TURN:
-                self._events *= 2
+                    if self.loop.time() > until:  # the others are reported again
+                        self._events = max(FEWEST_EVENTS, self._events // 2)
+                        break
+            else:
+                if self._events < EVENTS_PER_TURN:
+                    self._events *= 2
         finally:
             self.flush()
 
