@@ -174,12 +174,7 @@ class Listener(Acceptor):
         self._settle(connection)
         if connection.headless and isinstance(stream.error, UnsatisfiableReadError):
             self.connections.note(connection, "max_header_bytes")
-        if stream.closed() or not stream.writing():
-            self.connections.drop(connection)
-        elif connection.phase is not None:
-            # Taken over while an earlier answer has not left yet: the session waits for that.
-            self.connections.move(connection, self.connections.taking)
-            stream.write(b"").add_done_callback(lambda _: self.connections.drop(connection))
+        self.connections.drop(connection)
 
     def sweep(self, now: float) -> None:
         """Close the connections that take too long."""

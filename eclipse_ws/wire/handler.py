@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 from tornado.concurrent import Future
 from tornado.escape import json_encode
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
 from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 from tornado.log import app_log, gen_log
@@ -271,12 +272,13 @@ class Upgrade:
         handler.set_header("Connection", "Upgrade")
         key = request.headers["Sec-WebSocket-Key"].strip()
         handler.set_header("Sec-WebSocket-Accept", WebSocketProtocol13.compute_accept_value(key))
-        written = handler.finish()
-        stream = handler.detach()
+        handler.finish()
+        stream = cast(HTTP1Connection, request.connection).stream
         try:
             if stream.writing():
-                await written
-            socket, rest = take_over(handler, stream, deflate)
+                # Before it is detached: Tornado still needs its stream when the answer has left.
+                await stream.write(b"")
+            socket, rest = take_over(handler, handler.detach(), deflate)
         except (StreamClosedError, OSError) as error:
             if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are the peer's doing
                 gen_log.warning("Can't take a socket over: %s", error)

@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sized
+from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -167,29 +167,53 @@ async def test_a_session_is_in_no_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_upgrade_whose_answer_nobody_takes(monkeypatch: pytest.MonkeyPatch, expect_log: Any) -> None:
+async def test_an_upgrade_whose_answer_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind answers that fill the way, a 101 can't leave: it is closed like any answer that is not taken."""
-    expect_log(
-        "HTTP1Connection._finish_request", optional=True
-    )  # Tornado asks for a stream that it gave away
+    _hold_101(monkeypatch, lambda: True)
+    async with running(**QUICKLY) as server, raw(server.port, _upgrade()) as reader:
+        await until(lambda: len(open_connections(server).taking) == 1)
+        assert server.node.sessions == 1
+        assert await reader.read() == b""
+        await until(lambda: not server.node.sessions)
+        await until(lambda: not server._http._open)
+        assert not len(open_connections(server))
+        assert server.node.limits.refused["answer_timeout"] == 1
+
+
+@pytest.mark.gen_test
+async def test_an_upgrade_whose_answer_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 101 that has to wait for its peer becomes a session all the same."""
+    held = [True]
+    _hold_101(monkeypatch, lambda: held[0])
+    async with running() as server:
+        async with raw(server.port, _upgrade()) as reader:
+            await until(lambda: server.node.sessions == 1)
+            await asyncio.sleep(0.02)
+            held[0] = False
+            said = await reader.readuntil(b"\r\n\r\n")
+            assert said.startswith(b"HTTP/1.1 101")
+            assert b'"connected"' in await reader.readuntil(b"}")
+            assert not len(open_connections(server))
+        await until(lambda: not server.node.sessions)
+        await until(lambda: not server._http._open)
+        assert not len(open_connections(server))
+
+
+def _hold_101(monkeypatch: pytest.MonkeyPatch, full: Callable[[], bool]) -> None:
+    """Let the system take no 101 for as long as ``full`` says so."""
     write = IOStream.write_to_fd
 
-    def full(stream: IOStream, data: memoryview) -> int:
-        if bytes(data[:12]) == b"HTTP/1.1 101":
+    def write_to_fd(stream: IOStream, data: memoryview) -> int:
+        if bytes(data[:12]) == b"HTTP/1.1 101" and full():
             raise BlockingIOError
         return write(stream, data)
 
-    monkeypatch.setattr(IOStream, "write_to_fd", full)
+    monkeypatch.setattr(IOStream, "write_to_fd", write_to_fd)
+
+
+def _upgrade() -> bytes:
     lines = [f"GET /ws?token={token()} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in UPGRADE.items())]
-    async with (
-        running(**QUICKLY) as server,
-        raw(server.port, "\r\n".join(lines).encode() + b"\r\n\r\n") as reader,
-    ):
-        await until(lambda: len(open_connections(server).taking) == 1)
-        assert not server._http._open
-        assert await reader.read() == b""
-        assert not len(open_connections(server))
-        assert server.node.limits.refused["answer_timeout"] == 1
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
 
 
 @pytest.mark.gen_test
