@@ -22,6 +22,8 @@ READS_AHEAD: Final = 64
 """Reads that may wait for a message under way, however small; beyond that the peer is not read from."""
 BYTES_PER_UNIT: Final = 512
 """Bytes that are worth a frame: see `Params.frame_rate`."""
+BYTES_PER_READ: Final = 64
+"""Bytes for which a read costs nothing, though it completes no frame: no network makes smaller segments."""
 BYTES_PER_SHARE: Final = 8192
 """Bytes of a message that count as one more frame of the turn's share."""
 
@@ -193,10 +195,11 @@ class Incoming(Outgoing):
         except frames.Violation as violation:
             self._fail(violation)
             return
-        if share == whole_share:
-            cost = 1  # for a read that completed nothing
+        taken = before - inbound.waiting
+        if share == whole_share and taken < BYTES_PER_READ:
+            cost = 1  # for a small read that completed nothing
         if self._state == OPEN:  # bytes are in its favour: they become messages, or too large a message
-            self._charge(cost - (before - inbound.waiting) / BYTES_PER_UNIT)
+            self._charge(cost - taken / BYTES_PER_UNIT)
         if self._state == CLOSING and self._inbound is not None:
             self._seek_close(inbound)
 

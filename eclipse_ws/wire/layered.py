@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from eclipse_ws.wire import frames
 from eclipse_ws.wire.backlog import Backlog
 from eclipse_ws.wire.deflate import Deflate, deflated, inflated
-from eclipse_ws.wire.incoming import BYTES_PER_UNIT
+from eclipse_ws.wire.incoming import BYTES_PER_READ
 from eclipse_ws.wire.poll import Poll, stats
 from eclipse_ws.wire.socket import Socket
 
@@ -58,7 +58,7 @@ class LayeredSocket(Socket):
             self._charge(1)  # a piece of a record, or a record that carries nothing
             raise BlockingIOError from None
         if self._pieces:
-            self._charge(-min(self._pieces, len(data) / BYTES_PER_UNIT))
+            self._charge(-min(self._pieces, len(data) / BYTES_PER_READ))
             self._pieces = 0
         return data
 

@@ -41,8 +41,8 @@ class Params:
     """Frames of one socket that are handled before the others have their turn again."""
     frame_rate: float = 50.0
     """What a peer may cost beyond its messages, a second: one for each control frame, each fragment that does
-    not end its message, and each read that completes no frame, less one for each 512 bytes of them. After our
-    close each read, each frame and each 512 bytes cost one."""
+    not end its message, and each read below 64 bytes that completes no frame, less one for each 512 bytes of
+    all these. After our close each read, each frame and each 512 bytes cost one."""
     frame_burst: float = 256.0
     """What it may cost at once. Whoever costs more is closed with `WireHandler.wire_flood_close`."""
     ping_interval: float = 25.0

@@ -234,6 +234,22 @@ async def test_an_honest_mixture_is_never_closed(kind: str, sides: Any) -> None:
         assert session.wire._state == OPEN
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.gen_test
+async def test_small_segments_are_no_flood(kind: str, sides: Any) -> None:
+    """Messages of 60 KB pass, one after the other, also where a network makes segments of 100 bytes."""
+    async with line(kind, sides, wire_frame_rate=0.001, wire_frame_burst=170) as here:
+        relay = await Relay.to(here.server.port)
+        here.server.port = relay.port
+        peer, session = await here.open()
+        relay.step = 100
+        for turn in range(2):
+            peer.send(LARGE)
+            await until(lambda turn=turn: len(session.events) == turn + 2 or session.floods)
+        assert session.floods == 0
+        await relay.stop()
+
+
 @pytest.mark.gen_test
 async def test_a_well_behaved_socket_has_no_bucket() -> None:
     """Whole messages and the pongs to our pings make nothing to be remembered."""
