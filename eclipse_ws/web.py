@@ -254,7 +254,7 @@ class File(JsonHandler):
             return self.check_etag_header()
         try:
             since = parsedate_to_datetime(self.request.headers.get("If-Modified-Since", ""))
-        except ValueError:
+        except (ValueError, OverflowError):
             return False
         return (since if since.tzinfo else since.replace(tzinfo=UTC)) >= file.modified
 
