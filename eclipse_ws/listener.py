@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -39,6 +40,9 @@ NODE_BODY_BYTES: Final = 1 << 25
 """Bytes of all bodies that are held at once."""
 NOISE = ("SSL Error on", "error on read", "Malformed HTTP message", "Unsatisfiable read")
 """How Tornado's lines begin that anybody can cause at will."""
+LEAVE: Final = 0.5
+"""Seconds that a peer has to read its refusal when what else it says is not read."""
+NO_LENGTH: Final = Refusal(411, "A body needs a Content-Length here")
 TOO_OFTEN: Final = Refusal(429, "Too many requests; try again later", "http_rate", 5)
 
 
@@ -61,8 +65,9 @@ class Listener(Acceptor):
     slowest is closed, rather than the newcomer: whoever is honest is quick (`Connections`).
 
     A handler's class may have the attributes ``needs_secret`` (who does not show the secret is refused before
-    the body is read) and ``takes_body`` (without it a body is read and dropped). A body beyond ``max_body``
-    bytes is answered with 413; on headers beyond ``max_header_bytes`` the socket is closed.
+    the body is read) and ``takes_body`` (without it a body is read and dropped, and one in chunks is answered
+    with 411). A body beyond ``max_body`` bytes is answered with 413; on headers beyond ``max_header_bytes``
+    the socket is closed.
     """
 
     def initialize(  # type: ignore[override]
@@ -142,6 +147,9 @@ class Listener(Acceptor):
         if not connection.upgrading and not self._may_ask(connection, now):
             self.connections.note(connection, TOO_OFTEN.limit)
             return TOO_OFTEN
+        takes_body = getattr(handler, "takes_body", False)
+        if refusal is None and not takes_body and "Transfer-Encoding" in request.headers:
+            return NO_LENGTH  # chunks of a byte each would cost far more than they weigh
         return refusal
 
     def _may_ask(self, connection: Connection, now: float) -> bool:
@@ -219,7 +227,9 @@ class _Arrival(HTTPMessageDelegate):
         refusal = listener.refusal(connection, request, handler)
         if refusal is not None:
             self._refuse(refusal, headers, bodiless=request.method == "HEAD")
-            return None
+            if headers.pop("Transfer-Encoding", None) is None:
+                return None
+            return asyncio.sleep(LEAVE)  # then it is closed, for no body is left to be read
         self._next = following
         self._keeps = getattr(handler, "takes_body", False)
         table = listener.connections

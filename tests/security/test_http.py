@@ -541,6 +541,23 @@ async def test_the_secret_is_looked_at_before_the_body(path: str) -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [("POST /nope", 411), ("GET /health", 411), ("POST /api/chats/c1/events", 401)],
+)
+async def test_chunks_of_strangers_are_not_read(request_line: str, status: int) -> None:
+    """A body in chunks, each of which costs, is refused unread, and its sender gets to read why."""
+    head = f"{request_line} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    async with running() as server, raw(server.port, head + b"1\r\nx\r\n" * 200_000) as reader:
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d" % status)
+        (connection,) = open_connections(server).taking
+        assert connection.stream._read_buffer_size <= CHUNK
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        await until(lambda: not len(open_connections(server)))
+
+
+@pytest.mark.gen_test
 async def test_a_refused_body_is_not_read_for_ever() -> None:
     """What follows a refusal is dropped only as far as a body may be long."""
     head = b"POST /api/chats/c1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
