@@ -14,7 +14,7 @@ from typing import Any, Final
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, SSLIOStream
 
 from eclipse_ws.connections import Gate
 from eclipse_ws.limits import Limits
@@ -22,6 +22,8 @@ from eclipse_ws.paced import PacedLoop
 
 log = structlog.get_logger("eclipse_ws.listener")
 
+RECORDS_PER_TURN: Final = 32
+"""TLS records of one connection that are read before everything else on the loop has its turn again."""
 ACCEPT_PAUSE: Final = 0.2
 """Seconds without accepting when the system has no file or memory for another socket."""
 TURNED_AWAY: Final = 64
@@ -63,12 +65,13 @@ class Acceptor(HTTPServer):
             self._handlers[listening.fileno()] = partial(loop.remove_handler, listening)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Serve a connection, in its turn."""
+        """Serve a connection that was accepted, in its turn."""
         assert self._paced is not None
         unpaced: Any = stream
-        if unpaced._state is not None:  # TLS: it is watched already
+        if isinstance(stream, SSLIOStream):
+            unpaced.__class__ = _Records  # Tornado gives no choice
             stream.io_loop.remove_handler(stream.fileno())
-            self._paced.add_handler(stream.fileno(), unpaced._handle_events, unpaced._state)
+            self._paced.add_handler(unpaced.fileno(), unpaced._handle_events, unpaced._state)
         unpaced.io_loop = self._paced
         super().handle_stream(stream, address)
 
@@ -138,3 +141,20 @@ class Acceptor(HTTPServer):
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
+
+
+class _Records(SSLIOStream):
+    """A TLS connection that is read a few records at a time.
+
+    Tornado reads for as long as there is something to read. The system joins small segments, but nothing
+    joins records: a request in records of a byte each would hold everybody else up for a second.
+    """
+
+    _read = 0
+    """Records that were read since the peer was waited for."""
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """As Tornado's. None after so many records: what is left stays in the kernel, which says so again."""
+        size = super().read_from_fd(buf) if self._read < RECORDS_PER_TURN else None
+        self._read = 0 if size is None else self._read + 1
+        return size

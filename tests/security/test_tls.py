@@ -7,12 +7,15 @@ import contextlib
 import json
 import socket
 import ssl
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+from tornado.iostream import SSLIOStream
 
+from eclipse_ws.acceptor import RECORDS_PER_TURN
 from eclipse_ws.keys import tls_context
 from eclipse_ws.settings import Loaded, SettingsError, load
 from tests.client import UPGRADE, Client, exchange, running, token, until
@@ -232,3 +235,51 @@ def test_production_with_a_public_key_needs_no_secret(tmp_path: Path) -> None:
     assert any("ALLOWED_ORIGINS is empty" in warning for warning in found.warnings)
     assert any("ECLIPSE_TRUSTED_PROXIES" in warning for warning in found.warnings)
     assert json.dumps(found.warnings)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("head", ["Content-Length: 2000\r\n\r\n", "X: "])
+async def test_records_of_a_request_take_turns(
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body, or headers, in records of a byte each are answered, and hold nobody up for long."""
+    authority = Authority(tmp_path)
+    turns, reads = 0, Counter[int]()
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        timer[0] = asyncio.get_running_loop().call_soon(turn)
+
+    read = SSLIOStream.read_from_fd
+
+    def counted(stream: SSLIOStream, buf: Any) -> int | None:
+        size = read(stream, buf)
+        reads[turns] += size is not None
+        return size
+
+    monkeypatch.setattr(SSLIOStream, "read_from_fd", counted)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = authority.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    async with running(**authority.settings) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        while True:
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                writer.write(outgoing.read())
+                incoming.write(await reader.read(65536))
+        for byte in f"POST /nope HTTP/1.1\r\nHost: x\r\n{head}{'x' * 2000}\r\n\r\n".encode():
+            tls.write(bytes((byte,)))
+        timer = [asyncio.get_running_loop().call_soon(turn)]
+        writer.write(outgoing.read())
+        answer = b""
+        while b"404" not in answer:
+            incoming.write(await reader.read(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                answer += tls.read(65536)
+        timer[0].cancel()
+        writer.close()
+    assert sum(reads.values()) > 2000
+    assert max(reads.values()) <= 2 * RECORDS_PER_TURN
