@@ -8,7 +8,9 @@ from typing import Final
 from eclipse_ws.settings import Settings
 
 SPARE: Final = 200
-"""Files of everything else: libraries, the listeners, Redis, the store, a socket that is being taken over."""
+"""Files of everything else: sockets in a closing handshake (`wire.poll.MOST_CLOSING`), libraries, the
+listeners, Redis, the store, a socket that is being taken over.
+"""
 INTERNAL_CONNECTIONS: Final = 200
 """HTTP connections of ECLIPSE_ADMIN_PORT, and of ECLIPSE_METRICS_PORT."""
 LEAST: Final = 64

@@ -21,6 +21,8 @@ EVENTS_PER_TURN: Final = 256
 """Sockets that are served before everything else on the loop has its turn again."""
 FEWEST_EVENTS: Final = 8
 """As many are served in any turn, however long it takes."""
+MOST_CLOSING: Final = 150
+"""Sockets that may be in a closing handshake at once: they have files, and count as nothing else any more."""
 SLOW_TURN: Final = 0.004
 """Seconds of a turn after which the next one serves fewer."""
 TICK: Final = 0.25
@@ -261,6 +263,16 @@ class Poll:
             if share and self.params.ping_timeout:
                 self._pinged.append((now + min(self.params.ping_timeout, self.params.ping_interval), share))
         self._overdue()
+
+    def close(self, socket: "Socket") -> None:
+        """A socket's closing handshake begins. Of too many the oldest ends, when its close frame has left."""
+        self.closing[socket] = self.loop.time() + self.params.close_timeout
+        if len(self.closing) > MOST_CLOSING:
+            self.loop.call_later(SLOW_TURN, self._end_oldest)
+
+    def _end_oldest(self) -> None:
+        if len(self.closing) > MOST_CLOSING:
+            next(iter(self.closing)).abort()
 
     def _overdue(self) -> None:
         """End closing handshakes that have taken too long, a few at a time."""

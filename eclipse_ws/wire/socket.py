@@ -74,7 +74,7 @@ class Socket(Incoming):
             self._code, self._reason = frames.NO_CODE if code is None else code, reason
         self._state = CLOSING
         self._full = 0.0  # whoever was closed for its flood may answer, too
-        self.poll.closing[self] = self.poll.loop.time() + self.poll.params.close_timeout
+        self.poll.close(self)
         self.take((frames.close_frame(code, reason),), 0)
 
     def _end(self) -> None:

@@ -489,6 +489,25 @@ async def test_a_peer_that_never_answers_a_close() -> None:
 
 
 @pytest.mark.gen_test
+async def test_closing_handshakes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of too many peers that don't answer our close the oldest is cut off; it has got its close frame."""
+    monkeypatch.setattr("eclipse_ws.wire.poll.MOST_CLOSING", 2)
+    async with serving(Recorder, wire_close_timeout=60) as server:
+        peers = [await Peer.open(server.port) for _ in range(5)]
+        await until(lambda: len(server.sessions) == 5)
+        poll = server.sessions[0].wire.poll
+        for session in server.sessions:
+            session.close(4001, "bye")
+        await until(lambda: len(poll.closing) == 2)
+        for session in server.sessions[:3]:
+            assert await session.ended() == (4001, "bye")
+        for peer in peers:
+            assert (await peer.frame())[1] == (4001).to_bytes(2, "big") + b"bye"
+        await asyncio.sleep(0.02)
+        assert len(poll.closing) == 2
+
+
+@pytest.mark.gen_test
 async def test_what_comes_after_our_close_is_thrown_away() -> None:
     """Messages, broken ones too, that arrive between our close and the peer's are not handled."""
     async with serving() as server:
