@@ -17,6 +17,7 @@ import structlog
 from tornado.http1connection import HTTP1Connection, HTTP1ServerConnection
 from tornado.httputil import (
     HTTPConnection,
+    HTTPInputError,
     HTTPMessageDelegate,
     HTTPServerRequest,
     RequestStartLine,
@@ -40,6 +41,8 @@ NODE_BODY_BYTES: Final = 1 << 25
 """Bytes of all bodies that are held at once."""
 NOISE = ("SSL Error on", "error on read", "Malformed HTTP message", "Unsatisfiable read")
 """How Tornado's lines begin that anybody can cause at will."""
+HEADER_LINES: Final = 128
+"""Lines of a request's headers; each takes as long to read as kilobytes of a body."""
 LEAVE: Final = 0.5
 """Seconds that a peer has to read its refusal when what else it says is not read."""
 NO_LENGTH: Final = Refusal(411, "A body needs a Content-Length here")
@@ -121,6 +124,7 @@ class Listener(Acceptor):
             table.move(connection, table.trusted if connection.trusted else table.idle)
         self._count_by_peer(connection)
         connection.request = cast(HTTP1Connection, request_conn)
+        connection.request.__class__ = _Request  # Tornado gives no choice
         return _Arrival(self, connection, connection.request)
 
     def _count_by_peer(self, connection: Connection) -> None:
@@ -187,6 +191,15 @@ class Listener(Acceptor):
     def sweep(self, now: float) -> None:
         """Close the connections that take too long."""
         self.connections.sweep(now)
+
+
+class _Request(HTTP1Connection):
+    """Tornado's side of one request, with a bound on how many lines its headers have."""
+
+    def _parse_headers(self, data: bytes) -> tuple[str, Headers]:
+        if data.count(b"\n") > HEADER_LINES:
+            raise HTTPInputError(f"More than {HEADER_LINES} lines of headers")
+        return super()._parse_headers(data)
 
 
 class _Arrival(HTTPMessageDelegate):

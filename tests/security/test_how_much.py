@@ -328,6 +328,16 @@ async def test_what_is_too_large_is_refused(request_bytes: bytes, limit: str) ->
 
 
 @pytest.mark.gen_test
+async def test_headers_have_so_many_lines() -> None:
+    """Far more than anybody sends are not even parsed: 400, and the socket is closed."""
+    async with running() as server:
+        for lines, status in ((100, 200), (200, 400)):
+            head = b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * lines + b"\r\n"
+            assert (await exchange(server.port, head)).status == status
+        await until(lambda: len(server._http.connections) == 0)
+
+
+@pytest.mark.gen_test
 async def test_the_answer_to_a_large_body_names_the_limit() -> None:
     """413 and the limit's name, before any of the body was sent; what fits is looked at as ever."""
     async with running(max_body=16384) as server:
