@@ -250,7 +250,8 @@ class _Arrival(HTTPMessageDelegate):
             return None  # it was cut off when this had been read
         if connection.trusted:
             table.move(connection, table.trusted)
-        elif not length.strip("0") and "Transfer-Encoding" not in headers:
+            return following.headers_received(start_line, headers)  # no crowd holds it up
+        if not length.strip("0") and "Transfer-Encoding" not in headers:
             table.move(connection, table.working)
         elif connection.phase is not table.arriving:
             table.move(connection, table.arriving)

@@ -503,6 +503,22 @@ async def test_a_request_waits_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.gen_test
+async def test_the_application_waits_at_no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many strangers wait for their turn, who shows the secret is answered at once."""
+    async with running() as server:
+        turn = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(server._http.gate, "enter", lambda: turn)
+        async with raw(server.port, WIDGET) as stranger:
+            await until(lambda: len(open_connections(server).working) == 1)
+            async with asyncio.timeout(5):
+                call = await http(server.port, "/api/chats/c1/events", "POST", EVENT, headers=OURS)
+            assert call.status == 202
+            assert len(open_connections(server).working) == 1
+            turn.set_result(None)
+            assert (await stranger.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.gen_test
 async def test_pipelines_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many requests that came at once are all answered, and no upgrade is kept out meanwhile."""
     monkeypatch.setattr("eclipse_ws.connections.MOST_PER_TURN", 1)
