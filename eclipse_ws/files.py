@@ -7,7 +7,7 @@ from typing import Final
 
 from eclipse_ws.settings import Settings
 
-SPARE: Final = 200
+SPARE: Final = 600
 """Files of everything else: sockets in a closing handshake (`wire.poll.MOST_CLOSING`), libraries, the
 listeners, Redis, the store, a socket that is being taken over.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,38 +18,38 @@ EVENTS: Final = 4
 
 
 class PacedLoop:
-    """The part of `IOLoop` that an `IOStream` uses.
+    """An `IOLoop` whose handlers are called a few at a time; everything else is the loop's own.
 
     On the event loop itself, everything that is ready is served in the same turn: a few hundred steps of TLS
     handshakes, or of bodies that nobody wants, would hold every session up.
     """
 
-    READ, WRITE, ERROR = IOLoop.READ, IOLoop.WRITE, IOLoop.ERROR
-
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._loop = IOLoop.current()
-        self._handlers: dict[int, Callable[[int, int], None]] = {}
+        self._handlers: dict[int, tuple[socket.socket, Callable[[socket.socket, int], None]]] = {}
         self._readiness = watch(asyncio.get_running_loop(), self._ready)
 
-    def add_handler(self, fd: int, handler: Callable[[int, int], None], events: int) -> None:
+    def add_handler(
+        self, of: socket.socket, handler: Callable[[socket.socket, int], None], events: int
+    ) -> None:
         """See IOLoop."""
+        fd = of.fileno()
         self._readiness.register(fd, events & (READ | WRITE))
-        self._handlers[fd] = handler
+        self._handlers[fd] = of, handler
 
-    def update_handler(self, fd: int, events: int) -> None:
+    def update_handler(self, of: socket.socket, events: int) -> None:
         """See IOLoop."""
-        self._readiness.modify(fd, events & (READ | WRITE))
+        self._readiness.modify(of.fileno(), events & (READ | WRITE))
 
-    def remove_handler(self, fd: int) -> None:
+    def remove_handler(self, of: socket.socket) -> None:
         """See IOLoop."""
-        if self._handlers.pop(fd, None) is not None:
+        if self._handlers.pop(of.fileno(), None) is not None:
             with contextlib.suppress(OSError):
-                self._readiness.unregister(fd)
+                self._readiness.unregister(of.fileno())
 
-    def add_callback(self, callback: Callable[..., Any]) -> None:
-        """See IOLoop."""
-        self._loop.add_callback(callback)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
 
     def close(self) -> None:
         """Watch nothing any more."""
@@ -57,6 +58,7 @@ class PacedLoop:
 
     def _ready(self) -> None:
         for fd, events in self._readiness.poll(0, EVENTS * self._gate.allowed):
-            handler = self._handlers.get(fd)
-            if handler is not None:
-                handler(fd, events)
+            found = self._handlers.get(fd)
+            if found is not None:
+                of, handler = found
+                handler(of, events)

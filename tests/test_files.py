@@ -15,8 +15,8 @@ SETTINGS = make_settings(max_sessions=5000, max_handshakes=2000, api_max_connect
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "lacks"),
     [
-        (1024, 20000, 7250, False),
-        (1024, resource.RLIM_INFINITY, 7250, False),
+        (1024, 20000, 7650, False),
+        (1024, resource.RLIM_INFINITY, 7650, False),
         (20000, 20000, None, False),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, False),
         (1024, 4096, 4096, True),
@@ -31,7 +31,7 @@ def test_the_limit_is_raised_as_far_as_it_may(
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
     fitting, said = files.fit(SETTINGS)
     assert asked == ([] if raised is None else [(raised, hard)])
-    assert ("5000 sessions and 2000 HTTP connections need 7250" in said) is lacks
+    assert ("5000 sessions and 2000 HTTP connections need 7650" in said) is lacks
     assert (fitting == SETTINGS) is not lacks
 
 
@@ -49,7 +49,7 @@ def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("most", "sessions", "http"), [(7250, 5000, 2000), (7000, 5000, 1750), (4250, 3000, 1000), (10, 48, 16)]
+    ("most", "sessions", "http"), [(7650, 5000, 2000), (7400, 5000, 1750), (4650, 3000, 1000), (10, 48, 16)]
 )
 def test_what_does_not_fit_is_not_taken(most: int, sessions: int, http: int) -> None:
     """With fewer files a node takes fewer HTTP connections, then fewer sessions, rather than run out."""

@@ -21,7 +21,8 @@ class SavedMessages:
     """The latest messages that the application has saved: which chat each belongs to, and what it says.
 
     An application may tidy up what it saves, so other words alone don't make an answer a wrong one. It may
-    number each chat's messages on its own, so neither does another chat's id. The two together do.
+    number each chat's messages on its own, and know chats by other names than tokens do, so neither does
+    another chat's id or name. Other words together with one of these do.
     """
 
     def __init__(self) -> None:
@@ -29,12 +30,11 @@ class SavedMessages:
 
     def is_answer_to(self, chat_id: str, content: str, message: AnsweredMessage) -> bool:
         """Whether the message can be what became of ``content`` in the chat; if so, it is remembered."""
-        named = message.chatId
-        if isinstance(named, str | int) and str(named) != chat_id:
-            return False
         words = hash(message.content)
         if message.content != content:
-            known = self._saved.get(message.id)
+            named, known = message.chatId, self._saved.get(message.id)
+            if isinstance(named, str | int) and str(named) != chat_id:
+                return False
             if known is not None and known[0] != chat_id and known[1] == words:
                 return False
         self._saved[message.id] = chat_id, words

@@ -21,7 +21,7 @@ EVENTS_PER_TURN: Final = 256
 """Sockets that are served before everything else on the loop has its turn again."""
 FEWEST_EVENTS: Final = 8
 """As many are served in any turn, however long it takes."""
-MOST_CLOSING: Final = 150
+MOST_CLOSING: Final = 500
 """Sockets that may be in a closing handshake at once: they have files, and count as nothing else any more."""
 SLOW_TURN: Final = 0.004
 """Seconds of a turn after which the next one serves fewer."""
@@ -137,6 +137,8 @@ class Poll:
         self._count = 0
         self._again: deque[Incoming] = deque()
         """Sockets with frames left over from their share of the last turn."""
+        self._going_on = False
+        """Whether their next turn is already arranged."""
         self._pinged: deque[tuple[float, list[Socket]]] = deque()
         """Whom we have pinged, and until when they may be silent."""
         self._events = EVENTS_PER_TURN
@@ -213,7 +215,8 @@ class Poll:
     def again(self, socket: "Incoming") -> None:
         """Let a socket go on with its buffered frames once the others have had their turn."""
         self._again.append(socket)
-        if len(self._again) == 1:
+        if not self._going_on:
+            self._going_on = True
             self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
@@ -223,7 +226,8 @@ class Poll:
             self._again.popleft().go_on()
             if self.loop.time() > until:
                 break
-        if self._again:
+        self._going_on = bool(self._again)
+        if self._going_on:
             self.loop.call_soon(self._go_on)
 
     def _ready(self) -> None:

@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sized
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from eclipse_ws import limits
 from eclipse_ws.connections import MOST_PER_TURN, SLOW_TURN, Connections, Gate
 from eclipse_ws.limits import PUBLIC_CONNECTIONS, PUBLIC_REQUESTS, Rate
 from eclipse_ws.listener import CHUNK
+from eclipse_ws.paced import EVENTS
 from eclipse_ws.server import Server
 from tests.client import UPGRADE, Client, exchange, http, running, token, until
 from tests.conftest import SECRET
@@ -507,7 +509,7 @@ async def test_the_application_waits_at_no_gate(monkeypatch: pytest.MonkeyPatch)
     """However many strangers wait for their turn, who shows the secret is answered at once."""
     async with running() as server:
         turn = asyncio.get_running_loop().create_future()
-        monkeypatch.setattr(server._http.gate, "enter", lambda: turn)
+        monkeypatch.setattr(server._http.gate, "enter", lambda _: turn)
         async with raw(server.port, WIDGET) as stranger:
             await until(lambda: len(open_connections(server).working) == 1)
             async with asyncio.timeout(5):
@@ -516,6 +518,40 @@ async def test_the_application_waits_at_no_gate(monkeypatch: pytest.MonkeyPatch)
             assert len(open_connections(server).working) == 1
             turn.set_result(None)
             assert (await stranger.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.gen_test
+async def test_streams_of_strangers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many connections have something to read, few of them are served in a turn of the loop."""
+    turns, served = [0], list[int]()
+    serve = IOStream._handle_events
+
+    def count(stream: IOStream, fd: Any, events: int) -> None:
+        served.append(turns[0])
+        serve(stream, fd, events)
+
+    async def tick() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async with running() as server:
+        monkeypatch.setattr(IOStream, "_handle_events", count)
+        peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
+        await until(lambda: len(open_connections(server)) == 60)
+        ticking = asyncio.create_task(tick())
+        for peer in peers:  # all of them in one turn
+            peer.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        for peer in peers:
+            peer.setblocking(False)
+            async with asyncio.timeout(5):
+                answer = await asyncio.get_running_loop().sock_recv(peer, 65536)
+            assert answer.startswith(b"HTTP/1.1 200")
+            peer.close()
+        ticking.cancel()
+    per_turn = Counter(served)
+    assert sum(per_turn.values()) >= 60
+    assert max(per_turn.values()) <= EVENTS * MOST_PER_TURN
 
 
 @pytest.mark.gen_test
