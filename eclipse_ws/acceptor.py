@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final
@@ -16,12 +17,14 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
-from eclipse_ws.connections import Gate
+from eclipse_ws.connections import Connections, Gate
 from eclipse_ws.limits import Limits
 from eclipse_ws.paced import PacedLoop
 
 log = structlog.get_logger("eclipse_ws.listener")
 
+ACCEPTS_PER_TURN: Final = 32
+"""Sockets that are accepted in a turn of the event loop; few of them are served in it."""
 RECORDS_PER_TURN: Final = 32
 """TLS records of one connection that are read before everything else on the loop has its turn again."""
 ACCEPT_PAUSE: Final = 0.2
@@ -39,10 +42,17 @@ GONE: Final = frozenset(
 
 
 class Acceptor(HTTPServer):
-    """The part of an HTTP server that accepts. Whoever subclasses it sets ``limits`` and ``gate``."""
+    """The part of an HTTP server that accepts. Whoever subclasses it sets the first four attributes.
+
+    What is accepted, as many sockets as there may be connections, waits here until the gate lets it through,
+    the newest and the oldest in turns: in the system's own queue a newcomer would wait behind a whole crowd.
+    """
 
     limits: Limits
     gate: Gate
+    connections: Connections
+    timeout: float
+    """Seconds that an accepted socket may wait."""
     _paced: PacedLoop | None = None
     """What watches the connections."""
     _reserve = -1
@@ -58,6 +68,9 @@ class Acceptor(HTTPServer):
         """
         self._take_reserve()
         self._paced = PacedLoop(self.gate)
+        self._arrivals: deque[tuple[float, socket.socket, Any]] = deque()
+        self._serving = False
+        self._newest = True
         loop = IOLoop.current()
         for listening in sockets:
             self._sockets[listening.fileno()] = listening
@@ -86,23 +99,46 @@ class Acceptor(HTTPServer):
         """Accept no more. Idempotent."""
         super().stop()
         self._give_reserve()
+        while self._arrivals:
+            self._arrivals.popleft()[1].close()
+
+    def drop_overdue(self, now: float) -> None:
+        """Close the sockets that have waited too long to be served."""
+        while self._arrivals and now - self._arrivals[0][0] >= self.timeout:
+            self._arrivals.popleft()[1].close()
+            self.limits.refuse("handshake_timeout")
 
     def _accept(self, listening: socket.socket, _events: int) -> None:
-        for _ in range(self.gate.allowed):
+        for _ in range(min(ACCEPTS_PER_TURN, self.connections.most - len(self._arrivals))):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError):
-                return
+                break
             except OSError as error:
                 if error.errno in GONE:
                     continue
                 self._pause(listening, error)
-                return
+                break
+            self._arrivals.append((time.monotonic(), accepted, address))
+        if not self._serving:
+            self._serve()
+
+    def _serve(self) -> None:
+        """Serve a few of those who wait."""
+        assert self._paced is not None
+        for _ in range(self.gate.allowed):
+            if not self._arrivals or self._paced.behind:
+                break
+            self._newest = not self._newest
+            _, accepted, address = self._arrivals.pop() if self._newest else self._arrivals.popleft()
             try:
                 self._handle_connection(accepted, address)
             except OSError as error:  # the peer has left before its TLS handshake began
                 log.debug("connection lost", why=str(error))
                 accepted.close()
+        self._serving = bool(self._arrivals)
+        if self._serving:
+            IOLoop.current().add_callback(self._serve)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Turn away whoever waits, and look again in a moment: the socket stays ready, and would be asked

@@ -108,7 +108,8 @@ class Connections:
         self.taking: OrderedDict[Connection, float] = OrderedDict()
         self.idle: OrderedDict[Connection, float] = OrderedDict()
         self.trusted: OrderedDict[Connection, float] = OrderedDict()
-        self._most = most
+        self.most = most
+        """As many at once."""
         self._timeout = timeout
         self._work_timeout = work_timeout
         self._limits = limits
@@ -127,7 +128,7 @@ class Connections:
 
     def add(self, connection: Connection) -> None:
         """Take a new connection, and close another if that is one too many."""
-        room = len(self) < self._most or self._make_room()
+        room = len(self) < self.most or self._make_room()
         self.move(connection, self.arriving)
         if not room:
             self.cut(connection, "max_handshakes")

@@ -18,8 +18,11 @@ LEAST: Final = 64
 
 
 def needed(settings: Settings) -> int:
-    """Files that a node has open when it is full: each session, HTTP connection and call has one."""
-    return settings.max_sessions + settings.max_handshakes + _fixed(settings)
+    """Files that a node has open when it is full: each session, HTTP connection and call has one.
+
+    As many HTTP connections again may be accepted and wait to be served.
+    """
+    return settings.max_sessions + 2 * settings.max_handshakes + _fixed(settings)
 
 
 def _fixed(settings: Settings) -> int:
@@ -36,8 +39,8 @@ def allowed() -> int | None:
 def fitting(settings: Settings, most: int) -> tuple[int, int]:
     """Sessions and HTTP connections that fit into so many files; the latter have a quarter, if need be."""
     room = max(LEAST, most - _fixed(settings))
-    http = min(settings.max_handshakes, max(room // 4, room - settings.max_sessions))
-    return min(settings.max_sessions, room - http), http
+    http = min(settings.max_handshakes, max(room // 4, room - settings.max_sessions) // 2)
+    return min(settings.max_sessions, room - 2 * http), http
 
 
 def lack(settings: Settings, most: int) -> str:

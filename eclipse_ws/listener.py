@@ -93,6 +93,7 @@ class Listener(Acceptor):
         )
         self.application = application
         self.limits = door.limits
+        self.timeout = settings.handshake_timeout
         self.max_body = settings.max_body
         self.body_bytes = 0
         """Bytes of bodies that are held now."""
@@ -190,6 +191,7 @@ class Listener(Acceptor):
 
     def sweep(self, now: float) -> None:
         """Close the connections that take too long."""
+        self.drop_overdue(now)
         self.connections.sweep(now)
 
 

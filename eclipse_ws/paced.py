@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tornado.ioloop import IOLoop
 
@@ -15,19 +15,35 @@ from eclipse_ws.readiness import READ, WRITE, watch
 
 EVENTS: Final = 4
 """Streams that are served in a turn for each stranger whom the gate lets through."""
+CROWD: Final = 64
+"""Streams that are ready at once from which on it matters which of them are served first."""
+MOST: Final = 4096
+"""Streams that are looked at in one turn."""
+
+
+class _Handler(NamedTuple):
+    """What is called for a stream; the newest has the highest number."""
+
+    number: int
+    of: socket.socket
+    handle: Callable[[socket.socket, int], None]
 
 
 class PacedLoop:
     """An `IOLoop` whose handlers are called a few at a time; everything else is the loop's own.
 
     On the event loop itself, everything that is ready is served in the same turn: a few hundred steps of TLS
-    handshakes, or of bodies that nobody wants, would hold every session up.
+    handshakes, or of bodies that nobody wants, would hold every session up. Of a crowd that is ready the
+    newest and the oldest streams take turns: so a newcomer waits for nobody, and nobody waits for ever.
     """
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._loop = IOLoop.current()
-        self._handlers: dict[int, tuple[socket.socket, Callable[[socket.socket, int], None]]] = {}
+        self._handlers: dict[int, _Handler] = {}
+        self._added = 0
+        self.behind = False
+        """Whether newcomers wait that are served already."""
         self._readiness = watch(asyncio.get_running_loop(), self._ready)
 
     def add_handler(
@@ -36,7 +52,8 @@ class PacedLoop:
         """See IOLoop."""
         fd = of.fileno()
         self._readiness.register(fd, events & (READ | WRITE))
-        self._handlers[fd] = of, handler
+        self._added += 1
+        self._handlers[fd] = _Handler(self._added, of, handler)
 
     def update_handler(self, of: socket.socket, events: int) -> None:
         """See IOLoop."""
@@ -57,8 +74,21 @@ class PacedLoop:
         self._readiness.close()
 
     def _ready(self) -> None:
-        for fd, events in self._readiness.poll(0, EVENTS * self._gate.allowed):
+        most = EVENTS * self._gate.allowed
+        ready = self._readiness.poll(0, CROWD)
+        self.behind = False
+        if len(ready) == CROWD:
+            ready = self._readiness.poll(0, MOST)
+            ready.sort(key=self._age)
+            half = most // 2
+            # More of the newcomers are ready than are served now: others need not begin.
+            self.behind = self._age(ready[-half - 1]) > self._added - CROWD
+            ready = [*ready[-half:], *ready[: most - half]]
+        for fd, events in ready[:most]:
             found = self._handlers.get(fd)
             if found is not None:
-                of, handler = found
-                handler(of, events)
+                found.handle(found.of, events)
+
+    def _age(self, ready: tuple[int, int]) -> int:
+        found = self._handlers.get(ready[0])
+        return 0 if found is None else found.number

@@ -15,8 +15,8 @@ SETTINGS = make_settings(max_sessions=5000, max_handshakes=2000, api_max_connect
 @pytest.mark.parametrize(
     ("soft", "hard", "raised", "lacks"),
     [
-        (1024, 20000, 7650, False),
-        (1024, resource.RLIM_INFINITY, 7650, False),
+        (1024, 20000, 9650, False),
+        (1024, resource.RLIM_INFINITY, 9650, False),
         (20000, 20000, None, False),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, None, False),
         (1024, 4096, 4096, True),
@@ -31,7 +31,7 @@ def test_the_limit_is_raised_as_far_as_it_may(
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
     fitting, said = files.fit(SETTINGS)
     assert asked == ([] if raised is None else [(raised, hard)])
-    assert ("5000 sessions and 2000 HTTP connections need 7650" in said) is lacks
+    assert ("5000 sessions and 2000 HTTP connections need 9650" in said) is lacks
     assert (fitting == SETTINGS) is not lacks
 
 
@@ -45,11 +45,11 @@ def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(resource, "setrlimit", refuse)
     fitting, said = files.fit(SETTINGS)
     assert "256 files may be open, but 5000 sessions" in said
-    assert (fitting.max_sessions, fitting.max_handshakes) == (48, 16)
+    assert (fitting.max_sessions, fitting.max_handshakes) == (48, 8)
 
 
 @pytest.mark.parametrize(
-    ("most", "sessions", "http"), [(7650, 5000, 2000), (7400, 5000, 1750), (4650, 3000, 1000), (10, 48, 16)]
+    ("most", "sessions", "http"), [(9650, 5000, 2000), (9150, 5000, 1750), (4650, 3000, 500), (10, 48, 8)]
 )
 def test_what_does_not_fit_is_not_taken(most: int, sessions: int, http: int) -> None:
     """With fewer files a node takes fewer HTTP connections, then fewer sessions, rather than run out."""
@@ -59,4 +59,4 @@ def test_what_does_not_fit_is_not_taken(most: int, sessions: int, http: int) -> 
 def test_ports_inside_have_their_files() -> None:
     """The connections of the admin port and the metrics port are counted too."""
     inside = make_settings(max_sessions=10, max_handshakes=10, admin_port=1, metrics_port=2)
-    assert files.needed(inside) == 20 + inside.api_max_connections + files.SPARE + 400
+    assert files.needed(inside) == 30 + inside.api_max_connections + files.SPARE + 400

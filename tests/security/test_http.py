@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from eclipse_ws import limits
 from eclipse_ws.connections import MOST_PER_TURN, SLOW_TURN, Connections, Gate
 from eclipse_ws.limits import PUBLIC_CONNECTIONS, PUBLIC_REQUESTS, Rate
 from eclipse_ws.listener import CHUNK
-from eclipse_ws.paced import EVENTS
+from eclipse_ws.paced import CROWD, EVENTS, PacedLoop
 from eclipse_ws.server import Server
 from tests.client import UPGRADE, Client, exchange, http, running, token, until
 from tests.conftest import SECRET
@@ -552,6 +553,70 @@ async def test_streams_of_strangers_take_turns(monkeypatch: pytest.MonkeyPatch) 
     per_turn = Counter(served)
     assert sum(per_turn.values()) >= 60
     assert max(per_turn.values()) <= EVENTS * MOST_PER_TURN
+
+
+@pytest.mark.gen_test
+async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those who were accepted the oldest and the newest are served in turns; no more wait than may."""
+    async with running(max_handshakes=40) as server, contextlib.AsyncExitStack() as stack:
+        listener, served = server._http, list[int]()
+        handle = listener._handle_connection
+
+        def count(accepted: socket.socket, address: Any) -> None:
+            served.append(address[1])
+            handle(accepted, address)
+
+        monkeypatch.setattr(listener, "_handle_connection", count)
+        monkeypatch.setattr(type(listener.gate), "allowed", 0)
+        peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
+        for peer in peers:
+            stack.callback(peer.close)
+        await until(lambda: len(listener._arrivals) == 40)
+        assert not served
+        monkeypatch.setattr(type(listener.gate), "allowed", 1)
+        await until(lambda: len(served) >= 4)
+        ports = [peer.getsockname()[1] for peer in peers]
+        assert served[0] == ports[0]
+        assert served[2] == ports[1]
+        assert served[1] >= ports[39] or ports.index(served[1]) >= 39
+        monkeypatch.undo()
+        await until(lambda: len(open_connections(server)) == 40)
+        await until(lambda: not listener._arrivals)
+        listener._arrivals.append((0.0, socket.socket(), None))
+        listener.drop_overdue(time.monotonic())
+        assert not listener._arrivals
+        assert server.node.limits.refused["handshake_timeout"] == 1
+
+
+@pytest.mark.gen_test
+async def test_the_newest_and_the_oldest_of_a_crowd_are_served() -> None:
+    """Of very many streams that are ready some of the newest and some of the oldest are served in a turn."""
+    gate, served, behind = Gate(), list[int](), list[bool]()
+    paced = PacedLoop(gate)
+    pairs = [socket.socketpair() for _ in range(CROWD + 10)]
+    places = {id(ours): place for place, (ours, _) in enumerate(pairs)}
+
+    def serve(of: socket.socket, _events: int) -> None:
+        served.append(places[id(of)])
+        behind.append(paced.behind)
+        of.recv(1)
+
+    try:
+        for ours, _ in pairs:
+            paced.add_handler(ours, serve, IOLoop.READ)
+        for _, theirs in pairs:
+            theirs.send(b"x")
+        await until(lambda: served)
+        half = len(served) // 2
+        assert sorted(served) == [*range(half), *range(len(pairs) - half, len(pairs))]
+        await until(lambda: len(served) == len(pairs))
+        assert (behind[0], behind[-1]) == (True, False)
+    finally:
+        for ours, theirs in pairs:
+            paced.remove_handler(ours)
+            ours.close()
+            theirs.close()
+        paced.close()
 
 
 @pytest.mark.gen_test
