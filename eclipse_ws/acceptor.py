@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -55,10 +56,19 @@ class Acceptor(HTTPServer):
     """Seconds that an accepted socket may wait."""
     _paced: PacedLoop | None = None
     """What watches the connections."""
+    _serving = False
+    """Whether some of those who wait are about to be served."""
+    _newest = True
+    """Whether the newest was served last, rather than the oldest."""
     _reserve = -1
     """A file that is given up so that somebody can be turned away when there is no other."""
     _said = -SAY_AGAIN
     """When the log was told last that accepting pauses."""
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Tornado calls this with what the constructor was given."""
+        super().initialize(*args, **kwargs)
+        self._arrivals: deque[tuple[float, socket.socket, Any]] = deque()
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept on these, a few at a time.
@@ -68,9 +78,6 @@ class Acceptor(HTTPServer):
         """
         self._take_reserve()
         self._paced = PacedLoop(self.gate)
-        self._arrivals: deque[tuple[float, socket.socket, Any]] = deque()
-        self._serving = False
-        self._newest = True
         loop = IOLoop.current()
         for listening in sockets:
             self._sockets[listening.fileno()] = listening
@@ -126,8 +133,9 @@ class Acceptor(HTTPServer):
     def _serve(self) -> None:
         """Serve a few of those who wait."""
         assert self._paced is not None
-        for _ in range(self.gate.allowed):
-            if not self._arrivals or self._paced.behind:
+        behind, self._paced.behind = self._paced.behind, False
+        for _ in range(0 if behind else self.gate.allowed):
+            if not self._arrivals:
                 break
             self._newest = not self._newest
             _, accepted, address = self._arrivals.pop() if self._newest else self._arrivals.popleft()
@@ -138,7 +146,7 @@ class Acceptor(HTTPServer):
                 accepted.close()
         self._serving = bool(self._arrivals)
         if self._serving:
-            IOLoop.current().add_callback(self._serve)
+            asyncio.get_running_loop().call_soon(self._serve)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Turn away whoever waits, and look again in a moment: the socket stays ready, and would be asked

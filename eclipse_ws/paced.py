@@ -43,7 +43,7 @@ class PacedLoop:
         self._handlers: dict[int, _Handler] = {}
         self._added = 0
         self.behind = False
-        """Whether newcomers wait that are served already."""
+        """Whether newcomers that are served already had to wait in the last turn."""
         self._readiness = watch(asyncio.get_running_loop(), self._ready)
 
     def add_handler(

@@ -321,7 +321,12 @@ def saved(**fields: Any) -> Fault:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
-    "fields", [{"id": "m2", "content": "another's words"}, {"chatId": "chat-2"}, {"chatId": 1}]
+    "fields",
+    [
+        {"id": "m2", "content": "another's words"},
+        {"chatId": "chat-2", "content": "another's words"},
+        {"chatId": 1, "content": "another's words"},
+    ],
 )
 async def test_answer_about_another_message(api: HttpApi, stub: Stub, fields: dict[str, Any]) -> None:
     """An answer that tells of another chat's message is none, and nobody knows what was saved."""
@@ -832,7 +837,7 @@ async def test_what_opens_the_circuit(api: HttpApi, stub: Stub, fault: Fault) ->
         Fault("status", 500),
         Fault("status", 200, '{"success": true}'),
         Fault("status", 200, '{"success": false}'),
-        saved(chatId="another"),
+        saved(chatId="another", content="another's"),
         saved(id=7),
     ],
 )

@@ -43,7 +43,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "max_sessions_per_address": 1_000_000,
     "upgrades_per_minute": 1_000_000,
     "close_timeout": 0.3,
-    "handshake_timeout": 0.5,
+    "handshake_timeout": 2,
     "idle_timeout": 0.5,
     "history_seconds": 1,
     "command_rate": 10,
