@@ -206,7 +206,12 @@ class Relay:
 @pytest.mark.gen_test
 async def test_an_honest_mixture_is_never_closed(kind: str, sides: Any) -> None:
     """Messages of 64 KiB in fragments or in the reads of a slow link, pings, and pongs to our pings pass."""
-    bounds = {"wire_frame_rate": 0.001, "wire_frame_burst": 50, "wire_ping_interval": 0.005}
+    bounds = {
+        "wire_frame_rate": 0.001,
+        "wire_frame_burst": 50,
+        "wire_ping_interval": 0.005,
+        "wire_ping_timeout": 0,
+    }
     async with line(kind, sides, **bounds) as here:
         peer, session = await here.open()
         text = b"0123456789abcdef" * 4096
