@@ -132,7 +132,9 @@ class Acceptor(HTTPServer):
 
     def _serve(self) -> None:
         """Serve a few of those who wait."""
-        assert self._paced is not None
+        self._serving = bool(self._arrivals)
+        if self._paced is None or not self._serving:
+            return  # nobody waits, or the server has stopped meanwhile
         behind, self._paced.behind = self._paced.behind, False
         for _ in range(0 if behind else self.gate.allowed):
             if not self._arrivals:

@@ -583,9 +583,23 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
         await until(lambda: len(open_connections(server)) == 40)
         await until(lambda: not listener._arrivals)
         listener._arrivals.append((0.0, socket.socket(), None))
-        listener.drop_overdue(time.monotonic())
+        listener.sweep(time.monotonic())
         assert not listener._arrivals
         assert server.node.limits.refused["handshake_timeout"] == 1
+
+
+@pytest.mark.gen_test
+async def test_a_stop_lets_go_of_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops while accepted sockets wait closes them, and says nothing of it."""
+    async with running() as server:
+        monkeypatch.setattr(type(server._http.gate), "allowed", 0)
+        peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
+        await until(lambda: len(server._http._arrivals) == 5)
+    await asyncio.sleep(0)  # what was arranged for the next turn
+    assert not server._http._arrivals
+    for peer in peers:
+        assert peer.recv(1) == b""
+        peer.close()
 
 
 @pytest.mark.gen_test
