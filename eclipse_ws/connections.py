@@ -82,11 +82,10 @@ class Connection:
 
     def may_ask(self, now: float) -> bool:
         """Take one request off the connection's own rate; False if it has used it up."""
-        interval, tolerance = _SHARED_RATE
-        full = max(self._full, now)
-        if full - now > tolerance:
+        full = _SHARED_RATE.take(self._full, now)
+        if full is None:
             return False
-        self._full = full + interval
+        self._full = full
         return True
 
 

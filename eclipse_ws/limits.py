@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Hashable
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
@@ -77,6 +78,11 @@ class Rate(NamedTuple):
             return cls(0.0, math.inf)
         return cls(1 / per_second, (burst - 1) / per_second)
 
+    def take(self, full: float, now: float) -> float | None:
+        """Take one from a bucket that will be full at ``full``: when it will be then; None if empty."""
+        full = max(full, now)
+        return None if full - now > self.tolerance else full + self.interval
+
 
 _REQUESTS: Final = Rate.of(*PUBLIC_REQUESTS)
 
@@ -118,11 +124,10 @@ class Budget:
 
     def forgives(self, now: float) -> bool:
         """Take one refusal; False if there were so many that the session has to go."""
-        interval, tolerance = self._limits.refusals
-        full = max(self._refusals, now)
-        if full - now > tolerance:
+        full = self._limits.refusals.take(self._refusals, now)
+        if full is None:
             return False
-        self._refusals = full + interval
+        self._refusals = full
         return True
 
 
@@ -210,6 +215,50 @@ def _network(text: str) -> tuple[str, bool] | None:
     return str(address), address.is_global
 
 
+class Buckets:
+    """A bucket for each key, at most ``most``: the ones that were used last."""
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._full: OrderedDict[Hashable, float] = OrderedDict()
+        """When each will be full again."""
+
+    def wait(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> float:
+        """Seconds until so much may pass, 0 if it may now. A full bucket lets anything pass."""
+        full = self._full.get(key, 0.0)
+        if full <= now:
+            return 0.0
+        return max(0.0, full - now + min(0.0, (amount - 1) * rate.interval - rate.tolerance))
+
+    def take(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> None:
+        """Take so much, whether or not it is there."""
+        if not rate.interval:
+            return
+        self._full[key] = max(self._full.get(key, 0.0), now) + amount * rate.interval
+        self._full.move_to_end(key)
+        if len(self._full) > self.most:
+            self._full.popitem(last=False)
+
+    def allows(self, key: Hashable, rate: Rate, now: float) -> bool:
+        """Take one; False if it isn't there."""
+        if self.wait(key, rate, now):
+            return False
+        self.take(key, rate, now)
+        return True
+
+    def sweep(self, now: float) -> None:
+        """Forget the buckets that are full again, from the one that was used least recently."""
+        while self._full:
+            key, full = next(iter(self._full.items()))
+            if full > now:
+                return
+            del self._full[key]
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._full)
+
+
 class Addresses:
     """What each address holds and does: its sessions, upgrades, HTTP requests, and guesses at the secret.
 
@@ -218,14 +267,14 @@ class Addresses:
 
     def __init__(self, settings: Settings) -> None:
         self._sessions: dict[str, int] = {}
-        self._upgrades: OrderedDict[str, float] = OrderedDict()
-        self._requests: OrderedDict[str, float] = OrderedDict()
-        self._guesses: OrderedDict[str, float] = OrderedDict()
+        self._upgrades, self._requests, self._guesses = Buckets(), Buckets(), Buckets()
+        self._buckets = (self._upgrades, self._requests, self._guesses)
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
         """Take the settings' limits; what was counted stays."""
-        self._max_addresses = settings.max_addresses
+        for buckets in self._buckets:
+            buckets.most = settings.max_addresses
         self._max_sessions = settings.max_sessions_per_address
         self._upgrade_rate = None
         if settings.upgrades_per_minute is not None:
@@ -244,7 +293,7 @@ class Addresses:
             rate = rate or self._public_rate
         if most is not None and self._sessions.get(source.address, 0) >= most:
             return "max_sessions_per_address"
-        if rate is not None and not self._take(self._upgrades, rate, source.address, now):
+        if rate is not None and not self._upgrades.allows(source.address, rate, now):
             return "upgrades_per_minute"
         # Now, not when the session begins: meanwhile others would find the same place free.
         self._sessions[source.address] = self._sessions.get(source.address, 0) + 1
@@ -264,36 +313,24 @@ class Addresses:
 
     def may_ask(self, address: str, now: float) -> bool:
         """Take one HTTP request; False if the address has made too many."""
-        return self._take(self._requests, _REQUESTS, address, now)
+        return self._requests.allows(address, _REQUESTS, now)
 
     def may_guess(self, source: Source, now: float) -> bool:
         """Whether the address has any wrong secret left to its account; it isn't charged."""
-        full = self._guesses.get(source.address, 0.0)
-        return full - now <= self._guess_rate.tolerance
+        return not self._guesses.wait(source.address, self._guess_rate, now)
 
     def guessed(self, source: Source, now: float) -> None:
         """The address has shown a wrong secret."""
-        self._take(self._guesses, self._guess_rate, source.address, now)
+        self._guesses.allows(source.address, self._guess_rate, now)
 
     def sweep(self, now: float) -> None:
         """Forget the addresses whose buckets are full again."""
-        for bucket in (self._upgrades, self._requests, self._guesses):
-            for address in [address for address, full in bucket.items() if full <= now]:
-                del bucket[address]
+        for buckets in self._buckets:
+            buckets.sweep(now)
 
     def __len__(self) -> int:
         """How many addresses are remembered."""
-        return len(self._sessions) + len(self._upgrades) + len(self._requests) + len(self._guesses)
-
-    def _take(self, bucket: OrderedDict[str, float], rate: Rate, address: str, now: float) -> bool:
-        full = max(bucket.get(address, 0.0), now)
-        if full - now > rate.tolerance:
-            return False
-        bucket[address] = full + rate.interval
-        bucket.move_to_end(address)
-        if len(bucket) > self._max_addresses:
-            bucket.popitem(last=False)
-        return True
+        return len(self._sessions) + sum(map(len, self._buckets))
 
 
 def _a_minute(count: int) -> Rate:

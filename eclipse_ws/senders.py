@@ -7,10 +7,9 @@ held against a visitor may be kept by user id or by session.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable
 from typing import Final, NamedTuple
 
-from eclipse_ws.limits import Rate
+from eclipse_ws.limits import Buckets, Rate
 from eclipse_ws.settings import Settings
 
 PATIENCE: Final = 10
@@ -26,43 +25,6 @@ class Sender(NamedTuple):
     chat_id: str
     name: str
     is_account: bool
-
-
-class Buckets:
-    """A bucket (see `limits`) for each key, at most ``most``: the ones that were used last."""
-
-    def __init__(self) -> None:
-        self.most = 0
-        self._full: OrderedDict[Hashable, float] = OrderedDict()
-        """When each will be full again."""
-
-    def wait(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> float:
-        """Seconds until so much may pass, 0 if it may now. A full bucket lets anything pass."""
-        full = self._full.get(key, 0.0)
-        if full <= now:
-            return 0.0
-        return max(0.0, full - now + min(0.0, (amount - 1) * rate.interval - rate.tolerance))
-
-    def take(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> None:
-        """Take so much, whether or not it is there."""
-        if not rate.interval:
-            return
-        self._full[key] = max(self._full.get(key, 0.0), now) + amount * rate.interval
-        self._full.move_to_end(key)
-        if len(self._full) > self.most:
-            self._full.popitem(last=False)
-
-    def sweep(self, now: float) -> None:
-        """Forget the buckets that are full again, from the one that was used least recently."""
-        while self._full:
-            key, full = next(iter(self._full.items()))
-            if full > now:
-                return
-            del self._full[key]
-
-    def __len__(self) -> int:
-        """How many are remembered."""
-        return len(self._full)
 
 
 class Shares:
