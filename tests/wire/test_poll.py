@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import weakref
+from typing import Any, ClassVar
 
 import pytest
 from tornado.httpserver import HTTPServer
@@ -12,7 +13,7 @@ from tornado.iostream import IOStream
 from tornado.web import Application
 
 from eclipse_ws.wire import poll, stats, text_frame
-from tests.wire.peer import PING, PONG, Peer, Recorder, client_frame, run, serving, until, upgrade
+from tests.wire.peer import PING, PONG, TEXT, Peer, Recorder, client_frame, run, serving, until, upgrade
 
 FIN = 0x80
 
@@ -161,3 +162,50 @@ async def test_one_turn_serves_many_sockets_in_few_calls() -> None:
 def test_a_text_frame_is_the_same_for_everybody() -> None:
     """A server's frame has no mask, so it is encoded once."""
     assert text_frame(b"hi") == b"\x81\x02hi"
+
+
+class Awaiting(Recorder):
+    """Waits for `released` at the message "wait"; notes the turn of the loop in which any other came."""
+
+    released: ClassVar[asyncio.Future[None]]
+    turn: ClassVar[int] = 0
+    came: ClassVar[list[int]]
+
+    def on_message(self, message: str | bytes) -> Any:
+        """Note it, or wait."""
+        if message == "wait":
+            return self._wait()
+        self.came.append(self.turn)
+        return None
+
+    async def _wait(self) -> None:
+        self.events.append("waits")
+        await self.released
+
+    @classmethod
+    async def count_turns(cls) -> None:
+        """Count for as long as the test goes on."""
+        cls.released, cls.came = asyncio.get_running_loop().create_future(), []
+        while True:
+            cls.turn += 1
+            await asyncio.sleep(0)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("waits", [False, True], ids=["that is ready", "that waited for the same"])
+async def test_a_crowd_shares_turns(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a crowd no more is handled in a turn of the loop than there is time for, and none is forgotten."""
+    monkeypatch.setattr(poll, "SLOW_TURN", 0.0)
+    async with serving(Awaiting) as server:
+        counting = asyncio.create_task(Awaiting.count_turns())
+        peers = [await Peer.open(server.port) for _ in range(8)]
+        await until(lambda: len(server.sessions) == 8)
+        for peer in peers:
+            peer.send((client_frame(TEXT, b"wait") if waits else b"") + client_frame(TEXT, b"next"))
+        if waits:
+            await until(lambda: sum("waits" in session.events for session in server.sessions) == 8)
+            assert not Awaiting.came
+            Awaiting.released.set_result(None)
+        await until(lambda: len(Awaiting.came) == 8)
+        assert len(set(Awaiting.came)) == 8
+        counting.cancel()
