@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import struct
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -274,3 +275,25 @@ def run(coroutine: Coroutine[Any, Any, T], debug: bool = False) -> T:
     """Run a coroutine on a loop of its own, leaving the one of the other tests alone."""
     with asyncio.Runner(debug=debug, loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(coroutine)
+
+
+async def one_session(server: Any, number: int, ssl: Any = None) -> weakref.ref[Any]:
+    """Open and close one, in a way that depends on the number; its socket, weakly."""
+    peer = await Peer.open(server.port, ssl=ssl)
+    session = server.sessions.pop()
+    ref = weakref.ref(session.wire)
+    if number % 4 == 0:
+        peer.send(close_frame(1000))
+        await peer.closed()
+    elif number % 4 == 1:
+        peer.drop()
+    elif number % 4 == 2:
+        peer.reset()
+    else:
+        session.close(1001)
+        await peer.frame()
+        peer.send(close_frame(1001))
+        await peer.gone()
+    await session.ended()
+    await Peer.alive.pop().forget()
+    return ref

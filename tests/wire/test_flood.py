@@ -32,6 +32,7 @@ from tests.wire.peer import (
 )
 
 FIN = 0x80
+pytestmark = pytest.mark.slow  # ten seconds, all of them together
 KINDS = ("plain", "tls", "deflate", "tls and deflate")
 FLOOD = (1008, "Too many frames that are no messages")
 LARGE = client_frame(BINARY, b"x" * 60_000)

@@ -6,7 +6,6 @@ import itertools
 import random
 import socket
 import ssl
-import weakref
 import zlib
 from typing import Any
 
@@ -28,6 +27,7 @@ from tests.wire.peer import (
     Recorder,
     client_frame,
     close_frame,
+    one_session,
     open_descriptors,
     serving,
     until,
@@ -499,7 +499,7 @@ async def test_tls_gets_what_it_was_offered_again(
         offers.append(data)
         raise BlockingIOError
 
-    async with serving(ssl=server_side, wire_queue_bytes=450) as server:
+    async with serving(ssl=server_side, wire_queue_bytes=450, wire_close_timeout=0.3) as server:
         peer = await Peer.open(server.port, ssl=client_side)
         wire = server.sessions[0].wire
         monkeypatch.setattr(LayeredSocket, "_write", refuse)
@@ -549,33 +549,12 @@ async def test_sessions_over_tls_leave_nothing(
 ) -> None:
     """However they end, their descriptors, tasks and objects are gone without the collector's help."""
     async with serving(ssl=server_side) as server:
-
-        async def one(number: int) -> weakref.ref[Any]:
-            peer = await Peer.open(server.port, ssl=client_side)
-            session = server.sessions.pop()
-            ref = weakref.ref(session.wire)
-            if number % 4 == 0:
-                peer.send(close_frame(1000))
-                await peer.closed()
-            elif number % 4 == 1:
-                peer.drop()
-            elif number % 4 == 2:
-                peer.reset()
-            else:
-                session.close(1001)
-                await peer.frame()
-                peer.send(close_frame(1001))
-                await peer.gone()
-            await session.ended()
-            await Peer.alive.pop().forget()
-            return ref
-
-        await one(0)
+        await one_session(server, 0, client_side)
         gc.collect()
         files, tasks = open_descriptors(), len(asyncio.all_tasks())
         gc.disable()
         try:
-            refs = [await one(number) for number in range(40)]
+            refs = [await one_session(server, number, client_side) for number in range(40)]
             await until(lambda: open_descriptors() <= files)
             assert sum(ref() is not None for ref in refs) <= 1
         finally:

@@ -21,6 +21,7 @@ from tests.wire.peer import (
     Recorder,
     client_frame,
     close_frame,
+    one_session,
     open_descriptors,
     serving,
     until,
@@ -629,7 +630,6 @@ async def test_a_thousand_sessions_leave_nothing() -> None:
         try:
             for number in range(1000):
                 left.append(await one_session(server, number))
-                server.sessions.clear()
             await asyncio.sleep(0)
             alive = sum(ref() is not None for ref in left)
         finally:
@@ -638,25 +638,3 @@ async def test_a_thousand_sessions_leave_nothing() -> None:
         await until(lambda: open_descriptors() <= files)
         assert len(asyncio.all_tasks()) <= tasks
         assert stats.sockets == 0
-
-
-async def one_session(server: Any, number: int) -> weakref.ref[Any]:
-    """Open and close one, in a way that depends on the number; its socket, weakly."""
-    peer = await Peer.open(server.port)
-    session = server.sessions[-1]
-    ref = weakref.ref(session.wire)
-    if number % 4 == 0:
-        peer.send(close_frame(1000))
-        await peer.closed()
-    elif number % 4 == 1:
-        peer.drop()
-    elif number % 4 == 2:
-        peer.reset()
-    else:
-        session.close(1001)
-        await peer.frame()
-        peer.send(close_frame(1001))
-        await peer.gone()
-    await session.ended()
-    await Peer.alive.pop().forget()
-    return ref
