@@ -8,19 +8,18 @@ import errno
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
 
 import structlog
 from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
-from eclipse_ws.connections import Connections, Gate
-from eclipse_ws.limits import Limits
-from eclipse_ws.paced import PacedLoop
+from eclipse_ws.connections import Connections
+from eclipse_ws.limits import Limits, Sources
+from eclipse_ws.paced import OLDEST, Gate, PacedLoop, Turns
 
 log = structlog.get_logger("eclipse_ws.listener")
 
@@ -42,14 +41,24 @@ GONE: Final = frozenset(
 """Errors of accept() that are the accepted socket's own, which is gone already (accept(2))."""
 
 
-class Acceptor(HTTPServer):
-    """The part of an HTTP server that accepts. Whoever subclasses it sets the first four attributes.
+class _Arrival(NamedTuple):
+    """An accepted socket that waits to be served."""
 
-    What is accepted, as many sockets as there may be connections, waits here until the gate lets it through,
-    the newest and the oldest in turns: in the system's own queue a newcomer would wait behind a whole crowd.
+    since: float
+    accepted: socket.socket
+    address: Any
+
+
+class Acceptor(HTTPServer):
+    """The part of an HTTP server that accepts. Whoever subclasses it sets the first five attributes.
+
+    What is accepted, as many sockets as there may be connections, waits here until the gate lets it through:
+    the addresses take turns, and of one address, which may be a proxy's, most of those that are served are
+    the newest. In the system's own queue a newcomer would wait behind a whole crowd.
     """
 
     limits: Limits
+    sources: Sources
     gate: Gate
     connections: Connections
     timeout: float
@@ -58,8 +67,8 @@ class Acceptor(HTTPServer):
     """What watches the connections."""
     _serving = False
     """Whether some of those who wait are about to be served."""
-    _newest = True
-    """Whether the newest was served last, rather than the oldest."""
+    _served = 0
+    """How many were served."""
     _reserve = -1
     """A file that is given up so that somebody can be turned away when there is no other."""
     _said = -SAY_AGAIN
@@ -68,7 +77,7 @@ class Acceptor(HTTPServer):
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Tornado calls this with what the constructor was given."""
         super().initialize(*args, **kwargs)
-        self._arrivals: deque[tuple[float, socket.socket, Any]] = deque()
+        self._arrivals: Turns[_Arrival] = Turns()
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept on these, a few at a time.
@@ -86,14 +95,21 @@ class Acceptor(HTTPServer):
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Serve a connection that was accepted, in its turn."""
-        assert self._paced is not None
-        unpaced: Any = stream
         if isinstance(stream, SSLIOStream):
-            unpaced.__class__ = _Records  # Tornado gives no choice
-            stream.io_loop.remove_handler(stream.fileno())
-            self._paced.add_handler(unpaced.fileno(), unpaced._handle_events, unpaced._state)
-        unpaced.io_loop = self._paced
+            cast(Any, stream).__class__ = _Records  # Tornado gives no choice
+        self.pace(stream, paced=True)
         super().handle_stream(stream, address)
+
+    def pace(self, stream: IOStream, paced: bool) -> None:
+        """Serve a connection in its turn, as a stranger's, or whenever there is something to do."""
+        watched: Any = stream
+        loop: Any = self._paced if paced and self._paced is not None else IOLoop.current()
+        if watched.io_loop is loop:
+            return
+        if watched._state is not None:
+            watched.io_loop.remove_handler(watched.fileno())
+            loop.add_handler(watched.fileno(), watched._handle_events, watched._state)
+        watched.io_loop = loop
 
     async def close_all_connections(self) -> None:
         """Close what is open, and wait until it is."""
@@ -107,12 +123,12 @@ class Acceptor(HTTPServer):
         super().stop()
         self._give_reserve()
         while self._arrivals:
-            self._arrivals.popleft()[1].close()
+            self._arrivals.take().accepted.close()
 
     def drop_overdue(self, now: float) -> None:
         """Close the sockets that have waited too long to be served."""
-        while self._arrivals and now - self._arrivals[0][0] >= self.timeout:
-            self._arrivals.popleft()[1].close()
+        for arrival in self._arrivals.take_while(lambda each: now - each.since >= self.timeout):
+            arrival.accepted.close()
             self.limits.refuse("handshake_timeout")
 
     def _accept(self, listening: socket.socket, _events: int) -> None:
@@ -126,7 +142,8 @@ class Acceptor(HTTPServer):
                     continue
                 self._pause(listening, error)
                 break
-            self._arrivals.append((time.monotonic(), accepted, address))
+            source = self.sources.of(address[0] if address else "", None)
+            self._arrivals.add(source.address, _Arrival(time.monotonic(), accepted, address))
         if not self._serving:
             self._serve()
 
@@ -135,17 +152,16 @@ class Acceptor(HTTPServer):
         self._serving = bool(self._arrivals)
         if self._paced is None or not self._serving:
             return  # nobody waits, or the server has stopped meanwhile
-        behind, self._paced.behind = self._paced.behind, False
-        for _ in range(0 if behind else self.gate.allowed):
+        for _ in range(self.gate.allowed):
             if not self._arrivals:
                 break
-            self._newest = not self._newest
-            _, accepted, address = self._arrivals.pop() if self._newest else self._arrivals.popleft()
+            self._served += 1
+            arrival = self._arrivals.take(newest=self._served % OLDEST != 0)
             try:
-                self._handle_connection(accepted, address)
+                self._handle_connection(arrival.accepted, arrival.address)
             except OSError as error:  # the peer has left before its TLS handshake began
                 log.debug("connection lost", why=str(error))
-                accepted.close()
+                arrival.accepted.close()
         self._serving = bool(self._arrivals)
         if self._serving:
             asyncio.get_running_loop().call_soon(self._serve)

@@ -1,11 +1,10 @@
-"""The HTTP connections that are no sessions: one bounded table of them, and whose turn it is."""
+"""The HTTP connections that are no sessions: one bounded table of them."""
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import structlog
@@ -21,12 +20,6 @@ CUTS_PER_TURN: Final = 32
 """Overdue connections that are closed in one go."""
 CUTS_PAUSE: Final = 0.005
 """Seconds until the next ones are closed."""
-MOST_PER_TURN: Final = 4
-"""Sockets that are accepted, and requests that are answered, before everything else on the loop has its turn
-again.
-"""
-SLOW_TURN: Final = 0.002
-"""Seconds of a turn after which the next one takes half as many."""
 NODE_ANSWER_BYTES: Final = 1 << 26
 """Bytes of all answers that wait for their peers; above it those with the most are closed."""
 _SHARED_RATE: Final = Rate.of(*SHARED_REQUESTS)
@@ -223,65 +216,3 @@ class Connections:
             else:
                 return
         IOLoop.current().call_later(CUTS_PAUSE, self._cut_overdue, now)
-
-
-class Gate:
-    """Lets a few strangers through in each turn of the loop: fewer after a slow turn, so that whoever has a
-    session waits for a few of them at most.
-
-    The requests of one address wait in the order in which they came. The addresses take turns, so that a
-    crowd behind one of them keeps nobody else out.
-    """
-
-    def __init__(self) -> None:
-        self._allowed = self._left = MOST_PER_TURN
-        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
-        """By address; the one whose turn it is comes first."""
-        self._began: float | None = None
-        """When the turn began, on the loop's clock; None while nobody comes."""
-        self._came = False
-        """Whether anybody came in this turn."""
-
-    @property
-    def allowed(self) -> int:
-        """How many may be accepted in this turn."""
-        self._watch()
-        return self._allowed
-
-    def enter(self, address: Hashable) -> asyncio.Future[None] | None:
-        """None if a request of that address may go on at once, else what it has to wait for."""
-        self._watch()
-        if self._left:
-            self._left -= 1
-            return None
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(address, deque()).append(waiting)
-        return waiting
-
-    def _watch(self) -> None:
-        self._came = True
-        if self._began is None:
-            loop = asyncio.get_running_loop()
-            self._began = loop.time()
-            loop.call_soon(self._turn, loop)
-
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, began = loop.time(), self._began
-        if self._came or self._waiting:
-            self._began, self._came = now, False
-            loop.call_soon(self._turn, loop)
-        else:
-            self._began = None
-        slow = began is not None and now - began > SLOW_TURN
-        self._allowed = max(1, self._allowed // 2) if slow else min(MOST_PER_TURN, 2 * self._allowed)
-        self._left = self._allowed
-        while self._left and self._waiting:
-            address, queue = next(iter(self._waiting.items()))
-            waiting = queue.popleft()
-            if queue:
-                self._waiting.move_to_end(address)
-            else:
-                del self._waiting[address]
-            if not waiting.done():
-                waiting.set_result(None)
-                self._left -= 1

@@ -24,7 +24,7 @@ PUBLIC_UPGRADES: Final = 600
 """Upgrades a minute of one public address where the setting is unset: that office may come back at once."""
 PUBLIC_CONNECTIONS: Final = 500
 """HTTP connections of one address at once: the pages of that office, and all of its upgrades."""
-PUBLIC_REQUESTS: Final = (50.0, 500)
+PUBLIC_REQUESTS: Final = (20.0, 400)
 """HTTP requests of one address, a second and at once, that show no secret and become no session."""
 SHARED_REQUESTS: Final = (200.0, 1000)
 """The same of one connection of a shared address, which may carry the requests of many."""

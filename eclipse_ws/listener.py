@@ -29,8 +29,9 @@ from tornado.log import gen_log
 from tornado.web import Application, RequestHandler
 
 from eclipse_ws.acceptor import Acceptor
-from eclipse_ws.connections import Connection, Connections, Gate
+from eclipse_ws.connections import Connection, Connections
 from eclipse_ws.door import Door, Refusal
+from eclipse_ws.paced import Gate
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.listener")
@@ -93,6 +94,7 @@ class Listener(Acceptor):
         )
         self.application = application
         self.limits = door.limits
+        self.sources = door.sources
         self.timeout = settings.handshake_timeout
         self.max_body = settings.max_body
         self.body_bytes = 0
@@ -112,8 +114,10 @@ class Listener(Acceptor):
         """A connection is there, or may send its next request."""
         served = cast(HTTP1ServerConnection, server_conn)
         connection = self._open.get(server_conn)
+        request = cast(HTTP1Connection, request_conn)
+        request.__class__ = _Request  # Tornado gives no choice
         if served.stream.closed():
-            return HTTPMessageDelegate()  # cut off meanwhile, as the first read will find out
+            return HTTPMessageDelegate()  # cut off meanwhile, as reading it will find out
         if connection is None:
             peer = getattr(served.context, "remote_ip", "")
             connection = self._open[server_conn] = Connection(served.stream, peer)
@@ -124,9 +128,8 @@ class Listener(Acceptor):
             table = self.connections
             table.move(connection, table.trusted if connection.trusted else table.idle)
         self._count_by_peer(connection)
-        connection.request = cast(HTTP1Connection, request_conn)
-        connection.request.__class__ = _Request  # Tornado gives no choice
-        return _Arrival(self, connection, connection.request)
+        connection.request = request
+        return _Arrival(self, connection, request)
 
     def _count_by_peer(self, connection: Connection) -> None:
         """Count a connection by its socket's address; where a header names the client, by none."""
@@ -144,9 +147,11 @@ class Listener(Acceptor):
             if refusal is None:
                 connection.trusted = True
                 self.connections.count(connection, None)
+                self.pace(connection.stream, paced=False)
                 return None
         elif not connection.failed and _is_upgrade(request.headers):
             connection.upgrading = True  # its own limits look at it
+        self.pace(connection.stream, paced=True)
         source = self._door.source(request)
         self.connections.count(connection, None if source.shared else source.address)
         if not connection.upgrading and not self._may_ask(connection, now):
@@ -197,6 +202,15 @@ class Listener(Acceptor):
 
 class _Request(HTTP1Connection):
     """Tornado's side of one request, with a bound on how many lines its headers have."""
+
+    def read_response(self, delegate: HTTPMessageDelegate) -> Awaitable[bool]:
+        """As Tornado's, but what a peer has said in advance is not read once its connection is closed.
+
+        Raises StreamClosedError.
+        """
+        if cast(Any, self.stream).closed():
+            raise StreamClosedError
+        return super().read_response(delegate)
 
     def _parse_headers(self, data: bytes) -> tuple[str, Headers]:
         if data.count(b"\n") > HEADER_LINES:

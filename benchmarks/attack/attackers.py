@@ -126,7 +126,7 @@ class Attackers:
 
     async def half_open(self, number: int, address: str) -> None:
         """Half of an upgrade, then silence until the server has had enough."""
-        reader, writer = await self.target.connect()
+        reader, writer = await self.target.connect(address)
         writer.write(upgrade("x", address)[:60])
         try:
             await reader.read()
@@ -135,7 +135,7 @@ class Attackers:
 
     async def unread(self, number: int, address: str) -> None:
         """200 requests for a file in one piece, of whose answers nothing is read."""
-        _, writer = await self.target.connect(window=4096)
+        _, writer = await self.target.connect(address, window=4096)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         try:
             writer.write(get("/widget.js", address) * 200)
@@ -149,7 +149,7 @@ class Attackers:
 
     async def requests(self, number: int, address: str) -> None:
         """Requests for what costs most to answer, as fast as the answers come."""
-        reader, writer = await self.target.connect()
+        reader, writer = await self.target.connect(address)
         asked = b"".join(get(page, address) for page in PAGES) * 10
         await self._send_until_cut((reader, writer), asked, "requests", read=True)
 
@@ -159,7 +159,7 @@ class Attackers:
             reader, writer = await self._session(f"unfinished-{number}", f"u{number}", address)
             data = frame(b"x" * 60000)[:-1]
         else:
-            reader, writer = await self.target.connect()
+            reader, writer = await self.target.connect(address)
             head = f"POST /api/chats/c/events HTTP/1.1\r\nHost: localhost\r\nX-Client-Address: {address}\r\n"
             data = f"{head}Content-Length: 262144\r\n\r\n".encode() + b"x" * 262143
         try:

@@ -31,10 +31,16 @@ class Target:
     secret: str
     authority: str = ""
 
-    async def connect(self, window: int = 0) -> Stream:
-        """A connected stream; ``window`` is the size of its receive buffer in bytes, 0 the system's own."""
+    async def connect(self, address: str, window: int = 0) -> Stream:
+        """A connected stream; ``window`` is the size of its receive buffer in bytes, 0 the system's own.
+
+        Behind a proxy, which speaks TLS for the server, all come from the proxy's address. Without one each
+        address is here one of loopback's.
+        """
         bare = socket.socket()
         bare.setblocking(False)
+        if self.authority:
+            bare.bind(("127." + address.partition(".")[2], 0))
         if window:
             bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
         try:
@@ -51,7 +57,7 @@ class Target:
 
     async def session(self, token: str, address: str, window: int = 0) -> Stream:
         """An upgraded session. Raises OSError or EOFError if it is refused."""
-        reader, writer = await self.connect(window)
+        reader, writer = await self.connect(address, window)
         writer.write(upgrade(token, address))
         try:
             head = await reader.readuntil(b"\r\n\r\n")

@@ -25,6 +25,8 @@ MOST_CLOSING: Final = 500
 """Sockets that may be in a closing handshake at once: they have files, and count as nothing else any more."""
 SLOW_TURN: Final = 0.004
 """Seconds of a turn after which the next one serves fewer."""
+LEFT_OVER: Final = 0.001
+"""Seconds of a turn that go to frames left over from earlier ones."""
 TICK: Final = 0.25
 """Seconds between two looks at the clock, at most; pings are spread evenly over them."""
 
@@ -221,7 +223,7 @@ class Poll:
 
     def _go_on(self) -> None:
         # For a bounded time: a crowd that floods must not fill the turn of everybody else.
-        until = self.loop.time() + SLOW_TURN
+        until = self.loop.time() + LEFT_OVER
         for _ in range(len(self._again)):
             self._again.popleft().go_on()
             if self.loop.time() > until:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -18,14 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tornado.ioloop import IOLoop
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream
 
 from eclipse_ws import limits
-from eclipse_ws.connections import MOST_PER_TURN, SLOW_TURN, Connections, Gate
+from eclipse_ws.acceptor import _Arrival
+from eclipse_ws.connections import Connections
 from eclipse_ws.limits import PUBLIC_CONNECTIONS, PUBLIC_REQUESTS, Rate
 from eclipse_ws.listener import CHUNK
-from eclipse_ws.paced import CROWD, EVENTS, PacedLoop
+from eclipse_ws.paced import EVENTS, MOST_PER_TURN, OLDEST, PacedLoop
 from eclipse_ws.server import Server
 from tests.client import UPGRADE, Client, exchange, http, running, token, until
 from tests.conftest import SECRET
@@ -77,11 +81,6 @@ def open_connections(server: Server) -> Connections:
 def one_of(table: Sized) -> bool:
     """Whether there is one."""
     return len(table) == 1
-
-
-def note(passed: list[int], number: int, _: object) -> None:
-    """A request has had its turn."""
-    passed.append(number)
 
 
 def slow(address: str, length: int = 10) -> bytes:
@@ -417,65 +416,6 @@ def test_an_office_fits_in() -> None:
 
 
 @pytest.mark.gen_test
-async def test_requests_take_turns() -> None:
-    """Few requests go on in each turn of the loop, in the order in which they came."""
-    gate, passed = Gate(), list[int]()
-    for number in range(MOST_PER_TURN):
-        assert gate.enter("a") is None, number
-    waits = []
-    for number in range(2 * MOST_PER_TURN + 1):
-        wait = gate.enter("a")
-        assert wait is not None
-        wait.add_done_callback(partial(note, passed, number))
-        waits.append(wait)
-    waits[0].cancel()
-    counts = []
-    while len(passed) < len(waits):
-        before = len(passed)
-        await asyncio.sleep(0)
-        counts.append(len(passed) - before)
-    assert passed == list(range(len(waits)))
-    assert max(counts) <= MOST_PER_TURN + 1  # the one that left counts for none
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert gate.enter("a") is None
-
-
-@pytest.mark.gen_test
-async def test_addresses_take_turns() -> None:
-    """A crowd behind one address does not make another address wait behind all of it."""
-    gate, passed = Gate(), list[int]()
-    for _ in range(MOST_PER_TURN):
-        assert gate.enter("crowd") is None
-    waits = []
-    for number, address in enumerate(["crowd"] * 20 + ["visitor"]):
-        wait = gate.enter(address)
-        assert wait is not None
-        wait.add_done_callback(partial(note, passed, number))
-        waits.append(wait)
-    await asyncio.gather(*waits)
-    await asyncio.sleep(0)
-    assert passed.index(20) == 1
-    assert [number for number in passed if number < 20] == list(range(20))
-
-
-@pytest.mark.gen_test
-async def test_slow_turns_let_fewer_in() -> None:
-    """After a slow turn of the loop fewer are accepted and answered, after quick ones as many as ever."""
-    gate = Gate()
-    assert gate.allowed == MOST_PER_TURN
-    time.sleep(2 * SLOW_TURN)  # noqa: ASYNC251 - a slow turn
-    await asyncio.sleep(0)
-    assert gate.allowed == MOST_PER_TURN // 2
-    time.sleep(2 * SLOW_TURN)  # noqa: ASYNC251
-    await asyncio.sleep(0)
-    assert gate.allowed == MOST_PER_TURN // 4
-    gate.enter("a")
-    assert gate.enter("a") is not None
-    await until(lambda: gate.allowed == MOST_PER_TURN)
-
-
-@pytest.mark.gen_test
 async def test_a_request_waits_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is done for a request before its turn, nor for one that was cut off while it waited."""
     async with running() as server:
@@ -522,6 +462,57 @@ async def test_the_application_waits_at_no_gate(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.gen_test
+async def test_the_application_waits_for_no_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose latest request has shown the secret is read from at once; without it, it takes its turn again."""
+    body = json.dumps(EVENT).encode()
+    lines = b"POST /api/chats/c1/events HTTP/1.1", b"Host: x", b"X-Internal-Secret: %b", b"Content-Length: %d"
+    ours = b"\r\n".join((*lines, b"", b"%b")) % (SECRET.encode(), len(body), body)
+    stranger = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with running() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def ask(request: bytes) -> bytes:
+            writer.write(request)
+            async with asyncio.timeout(0.5):
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"Content-Length: (\d+)", head)
+                assert length is not None
+                await reader.readexactly(int(length[1]))
+            return head.split(b" ", 2)[1]
+
+        assert await ask(stranger) == b"200"
+        assert await ask(ours) == b"202"
+        monkeypatch.setattr(PacedLoop, "_serve", lambda _: None)
+        assert await ask(ours) == b"202"
+        assert await ask(stranger) == b"200"
+        with pytest.raises(TimeoutError):
+            await ask(ours)
+        writer.close()
+
+
+@pytest.mark.gen_test
+async def test_what_a_closed_connection_has_said_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many requests that came at once none is read after the first one that was refused, or has gone."""
+    read = [0]
+    parse = HTTP1Connection._parse_headers
+
+    def count(request: HTTP1Connection, data: bytes) -> tuple[str, HTTPHeaders]:
+        read[0] += 1
+        return parse(request, data)
+
+    monkeypatch.setattr(HTTP1Connection, "_parse_headers", count)
+    monkeypatch.setattr(limits, "_REQUESTS", Rate.of(0.001, 3))
+    async with running(client_address_header="Fly-Client-IP") as server:
+        request = b"GET /health HTTP/1.1\r\nHost: x\r\nFly-Client-IP: 93.184.216.34\r\n\r\n"
+        async with raw(server.port, request * 200) as peer:
+            answers = await peer.read()
+        assert [answers.count(status) for status in (b"HTTP/1.1 200", b"HTTP/1.1 429")] == [3, 1]
+        await until(lambda: not len(open_connections(server)))
+        await asyncio.sleep(0.05)
+    assert read[0] == 4
+
+
+@pytest.mark.gen_test
 async def test_streams_of_strangers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many connections have something to read, few of them are served in a turn of the loop."""
     turns, served = [0], list[int]()
@@ -550,14 +541,16 @@ async def test_streams_of_strangers_take_turns(monkeypatch: pytest.MonkeyPatch) 
             assert answer.startswith(b"HTTP/1.1 200")
             peer.close()
         ticking.cancel()
-    per_turn = Counter(served)
+        per_turn = Counter(served)
     assert sum(per_turn.values()) >= 60
     assert max(per_turn.values()) <= EVENTS * MOST_PER_TURN
 
 
 @pytest.mark.gen_test
 async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of those who were accepted the oldest and the newest are served in turns; no more wait than may."""
+    """Of those who were accepted the addresses take turns, of one address the newest comes first, at times
+    the oldest; no more wait than may.
+    """
     async with running(max_handshakes=40) as server, contextlib.AsyncExitStack() as stack:
         listener, served = server._http, list[int]()
         handle = listener._handle_connection
@@ -568,21 +561,24 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
 
         monkeypatch.setattr(listener, "_handle_connection", count)
         monkeypatch.setattr(type(listener.gate), "allowed", 0)
-        peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(60)]
+        peers = [
+            socket.create_connection(("127.0.0.1", server.port), source_address=(address, 0))
+            for address in ["127.0.0.1"] * 39 + ["127.0.0.2"] + ["127.0.0.1"] * 20
+        ]
         for peer in peers:
             stack.callback(peer.close)
         await until(lambda: len(listener._arrivals) == 40)
         assert not served
         monkeypatch.setattr(type(listener.gate), "allowed", 1)
-        await until(lambda: len(served) >= 4)
+        await until(lambda: len(served) >= OLDEST)
         ports = [peer.getsockname()[1] for peer in peers]
-        assert served[0] == ports[0]
-        assert served[2] == ports[1]
-        assert served[1] >= ports[39] or ports.index(served[1]) >= 39
+        assert served[:2] == [ports[38], ports[39]]
+        assert min(map(ports.index, served[: OLDEST - 1])) > 39 - OLDEST
+        assert served[OLDEST - 1] == ports[0]
         monkeypatch.undo()
         await until(lambda: len(open_connections(server)) == 40)
         await until(lambda: not listener._arrivals)
-        listener._arrivals.append((0.0, socket.socket(), None))
+        listener._arrivals.add("127.0.0.1", _Arrival(0.0, socket.socket(), None))
         listener.sweep(time.monotonic())
         assert not listener._arrivals
         assert server.node.limits.refused["handshake_timeout"] == 1
@@ -603,40 +599,9 @@ async def test_a_stop_lets_go_of_those_who_wait(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.gen_test
-async def test_the_newest_and_the_oldest_of_a_crowd_are_served() -> None:
-    """Of very many streams that are ready some of the newest and some of the oldest are served in a turn."""
-    gate, served, behind = Gate(), list[int](), list[bool]()
-    paced = PacedLoop(gate)
-    pairs = [socket.socketpair() for _ in range(CROWD + 10)]
-    places = {id(ours): place for place, (ours, _) in enumerate(pairs)}
-
-    def serve(of: socket.socket, _events: int) -> None:
-        served.append(places[id(of)])
-        behind.append(paced.behind)
-        of.recv(1)
-
-    try:
-        for ours, _ in pairs:
-            paced.add_handler(ours, serve, IOLoop.READ)
-        for _, theirs in pairs:
-            theirs.send(b"x")
-        await until(lambda: served)
-        half = len(served) // 2
-        assert sorted(served) == [*range(half), *range(len(pairs) - half, len(pairs))]
-        await until(lambda: len(served) == len(pairs))
-        assert (behind[0], behind[-1]) == (True, False)
-    finally:
-        for ours, theirs in pairs:
-            paced.remove_handler(ours)
-            ours.close()
-            theirs.close()
-        paced.close()
-
-
-@pytest.mark.gen_test
 async def test_pipelines_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many requests that came at once are all answered, and no upgrade is kept out meanwhile."""
-    monkeypatch.setattr("eclipse_ws.connections.MOST_PER_TURN", 1)
+    monkeypatch.setattr("eclipse_ws.paced.MOST_PER_TURN", 1)
     async with running() as server, contextlib.AsyncExitStack() as stack:
         readers = [
             await stack.enter_async_context(raw(server.port, WIDGET * 5 + b"GET /nope HTTP/1.0\r\n\r\n"))

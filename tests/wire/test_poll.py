@@ -196,6 +196,7 @@ class Awaiting(Recorder):
 async def test_a_crowd_shares_turns(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a crowd no more is handled in a turn of the loop than there is time for, and none is forgotten."""
     monkeypatch.setattr(poll, "SLOW_TURN", 0.0)
+    monkeypatch.setattr(poll, "LEFT_OVER", 0.0)
     async with serving(Awaiting) as server:
         counting = asyncio.create_task(Awaiting.count_turns())
         peers = [await Peer.open(server.port) for _ in range(8)]
