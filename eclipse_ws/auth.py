@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 
 import jwt
 import msgspec
+from jwt.algorithms import HMACAlgorithm
 from jwt.utils import base64url_decode
 
 from eclipse_ws import protocol
@@ -23,7 +23,11 @@ MAX_NAME = 256
 """Longest user or chat id that is accepted, in characters."""
 MAX_TOKEN: Final = 16384
 """Longest token that is looked at, in characters."""
-SYMMETRIC: Final = ("HS256", "HS384", "HS512")
+SYMMETRIC: Final = {
+    "HS256": HMACAlgorithm.SHA256,
+    "HS384": HMACAlgorithm.SHA384,
+    "HS512": HMACAlgorithm.SHA512,
+}
 FOR_VISITORS: Final = frozenset({"typing", "ping", "read", "refresh"})
 """Commands, besides messages in the role USER, that a user without an account may give."""
 
@@ -76,6 +80,24 @@ class TokenError(Exception):
         self.close = close
 
 
+class _Hmac(HMACAlgorithm):
+    """HMAC that looks at a key once, not for every token: whether it is no public key takes a while."""
+
+    def __init__(self, hash_algorithm: Any) -> None:
+        super().__init__(hash_algorithm)
+        self._prepared: dict[str | bytes, bytes] = {}
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """The key as bytes. Raises InvalidKeyError if it can't be a secret."""
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepared[key] = super().prepare_key(key)
+        return prepared
+
+    def check_key_length(self, key: bytes) -> None:
+        """Nothing: how long a secret is was judged when the settings were read."""
+
+
 class Verifier:
     """Verifies tokens with the settings' secrets and public keys, each for its own algorithms alone."""
 
@@ -86,7 +108,7 @@ class Verifier:
         self._keys: list[tuple[Any, Sequence[str], bytes]] = [
             (key, algorithms, _fingerprint(key))
             for key, algorithms in (
-                *((value, SYMMETRIC) for value in secrets),
+                *((value, tuple(SYMMETRIC)) for value in secrets),
                 *public_keys(settings.jwt_public_key),
             )
         ]
@@ -114,24 +136,25 @@ class Verifier:
                 "verify_jti": False,
             }
         )
+        algorithms: Any = self._jwt._jws  # PyJWT gives no choice
+        for name, hash_algorithm in SYMMETRIC.items():
+            algorithms.unregister_algorithm(name)
+            algorithms.register_algorithm(name, _Hmac(hash_algorithm))
 
     def _decode(self, token: str) -> tuple[dict[str, Any], bytes]:
         """The payload and the fingerprint of the key that has signed it. Raises what PyJWT raises."""
         _check_parts(token)
         fault: Exception = jwt.InvalidAlgorithmError("no key is configured")
-        with warnings.catch_warnings():
-            # How long a secret is was judged when the settings were read; here it would be a line per token.
-            warnings.simplefilter("ignore", jwt.InsecureKeyLengthWarning)
-            for key, algorithms, fingerprint in self._keys:
-                try:
-                    payload = self._jwt.decode(
-                        token, key, algorithms=algorithms, issuer=self._issuer, audience=self._audience
-                    )
-                    return payload, fingerprint
-                except jwt.InvalidAlgorithmError as error:
-                    fault = error if not isinstance(fault, jwt.InvalidSignatureError) else fault
-                except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
-                    fault = error
+        for key, algorithms, fingerprint in self._keys:
+            try:
+                payload = self._jwt.decode(
+                    token, key, algorithms=algorithms, issuer=self._issuer, audience=self._audience
+                )
+                return payload, fingerprint
+            except jwt.InvalidAlgorithmError as error:
+                fault = error if not isinstance(fault, jwt.InvalidSignatureError) else fault
+            except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
+                fault = error
         raise fault
 
     def verify(self, token: str) -> Claims:
@@ -143,7 +166,7 @@ class Verifier:
         try:
             payload, key = self._decode(token)
             ends = self._end(payload, time.time())
-        except jwt.InvalidTokenError as error:
+        except jwt.PyJWTError as error:
             raise TokenError(
                 CloseCode.INVALID_TOKEN, f"the token is invalid: {type(error).__name__}"
             ) from None

@@ -193,6 +193,9 @@ class Listener(Acceptor):
         if connection.headless and isinstance(stream.error, UnsatisfiableReadError):
             self.connections.note(connection, "max_header_bytes")
         self.connections.drop(connection)
+        # Its traceback holds the stream with all that waits to be sent: hundreds of them would wait for the
+        # collector, which holds everybody up for as long as it takes to free them.
+        stream.error = None
 
     def sweep(self, now: float) -> None:
         """Close the connections that take too long."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
@@ -22,7 +23,7 @@ again.
 """
 SLOW_TURN: Final = 0.001
 """Seconds of a turn after which strangers rest, and then half as many are let through."""
-QUICK_TURN: Final = SLOW_TURN / 10
+QUICK_TURN: Final = 0.0001
 """Seconds of a turn in which nobody had anything to do: then such a rest is over."""
 REST: Final = 8
 """Turns of the longest rest: a message takes about as many."""
@@ -88,13 +89,13 @@ class Gate:
         self._allowed = self._left = MOST_PER_TURN
         self._waiting: Turns[asyncio.Future[None]] = Turns()
         self._began: float | None = None
-        """When the turn began, on the loop's clock; None while nobody comes."""
+        """When the turn began; None while nobody comes."""
         self._came = False
         """Whether anybody came in this turn."""
         self._rest = 0
         """Turns that are left of a rest."""
         self._rested = 0.0
-        """When the rest is over at the latest, on the loop's clock."""
+        """When the rest is over at the latest."""
 
     @property
     def allowed(self) -> int:
@@ -116,11 +117,11 @@ class Gate:
         self._came = True
         if self._began is None:
             loop = asyncio.get_running_loop()
-            self._began = loop.time()
+            self._began = time.monotonic()  # uvloop's own clock stands still for a turn
             loop.call_soon(self._turn, loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
-        now, began = loop.time(), self._began
+        now, began = time.monotonic(), self._began
         if self._came or self._waiting or self._rest:
             self._began, self._came = now, False
             loop.call_soon(self._turn, loop)
@@ -224,19 +225,22 @@ class PacedLoop:
             self._due.cancel()
 
     def _ready(self) -> None:
-        """Let whoever is ready wait; until it has been served it is watched no more."""
+        """Let whoever is ready wait, and serve a few; who still waits then is not watched until served."""
+        found = []
         for fd, events in self._readiness.poll(0, FOUND):
             stream = self._streams.get(fd)
             if stream is None:
                 continue
             if not stream.found:
                 insort(self._waiting, stream, key=_number)
+                found.append((fd, stream))
             stream.found |= events
-            if stream.watched:
-                stream.watched = False
-                self._readiness.modify(fd, 0)
         if self._due is None:
             self._serve()
+        for fd, stream in found:
+            if stream.found and self._streams.get(fd) is stream:
+                stream.watched = False
+                self._readiness.modify(fd, 0)
 
     def _serve(self) -> None:
         """Serve a few of those who wait."""
@@ -257,7 +261,7 @@ class PacedLoop:
             if events:
                 stream.handle(stream.of, events)
         finally:
-            if self._streams.get(fd) is stream:  # neither closed nor a session's now
+            if not stream.watched and self._streams.get(fd) is stream:  # neither closed nor a session's now
                 stream.watched = True
                 self._readiness.modify(fd, stream.events & (READ | WRITE))
 

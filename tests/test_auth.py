@@ -49,6 +49,27 @@ def test_claims_of_a_good_token() -> None:
     assert found.expires_at == datetime.fromtimestamp(NOW + 7200, UTC)
 
 
+def test_a_secret_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a secret is fit for HMAC is found out with the first token, not for each of them."""
+    looked: list[object] = []
+    tokens = [token(user=user) for user in "ab"]
+    prepare = jwt.algorithms.HMACAlgorithm.prepare_key
+    monkeypatch.setattr(
+        jwt.algorithms.HMACAlgorithm,
+        "prepare_key",
+        lambda self, key: looked.append(key) or prepare(self, key),
+    )
+    verifier = Verifier(make_settings())
+    assert [verifier.verify(each).user_id for each in tokens] == ["a", "b"]
+    assert looked == [SECRET]
+    secret = '{"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"}'
+    unfit = Verifier(make_settings(jwt_secret=secret))
+    for each in tokens:
+        with pytest.raises(TokenError):
+            unfit.verify(each)
+    assert looked == [SECRET, secret, secret]
+
+
 @pytest.mark.parametrize("value", [None, False, 1, "true", [], {}])
 def test_authenticated_only_by_a_true(value: object) -> None:
     """Nothing but JSON's true makes a visitor one with an account; absent is false."""

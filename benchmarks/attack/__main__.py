@@ -86,7 +86,7 @@ def run(options: argparse.Namespace, tls: bool, api_port: int) -> bool:
         server = Process([*command(), "run", "--profile", str(profile)], port, SERVER_CORE, env, folder)
         attackers = None
         try:
-            alone = asyncio.run(_measure(target, server, options.pairs, options.seconds / 3))
+            alone = asyncio.run(_measure(target, server, options.pairs, options.seconds))
             argv = [sys.executable, "-m", "benchmarks.attack", "--attack", str(port)]
             argv += ["--scale", str(options.scale), "--authority", authority, "--kinds", *options.kinds]
             attackers = subprocess.Popen(

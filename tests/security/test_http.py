@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import re
 import signal
 import socket
 import ssl
+import struct
 import sys
 import time
 from collections import Counter
@@ -510,6 +512,30 @@ async def test_what_a_closed_connection_has_said_is_not_read(monkeypatch: pytest
         await until(lambda: not len(open_connections(server)))
         await asyncio.sleep(0.05)
     assert read[0] == 4
+
+
+@pytest.mark.gen_test
+async def test_a_reset_connection_leaves_no_garbage() -> None:
+    """What a connection holds is free when it is reset: hundreds at once would keep the collector busy."""
+    async with running() as server:
+        narrow(server)
+        for _ in range(3):
+            peer = await deaf(server.port, WIDGET * 20)
+            await until(lambda: len(open_connections(server)) == 1)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            gc.collect()
+            gc.disable()
+            try:
+                peer.close()
+                await until(lambda: not len(open_connections(server)))
+                await asyncio.sleep(0.01)
+                gc.set_debug(gc.DEBUG_SAVEALL)
+                gc.collect()
+                assert not [each for each in gc.garbage if isinstance(each, IOStream)]
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                gc.enable()
 
 
 @pytest.mark.gen_test

@@ -195,6 +195,7 @@ async def test_a_waiting_stream_is_served_for_what_it_wants_by_then(monkeypatch:
             paced.add_handler(each, serve, IOLoop.READ)
             theirs.send(b"x")
         await until(lambda: len(paced._waiting) == 3)
+        assert not paced._readiness.poll(0, 3), "who waits must not be reported again and again"
         paced.update_handler(ours[0], IOLoop.WRITE)
         paced.remove_handler(ours[1])
         monkeypatch.setattr(Gate, "allowed", 1)
