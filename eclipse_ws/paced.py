@@ -29,7 +29,7 @@ REST: Final = 8
 """Turns of the longest rest: a message takes about as many."""
 LONG_REST: Final = 0.01
 """Seconds after which a rest is over, however few turns it had."""
-EVENTS: Final = 4
+EVENTS: Final = 2
 """Streams that are served in a turn for each stranger whom the gate lets through."""
 OLDEST: Final = 8
 """One of so many who are served or accepted is the oldest that waits, the others are the newest."""
