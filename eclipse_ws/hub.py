@@ -247,12 +247,13 @@ class Hub:
         if chat is None:
             return
         if not event.kept:
-            now, (interval, tolerance) = time.monotonic(), self.fan_out
-            full = max(chat.fan_out, now)
-            if full - now > tolerance:
+            now, full, rate = time.monotonic(), chat.fan_out, self.fan_out
+            if full < now:
+                full = now
+            elif full - now > rate.tolerance:
                 self.fan_out_dropped += 1
                 return
-            chat.fan_out = full + len(chat.audience) * interval
+            chat.fan_out = full + len(chat.audience) * rate.interval
             self.events += 1
             frame = text_frame(event.body)
             origin = self._sessions.get(event.origin) if event.origin else None

@@ -5,6 +5,7 @@ context and no timer.
 """
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -223,10 +224,10 @@ class Poll:
 
     def _go_on(self) -> None:
         # For a bounded time: a crowd that floods must not fill the turn of everybody else.
-        until = self.loop.time() + LEFT_OVER
+        until = time.monotonic() + LEFT_OVER
         for _ in range(len(self._again)):
             self._again.popleft().go_on()
-            if self.loop.time() > until:
+            if time.monotonic() > until:
                 break
         self._going_on = bool(self._again)
         if self._going_on:
@@ -234,9 +235,9 @@ class Poll:
 
     def _ready(self) -> None:
         self.scheduled = True  # what is sent from here on leaves at the end of this call
-        table = self.table
+        table, clock = self.table, time.monotonic  # uvloop's own clock stands still for a turn
         try:
-            until = self.loop.time() + SLOW_TURN
+            until = clock() + SLOW_TURN
             for fd, event in self._readiness.poll(0, self._events):
                 socket = table[fd]
                 if socket is not None:
@@ -244,7 +245,7 @@ class Poll:
                         socket.writable()
                     if event != WRITE:
                         socket.readable(event)
-                    if self.loop.time() > until:  # the others are reported again
+                    if clock() > until:  # the others are reported again
                         self._events = max(FEWEST_EVENTS, self._events // 2)
                         break
             else:
