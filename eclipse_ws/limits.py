@@ -215,29 +215,51 @@ def _network(text: str) -> tuple[str, bool] | None:
     return str(address), address.is_global
 
 
-class Buckets:
-    """A bucket for each key, at most ``most``: the ones that were used last."""
+class Times:
+    """A time for each key, at most ``most``: the ones that were set last."""
 
     def __init__(self) -> None:
         self.most = 0
-        self._full: OrderedDict[Hashable, float] = OrderedDict()
-        """When each will be full again."""
+        self._times: OrderedDict[Hashable, float] = OrderedDict()
+
+    def get(self, key: Hashable) -> float:
+        """The key's time, 0 if it has none."""
+        return self._times.get(key, 0.0)
+
+    def put(self, key: Hashable, at: float) -> None:
+        """Set the key's time."""
+        self._times[key] = at
+        self._times.move_to_end(key)
+        if len(self._times) > self.most:
+            self._times.popitem(last=False)
+
+    def sweep(self, now: float) -> None:
+        """Forget the times that have come, from the one that was set first."""
+        while self._times:
+            key, at = next(iter(self._times.items()))
+            if at > now:
+                return
+            del self._times[key]
+
+    def __len__(self) -> int:
+        """How many are remembered."""
+        return len(self._times)
+
+
+class Buckets(Times):
+    """A bucket for each key: the time at which it will be full again."""
 
     def wait(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> float:
         """Seconds until so much may pass, 0 if it may now. A full bucket lets anything pass."""
-        full = self._full.get(key, 0.0)
+        full = self.get(key)
         if full <= now:
             return 0.0
         return max(0.0, full - now + min(0.0, (amount - 1) * rate.interval - rate.tolerance))
 
     def take(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> None:
         """Take so much, whether or not it is there."""
-        if not rate.interval:
-            return
-        self._full[key] = max(self._full.get(key, 0.0), now) + amount * rate.interval
-        self._full.move_to_end(key)
-        if len(self._full) > self.most:
-            self._full.popitem(last=False)
+        if rate.interval:
+            self.put(key, max(self.get(key), now) + amount * rate.interval)
 
     def allows(self, key: Hashable, rate: Rate, now: float) -> bool:
         """Take one; False if it isn't there."""
@@ -245,18 +267,6 @@ class Buckets:
             return False
         self.take(key, rate, now)
         return True
-
-    def sweep(self, now: float) -> None:
-        """Forget the buckets that are full again, from the one that was used least recently."""
-        while self._full:
-            key, full = next(iter(self._full.items()))
-            if full > now:
-                return
-            del self._full[key]
-
-    def __len__(self) -> int:
-        """How many are remembered."""
-        return len(self._full)
 
 
 class Addresses:

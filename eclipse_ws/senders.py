@@ -6,10 +6,9 @@ held against a visitor may be kept by user id or by session.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
-from eclipse_ws.limits import Buckets, Rate
+from eclipse_ws.limits import Buckets, Rate, Times
 from eclipse_ws.settings import Settings
 
 PATIENCE: Final = 10
@@ -72,53 +71,43 @@ class Penalties:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._until: OrderedDict[Sender, float] = OrderedDict()
+        self._until = Times()
         self._addresses = Buckets()
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
         """Take the settings' penalty; who waits already goes on waiting."""
         self._seconds = settings.rate_penalty
-        self._most = self._addresses.most = settings.max_addresses
+        self._until.most = self._addresses.most = settings.max_addresses
         self._rate = Rate.of(PATIENCE / self._seconds, PATIENCE) if self._seconds else Rate.of(0, 1)
 
     def punish(self, sender: Sender, now: float) -> None:
         """A session of this sender was closed for its rate."""
         key = _culprit(sender)
-        again = self._until.get(key, 0.0) > now
-        self._put(key, now + self._seconds)
+        again = self._until.get(key) > now
+        self._until.put(key, now + self._seconds)
         if again or sender.is_account or not sender.name or not self._seconds:
             return  # one flooder with many sessions in a chat is one flooder
         self._addresses.take(sender.name, self._rate, now)
         if self._addresses.wait(sender.name, self._rate, now):
-            self._put(Sender("", sender.name, is_account=False), now + self._seconds)
+            self._until.put(Sender("", sender.name, is_account=False), now + self._seconds)
 
     def waits(self, sender: Sender, now: float) -> bool:
         """Whether the sender may not come back yet."""
         if not self._until:
             return False
-        if self._until.get(_culprit(sender), 0.0) > now:
+        if self._until.get(_culprit(sender)) > now:
             return True
-        return not sender.is_account and self._until.get(Sender("", sender.name, False), 0.0) > now
+        return not sender.is_account and self._until.get(Sender("", sender.name, False)) > now
 
     def sweep(self, now: float) -> None:
         """Forget those who have waited long enough."""
         self._addresses.sweep(now)
-        while self._until:
-            sender, until = next(iter(self._until.items()))
-            if until > now:
-                return
-            del self._until[sender]
+        self._until.sweep(now)
 
     def __len__(self) -> int:
         """How many are remembered."""
         return len(self._until) + len(self._addresses)
-
-    def _put(self, key: Sender, until: float) -> None:
-        self._until[key] = until
-        self._until.move_to_end(key)
-        if len(self._until) > self._most:
-            self._until.popitem(last=False)
 
 
 def _culprit(sender: Sender) -> Sender:
