@@ -41,11 +41,11 @@ GONE: Final = frozenset(
 """Errors of accept() that are the accepted socket's own, which is gone already (accept(2))."""
 
 
-class _Arrival(NamedTuple):
-    """An accepted socket that waits to be served."""
+class _Accepted(NamedTuple):
+    """A socket that waits to be served."""
 
     since: float
-    accepted: socket.socket
+    socket: socket.socket
     address: Any
 
 
@@ -77,7 +77,7 @@ class Acceptor(HTTPServer):
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Tornado calls this with what the constructor was given."""
         super().initialize(*args, **kwargs)
-        self._arrivals: Turns[_Arrival] = Turns()
+        self._accepted: Turns[_Accepted] = Turns()
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept on these, a few at a time.
@@ -122,17 +122,17 @@ class Acceptor(HTTPServer):
         """Accept no more. Idempotent."""
         super().stop()
         self._give_reserve()
-        while self._arrivals:
-            self._arrivals.take().accepted.close()
+        while self._accepted:
+            self._accepted.take().socket.close()
 
     def drop_overdue(self, now: float) -> None:
         """Close the sockets that have waited too long to be served."""
-        for arrival in self._arrivals.take_while(lambda each: now - each.since >= self.timeout):
-            arrival.accepted.close()
+        for overdue in self._accepted.take_while(lambda each: now - each.since >= self.timeout):
+            overdue.socket.close()
             self.limits.refuse("handshake_timeout")
 
     def _accept(self, listening: socket.socket, _events: int) -> None:
-        for _ in range(min(ACCEPTS_PER_TURN, self.connections.most - len(self._arrivals))):
+        for _ in range(min(ACCEPTS_PER_TURN, self.connections.most - len(self._accepted))):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -143,26 +143,26 @@ class Acceptor(HTTPServer):
                 self._pause(listening, error)
                 break
             source = self.sources.of(address[0] if address else "", None)
-            self._arrivals.add(source.address, _Arrival(time.monotonic(), accepted, address))
+            self._accepted.add(source.address, _Accepted(time.monotonic(), accepted, address))
         if not self._serving:
             self._serve()
 
     def _serve(self) -> None:
         """Serve a few of those who wait."""
-        self._serving = bool(self._arrivals)
+        self._serving = bool(self._accepted)
         if self._paced is None or not self._serving:
             return  # nobody waits, or the server has stopped meanwhile
         for _ in range(self.gate.allowed):
-            if not self._arrivals:
+            if not self._accepted:
                 break
             self._served += 1
-            arrival = self._arrivals.take(newest=self._served % OLDEST != 0)
+            accepted = self._accepted.take(newest=self._served % OLDEST != 0)
             try:
-                self._handle_connection(arrival.accepted, arrival.address)
+                self._handle_connection(accepted.socket, accepted.address)
             except OSError as error:  # the peer has left before its TLS handshake began
                 log.debug("connection lost", why=str(error))
-                arrival.accepted.close()
-        self._serving = bool(self._arrivals)
+                accepted.socket.close()
+        self._serving = bool(self._accepted)
         if self._serving:
             asyncio.get_running_loop().call_soon(self._serve)
 

@@ -133,8 +133,8 @@ class Listener(Acceptor):
 
     def _count_by_peer(self, connection: Connection) -> None:
         """Count a connection by its socket's address; where a header names the client, by none."""
-        source = self._door.sources.of(connection.peer, None)
-        known = not source.shared and not self._door.sources.header
+        source = self.sources.of(connection.peer, None)
+        known = not source.shared and not self.sources.header
         self.connections.count(connection, source.address if known else None)
 
     def refusal(self, connection: Connection, request: HTTPServerRequest, handler: type) -> Refusal | None:

@@ -9,6 +9,7 @@ import time
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 from tornado.ioloop import IOLoop
@@ -35,6 +36,7 @@ OLDEST: Final = 8
 """One of so many who are served or accepted is the oldest that waits, the others are the newest."""
 FOUND: Final = 64
 """Ready streams that are looked at in one turn."""
+_NUMBER: Final = attrgetter("number")
 
 
 class Turns(Generic[T]):
@@ -80,9 +82,6 @@ class Gate:
     """Lets a few strangers through in each turn of the loop. After a slow turn it lets nobody through for a
     few turns, and then fewer: a message takes several turns of the loop, and waits for the strangers of one
     of them at most.
-
-    The requests of one address wait in the order in which they came. The addresses take turns, so that a
-    crowd behind one of them keeps nobody else out.
     """
 
     def __init__(self) -> None:
@@ -209,7 +208,7 @@ class PacedLoop:
         if stream is None:
             return
         if stream.found:
-            del self._waiting[bisect_left(self._waiting, stream.number, key=_number)]
+            del self._waiting[bisect_left(self._waiting, stream.number, key=_NUMBER)]
         with contextlib.suppress(OSError):
             self._readiness.unregister(fd)
 
@@ -232,7 +231,7 @@ class PacedLoop:
             if stream is None:
                 continue
             if not stream.found:
-                insort(self._waiting, stream, key=_number)
+                insort(self._waiting, stream, key=_NUMBER)
                 found.append((fd, stream))
             stream.found |= events
         if self._due is None:
@@ -264,7 +263,3 @@ class PacedLoop:
             if not stream.watched and self._streams.get(fd) is stream:  # neither closed nor a session's now
                 stream.watched = True
                 self._readiness.modify(fd, stream.events & (READ | WRITE))
-
-
-def _number(stream: _Stream) -> int:
-    return stream.number

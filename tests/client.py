@@ -172,19 +172,24 @@ async def exchange(port: int, request: bytes) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT)
-        status, *fields = head.decode("latin-1").rstrip().split("\r\n")
-        names = (field.partition(":") for field in fields)
-        headers = {name.strip().lower(): value.strip() for name, _, value in names}
-        code = int(status.split()[1])
-        if code < 200 or request.startswith(b"HEAD "):
-            return Answer(code, headers, b"")
-        length = headers.get("content-length")
-        body = reader.read() if length is None else reader.readexactly(int(length))
-        return Answer(code, headers, await asyncio.wait_for(body, WAIT))
+        return await read_answer(reader, bodiless=request.startswith(b"HEAD "))
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def read_answer(reader: asyncio.StreamReader, bodiless: bool = False) -> Answer:
+    """The next answer of a connection; without a length it goes on until the server ends it."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), WAIT)
+    status, *fields = head.decode("latin-1").rstrip().split("\r\n")
+    names = (field.partition(":") for field in fields)
+    headers = {name.strip().lower(): value.strip() for name, _, value in names}
+    code = int(status.split()[1])
+    if code < 200 or bodiless:
+        return Answer(code, headers, b"")
+    length = headers.get("content-length")
+    body = reader.read() if length is None else reader.readexactly(int(length))
+    return Answer(code, headers, await asyncio.wait_for(body, WAIT))
 
 
 UPGRADE = {

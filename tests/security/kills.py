@@ -246,7 +246,7 @@ def tables(server: Server) -> dict[str, int]:
         "commands under way": node.under_way,
         "sessions by address": sum(map(node.addresses.sessions, [ADDRESS_OF_ALL])),
         "HTTP connections": sum(len(listener.connections) for listener in server._listeners),
-        "accepted sockets": sum(len(listener._arrivals) for listener in server._listeners),
+        "accepted sockets": sum(len(listener._accepted) for listener in server._listeners),
         "sockets": stats.sockets,
     }
 

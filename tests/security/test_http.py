@@ -7,7 +7,6 @@ import contextlib
 import gc
 import json
 import os
-import re
 import signal
 import socket
 import ssl
@@ -27,13 +26,13 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import IOStream
 
 from eclipse_ws import limits
-from eclipse_ws.acceptor import _Arrival
+from eclipse_ws.acceptor import _Accepted
 from eclipse_ws.connections import Connections
 from eclipse_ws.limits import PUBLIC_CONNECTIONS, PUBLIC_REQUESTS, Rate
 from eclipse_ws.listener import CHUNK
 from eclipse_ws.paced import EVENTS, MOST_PER_TURN, OLDEST, PacedLoop
 from eclipse_ws.server import Server
-from tests.client import UPGRADE, Client, exchange, http, running, token, until
+from tests.client import UPGRADE, Client, exchange, http, read_answer, running, token, until
 from tests.conftest import SECRET
 from tests.security.test_tls import Authority
 from tests.security.test_tls import join as join_tls
@@ -473,20 +472,16 @@ async def test_the_application_waits_for_no_strangers(monkeypatch: pytest.Monkey
     async with running() as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
 
-        async def ask(request: bytes) -> bytes:
+        async def ask(request: bytes) -> int:
             writer.write(request)
             async with asyncio.timeout(0.5):
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"Content-Length: (\d+)", head)
-                assert length is not None
-                await reader.readexactly(int(length[1]))
-            return head.split(b" ", 2)[1]
+                return (await read_answer(reader)).status
 
-        assert await ask(stranger) == b"200"
-        assert await ask(ours) == b"202"
+        assert await ask(stranger) == 200
+        assert await ask(ours) == 202
         monkeypatch.setattr(PacedLoop, "_serve", lambda _: None)
-        assert await ask(ours) == b"202"
-        assert await ask(stranger) == b"200"
+        assert await ask(ours) == 202
+        assert await ask(stranger) == 200
         with pytest.raises(TimeoutError):
             await ask(ours)
         writer.close()
@@ -593,7 +588,7 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
         ]
         for peer in peers:
             stack.callback(peer.close)
-        await until(lambda: len(listener._arrivals) == 40)
+        await until(lambda: len(listener._accepted) == 40)
         assert not served
         monkeypatch.setattr(type(listener.gate), "allowed", 1)
         await until(lambda: len(served) >= OLDEST)
@@ -603,10 +598,10 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
         assert served[OLDEST - 1] == ports[0]
         monkeypatch.undo()
         await until(lambda: len(open_connections(server)) == 40)
-        await until(lambda: not listener._arrivals)
-        listener._arrivals.add("127.0.0.1", _Arrival(0.0, socket.socket(), None))
+        await until(lambda: not listener._accepted)
+        listener._accepted.add("127.0.0.1", _Accepted(0.0, socket.socket(), None))
         listener.sweep(time.monotonic())
-        assert not listener._arrivals
+        assert not listener._accepted
         assert server.node.limits.refused["handshake_timeout"] == 1
 
 
@@ -616,9 +611,9 @@ async def test_a_stop_lets_go_of_those_who_wait(monkeypatch: pytest.MonkeyPatch)
     async with running() as server:
         monkeypatch.setattr(type(server._http.gate), "allowed", 0)
         peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
-        await until(lambda: len(server._http._arrivals) == 5)
+        await until(lambda: len(server._http._accepted) == 5)
     await asyncio.sleep(0)  # what was arranged for the next turn
-    assert not server._http._arrivals
+    assert not server._http._accepted
     for peer in peers:
         assert peer.recv(1) == b""
         peer.close()
