@@ -50,7 +50,7 @@ cover: $(STAMP)  ## the suite with its coverage as HTML
 bench: $(STAMP) $(VENV)/.bench ## this server and its peers, side by side, into docs/performance.md (QUICK=1: a short look)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
-attack: $(STAMP) ## 100 honest pairs beside 4,000 attackers, plain and over TLS, then 10,000 killed sockets (about five minutes)
+attack: $(STAMP) ## 100 honest pairs beside 4,000 attackers, plain and over TLS, then 10,000 killed sockets (about three minutes)
 	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m tests.security.kills
 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
