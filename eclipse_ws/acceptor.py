@@ -18,13 +18,15 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
 from eclipse_ws.connections import Connections
-from eclipse_ws.limits import Limits, Sources
+from eclipse_ws.limits import Limits, Source, Sources
 from eclipse_ws.paced import OLDEST, Gate, PacedLoop, Turns
 
 log = structlog.get_logger("eclipse_ws.listener")
 
 ACCEPTS_PER_TURN: Final = 32
 """Sockets that are accepted in a turn of the event loop; few of them are served in it."""
+HEAD: Final = 4096
+"""Bytes of a request that are looked at for the header that names its client."""
 RECORDS_PER_TURN: Final = 32
 """TLS records of one connection that are read before everything else on the loop has its turn again."""
 ACCEPT_PAUSE: Final = 0.2
@@ -142,10 +144,20 @@ class Acceptor(HTTPServer):
                     continue
                 self._pause(listening, error)
                 break
-            source = self.sources.of(address[0] if address else "", None)
-            self._accepted.add(source.address, _Accepted(time.monotonic(), accepted, address))
+            waiting = _Accepted(time.monotonic(), accepted, address)
+            self._accepted.add(self._source(waiting).address, waiting)
         if not self._serving:
             self._serve()
+
+    def _source(self, accepted: _Accepted) -> Source:
+        """Whose turn such a socket waits for. Behind a proxy the request says so, which is seldom there later
+        than its socket.
+        """
+        head = b""
+        if self.sources.header and self.ssl_options is None:
+            with contextlib.suppress(OSError):
+                head = accepted.socket.recv(HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return self.sources.guess(accepted.address[0] if accepted.address else "", head)
 
     def _serve(self) -> None:
         """Serve a few of those who wait."""

@@ -8,6 +8,7 @@ time is at most ``(burst - 1) / rate`` ahead. Times are seconds of a monotonic c
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Hashable
 from functools import lru_cache
@@ -182,6 +183,15 @@ class Sources:
         )
         # A header with one address is its proxy's word; X-Forwarded-For grows at its right end.
         self._from_right = settings.trusted_proxies or 1
+        name = re.escape(self.header.encode())
+        self._line = re.compile(rb"\r?\n" + name + rb":([^\r\n]*)(?=\r?\n)", re.IGNORECASE) if name else None
+
+    def guess(self, peer: str, head: bytes) -> Source:
+        """The source of a request of which only the first bytes are known, which nobody has parsed yet: good
+        enough to tell whose turn it is.
+        """
+        lines = [] if self._line is None else self._line.findall(head)
+        return self.of(peer, b",".join(lines).decode("latin-1"))
 
     def of(self, peer: str, header: str | None) -> Source:
         """The source of a request: its socket's address, and the value of ``header`` if there was one."""

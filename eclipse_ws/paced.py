@@ -32,7 +32,7 @@ LONG_REST: Final = 0.01
 """Seconds after which a rest is over, however few turns it had."""
 EVENTS: Final = 2
 """Streams that are served in a turn for each stranger whom the gate lets through."""
-OLDEST: Final = 8
+OLDEST: Final = 3
 """One of so many who are served or accepted is the oldest that waits, the others are the newest."""
 FOUND: Final = 64
 """Ready streams that are looked at in one turn."""

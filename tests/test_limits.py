@@ -126,6 +126,25 @@ def test_a_named_header() -> None:
     assert sources.of("172.16.0.1", "6.6.6.6,93.184.216.34").address == "93.184.216.34"
 
 
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\nfly-client-ip:93.184.216.34\r\nHost: x\r\n\r\n", "93.184.216.34"),
+        (b"GET / HTTP/1.1\nFly-Client-IP:  93.184.216.34 \nHost: x\n\n", "93.184.216.34"),
+        (b"GET / HTTP/1.1\r\nFly-Client-IP: 6.6.6.6\r\nFly-Client-IP: 9.9.9.9\r\n\r\n", "9.9.9.9"),
+        (b"GET / HTTP/1.1\r\nFly-Client-IP: 93.184.2", "172.16.0.1"),
+        (b"GET /?Fly-Client-IP:1.2.3.4 HTTP/1.1\r\nX-Fly-Client-IP: 1.2.3.4\r\n\r\n", "172.16.0.1"),
+        (b"GET / HTTP/1.1\r\nFly-Client-IP: \xff\r\n\r\n", "172.16.0.1"),
+        (b"", "172.16.0.1"),
+    ],
+)
+def test_a_guess_at_the_source_of_a_request(head: bytes, expected: str) -> None:
+    """Whose turn it is can be told from the first bytes, if the whole line is among them."""
+    sources = Sources(make_settings(client_address_header="Fly-Client-IP"))
+    assert sources.guess("172.16.0.1", head).address == expected
+    assert Sources(make_settings()).guess("172.16.0.1", head).address == "172.16.0.1"
+
+
 # -- how many -----------------------------------------------------------------------------------
 
 

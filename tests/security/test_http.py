@@ -606,6 +606,34 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
 
 
 @pytest.mark.gen_test
+async def test_a_newcomer_does_not_wait_behind_a_crowd_of_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a proxy, too, the addresses take turns: those that its header names."""
+    async with running(client_address_header="Fly-Client-IP") as server, contextlib.AsyncExitStack() as stack:
+        listener, served = server._http, list[int]()
+        handle = listener._handle_connection
+
+        def count(accepted: socket.socket, address: Any) -> None:
+            served.append(address[1])
+            handle(accepted, address)
+
+        monkeypatch.setattr(listener, "_handle_connection", count)
+        monkeypatch.setattr(type(listener.gate), "allowed", 0)
+        peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(41)]
+        addresses = [b"8.8.8.8"] * 20 + [b"9.9.9.9"] + [b"8.8.8.8"] * 20
+        for peer, address in zip(peers, addresses, strict=True):
+            stack.callback(peer.close)
+            peer.sendall(b"GET /widget.js HTTP/1.1\r\nHost: x\r\nFly-Client-IP: %b\r\n\r\n" % address)
+        await until(lambda: len(listener._accepted) == 41)
+        monkeypatch.setattr(type(listener.gate), "allowed", 1)
+        await until(lambda: len(served) >= 2)
+        assert served[:2] == [peers[40].getsockname()[1], peers[20].getsockname()[1]]
+        monkeypatch.undo()
+        for peer in peers:  # what was looked at is read all the same
+            peer.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(peer, 12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.gen_test
 async def test_a_stop_lets_go_of_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that stops while accepted sockets wait closes them, and says nothing of it."""
     async with running() as server:
