@@ -89,12 +89,14 @@ class Connections:
     being answered. ``taking``: the peer has to take the answer. ``idle``: between two requests. ``trusted``:
     whatever it is doing, it has shown the secret.
 
-    Arriving and taking have ``timeout`` seconds each, working has ``work_timeout``; Tornado bounds how long
-    one is idle. Of too many connections the one that has been slowest is closed: one that is taking, else
-    idle, else arriving, else working. Trusted ones are never closed for others.
+    Arriving and taking have ``timeout`` seconds, idle has ``idle_timeout``, working has ``work_timeout``.
+    Of too many connections the one that has been slowest is closed: one that is taking, else idle, else
+    arriving, else working. Trusted ones are never closed for others.
     """
 
-    def __init__(self, most: int, timeout: float, work_timeout: float, limits: Limits) -> None:
+    def __init__(
+        self, most: int, timeout: float, idle_timeout: float, work_timeout: float, limits: Limits
+    ) -> None:
         self.arriving: OrderedDict[Connection, float] = OrderedDict()
         self.working: OrderedDict[Connection, float] = OrderedDict()
         self.taking: OrderedDict[Connection, float] = OrderedDict()
@@ -103,6 +105,7 @@ class Connections:
         self.most = most
         """As many at once."""
         self._timeout = timeout
+        self._idle_timeout = idle_timeout
         self._work_timeout = work_timeout
         self._limits = limits
         self._addresses: dict[str, dict[Connection, None]] = {}
@@ -173,9 +176,10 @@ class Connections:
             del connection.phase[connection]
             connection.phase = None
 
-    def cut(self, connection: Connection, limit: str) -> None:
-        """Close a connection, and say which limit it ran into."""
-        self.note(connection, limit)
+    def cut(self, connection: Connection, limit: str | None) -> None:
+        """Close a connection, and say which limit it ran into, if that is worth a word."""
+        if limit is not None:
+            self.note(connection, limit)
         self.drop(connection)
         connection.stream.close()
 
@@ -193,6 +197,9 @@ class Connections:
     def sweep(self, now: float) -> None:
         """Close those whose answers fill the node, and, a few at a time, those that have taken too long."""
         self._find_taking()
+        for connection in [each for each, since in self.trusted.items() if now - since >= self._idle_timeout]:
+            if connection.headless:
+                connection.stream.close()
         for phase in (self.working, self.trusted):
             for connection in [each for each, since in phase.items() if now - since >= self._work_timeout]:
                 self.cut(connection, "answer_timeout")
@@ -206,13 +213,17 @@ class Connections:
         self._cut_overdue(now)
 
     def _cut_overdue(self, now: float) -> None:
+        bounds = (
+            (self.arriving, self._timeout, "handshake_timeout"),
+            (self.taking, self._timeout, "answer_timeout"),
+            (self.idle, self._idle_timeout, None),
+        )
         for _ in range(CUTS_PER_TURN):
-            for phase, limit in ((self.arriving, "handshake_timeout"), (self.taking, "answer_timeout")):
-                if phase:
-                    oldest, since = next(iter(phase.items()))
-                    if now - since >= self._timeout:
-                        self.cut(oldest, limit)
-                        break
+            for phase, timeout, limit in bounds:
+                oldest, since = next(iter(phase.items()), (None, now))
+                if oldest is not None and now - since >= timeout:
+                    self.cut(oldest, limit)
+                    break
             else:
                 return
         IOLoop.current().call_later(CUTS_PAUSE, self._cut_overdue, now)

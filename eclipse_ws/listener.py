@@ -89,9 +89,10 @@ class Listener(Acceptor):
             chunk_size=CHUNK,
             max_header_size=settings.max_header_bytes,
             max_body_size=sys.maxsize,  # ours answers in a sentence, and is counted
-            idle_connection_timeout=settings.idle_timeout,
             body_timeout=settings.handshake_timeout,
         )
+        # Tornado counts the first request's wait as well, TLS handshake included; the table doesn't.
+        self.conn_params.header_timeout = None
         self.application = application
         self.limits = door.limits
         self.sources = door.sources
@@ -103,6 +104,7 @@ class Listener(Acceptor):
         self.connections = Connections(
             settings.max_handshakes if most is None else most,
             settings.handshake_timeout,
+            settings.idle_timeout,
             # What a handler waits for has bounds of its own, this is for what they overlook.
             settings.handshake_timeout + max(settings.idle_timeout, 2 * settings.api_timeout),
             door.limits,

@@ -39,6 +39,7 @@ from tests.security.test_tls import join as join_tls
 
 FLY = {"client_address_header": "Fly-Client-IP"}
 OURS = {"X-Internal-Secret": SECRET}
+KEY = SECRET.encode()
 EVENT = {"type": "note", "data": {"id": "1"}}
 WIDGET = b"GET /widget.js HTTP/1.1\r\nHost: x\r\n\r\n"
 QUICKLY: dict[str, Any] = {"handshake_timeout": 0.3, "sweep_interval": 0.05}
@@ -131,6 +132,35 @@ async def test_who_takes_no_answer_goes_first() -> None:
             left.append((len(table.taking), len(table.idle), len(table.arriving)))
         assert left == [(0, 1, 2), (0, 0, 3), (0, 0, 3)]
         peer.close()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /nope HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /api/chats/c/events HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: %b\r\n\r\n" % KEY, 405),
+    ],
+    ids=["a stranger", "who shows the secret"],
+)
+async def test_only_a_later_request_is_waited_for_as_an_idle_one(request_: bytes, status: int) -> None:
+    """The first request may take its time, TLS and all; after it the connection ends when it is idle, even
+    one that has shown the secret, or that goes on with half a request.
+    """
+    timeouts = {"idle_timeout": 0.1, "sweep_interval": 0.05, "handshake_timeout": 5}
+    async with running(**timeouts) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.sleep(0.4)
+        writer.write(request_)
+        assert (await read_answer(reader)).status == status
+        writer.write(request_[:9])
+        began = time.monotonic()
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert time.monotonic() - began < 3
+        assert not len(open_connections(server))
+        assert server.node.limits.refused["handshake_timeout"] == 0
+        assert server.node.limits.refused["answer_timeout"] == 0
+        writer.close()
 
 
 @pytest.mark.gen_test
