@@ -6,6 +6,7 @@ held against a visitor may be kept by user id or by session.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from eclipse_ws.limits import Buckets, Rate, Times
@@ -30,36 +31,53 @@ class Shares:
     """What each sender may still say in a chat, in messages and in bytes, however many sessions it has."""
 
     def __init__(self, settings: Settings) -> None:
-        self._messages, self._bytes = Buckets(), Buckets()
+        self._full: OrderedDict[Sender, tuple[float, float]] = OrderedDict()
+        """When each sender's two buckets are full again, who has spoken last at the end. One table for both:
+        every message comes here.
+        """
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
         """Take the settings' rates, also for those who have said something already."""
-        self._message_rate = Rate.of(settings.message_rate, settings.message_burst)
-        self._byte_rate = Rate.of(settings.message_bytes, settings.message_bytes_burst)
-        self._messages.most = self._bytes.most = settings.max_addresses
+        self._messages = Rate.of(settings.message_rate, settings.message_burst)
+        self._bytes = Rate.of(settings.message_bytes, settings.message_bytes_burst)
+        self._rated = self._messages.interval > 0 or self._bytes.interval > 0
+        self._most = settings.max_addresses
 
     def message(self, sender: Sender, content: str, now: float) -> tuple[str, float] | None:
         """Take one message, or name the limit that it ran into and the seconds until it may pass."""
-        wait = self._messages.wait(sender, self._message_rate, now)
-        if wait:
-            return "message_rate", wait
+        if not self._rated:
+            return None
+        messages, weight = self._full.get(sender, (now, now))
+        if messages < now:
+            messages = now
+        elif messages - now > self._messages.tolerance:
+            return "message_rate", messages - now - self._messages.tolerance
         size = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
-        wait = self._bytes.wait(sender, self._byte_rate, now, size)
-        if wait:
-            return "message_bytes", wait
-        self._messages.take(sender, self._message_rate, now)
-        self._bytes.take(sender, self._byte_rate, now, size)
+        taken = size * self._bytes.interval
+        if weight < now:
+            weight = now
+        elif weight > now:  # a full bucket lets the longest message pass
+            wait = weight - now + taken - self._bytes.interval - self._bytes.tolerance
+            if wait > 0:
+                return "message_bytes", min(wait, weight - now)
+        self._full[sender] = (messages + self._messages.interval, weight + taken)
+        self._full.move_to_end(sender)
+        if len(self._full) > self._most:
+            self._full.popitem(last=False)
         return None
 
     def sweep(self, now: float) -> None:
         """Forget those who have been quiet for long enough."""
-        self._messages.sweep(now)
-        self._bytes.sweep(now)
+        while self._full:
+            sender, times = next(iter(self._full.items()))
+            if max(times) > now:
+                return
+            del self._full[sender]
 
     def __len__(self) -> int:
         """How many are remembered."""
-        return len(self._messages) + len(self._bytes)
+        return len(self._full)
 
 
 class Penalties:

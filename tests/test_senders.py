@@ -92,9 +92,9 @@ def test_shares_are_bounded() -> None:
     shares = Shares(make_settings(max_addresses=100))
     for number in range(1000):
         shares.message(visitor(f"c{number}"), "x", 100.0)
-    assert len(shares) == 200
+    assert len(shares) == 100
     shares.sweep(100.05)
-    assert len(shares) == 100  # a byte is forgotten sooner than a message
+    assert len(shares) == 100
     shares.sweep(101.0)
     assert len(shares) == 0
 

@@ -39,9 +39,12 @@ class Portions:
 
     def add(self, share: Share | None) -> None:
         """Count one more."""
-        for name in share or ():
-            if name is not None:
-                self._held[name] = self._held.get(name, 0) + 1
+        if share is None:
+            return
+        held = self._held
+        held[share.who] = held.get(share.who, 0) + 1
+        if share.address is not None:
+            held[share.address] = held.get(share.address, 0) + 1
 
     def remove(self, share: Share | None) -> None:
         """Count one less."""
@@ -104,12 +107,12 @@ class Slots:
         try:
             await turn
         except asyncio.CancelledError:
+            self._forget(who, turn)
             if not turn.cancelled() and turn.exception() is None:
                 self.release(share)  # the slot came in the very moment in which its caller went away
             raise
         finally:
             timer.cancel()
-            self._forget(who, turn)
             self._stats.waiting -= 1
             self._waiting.remove(share)
 
@@ -118,7 +121,7 @@ class Slots:
         self._free += 1
         self._stats.active -= 1
         self._held.remove(share)
-        while self._free and (who := self._next()) is not None:
+        while self._free and self._queues and (who := self._next()) is not None:
             queue = self._queues[who]
             turn, waiting = next(iter(queue.items()))
             self._forget(who, turn)
