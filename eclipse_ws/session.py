@@ -42,8 +42,6 @@ class ChatSession(WireHandler):
     """Monotonic seconds at which it was upgraded."""
     verifier: Verifier
     """What verified its token, or found later that the token is still good."""
-    sender: Sender
-    """Whose budget and penalties it shares."""
     source: Source | None = None
     """Where it comes from, while it is counted there and as one of the node's sessions."""
     made_room = False
@@ -217,7 +215,7 @@ class ChatSession(WireHandler):
             return
         self.counts["started"] += 1
         limit = None
-        if self.node.penalties.waits(self.sender, self.began):
+        if self.node.penalties.waits(self._sender(), self.began):
             limit = "rate_penalty"
         elif self.node.hub.size(self.claims.chat_id) >= self.node.settings.max_sessions_per_chat:
             limit = "max_sessions_per_chat"
@@ -243,9 +241,13 @@ class ChatSession(WireHandler):
     def _live_by(self, claims: Claims) -> None:
         """Take what a token says that was verified just now."""
         self.claims, self.verifier = claims, self.node.verifier
-        is_account = claims.is_authenticated
-        name = claims.user_id if is_account else self.address or ""
-        self.sender = Sender(claims.chat_id, name, is_account)
+
+    def _sender(self) -> Sender:
+        """Whose budget and penalties this session shares."""
+        claims = self.claims
+        if claims.is_authenticated:
+            return Sender(claims.chat_id, claims.user_id, is_account=True)
+        return Sender(claims.chat_id, self.address or "", is_account=False)
 
     def _source(self) -> Source:
         """Where the request comes from."""
@@ -341,7 +343,7 @@ class ChatSession(WireHandler):
     def _punish(self, now: float) -> None:
         """The session is closed for its rate: for a while its sender can't come back."""
         self.node.limits.closed += 1
-        self.node.penalties.punish(self.sender, now)
+        self.node.penalties.punish(self._sender(), now)
 
     def _check(self, command: protocol.Command) -> None:
         """Hold a command against who the user is and how much it may say; raises CommandError."""
@@ -357,7 +359,7 @@ class ChatSession(WireHandler):
                 raise CommandError(text, "content_too_long", client_message_id=key)
             if self.node.limits.rated:
                 now = time.monotonic()
-                refusal = self.node.shares.message(self.sender, command.content, now)
+                refusal = self.node.shares.message(self._sender(), command.content, now)
                 if refusal is not None:
                     self._exceeded(*refusal, now, key)
 

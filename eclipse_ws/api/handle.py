@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, Final
 
@@ -55,6 +55,7 @@ class Handle:
 
     __slots__ = (
         "_body",
+        "_headers",
         "_is_closed",
         "_left",
         "_lines",
@@ -76,6 +77,8 @@ class Handle:
         self._left = 0  # bytes that the answer may still have
         self._lines: list[bytes] = []
         self._body = BytesIO()
+        self._headers: Mapping[str, str] = {}
+        """Those that libcurl has been told."""
         self._method = ""
         self._timeouts = (0, 0)
         self.too_large = False
@@ -99,17 +102,14 @@ class Handle:
     def prepare(self, request: ApiRequest, future: asyncio.Future[HTTPResponse]) -> None:
         """Take the next request, a GET or a POST, whose answer is to go to ``future``.
 
-        Raises ValueError for a header that would forge another.
+        Raises ValueError for a header that would forge another. The headers must not be changed afterwards:
+        libcurl is told them once for all requests in a row that have the same ones.
         """
-        lines = [b"Expect:"]
-        for name, value in request.headers.items():
-            line = f"{name}: {value}".encode("latin1")
-            if b"\r" in line or b"\n" in line:
-                raise ValueError(f"the header {name!r} has a line break")
-            lines.append(line)
         setopt = self._setopt
+        if request.headers is not self._headers:
+            setopt(pycurl.HTTPHEADER, _lines(request.headers))
+            self._headers = request.headers
         setopt(pycurl.URL, request.url)
-        setopt(pycurl.HTTPHEADER, lines)
         timeouts = int(1000 * (request.connect_timeout or 1)), int(1000 * (request.request_timeout or 1))
         if timeouts != self._timeouts:
             setopt(pycurl.CONNECTTIMEOUT_MS, timeouts[0])
@@ -174,3 +174,13 @@ class Handle:
             self.too_large = True
             return 0
         return self._body.write(chunk)
+
+
+def _lines(headers: Mapping[str, str]) -> list[bytes]:
+    lines = [b"Expect:"]
+    for name, value in headers.items():
+        line = f"{name}: {value}".encode("latin1")
+        if b"\r" in line or b"\n" in line:
+            raise ValueError(f"the header {name!r} has a line break")
+        lines.append(line)
+    return lines

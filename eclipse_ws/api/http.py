@@ -80,7 +80,8 @@ class HttpApi(ChatApi):
 
     def reload(self, settings: Settings) -> None:
         """Show the secret of these settings from the next call on."""
-        self._headers["X-Internal-Secret"] = settings.internal_api_secret.get_secret_value()
+        secret = settings.internal_api_secret.get_secret_value()
+        self._headers = {**self._headers, "X-Internal-Secret": secret}  # a new dict: see Handle.prepare
 
     async def start(self) -> None:
         """Open the session. The application need not be there yet."""
@@ -221,13 +222,13 @@ class HttpApi(ChatApi):
             self.breaker.abandon(ticket)
             raise
         self._under_way.add(future)
-        # Shielded, because cancelling a fetch does not stop it: its slot is free when libcurl says so.
-        answer = asyncio.shield(future)
-        # Registered after the shield's own callback: the breaker hears of this call before the next one in
-        # the queue has its slot.
-        future.add_done_callback(partial(self._done, share))
+        # Who waits does so for another future, because cancelling a fetch does not stop it: its slot is free
+        # when libcurl says so.
+        ended = loop.create_future()
+        future.add_done_callback(partial(self._done, share, ended))
         try:
-            result = decode_answer(sending, await answer, decode)
+            await ended
+            result = decode_answer(sending, future.result(), decode)
         except asyncio.CancelledError:
             self.breaker.abandon(ticket)
             raise
@@ -252,8 +253,15 @@ class HttpApi(ChatApi):
         self._own_failures.clear()
         return result
 
-    def _done(self, share: Share | None, future: asyncio.Future[HTTPResponse]) -> None:
+    def _done(
+        self, share: Share | None, ended: asyncio.Future[None], future: asyncio.Future[HTTPResponse]
+    ) -> None:
         self._under_way.discard(future)
+        # Before the slot is free: the breaker hears of this call before the next one in the queue has it.
+        if ended.done():
+            future.exception()  # its caller was cancelled; asyncio logs an error that nobody asks for
+        else:
+            ended.set_result(None)
         self._slots.release(share)
 
     def _judge(self, ticket: int, error: ApiError, who: str) -> None:

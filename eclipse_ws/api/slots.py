@@ -32,19 +32,21 @@ class Portions:
         """Whether the share's user, chat or address has its part; who has no share has none to fill."""
         if share is None:
             return False
+        who, address = share
         held = self._held
-        return held.get(share.who, 0) >= self._of_one or (
-            share.address is not None and held.get(share.address, 0) >= self._of_address
+        return held.get(who, 0) >= self._of_one or (
+            address is not None and held.get(address, 0) >= self._of_address
         )
 
     def add(self, share: Share | None) -> None:
         """Count one more."""
         if share is None:
             return
+        who, address = share
         held = self._held
-        held[share.who] = held.get(share.who, 0) + 1
-        if share.address is not None:
-            held[share.address] = held.get(share.address, 0) + 1
+        held[who] = held.get(who, 0) + 1
+        if address is not None:
+            held[address] = held.get(address, 0) + 1
 
     def remove(self, share: Share | None) -> None:
         """Count one less."""
@@ -124,9 +126,11 @@ class Slots:
         while self._free and self._queues and (who := self._next()) is not None:
             queue = self._queues[who]
             turn, waiting = next(iter(queue.items()))
-            self._forget(who, turn)
-            if who in self._queues:
+            del queue[turn]
+            if queue:
                 self._queues.move_to_end(who)
+            else:
+                del self._queues[who]
             if not turn.done():
                 self._take(waiting)
                 turn.set_result(None)

@@ -16,6 +16,7 @@ from typing import Any
 import pycurl
 import pytest
 import trustme
+from pydantic import SecretStr
 from tornado.testing import ExpectLog
 
 from eclipse_ws.api.base import ApiError, ChatApi, Share
@@ -94,6 +95,16 @@ async def raw_server(handle: Handle, **options: Any) -> AsyncIterator[str]:
 
 
 # -- what is sent -------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_a_reload_changes_the_secret_of_the_next_call(api: HttpApi, stub: Stub) -> None:
+    """Also of a call over the same connection as the ones before."""
+    await send(api)
+    await send(api)
+    api.reload(make_settings().model_copy(update={"internal_api_secret": SecretStr("fresh")}))
+    await asyncio.gather(send(api), return_exceptions=True)  # the stub knows the old one only
+    assert [headers["X-Internal-Secret"] for _, _, headers in stub.requests] == [SECRET, SECRET, "fresh"]
 
 
 @pytest.mark.gen_test
