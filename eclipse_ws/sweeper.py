@@ -17,6 +17,8 @@ from eclipse_ws.session import ChatSession
 
 log = structlog.get_logger("eclipse_ws.sweeper")
 
+AT_ONCE = 200
+"""Sessions that are looked at before everything else on the loop has its turn: 18,000 take about 20 ms."""
 REVOKED_AT_ONCE = 200
 """Sessions that one look ends because their token's key is gone: their clients come back at once."""
 
@@ -32,29 +34,29 @@ class Sweeper:
         self._node = node
         self._sessions = sessions
         self._listeners = listeners
-        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Look every ``sweep_interval`` seconds from now on."""
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._node.settings.sweep_interval, self._turn)
+        self._task = asyncio.create_task(self._run(), name="sweeper")
 
     def stop(self) -> None:
         """Look no more. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
 
-    def _turn(self) -> None:
-        try:
-            tell_suppressed()
-            self.sweep(time.time(), time.monotonic())
-        except Exception:
-            # The next look may go well; without one no session would ever end.
-            log.exception("sweep failed")
-        self.start()
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._node.settings.sweep_interval)
+            try:
+                tell_suppressed()
+                await self.sweep(time.time(), time.monotonic())
+            except Exception:
+                # The next look may go well; without one no session would ever end.
+                log.exception("sweep failed")
 
-    def sweep(self, wall: float, now: float) -> None:
+    async def sweep(self, wall: float, now: float) -> None:
         """Look once; ``wall`` is the time that tokens mean, ``now`` the clock that limits use."""
         for listener in self._listeners:
             listener.sweep(now)
@@ -65,7 +67,9 @@ class Sweeper:
         latest = wall - self._node.settings.expiry_grace
         verifier = self._node.verifier
         queued = held = revoked = 0
-        for session in sessions:
+        for number, session in enumerate(sessions):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
             queued += session.wire.queued
             held += session.wire.held
             if session.expires < latest and not session.wire.is_closing:

@@ -182,13 +182,13 @@ async def test_the_longest_queues_of_a_full_node_go_first() -> None:
     async with running(node_queue_bytes=1000_00) as server:
         sessions = [_Session(size, server.node.verifier) for size in (60_000, 10, 50_000, 20_000)]
         server._sweeper._sessions = lambda: sessions  # type: ignore[assignment,return-value]
-        server._sweeper.sweep(time.time(), 0.0)
+        await server._sweeper.sweep(time.time(), 0.0)
         assert [session.closes for session in sessions] == [[4008], [], [], []]
-        server._sweeper.sweep(time.time(), 0.0)
+        await server._sweeper.sweep(time.time(), 0.0)
         assert [session.wire.aborted for session in sessions] == [True, False, False, False]
         assert server.node.limits.refused["node_queue_bytes"] == 1
         sessions = [_Session(200_000, server.node.verifier)]
-        server._sweeper.sweep(time.time(), 0.0)
+        await server._sweeper.sweep(time.time(), 0.0)
         assert server.node.limits.refused["node_queue_bytes"] == 2
         server._sweeper._sessions = list  # type: ignore[assignment]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -302,9 +303,9 @@ async def test_a_session_ends_with_its_token() -> None:
             await Client.join(server.port, user="u2") as neighbour,
             await Client.open(server.port, f"token={made}", greet=True) as client,
         ):
-            server._sweeper.sweep(soon + 24, 0.0)
+            await server._sweeper.sweep(soon + 24, 0.0)
             await client.quiet()
-            server._sweeper.sweep(soon + 26, 0.0)
+            await server._sweeper.sweep(soon + 26, 0.0)
             assert await client.ended() == (4002, "Token expired")
             await neighbour.quiet()
             assert server.node.limits.refused["token_expired"] == 1
@@ -331,6 +332,28 @@ async def test_the_sweeper_runs_by_itself(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_look_at_many_sessions_lets_everything_else_have_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look at all sessions of a full node takes longer than a message may wait."""
+    monkeypatch.setattr("eclipse_ws.sweeper.AT_ONCE", 2)
+    async with running(sweep_interval=60) as server, contextlib.AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(await Client.join(server.port))
+        loop, turns = asyncio.get_running_loop(), list[int]()
+        look = asyncio.create_task(server._sweeper.sweep(time.time(), 0.0))
+
+        def turn() -> None:
+            if not look.done():
+                turns.append(1)
+                loop.call_soon(turn)
+
+        loop.call_soon(turn)
+        await look
+        assert len(turns) == 2
+
+
+@pytest.mark.gen_test
 async def test_a_refresh_extends_the_session() -> None:
     """A new token for the same user and chat is answered with the new end, and the old one is forgotten."""
     async with running() as server:
@@ -339,7 +362,7 @@ async def test_a_refresh_extends_the_session() -> None:
             await client.say(type="refresh", token=token(exp=soon + 1000))
             event = await client.next("refreshed")
             assert event["expiresAt"] == time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(soon + 1000))
-            server._sweeper.sweep(soon + 500, 0.0)
+            await server._sweeper.sweep(soon + 500, 0.0)
             await client.quiet()
 
 
@@ -356,9 +379,9 @@ async def test_a_session_without_an_expiry_ends() -> None:
             assert one.connected["expiresAt"] >= time.strftime("%Y-%m-%dT%H", time.gmtime(begun + 3600))
             await other.say(type="refresh", token=token(exp=begun + 10**9))
             await other.next("refreshed")
-            server._sweeper.sweep(begun + 3500, 0.0)
+            await server._sweeper.sweep(begun + 3500, 0.0)
             await one.quiet()
-            server._sweeper.sweep(begun + 3700, 0.0)
+            await server._sweeper.sweep(begun + 3700, 0.0)
             for client in (one, other):
                 assert await client.ended() == (4002, "Token expired")
 
@@ -390,7 +413,7 @@ async def test_a_removed_secret_ends_its_sessions(monkeypatch: pytest.MonkeyPatc
         async with refreshed, await Client.join(server.port) as ours:
             server.node.reload(make_settings())
             for ended in (2, 4, 4):
-                server._sweeper.sweep(time.time(), 0.0)
+                await server._sweeper.sweep(time.time(), 0.0)
                 assert server.node.limits.refused["token_revoked"] == ended
             for client in (*removed, back):
                 assert await client.ended() == (4002, "Invalid token")
@@ -412,10 +435,10 @@ async def test_a_removed_secret_ends_a_session_that_was_joining(monkeypatch: pyt
         client = await Client.open(server.port, f"token={token(secret=OLD)}")
         await until(lambda: server.node.sessions == 1)
         server.node.reload(make_settings())
-        server._sweeper.sweep(time.time(), 0.0)
+        await server._sweeper.sweep(time.time(), 0.0)
         gate.set()
         await client.next("connected")
-        server._sweeper.sweep(time.time(), 0.0)
+        await server._sweeper.sweep(time.time(), 0.0)
         assert await client.ended() == (4002, "Invalid token")
 
 
@@ -440,7 +463,7 @@ async def test_a_refresh_with_a_wrong_token_changes_nothing(
             error = await client.next("error")
             assert (error["code"], error["error"], error["retryable"]) == (code, text, False)
             await client.quiet()
-            server._sweeper.sweep(soon + 26, 0.0)
+            await server._sweeper.sweep(soon + 26, 0.0)
             assert await client.ended() == (4002, "Token expired")
 
 

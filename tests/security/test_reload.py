@@ -47,11 +47,11 @@ async def test_a_rotation_drops_nobody() -> None:
         server.reload(loaded(jwt_secret=FRESH, jwt_previous_secrets=SECRET))
         assert await code(server.port, token(secret=FRESH)) is None
         assert await code(server.port, token()) is None
-        server._sweeper.sweep(time.time(), 0.0)
+        await server._sweeper.sweep(time.time(), 0.0)
         await client.quiet()
         server.reload(loaded(jwt_secret=FRESH))
         assert await code(server.port, token()) == 4002
-        server._sweeper.sweep(time.time(), 0.0)
+        await server._sweeper.sweep(time.time(), 0.0)
         assert await client.ended() == (4002, "Invalid token")
 
 
