@@ -65,11 +65,11 @@ class Sweeper:
         self._node.penalties.sweep(now)
         sessions = self._sessions()
         latest = wall - self._node.settings.expiry_grace
-        verifier = self._node.verifier
         queued = held = revoked = 0
         for number, session in enumerate(sessions):
             if number % AT_ONCE == AT_ONCE - 1:
                 await asyncio.sleep(0)
+            verifier = self._node.verifier  # a reload may have come meanwhile
             queued += session.wire.queued
             held += session.wire.held
             if session.expires < latest and not session.wire.is_closing:

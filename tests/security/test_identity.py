@@ -422,6 +422,24 @@ async def test_a_removed_secret_ends_its_sessions(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.gen_test
+async def test_a_reload_in_the_middle_of_a_look_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that has refreshed its token with the new secret is not held against the one of before."""
+    monkeypatch.setattr(sweeper, "AT_ONCE", 1)
+    async with running(jwt_secret=OLD, sweep_interval=3600) as server:
+        async with await Client.open(server.port, f"token={token(secret=OLD)}", greet=True) as client:
+            look = asyncio.create_task(server._sweeper.sweep(time.time(), 0.0))
+            await asyncio.sleep(0)
+            server.node.reload(make_settings())
+            (session,) = server._sessions()
+            session._refresh(token())
+            assert not look.done()
+            await look
+            await client.next("refreshed")
+            await client.quiet()
+        assert server.node.limits.refused["token_revoked"] == 0
+
+
+@pytest.mark.gen_test
 async def test_a_removed_secret_ends_a_session_that_was_joining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was joining at the reload is looked at as soon as it has joined."""
     async with running(jwt_previous_secrets=OLD, sweep_interval=3600) as server:
