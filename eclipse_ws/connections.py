@@ -197,11 +197,11 @@ class Connections:
     def sweep(self, now: float) -> None:
         """Close those whose answers fill the node, and, a few at a time, those that have taken too long."""
         self._find_taking()
-        for connection in [each for each, since in self.trusted.items() if now - since >= self._idle_timeout]:
-            if connection.headless:
-                connection.stream.close()
-        for phase in (self.working, self.trusted):
-            for connection in [each for each, since in phase.items() if now - since >= self._work_timeout]:
+        for connection, since in [*self.working.items(), *self.trusted.items()]:
+            if connection.headless:  # a trusted one that is idle
+                if now - since >= self._idle_timeout:
+                    self.cut(connection, None)
+            elif now - since >= self._work_timeout:
                 self.cut(connection, "answer_timeout")
         waiting = sum(connection.untaken for connection in self.taking)
         if waiting > NODE_ANSWER_BYTES:
@@ -220,9 +220,8 @@ class Connections:
         )
         for _ in range(CUTS_PER_TURN):
             for phase, timeout, limit in bounds:
-                oldest, since = next(iter(phase.items()), (None, now))
-                if oldest is not None and now - since >= timeout:
-                    self.cut(oldest, limit)
+                if phase and now - next(iter(phase.values())) >= timeout:
+                    self.cut(next(iter(phase)), limit)
                     break
             else:
                 return

@@ -79,6 +79,14 @@ class Rate(NamedTuple):
             return cls(0.0, math.inf)
         return cls(1 / per_second, (burst - 1) / per_second)
 
+    def wait(self, full: float, now: float, amount: float = 1.0) -> float:
+        """Seconds until a bucket that is full at ``full`` lets so much pass, 0 if it does now. A full one
+        lets anything pass.
+        """
+        if full <= now:
+            return 0.0
+        return max(0.0, full - now + min(0.0, (amount - 1) * self.interval - self.tolerance))
+
     def take(self, full: float, now: float) -> float | None:
         """Take one from a bucket that will be full at ``full``: when it will be then; None if empty."""
         full = max(full, now)
@@ -226,50 +234,48 @@ def _network(text: str) -> tuple[str, bool] | None:
 
 
 class Times:
-    """A time for each key, at most ``most``: the ones that were set last."""
+    """One or more times for each key, at most ``most`` keys: the ones that were set last."""
 
-    def __init__(self) -> None:
+    def __init__(self, each: int = 1) -> None:
         self.most = 0
-        self._times: OrderedDict[Hashable, float] = OrderedDict()
+        self._times: OrderedDict[Hashable, tuple[float, ...]] = OrderedDict()
+        self._none = (0.0,) * each
 
-    def get(self, key: Hashable) -> float:
-        """The key's time, 0 if it has none."""
-        return self._times.get(key, 0.0)
+    def get(self, key: Hashable) -> tuple[float, ...]:
+        """The key's times, each 0 if it has none."""
+        return self._times.get(key, self._none)
 
-    def put(self, key: Hashable, at: float) -> None:
-        """Set the key's time."""
-        self._times[key] = at
+    def put(self, key: Hashable, *times: float) -> None:
+        """Set the key's times."""
+        self._times[key] = times
         self._times.move_to_end(key)
         if len(self._times) > self.most:
             self._times.popitem(last=False)
 
     def sweep(self, now: float) -> None:
-        """Forget the times that have come, from the one that was set first."""
+        """Forget the keys whose times have come, from the one that was set first."""
         while self._times:
-            key, at = next(iter(self._times.items()))
-            if at > now:
+            key, times = next(iter(self._times.items()))
+            if max(times) > now:
                 return
             del self._times[key]
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """How many keys are remembered."""
         return len(self._times)
 
 
 class Buckets(Times):
     """A bucket for each key: the time at which it will be full again."""
 
-    def wait(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> float:
-        """Seconds until so much may pass, 0 if it may now. A full bucket lets anything pass."""
-        full = self.get(key)
-        if full <= now:
-            return 0.0
-        return max(0.0, full - now + min(0.0, (amount - 1) * rate.interval - rate.tolerance))
+    def wait(self, key: Hashable, rate: Rate, now: float) -> float:
+        """Seconds until one may pass, 0 if it may now."""
+        return rate.wait(self.get(key)[0], now)
 
-    def take(self, key: Hashable, rate: Rate, now: float, amount: float = 1.0) -> None:
-        """Take so much, whether or not it is there."""
+    def take(self, key: Hashable, rate: Rate, now: float) -> None:
+        """Take one, whether or not it is there."""
         if rate.interval:
-            self.put(key, max(self.get(key), now) + amount * rate.interval)
+            self.put(key, max(self.get(key)[0], now) + rate.interval)
 
     def allows(self, key: Hashable, rate: Rate, now: float) -> bool:
         """Take one; False if it isn't there."""

@@ -6,7 +6,6 @@ held against a visitor may be kept by user id or by session.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from eclipse_ws.limits import Buckets, Rate, Times
@@ -31,49 +30,33 @@ class Shares:
     """What each sender may still say in a chat, in messages and in bytes, however many sessions it has."""
 
     def __init__(self, settings: Settings) -> None:
-        self._full: OrderedDict[Sender, tuple[float, float]] = OrderedDict()
-        """When each sender's two buckets are full again, who has spoken last at the end. One table for both:
-        every message comes here.
-        """
+        self._full = Times(2)
+        """When each sender's buckets of messages and of bytes are full again; every message looks here."""
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
         """Take the settings' rates, also for those who have said something already."""
         self._messages = Rate.of(settings.message_rate, settings.message_burst)
         self._bytes = Rate.of(settings.message_bytes, settings.message_bytes_burst)
-        self._rated = self._messages.interval > 0 or self._bytes.interval > 0
-        self._most = settings.max_addresses
+        self._full.most = settings.max_addresses
 
     def message(self, sender: Sender, content: str, now: float) -> tuple[str, float] | None:
         """Take one message, or name the limit that it ran into and the seconds until it may pass."""
-        if not self._rated:
+        if not self._messages.interval and not self._bytes.interval:
             return None
-        messages, weight = self._full.get(sender, (now, now))
-        if messages < now:
-            messages = now
-        elif messages - now > self._messages.tolerance:
-            return "message_rate", messages - now - self._messages.tolerance
+        messages, weight = self._full.get(sender)
+        if wait := self._messages.wait(messages, now):
+            return "message_rate", wait
         size = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
-        taken = size * self._bytes.interval
-        if weight < now:
-            weight = now
-        elif weight > now:  # a full bucket lets the longest message pass
-            wait = weight - now + taken - self._bytes.interval - self._bytes.tolerance
-            if wait > 0:
-                return "message_bytes", min(wait, weight - now)
-        self._full[sender] = (messages + self._messages.interval, weight + taken)
-        self._full.move_to_end(sender)
-        if len(self._full) > self._most:
-            self._full.popitem(last=False)
+        if wait := self._bytes.wait(weight, now, size):
+            return "message_bytes", wait
+        messages, weight = max(messages, now), max(weight, now)
+        self._full.put(sender, messages + self._messages.interval, weight + size * self._bytes.interval)
         return None
 
     def sweep(self, now: float) -> None:
         """Forget those who have been quiet for long enough."""
-        while self._full:
-            sender, times = next(iter(self._full.items()))
-            if max(times) > now:
-                return
-            del self._full[sender]
+        self._full.sweep(now)
 
     def __len__(self) -> int:
         """How many are remembered."""
@@ -102,7 +85,7 @@ class Penalties:
     def punish(self, sender: Sender, now: float) -> None:
         """A session of this sender was closed for its rate."""
         key = _culprit(sender)
-        again = self._until.get(key) > now
+        again = self._waits(key, now)
         self._until.put(key, now + self._seconds)
         if again or sender.is_account or not sender.name or not self._seconds:
             return  # one flooder with many sessions in a chat is one flooder
@@ -114,9 +97,12 @@ class Penalties:
         """Whether the sender may not come back yet."""
         if not self._until:
             return False
-        if self._until.get(_culprit(sender)) > now:
+        if self._waits(_culprit(sender), now):
             return True
-        return not sender.is_account and self._until.get(Sender("", sender.name, False)) > now
+        return not sender.is_account and self._waits(Sender("", sender.name, False), now)
+
+    def _waits(self, key: Sender, now: float) -> bool:
+        return self._until.get(key)[0] > now
 
     def sweep(self, now: float) -> None:
         """Forget those who have waited long enough."""

@@ -132,7 +132,7 @@ def test_a_named_header() -> None:
         (b"GET / HTTP/1.1\r\nfly-client-ip:93.184.216.34\r\nHost: x\r\n\r\n", "93.184.216.34"),
         (b"GET / HTTP/1.1\nFly-Client-IP:  93.184.216.34 \nHost: x\n\n", "93.184.216.34"),
         (b"GET / HTTP/1.1\r\nFly-Client-IP: 6.6.6.6\r\nFly-Client-IP: 9.9.9.9\r\n\r\n", "9.9.9.9"),
-        (b"GET / HTTP/1.1\r\nFly-Client-IP: 93.184.2", "172.16.0.1"),
+        (b"GET / HTTP/1.1\r\nFly-Client-IP: 93.184.216.3", "172.16.0.1"),
         (b"GET /?Fly-Client-IP:1.2.3.4 HTTP/1.1\r\nX-Fly-Client-IP: 1.2.3.4\r\n\r\n", "172.16.0.1"),
         (b"GET / HTTP/1.1\r\nFly-Client-IP: \xff\r\n\r\n", "172.16.0.1"),
         (b"", "172.16.0.1"),

@@ -107,7 +107,7 @@ class Handle:
         """
         setopt = self._setopt
         if request.headers is not self._headers:
-            setopt(pycurl.HTTPHEADER, _lines(request.headers))
+            setopt(pycurl.HTTPHEADER, _encoded(request.headers))
             self._headers = request.headers
         setopt(pycurl.URL, request.url)
         timeouts = int(1000 * (request.connect_timeout or 1)), int(1000 * (request.request_timeout or 1))
@@ -176,7 +176,7 @@ class Handle:
         return self._body.write(chunk)
 
 
-def _lines(headers: Mapping[str, str]) -> list[bytes]:
+def _encoded(headers: Mapping[str, str]) -> list[bytes]:
     lines = [b"Expect:"]
     for name, value in headers.items():
         line = f"{name}: {value}".encode("latin1")

@@ -257,11 +257,8 @@ class HttpApi(ChatApi):
         self, share: Share | None, ended: asyncio.Future[None], future: asyncio.Future[HTTPResponse]
     ) -> None:
         self._under_way.discard(future)
-        # Before the slot is free: the breaker hears of this call before the next one in the queue has it.
-        if ended.done():
-            future.exception()  # its caller was cancelled; asyncio logs an error that nobody asks for
-        else:
-            ended.set_result(None)
+        if not ended.done():  # its caller wasn't cancelled
+            ended.set_result(None)  # now: the breaker hears of this call before the next one has the slot
         self._slots.release(share)
 
     def _judge(self, ticket: int, error: ApiError, who: str) -> None:

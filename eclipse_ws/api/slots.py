@@ -32,21 +32,16 @@ class Portions:
         """Whether the share's user, chat or address has its part; who has no share has none to fill."""
         if share is None:
             return False
-        who, address = share
         held = self._held
-        return held.get(who, 0) >= self._of_one or (
-            address is not None and held.get(address, 0) >= self._of_address
+        return held.get(share.who, 0) >= self._of_one or (
+            share.address is not None and held.get(share.address, 0) >= self._of_address
         )
 
     def add(self, share: Share | None) -> None:
         """Count one more."""
-        if share is None:
-            return
-        who, address = share
-        held = self._held
-        held[who] = held.get(who, 0) + 1
-        if address is not None:
-            held[address] = held.get(address, 0) + 1
+        for name in share or ():
+            if name is not None:
+                self._held[name] = self._held.get(name, 0) + 1
 
     def remove(self, share: Share | None) -> None:
         """Count one less."""
@@ -123,14 +118,12 @@ class Slots:
         self._free += 1
         self._stats.active -= 1
         self._held.remove(share)
-        while self._free and self._queues and (who := self._next()) is not None:
+        while self._free and (who := self._next()) is not None:
             queue = self._queues[who]
             turn, waiting = next(iter(queue.items()))
-            del queue[turn]
-            if queue:
+            self._forget(who, turn)
+            if who in self._queues:
                 self._queues.move_to_end(who)
-            else:
-                del self._queues[who]
             if not turn.done():
                 self._take(waiting)
                 turn.set_result(None)

@@ -67,6 +67,19 @@ async def test_who_left_is_passed_over() -> None:
 
 
 @pytest.mark.gen_test
+async def test_who_left_is_forgotten() -> None:
+    """Callers that are cancelled hold nothing, also while no slot is ever free."""
+    slots = Slots(1, 10, ApiStats())
+    slots.take()
+    waits = [asyncio.ensure_future(slots.wait(soon())) for _ in range(5)]
+    await asyncio.sleep(0)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert not slots._queues
+
+
+@pytest.mark.gen_test
 async def test_clear() -> None:
     """All who wait are sent away with the reason."""
     slots = Slots(1, 10, ApiStats())

@@ -80,6 +80,20 @@ def open_connections(server: Server) -> Connections:
     return server._http.connections
 
 
+def held_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Serve nobody until the gate allows it; the ports of those who are served then, in their order."""
+    listener, served = server._http, list[int]()
+    handle = listener._handle_connection
+
+    def serve(accepted: socket.socket, address: Any) -> None:
+        served.append(address[1])
+        handle(accepted, address)
+
+    monkeypatch.setattr(listener, "_handle_connection", serve)
+    monkeypatch.setattr(type(listener.gate), "allowed", 0)
+    return served
+
+
 def one_of(table: Sized) -> bool:
     """Whether there is one."""
     return len(table) == 1
@@ -603,15 +617,7 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
     the oldest; no more wait than may.
     """
     async with running(max_handshakes=40) as server, contextlib.AsyncExitStack() as stack:
-        listener, served = server._http, list[int]()
-        handle = listener._handle_connection
-
-        def count(accepted: socket.socket, address: Any) -> None:
-            served.append(address[1])
-            handle(accepted, address)
-
-        monkeypatch.setattr(listener, "_handle_connection", count)
-        monkeypatch.setattr(type(listener.gate), "allowed", 0)
+        listener, served = server._http, held_up(server, monkeypatch)
         peers = [
             socket.create_connection(("127.0.0.1", server.port), source_address=(address, 0))
             for address in ["127.0.0.1"] * 39 + ["127.0.0.2"] + ["127.0.0.1"] * 20
@@ -639,15 +645,7 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
 async def test_a_newcomer_does_not_wait_behind_a_crowd_of_its_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a proxy, too, the addresses take turns: those that its header names."""
     async with running(client_address_header="Fly-Client-IP") as server, contextlib.AsyncExitStack() as stack:
-        listener, served = server._http, list[int]()
-        handle = listener._handle_connection
-
-        def count(accepted: socket.socket, address: Any) -> None:
-            served.append(address[1])
-            handle(accepted, address)
-
-        monkeypatch.setattr(listener, "_handle_connection", count)
-        monkeypatch.setattr(type(listener.gate), "allowed", 0)
+        listener, served = server._http, held_up(server, monkeypatch)
         peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(41)]
         addresses = [b"8.8.8.8"] * 20 + [b"9.9.9.9"] + [b"8.8.8.8"] * 20
         for peer, address in zip(peers, addresses, strict=True):
