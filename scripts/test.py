@@ -32,6 +32,8 @@ LOGS = ROOT / "artefacts" / "test"
 IN_CI = os.environ.get("CI") == "true"
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 BROWSER = ["tests/browser", "tests/js"]
+SETUP = ["tests/test_setup.py", "tests/packaging"]
+"""They run beside the longer lane, and have no coroutines of their own."""
 CHAOS = ["tests/chaos"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
 """Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
@@ -162,7 +164,8 @@ def everything() -> bool:
         return False
     say("\n== tests, in two lanes, then chaos")
     subprocess.run([BIN / "coverage", "erase"], cwd=ROOT, check=True)
-    lanes = [Lane("browser", BROWSER), Lane("main", ["tests", *without(*BROWSER, *CHAOS)])]
+    first = [*BROWSER, *SETUP]
+    lanes = [Lane("browser", first), Lane("main", ["tests", *without(*first, *CHAOS)])]
     passed = wait(lanes)
     lanes.append(Lane("chaos", CHAOS))
     passed &= wait(lanes[-1:])
