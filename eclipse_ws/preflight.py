@@ -173,7 +173,7 @@ async def redis(value: Settings) -> list[Finding]:
         return [Finding(name, "fault", f"Redis refuses this server: {error}", REFUSED_MEND)]
     running = asyncio.create_task(link.run())
     try:
-        findings = await _look_at_redis(link)
+        findings = [*await _look_at_redis(link), *_environment(value)]
     except (LinkError, RedisError) as error:
         findings = [Finding(name, "fault", f"Redis does not do what it is asked: {error}", REDIS_MEND)]
     finally:
@@ -190,6 +190,23 @@ async def redis(value: Settings) -> list[Finding]:
     finally:
         await backend.close()
     return [*findings, rights]
+
+
+def _environment(value: Settings) -> list[Finding]:
+    from eclipse_ws.backends.redis.names import database
+
+    number = database(value.redis_url.get_secret_value())
+    if not number or value.redis_prefix:
+        return []
+    text = (
+        f"names database {number}, but pub/sub knows no databases: chat events go to every environment on "
+        "this Redis that has a chat of the same id"
+    )
+    mend = (
+        "set ECLIPSE_REDIS_PREFIX, here and in what the application publishes to, or give each environment "
+        "a Redis of its own"
+    )
+    return [Finding("REDIS_URL", "warning", text, mend)]
 
 
 async def _look_at_redis(link: Any) -> list[Finding]:

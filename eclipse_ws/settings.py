@@ -315,6 +315,13 @@ class Settings(BaseSettings):
     )
     allow_memory_backend: bool = Field(False, description="let production use the memory backend")
     redis_url: SecretStr = Field(SecretStr(""), description="redis://, rediss:// or unix:// URL")
+    redis_prefix: str = Field(
+        "",
+        description="put before the name of every channel and key in Redis, so that environments can share "
+        "one; the application must then publish to <prefix>chat:<chatId>",
+        max_length=32,
+        pattern=r"^[A-Za-z0-9_.:-]*$",
+    )
     redis_timeout: Seconds = Field(2, description="seconds for one command, and to connect")
     redis_ping_interval: Seconds = Field(
         10, description="seconds between pings of a connection with subscriptions"

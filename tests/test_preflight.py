@@ -255,6 +255,16 @@ async def test_the_account_of_the_documents_is_enough(check: Check) -> None:
 
 
 @gen_test
+async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> None:
+    """A database number alone keeps chats' events of two environments no more apart than nothing does."""
+    found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub knows no databases" in f.text]
+    assert [f.verdict for f in found] == ["warning"]
+    assert "ECLIPSE_REDIS_PREFIX" in found[0].mend
+    for given in ({}, {"REDIS_URL": f"{redis.url}/1", "ECLIPSE_REDIS_PREFIX": "staging:"}):
+        assert not [f for f in await check(**given) if "pub/sub knows no databases" in f.text]
+
+
+@gen_test
 async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, redis: RedisServer) -> None:
     """A scheme that doesn't fit the port is told apart from a host that is away."""
     findings = await check(REDIS_URL=f"rediss://127.0.0.1:{redis.port}")

@@ -123,7 +123,7 @@ class Cluster:
     def settings(self, **given: Any) -> Settings:
         """The nodes' settings."""
         url = {"redis_url": self.server.url} if self.server else {}
-        return make_settings(backend="redis" if self.server else "memory", **url, **{**self.given, **given})
+        return make_settings(backend="redis" if self.server else "memory", **{**url, **self.given, **given})
 
     async def node(self, *chats: str, start: bool = True, **given: Any) -> Node:
         """One more node, subscribed to these chats."""

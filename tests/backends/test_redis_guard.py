@@ -10,13 +10,14 @@ from collections.abc import Callable
 import pytest
 
 from eclipse_ws.backends.redis import scripts
-from eclipse_ws.backends.redis.links import NODE_PREFIX
+from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.protocol import Cursor
 from tests.backends.harness import Cluster, Node, body, event, fresh_chat, number_of, until
 
 gen_test = pytest.mark.gen_test(timeout=30)
 Make = Callable[..., Cluster]
 LOST = "redis link lost"
+NAMES = Names()
 
 
 async def die(node: Node) -> None:
@@ -63,8 +64,8 @@ async def test_a_dead_node_guards_nothing(cluster: Make, chat: str) -> None:
     at = one.backend.position(chat)
     link = one.link()
     await die(one)
-    await made.until_listeners(NODE_PREFIX + link, 0)
-    assert await made.client.exists(NODE_PREFIX + link)
+    await made.until_listeners(NAMES.node + link, 0)
+    assert await made.client.exists(NAMES.node + link)
     assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{link}")
     await made.raw(chat, body("unheard"))
     other = await made.node(chat)
@@ -191,15 +192,15 @@ async def test_a_guard_that_came_late_is_none(cluster: Make, chat: str, late: bo
     heard_until = since - 1 if late else since + 1
     found, offset, missed, again = await scripts.JOIN(
         node.backend._links.commands,
-        scripts.chat_keys(chat)[:2],
-        *("cut", "cut:2", str(heard_until), at.epoch, 0, 0, "newepoch", 60, NODE_PREFIX, 1, 60000),
+        NAMES.chat_keys(chat)[:2],
+        *("cut", "cut:2", str(heard_until), at.epoch, 0, 0, "newepoch", 60, NAMES.node, 1, 60000),
     )
     if late:
         assert (found, offset, missed, again) == (b"newepoch", 0, None, 1)
     else:
         assert (found, offset, again) == (at.epoch.encode(), 1, 0)
         assert len(missed) == 1
-    await made.client.delete(f"{NODE_PREFIX}cut:2")
+    await made.client.delete(f"{NAMES.node}cut:2")
 
 
 @gen_test

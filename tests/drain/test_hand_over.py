@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from eclipse_ws.backends.redis.links import ALL_NODES
+from eclipse_ws.backends.redis.names import Names
 from tests.backends.harness import Cluster, event, fresh_chat, until
 from tests.servers import RedisServer
 
@@ -163,7 +163,7 @@ async def test_a_node_of_before_is_asked_and_takes_nothing(redis_server: RedisSe
     async with on(redis_server) as cluster:
         one = await cluster.node(fresh_chat())
         pubsub = cluster.client.pubsub()
-        await pubsub.subscribe(ALL_NODES)
+        await pubsub.subscribe(Names().all_nodes)
 
         async def answer() -> None:
             async for message in pubsub.listen():

@@ -11,8 +11,9 @@ import json
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any
 
-from eclipse_ws.backends.redis.backend import PREFIX, RedisBackend
+from eclipse_ws.backends.redis.backend import RedisBackend
 from eclipse_ws.backends.redis.channel import Channel
+from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.nodes import Nodes
 from eclipse_ws.hub import Hub
 from eclipse_ws.protocol import Cursor, Event
@@ -62,6 +63,7 @@ class _Links:
     """No Redis at all: what the backend would say to one goes nowhere."""
 
     name = "n1"
+    names = Names()
     commands = None
     state = "up"
 
@@ -134,12 +136,12 @@ def check(data: bytes) -> Hashable:
     target.delivered.clear()
     before = target.channel.position
     if kind == 0:
-        target.backend._push([b"message", PREFIX + b"c1", rest])
+        target.backend._push([b"message", _Links.names.chats.encode() + b"c1", rest])
     elif kind == 1:
         LOOP.run_until_complete(target.push([b"message", b"eclipse:nodes", rest]))
     else:
         target.backend._push([b"subscribe", rest, 1])
-        target.backend._push([b"message", PREFIX + rest, rest])
+        target.backend._push([b"message", _Links.names.chats.encode() + rest, rest])
     after = target.channel.position
     if before is not None and after is not None and after.epoch == before.epoch:
         assert after.offset >= before.offset

@@ -15,6 +15,7 @@ from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard
 from eclipse_ws.backends.redis.link import Link, LinkError
 from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.nodes import Nodes
 from eclipse_ws.backends.redis.outage import Owed
 from eclipse_ws.backends.redis.payments import Payments
@@ -34,8 +35,6 @@ from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
 
-PREFIX = scripts.channel_name("").encode()
-
 
 class RedisBackend(Backend):
     """Carries events through Redis, keeps a stream per chat, and goes on locally while Redis is away."""
@@ -47,6 +46,8 @@ class RedisBackend(Backend):
         self._raw: set[asyncio.Task[Receipt]] = set()
         self._handed_over: set[str] = set()
         self._closed = False
+        self._names = Names.of(settings)
+        self._chats = self._names.chats.encode()
         self._subscriber: Subscriber
         self._links: Links
         self._payments: Payments
@@ -59,6 +60,7 @@ class RedisBackend(Backend):
         self._subscriber = subscriber
         self._links = Links(
             self._settings,
+            self._names,
             push=self._push,
             on_commands=self._on_commands,
             on_subscriber=lambda: self._subscriptions.on_subscriber(),
@@ -132,7 +134,7 @@ class RedisBackend(Backend):
             return None
         try:
             bodies = await scripts.HISTORY(
-                commands, scripts.chat_keys(chat_id)[:2], after.epoch, after.offset
+                commands, self._names.chat_keys(chat_id)[:2], after.epoch, after.offset
             )
         except (LinkError, RedisError) as error:
             log.warning("history not read", chat=chat_id, why=str(error))
@@ -144,12 +146,12 @@ class RedisBackend(Backend):
     def _push(self, answer: list[Any]) -> None:
         kind, name = answer[0], answer[1]
         if kind == b"message":
-            if name.startswith(PREFIX):
-                self._hear(name[len(PREFIX) :].decode(errors="replace"), answer[2])
+            if name.startswith(self._chats):
+                self._hear(name[len(self._chats) :].decode(errors="replace"), answer[2])
             else:
                 self._nodes.hear(answer[2])
-        elif kind == b"subscribe" and name.startswith(PREFIX):
-            self._subscriptions.confirm(name[len(PREFIX) :].decode(errors="replace"))
+        elif kind == b"subscribe" and name.startswith(self._chats):
+            self._subscriptions.confirm(name[len(self._chats) :].decode(errors="replace"))
 
     def _hear(self, chat_id: str, raw: bytes) -> None:
         channel = self._subscriptions.get(chat_id)
@@ -225,13 +227,13 @@ class RedisBackend(Backend):
     async def _call_publish(self, link: Link, chat_id: str, event: Event, attempt: Attempt | None) -> str:
         channel = self._subscriptions.get(chat_id)
         heard = channel is not None and channel.confirmed and channel.link == self._links.name
-        keys = scripts.chat_keys(chat_id)
+        keys = self._names.chat_keys(chat_id)
         if attempt is not None:
-            keys.append(attempt_key(attempt))
+            keys.append(attempt_key(self._names, attempt))
         cursor, fresh = await scripts.PUBLISH(
             link,
             keys,
-            scripts.channel_name(chat_id),
+            self._names.channel(chat_id),
             event.body,
             event.identity,
             secrets.token_hex(6),
@@ -256,7 +258,7 @@ class RedisBackend(Backend):
             self.broadcasts_dropped += 1
             return
         body = with_origin(event) if event.origin else event.body
-        commands.call("PUBLISH", scripts.channel_name(chat_id), body).add_done_callback(self._broadcast_done)
+        commands.call("PUBLISH", self._names.channel(chat_id), body).add_done_callback(self._broadcast_done)
 
     def _broadcast_done(self, done: asyncio.Future[Any]) -> None:
         if done.cancelled() or done.exception() is not None:

@@ -14,15 +14,12 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from eclipse_ws.backends.base import BackendError, State
 from eclipse_ws.backends.redis.link import Link, LinkError, Push, connection
+from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.scripts import HEARTBEAT
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
 
-NODE_PREFIX = "eclipse:node:"
-"""A node's own channel and its lease are named by this and its link."""
-ALL_NODES = "eclipse:nodes"
-"""The channel that every node hears."""
 POLL = 0.01
 """Seconds between looks for a link that is to come back."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -41,6 +38,7 @@ class Links:
     def __init__(
         self,
         settings: Settings,
+        names: Names,
         *,
         push: Push,
         on_commands: Callable[[], None],
@@ -55,6 +53,7 @@ class Links:
         self._on_subscriber = on_subscriber
         self._on_deaf = on_deaf
         self._idle = idle
+        self.names = names
         self.node = secrets.token_hex(6)
         self.name = ""
         self.commands: Link | None = None
@@ -78,7 +77,7 @@ class Links:
     @property
     def channel(self) -> str:
         """The channel on which this node alone is told something."""
-        return NODE_PREFIX + self.name
+        return self.names.node + self.name
 
     @property
     def lease(self) -> int:
@@ -211,7 +210,7 @@ class Links:
         self.name = f"{self.node}:{self._number}"
         self.subscriber = link
         self._heard = time.monotonic()
-        link.tell("SUBSCRIBE", self.channel, ALL_NODES)
+        link.tell("SUBSCRIBE", self.channel, self.names.all_nodes)
 
     def _subscriber_down(self) -> None:
         if self.subscriber is not None:

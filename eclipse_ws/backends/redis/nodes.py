@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from eclipse_ws.auth import is_name
 from eclipse_ws.backends.redis.link import LinkError
-from eclipse_ws.backends.redis.links import ALL_NODES, NODE_PREFIX, Links
+from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.protocol import bounded
 
 log = structlog.get_logger("eclipse_ws.redis")
@@ -70,7 +70,7 @@ class _Question:
 
 
 class Nodes:
-    """Speaks with the other nodes over ``eclipse:nodes`` and each one's own channel."""
+    """Speaks with the other nodes over the channel that all hear and each one's own."""
 
     def __init__(
         self,
@@ -93,7 +93,9 @@ class Nodes:
         """Gather every node's answer; those that don't come in time are missing. Tell, too, if none is."""
         if self._links.commands is None or self._links.state != "up":
             return [self._answer(question)], False
-        answers, complete = await self._collect(ALL_NODES, _Note(question=question), self._timeout)
+        answers, complete = await self._collect(
+            self._links.names.all_nodes, _Note(question=question), self._timeout
+        )
         return answers or [self._answer(question)], complete
 
     async def hand_over(self, chat_ids: list[str], timeout: float) -> set[str]:
@@ -104,7 +106,9 @@ class Nodes:
         self._leaving = True
         if not chat_ids or self._links.state != "up":
             return set()
-        answers, _ = await self._collect(ALL_NODES, _Note(who_takes=True), min(timeout, self._timeout))
+        answers, _ = await self._collect(
+            self._links.names.all_nodes, _Note(who_takes=True), min(timeout, self._timeout)
+        )
         takers = [name for name in answers if isinstance(name, str) and name]
         if not takers:
             log.info("no other node takes the chats over", chats=len(chat_ids))
@@ -112,7 +116,9 @@ class Nodes:
         batches = [chat_ids[at : at + BATCH] for at in range(0, len(chat_ids), BATCH)]
         outcomes = await asyncio.gather(
             *(
-                self._collect(NODE_PREFIX + takers[number % len(takers)], _Note(take_over=batch), timeout)
+                self._collect(
+                    self._links.names.node + takers[number % len(takers)], _Note(take_over=batch), timeout
+                )
                 for number, batch in enumerate(batches)
             )
         )
@@ -160,7 +166,7 @@ class Nodes:
         commands = self._links.commands
         if commands is not None:
             note = _Note(sender=self._links.name, look_again=chat_ids)
-            commands.call("PUBLISH", ALL_NODES, _encode(note)).add_done_callback(_ignore)
+            commands.call("PUBLISH", self._links.names.all_nodes, _encode(note)).add_done_callback(_ignore)
 
     def hear(self, raw: bytes) -> None:
         """Take what another node (or this one) has told."""
@@ -204,7 +210,9 @@ class Nodes:
         commands = self._links.commands
         if commands is not None:
             reply = _Note(id=note.id, answer=answer)
-            commands.call("PUBLISH", NODE_PREFIX + note.sender, _encode(reply)).add_done_callback(_ignore)
+            commands.call("PUBLISH", self._links.names.node + note.sender, _encode(reply)).add_done_callback(
+                _ignore
+            )
 
 
 def _ignore(done: asyncio.Future[Any]) -> None:

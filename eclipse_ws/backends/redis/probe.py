@@ -12,7 +12,8 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.link import Link, LinkError
-from eclipse_ws.backends.redis.links import NODE_PREFIX, Links
+from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.names import Names
 
 log = structlog.get_logger("eclipse_ws.redis")
 
@@ -42,12 +43,12 @@ async def probe(links: Links, timeout: float) -> None:
     if links.commands is None:
         return
     try:
-        await _run_scripts(links.commands)
+        await _run_scripts(links.commands, links.names)
     except ResponseError as error:
         if passes(error):
             log.warning("redis does not take events now", why=str(error))
             return
-        missing = await _missing_rights(links.commands)
+        missing = await _missing_rights(links.commands, links.names)
         if missing or isinstance(error, NoPermissionError):
             raise _lacks(", ".join(missing) or str(error)) from None
         raise BackendError(
@@ -65,12 +66,12 @@ def _lacks(rights: str) -> BackendError:
     return BackendError(f"the Redis account lacks a right: {rights}; grant it, see docs/deploy.md")
 
 
-async def _run_scripts(link: Link) -> None:
+async def _run_scripts(link: Link, names: Names) -> None:
     chat_id = f"probe-{secrets.token_hex(6)}"
-    keys, attempt = scripts.chat_keys(chat_id), scripts.key(chat_id, "attempt", "probe")
+    keys, attempt = names.chat_keys(chat_id), names.key(chat_id, "attempt", "probe")
     body = b'{"type":"probe"}'
     settled = [*keys, attempt]
-    channel = scripts.channel_name(chat_id)
+    channel = names.channel(chat_id)
     # Needed when Redis has lost its scripts, which may be long after this.
     await link.call("EVAL", "return 1", 0)
     try:
@@ -79,7 +80,7 @@ async def _run_scripts(link: Link) -> None:
         await scripts.HISTORY(link, keys[:2], "probe", 0)
         # Twice, because only the second node asks whether the first one listens.
         for guard in ("one", "other"):
-            join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, NODE_PREFIX, 1, 1000)
+            join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, names.node, 1, 1000)
             await scripts.JOIN(link, keys[:2], *join)
         await scripts.ATTEMPT(link, [attempt], "probe", 1, _SECONDS, 0, "")
         await scripts.SETTLE(link, [attempt], "probe", "release", _SECONDS, "")
@@ -92,10 +93,10 @@ def _ignore(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-async def _missing_rights(link: Link) -> list[str]:
+async def _missing_rights(link: Link, names: Names) -> list[str]:
     """The commands that this account may not give; not every server names what it refuses to a script."""
     name = f"probe-{secrets.token_hex(6)}"
-    one, two, three = (scripts.key(name, part) for part in ("hash", "stream", "string"))
+    one, two, three = (names.key(name, part) for part in ("hash", "stream", "string"))
     commands: list[tuple[str | int, ...]] = [
         ("EVALSHA", scripts.PUBLISH.digest, 0),
         ("EVAL", "return 1", 0),
@@ -113,8 +114,8 @@ async def _missing_rights(link: Link) -> list[str]:
         ("EXPIRE", two, _SECONDS),
         ("EXPIRE", one, _SECONDS),
         ("DEL", one, two, three),
-        ("PUBLISH", scripts.channel_name(name), "{}"),
-        ("PUBSUB", "NUMSUB", NODE_PREFIX + name),
+        ("PUBLISH", names.channel(name), "{}"),
+        ("PUBSUB", "NUMSUB", names.node + name),
     ]
     missing = []
     for command in commands:

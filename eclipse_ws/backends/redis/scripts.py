@@ -35,30 +35,3 @@ HISTORY = Script("history")
 ATTEMPT = Script("attempt")
 SETTLE = Script("settle")
 HEARTBEAT = Script("heartbeat")
-
-
-def channel_name(chat_id: str) -> str:
-    """The Redis channel of a chat, which the application and the servers of before know too."""
-    return f"chat:{chat_id}"
-
-
-_BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
-
-
-def key(chat_id: str, *parts: str) -> str:
-    """A key of ours for a chat: all of a chat's keys are in one slot of a cluster.
-
-    Braces in the id are percent-encoded, so that it ends where the hash tag ends, and no other chat's id
-    and parts make the same key.
-    """
-    return ":".join([f"eclipse:{{{chat_id.translate(_BRACES)}}}", *parts])
-
-
-def chat_keys(chat_id: str) -> list[str]:
-    """The keys of a chat's position and history, in the order that the scripts want them."""
-    return [
-        key(chat_id, "meta"),
-        key(chat_id, "events"),
-        key(chat_id, "seen", "0"),
-        key(chat_id, "seen", "1"),
-    ]

@@ -16,6 +16,7 @@ from eclipse_ws.backends.base import Asker, Attempt
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.link import Link, LinkError
 from eclipse_ws.backends.redis.links import LONGEST_PAUSE, Links
+from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.outage import Owed
 from eclipse_ws.protocol import Receipt
 from eclipse_ws.settings import Settings
@@ -97,14 +98,19 @@ class SharedAttempts:
     async def end(self, link: Link, attempt: Attempt, verdict: str) -> None:
         """Tell Redis how an attempt without a message ended. Raises LinkError or RedisError."""
         await scripts.SETTLE(
-            link, [attempt_key(attempt)], attempt.token, verdict, self._lifetime, attempt.fingerprint
+            link,
+            [attempt_key(self._links.names, attempt)],
+            attempt.token,
+            verdict,
+            self._lifetime,
+            attempt.fingerprint,
         )
 
     async def note(self, link: Link, attempt: Attempt, receipt: Receipt) -> None:
         """Tell Redis that an attempt's message was published. Raises LinkError or RedisError."""
         mark = f":{attempt.fingerprint}" if attempt.fingerprint else ""
         done = f"done{mark} {receipt.cursor} {receipt.id}"
-        await link.call("SET", attempt_key(attempt), done, "EX", self._lifetime)
+        await link.call("SET", attempt_key(self._links.names, attempt), done, "EX", self._lifetime)
 
     def tell(self) -> None:
         """Tell Redis, which was away, of the attempts that are under way."""
@@ -250,7 +256,7 @@ class SharedAttempts:
     async def _call(self, link: Link, attempt: Attempt, *, again: bool) -> str:
         answer = await scripts.ATTEMPT(
             link,
-            [attempt_key(attempt)],
+            [attempt_key(self._links.names, attempt)],
             attempt.token,
             int(self._patience * 1000),
             self._lifetime,
@@ -270,9 +276,9 @@ class SharedAttempts:
         self._owe(Owed(attempt.chat_id, None, attempt, verdict))
 
 
-def attempt_key(attempt: Attempt) -> str:
+def attempt_key(names: Names, attempt: Attempt) -> str:
     """The key under which Redis knows an attempt."""
-    return scripts.key(attempt.chat_id, "attempt", attempt.key)
+    return names.key(attempt.chat_id, "attempt", attempt.key)
 
 
 def whole(seconds: float) -> int:

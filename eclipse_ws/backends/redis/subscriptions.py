@@ -13,8 +13,8 @@ from redis.exceptions import RedisError
 from eclipse_ws.backends.base import Subscriber
 from eclipse_ws.backends.redis.channel import Channel
 from eclipse_ws.backends.redis.link import LinkError
-from eclipse_ws.backends.redis.links import NODE_PREFIX, Links
-from eclipse_ws.backends.redis.scripts import JOIN, channel_name, chat_keys, key
+from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.scripts import JOIN
 from eclipse_ws.protocol import Cursor, Event, parse_event
 from eclipse_ws.settings import Settings
 
@@ -199,7 +199,7 @@ class Subscriptions:
         if subscriber is None or not self._links.hearing:
             return  # on_subscriber asks for all of them
         for at in range(0, len(due), BATCH):
-            subscriber.tell("SUBSCRIBE", *map(channel_name, due[at : at + BATCH]))
+            subscriber.tell("SUBSCRIBE", *map(self._links.names.channel, due[at : at + BATCH]))
 
     # -- joining --------------------------------------------------------------------------------
 
@@ -242,7 +242,7 @@ class Subscriptions:
             known, broken = channel.position, channel.broken
             answer = await JOIN(
                 commands,
-                chat_keys(channel.chat_id)[:2],
+                self._links.names.chat_keys(channel.chat_id)[:2],
                 self._links.node,
                 link,
                 channel.heard_until,
@@ -251,7 +251,7 @@ class Subscriptions:
                 int(channel.link == link),
                 secrets.token_hex(6),
                 POSITION_SECONDS,
-                NODE_PREFIX,
+                self._links.names.node,
                 int(broken or not self._settings.app_publishes_over_http),
                 self._links.lease * 1000,
             )
@@ -324,6 +324,7 @@ class Subscriptions:
         commands, subscriber, link = self._links.commands, self._links.subscriber, self._links.name
         if commands is None or subscriber is None:
             return  # a guard can't be withdrawn now, and it would be believed once the links are back
+        key = self._links.names.key
         # First the guard, then the subscription: nobody may rely on who no longer listens.
         gone = [commands.call("HDEL", key(c.chat_id, "meta"), f"guard:{link}") for c in due]
         await asyncio.gather(*gone)
@@ -338,6 +339,6 @@ class Subscriptions:
             del self._channels[channel.chat_id]
             self._taken.discard(channel.chat_id)
             self._settle(channel)
-            names.append(channel_name(channel.chat_id))
+            names.append(self._links.names.channel(channel.chat_id))
         if names:
             subscriber.tell("UNSUBSCRIBE", *names)

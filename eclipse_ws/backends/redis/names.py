@@ -1,0 +1,64 @@
+"""What our channels and keys are called on a Redis that several environments may share."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from redis.asyncio.connection import parse_url
+
+from eclipse_ws.settings import Settings
+
+_BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+
+
+class Names:
+    """The names of one environment: no other one uses any of them.
+
+    ``prefix`` comes before every name. Keys belong to a database, but channels do not: pub/sub knows no
+    databases. So the number of a ``database`` other than 0 is part of the nodes' own channels. It is not part
+    of the chats' channels, because the application publishes there as well.
+    """
+
+    def __init__(self, prefix: str = "", database: int = 0) -> None:
+        nodes = f"{prefix}eclipse:{database}:" if database else f"{prefix}eclipse:"
+        self._prefix = prefix
+        self.chats = f"{prefix}chat:"
+        """What the channel of every chat begins with."""
+        self.all_nodes = f"{nodes}nodes"
+        """The channel that every node hears."""
+        self.node = f"{nodes}node:"
+        """A node's own channel and its lease are named by this and its link."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The names that the settings ask for."""
+        return cls(settings.redis_prefix, database(settings.redis_url.get_secret_value()))
+
+    def channel(self, chat_id: str) -> str:
+        """The channel of a chat, which the application and the servers of before know too."""
+        return self.chats + chat_id
+
+    def key(self, chat_id: str, *parts: str) -> str:
+        """A key of ours for a chat: all of a chat's keys are in one slot of a cluster.
+
+        Braces in the id are percent-encoded, so that it ends where the hash tag ends, and no other chat's id
+        and parts make the same key.
+        """
+        return ":".join([f"{self._prefix}eclipse:{{{chat_id.translate(_BRACES)}}}", *parts])
+
+    def chat_keys(self, chat_id: str) -> list[str]:
+        """The keys of a chat's position and history, in the order that the scripts want them."""
+        return [
+            self.key(chat_id, "meta"),
+            self.key(chat_id, "events"),
+            self.key(chat_id, "seen", "0"),
+            self.key(chat_id, "seen", "1"),
+        ]
+
+
+def database(url: str) -> int:
+    """The number of the database that a URL names; 0 where it can't be used, which the start says."""
+    try:
+        return int(parse_url(url).get("db", 0))
+    except ValueError:
+        return 0
