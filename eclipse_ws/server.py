@@ -85,6 +85,7 @@ class Server:
         self.node.http_connections = lambda: sum(len(each.connections) for each in self._listeners)
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
         self._stopped = False
+        self._alone = asyncio.Event()  # no other node takes this one's chats over
         self.made_up: frozenset[str] | None = None
         """The settings that the start made up; None where it isn't known: then those of the reload count."""
         self.port = settings.port
@@ -165,7 +166,8 @@ class Server:
     async def drain(self) -> None:
         """Refuse upgrades, end commands under way, and send the sessions away over ``drain_seconds``.
 
-        Meanwhile the other nodes take the chats over, so that whoever comes back anywhere can resume.
+        Meanwhile the other nodes take the chats over, so that whoever comes back anywhere can resume. Where
+        none does, the sessions go at once: nobody serves them until this node is started again.
         """
         if self.node.draining:
             return
@@ -187,30 +189,39 @@ class Server:
                     session.retire()
             await asyncio.sleep(0.02)
         await handing
-        await self._hand_over()  # what was joined meanwhile
+        if not self._alone.is_set():
+            await self._hand_over()  # what was joined meanwhile
 
     async def _send_away(self, sessions: Sequence[ChatSession]) -> None:
-        """Retire the sessions evenly. After a stall they don't go in one heap: the next are paced too."""
+        """Retire the sessions evenly, so that they don't come to the other nodes all at once.
+
+        After a stall the next ones are paced too. Where there is no other node, there is nothing to pace.
+        """
         spread, count = SPREAD * self.settings.drain_seconds, max(1, len(sessions))
         clock = asyncio.get_running_loop().time
         began = last = clock()
         most, rate = max(1.0, CATCH_UP_AT_ONCE * count), CATCH_UP * count / max(spread, 0.001)
         allowed = most
         for number, session in enumerate(sessions):
-            while spread:
+            while spread and not self._alone.is_set():
                 # By the clock rather than by sleeping: a thousand short sleeps would take twice as long.
                 now = clock()
                 allowed, last = min(most, allowed + (now - last) * rate), now
                 ahead = max(began + number * spread / count - now, (1 - allowed) / rate)
                 if ahead <= 0 or now - began > self.settings.drain_seconds:
                     break
-                await asyncio.sleep(ahead)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ahead):
+                        await self._alone.wait()
             allowed -= 1
             session.retire()
 
     async def _hand_over(self) -> None:
         try:
-            self.node.handed_over = await self.backend.hand_over()
+            heard = await self.backend.hand_over()
+            if heard is None:
+                self._alone.set()
+            self.node.handed_over = heard or 0
         except Exception:
             # The sessions have to go all the same.
             log.exception("chats not handed over")

@@ -130,7 +130,9 @@ class Settings(BaseSettings):
         le=65535,
     )
     drain_seconds: SecondsOrZero = Field(
-        15, description="seconds over which a stopping server closes its sessions"
+        15,
+        description="seconds over which a stopping server closes its sessions; "
+        "it does so at once where no other node takes its chats over",
     )
     hand_over_timeout: Seconds = Field(
         5, description="seconds that other nodes have to take over a stopping node's chats"

@@ -225,6 +225,15 @@ async def running(**given: object) -> AsyncIterator[Server]:
         await server.stop()
 
 
+def with_another_node(server: Server) -> None:
+    """Let the server believe that another node takes its chats over: a drain takes its time then."""
+
+    async def hand_over() -> int:
+        return 0
+
+    server.backend.hand_over = hand_over  # type: ignore[method-assign]
+
+
 def subscriptions(server: Server) -> set[str]:
     """The chats whose events the memory backend hands to this server."""
     channels = server.backend._channels  # type: ignore[attr-defined]

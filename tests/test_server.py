@@ -18,7 +18,17 @@ from websockets.exceptions import ConnectionClosed
 from eclipse_ws import server as server_module
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.server import Server, StartError, serve
-from tests.client import QUICK, UPGRADE, Client, http, leaving_nothing, running, token, until
+from tests.client import (
+    QUICK,
+    UPGRADE,
+    Client,
+    http,
+    leaving_nothing,
+    running,
+    token,
+    until,
+    with_another_node,
+)
 from tests.conftest import make_settings
 from tests.servers import free_port
 
@@ -179,6 +189,7 @@ async def test_drain_refuses_upgrades_and_says_so() -> None:
 async def test_drain_is_spread() -> None:
     """Sessions go one by one over the time that there is, so that they don't all come back at once."""
     async with running(drain_seconds=0.6) as server:
+        with_another_node(server)
         clients = [await Client.join(server.port) for _ in range(4)]
         draining = asyncio.create_task(server.drain())
         first = {asyncio.create_task(client.ended()): client for client in clients}
@@ -194,6 +205,7 @@ async def test_drain_is_spread() -> None:
 async def test_sessions_that_wait_for_their_turn_go_on_chatting() -> None:
     """Until its turn comes, a session's commands are carried out as ever."""
     async with running(drain_seconds=30) as server:
+        with_another_node(server)
         clients = [await Client.join(server.port, user=f"u{number}") for number in range(3)]
         draining = asyncio.create_task(server.drain())
         ends = [asyncio.create_task(client.socket.wait_closed()) for client in clients]
@@ -321,6 +333,7 @@ async def test_second_signal_means_now() -> None:
     settings = make_settings(**QUICK, drain_seconds=3600)
     serving = asyncio.create_task(serve(settings, started=started.set_result))
     server = await started
+    with_another_node(server)
     clients = [await Client.join(server.port) for _ in range(3)]
     os.kill(os.getpid(), signal.SIGTERM)
     await until(lambda: server.node.draining)

@@ -191,14 +191,16 @@ class Backend(abc.ABC):
     async def ask(self, question: Any) -> list[Any]:
         """Put a JSON question to every node, this one included, and gather their answers within a bound."""
 
-    async def hand_over(self) -> int:
+    async def hand_over(self) -> int | None:
         """Have other nodes hear this node's chats, because it is about to stop; tell how many are heard.
 
         Their continuity then holds when this node has gone, and their clients can resume elsewhere. Called
-        again, it hands over what has come since. Bounded, and raises nothing: where no other node takes
-        them, whoever joins later begins a new epoch.
+        again, it hands over what has come since. Bounded, and raises nothing.
+
+        None if no other node takes chats over: whoever joins later begins a new epoch, and nobody is served
+        until a node starts. 0 if that can't be known now.
         """
-        return 0
+        return None
 
     @abc.abstractmethod
     def health(self) -> Health:

@@ -18,7 +18,7 @@ from benchmarks.drain import busiest
 from benchmarks.drain_parts import Application, Client
 from eclipse_ws.server import Server, _unless
 from tests.client import Client as Session
-from tests.client import http, running, token, until
+from tests.client import http, running, token, until, with_another_node
 from tests.portable import inherited
 from tests.servers import RedisServer, free_port
 
@@ -101,6 +101,7 @@ async def test_nothing_is_lost_and_nobody_is_told_a_falsehood(
 async def test_sessions_are_sent_away_one_after_the_other() -> None:
     """While half of the sessions are told, the others go on; metrics and health show how far it is."""
     async with running(drain_seconds=2) as server:
+        with_another_node(server)
         clients = [await Session.join(server.port, f"c{number}", "u") for number in range(10)]
         draining = asyncio.create_task(server.drain())
         await clients[0].ended()

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
+from eclipse_ws.settings import variable
 from tests.client import QUICK, WAIT, http
 from tests.conftest import SECRET
 from tests.portable import inherited
@@ -32,8 +33,13 @@ def environment(**given: object) -> dict[str, str]:
         **inherited(),
         "JWT_SECRET": SECRET,
         "INTERNAL_API_SECRET": SECRET,
-        **{f"ECLIPSE_{name.upper()}": str(value) for name, value in settings.items()},
+        **{variable(name): str(value) for name, value in settings.items()},
     }
+
+
+def away() -> dict[str, object]:
+    """Settings of a node whose Redis is away: it can't know of other nodes, so a drain takes its time."""
+    return {"redis_url": f"redis://127.0.0.1:{free_port()}", "redis_timeout": 0.1}
 
 
 class Program:

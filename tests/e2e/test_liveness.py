@@ -12,7 +12,7 @@ import pytest
 
 from tests import needs
 from tests.client import WAIT, Client, http
-from tests.e2e.process import environment, program
+from tests.e2e.process import away, environment, program
 from tests.servers import RedisServer, free_port
 
 
@@ -59,7 +59,7 @@ async def test_a_server_whose_redis_is_gone_is_alive(tmp_path: Path) -> None:
 @pytest.mark.gen_test
 async def test_a_draining_server_is_alive(tmp_path: Path) -> None:
     """A drain takes its time, and ends by itself."""
-    async with program(tmp_path, drain_seconds=3600) as server:
+    async with program(tmp_path, drain_seconds=3600, **away()) as server:
         clients = [await Client.join(server.port) for _ in range(4)]
         server.signal(signal.SIGTERM)
         await until_status(server.port, "draining")

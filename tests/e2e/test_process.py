@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import UPGRADE, Client, http, token
-from tests.e2e.process import Program, program
+from tests.e2e.process import Program, away, program
 
 GONE = (1012, "Server restarting")
 
@@ -28,10 +28,20 @@ async def test_signal(tmp_path: Path, number: signal.Signals) -> None:
 
 
 @pytest.mark.gen_test
+async def test_the_only_node_goes_at_once(tmp_path: Path) -> None:
+    """Where no other node takes them, all sessions go: the sooner the server ends, the sooner it is back."""
+    async with program(tmp_path, drain_seconds=3600, hand_over_timeout=3600) as server:
+        clients = [await Client.join(server.port, f"c{n}") for n in range(3)]
+        server.signal(signal.SIGTERM)
+        assert [await client.ended() for client in clients] == [GONE] * 3
+        assert await server.ended() == 0
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_second_signal(tmp_path: Path, second: signal.Signals) -> None:
     """While the first signal's drain goes on, health and upgrades say so; the second means now."""
-    async with program(tmp_path, drain_seconds=3600) as server:
+    async with program(tmp_path, drain_seconds=3600, **away()) as server:
         clients = [await Client.join(server.port) for _ in range(4)]
         server.signal(signal.SIGTERM)
         gone, left = await asyncio.wait(

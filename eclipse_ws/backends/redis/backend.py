@@ -336,10 +336,13 @@ class RedisBackend(Backend):
         answers, _ = await self._nodes.ask(question)
         return answers
 
-    async def hand_over(self) -> int:
+    async def hand_over(self) -> int | None:
         """Spread the chats over the other nodes, and wait until those hear them."""
         due = [chat_id for chat_id in self._subscriptions.chats() if chat_id not in self._handed_over]
-        self._handed_over |= await self._nodes.hand_over(due, self._settings.hand_over_timeout)
+        taken = await self._nodes.hand_over(due, self._settings.hand_over_timeout)
+        if taken is None and not self._handed_over:
+            return None
+        self._handed_over |= taken or set()
         return len(self._handed_over)
 
     def health(self) -> Health:

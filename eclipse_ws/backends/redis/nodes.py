@@ -98,21 +98,24 @@ class Nodes:
         )
         return answers or [self._answer(question)], complete
 
-    async def hand_over(self, chat_ids: list[str], timeout: float) -> set[str]:
+    async def hand_over(self, chat_ids: list[str], timeout: float) -> set[str] | None:
         """Have other nodes take these chats over, as evenly as they are many; tell which they hear by now.
 
-        Each of the two questions that it takes is waited for ``timeout`` seconds at most.
+        Each of the two questions that it takes is waited for ``timeout`` seconds at most. None if no other
+        node takes any; one that is leaving itself does not, and one that does not answer can not.
         """
-        self._leaving = True
-        if not chat_ids or self._links.state != "up":
+        asked, self._leaving = self._leaving, True
+        if self._links.state != "up" or (asked and not chat_ids):
             return set()
         answers, _ = await self._collect(
             self._links.names.all_nodes, _Note(who_takes=True), min(timeout, self._timeout)
         )
+        if not answers:  # not even this node's own: the question was lost
+            return set()
         takers = [name for name in answers if isinstance(name, str) and name]
         if not takers:
             log.info("no other node takes the chats over", chats=len(chat_ids))
-            return set()
+            return None
         batches = [chat_ids[at : at + BATCH] for at in range(0, len(chat_ids), BATCH)]
         outcomes = await asyncio.gather(
             *(
