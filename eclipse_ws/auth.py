@@ -98,6 +98,19 @@ class _Hmac(HMACAlgorithm):
         """Nothing: how long a secret is was judged when the settings were read."""
 
 
+class _Signatures(jwt.PyJWS):
+    """PyJWT's signatures, for a server that tries its keys one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, hash_algorithm in SYMMETRIC.items():
+            self.unregister_algorithm(name)
+            self.register_algorithm(name, _Hmac(hash_algorithm))
+
+    def _validate_kid(self, kid: Any) -> None:
+        """Nothing: no key is chosen by its name, and other libraries sign a name that is null or a number."""
+
+
 class Verifier:
     """Verifies tokens with the settings' secrets and public keys, each for its own algorithms alone."""
 
@@ -117,16 +130,12 @@ class Verifier:
         self._audience = settings.jwt_audience or None
         self._leeway = settings.jwt_leeway
         self._max_lifetime = settings.jwt_max_lifetime
-        require = ["exp"] if settings.production or settings.jwt_require_exp else []
-        if self._issuer is not None:
-            require.append("iss")
-        if self._audience is not None:
-            require.append("aud")
         self._jwt = jwt.PyJWT(
             {
-                "require": require,
-                "verify_iss": self._issuer is not None,
-                "verify_aud": self._audience is not None,
+                "require": ["exp"] if settings.production or settings.jwt_require_exp else [],
+                # `accepts` looks at them: PyJWT refuses a list that holds anything besides strings.
+                "verify_iss": False,
+                "verify_aud": False,
                 # `_end` looks at the times: PyJWT takes a string, or true, for a number.
                 "verify_exp": False,
                 "verify_nbf": False,
@@ -136,10 +145,7 @@ class Verifier:
                 "verify_jti": False,
             }
         )
-        algorithms: Any = self._jwt._jws  # PyJWT gives no choice
-        for name, hash_algorithm in SYMMETRIC.items():
-            algorithms.unregister_algorithm(name)
-            algorithms.register_algorithm(name, _Hmac(hash_algorithm))
+        self._jwt._jws = _Signatures()  # PyJWT gives no choice
 
     def _decode(self, token: str) -> tuple[dict[str, Any], bytes]:
         """The payload and the fingerprint of the key that has signed it. Raises what PyJWT raises."""
@@ -147,10 +153,7 @@ class Verifier:
         fault: Exception = jwt.InvalidAlgorithmError("no key is configured")
         for key, algorithms, fingerprint in self._keys:
             try:
-                payload = self._jwt.decode(
-                    token, key, algorithms=algorithms, issuer=self._issuer, audience=self._audience
-                )
-                return payload, fingerprint
+                return self._jwt.decode(token, key, algorithms=algorithms), fingerprint
             except jwt.InvalidAlgorithmError as error:
                 fault = error if not isinstance(fault, jwt.InvalidSignatureError) else fault
             except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
@@ -182,7 +185,7 @@ class Verifier:
                 f"userId and chatId must be strings of 1 to {MAX_NAME} characters without control characters",
             )
         issuer, audience = payload.get("iss"), payload.get("aud")
-        return Claims(
+        claims = Claims(
             user_id,
             chat_id,
             payload.get("isAuthenticated") is True,
@@ -192,6 +195,12 @@ class Verifier:
             issuer if isinstance(issuer, str) else None,
             tuple(each for each in _listed(audience) if isinstance(each, str)),
         )
+        if not self.accepts(claims):
+            raise TokenError(
+                CloseCode.INVALID_TOKEN,
+                "the token's iss or aud is not the one of the settings (jwt_issuer, jwt_audience)",
+            )
+        return claims
 
     def accepts(self, claims: Claims) -> bool:
         """Whether a token that was verified before, by an earlier verifier, would still be accepted: its key

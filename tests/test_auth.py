@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import json
 import time
 from datetime import UTC, datetime
@@ -40,6 +41,12 @@ def part(value: object) -> str:
     """One part of a token, made by hand."""
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def signed(header: dict[str, object], **given: object) -> str:
+    """A token with this header and these claims, as a library signs it that doesn't look at either."""
+    data = f"{part(header)}.{part({**claims(), **given})}"
+    return f"{data}.{part(hmac.digest(SECRET.encode(), data.encode(), 'sha256'))}"
 
 
 def test_claims_of_a_good_token() -> None:
@@ -154,6 +161,37 @@ def test_depth_of_a_token(levels: int) -> None:
     header = f'{{"alg":"HS256","x":{nested(levels)}}}'
     for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-32"):
         assert refused(part(header.encode(encoding)) + "." + part(claims()) + ".x") is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize("header", ["kid", "typ", "cty", "x5t", "jku", "zip"])
+@pytest.mark.parametrize("value", [None, 1, True, "", "x", [], {}])
+def test_header_fields_that_are_not_used(header: str, value: object) -> None:
+    """Whatever a header says besides `alg` and `crit` is ignored, as jsonwebtoken and jose ignore it."""
+    assert VERIFIER.verify(signed({"alg": "HS256", header: value})).user_id == "u1"
+
+
+@pytest.mark.parametrize("crit", [None, [], ["kid"], ["x"], "x"])
+def test_critical_header_fields_are_refused(crit: object) -> None:
+    """A header that demands an extension is refused (RFC 7515, 4.1.11), whatever other libraries do."""
+    assert refused(signed({"alg": "HS256", "kid": None, "crit": crit})) is CloseCode.INVALID_TOKEN
+
+
+@pytest.mark.parametrize(
+    "audience", ["chat", ["chat"], ["other", "chat"], ["chat", None], [1, "chat", {}], ["chat", "chat"]]
+)
+def test_an_audience_as_the_application_writes_it(audience: object) -> None:
+    """One of the audiences has to be ours, whatever stands beside it, as with jsonwebtoken and jose."""
+    verifier = Verifier(make_settings(jwt_audience="chat"))
+    assert verifier.verify(token(aud=audience)).user_id == "u1"
+    assert VERIFIER.verify(signed({"alg": "HS256"}, aud=audience, iss=[None], sub=7, jti=7)).user_id == "u1"
+
+
+@pytest.mark.parametrize("audience", [None, "", "chat2", [], ["chat2", None], {"chat": 1}, 1, True])
+def test_an_audience_that_is_not_ours(audience: object) -> None:
+    """Without our audience the token is for somebody else."""
+    with pytest.raises(TokenError, match="aud") as caught:
+        Verifier(make_settings(jwt_audience="chat")).verify(token(aud=audience))
+    assert caught.value.close is CloseCode.INVALID_TOKEN
 
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
