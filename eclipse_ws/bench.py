@@ -25,7 +25,7 @@ CONNECTING = 100  # handshakes at a time
 CONNECT_TIMEOUT = 10.0  # s for one
 DRAIN = 2.0  # s that the last events have to arrive
 WAITING = 1000  # events whose arrival is awaited at each session; older ones count as lost
-MAX_FRAME = 1 << 20  # bytes of one event
+MAX_FRAME = 1 << 22  # bytes of one event
 TICK = 0.002  # s between looks at the schedule
 SENT_AS = re.compile(rb'"content":"bench ([0-9]+)"')
 

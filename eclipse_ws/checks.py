@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
@@ -25,6 +25,21 @@ from eclipse_ws.profiles import check_backend, variable
 
 if TYPE_CHECKING:
     from eclipse_ws.settings import Settings
+
+SIZES: Final = (
+    # JSON may write a character as two escapes of six bytes each; the KiB is for what is around the content.
+    ("max_frame", "max_content", 12, 1024),
+    ("message_bytes_burst", "max_content", 4, 0),
+    ("api_max_answer", "max_content", 12, 1024),
+    ("max_event", "api_max_answer", 1, 1024),
+    ("max_body", "max_event", 1, 0),
+    ("queue_bytes", "max_event", 1, 1024),
+    ("node_input_bytes", "max_frame", 1, 0),
+    ("node_queue_bytes", "queue_bytes", 1, 0),
+)
+"""A message's way: the first setting, in bytes, has to hold so many bytes for each unit of the second, and so
+many more.
+"""
 
 
 def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Fault]:
@@ -146,4 +161,11 @@ def doubts(settings: Settings) -> list[str]:
         )
     if settings.ping_timeout > settings.ping_interval:
         found.append("ECLIPSE_PING_TIMEOUT is longer than ECLIPSE_PING_INTERVAL.")
+    for name, other, times, more in SIZES:
+        size, least = getattr(settings, name), times * getattr(settings, other) + more
+        if size < least:
+            found.append(
+                f"{variable(name)} is {size}, too little for {variable(other)} "
+                f"({getattr(settings, other)}): the longest messages are lost. Set it to at least {least}."
+            )
     return found

@@ -180,7 +180,8 @@ class Settings(BaseSettings):
         25, description="seconds that a session outlives its token, so that its client can refresh it"
     )
 
-    # Limits (a rate of 0 means no limit)
+    # Limits (a rate of 0 means no limit). A size holds what the size before it on a message's way lets
+    # through, see `checks.SIZES`.
     message_rate: PerSecond = Field(
         10,
         description="chat messages per second of one account, or of the visitors of one address, in one chat",
@@ -189,7 +190,7 @@ class Settings(BaseSettings):
     message_bytes: PerSecond = Field(
         16384, description="bytes of content per second of such a sender, over all its messages"
     )
-    message_bytes_burst: Bytes = Field(1 << 18, description="bytes of content at once of such a sender")
+    message_bytes_burst: Bytes = Field(1 << 19, description="bytes of content at once of such a sender")
     typing_rate: PerSecond = Field(10, description="typing commands per second of one session")
     typing_burst: Count = Field(20, description="typing commands at once of one session")
     chat_typing: PerSecond = Field(
@@ -228,7 +229,7 @@ class Settings(BaseSettings):
         2000, description="HTTP connections at once, beside the sessions; one more cuts off the slowest"
     )
     max_header_bytes: Bytes = Field(16384, description="bytes of all headers of a request")
-    max_body: Bytes = Field(262144, description="bytes of a request's body")
+    max_body: Bytes = Field(1 << 21, description="bytes of a request's body")
     node_input_bytes: Bytes = Field(
         1 << 26,
         description="bytes of all sessions' unfinished messages; above it those with the most are closed",
@@ -248,10 +249,10 @@ class Settings(BaseSettings):
         20, description="seconds without a byte after a ping until the peer counts as dead"
     )
     close_timeout: Seconds = Field(5, description="seconds that a peer has to answer a close frame")
-    max_frame: Bytes = Field(65536, description="bytes of one incoming message, all its fragments together")
-    max_content: Count = Field(16384, description="characters in one chat message")
+    max_frame: Bytes = Field(5 << 18, description="bytes of one incoming message, all its fragments together")
+    max_content: Count = Field(100_000, description="characters in one chat message")
     queue_bytes: Bytes = Field(
-        1 << 20, description="bytes queued for one session until it is closed as too slow (4008)"
+        1 << 22, description="bytes queued for one session until it is closed as too slow (4008)"
     )
     compression: bool = Field(
         False, description="offer permessage-deflate: fewer bytes for more processor time"
@@ -285,7 +286,7 @@ class Settings(BaseSettings):
         1000,
         description="calls that wait for a connection, a tenth of one user or chat; more fail at once",
     )
-    api_max_answer: Bytes = Field(262144, description="bytes of one answer of the application")
+    api_max_answer: Bytes = Field(3 << 19, description="bytes of one answer of the application")
     api_idle_seconds: Seconds = Field(
         4, description="seconds that an unused connection is kept; must be less than the application keeps it"
     )
@@ -329,7 +330,7 @@ class Settings(BaseSettings):
         10, description="seconds between pings of a connection with subscriptions"
     )
     redis_idle_ping_interval: Seconds = Field(30, description="seconds between pings of an idle connection")
-    max_event: Bytes = Field(262144, description="bytes of one event published to a chat")
+    max_event: Bytes = Field(1 << 21, description="bytes of one event published to a chat")
     outage_queue_events: Count = Field(10000, description="events kept for Redis while it is unavailable")
 
     @model_validator(mode="before")

@@ -24,7 +24,7 @@ CONNECT_TIMEOUT = 10.0  # s
 LAST_WORDS = 5.0  # s to wait at the end of the input for what is not acknowledged yet
 TYPING_EVERY = 0.5  # s between looks at the line being typed
 MAX_UNSETTLED = 100  # messages that wait for their ack; a further line waits for room
-MAX_FRAME = 1 << 20  # bytes of one event
+MAX_FRAME = 1 << 22  # bytes of one event; a server lets 2 MiB pass unless it is set otherwise
 STOPPED = 4003  # the application ended this session: come no more
 NEW_TOKEN = frozenset({4001, 4002})
 

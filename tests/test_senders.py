@@ -53,16 +53,17 @@ def test_bytes_of_content() -> None:
 
 def test_the_defaults_of_shares() -> None:
     """A quiet sender's longest message passes, however small the burst, and so do twenty short ones."""
-    shares = Shares(make_settings())
-    longest = "\U0001f600" * 16384
-    assert [shares.message(account("c1"), longest, 100.0) for _ in range(4)] == [None] * 4
+    settings = make_settings()
+    shares, longest = Shares(settings), "\U0001f600" * settings.max_content
+    assert shares.message(account("c1"), longest, 100.0) is None
+    assert shares.message(account("c1"), "short", 100.0) is None
     assert shares.message(account("c1"), longest, 100.0) is not None
-    assert shares.message(account("c1"), longest, 105.0) is None
+    assert shares.message(account("c1"), longest, 120.0) is None
     assert [shares.message(account("c2"), "short", 100.0) for _ in range(20)] == [None] * 20
     small = Shares(make_settings(message_bytes=1000, message_bytes_burst=1024))
     assert small.message(account("c1"), longest, 100.0) is None
-    assert refused(small, account("c1"), longest, 100.0) == ("message_bytes", 65.54)
-    assert small.message(account("c1"), longest, 166.0) is None
+    assert refused(small, account("c1"), longest, 100.0) == ("message_bytes", 400.0)
+    assert small.message(account("c1"), longest, 500.0) is None
 
 
 def test_rates_of_zero_share_nothing() -> None:

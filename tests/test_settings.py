@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from eclipse_ws import faults, profiles
+from eclipse_ws import checks, faults, profiles
 from eclipse_ws.settings import Loaded, Settings, SettingsError, load, masked, variable
 
 ROOT = Path(__file__).parent.parent
@@ -334,6 +334,23 @@ def test_doubtful_values_are_warned_of() -> None:
         "ECLIPSE_PING_TIMEOUT",
     ]
     assert STRONG not in " ".join(loaded.warnings)
+
+
+@pytest.mark.parametrize(("name", "other", "times", "more"), checks.SIZES)
+def test_sizes_that_contradict_each_other_are_warned_of(name: str, other: str, times: int, more: int) -> None:
+    """A size that can't hold what another one lets through is said, with the least that would do."""
+    let_through = Settings.model_fields[other].default
+    least = times * let_through + more
+    assert read({variable(name): str(least)}).warnings == []
+    (warning,) = read({variable(name): str(least - 1)}).warnings
+    assert warning.startswith(f"{variable(name)} is {least - 1}, too little for {variable(other)} ")
+    assert str(least) in warning
+
+
+def test_a_longer_content_needs_larger_frames() -> None:
+    """Who raises one size alone is told of all that don't follow."""
+    warned = [warning.split()[0] for warning in read({"ECLIPSE_MAX_CONTENT": "500000"}).warnings]
+    assert warned == ["ECLIPSE_MAX_FRAME", "ECLIPSE_MESSAGE_BYTES_BURST", "ECLIPSE_API_MAX_ANSWER"]
 
 
 def test_wrong_keys_of_a_profile_are_named(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ export class EclipseChatElement extends HTMLElement {
       list: h("ol", { role: "list" }),
       latest: h("button", { part: "latest", hidden: true }),
       dots: h("p", { part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span")),
-      input: h("textarea", { part: "input", rows: 1, maxlength: 16_000, enterkeyhint: "send" }),
+      input: h("textarea", { part: "input", rows: 1, maxlength: 100_000, enterkeyhint: "send" }),
       button: h("button", { part: "send" }, icon("M12 20V5M5 12l7-7 7 7")),
       said: h("div", { class: "sr", role: "status", "aria-live": "polite", "aria-atomic": "false" }),
     });

@@ -397,7 +397,7 @@ async def test_deepest_request(site: Site) -> None:
         ("/api/chats/c/messages/send", {}, 400),
         ("/api/chats/c/messages/send", {**DRAFT, "content": 7}, 400),
         ("/api/chats/c/messages/send", {**DRAFT, "content": " \n"}, 400),
-        ("/api/chats/c/messages/send", {**DRAFT, "content": "x" * 16385}, 413),
+        ("/api/chats/c/messages/send", {**DRAFT, "content": "x" * 100_001}, 413),
         ("/api/chats/c/messages/send", {**DRAFT, "role": "ADMIN"}, 400),
         ("/api/chats/c/messages/send", {**DRAFT, "userId": ""}, 400),
         ("/api/chats/c/messages/send", {**DRAFT, "userId": "x" * 201}, 400),

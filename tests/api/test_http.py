@@ -417,8 +417,8 @@ async def test_answer_that_is_right_but_too_large(api: HttpApi, stub: Stub) -> N
     """The limit holds for an answer whose shape is right, too; one just below it is fine."""
     message = {"id": "m", "content": CONTENT, "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
     answer = {"success": True, "message": message, "padding": ""}
-    size = len(json.dumps(answer))
-    for padding, fits in ((262144 - size, True), (262145 - size, False)):
+    room = make_settings().api_max_answer - len(json.dumps(answer))
+    for padding, fits in ((room, True), (room + 1, False)):
         stub.fault = Fault("status", 200, json.dumps({**answer, "padding": "x" * padding}))
         if fits:
             assert (await send(api)).id == "m"

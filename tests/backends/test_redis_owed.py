@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.backends.redis.outage import Outage, Owed
 from tests.backends.harness import event
@@ -33,6 +35,20 @@ def test_overflow_is_remembered_by_chat() -> None:
     assert outage.overflowed == {"chat 2", "chat 3"}
     outage.paid(1)
     assert outage.owe(owed(9))
+
+
+def test_overflow_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long events fill the queue by their bytes, except for one alone; what settles an attempt has none."""
+    size = owed(1).size
+    monkeypatch.setattr("eclipse_ws.backends.redis.outage.MAX_BYTES", 2 * size)
+    outage = Outage(10)
+    assert [outage.owe(owed(n)) for n in (1, 2, 3)] == [True, True, False]
+    assert outage.owe(Owed("chat", None, Attempt("chat", "key", "new"), "done"))
+    outage.paid(1)
+    assert [outage.owe(owed(n)) for n in (4, 5)] == [True, False]
+    outage.paid(3)
+    monkeypatch.setattr("eclipse_ws.backends.redis.outage.MAX_BYTES", size - 1)
+    assert [outage.owe(owed(n)) for n in (6, 7)] == [True, False]
 
 
 def test_overflow_is_bounded() -> None:

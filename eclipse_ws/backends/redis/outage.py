@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from eclipse_ws.backends.base import Attempt
 from eclipse_ws.protocol import Event
+
+MAX_BYTES: Final = 1 << 26
+"""Bytes of the events that wait; a single one may be larger."""
 
 
 class Owed(NamedTuple):
@@ -17,9 +20,14 @@ class Owed(NamedTuple):
     attempt: Attempt | None
     verdict: str = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes of its event."""
+        return 0 if self.event is None else len(self.event.body)
+
 
 class Outage:
-    """A queue of at most ``limit`` things owed. What doesn't fit is lost to the other nodes.
+    """A queue of at most ``limit`` things owed, and MAX_BYTES. What doesn't fit is lost to the other nodes.
 
     The chats of lost events are remembered, so that their members everywhere can be told to resume.
     """
@@ -27,6 +35,7 @@ class Outage:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._queue: deque[Owed] = deque()
+        self._bytes = 0
         self.overflowed: set[str] = set()
 
     def __len__(self) -> int:
@@ -34,8 +43,10 @@ class Outage:
 
     def owe(self, owed: Owed) -> bool:
         """Queue it; False if there is no room."""
-        if len(self._queue) < self._limit:
+        fits = not self._queue or self._bytes + owed.size <= MAX_BYTES
+        if len(self._queue) < self._limit and fits:
             self._queue.append(owed)
+            self._bytes += owed.size
             return True
         if owed.event is not None and len(self.overflowed) < self._limit:
             self.overflowed.add(owed.chat_id)
@@ -48,4 +59,4 @@ class Outage:
     def paid(self, count: int) -> None:
         """Forget the oldest ``count``."""
         for _ in range(count):
-            self._queue.popleft()
+            self._bytes -= self._queue.popleft().size
