@@ -29,6 +29,8 @@ PUBLIC_REQUESTS: Final = (20.0, 400)
 """HTTP requests of one address, a second and at once, that show no secret and become no session."""
 SHARED_REQUESTS: Final = (200.0, 1000)
 """The same of one connection of a shared address, which may carry the requests of many."""
+COMMAND_LENGTH: Final = 65536
+"""Characters of a command that count as one more: what it costs to read grows with them."""
 NAMES: Final = (
     "command_rate",
     "message_rate",
@@ -109,15 +111,17 @@ class Budget:
         self._typing = 0.0
         self._refusals = 0.0
 
-    def command(self, now: float) -> float:
-        """Take one command of any kind; 0 if it may pass, else the seconds until one may."""
+    def command(self, now: float, length: int = 0) -> float:
+        """Take one command of any kind; 0 if it may pass, else the seconds until one may. A long one counts
+        as several.
+        """
         interval, tolerance = self._limits.commands
         full = self._commands
         if full < now:
             full = now
         elif full - now > tolerance:
             return full - now - tolerance
-        self._commands = full + interval
+        self._commands = full + interval * (1 + length // COMMAND_LENGTH)
         return 0.0
 
     def typing(self, now: float) -> float:

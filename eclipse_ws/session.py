@@ -314,7 +314,7 @@ class ChatSession(WireHandler):
         if budget is None:
             budget = self.budget = Budget(self.node.limits)
         now = time.monotonic()
-        if wait := budget.command(now):
+        if wait := budget.command(now, len(message)):
             self._exceeded("command_rate", wait, now, _key_of(message))
         command = protocol.decode_command(message)
         if type(command) is protocol.Typing:

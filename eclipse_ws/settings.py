@@ -1,5 +1,7 @@
 """Settings: every value that can be configured; defaults < profile < `.env` < environment < flags.
 
+Each size holds what the one before it on a message's way lets through, see `checks.SIZES`.
+
 The profile dev has a source more, below `.env`: the secrets that its first start made up and kept.
 """
 
@@ -180,8 +182,7 @@ class Settings(BaseSettings):
         25, description="seconds that a session outlives its token, so that its client can refresh it"
     )
 
-    # Limits (a rate of 0 means no limit). A size holds what the size before it on a message's way lets
-    # through, see `checks.SIZES`.
+    # Limits (a rate of 0 means no limit)
     message_rate: PerSecond = Field(
         10,
         description="chat messages per second of one account, or of the visitors of one address, in one chat",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eclipse_ws.limits import Addresses, Budget, Limits, Rate, Source, Sources
+from eclipse_ws.limits import COMMAND_LENGTH, Addresses, Budget, Limits, Rate, Source, Sources
 from tests.conftest import make_settings
 
 PUBLIC = Source("93.184.216.34", shared=False)
@@ -40,6 +40,15 @@ def test_a_rate_of_zero_limits_nothing(kind: str) -> None:
     assert not Limits(make_settings(**none)).rated
     for name in none:
         assert Limits(make_settings(**{**none, name: 1})).rated
+
+
+def test_long_commands_count_as_several() -> None:
+    """What a session has us read is bounded in length too; one long command after a rest passes."""
+    mine = budget(command_rate=10, command_burst=20)
+    assert mine.command(1.0, 20 * COMMAND_LENGTH) == 0
+    assert mine.command(1.0) == pytest.approx(0.2)
+    assert [mine.command(10.0, COMMAND_LENGTH) for _ in range(10)] == [0] * 10
+    assert mine.command(10.0, COMMAND_LENGTH) > 0
 
 
 def test_patience_ends_and_comes_back() -> None:
