@@ -191,15 +191,18 @@ def check_host(pattern: str) -> list[Fault]:
 
 
 def check_origin(pattern: str) -> list[Fault]:
-    """Faults of one entry of ALLOWED_ORIGINS: an exact origin, or `https://*.example.com`."""
-    if re.fullmatch(
-        r"https?://(\*\.)?[A-Za-z0-9.-]+(:\d{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:\d{1,5})?", pattern
+    """Faults of one entry of ALLOWED_ORIGINS: an exact origin of any scheme, or `https://*.example.com`."""
+    if pattern in ("null", "file://") or re.fullmatch(
+        r"(https?://(\*\.)?|[a-z][a-z0-9+.-]*://)([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?",
+        pattern,
+        re.IGNORECASE,
     ):
         return []
     return [
         Fault(
             "ALLOWED_ORIGINS",
             f"holds {pattern[:60]!r}, which is no origin",
-            "list origins without a path, separated by commas: https://app.example.com, https://*.example.com",
+            "list origins as browsers send them, without a path, separated by commas: "
+            "https://app.example.com, https://*.example.com, capacitor://localhost",
         )
     ]

@@ -11,10 +11,14 @@ import socket
 from ipaddress import ip_address
 from typing import Any
 
+import structlog
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, RequestHandler
 
+from eclipse_ws.faults import printable
 from eclipse_ws.settings import Settings
+
+log = structlog.get_logger("eclipse_ws.hosts")
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{0,5})?")
 
@@ -67,7 +71,9 @@ class _WrongHost(RequestHandler):
 
     def prepare(self) -> None:
         """Answer 403 to every method."""
-        name = self.request.host[:100]
+        name = printable(self.request.host)[:100]
+        # A browser shows no page the answer to an upgrade.
+        log.info("request refused", limit="allowed_hosts", host=name)
         self.set_status(403)
         text = (
             f"This server does not answer as {name!r} in development: add that name to ECLIPSE_ALLOWED_HOSTS"

@@ -16,6 +16,7 @@ from eclipse_ws.auth import Claims, TokenError, Verifier
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.limits import Budget, Source
 from eclipse_ws.node import Node
+from eclipse_ws.origins import shown
 from eclipse_ws.protocol import CloseCode, CommandError, Cursor
 from eclipse_ws.senders import Sender
 from eclipse_ws.wire import WireHandler, text_frame
@@ -108,7 +109,8 @@ class ChatSession(WireHandler):
         # Before Tornado's own check, which lets the server's own pages in anywhere.
         origin = self.request.headers.get("Origin", self.request.headers.get("Sec-Websocket-Origin"))
         if origin is not None and not self.node.origins.allows(origin, host):
-            self.refuse(403, "allowed_origins", "Pages of this origin may not connect")
+            text = "Pages of this origin may not connect; it is not in the server's ALLOWED_ORIGINS"
+            self.refuse(403, "allowed_origins", text, origin=shown(origin))
             return
         if not self._reserve():
             return
@@ -178,10 +180,10 @@ class ChatSession(WireHandler):
         self.set_header("Cache-Control", "no-store")
         self.finish(self.node.health())
 
-    def refuse(self, status: int, limit: str, text: str) -> None:
-        """Refuse the upgrade with an HTTP status, naming the limit that it ran into."""
+    def refuse(self, status: int, limit: str, text: str, **fields: Any) -> None:
+        """Refuse the upgrade with an HTTP status, naming the limit that it ran into; log the fields, too."""
         self.counts["refused"] += 1
-        self._note("upgrade refused", limit, status=status)
+        self._note("upgrade refused", limit, status=status, **fields)
         self.set_status(status)
         if status != 403:
             self.set_header("Retry-After", "5")

@@ -55,7 +55,7 @@ def _roles(value: object) -> object:
 
 def _origin(value: str) -> str:
     # As browsers write it: in lower case, without a path, and without the port that the scheme has anyway.
-    value = value.lower().rstrip("/")
+    value = re.sub(r"(?<=[^:/])/+$", "", value.lower())
     return re.sub(r"^(https://.*):443$|^(http://.*):80$", lambda found: found[1] or found[2], value)
 
 
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     port: int = Field(8080, description="TCP port to listen on; 0 takes a free one", ge=0, le=65535)
     allowed_origins: Origins = Field(
         (),
-        description="allowed web origins, exact or https://*.example.com; unset: the application's own",
+        description="allowed origins of pages, exact or https://*.example.com; unset: the application's own",
     )
     allowed_hosts: Hosts = Field(
         (),

@@ -480,6 +480,43 @@ def test_an_origin_is_taken_as_browsers_write_it(given: str, origin: str) -> Non
 
 
 @pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "file://",
+        "capacitor://localhost",
+        "ionic://localhost",
+        "tauri://localhost",
+        "chrome-extension://aaaabbbbccccddddeeeeffffgggghhhh",
+        "moz-extension://3c5b1f2e-1c1a-4e5b-8b2a-0123456789ab",
+        "app://-",
+        "app://obsidian.md",
+        "vscode-webview://1a2b3c",
+        "http://my_machine:3000",
+        "https://*.acme.com",
+    ],
+)
+def test_an_origin_need_not_be_of_the_web(origin: str) -> None:
+    """Every origin that a browser, or an application with one in it, sends can be allowed as it is."""
+    assert read({"ALLOWED_ORIGINS": origin}).settings.allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("*", "*.acme.com", "app.acme.com", "capacitor://*", "app://*.acme.com", "https://*", "https://"),
+        *("capacitor://localhost/index.html", "https://user@acme.com", "https://a.com:x", "nulls", "://x"),
+        *("https://bücher.example", "data:text/html", "https://a.com?x", "https://a\n.com", "file:"),
+    ],
+)
+def test_what_is_no_origin(given: str) -> None:
+    """What no browser sends is a fault that says what one looks like."""
+    text = faults_of({"ALLOWED_ORIGINS": given})["ALLOWED_ORIGINS"]
+    assert "which is no origin" in text
+    assert "capacitor://localhost" in text
+
+
+@pytest.mark.parametrize(
     ("url", "origin"),
     [
         ("https://app.acme.com/base/", "https://app.acme.com"),

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import jwt
 import msgspec
+import structlog
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, RequestHandler, url
 
 from eclipse_ws.api.base import ApiError
 from eclipse_ws.api.store import AGENTS
+from eclipse_ws.origins import shown
 from eclipse_ws.protocol import ROLES, Message, Role, bounded
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _STATUS: Final = {
     "api_rejected": HTTPStatus.BAD_REQUEST,
 }
 _encode = msgspec.json.Encoder().encode
+log = structlog.get_logger("eclipse_ws.api")
 
 
 class _Draft(msgspec.Struct):
@@ -106,6 +109,10 @@ class _Handler(RequestHandler):
         The server's listener has done so before it read the body; this is for whoever serves a handler
         without it. In production everything here needs it: a token opens its chat to whoever has it.
         """
+        origins, origin = self.settings.get("origins"), self.request.headers.get("Origin")
+        if origins is not None and origin and not origins.allows(origin, self.request.host):
+            # A browser only says that a header is missing.
+            log.info("answer kept from page", limit="allowed_origins", origin=shown(origin))
         if not (self.needs_secret or self.api.settings.production):
             return
         secret = self.api.settings.internal_api_secret.get_secret_value()

@@ -87,6 +87,19 @@ async def test_a_name_that_was_made_to_point_here_gets_nothing(path: str) -> Non
 
 
 @pytest.mark.gen_test
+async def test_a_name_that_is_not_answered_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A browser shows no answer to a refused upgrade: the name, cut, is logged."""
+    caplog.set_level("INFO")
+    async with running() as server:
+        for name in ("my-laptop.lan:8080", "x" * 300):
+            head = f"GET /ws?token={token()} HTTP/1.1\r\nHost: {name}\r\nUpgrade: websocket\r\n\r\n"
+            assert (await exchange(server.port, head.encode())).status == 403
+    lines = [record.msg for record in caplog.records if record.name == "eclipse_ws.hosts"]
+    assert [line["host"] for line in lines if isinstance(line, dict)] == ["my-laptop.lan:8080", "x" * 100]
+    assert all(line["limit"] == "allowed_hosts" for line in lines if isinstance(line, dict))
+
+
+@pytest.mark.gen_test
 async def test_nor_a_session() -> None:
     """An upgrade under such a name is refused before anything else, whatever token it has."""
     async with running() as server:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from eclipse_ws.origins import Origins
+from eclipse_ws.origins import Origins, shown
 from tests.client import UPGRADE, Client, http, running, token, until
 from tests.conftest import make_settings
 
@@ -69,6 +69,80 @@ def test_without_a_list() -> None:
     assert not prod.allows("http://chat.local:8080", "chat.local:8080")
     assert not test.allows("https://evil.com", "chat.local")
     assert not test.allows("https://localhost.evil.com")
+
+
+@pytest.mark.parametrize("profile", ["prod", "test"])
+@pytest.mark.parametrize(
+    "origin", ["null", "file://", "capacitor://localhost", "tauri://localhost", "chrome-extension://abc"]
+)
+def test_an_origin_that_is_no_web_page(origin: str, profile: str) -> None:
+    """Where it is listed it is allowed, as it is and not as a beginning."""
+    origins = Origins(make_settings(profile=profile, allowed_origins=(origin,)))
+    assert origins.allows(origin, "chat.example.com")
+    assert not origins.allows(origin + "x", "chat.example.com")
+    assert not origins.allows("capacitor://evil", "chat.example.com")
+
+
+LOOPBACK = ("http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000")
+
+
+@pytest.mark.parametrize("listed", LOOPBACK)
+def test_names_of_this_machine_stand_for_each_other(listed: str) -> None:
+    """In development one of them means all, with the same scheme and port; in production it means itself."""
+    test, prod = (
+        Origins(make_settings(profile=profile, allowed_origins=(listed, "https://app.example.com")))
+        for profile in ("test", "prod")
+    )
+    for origin in LOOPBACK:
+        assert test.allows(origin)
+        assert prod.allows(origin) is (origin == listed)
+    for origin in ("http://localhost:3001", "https://localhost:3000", "http://localhost", "http://evil:3000"):
+        assert not test.allows(origin)
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        ("https://evil.com", "https://evil.com"),
+        ("null", "null"),
+        ("capacitor://localhost", "capacitor://localhost"),
+        ("https://user:secret@evil.com/chat?token=secret#secret", "https://evil.com"),
+        ("evil.com/chat?token=secret", "evil.com"),
+        ("https://evil.com\x1b[2J", "https://evil.com\\x1b[2J"),
+        ("https://" + "x" * 1000, "https://" + "x" * 92),
+        ("", ""),
+    ],
+)
+def test_an_origin_in_the_log(given: str, written: str) -> None:
+    """Its scheme, name and port alone are written, printable, and no more than 100 characters."""
+    assert shown(given) == written
+
+
+@pytest.mark.gen_test
+async def test_a_refused_page_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever runs the server reads which page was refused, and the answer says how to allow it."""
+    caplog.set_level("INFO")
+    async with running(**LISTED) as server:
+        _, body, _ = await refused(server.port, Origin="https://www.example.com/path?token=secret")
+        assert "ALLOWED_ORIGINS" in body["error"]
+    (line,) = [record.msg for record in caplog.records if record.name == "eclipse_ws.session"]
+    assert isinstance(line, dict)
+    assert (line["event"], line["origin"]) == ("upgrade refused", "https://www.example.com")
+
+
+@pytest.mark.gen_test
+async def test_a_page_that_may_not_read_an_answer_is_named_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The same for the HTTP routes, where a browser says nothing but that a header is missing."""
+    caplog.set_level("INFO")
+    async with running(**LISTED) as server:
+        for origin in ("https://app.example.com", "https://evil.com/x"):
+            await http(server.port, "/api/ws/token?chatId=c1", headers={"Origin": origin})
+        await http(server.port, "/api/ws/token?chatId=c1")
+    (line,) = [record.msg for record in caplog.records if "origin" in record.msg]
+    assert isinstance(line, dict)
+    assert (line["origin"], line["limit"]) == ("https://evil.com", "allowed_origins")
 
 
 @pytest.mark.gen_test
