@@ -1,7 +1,8 @@
 """A stand-in for the application's chat API, whose behaviour a test can choose.
 
-``python -m tests.api.stub --port N [--redis URL] [--secret S] [--honour-keys]`` runs it alone. It serves the
-application's two routes, saves messages in memory, and besides:
+``python -m tests.api.stub --port N [--redis URL] [--secret S] [--honour-keys]`` runs it alone; ``--help``
+lists how else it may answer, see Stub. It serves the application's two routes, saves messages in memory, and
+besides:
 
 - ``POST /control`` with a Fault's fields as JSON: the next requests fail in that way; ``{"mode": "ok"}``
   ends it.
@@ -9,14 +10,17 @@ application's two routes, saves messages in memory, and besides:
   forgets all.
 
 With a Redis it publishes each saved message on ``chat:<chatId>`` before it answers, as the application does.
-A chat or user whose id begins with ``missing`` does not exist. What a user sends whose id begins with
-``deleted`` is answered 500, as is content with NUL: the application's database refuses both.
+A visitor (``anon_...``) becomes a temporary user with an id of the database's own. A chat or user whose id
+begins with ``missing`` does not exist. The database refuses content with NUL, a user whose id begins with
+``deleted``, and one that it doesn't know: 500. A path that ends with a slash is redirected (308) before
+anything else is looked at, as Next.js does; or, with ``trailing_slash``, one that doesn't.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import json
 import socket
 import struct
@@ -32,6 +36,8 @@ from tornado.web import Application, RequestHandler
 
 SECRET = "the-secret-that-both-sides-know-0123456789"
 ROLES = ("USER", "ASSISTANT", "AGENT")
+BYPASS = "x-vercel-protection-bypass"
+PROTECTED = "<!doctype html><html><title>Authentication Required</title></html>"
 
 
 @dataclass
@@ -58,11 +64,26 @@ class Fault:
 class Stub:
     """The stand-in: start it, read ``url``, choose a ``fault``, look at ``saved`` and ``requests``, stop
     it.
+
+    How it answers, like one application or another:
+
+    - ``users``: ids of the users that the database knows, besides visitors; None: it knows everybody.
+    - ``numbers``: ids and ``createdAt`` (milliseconds) are numbers.
+    - ``names_sender``: False leaves ``sender`` null.
+    - ``trailing_slash``: Next.js' setting ``trailingSlash``: its routes end with a slash.
+    - ``bypass``: deployment protection is in front: without this value in the header BYPASS, 401 with HTML.
+    - ``delay``: seconds until it answers.
     """
 
     def __init__(self, secret: str = SECRET, redis_url: str = "", honours_keys: bool = False) -> None:
         self.secret = secret
         self.honours_keys = honours_keys
+        self.users: frozenset[str] | None = None
+        self.numbers = False
+        self.names_sender = True
+        self.trailing_slash = False
+        self.bypass = ""
+        self.delay = 0.0
         self.fault = Fault()
         self.saved: list[dict[str, Any]] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -84,8 +105,8 @@ class Stub:
         given = {"stub": self}
         application = Application(
             [
-                (r"/api/chats/([^/]+)/messages/send", Send, given),
-                (r"/api/users/([^/]+)", Users, given),
+                (r"/api/chats/([^/]+)/messages/send/?", Send, given),
+                (r"/api/users/([^/]+)/?", Users, given),
                 (r"/control", Control, given),
                 (r"/saved", Saved, given),
                 (r"/.*", Elsewhere, given),
@@ -122,13 +143,14 @@ class Stub:
         """Save a message, publish it, and give what the application would answer."""
         if self.honours_keys and key and (chat, key) in self._answers:
             return self._answers[chat, key]
-        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        message = {
-            "id": f"m{len(self.saved) + 1}",
+        now, number = datetime.now(UTC), len(self.saved) + 1
+        created = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        message: dict[str, Any] = {
+            "id": number if self.numbers else f"m{number}",
             "content": draft["content"],
             "role": draft["role"],
-            "createdAt": created,
-            "sender": author(draft["userId"]),
+            "createdAt": int(now.timestamp() * 1000) if self.numbers else created,
+            "sender": self.shown(author(draft["userId"])) if self.names_sender else None,
         }
         self.saved.append({"chatId": chat, "key": key, **draft, "id": message["id"], "createdAt": created})
         answer = {"success": True, "message": message}
@@ -137,6 +159,14 @@ class Stub:
         if self._redis is not None:
             await self._redis.publish(f"chat:{chat}", json.dumps(event_of(message)))
         return answer
+
+    def knows(self, user: str) -> bool:
+        """Whether the database has this user; a visitor is put into it."""
+        return self.users is None or user in self.users or user.startswith("anon_")
+
+    def shown(self, who: dict[str, Any]) -> dict[str, Any]:
+        """A user as it is answered: with a number for an id, if ids are numbers."""
+        return {**who, "id": number_of(who["id"])} if self.numbers else who
 
 
 def person(user: str, image: str) -> dict[str, Any]:
@@ -150,12 +180,21 @@ def author(user: str) -> dict[str, Any]:
     """Who wrote a message: visitors are mapped to users of the database's own."""
     if user.startswith("anon_"):
         return {
-            "id": f"temporary-{user[5:]}",
+            "id": f"cm{hashlib.blake2b(user.encode(), digest_size=11).hexdigest()}",
             "name": None,
             "email": f"{user}@anonymous.temp",
             "avatar": None,
         }
     return person(user, "avatar")
+
+
+def number_of(user: str) -> int:
+    """The number that is a user's id in a database whose ids are numbers."""
+    return (
+        int(user)
+        if user.isdecimal()
+        else int.from_bytes(hashlib.blake2b(user.encode(), digest_size=4).digest())
+    )
 
 
 def event_of(message: dict[str, Any]) -> dict[str, Any]:
@@ -172,13 +211,25 @@ class Handler(RequestHandler):
         """Keep the stub."""
         self.stub = stub
 
-    def prepare(self) -> None:
-        """Note the request."""
-        if not self.request.path.startswith(("/control", "/saved")):
-            headers = dict(self.request.headers.get_all())
-            self.stub.requests.append((self.request.method or "", self.request.uri or "", headers))
-            self.stub.connections.add(self.request.connection.stream.socket.getpeername())  # type: ignore
-            self.stub.arrived.set()
+    async def prepare(self) -> None:
+        """Note the request; answer it here if deployment protection or a redirect comes before the route."""
+        if self.request.path.startswith(("/control", "/saved")):
+            return
+        headers = dict(self.request.headers.get_all())
+        self.stub.requests.append((self.request.method or "", self.request.uri or "", headers))
+        self.stub.connections.add(self.request.connection.stream.socket.getpeername())  # type: ignore
+        self.stub.arrived.set()
+        if self.stub.delay:
+            await asyncio.sleep(self.stub.delay)
+        if self.stub.bypass and self.request.headers.get(BYPASS) != self.stub.bypass:
+            self.set_status(401)
+            self.set_header("Content-Type", "text/html; charset=utf-8")
+            self.finish(PROTECTED)
+        elif self.request.path.endswith("/") != self.stub.trailing_slash and self.request.path != "/":
+            bare = self.request.path.rstrip("/")
+            self.set_status(308)
+            self.set_header("Location", f"{bare}/" if self.stub.trailing_slash else bare)
+            self.finish()
 
     async def refuse(self, fault: Fault, answer: dict[str, Any] | None) -> bool:
         """Answer as the fault says; False if the request is to be answered as ever."""
@@ -249,13 +300,14 @@ class Send(Handler):
                 self.set_status(404)
                 self.finish({"error": "Chat not found"})
                 return
-            if "\0" in draft.get("content", "") or str(draft.get("userId")).startswith("deleted"):
-                self.set_status(500)
-                self.finish({"error": "Failed to send message"})
-                return
             if not draft.get("content") or draft.get("role") not in ROLES or not draft.get("userId"):
                 self.set_status(400)
                 self.finish({"error": "Missing required fields"})
+                return
+            user = str(draft["userId"])
+            if "\0" in draft["content"] or user.startswith("deleted") or not self.stub.knows(user):
+                self.set_status(500)
+                self.finish({"error": "Failed to send message", "details": "Foreign key constraint violated"})
                 return
             answer = await self.stub.save(chat, draft, self.request.headers.get("Idempotency-Key"))
         if not await self.refuse(fault, answer):
@@ -272,11 +324,11 @@ class Users(Handler):
             await asyncio.sleep(fault.delay)
         if not self.trusted() or await self.refuse(fault, None):
             return
-        if user.startswith("missing"):
+        if user.startswith("missing") or not self.stub.knows(user):
             self.set_status(404)
             self.finish({"error": "User not found"})
             return
-        self.finish(person(user, "image"))
+        self.finish(self.stub.shown(person(user, "image")))
 
 
 class Control(Handler):
@@ -324,8 +376,17 @@ async def main() -> None:
     parser.add_argument("--redis", default="", help="URL of a Redis to publish on")
     parser.add_argument("--secret", default=SECRET, help="what X-Internal-Secret has to be")
     parser.add_argument("--honour-keys", action="store_true", help="save once per Idempotency-Key")
+    parser.add_argument("--users", help="ids, separated by commas, that the database knows; else everybody")
+    parser.add_argument("--numbers", action="store_true", help="ids and createdAt are numbers")
+    parser.add_argument("--no-sender", action="store_true", help="sender is null")
+    parser.add_argument("--trailing-slash", action="store_true", help="308 to the path with a slash")
+    parser.add_argument("--bypass", default="", help=f"401 with HTML without this value in {BYPASS}")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds until it answers")
     given = parser.parse_args()
     stub = Stub(given.secret, given.redis, given.honour_keys)
+    stub.users = None if given.users is None else frozenset(given.users.split(","))
+    stub.numbers, stub.names_sender = given.numbers, not given.no_sender
+    stub.trailing_slash, stub.bypass, stub.delay = given.trailing_slash, given.bypass, given.delay
     await stub.start(given.port)
     print(f"listening on {stub.url}", flush=True)
     await asyncio.Event().wait()
