@@ -364,6 +364,36 @@ def test_identity_without_an_id(data: object) -> None:
     assert first.identity.startswith("x#")
 
 
+@pytest.mark.parametrize("kind", ["message", "message_updated", "message_deleted"])
+def test_ids_of_messages_become_text(kind: str) -> None:
+    """A message that is published under a number, and its sender, have the ids that an answer gives them."""
+    raw = (
+        b'{"type":"%b","data":{"sender":{"name":"N","id":-7},"id":12345678901234567890,"x":1.50}}'
+        % kind.encode()
+    )
+    event = parse_event(raw)
+    assert event.body == raw.replace(b"-7", b'"-7"').replace(
+        b"12345678901234567890", b'"12345678901234567890"'
+    )
+    assert event.identity == f"{kind}:12345678901234567890"
+    assert parse_event(event.body) == event
+    sequenced = event.sequenced(Cursor("e", 1))
+    assert parse_event(sequenced.body) == sequenced
+
+
+@pytest.mark.parametrize("sender", [b"null", b"7", b'"u"', b"[]", b'{"id":"u"}', b'{"id":7.5}', b"{}"])
+def test_a_sender_that_has_no_number(sender: bytes) -> None:
+    """Whatever else a message's sender is, it stays that."""
+    event = parse_event(b'{"type":"message","data":{"id":1,"sender":%b}}' % sender)
+    assert event.body == b'{"type":"message","data":{"id":"1","sender":%b}}' % sender
+
+
+def test_numbers_of_other_events_stay() -> None:
+    """An event of a type that is not known is passed on as it is, also under a number."""
+    raw = b'{"type":"ticket","data":{"id":1,"sender":{"id":2}}}'
+    assert parse_event(raw) == Event("ticket", raw, "ticket:1")
+
+
 def test_identity_is_bounded() -> None:
     """A huge id or type makes no huge name, and still tells events apart."""
     names = {

@@ -21,10 +21,11 @@ from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.api.breaker import Breaker, Streak
 from eclipse_ws.api.client import ApiClient
 from eclipse_ws.api.cookies import KEPT, CookieSession
+from eclipse_ws.api.decoding import decode_message, decode_user
 from eclipse_ws.api.handle import ApiRequest, Sending
-from eclipse_ws.api.saved import AnsweredMessage, SavedMessages
+from eclipse_ws.api.saved import SavedMessages
 from eclipse_ws.api.slots import Slots
-from eclipse_ws.protocol import Message, User, bounded
+from eclipse_ws.protocol import Message, User
 from eclipse_ws.settings import Settings
 
 log = logging.getLogger("eclipse_ws.api")
@@ -33,14 +34,7 @@ T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
 
 
-class _Saved(msgspec.Struct):
-    success: bool
-    message: AnsweredMessage | None = None
-
-
 _encode = msgspec.json.Encoder().encode
-_decode_saved = bounded(msgspec.json.Decoder(_Saved).decode)
-_decode_user = bounded(msgspec.json.Decoder(User).decode)
 
 
 class HttpApi(ChatApi):
@@ -141,7 +135,8 @@ class HttpApi(ChatApi):
         once = not (key and self._honours_key)
         sending = Sending("POST message", "chat_not_found", changes=True, once=once)
         headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
-        message = await self._counted(sending, url, headers, body, _message, share=share)
+        decode = partial(decode_message, user_id=user_id, content=content, role=role)
+        message = await self._counted(sending, url, headers, body, decode, share=share)
         if not self._saved.is_answer_to(chat_id, content, message):
             raise other_message("POST message")
         return message
@@ -155,7 +150,8 @@ class HttpApi(ChatApi):
                 "user_not_found", "GET user: an id with lone surrogates", retryable=False
             ) from None
         sending = Sending("GET user", "user_not_found", changes=False, once=False)
-        return await self._counted(sending, url, self._headers, None, _decode_user, share=share)
+        decode = partial(decode_user, user_id=user_id)
+        return await self._counted(sending, url, self._headers, None, decode, share=share)
 
     async def _counted(
         self,
@@ -316,12 +312,3 @@ def header_text(key: str) -> str:
     if key.isascii() and key.isprintable() and "%" not in key and key == key.strip():
         return key
     return quote(key, safe="", errors="surrogatepass")
-
-
-def _message(body: bytes) -> AnsweredMessage:
-    saved = _decode_saved(body)
-    if not saved.success:
-        raise ApiError("api_rejected", "POST message: the answer says success: false", retryable=False)
-    if saved.message is None or not saved.message.id:
-        raise msgspec.ValidationError("success without a message that has an id")
-    return saved.message

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Final
 
-from eclipse_ws.protocol import Message
+from eclipse_ws.api.decoding import AnsweredMessage
 
 REMEMBERED: Final = 10_000
 """The latest messages that are remembered."""
-
-
-class AnsweredMessage(Message):
-    """A message as the application answers it, with its chat if the application names it."""
-
-    chatId: Any = None  # noqa: N815 - the application's own spelling; the contract doesn't know it
 
 
 class SavedMessages:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,10 @@ from eclipse_ws.protocol.unicode import well_formed
 
 EPHEMERAL_TYPES: Final = frozenset({"typing", "presence", "read"})
 """Events of these types have no cursor, are not kept, and may be lost; every other type is kept."""
+
+MESSAGE_TYPES: Final = frozenset({"message", "message_updated", "message_deleted"})
+"""Events of these types are about a message, whose id is ``data.id``: text, also where it was published as a
+number."""
 
 MAX_CURSOR: Final = 64
 """Longest cursor that is looked at, in characters; a longer one is no cursor of ours."""
@@ -130,23 +135,52 @@ def parse_event(raw: bytes) -> Event:
         members.pop("origin", None)
         origin = "" if fields.origin in (None, msgspec.UNSET) else str(fields.origin)[:64]
         return Event(fields.type, _encode(members), origin=origin)
+    data = _identified(fields)
+    if type(data.id) is int and fields.type in MESSAGE_TYPES:
+        body = _with_text_ids(body)
     payload = body
     if cursor is not None:
         # As `with_cursor` writes it: the payload without it is what the event was before it was sequenced.
         added = b',"cursor":"%b"}' % str(cursor).encode()
         payload = body.removesuffix(added) + b"}" if body.endswith(added) else body
-    return Event(fields.type, body, _identity(fields, payload), cursor)
+    return Event(fields.type, body, _identity(fields.type, data, payload), cursor)
 
 
-def _identity(fields: _Published, body: bytes) -> str:
-    """Name an event: type and ``data.id`` (and ``data.updatedAt``), else its payload (section 4.1)."""
+def _identified(fields: _Published) -> _Identified:
     try:
-        data = _decode_identified(fields.data)
+        return _decode_identified(fields.data)
     except msgspec.MsgspecError:
-        data = _Identified()
+        return _Identified()
+
+
+def _identity(kind: str, data: _Identified, body: bytes) -> str:
+    """Name an event: type and ``data.id`` (and ``data.updatedAt``), else its payload (section 4.1)."""
     if data.id is None or data.id == "":
-        return f"{fields.type[:32]}#{hashlib.blake2b(body, digest_size=16).hexdigest()}"
-    return identity(fields.type, data.id, data.updatedAt)
+        return f"{kind[:32]}#{hashlib.blake2b(body, digest_size=16).hexdigest()}"
+    return identity(kind, data.id, data.updatedAt)
+
+
+def _with_text_ids(body: bytes) -> bytes:
+    """The event with text for ``data.id`` and ``data.sender.id``, which are numbers there.
+
+    A client sees the same id by whichever way a message comes: published by the application, whose ids are
+    numbers, or answered by it and published by us. A user's id is text in tokens, too.
+    """
+    members = _decode_object(body)
+    data = _decode_object(members["data"])
+    _quote_id(data)
+    with suppress(msgspec.ValidationError):  # a sender that is no object stays what it is
+        sender = _decode_object(data.get("sender", b"null"))
+        _quote_id(sender)
+        data["sender"] = msgspec.Raw(_encode(sender))
+    members["data"] = msgspec.Raw(_encode(data))
+    return _encode(members)
+
+
+def _quote_id(members: dict[str, msgspec.Raw]) -> None:
+    number = bytes(members.get("id", b""))
+    if number.removeprefix(b"-").isdigit():
+        members["id"] = msgspec.Raw(b'"%b"' % number)
 
 
 def identity(kind: str, data_id: str | int, updated_at: str | int | float | None = None) -> str:

@@ -447,7 +447,7 @@ export class EclipseChatElement extends HTMLElement {
 
   #take(data, live) {
     if (!data?.id || typeof data.content != "string") return;
-    const known = this.#rows.get(data.id);
+    const known = this.#rows.get((data.id += "")); // events have text
     if (known?.content == data.content && known.updatedAt == data.updatedAt) return;
     const message = { ...known, ...data, key: data.id, role: String(data.role).toLowerCase() };
     message.at = Date.parse(data.createdAt ?? data.timestamp) || known?.at || Date.now();
@@ -504,7 +504,7 @@ export class EclipseChatElement extends HTMLElement {
     const { form, log } = this.#ui;
     const over = state == "closed";
     if (state == "open") this.#met = true;
-    // A short cut is nobody's business; only what lasts is told.
+    // Only a cut that lasts is told.
     if (state == "open" || over) this.#noticeTimer = clearTimeout(this.#noticeTimer);
     else this.#noticeTimer ??= setTimeout(() => this.#notice("link", this.#met ? t.offline : t.connecting), 2_500);
     if (!this.#noticeTimer) this.#notice("link", over ? t.ended : "");

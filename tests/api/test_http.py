@@ -293,20 +293,35 @@ async def test_a_lookup_is_never_of_unknown_outcome(api: HttpApi, stub: Stub, fa
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(
-    "message",
-    [
-        {},
-        {"id": "", "content": "x", "role": "USER", "createdAt": "t", "sender": {"id": "u"}},
-        {"id": 7, "content": "x", "role": "USER", "createdAt": "t", "sender": {"id": "u"}},
-        {"id": "m", "content": "x", "role": "USER", "createdAt": 1700000000, "sender": {"id": "u"}},
-        {"id": "m", "content": "x", "role": "USER", "createdAt": "t", "sender": None},
-    ],
+    "message", [{}, {"id": "", "content": "x"}, {"id": None}, {"id": ["m"]}, "saved", None]
 )
-async def test_message_of_another_shape(api: HttpApi, stub: Stub, message: dict[str, Any]) -> None:
-    """A 200 whose message is not the contract's is no message, and probably saved."""
+async def test_message_without_an_id(api: HttpApi, stub: Stub, message: Any) -> None:
+    """A 200 without a message that has an id is no message, and probably saved."""
     stub.fault = Fault("status", 200, json.dumps({"success": True, "message": message}))
     error = await failure(send(api))
     assert (error.code, error.outcome_unknown) == ("api_bad_answer", True)
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "fields", [{"id": 7}, {"createdAt": 1700000000}, {"sender": None}, {"content": None}]
+)
+async def test_message_of_another_shape(api: HttpApi, stub: Stub, fields: dict[str, Any]) -> None:
+    """Once it is saved, and has an id, its other fields are made good where they differ from the contract."""
+    stub.fault = saved(**fields)
+    message = await send(api)
+    assert message.id == str(fields.get("id", "m"))
+    assert message.content == CONTENT
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", message.createdAt)
+    assert message.sender.id == ("anon_1_x" if fields.get("sender", ...) is None else "u")
+
+
+@pytest.mark.gen_test
+async def test_user_of_another_shape(api: HttpApi, stub: Stub) -> None:
+    """So are a user's."""
+    stub.fault = Fault("status", 200, json.dumps({"id": 7, "name": None, "email": "e", "image": None}))
+    user = await api.user("7")
+    assert (user.id, user.name, user.email, user.image) == ("7", None, "e", None)
 
 
 @pytest.mark.gen_test
@@ -849,7 +864,7 @@ async def test_what_opens_the_circuit(api: HttpApi, stub: Stub, fault: Fault) ->
         Fault("status", 200, '{"success": true}'),
         Fault("status", 200, '{"success": false}'),
         saved(chatId="another", content="another's"),
-        saved(id=7),
+        saved(id=None),
     ],
 )
 async def test_its_own_answers_do_not_open_the_circuit(api: HttpApi, stub: Stub, fault: Fault) -> None:

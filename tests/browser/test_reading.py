@@ -66,3 +66,17 @@ def test_a_growing_field_hides_no_message(server: ServerProcess, context: Contex
     page.set_viewport_size({"width": 500, "height": 420})
     assert log.evaluate(BELOW) == 0
     expect(page.get_by_role("button", name="New messages")).to_be_hidden()
+
+
+def test_a_history_with_numbers_for_ids(server: ServerProcess, context: Contexts) -> None:
+    """A message that the application knows by a number is the one that events know by its text."""
+    page = context().new_page()
+    give_history(page, [{**message(1, "before"), "id": 1}])
+    page.goto(f"{server.url}/demo?chat=numbers&open")
+    connected(page)
+    expect(page.locator("eclipse-chat .bubble")).to_have_text("before")
+    page.locator("eclipse-chat").evaluate("""element => {
+        const data = { id: "1", content: "after", role: "agent", updatedAt: "2026-02-01T00:00:00Z" };
+        element.chat.dispatchEvent(new CustomEvent("message_updated", { detail: { data } }));
+    }""")
+    expect(page.locator("eclipse-chat .bubble")).to_have_text("after")
