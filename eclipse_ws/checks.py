@@ -17,11 +17,13 @@ from eclipse_ws.faults import (
     check_origin,
     check_redis_url,
     check_secret,
+    check_secret_text,
+    check_text,
     origin_of,
 )
 from eclipse_ws.invocation import program
 from eclipse_ws.keys import MAX_SECRETS, KeyMaterialError, previous_secrets, public_keys, tls_context
-from eclipse_ws.profiles import check_backend, variable
+from eclipse_ws.profiles import LITERAL, check_backend, variable
 
 if TYPE_CHECKING:
     from eclipse_ws.settings import Settings
@@ -91,13 +93,33 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     return faults + _check_keys(settings)
 
 
+def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[Fault]:
+    """Faults of texts in which something stands that nobody sees, or that others read otherwise."""
+    faults: list[Fault] = []
+    for field, value in values.items():
+        if not isinstance(value, str) or field == "jwt_public_key":  # a PEM has lines
+            continue
+        name = variable(field)
+        if field not in LITERAL:
+            faults += check_text(name, value)
+            continue
+        # In a file quotes have been read as such: what is left of them is meant.
+        quoted = sources[field] == "environment"
+        parts = previous_secrets(value) if field == "jwt_previous_secrets" else [value]
+        wrong = [fault for part in parts for fault in check_secret_text(name, part, quoted=quoted)]
+        faults += wrong[:1]
+    return faults
+
+
 def _check_keys(settings: Settings) -> list[Fault]:
     """Faults of previous secrets, public keys and certificates."""
     faults: list[Fault] = []
     previous = previous_secrets(settings.jwt_previous_secrets.get_secret_value())
     name = "ECLIPSE_JWT_PREVIOUS_SECRETS"
     wrong = [fault for value in previous for fault in check_secret("JWT_SECRET", value, settings.production)]
-    faults += [wrong[0]._replace(name=name)] if wrong else []
+    if wrong:
+        mend = 'write a list in JSON, ["...", "..."], where a secret holds a comma, or leave that secret out'
+        faults.append(wrong[0]._replace(name=name, mend=mend))
     if len(previous) > MAX_SECRETS and not faults:
         problem = f"lists {len(previous)} secrets, at most {MAX_SECRETS} are expected"
         faults.append(Fault(name, problem, "leave out those with which no token is signed any more"))
@@ -141,10 +163,6 @@ def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) ->
 def doubts(settings: Settings) -> list[str]:
     """What works but is probably not meant."""
     found = []
-    for name in ("jwt_secret", "internal_api_secret"):
-        value = getattr(settings, name).get_secret_value()
-        if value != value.strip():
-            found.append(f"{variable(name)} begins or ends with white space, as pasting leaves it.")
     if settings.jwt_secret.get_secret_value() == settings.internal_api_secret.get_secret_value():
         found.append("JWT_SECRET and INTERNAL_API_SECRET are the same: use two.")
     if settings.production and not settings.allowed_origins:

@@ -216,10 +216,11 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
 
 @main.command(short_help="Print fresh secrets for a .env file.", epilog=example("eclipse-ws secrets >> .env"))
 def secrets() -> None:
-    """Print fresh secrets in the form of a .env file."""
+    """Print fresh secrets in the form of a .env file, below an empty line."""
     from eclipse_ws.dev_secrets import fresh
 
-    click.echo(fresh(), nl=False)
+    # Where it is appended to a file whose last line has no end, the first secret must not continue that line.
+    click.echo("\n" + fresh(), nl=False)
 
 
 @main.command(

@@ -6,20 +6,47 @@ import difflib
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from eclipse_ws.invocation import program
 
 MIN_SECRET_BYTES = 32  # HS256's key has to be as long as its hash (RFC 7518 section 3.2)
 MASK = "********"
-PLACEHOLDER = re.compile(
-    r"\byour[-_ ]|change[-_ ]?(me|this|it)\b|replace[-_ ]?(me|this)\b|\bplaceholder\b|\binsert[-_ ]|<[^>]*>"
-    r"|^(secret|password|jwt[-_]?secret|default|test|todo|tbd|dummy|example|none|null|undefined|x{3,}|\.{3,}|\*{3,})$",
+# What documentation writes in place of a value. Phrases count only where the whole value is made of words: a
+# random secret that happens to hold one of them, or a `<` and a `>`, is as good as any other.
+_WORDS = re.compile(r"[a-z]+(?:[-_ .,:!?']+[a-z0-9]+)*[-_ .!?0-9]*", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"^(?:(?:add|enter|insert|paste|put|set|use)[-_ .])?your[-_ ]|^insert[-_ ]|(?<![a-z])placeholder"
+    r"|change[-_ ]?(?:me|this|it)(?![a-z])|(?<![a-z])change[-_ ]in[-_ ]"
+    r"|replace[-_ ]?(?:me|this|with)(?![a-z])",
+    re.IGNORECASE,
+)
+_BRACKETS = re.compile(
+    r"<[\w .,:'-]+>|\[[\w .,'-]+\]|\$?\{{1,2}[\w .-]+\}{1,2}|x{3,}|\.{3,}|[*•]{3,}", re.IGNORECASE
+)
+_ALONE = re.compile(
+    "secret|password|jwt[-_]?secret|default|test|todo|tbd|dummy|example|none|null|undefined", re.IGNORECASE
+)
+# A name in a host: people have registered `your-this` and `your-that`.
+_HOST_NAME = re.compile(
+    r"your[-_]?(?:\w+[-_])*(?:api|app|company|database|db|domain|endpoint|host|instance|name|org|project|redis"
+    r"|server|site|url|website)(?:[-_]\w+)*",
     re.IGNORECASE,
 )
 # What could end or forge a line, or steer a terminal: C0, DEL, C1, line and direction controls, surrogates.
 CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+# What nobody sees, and pasting brings along: soft hyphen, zero width, byte order mark.
+_INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"
+_AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
+_HIDDEN = re.compile(rf"{CONTROL.pattern}|[{_INVISIBLE}]")
+_UNSEEN = re.compile(f"[{_INVISIBLE}\ud800-\udfff]")
+_NOT_IN_HEADER = re.compile("[^\x20-\x7e\x80-\xff]")
+_QUOTED = re.compile(r"""(["'`])((?:(?!\1).)*)\1""", re.DOTALL)
+_KEY = re.compile(
+    r"-----\s?BEGIN [A-Z0-9 ]+|LS0tLS1CRUdJTi|(?:ssh-|ecdsa-sha2-)\S+ \S|[{\[].*\"(?:kty|keys)\"\s*:",
+    re.DOTALL,
 )
 # What may stand behind the ? of a REDIS_URL, by redis-py's names; it fails on those of others (`family=6`).
 REDIS_OPTIONS = {
@@ -71,9 +98,80 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return bare[found[0]] if found else None
 
 
+def cleaned(value: str) -> str:
+    """A value that is no secret without what can't be meant: white space and what is invisible around it,
+    and the quotes that `docker run --env-file` leaves there.
+    """
+    value = _AROUND.sub("", value)
+    quoted = _QUOTED.fullmatch(value)
+    return _AROUND.sub("", quoted[2]) if quoted else value
+
+
+def check_text(name: str, value: str) -> list[Fault]:
+    """A fault if a value that is no secret holds what no value can: control and invisible characters."""
+    if found := _HIDDEN.search(value):
+        problem = f"holds {_character(found[0])}, which can't be meant"
+        return [Fault(name, problem, "type the value anew, in one line, rather than pasting it")]
+    return []
+
+
+def check_secret_text(name: str, value: str, *, quoted: bool) -> list[Fault]:
+    """Faults of a secret that may not be what was meant: the application may read the same text otherwise.
+
+    ``quoted`` says whether quotes around it count as one: they do where nothing has read them as quotes.
+    """
+    if _KEY.match(value.strip()):
+        return []  # which is worse: `check_secret` says so
+    mend = f"take it out, here and where the application has its {name}"
+    if found := _AROUND.search(value):
+        where = "begins" if found.start() == 0 else "ends"
+        hint = ", as `echo` leaves it in a file" if where == "ends" and "\n" in found[0] else ""
+        return [Fault(name, f"{where} with {_character(found[0])}{hint}", mend)]
+    if quoted and (found := _QUOTED.fullmatch(value)):
+        problem = f"stands in quotes ({found[1]}), which count as a part of it here"
+        mend = "leave the quotes out: `docker run --env-file` and its like don't read them as quotes"
+        return [Fault(name, problem, mend)]
+    if found := _UNSEEN.search(value):
+        return [Fault(name, f"holds {_character(found[0])}, which nobody sees", mend)]
+    if name == "INTERNAL_API_SECRET" and (found := _NOT_IN_HEADER.search(value)):
+        return [Fault(name, f"holds {_character(found[0])}, which no HTTP header carries", mend)]
+    return []
+
+
+def _character(text: str) -> str:
+    """The name of a character that can't be shown, so that it can be searched for."""
+    char = text[0]
+    if "\ud800" <= char <= "\udfff":
+        return "bytes that are no UTF-8 text"
+    usual = {
+        " ": "a space",
+        "\t": "a tab",
+        "\n": "a line break",
+        "\r": "a line break",
+        "\xa0": "a no-break space",
+    }
+    return usual.get(char, f"the character U+{ord(char):04X}")
+
+
 def is_placeholder(value: str) -> bool:
-    """True for what documentation puts where a value of one's own belongs (`your-jwt-secret-here`)."""
-    return PLACEHOLDER.search(value.strip()) is not None
+    """True for what documentation puts where a value of one's own belongs (`your-jwt-secret-here`).
+
+    The whole value has to be one, or, of a URL, its user name, its password or a label of its host.
+    """
+    value = value.strip()
+    if "://" not in value:
+        return _is_phrase(value) or _ALONE.fullmatch(value) is not None
+    userinfo, _, place = value.partition("://")[2].partition("/")[0].rpartition("@")
+    labels = re.sub(r":[^:\]]*$", "", place).split(".")
+    return any(_is_phrase(unquote(part)) for part in userinfo.split(":", 1)) or any(
+        _BRACKETS.fullmatch(label) or _HOST_NAME.fullmatch(label) for label in labels
+    )
+
+
+def _is_phrase(text: str) -> bool:
+    if _BRACKETS.fullmatch(text):
+        return True
+    return _WORDS.fullmatch(text) is not None and _PHRASE.search(text) is not None
 
 
 def mask_url(url: str) -> str:
@@ -98,6 +196,9 @@ def check_secret(name: str, value: str, production: bool) -> list[Fault]:
     fresh = f"put a fresh one there (`{program()} secrets` prints some), the same as the application's {name}"
     if is_placeholder(value):
         return [Fault(name, "is a placeholder", fresh)]
+    if _KEY.match(value.strip()):
+        mend = "set ECLIPSE_JWT_PUBLIC_KEY to the public key; " if name == "JWT_SECRET" else ""
+        return [Fault(name, "is a key in PEM, SSH or JWK form, and no secret", f"{mend}{fresh}")]
     size = len(value.encode("utf-8", "surrogateescape"))
     if production and size < MIN_SECRET_BYTES:
         return [
@@ -153,7 +254,7 @@ def check_api_url(url: str) -> list[Fault]:
         host, _ = parts.hostname, parts.port
     except ValueError:
         return [Fault(name, "is no URL that can be read", mend)]
-    if parts.scheme not in ("http", "https") or not host:
+    if parts.scheme not in ("http", "https") or not host or re.search(r"\s", url):
         return [Fault(name, "is no http:// or https:// URL", mend)]
     if "@" in parts.netloc:
         return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import ssl
 from pathlib import Path
@@ -19,7 +21,12 @@ class KeyMaterialError(ValueError):
 
 
 def previous_secrets(text: str) -> list[str]:
-    """The secrets of a list that commas or white space separate."""
+    """The secrets of a list: in JSON, or one that commas or white space separate."""
+    if text.lstrip().startswith("["):
+        with contextlib.suppress(ValueError):
+            found = json.loads(text)
+            if isinstance(found, list) and all(isinstance(part, str) for part in found):
+                return [part for part in found if part]
     return [part for part in re.split(r"[\s,]+", text) if part]
 
 

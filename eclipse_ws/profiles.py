@@ -7,7 +7,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from eclipse_ws.faults import Fault, nearest
+from eclipse_ws.env_file import as_next_reads, glued
+from eclipse_ws.faults import Fault, cleaned, nearest
 from eclipse_ws.invocation import program
 
 NAMES = ("dev", "test", "prod", "bench")
@@ -27,6 +28,8 @@ PLAN_NAMES = frozenset(
 )
 PLATFORM_NAMES = {"region": "FLY_REGION", "machine": "FLY_MACHINE_ID"}
 SECRETS = frozenset({"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url"})
+# Taken to the letter: what is left out of them would be another secret.
+LITERAL = SECRETS - {"redis_url"}
 MAX_FILE = 256 * 1024  # bytes; a configuration that is longer is some other file
 
 
@@ -36,8 +39,13 @@ def variable(field: str) -> str:
 
 
 def from_variables(variables: Mapping[str, str], fields: Collection[str]) -> dict[str, Any]:
-    """The fields that the variables set; an empty variable counts as unset."""
-    return {field: variables[variable(field)] for field in fields if variables.get(variable(field))}
+    """The fields that the variables set, cleaned up unless they are secrets; an empty one counts as unset."""
+    values = {}
+    for field in fields:
+        value = variables.get(variable(field), "")
+        if value := value if field in LITERAL else cleaned(value):
+            values[field] = value
+    return values
 
 
 def unknown_variables(variables: Mapping[str, str], where: str, fields: Collection[str]) -> list[str]:
@@ -56,9 +64,9 @@ def choose(flag: str | None, given: Mapping[str, str]) -> tuple[str, str, list[F
     """The profile, who asked for it, and faults: --profile, else ECLIPSE_PROFILE, else NODE_ENV."""
     if flag:
         return flag, "--profile", []
-    if given.get("ECLIPSE_PROFILE"):
-        return given["ECLIPSE_PROFILE"], "ECLIPSE_PROFILE", []
-    node_env = given.get("NODE_ENV", "")
+    if profile := cleaned(given.get("ECLIPSE_PROFILE", "")):
+        return profile, "ECLIPSE_PROFILE", []
+    node_env = cleaned(given.get("NODE_ENV", ""))
     if node_env.lower() in NODE_ENVS:
         return NODE_ENVS[node_env.lower()], "NODE_ENV" if node_env else "default", []
     problem = f"is {node_env[:40]!r}, expected development, test or production"
@@ -174,7 +182,25 @@ def parse_dotenv(path: Path, text: str) -> tuple[dict[str, str], list[Fault]]:
             )
         elif binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
+            if second := glued(binding.key, binding.original.string.partition("=")[2]):
+                problem = f"has two variables in line {binding.original.line}: {second} stands in the value"
+                mend = f"begin a new line before {second.removeprefix('another ')}"
+                faults.append(Fault(str(path), f"{problem} of {binding.key[:60]}", mend))
     return values, faults
+
+
+def read_otherwise(path: Path, values: Mapping[str, str]) -> list[str]:
+    """A sentence for each secret in a `.env` file that Next.js would read otherwise in the same text."""
+    text, faults = read_text(path) if path.exists() else ("", [])
+    if faults:
+        return []
+    theirs = as_next_reads(text)
+    return [
+        f"{name} in {path.name} is read otherwise by Next.js, where # begins a comment, $ a reference and "
+        f"\\ is no escape: use a secret of letters, digits, - and _ (`{program()} secrets` prints some)."
+        for name in ("JWT_SECRET", "INTERNAL_API_SECRET")
+        if name in values and theirs.get(name) != values[name]
+    ]
 
 
 def read_text(path: Path) -> tuple[str, list[Fault]]:

@@ -156,7 +156,7 @@ class Settings(BaseSettings):
     # Tokens
     jwt_previous_secrets: SecretStr = Field(
         SecretStr(""),
-        description="earlier JWT_SECRETs that stay valid during a rotation, separated by commas",
+        description="earlier JWT_SECRETs that stay valid during a rotation, separated by commas or in JSON",
     )
     jwt_public_key: str = Field(
         "", description="PEM, or a file with it: public keys for RS256, ES256 and EdDSA", max_length=65536
@@ -455,7 +455,8 @@ def load(
     ]
     sources = {key: found[0] for key, found in setters.items()}
 
-    wrong = _drop_invalid(values, sources)
+    texts = {fault.name: fault for fault in checks.check_texts(values, sources)}
+    wrong = _drop_invalid(values, sources) | texts
     faults += wrong.values()
     settings = Settings(**values)
     faults += [fault for fault in checks.check(settings, sources, given) if fault.name not in wrong]
@@ -464,6 +465,9 @@ def load(
         settings = Settings(**{**values, **made_up})
         sources.update(dict.fromkeys(made_up, "made up"))
         warnings += checks.doubts(settings)
+        warnings += profiles.read_otherwise(
+            path, {name: value for name, value in from_file.items() if name not in environment}
+        )
     if faults:
         raise SettingsError(faults)
     overridden = {key: [each for each in found[1:] if each != "default"] for key, found in setters.items()}

@@ -142,8 +142,8 @@ def test_the_package_is_a_program(
 def test_secrets_are_fresh_and_in_env_form(tmp_path: Path) -> None:
     """What `secrets` prints can be appended to .env, and is accepted by production."""
     first, second = call("secrets").output, call("secrets").output
-    assert re.fullmatch(r"JWT_SECRET=[\w-]{64}\nINTERNAL_API_SECRET=[\w-]{64}\n", first)
-    assert not set(first.splitlines()) & set(second.splitlines())
+    assert re.fullmatch(r"\nJWT_SECRET=[\w-]{64}\nINTERNAL_API_SECRET=[\w-]{64}\n", first)
+    assert not set(first.split()) & set(second.split())
     (tmp_path / ".env").write_text(first)
     result = call(
         "config", "--json", "--profile", "prod", REDIS_URL="redis://h", NEXT_API_URL="https://a.acme.com"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
+import string
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from click.testing import CliRunner
 from pydantic import SecretStr, ValidationError
 
 from eclipse_ws import checks, faults, profiles
+from eclipse_ws.cli import main
+from eclipse_ws.keys import previous_secrets
 from eclipse_ws.settings import Loaded, Settings, SettingsError, load, masked, variable
 
 ROOT = Path(__file__).parent.parent
@@ -141,6 +148,78 @@ def test_every_fault_is_listed_at_once() -> None:
     assert "'eighty', expected a valid integer" in found["PORT"]
     assert "TCP port" in found["PORT"]
     assert all("Fix: " in sentence for sentence in found.values())
+
+
+def printable(rng: random.Random) -> str:
+    """A random secret of characters that can be typed, as password managers make them."""
+    return "".join(
+        rng.choices(string.digits + string.ascii_letters + string.punctuation, k=rng.randint(32, 64))
+    )
+
+
+def test_random_secrets_are_no_placeholders() -> None:
+    """Nothing in 10,000 random secrets is taken for a placeholder, for a key, or for too uniform."""
+    rng = random.Random(9)
+    secrets = ["Kx7<Q9!mZ2pL8@tR4vB6>nW1yC3dF5gH0j", *(printable(rng) for _ in range(10_000))]
+    assert [secret for secret in secrets if faults.check_secret("JWT_SECRET", secret, production=True)] == []
+
+
+def test_random_passwords_and_previous_secrets_are_no_placeholders() -> None:
+    """Neither is a password in a URL, nor a previous secret with a comma in it, in a list in JSON."""
+    rng = random.Random(10)
+    for _ in range(2_000):
+        url = f"rediss://default:{quote(printable(rng), safe='')}@eu1.upstash.io:6379"
+        assert faults.check_redis_url(url) == []
+    listed = [f"{printable(rng)},{n}" for n in range(8)]
+    loaded = read(prod(ECLIPSE_JWT_PREVIOUS_SECRETS=json.dumps(listed)))
+    assert previous_secrets(loaded.settings.jwt_previous_secrets.get_secret_value()) == listed
+    split = faults_of(prod(ECLIPSE_JWT_PREVIOUS_SECRETS="Kx7Q9mZ2pL,8@tR4vB6nW1yC3dF5gH0jKx7Q9mZ2pL8tR4v"))
+    assert "a list in JSON" in split["ECLIPSE_JWT_PREVIOUS_SECRETS"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://default:your-password@your-redis-host:6379",
+        "rediss://default:********@eu1.upstash.io:6379",
+        "redis://:%3Cpassword%3E@h",
+        "redis://default:p@<host>:6379",
+        "https://<your-app>.vercel.app",
+        "https://api.your-domain.com/base",
+        "https://yourdomain.com",
+    ],
+)
+def test_a_part_of_a_url_can_be_a_placeholder(url: str) -> None:
+    """Its user name, its password and the labels of its host are looked at one by one."""
+    assert faults.is_placeholder(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://default:password@localhost:6379",
+        "https://your-move.example.net",
+        "https://test.example.net/your-app",
+        "http://[::1]:3000",
+    ],
+)
+def test_a_real_url_is_no_placeholder(url: str) -> None:
+    """Names that only sound like one are taken."""
+    assert not faults.is_placeholder(url)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----\n",
+        '{"kty": "oct", "k": "AyM1SysPpbyDfgZld3umj1qzKOb"}',
+        "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABgQDJ a@b",
+        "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUlJQ",
+    ],
+)
+def test_a_key_is_no_secret(value: str) -> None:
+    """A public key in JWT_SECRET's place verifies no token: the start names the right setting."""
+    assert "set ECLIPSE_JWT_PUBLIC_KEY" in faults_of(prod(JWT_SECRET=value))["JWT_SECRET"]
 
 
 PLACEHOLDERS = (
@@ -323,16 +402,9 @@ def test_an_unknown_variable_is_warned_of_with_the_nearest_name(tmp_path: Path) 
 
 
 def test_doubtful_values_are_warned_of() -> None:
-    """One secret twice, white space around it, and a ping timeout past the interval work, and are said."""
-    loaded = read(
-        {"JWT_SECRET": f"{STRONG} ", "INTERNAL_API_SECRET": f"{STRONG} ", "ECLIPSE_PING_TIMEOUT": "60"}
-    )
-    assert [warning.split()[0] for warning in loaded.warnings] == [
-        "JWT_SECRET",
-        "INTERNAL_API_SECRET",
-        "JWT_SECRET",
-        "ECLIPSE_PING_TIMEOUT",
-    ]
+    """One secret twice and a ping timeout past the interval work, and are said."""
+    loaded = read({"JWT_SECRET": STRONG, "INTERNAL_API_SECRET": STRONG, "ECLIPSE_PING_TIMEOUT": "60"})
+    assert [warning.split()[0] for warning in loaded.warnings] == ["JWT_SECRET", "ECLIPSE_PING_TIMEOUT"]
     assert STRONG not in " ".join(loaded.warnings)
 
 
@@ -431,6 +503,162 @@ def test_dotenv_values_are_literal(tmp_path: Path) -> None:
     settings = read(dotenv=dotenv).settings
     assert settings.jwt_secret.get_secret_value() == f"{STRONG}$HOME${{X}}"
     assert settings.log_level == "info"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "field", "expected"),
+    [
+        ("NEXT_API_URL", "https://app.acme.com\n", "next_api_url", "https://app.acme.com"),
+        ("NEXT_API_URL", "\ufeffhttps://app.acme.com/\r\n", "next_api_url", "https://app.acme.com/"),
+        ("PORT", " 8080 ", "port", 8080),
+        ("PORT", '"8080"', "port", 8080),
+        ("ECLIPSE_PING_INTERVAL", "\u200b20\n", "ping_interval", 20),
+        ("ECLIPSE_COMPRESSION", "'true'\n", "compression", True),
+        ("LOG_LEVEL", '"WARN"\n', "log_level", "warning"),
+        ("ECLIPSE_HOST", "0.0.0.0\t", "host", "0.0.0.0"),
+        ("ALLOWED_ORIGINS", '"https://a.acme.com, https://b.acme.com"', "allowed_origins", None),
+        ("ECLIPSE_JWT_ISSUER", "'acme'", "jwt_issuer", "acme"),
+        ("NODE_ENV", '"production"\n', "profile", "prod"),
+        ("ECLIPSE_PROFILE", " prod\n", "profile", "prod"),
+    ],
+)
+def test_what_can_not_be_meant_is_left_out(name: str, given: str, field: str, expected: object) -> None:
+    """White space, line ends, a byte order mark and the quotes of an --env-file around a value are no part of
+    it."""
+    origins = ("https://a.acme.com", "https://b.acme.com")
+    settings = read(prod(**{name: given})).settings
+    assert getattr(settings, field) == (origins if expected is None else expected)
+
+
+def test_a_redis_url_with_a_line_end() -> None:
+    """A URL is no secret of its own: around it nothing is meant either, and what is empty then is unset."""
+    settings = read(prod(REDIS_URL="'redis://u:p@h:1'\n")).settings
+    assert settings.redis_url.get_secret_value() == "redis://u:p@h:1"
+    assert read({"REDIS_URL": '""', "PORT": " "}).settings.backend == "memory"
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (f'"{STRONG}"', 'stands in quotes (")'),
+        (f"'{STRONG}'", "stands in quotes (')"),
+        (f"{STRONG}\n", "ends with a line break, as `echo` leaves it in a file"),
+        (f" {STRONG}", "begins with a space"),
+        (f"\ufeff{STRONG}", "begins with the character U+FEFF"),
+        (f"{STRONG[:9]}\u200b{STRONG[9:]}", "the character U+200B, which nobody sees"),
+        (f"{STRONG}\udcff", "bytes that are no UTF-8 text"),
+    ],
+)
+@pytest.mark.parametrize("name", ["JWT_SECRET", "INTERNAL_API_SECRET"])
+def test_a_secret_that_others_may_read_otherwise_is_refused(name: str, value: str, says: str) -> None:
+    """What stands around a secret may be a part of it or not: the start asks, and shows nothing."""
+    found = faults_of(prod(JWT_SECRET=OTHER) | {name: value})
+    assert set(found) == {name}
+    assert says in found[name]
+    assert STRONG[:9] not in found[name]
+
+
+@pytest.mark.parametrize("value", [f'"{STRONG}"', f'"{STRONG}","{OTHER}"', f"{OTHER},{STRONG}\u200b"])
+def test_a_previous_secret_that_may_be_another_is_refused(value: str) -> None:
+    """The same holds for each secret of a list."""
+    found = faults_of(prod(ECLIPSE_JWT_PREVIOUS_SECRETS=value))
+    assert set(found) == {"ECLIPSE_JWT_PREVIOUS_SECRETS"}
+
+
+@pytest.mark.parametrize("value", ["k\x01" * 20, "k€" * 20, "k\n" * 20 + "k"])
+def test_what_no_header_carries_is_no_secret_of_the_api(value: str) -> None:
+    """INTERNAL_API_SECRET goes in a header, where a control character, or one beyond Latin-1, can't."""
+    assert "no HTTP header carries" in faults_of(prod(INTERNAL_API_SECRET=value))["INTERNAL_API_SECRET"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("NEXT_API_URL", "https://app\u200b.acme.com", "U+200B"),
+        ("NEXT_API_URL", "https://app.ac me.com", "no http:// or https:// URL"),
+        ("REDIS_URL", "redis://u:hunter2\n@h", "a line break"),
+        ("ALLOWED_ORIGINS", "https://a.acme.com\nhttps://b.acme.com", "a line break"),
+        ("ECLIPSE_HOST", "0.0.\u200d0.0", "U+200D"),
+        ("PORT", "80\u200b80", "U+200B"),
+    ],
+)
+def test_what_nobody_sees_within_a_value_is_refused(name: str, value: str, says: str) -> None:
+    """A line break or an invisible character in the middle would be found out by the first message only."""
+    found = faults_of(prod(**{name: value}))
+    assert set(found) == {name}
+    assert says in found[name]
+    assert "hunter2" not in found[name]
+
+
+def test_quotes_that_a_file_has_read_are_meant(tmp_path: Path) -> None:
+    """In .env the outer quotes are the file's; those within are a part of the secret, as Next.js reads it."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"JWT_SECRET='\"{STRONG}\"'\n")
+    loaded = read(dotenv=dotenv)
+    assert loaded.settings.jwt_secret.get_secret_value() == f'"{STRONG}"'
+    assert loaded.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("FOO=abcJWT_SECRET=x\n", "JWT_SECRET= stands in the value of FOO"),
+        ("JWT_SECRET=0123456789REDIS_URL=redis://h", "REDIS_URL= stands in the value of JWT_SECRET"),
+        ("NEXT_API_URL=http://localhost:3000ECLIPSE_HOST=::", "ECLIPSE_HOST= stands in"),
+        ("LOG_LEVEL=infoPORT=8081", "PORT= stands in the value of LOG_LEVEL"),
+        (
+            "NEXT_API_URL=http://localhost:3000DATABASE_URL=x",
+            "another NAME= stands in the value of NEXT_API_URL",
+        ),
+    ],
+)
+def test_two_lines_that_are_one(tmp_path: Path, text: str, says: str) -> None:
+    """`echo NAME=value >> .env` after a last line without an end sets nothing: the line is named."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"# a comment\n{text}")
+    found = faults_of({}, dotenv=dotenv)[str(dotenv)]
+    assert says in found
+    assert "line 2" in found
+    assert "0123456789" not in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "OPTIONS=--a JWT_SECRET=x",
+        "NEXT_API_URL=http://h/base",
+        "FOO='abcJWT_SECRET=x'",
+        "X=aOTHER_NAME=y",
+        "DATABASE_URL=postgres://h/db?PORT=5",
+        "REDIS_PORT=6379",
+        "JWT_SECRET=abc==",
+    ],
+)
+def test_a_line_that_only_looks_like_two(tmp_path: Path, text: str) -> None:
+    """An option, a query, quoted text and other applications' variables are left alone."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(text)
+    assert read(dotenv=dotenv)
+
+
+def test_fresh_secrets_begin_a_line(tmp_path: Path) -> None:
+    """`secrets >> .env` works too where the file's last line has no end."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text("LOG_LEVEL=error" + CliRunner().invoke(main, ["secrets"]).output)
+    loaded = read(dotenv=dotenv)
+    assert (loaded.settings.log_level, loaded.sources["jwt_secret"]) == ("error", ".env")
+
+
+@pytest.mark.parametrize("value", [f"{STRONG}#x", f"'{STRONG}$x'", f"{STRONG}\\$x", f"`{STRONG}`"])
+def test_a_secret_that_next_reads_otherwise_is_warned_of(tmp_path: Path, value: str) -> None:
+    """The same line of .env is two secrets, so that no token would be valid: said without showing it, and not
+    where the environment has set another."""
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(f"JWT_SECRET={value}\nINTERNAL_API_SECRET={OTHER}\nFOO=a#b\n")
+    (sentence,) = read(dotenv=dotenv).warnings
+    assert sentence.startswith("JWT_SECRET in .env is read otherwise by Next.js")
+    assert STRONG not in sentence
+    assert read({"JWT_SECRET": STRONG}, dotenv).warnings == []
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

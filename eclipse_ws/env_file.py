@@ -1,0 +1,70 @@
+"""The text of a `.env` file: lines that were glued together, and how Next.js reads the same text."""
+
+from __future__ import annotations
+
+import re
+
+_NAMES = (
+    r"(?:JWT_SECRET|INTERNAL_API_SECRET|NEXT_API_URL|REDIS_URL|ALLOWED_ORIGINS|LOG_LEVEL|NODE_ENV"
+    r"|ECLIPSE_[A-Z_]{2,}|(?<![A-Z_])PORT)"
+)
+# A separator in front of the name belongs to the value: a list of options, or a URL's query.
+_NAMED = re.compile(rf"(?<![\s,;&?])({_NAMES})=")
+_OTHER = re.compile(r"(?<![\s,;&?])[A-Z]{3,}(?:_[A-Z0-9]{3,})+=")
+
+# The parser of npm's dotenv, and the expansion of dotenv-expand, as @next/env 16 has them.
+_LINE = re.compile(
+    r"""^\s*(?:export\s+)?([\w.-]+)(?:\s*=\s*?|:\s+?)"""
+    r"""(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*`(?:\\`|[^`])*`|[^#\r\n]+)?\s*(?:\#.*)?$""",
+    re.MULTILINE | re.ASCII,
+)
+_QUOTED = re.compile(r"""^(['"`])([\s\S]*)\1$""")
+_REFERENCE = re.compile(r"\$\{?(\w+)(?::-([^}\\]*))?\}?", re.ASCII)
+
+
+def glued(name: str, text: str) -> str | None:
+    """What seems to be a second variable in the text of one: its name and `=`; None if there is none.
+
+    That is what `echo NAME=value >> .env` leaves where the last line had no end. ``text`` is what stands
+    behind the first `=`; in quotes it can hold anything.
+    """
+    text = text.strip()
+    if text.startswith(("'", '"')):
+        return None
+    if found := _NAMED.search(text, 1):
+        return f"{found[1]}="
+    # Another application's names are no business of ours, unless they spoil a value of ours.
+    return "another NAME=" if re.fullmatch(_NAMES, name) and _OTHER.search(text, 1) else None
+
+
+def as_next_reads(text: str) -> dict[str, str]:
+    """The variables as Next.js reads them, where no other variable has a value."""
+    values = {}
+    for found in _LINE.finditer(re.sub(r"\r\n?", "\n", text)):
+        value = (found[2] or "").strip()
+        quote = value[:1]
+        value = _QUOTED.sub(lambda inner: inner[2], value)
+        if quote == '"':
+            value = value.replace("\\n", "\n").replace("\\r", "\r")
+        values[found[1]] = _expand(value)
+    return values
+
+
+def _expand(value: str) -> str:
+    # From the right to the left, so that it ends: what is left of the last reference is never longer.
+    end = len(value)
+    while (at := _last_dollar(value, end)) >= 0:
+        found = _REFERENCE.search(value, at)
+        if found is None:
+            break
+        value = value[: found.start()] + (found[2] or "") + value[found.end() :]
+        end = at
+    return value.replace("\\$", "$")
+
+
+def _last_dollar(value: str, end: int) -> int:
+    """Where the last `$` before ``end`` stands that no backslash precedes; -1 if there is none."""
+    at = value.rfind("$", 0, end)
+    while at > 0 and value[at - 1] == "\\":
+        at = value.rfind("$", 0, at)
+    return at
