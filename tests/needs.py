@@ -60,12 +60,12 @@ def npm() -> str:
     return program("npm", "Debian: apt-get install npm; macOS: it comes with node")
 
 
-def npm_package(package: str, folder: Path) -> Path:
-    """Install a package (name@version) below the folder; answers the folder of its modules."""
-    command = [npm(), "install", "--no-audit", "--no-fund", "--prefix", str(folder), package]
+def npm_packages(folder: Path, *packages: str) -> Path:
+    """Install packages (name@version) below the folder; answers the folder of their modules."""
+    command = [npm(), "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode:
-        missing(f"{package} from npm", f"npm said: {' '.join(done.stderr.split())[-300:]}")
+        missing(f"{', '.join(packages)} from npm", f"npm said: {' '.join(done.stderr.split())[-300:]}")
     return folder / "node_modules"
 
 

@@ -54,7 +54,7 @@ def test_npm_that_reaches_no_registry(tmp_path: Path) -> None:
         (tmp_path / program).write_text(f"#!/bin/sh\necho no way >&2\nexit {code}\n")
         (tmp_path / program).chmod(0o755)
     with pytest.raises(pytest.skip.Exception, match=r"needs axe-core@1 from npm \(npm said: no way\)"):
-        needs.npm_package("axe-core@1", tmp_path)
+        needs.npm_packages(tmp_path, "axe-core@1")
 
 
 def test_a_platform_without_any_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
 
     @functools.cache
     def fetch() -> str:
-        modules = needs.npm_package(AXE, tmp_path_factory.mktemp("axe"))
+        modules = needs.npm_packages(tmp_path_factory.mktemp("axe"), AXE)
         return (modules / "axe-core" / "axe.min.js").read_text()
 
     return fetch

@@ -70,7 +70,7 @@ def test_the_clients_suite() -> None:
 @pytest.mark.slow
 def test_types(tmp_path: Path) -> None:
     """`tsc --strict` accepts the declarations and their use, and the client's own annotations."""
-    modules = needs.npm_package(TYPESCRIPT, tmp_path)
+    modules = needs.npm_packages(tmp_path, TYPESCRIPT)
     tsc = [str(modules / ".bin" / "tsc"), "--noEmit", "--strict", "--target", "es2022"]
     tsc += ["--module", "esnext", "--moduleResolution", "bundler", "--lib", "es2022,dom,dom.iterable"]
     # Parameters of private methods are left to inference: annotating them would cost every visitor bytes.
