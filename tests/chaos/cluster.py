@@ -20,8 +20,8 @@ import redis.asyncio
 
 from tests.api.stub import SECRET as API_SECRET
 from tests.chaos.application import Application
-from tests.chaos.proxy import Proxy
 from tests.portable import inherited
+from tests.provider import Provider
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
@@ -157,7 +157,7 @@ class Cluster:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.redis = RedisServer(binary, lasting_port(), *redis_options)
-        self.proxies = [Proxy(self.redis.port), Proxy(self.redis.port)]
+        self.proxies = [Provider(self.redis.port), Provider(self.redis.port)]
         self.application = Application(self.redis.port)
         self.nodes: list[NodeProcess] = []
 
