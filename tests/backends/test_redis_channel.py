@@ -114,9 +114,12 @@ def test_the_next_event_is_delivered() -> None:
     stage.length = 1
     assert stage.join() == []
     assert stage.offsets() == []  # it was published before this node's position
+    stage.length = 2
     assert channel.hear(at(2)) is Heard.DELIVERED
     assert channel.hear(at(2)) is Heard.DUPLICATE
-    assert channel.hear(at(1)) is Heard.DUPLICATE
+    assert channel.hear(at(1)) is Heard.BEHIND  # it was never seen here
+    assert not channel.live
+    assert stage.join() == []
     assert channel.hear(at(4)) is Heard.GAP
     assert not channel.live
     assert channel.hear(at(5)) is Heard.WAITING

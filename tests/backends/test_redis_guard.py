@@ -190,10 +190,10 @@ async def test_a_guard_that_came_late_is_none(cluster: Make, chat: str, late: bo
     at = node.backend.position(chat)
     since = int(await made.client.hget(f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}"))
     heard_until = since - 1 if late else since + 1
-    found, offset, missed, again = await scripts.JOIN(
+    found, offset, missed, again, _ = await scripts.JOIN(
         node.backend._links.commands,
-        NAMES.chat_keys(chat)[:2],
-        *("cut", "cut:2", str(heard_until), at.epoch, 0, 0, "newepoch", 60, NAMES.node, 1, 60000),
+        NAMES.chat_keys(chat),
+        *("cut", "cut:2", str(heard_until), at.epoch, 0, 0, "newepoch", 60, NAMES.node, 1, 60000, ""),
     )
     if late:
         assert (found, offset, missed, again) == (b"newepoch", 0, None, 1)

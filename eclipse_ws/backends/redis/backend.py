@@ -127,14 +127,17 @@ class RedisBackend(Backend):
 
     async def history(self, chat_id: str, after: Cursor) -> Sequence[Event] | None:
         """Ask Redis, unless this node knows that nothing was missed."""
-        if self.position(chat_id) == after:
+        position = self.position(chat_id)
+        if position == after:
             return []
-        commands = self._links.commands
+        commands, known = self._links.commands, 0
         if commands is None:
             return None
+        if position is not None and position.epoch == after.epoch:
+            known = position.offset
         try:
             bodies = await scripts.HISTORY(
-                commands, self._names.chat_keys(chat_id)[:2], after.epoch, after.offset
+                commands, self._names.chat_keys(chat_id)[:2], after.epoch, after.offset, known
             )
         except (LinkError, RedisError) as error:
             log.warning("history not read", chat=chat_id, why=str(error))
@@ -172,6 +175,9 @@ class RedisBackend(Backend):
             if heard is Heard.DUPLICATE:
                 self.duplicates_dropped += 1
             elif heard is Heard.GAP:
+                self._subscriptions.join(channel)
+            elif heard is Heard.BEHIND:
+                self.duplicates_dropped += 1
                 self._subscriptions.join(channel)
         elif channel.seen is not None and event.identity in channel.seen:
             self.duplicates_dropped += 1
@@ -227,6 +233,7 @@ class RedisBackend(Backend):
     async def _call_publish(self, link: Link, chat_id: str, event: Event, attempt: Attempt | None) -> str:
         channel = self._subscriptions.get(chat_id)
         heard = channel is not None and channel.confirmed and channel.link == self._links.name
+        known = None if channel is None else channel.position
         keys = self._names.chat_keys(chat_id)
         if attempt is not None:
             keys.append(attempt_key(self._names, attempt))
@@ -244,6 +251,8 @@ class RedisBackend(Backend):
             saved_id(event),
             self._settings.history_bytes,
             "" if attempt is None else attempt.fingerprint,
+            "" if known is None else known.epoch,
+            0 if known is None else known.offset,
         )
         if fresh:
             self.published += 1

@@ -9,6 +9,9 @@ from enum import Enum, auto
 
 from eclipse_ws.protocol import Cursor, Event
 
+MOST_LEFT = 4
+"""Epochs of a chat that are remembered after they were left."""
+
 
 class Heard(Enum):
     """What became of a sequenced event that came over the channel."""
@@ -16,6 +19,7 @@ class Heard(Enum):
     DELIVERED = auto()
     DUPLICATE = auto()
     GAP = auto()  # it isn't the next one: the history has to be asked
+    BEHIND = auto()  # another event was delivered at its place, or which one isn't known: the same
     WAITING = auto()  # the history is being asked already
 
 
@@ -35,6 +39,8 @@ class Channel:
         "expires",
         "heard_until",
         "joining",
+        "last",
+        "left",
         "limit",
         "link",
         "live",
@@ -51,6 +57,8 @@ class Channel:
         self.limit = limit
         self.deliver = deliver
         self.position: Cursor | None = None
+        self.last = ""  # identity of the event at the position, if it is known
+        self.left: tuple[str, ...] = ()  # epochs that were left for another one, the last few
         self.live = False
         self.confirmed = False  # Redis has said that the subscription stands
         self.joining = False  # a join is under way
@@ -73,7 +81,10 @@ class Channel:
             return Heard.WAITING
         if cursor.epoch == self.position.epoch:
             if cursor.offset <= self.position.offset:
-                return Heard.DUPLICATE
+                if self.seen is not None and self.seen.get(event.identity) == cursor:
+                    return Heard.DUPLICATE
+                self.live = False
+                return Heard.BEHIND
             if cursor.offset == self.position.offset + 1:
                 self._advance(event, cursor)
                 return Heard.DELIVERED
@@ -87,18 +98,21 @@ class Channel:
         return self.waiting
 
     def catch_up(
-        self, position: Cursor, missed: list[Event] | None, before: Collection[Event] = ()
+        self, position: Cursor, missed: list[Event] | None, before: Collection[Event] = (), last: str = ""
     ) -> tuple[list[Event], list[Event]]:
         """Go live at ``position`` after delivering what was ``missed``; None: that can't be had.
 
-        Then what waited meanwhile is delivered as far as it follows. ``before`` waited already when Redis
-        was asked for the position. Answers what came after a gap, and what is forged: it was there before,
-        and Redis doesn't know of it.
+        ``last`` is the identity of the event at that position, as far as it is known. Then what waited
+        meanwhile is delivered as far as it follows. ``before`` waited already when Redis was asked for the
+        position. Answers what came after a gap, and what is forged: it was there before, and Redis doesn't
+        know of it.
         """
         for event in missed or ():
             if event.cursor is not None:
                 self._advance(event, event.cursor)
-        self.position = position
+        if self.position is not None and self.position.epoch != position.epoch:
+            self.left = (*self.left[1 - MOST_LEFT :], self.position.epoch)
+        self.position, self.last = position, last
         self.live = True
         waiting, self.waiting = self.waiting, None
         left, forged = [], []
@@ -124,5 +138,6 @@ class Channel:
 
     def _advance(self, event: Event, cursor: Cursor) -> None:
         self.position = cursor
+        self.last = event.identity
         self.note(event.identity, cursor)
         self.deliver(self.chat_id, event)

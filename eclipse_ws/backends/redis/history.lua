@@ -1,8 +1,8 @@
 -- The kept events after a cursor, all of them or false.
--- KEYS: meta (hash), events (stream); ARGV: epoch, offset
+-- KEYS: meta (hash), events (stream); ARGV: epoch, offset, offset that this node knows in this epoch, or 0
 local at = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
 local after = tonumber(ARGV[2])
-if at[1] ~= ARGV[1] or after > tonumber(at[2]) then
+if at[1] ~= ARGV[1] or after > tonumber(at[2]) or tonumber(ARGV[3]) > tonumber(at[2]) then
   return false
 end
 local missed = {}

@@ -1,22 +1,28 @@
 -- Enter a chat whose channel this node hears already: is its continuity guarded, and what came after?
--- KEYS: meta (hash), events (stream)
+-- A Redis that has gone back in time (a snapshot was restored, or a replica that lagged behind was promoted) has
+-- forgotten events that nodes know: its offset is below theirs, or another event is where theirs was. A new epoch
+-- begins then.
+-- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes)
 -- ARGV: node, link, last millisecond at which the chat was surely heard ("" if it never was), epoch known ("" if
 --       none), offset known, 1 if the chat was heard without a gap since that position, epoch to begin, seconds
 --       that the position is kept, prefix of the nodes' channels and leases, 1 if raw events need a guard,
---       milliseconds of a lease
--- Answers {epoch, offset, bodies after the known position or false, 1 if other nodes have to look again}
+--       milliseconds of a lease, identity of the event at the known position ("" if not known)
+-- Answers {epoch, offset, bodies after the known position or false, 1 if other nodes have to look again, identity of
+--          the event at the offset ("" if not known)}
 local meta, events = KEYS[1], KEYS[2]
 local node, link, known = ARGV[1], ARGV[2], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local fields = redis.call('HGETALL', meta)
-local epoch, offset, since, guarded, others = redis.call('HGET', meta, 'epoch'), 0, now, false, 0
+local epoch, offset, since, guarded, others, last = redis.call('HGET', meta, 'epoch'), 0, now, false, 0, ''
 -- Whoever knows another epoch has no gap in this one: like a newcomer, it needs any guard. ("0" forces a new one.)
 local gap = ARGV[3] ~= '' and (epoch == known or ARGV[3] == '0')
 for i = 1, #fields, 2 do
   local name, value = fields[i], fields[i + 1]
   if name == 'offset' then
     offset = tonumber(value)
+  elseif name == 'last' then
+    last = value
   elseif string.sub(name, 1, 6) == 'guard:' then
     local other = string.sub(name, 7)
     if other == link then
@@ -42,20 +48,11 @@ end
 if epoch and (ARGV[10] == '0' or (ARGV[6] == '1' and epoch == known)) then
   guarded = true
 end
-local again = 0
-if not guarded then
-  if epoch then
-    again = others
-  end
-  epoch, offset = ARGV[7], 0
-  redis.call('DEL', events)
-  redis.call('HSET', meta, 'epoch', epoch, 'offset', 0)
-end
-redis.call('HSET', meta, 'guard:' .. link, since)
-redis.call('EXPIRE', meta, ARGV[8])
-local missed = false
-if epoch == known then
-  local after = tonumber(ARGV[5])
+local at = (epoch or '') .. '.' .. string.format('%.0f', offset) .. ' '
+last = string.sub(last, 1, #at) == at and string.sub(last, #at + 1) or '' -- earlier servers leave it as it was
+local missed, back = false, false
+if epoch and epoch == known then
+  local after, place = tonumber(ARGV[5]), ARGV[5] .. '-0'
   missed = {}
   if offset > after then
     local found = redis.call('XRANGE', events, string.format('%.0f', after + 1) .. '-0', '+')
@@ -63,8 +60,30 @@ if epoch == known then
       missed[i] = found[i][2][2]
     end
   end
-  if #missed ~= offset - after then
+  if offset < after then
+    back = true
+  elseif #missed ~= offset - after then
     missed = false
+  elseif ARGV[12] ~= '' then
+    local cursor = redis.call('HGET', KEYS[3], ARGV[12]) or redis.call('HGET', KEYS[4], ARGV[12])
+    if cursor then
+      back = cursor ~= epoch .. '.' .. ARGV[5]
+    elseif #redis.call('XRANGE', events, place, place) > 0 then
+      back = true -- an identity is kept as long as its event: this event is another one
+    else
+      back = offset == after and last ~= '' and last ~= ARGV[12]
+    end
   end
 end
-return {epoch, offset, missed, again}
+local again = 0
+if back or not guarded then
+  if epoch then
+    again = back and 1 or others -- who is in the chat may be forgotten as well
+  end
+  epoch, offset, last, missed = ARGV[7], 0, '', false
+  redis.call('DEL', events)
+  redis.call('HSET', meta, 'epoch', epoch, 'offset', 0)
+end
+redis.call('HSET', meta, 'guard:' .. link, since)
+redis.call('EXPIRE', meta, ARGV[8])
+return {epoch, offset, missed, again, last}

@@ -76,12 +76,14 @@ async def _run_scripts(link: Link, names: Names) -> None:
     await link.call("EVAL", "return 1", 0)
     try:
         kept = (1, _SECONDS, _SECONDS)
-        await scripts.PUBLISH(link, settled, channel, body, "probe", "probe", *kept, "", "", len(body), "")
-        await scripts.HISTORY(link, keys[:2], "probe", 0)
+        await scripts.PUBLISH(
+            link, settled, channel, body, "probe", "probe", *kept, "", "", len(body), "", "", 0
+        )
+        await scripts.HISTORY(link, keys[:2], "probe", 0, 0)
         # Twice, because only the second node asks whether the first one listens.
         for guard in ("one", "other"):
-            join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, names.node, 1, 1000)
-            await scripts.JOIN(link, keys[:2], *join)
+            join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, names.node, 1, 1000, "")
+            await scripts.JOIN(link, keys, *join)
         await scripts.ATTEMPT(link, [attempt], "probe", 1, _SECONDS, 0, "")
         await scripts.SETTLE(link, [attempt], "probe", "release", _SECONDS, "")
     finally:

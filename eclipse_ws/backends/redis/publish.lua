@@ -2,12 +2,14 @@
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes), [attempt (string)]
 -- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
 --       kept, seconds that the position is kept, this node's link ("" if it doesn't hear the chat), receipt's id,
---       bytes kept, the attempt's fingerprint ("" if it has none)
+--       bytes kept, the attempt's fingerprint ("" if it has none), epoch and offset that this node knows
 local meta, events = KEYS[1], KEYS[2]
 local kept = tonumber(ARGV[5])
 local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes')
 local epoch, offset, bytes = at[1], tonumber(at[2]), tonumber(at[3])
-if not epoch then
+local cursor = redis.call('HGET', KEYS[3], ARGV[3]) or redis.call('HGET', KEYS[4], ARGV[3])
+-- A node knows a position beyond Redis's own only where Redis has gone back in time (see join.lua).
+if not epoch or (not cursor and epoch == ARGV[12] and offset < tonumber(ARGV[13])) then
   epoch, offset = ARGV[4], 0
   redis.call('DEL', events)
   redis.call('HSET', meta, 'epoch', epoch, 'offset', 0)
@@ -17,7 +19,6 @@ if not epoch then
     redis.call('HSET', meta, 'guard:' .. ARGV[8], time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
   end
 end
-local cursor = redis.call('HGET', KEYS[3], ARGV[3]) or redis.call('HGET', KEYS[4], ARGV[3])
 local fresh = 0
 if not cursor then
   fresh = 1
@@ -42,7 +43,7 @@ if not cursor then
   end
   -- The stream comes first: a script that is refused in its middle keeps what it has done until then.
   redis.call('XADD', events, 'MAXLEN', longest, place .. '-0', 'e', body)
-  redis.call('HSET', meta, 'offset', place, 'bytes', bytes)
+  redis.call('HSET', meta, 'offset', place, 'bytes', bytes, 'last', cursor .. ' ' .. ARGV[3])
   -- Identities are kept in two halves, and the older half is forgotten as a whole: between one and two
   -- histories' worth of them are remembered, without a time of expiry on each.
   local half = KEYS[3 + math.floor(offset / kept) % 2]

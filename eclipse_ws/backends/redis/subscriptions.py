@@ -184,9 +184,14 @@ class Subscriptions:
         if not known:  # nobody of this node is in it: it is joined for this alone, and let go again
             channel.members = False
             channel.expires = time.monotonic() + self._settings.history_seconds
-        channel.link, channel.heard_until, channel.broken, channel.live = "", "0", True, False
+        self._break(channel)
         if channel.confirmed:
             self.join(channel)
+
+    @staticmethod
+    def _break(channel: Channel) -> None:
+        """Have the next join begin a new epoch."""
+        channel.link, channel.heard_until, channel.broken, channel.live = "", "0", True, False
 
     def _subscribe_soon(self, chat_ids: Iterable[str]) -> None:
         if not self._to_subscribe:
@@ -234,6 +239,7 @@ class Subscriptions:
 
     async def _catch_up(self, channel: Channel) -> bool:
         """Ask Redis until the channel is live; False if that has to be tried later."""
+        back = False
         for _ in range(ROUNDS):
             before = frozenset(channel.waiting or ())
             commands, link = self._links.commands, self._links.name
@@ -242,7 +248,7 @@ class Subscriptions:
             known, broken = channel.position, channel.broken
             answer = await JOIN(
                 commands,
-                self._links.names.chat_keys(channel.chat_id)[:2],
+                self._links.names.chat_keys(channel.chat_id),
                 self._links.node,
                 link,
                 channel.heard_until,
@@ -254,12 +260,19 @@ class Subscriptions:
                 self._links.names.node,
                 int(broken or not self._settings.app_publishes_over_http),
                 self._links.lease * 1000,
+                channel.last,
             )
             if not channel.confirmed or self._links.name != link:
                 return False  # the link that it speaks of has gone meanwhile
             if channel.broken and not broken:
                 continue  # it was broken off meanwhile
-            epoch, offset, bodies, others = answer
+            epoch, offset, bodies, others, last = answer
+            position = Cursor(epoch.decode(), offset)
+            if position.epoch in channel.left:
+                # That one was over: Redis has gone back in time (see join.lua).
+                self._break(channel)
+                back = True
+                continue
             channel.link, channel.heard_until, channel.broken = link, "", False
             missed = None if bodies is None else [parse_event(body) for body in bodies]
             if channel.unsure or (known is not None and missed is None):
@@ -267,10 +280,10 @@ class Subscriptions:
                 # come back with a cursor behind what it has missed.
                 self._subscriber.interrupt(channel.chat_id)
             channel.unsure = False
-            left, forged = channel.catch_up(Cursor(epoch.decode(), offset), missed, before)
+            left, forged = channel.catch_up(position, missed, before, last.decode())
             if forged:
                 self._drop_forged(channel, forged)
-            if others:
+            if others or back:
                 self._look_again_soon(channel.chat_id)
             if not left:
                 self._settle(channel)
