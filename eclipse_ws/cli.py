@@ -249,21 +249,31 @@ def check(profile: str | None, fly_file: str | None, as_json: bool) -> None:
 @profile_option
 @click.option("--chat", "chat_id", help="A test chat of the application; without it, one that is made up.")
 @click.option("--also", metavar="URL", help="Another node, for the second session.")
+@click.option("--origin", help="Connect as a page of this origin does, such as https://app.example.com.")
 @click.option("--drain", is_flag=True, help="Wait for a restart, and see that both sessions resume.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def smoke(  # noqa: PLR0917 - click passes names
-    url: str, profile: str | None, chat_id: str | None, also: str | None, drain: bool, as_json: bool
+    url: str,
+    profile: str | None,
+    chat_id: str | None,
+    also: str | None,
+    origin: str | None,
+    drain: bool,
+    as_json: bool,
 ) -> None:
     """Try a deployed server with two sessions of a test chat; 1 if it doesn't do what it should."""
     import asyncio
     import os
 
     from eclipse_ws import report, tokens
+    from eclipse_ws.faults import check_origin
     from eclipse_ws.smoke import WIDTH, Smoke
 
     for address in (url, also or url):
         if tokens.address(address, "http", "https") is None:
             stop(f"{address!r} is no http:// or https:// URL.")
+    if origin is not None and ("*" in origin or check_origin(origin)):
+        stop(f"--origin is {origin!r}, expected one as a browser sends it: https://app.example.com, or null.")
     if profile is None:
         # The two secrets are all that is needed; the rest of the settings is the server's own matter.
         from pathlib import Path
@@ -294,7 +304,7 @@ def smoke(  # noqa: PLR0917 - click passes names
         if not as_json:
             click.echo(report.line(finding, WIDTH))
 
-    looks = Smoke(url, jwt_secret, internal_secret, chat_id, also, tell=tell)
+    looks = Smoke(url, jwt_secret, internal_secret, chat_id, also, origin=origin, tell=tell)
     show(asyncio.run(looks.run(drain)), as_json, told=True)
 
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from eclipse_ws import files, fly, profiles, settings
 from eclipse_ws.faults import Fault
+from eclipse_ws.origins import Origins
 from eclipse_ws.reach import reach
 from eclipse_ws.report import Finding, Verdict, of_fault
 from eclipse_ws.settings import Settings
@@ -74,9 +75,32 @@ async def check(
         findings += map(of_fault, faults)
         if not any(finding.name == fly.NAME for finding in findings):
             findings.append(Finding(fly.NAME, "ok", "every key is known, and agrees with the settings"))
+    findings += pages(value, loaded.sources["allowed_origins"] == "made up")
     findings += machine(value)
     for some in await asyncio.gather(redis(value), application(value)):
         findings += some
+    return findings
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+
+def pages(value: Settings, made_up: bool) -> list[Finding]:
+    """Which pages may open sessions, and which are probably forgotten; ``made_up``: it is the default."""
+    name, listed = "ALLOWED_ORIGINS", value.allowed_origins
+    if not listed:
+        if value.production:
+            return []  # the settings warn of it
+        return [Finding(name, "ok", "is unset: pages of this machine may open sessions")]
+    text = f"pages of {', '.join(listed[:10])}{', ...' if len(listed) > 10 else ''} may open sessions"
+    text += "; it is unset, so this is the application's own origin" if made_up else ""
+    findings = [Finding(name, "ok", text)]
+    for sibling in Origins(value).siblings(listed):
+        mend = f"add {sibling} to it if the application's pages are served there too"
+        findings.append(Finding(name, "warning", f"{sibling} may not open sessions", mend))
+    if "null" in listed:
+        text = "null lets every sandboxed frame in, whosever it is"
+        findings.append(Finding(name, "warning", text, "leave it out, and list the origins that are meant"))
     return findings
 
 

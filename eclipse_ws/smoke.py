@@ -46,15 +46,19 @@ class Smoke:
         chat: str | None,
         also: str | None,
         *,
+        origin: str | None = None,
         tell: Callable[[Finding], None] = lambda finding: None,
     ) -> None:
-        """``tell`` hears each finding when it is made, and of what there is to wait for."""
+        """``origin`` is that of the page whose sessions are tried; without it they are no browser's.
+        ``tell`` hears each finding when it is made, and of what there is to wait for.
+        """
         parts = urlsplit(url)
         self._http = f"{parts.scheme}://{parts.netloc}"
         self._urls = [each.replace("http", "ws", 1).rstrip("/") for each in (self._http, also or self._http)]
         self._jwt_secret, self._internal = jwt_secret, internal_secret
         self._made_up = chat is None
         self._chat = chat or f"eclipse-smoke-{secrets.token_hex(6)}"
+        self._origin = {} if origin is None else {"Origin": origin}
         self._machines: list[str] = []
         self._today = False
         self._clients: list[Client] = []
@@ -80,7 +84,11 @@ class Smoke:
         self._tell(finding)
 
     async def _run(self, drain: bool) -> None:
-        if not await self._look("health", self._health) or not await self._look("tokens", self._tokens):
+        if not await self._look("health", self._health):
+            return
+        if self._origin and not await self._look("origin", self._allowed):
+            return
+        if not await self._look("tokens", self._tokens):
             return
         if not await self._look("two sessions", self._join):
             return
@@ -110,7 +118,8 @@ class Smoke:
         return mint(self._jwt_secret, self._chat, user, authenticated=True, seconds=600)
 
     def _headers(self, number: int) -> dict[str, str]:
-        return {FORCE_MACHINE: self._machines[number]} if len(self._machines) > 1 else {}
+        machine = {FORCE_MACHINE: self._machines[number]} if len(self._machines) > 1 else {}
+        return machine | self._origin
 
     async def _fetch(
         self, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -159,10 +168,27 @@ class Smoke:
             )
         return text
 
+    async def _allowed(self) -> Finding | str:
+        """Whether an upgrade from a page of the origin comes as far as a token is looked at."""
+        origin = self._origin["Origin"]
+        request = HTTPRequest(
+            f"{self._urls[0]}/", headers=self._origin, connect_timeout=WAIT, request_timeout=WAIT
+        )
+        try:
+            socket = await websocket_connect(request)
+        except HTTPClientError as error:
+            if error.code != 403:
+                raise
+            return Finding("origin", "fault", f"pages of {origin} are refused (403)", _MENDS["origin"])
+        socket.close()
+        return f"pages of {origin} may open sessions"
+
     async def _tokens(self) -> str:
         codes = []
         for query in ("", f"?token={mint(secrets.token_hex(32), self._chat, 'x', False, 60)}"):
-            request = HTTPRequest(f"{self._urls[0]}/{query}", connect_timeout=WAIT, request_timeout=WAIT)
+            request = HTTPRequest(
+                f"{self._urls[0]}/{query}", headers=self._origin, connect_timeout=WAIT, request_timeout=WAIT
+            )
             socket = await websocket_connect(request)
             try:
                 async with asyncio.timeout(WAIT):
@@ -303,6 +329,7 @@ def _has(name: str) -> Callable[[dict[str, Any]], bool]:
 
 _MENDS = {
     "health": "check the address, and that a server runs there (on Fly, `fly status` and `fly logs`)",
+    "origin": "add it to the server's ALLOWED_ORIGINS, which SIGHUP or a restart reads",
     "tokens": "is this the server, or a page in front of it?",
     "two sessions": "set JWT_SECRET here to the server's own",
     "message and ack": "check NEXT_API_URL and INTERNAL_API_SECRET of the server (`eclipse-ws check`)",

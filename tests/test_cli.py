@@ -219,6 +219,15 @@ def test_a_smoke_url_that_can_be_none(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "origin", ["", "app.example.com", "https://app.example.com/chat", "https://*.example.com"]
+)
+def test_an_origin_that_is_none(origin: str) -> None:
+    """`smoke` takes one as a browser sends it."""
+    result = call("smoke", "http://h", "--origin", origin, JWT_SECRET=SECRET)
+    assert (result.exit_code, f"--origin is {origin!r}, expected" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
     ("arguments", "option"),
     [
         (["--chat", ""], "--chat"),

@@ -23,7 +23,7 @@ from eclipse_ws import preflight, reach, report
 from eclipse_ws.report import Finding
 from tests import needs
 from tests.api.stub import Fault, Stub
-from tests.conftest import SECRET
+from tests.conftest import SECRET, make_settings
 from tests.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +78,53 @@ def verdicts(findings: list[Finding]) -> dict[str, str]:
     for finding in findings:
         worst[finding.name] = max(worst.get(finding.name, "ok"), finding.verdict, key=order.index)
     return worst
+
+
+def origins(findings: list[Finding]) -> list[str]:
+    """What was found about pages, the lines that are in order first."""
+    found = [finding for finding in findings if finding.name == "ALLOWED_ORIGINS"]
+    return [finding.text for finding in sorted(found, key=lambda finding: finding.verdict)]
+
+
+@pytest.mark.parametrize(
+    ("listed", "missing"),
+    [
+        ("https://example.com", ["https://www.example.com"]),
+        ("https://www.example.com:8443", ["https://example.com:8443"]),
+        ("https://www.shop.example.com", ["https://shop.example.com"]),
+        ("https://example.com,https://www.example.com", []),
+        ("https://example.com,https://*.example.com", []),
+        ("https://app.example.com,http://localhost:3000,https://1.2.3.4,capacitor://localhost", []),
+    ],
+)
+def test_an_origin_without_its_sibling(listed: str, missing: list[str]) -> None:
+    """`check` shows which pages may come, and warns where the name with or without www may not."""
+    value = make_settings(profile="prod", allowed_origins=listed)
+    first, *others = origins(preflight.pages(value, made_up=False))
+    assert first == f"pages of {listed.replace(',', ', ')} may open sessions"
+    assert others == [f"{origin} may not open sessions" for origin in missing]
+
+
+def test_pages_of_a_sandbox_are_warned_of() -> None:
+    """`null` is the origin of many pages at once."""
+    value = make_settings(profile="prod", allowed_origins="null")
+    assert [finding.verdict for finding in preflight.pages(value, made_up=False)] == ["ok", "warning"]
+
+
+def test_pages_without_a_list() -> None:
+    """In development every page of this machine may come; production's empty list is warned of already."""
+    (found,) = preflight.pages(make_settings(), made_up=False)
+    assert "pages of this machine" in found.text
+    assert preflight.pages(make_settings(profile="prod"), made_up=False) == []
+
+
+@gen_test
+async def test_the_default_origin_is_shown(check: Check) -> None:
+    """Unset, it is the application's own origin, and `check` says so."""
+    (text,) = origins(await check())
+    assert re.fullmatch(
+        r"pages of http://127.0.0.1:\d+ may open sessions; .* the application's own origin", text
+    )
 
 
 @gen_test

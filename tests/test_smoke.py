@@ -152,6 +152,20 @@ async def test_wrong_secrets() -> None:
 
 
 @gen_test
+@pytest.mark.parametrize("origin", ["https://app.example.com", "capacitor://localhost"])
+async def test_pages_of_an_origin(origin: str) -> None:
+    """With an origin, sessions come as a page of it opens them: in order if it is allowed."""
+    async with running(profile="prod", allow_embedded_api=True, allowed_origins=origin) as server:
+        findings = await smoke(server.port, origin=origin).run()
+        assert report.code(findings) == 0, report.table(findings)
+        assert verdicts(findings)["origin"] == "ok"
+        findings = await smoke(server.port, origin="https://www.example.com").run()
+        assert verdicts(findings) == {"health": "ok", "origin": "fault"}
+        assert "https://www.example.com are refused (403)" in findings[-1].text
+        assert "ALLOWED_ORIGINS" in findings[-1].mend
+
+
+@gen_test
 async def test_a_server_that_drains_and_none_at_all() -> None:
     """Draining is a fault of its health; nobody there is one too."""
     async with running() as server:
