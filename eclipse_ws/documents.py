@@ -105,6 +105,11 @@ def openapi() -> dict[str, Any]:
             "503": {"description": "draining", "content": content(types.HealthDocument)},
         },
     }
+    preflight = {
+        "summary": "Whether a page may ask for it: every page may",
+        "operationId": "healthPreflight",
+        "responses": {"200": {"description": "the headers Access-Control-Allow-*"}},
+    }
     chat = {
         "name": "chatId",
         "in": "path",
@@ -181,8 +186,11 @@ def openapi() -> dict[str, Any]:
         },
         "servers": [{"url": "https://chat.example.com"}],
         "paths": {
-            "/": {"get": {**health, "operationId": "root", "summary": "The same, without an upgrade"}},
-            "/health": {"get": health},
+            "/": {
+                "get": {**health, "operationId": "root", "summary": "The same, without an upgrade"},
+                "options": {**preflight, "operationId": "rootPreflight"},
+            },
+            "/health": {"get": health, "options": preflight},
             "/metrics": {"get": metrics},
             "/api/chats/{chatId}/events": {"post": publish},
             "/api/chats/{chatId}/disconnect": {"post": disconnect},

@@ -28,6 +28,13 @@ from eclipse_ws.settings import Settings
 from eclipse_ws.timings import Kept, LoopLag
 
 LARGEST_CHATS = 20
+HEALTH_METHODS = "GET, HEAD, OPTIONS"
+PREFLIGHT = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": HEALTH_METHODS,
+    "Access-Control-Allow-Headers": "*",
+}
+"""The answer to a browser's preflight (CORS): every page may ask for the health document."""
 TYPING_AT_ONCE = 2
 """Seconds' worth of ``chat_typing`` that one chat may deliver at once."""
 RELOADED = frozenset(
@@ -155,7 +162,7 @@ class Node:
                 ],
                 "chats": self.hub.chats,
             },
-            "memory": {"used": used, "total": total, "percentage": round(100 * used / total, 2)},
+            "memory": {"used": used, "total": total, "percentage": round(100 * used / total)},
             "timestamp": timestamp(),
             "backend": {
                 "name": backend.name,

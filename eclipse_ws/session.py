@@ -15,7 +15,7 @@ from eclipse_ws import protocol
 from eclipse_ws.auth import Claims, TokenError, Verifier
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.limits import Budget, Source
-from eclipse_ws.node import Node
+from eclipse_ws.node import HEALTH_METHODS, PREFLIGHT, Node
 from eclipse_ws.origins import shown
 from eclipse_ws.protocol import CloseCode, CommandError, Cursor
 from eclipse_ws.senders import Sender
@@ -157,10 +157,17 @@ class ChatSession(WireHandler):
             raise HTTPError(405)
         self.write_health()
 
+    def options(self, *args: Any, **kwargs: Any) -> None:
+        """Answer a browser's preflight for the health document at ``/``."""
+        if self.request.path != "/":
+            raise HTTPError(405)
+        for name, value in PREFLIGHT.items():
+            self.set_header(name, value)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer ``{"error": ...}``."""
         if status_code == 405:
-            self.set_header("Allow", "GET")
+            self.set_header("Allow", HEALTH_METHODS if self.request.path == "/" else "GET")
         self.finish({"error": self._reason})
 
     def log_exception(

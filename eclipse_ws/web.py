@@ -15,7 +15,7 @@ from tornado.web import Finish, HTTPError, RequestHandler
 
 from eclipse_ws import assets, idempotency
 from eclipse_ws.backends.base import Attempt
-from eclipse_ws.node import Node
+from eclipse_ws.node import PREFLIGHT, Node
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.timings import Kept
 
@@ -104,6 +104,11 @@ class Health(JsonHandler):
         self.finish(self.node.health())
 
     head = get
+
+    def options(self) -> None:
+        """Answer a browser's preflight."""
+        for name, value in PREFLIGHT.items():
+            self.set_header(name, value)
 
 
 class Metrics(JsonHandler):

@@ -54,8 +54,27 @@ async def test_health_by_other_methods(method: str) -> None:
     """Health is only asked for; anything else is 405 in JSON, with what is allowed."""
     async with running() as server:
         answer = await http(server.port, "/health", method)
-        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
         assert answer.json == {"error": "Method Not Allowed"}
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/health", "/", "/health?now", "/?now"])
+async def test_any_page_may_ask_for_the_health(path: str) -> None:
+    """A browser's preflight is answered 200 as ever, also while draining, and allows what is served."""
+    async with running(profile="prod", allow_embedded_api=True) as server:
+        asked = {"Origin": "https://status.example", "Access-Control-Request-Headers": "cache-control"}
+        for server.node.draining in (False, True):
+            answer = await http(server.port, path, "OPTIONS", headers=asked)
+            assert (answer.status, answer.body) == (200, b"")
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert answer.headers["access-control-allow-methods"] == "GET, HEAD, OPTIONS"
+            assert answer.headers["access-control-allow-headers"] == "*"
+        for method in ("GET", "HEAD"):
+            answer = await http(server.port, path, method, headers=asked)
+            assert answer.headers["access-control-allow-origin"] == "*"
+        answer = await http(server.port, path, "PUT", headers=asked)
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
 # -- what is nobody's ---------------------------------------------------------------------------

@@ -153,7 +153,7 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True):
 
     used: int
     total: int
-    percentage: float
+    percentage: int
 
 
 class BackendHealth(msgspec.Struct, forbid_unknown_fields=True):

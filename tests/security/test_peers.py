@@ -147,3 +147,25 @@ async def test_names_of_chats_that_look_like_keys(redis_server: RedisServer) -> 
         assert await peer.exists("eclipse:{k}:meta", "eclipse:{k}:events") == 2
         assert len(await peer.keys("eclipse:{k}:attempt:*")) == len(keys)
         await peer.flushdb()
+
+
+@gen_test
+async def test_where_typing_comes_from_is_told_to_no_client(redis_server: RedisServer) -> None:
+    """The session that types is named on Redis, so that its own node skips it, and nowhere else."""
+    async with (
+        on_redis(redis_server) as (server, peer),
+        await Client.join(server.port) as one,
+        await Client.join(server.port, user="u2") as other,
+    ):
+        async with peer.pubsub() as subscriber:
+            await subscriber.subscribe("chat:c1")
+            assert (await subscriber.get_message(timeout=10))["type"] == "subscribe"
+            await one.say(type="typing", isTyping=True)
+            assert set(await other.next("typing")) == {"type", "data", "timestamp"}
+            published = await subscriber.get_message(timeout=10)
+        event = json.loads(published["data"])
+        assert event["origin"] == one.connected["sessionId"]
+        await peer.publish("chat:c1", json.dumps({**event, "origin": "of-another-node", "cursor": "e.1"}))
+        for client in (one, other):
+            assert set(await client.next("typing")) == {"type", "data", "timestamp"}
+        await one.quiet()
