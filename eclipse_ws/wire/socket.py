@@ -37,6 +37,8 @@ class Socket(Incoming):
     @property
     def held(self) -> int:
         """Bytes that the peer has sent and that are no complete message yet."""
+        if self._state == GONE:
+            return 0
         return 0 if self._inbound is None else self._inbound.held
 
     async def is_alive(self, seconds: float) -> bool:

@@ -354,6 +354,23 @@ async def test_a_look_at_many_sessions_lets_everything_else_have_its_turn(
 
 
 @pytest.mark.gen_test
+async def test_a_session_that_ends_in_the_middle_of_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session whose socket goes while the others are looked at spoils the look for nobody."""
+    monkeypatch.setattr("eclipse_ws.sweeper.AT_ONCE", 1)
+    async with running(sweep_interval=60) as server:
+        clients = [await Client.join(server.port) for _ in range(5)]
+        sessions = server._sessions()
+        server._sweeper._sessions = lambda: sessions
+        look = asyncio.create_task(server._sweeper.sweep(time.time(), 0.0))
+        await asyncio.sleep(0)
+        sessions[-1].wire.abort()
+        await look
+        assert server.hub.sessions == 4
+        for client in clients:
+            await client.close()
+
+
+@pytest.mark.gen_test
 async def test_a_refresh_extends_the_session() -> None:
     """A new token for the same user and chat is answered with the new end, and the old one is forgotten."""
     async with running() as server:
