@@ -60,7 +60,10 @@ class Commands:
         self.failed = 0
 
     def handle(self, session: Speaker, command: protocol.Command) -> Coroutine[Any, Any, None] | None:
-        """Carry out a command; what takes time comes back as a coroutine, which raises CommandError."""
+        """Carry out a command; what takes time comes back as a coroutine, which raises CommandError.
+
+        However late the coroutine begins, the command is its session's as it was now: a new token may follow.
+        """
         if type(command) is protocol.Typing:  # by far the most frequent
             self.handled["typing"] += 1
             event = protocol.typing_event(session.claims.user_id, command.is_typing, session.id)
@@ -69,21 +72,21 @@ class Commands:
         match command:
             case protocol.SendMessage():
                 self.handled["message"] += 1
-                return self._send_message(session, command)
+                return self._send_message(session, session.claims, command)
             case protocol.Ping():
                 self.handled["ping"] += 1
                 session.send(protocol.pong())
                 return None
             case protocol.AgentJoined():
                 self.handled["agent_joined"] += 1
-                return self._agent_joined(session)
+                return self._agent_joined(session, session.claims)
             case _:
                 raise CommandError("Unknown message type", "unknown_type")
 
-    async def _send_message(self, session: Speaker, command: protocol.SendMessage) -> None:
+    async def _send_message(self, session: Speaker, claims: Claims, command: protocol.SendMessage) -> None:
         """Save a message once, tell the chat, and tell the sender if it asked."""
-        claims, key = session.claims, command.client_message_id
-        share = _share(session)  # now: of a session that has ended, nothing is known any more
+        key = command.client_message_id
+        share = _share(claims, session.address)  # now: of a session that has ended, nothing is known any more
         attempt, name = None, None
         if key is not None:
             name = _name(claims, key)
@@ -138,11 +141,10 @@ class Commands:
         else:
             await self._backend.release(attempt)
 
-    async def _agent_joined(self, session: Speaker) -> None:
+    async def _agent_joined(self, session: Speaker, claims: Claims) -> None:
         """Tell the chat that an agent has come; the name is the chat API's, never the client's word."""
-        claims = session.claims
         try:
-            user = await self._api.user(claims.user_id, share=_share(session))
+            user = await self._api.user(claims.user_id, share=_share(claims, session.address))
         except ApiError as error:
             log.warning(
                 "agent not found", session=session.id, user=claims.user_id, code=error.code, why=str(error)
@@ -169,11 +171,10 @@ def _name(claims: Claims, key: str) -> str:
     return idempotency.visitors_key(claims.chat_id, key)
 
 
-def _share(session: Speaker) -> Share:
-    """On whose account the session's calls to the chat API are made: its user's, or its visitors' chat's."""
-    claims = session.claims
+def _share(claims: Claims, address: str | None) -> Share:
+    """On whose account a session's calls to the chat API are made: its user's, or its visitors' chat's."""
     who = f"user:{claims.user_id}" if claims.is_authenticated else f"chat:{claims.chat_id}"
-    return Share(who, session.address)
+    return Share(who, address)
 
 
 def _failed(

@@ -34,7 +34,7 @@ class Member(Protocol):
         """The user that the session belongs to."""
 
     def retire(self, close: CloseCode) -> None:
-        """Close the session's socket once the command that is under way, if one is, has its answer."""
+        """Close the session's socket once the commands that it has read have their answers."""
 
     def end(self, close: CloseCode, reason: str | None = None) -> None:
         """Close the session's socket; when that is done it leaves the hub by itself."""
@@ -302,7 +302,7 @@ class Hub:
         chat.local = None
         for session in chat.everyone():
             self.interrupted += 1
-            # It gets no event any more, but the answer to its command: without, it would ask another node.
+            # It gets no event any more, but the answers to its commands: without, it would ask another node.
             self.leave(session)
             session.retire(CloseCode.RESUME_NEEDED)
 

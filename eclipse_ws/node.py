@@ -100,7 +100,7 @@ class Node:
     handed_over: int = 0
     """Chats that another node hears by now, in a drain."""
     under_way: int = 0
-    """Commands that have begun and not ended."""
+    """Commands that were read and have not ended, also those that have not begun."""
     sessions: int = 0
     """Sessions, also those whose upgrade or joining is under way; not those that were refused."""
     http_connections: Callable[[], int] = lambda: 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Coroutine
@@ -14,6 +15,7 @@ from tornado.web import HTTPError
 from eclipse_ws import protocol
 from eclipse_ws.auth import Claims, TokenError, Verifier
 from eclipse_ws.backends.base import BackendError
+from eclipse_ws.command_queue import CommandQueue
 from eclipse_ws.limits import Budget, Source
 from eclipse_ws.node import HEALTH_METHODS, PREFLIGHT, Node
 from eclipse_ws.origins import shown
@@ -28,7 +30,11 @@ BEARER = "bearer."
 
 
 class ChatSession(WireHandler):
-    """A socket in a chat. Commands are handled one after the other; bad ones are answered, never fatal."""
+    """A socket in a chat. Bad commands are answered, never fatal.
+
+    Commands that need the application are carried out one after the other, in their order, and wait for each
+    other in a bounded queue; the others are carried out as they are read.
+    """
 
     # Plain counters over all sessions, read when metrics are scraped.
     counts: ClassVar[dict[str, int]] = {"started": 0, "ended": 0, "refused": 0, "errors": 0}
@@ -48,10 +54,12 @@ class ChatSession(WireHandler):
     made_room = False
     """Whether it is not one of the node's sessions any more."""
     budget: Budget | None = None
-    busy = False
-    """Whether a command has begun and not ended."""
-    retiring: CloseCode | None = None
-    """Whether the session ends when its command does."""
+    under_way: asyncio.Task[None] | None = None
+    """Carries out the commands that need the application, while there are any."""
+    queue: CommandQueue | None = None
+    """Those that wait, if any do."""
+    retiring: tuple[CloseCode, str | None] | None = None
+    """How the session ends when its commands have."""
 
     def initialize(self, node: Node) -> None:
         """Take what the application's routes give every handler."""
@@ -76,6 +84,11 @@ class ChatSession(WireHandler):
     def gone(self) -> bool:
         """Whether the socket is lost; what was said before may still be handled."""
         return self.wire.is_lost
+
+    @property
+    def held(self) -> int:
+        """Bytes of the commands that wait."""
+        return 0 if self.queue is None else self.queue.held
 
     async def is_alive(self, seconds: float) -> bool:
         """Whether the client gives a sign of life within so many seconds."""
@@ -293,7 +306,12 @@ class ChatSession(WireHandler):
     # -- commands -------------------------------------------------------------------------------
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        """Carry out one command; the next is not looked at before this one is done."""
+        """Carry out a command at once, or in its turn if it needs the application.
+
+        What is returned has to be done before the next command is read: that is room in a full queue.
+        """
+        if self.retiring is not None:
+            return self.under_way  # nothing more is read: the session ends with its last command
         self.commands_in += 1
         try:
             if self.node.limits.rated:
@@ -313,9 +331,14 @@ class ChatSession(WireHandler):
         if outcome is None:
             return None
         # Already now: the coroutine begins only with the loop's next turn, and a close may come before.
-        self.busy = True
         self.node.under_way += 1
-        return self._carry_out(outcome, _key(command))
+        if self.under_way is None:
+            self.under_way = asyncio.get_running_loop().create_task(self._carry_out(outcome, _key(command)))
+            return None
+        if self.queue is None:
+            self.queue = CommandQueue()
+        said = command.content if type(command) is protocol.SendMessage else ""
+        return self.queue.put(outcome, _key(command), said)
 
     def _within_rates(self, message: str | bytes) -> protocol.Command | None:
         """Decode a command if the session may give one now. Raises CommandError."""
@@ -339,7 +362,7 @@ class ChatSession(WireHandler):
         if self.budget is not None and not self.budget.forgives(now) and not self.wire.is_closing:
             self._note("session closed", "rate_patience", session=self.id, chat=self.claims.chat_id)
             self._punish(now)
-            self.end(CloseCode.RATE_LIMITED, _reason(limit))
+            self.retire(CloseCode.RATE_LIMITED, _reason(limit))
         raise CommandError(
             _reason(limit), "rate_limited", retryable=True, retry_after=wait, client_message_id=key
         )
@@ -388,19 +411,41 @@ class ChatSession(WireHandler):
         self.send(protocol.refreshed(claims.expires_at))
 
     async def _carry_out(self, outcome: Coroutine[Any, Any, None], key: str | None) -> None:
+        """Carry out a command, and those that have queued behind it."""
         try:
-            await outcome
-        except CommandError as error:
-            self._answer(error)
-        except Exception:
-            log.exception("command failed", session=self.id, chat=self.claims.chat_id)
-            text = "Failed to process message"
-            self._answer(CommandError(text, "internal_error", retryable=True, client_message_id=key))
+            while True:
+                try:
+                    await outcome
+                except CommandError as error:
+                    self._answer(error)
+                except Exception:
+                    log.exception("command failed", session=self.id, chat=self.claims.chat_id)
+                    text = "Failed to process message"
+                    self._answer(CommandError(text, "internal_error", retryable=True, client_message_id=key))
+                finally:
+                    self.node.under_way -= 1
+                if self.queue is None:
+                    return
+                outcome, key, _ = self.queue.take()
+                if not self.queue:
+                    self.queue = None
+        except asyncio.CancelledError:
+            self.end(CloseCode.INTERNAL_ERROR)  # what was said is not carried out any more
+            raise
         finally:
-            self.busy = False
-            self.node.under_way -= 1
+            self.under_way = None
             if self.retiring is not None:
-                self.end(self.retiring)
+                self.end(*self.retiring)
+
+    def _refuse_queued(self) -> None:
+        """Answer the commands that wait, and carry them out no more. Idempotent."""
+        queue, self.queue = self.queue, None
+        while queue:
+            work, key, _ = queue.take()
+            work.close()
+            self.node.under_way -= 1
+            text = "Failed to process message"
+            self._answer(CommandError(text, "session_ended", retryable=True, client_message_id=key))
 
     def _answer(self, error: CommandError) -> None:
         self.counts["errors"] += 1
@@ -413,17 +458,19 @@ class ChatSession(WireHandler):
     # -- the end --------------------------------------------------------------------------------
 
     def end(self, close: CloseCode, reason: str | None = None) -> None:
-        """Close the socket with one of the contract's codes."""
+        """Close the socket with one of the contract's codes; commands that have not begun never will."""
+        self._refuse_queued()
         self.wire.close(close.code, close.reason if reason is None else reason)
 
-    def retire(self, close: CloseCode = CloseCode.RESTARTING) -> None:
-        """Close the socket once the command that is under way, if one is, has its answer."""
-        self.retiring = self.retiring or close
-        if not self.busy:
-            self.end(self.retiring)
+    def retire(self, close: CloseCode = CloseCode.RESTARTING, reason: str | None = None) -> None:
+        """Close the socket once the commands that were read have their answers; no more are read."""
+        self.retiring = self.retiring or (close, reason)
+        if self.under_way is None:
+            self.end(*self.retiring)
 
     def on_close(self) -> None:
         """Leave the chat, and say so in one line."""
+        self._refuse_queued()
         self._release()
         self.node.hub.leave(self)
         if hasattr(self, "claims"):

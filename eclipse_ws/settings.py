@@ -233,7 +233,8 @@ class Settings(BaseSettings):
     max_body: Bytes = Field(1 << 21, description="bytes of a request's body")
     node_input_bytes: Bytes = Field(
         1 << 26,
-        description="bytes of all sessions' unfinished messages; above it those with the most are closed",
+        description="bytes of all sessions' messages that are unfinished or wait for the application; "
+        "above it those with the most are closed",
     )
     node_queue_bytes: Bytes = Field(
         1 << 26,

@@ -222,7 +222,9 @@ async def test_sessions_that_wait_for_their_turn_go_on_chatting() -> None:
 
 @pytest.mark.gen_test
 async def test_drain_lets_commands_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message that is being saved is told and acknowledged before its session is sent away."""
+    """What was read is saved, told and acknowledged in its order before its session is sent away; what comes
+    then is not read any more.
+    """
     async with running() as server:
         gate, send = asyncio.Event(), server.api.send_message
 
@@ -234,16 +236,21 @@ async def test_drain_lets_commands_end(monkeypatch: pytest.MonkeyPatch) -> None:
         client, idle = await Client.join(server.port), await Client.join(server.port, user="u2")
         await client.say(type="message", content="one", role="USER", clientMessageId="k1")
         await client.say(type="message", content="two", role="USER", clientMessageId="k2")
-        await until(lambda: server.node.under_way)
+        await until(lambda: server.node.under_way == 2)
         draining = asyncio.create_task(server.drain())
         assert await idle.ended() == GONE
         assert not draining.done()
+        await client.say(type="message", content="late", role="USER", clientMessageId="k3")
+        await client.say(type="ping")
+        (session,) = server._sessions()
+        await until(lambda: session.wire._busy is not None)
         gate.set()
-        assert (await client.next("message"))["data"]["content"] == "one"
-        assert (await client.next("ack"))["clientMessageId"] == "k1"
+        for text, key in (("one", "k1"), ("two", "k2")):
+            assert (await client.next("message"))["data"]["content"] == text
+            assert (await client.next("ack"))["clientMessageId"] == key
         assert await client.ended() == GONE
         await draining
-        assert server.node.commands.handled["message"] == 1
+        assert server.node.commands.handled["message"] == 2
 
 
 @pytest.mark.gen_test

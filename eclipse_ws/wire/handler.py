@@ -95,6 +95,11 @@ class WireHandler(WebSocketHandler):
     wire_error_close: tuple[int, str] = (1011, "Internal error")
     """How a peer is told that `open` or `on_message` raised."""
 
+    under_way: "Future[Any] | None" = None
+    """What the handler still does with messages for which `on_message` has returned None. The peer's close is
+    answered, and a peer that is lost let go, when it is done.
+    """
+
     _subprotocol: str | None = None
 
     # What Tornado asks of a handler whose own attributes have been let go.
@@ -106,6 +111,11 @@ class WireHandler(WebSocketHandler):
     _status_code = 101
     close_code: int | None = None
     close_reason: str | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of messages that the handler keeps until it is done with them."""
+        return 0
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
         """Ours."""

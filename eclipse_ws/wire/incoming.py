@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from tornado import gen
@@ -50,6 +51,11 @@ OPENING: Final = _Busy()
 """open() is not done."""
 YIELDED: Final = _Busy()
 """It has had its share of the turn."""
+
+
+async def _after(work: "asyncio.Future[Any]", end: Callable[[], None]) -> None:
+    await asyncio.wait((work,))
+    end()
 
 
 class Incoming(Outgoing):
@@ -166,7 +172,10 @@ class Incoming(Outgoing):
         if self._busy is not None:
             return
         if self._intake == MUTED:
-            self._lose()
+            if self.handler.under_way is None:
+                self._lose()
+            else:
+                self._wait(self.handler.under_way)
         elif self._intake == PAUSED:
             self._intake = READING
             self._watch()
@@ -193,7 +202,7 @@ class Incoming(Outgoing):
                     self.poll.again(self)
                     break
         except frames.Violation as violation:
-            self._fail(violation)
+            self._finally(partial(self._fail, violation))
             return
         taken = before - inbound.waiting
         if share == whole_share and taken < BYTES_PER_READ:
@@ -242,9 +251,7 @@ class Incoming(Outgoing):
             self._message(event.data)
             return 0
         if opcode == frames.CLOSE:
-            self._code, self._reason = event.code, event.text
-            self._say_close(event.code, "", keep=True)
-            self._end()
+            self._finally(partial(self._closed, event))
         elif opcode == frames.PING:
             # Only the last of several pings has to be answered (RFC 6455 section 5.5.3): a peer that asks and
             # does not read gets that one answer.
@@ -260,6 +267,20 @@ class Incoming(Outgoing):
                 self._pings -= 1
                 return 0
         return 1
+
+    def _closed(self, event: frames.Event) -> None:
+        """The peer has said goodbye: so do we, unless we have."""
+        if self._state == OPEN:
+            self._code, self._reason = event.code, event.text
+            self._say_close(event.code, "", keep=True)
+        self._end()
+
+    def _finally(self, end: Callable[[], None]) -> None:
+        """Do what the peer's last frame asks for when what it said before has been handled."""
+        if self.handler.under_way is None:
+            end()
+        else:
+            self._wait(_after(self.handler.under_way, end))
 
     def _message(self, message: str | bytes) -> None:
         try:

@@ -36,10 +36,10 @@ class Socket(Incoming):
 
     @property
     def held(self) -> int:
-        """Bytes that the peer has sent and that are no complete message yet."""
+        """Bytes that the peer has sent and that wait: for the rest of their message, or for the handler."""
         if self._state == GONE:
             return 0
-        return 0 if self._inbound is None else self._inbound.held
+        return self.handler.held + (0 if self._inbound is None else self._inbound.held)
 
     async def is_alive(self, seconds: float) -> bool:
         """Ask for a sign of life, and tell whether there is one within so many seconds."""
@@ -117,9 +117,10 @@ class Socket(Incoming):
         """The peer is gone. What it said before is still handled."""
         if self._intake == MUTED:
             return
-        if self._busy is not None and self._state < ENDING:
+        if self._state < ENDING and (self._busy is not None or self.handler.under_way is not None):
             self._intake = MUTED
             self.poll.mute(self._fd)
+            self._settle()
         else:
             self._lose()
 
@@ -175,4 +176,4 @@ class Socket(Incoming):
         read.
         """
         if not self._heard and self._state == OPEN and not self._intake:
-            self.abort()
+            self._part()
