@@ -80,6 +80,20 @@ async def test_a_long_message(letter: str, is_escaped: bool) -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_long_message_in_the_embedded_store() -> None:
+    """The same where this server saves messages itself, which tells it in the history too."""
+    text = "\u754c" * LONG
+    async with running(**DEFAULTS) as server:
+        await say(server, quoted(text, is_escaped=False), text)
+        draft = {"content": text, "role": "USER", "userId": "u1"}
+        secret = {"X-Internal-Secret": SECRET}
+        answer = await http(server.port, "/api/chats/c1/messages/send", "POST", draft, headers=secret)
+        assert answer.json["message"]["content"] == text
+        messages = (await http(server.port, "/api/chats/c1/messages")).json["messages"]
+        assert [message["content"] == text for message in messages] == [True, False, True]
+
+
+@pytest.mark.gen_test
 async def test_a_long_message_over_redis(redis_server: RedisServer) -> None:
     """The same over Redis, where the application publishes it too, with every character escaped."""
     text = "\U0001f600" * LONG
