@@ -46,6 +46,7 @@ RELOADED = frozenset(
         "command_rate",
         "default_roles",
         "expiry_grace",
+        "expiry_grace_without_resume",
         "guesses_per_minute",
         "internal_api_secret",
         "jwt_audience",

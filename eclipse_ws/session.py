@@ -54,6 +54,10 @@ class ChatSession(WireHandler):
     made_room = False
     """Whether it is not one of the node's sessions any more."""
     budget: Budget | None = None
+    can_resume = False
+    """Whether its client has shown that a reconnect costs it nothing: by a cursor, ``events``, our
+    subprotocol, a clientMessageId or a refresh. Pages that know only the service of before show none of them.
+    """
     under_way: asyncio.Task[None] | None = None
     """Carries out the commands that need the application, while there are any."""
     queue: CommandQueue | None = None
@@ -225,6 +229,8 @@ class ChatSession(WireHandler):
         """Verify the token, join the chat and greet; a refusal is a close code, which a browser can read."""
         # Read all that the request has to say now: after the upgrade it is let go.
         token, after = self._token(), self._argument("cursor")
+        if (after, self._argument("events"), self.selected_subprotocol) != (None, None, None):
+            self.can_resume = True
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
         try:
@@ -320,25 +326,31 @@ class ChatSession(WireHandler):
                 command = protocol.decode_command(message)
             if command is None:
                 return None
-            self._check(command)
+            key = _key(command)
+            self._check(command, key)
             if type(command) is protocol.Refresh:
+                self.can_resume = True
                 self._refresh(command.token)
                 return None
             outcome = self.node.commands.handle(self, command)
         except CommandError as error:
+            if error.client_message_id is not None:
+                self.can_resume = True
             self._answer(error)
             return None
         if outcome is None:
             return None
+        if key is not None:
+            self.can_resume = True
         # Already now: the coroutine begins only with the loop's next turn, and a close may come before.
         self.node.under_way += 1
         if self.under_way is None:
-            self.under_way = asyncio.get_running_loop().create_task(self._carry_out(outcome, _key(command)))
+            self.under_way = asyncio.get_running_loop().create_task(self._carry_out(outcome, key))
             return None
         if self.queue is None:
             self.queue = CommandQueue()
         said = command.content if type(command) is protocol.SendMessage else ""
-        return self.queue.put(outcome, _key(command), said)
+        return self.queue.put(outcome, key, said)
 
     def _within_rates(self, message: str | bytes) -> protocol.Command | None:
         """Decode a command if the session may give one now. Raises CommandError."""
@@ -377,9 +389,8 @@ class ChatSession(WireHandler):
         self.node.limits.closed += 1
         self.node.penalties.punish(self._sender(), now)
 
-    def _check(self, command: protocol.Command) -> None:
+    def _check(self, command: protocol.Command, key: str | None) -> None:
         """Hold a command against who the user is and how much it may say; raises CommandError."""
-        key = _key(command)
         if not self.claims.permits(command, self.node.settings.default_roles):
             self._note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
             raise CommandError("Not allowed for this user", "forbidden", client_message_id=key)

@@ -169,7 +169,8 @@ class Settings(BaseSettings):
     jwt_require_exp: bool = Field(False, description="refuse tokens without `exp`; production always does")
     jwt_max_lifetime: float = Field(
         86400,
-        description="longest life of a token and its session in seconds, from `iat`, else from its first use",
+        description="longest life of a token in seconds, from `iat`, else from its first use; its session's "
+        "grace comes on top",
         gt=0,
         le=366 * 86400,
         allow_inf_nan=False,
@@ -180,6 +181,14 @@ class Settings(BaseSettings):
     )
     expiry_grace: SecondsOrZero = Field(
         25, description="seconds that a session outlives its token, so that its client can refresh it"
+    )
+    expiry_grace_without_resume: float = Field(
+        86400,
+        description="the same of a session whose client has never shown that it can resume or refresh, and "
+        "would lose messages by a reconnect; 0: as ECLIPSE_EXPIRY_GRACE",
+        ge=0,
+        le=366 * 86400,
+        allow_inf_nan=False,
     )
 
     # Limits (a rate of 0 means no limit)

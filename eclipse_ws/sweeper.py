@@ -64,7 +64,9 @@ class Sweeper:
         self._node.shares.sweep(now)
         self._node.penalties.sweep(now)
         sessions = self._sessions()
-        latest = wall - self._node.settings.expiry_grace
+        settings = self._node.settings
+        latest = wall - settings.expiry_grace
+        latest_without_resume = min(latest, wall - settings.expiry_grace_without_resume)
         queued = held = revoked = 0
         for number, session in enumerate(sessions):
             if number % AT_ONCE == AT_ONCE - 1:
@@ -72,9 +74,14 @@ class Sweeper:
             verifier = self._node.verifier  # a reload may have come meanwhile
             queued += session.wire.queued
             held += session.wire.held
-            if session.expires < latest and not session.wire.is_closing:
+            if (
+                session.expires < latest
+                and (session.can_resume or session.expires < latest_without_resume)
+                and session.retiring is None
+                and not session.wire.is_closing
+            ):
                 self._node.limits.refused["token_expired"] += 1
-                session.end(CloseCode.TOKEN_EXPIRED)
+                session.retire(CloseCode.TOKEN_EXPIRED)
             elif session.verifier is not verifier and session.retiring is None:
                 # A reload came after its token was verified: what was true then may not be now.
                 if verifier.accepts(session.claims):

@@ -21,13 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from pydantic import ValidationError
+from websockets.typing import Subprotocol
 
 from eclipse_ws import sweeper
 from eclipse_ws.auth import TokenError, Verifier
 from eclipse_ws.keys import KeyMaterialError, public_keys
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.server import Server
-from tests.client import Client, claims, running, token, until
+from tests.client import Client, claims, http, running, token, until
 from tests.conftest import SECRET, make_settings
 
 OLD, OLDER = "an-earlier-secret-of-the-tests-which-is-long", "the-secret-before-that-one-which-is-long-too"
@@ -295,13 +296,15 @@ def test_a_huge_token_is_not_decoded() -> None:
 
 @pytest.mark.gen_test
 async def test_a_session_ends_with_its_token() -> None:
-    """At `exp` plus the grace a session is closed with 4002; the neighbour, whose token holds, is not."""
+    """At `exp` plus the grace a session that can resume is closed with 4002; a neighbour whose token holds is
+    not.
+    """
     async with running(expiry_grace=25, jwt_leeway=0) as server:
         soon = int(time.time()) + 100
         made = token(exp=soon)
         async with (
             await Client.join(server.port, user="u2") as neighbour,
-            await Client.open(server.port, f"token={made}", greet=True) as client,
+            await Client.open(server.port, f"token={made}&cursor=x", greet=True) as client,
         ):
             await server._sweeper.sweep(soon + 24, 0.0)
             await client.quiet()
@@ -314,7 +317,7 @@ async def test_a_session_ends_with_its_token() -> None:
 @pytest.mark.gen_test
 async def test_the_sweeper_runs_by_itself(expect_log: Any) -> None:
     """A token that runs out ends its session without a call from anybody, also after a look that failed."""
-    async with running(expiry_grace=0, sweep_interval=0.01) as server:
+    async with running(expiry_grace=0, expiry_grace_without_resume=0, sweep_interval=0.01) as server:
         seen = server._sweeper._sessions
         calls = []
 
@@ -386,7 +389,7 @@ async def test_a_refresh_extends_the_session() -> None:
 @pytest.mark.gen_test
 async def test_a_session_without_an_expiry_ends() -> None:
     """A token without `exp`, which development accepts, opens no session for ever, nor does a refresh."""
-    async with running(jwt_max_lifetime=3600) as server:
+    async with running(jwt_max_lifetime=3600, expiry_grace_without_resume=0) as server:
         begun = int(time.time())
         made = token(exp=None)
         async with (
@@ -401,6 +404,132 @@ async def test_a_session_without_an_expiry_ends() -> None:
             await server._sweeper.sweep(begun + 3700, 0.0)
             for client in (one, other):
                 assert await client.ended() == (4002, "Token expired")
+
+
+async def page(server: Server, **given: object) -> Client:
+    """A greeted session of a page that knows only the service of before."""
+    return await Client.open(server.port, f"token={token(**given)}", path="/", greet=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.gen_test
+async def test_a_page_that_cannot_resume_stays() -> None:
+    """A visitor's page that would lose messages by a reconnect outlives its token, says and hears what it did
+    before, and goes at the operator's bound.
+    """
+    async with running(expiry_grace_without_resume=3600, jwt_leeway=0) as server:
+        soon = int(time.time()) + 100
+        async with (
+            await Client.join(server.port, user="u2") as neighbour,
+            await page(server, isAuthenticated=False, exp=soon) as visitor,
+        ):
+            for at in (soon + 26, soon + 3599):
+                await server._sweeper.sweep(at, 0.0)
+                await visitor.say(type="message", content="hello", role="USER")
+                await visitor.next("message")
+                await neighbour.next("message")
+                await neighbour.say(type="message", content="hello", role="AGENT")
+                assert (await visitor.next("message"))["data"]["role"] == "agent"
+                await neighbour.next("message")
+            await visitor.say(type="message", content="x", role="AGENT")
+            assert (await visitor.next("error"))["code"] == "forbidden"
+            await server._sweeper.sweep(soon + 3601, 0.0)
+            assert await visitor.ended() == (4002, "Token expired")
+            await neighbour.quiet()
+
+
+@pytest.mark.gen_test
+async def test_an_agents_page_without_an_expiry_stays() -> None:
+    """So does an agent's page whose token has no `exp`, beyond `jwt_max_lifetime`; the application can still
+    disconnect it.
+    """
+    async with running(jwt_max_lifetime=3600) as server:
+        begun = int(time.time())
+        agent = await page(server, user="agent_1", exp=None)
+        await agent.say(type="agent_joined")
+        await agent.next("agent_joined")
+        await server._sweeper.sweep(begun + 3600 + 80_000, 0.0)
+        await agent.say(type="message", content="still here", role="ASSISTANT")
+        await agent.next("message")
+        headers = {"X-Internal-Secret": SECRET}
+        answer = await http(
+            server.port, "/api/chats/c1/disconnect", "POST", {"userId": "agent_1"}, headers=headers
+        )
+        assert answer.json == {"disconnected": 1}
+        assert (await agent.ended())[0] == 4003
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "sign", ["cursor", "empty cursor", "events", "subprotocol", "key", "refused key", "refresh", "no grace"]
+)
+async def test_who_can_resume_ends_with_its_token(sign: str) -> None:
+    """One sign that a client can resume or refresh is enough, also one that is not honoured; and nobody stays
+    where the operator says so.
+    """
+    given = {"expiry_grace_without_resume": 0} if sign == "no grace" else {}
+    async with running(jwt_leeway=0, **given) as server:
+        soon = int(time.time()) + 100
+        query = f"token={token(exp=soon)}"
+        query += {"cursor": "&cursor=nonsense", "empty cursor": "&cursor=", "events": "&events=read"}.get(
+            sign, ""
+        )
+        offered = [Subprotocol("eclipse.v1")] if sign == "subprotocol" else None
+        client = await Client.open(server.port, query, greet=True, subprotocols=offered)
+        if sign == "key":
+            await client.say(type="message", content="x", role="USER", clientMessageId="k1")
+            await client.seek("ack")
+        elif sign == "refused key":
+            await client.say(type="message", content="", role="USER", clientMessageId="k1")
+            await client.next("error")
+        elif sign == "refresh":
+            await client.say(type="refresh", token="nonsense")
+            await client.next("error")
+        await server._sweeper.sweep(soon + 24, 0.0)
+        await client.quiet()
+        await server._sweeper.sweep(soon + 26, 0.0)
+        assert await client.ended() == (4002, "Token expired")
+        assert server.node.limits.refused["token_expired"] == 1
+
+
+@pytest.mark.gen_test
+async def test_a_removed_secret_ends_a_page_that_stayed() -> None:
+    """A page that outlives its token still ends when the token's key is removed, and at a lower bound of a
+    reload.
+    """
+    async with running(jwt_previous_secrets=OLD, jwt_leeway=0, sweep_interval=3600) as server:
+        soon = int(time.time()) + 100
+        removed, ours = await page(server, secret=OLD, exp=soon), await page(server, exp=soon)
+        await server._sweeper.sweep(soon + 50, 0.0)
+        server.node.reload(make_settings())
+        await server._sweeper.sweep(soon + 51, 0.0)
+        assert await removed.ended() == (4002, "Invalid token")
+        await ours.quiet()
+        server.node.reload(make_settings(expiry_grace_without_resume=40))
+        await server._sweeper.sweep(soon + 52, 0.0)
+        assert await ours.ended() == (4002, "Token expired")
+
+
+@pytest.mark.gen_test
+async def test_what_was_said_before_the_end_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that expires while the application saves its messages is closed when they have their acks."""
+    async with running(jwt_leeway=0) as server:
+        gate, send = asyncio.Event(), server.api.send_message
+
+        async def slow(*given: Any, **named: Any) -> Any:
+            await gate.wait()
+            return await send(*given, **named)
+
+        monkeypatch.setattr(server.api, "send_message", slow)
+        soon = int(time.time()) + 100
+        client = await Client.open(server.port, f"token={token(exp=soon)}", greet=True)
+        for key in ("k1", "k2"):
+            await client.say(type="message", content=key, role="USER", clientMessageId=key)
+        await until(lambda: server.node.under_way == 2)
+        await server._sweeper.sweep(soon + 26, 0.0)
+        gate.set()
+        for key in ("k1", "k2"):
+            assert (await client.seek("ack"))["clientMessageId"] == key
+        assert await client.ended() == (4002, "Token expired")
 
 
 @pytest.mark.gen_test
