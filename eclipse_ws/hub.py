@@ -44,7 +44,8 @@ class _Chat:
     """One chat on this node.
 
     ``members`` maps each greeted session to the number of its joining, which grows. ``joining`` holds what
-    came for a session while its history is being fetched. A session whose replay went beyond what this
+    came for a session while its history is being fetched; None for one without a cursor, which begins where
+    the chat is when it is greeted. A session whose replay went beyond what this
     node has delivered is ``ahead``, not yet in the audience, until the node has caught up.
     ``local`` says of events that were delivered without a cursor up to which joining they were.
     ``fan_out`` is the bucket (see `limits`) of what ephemeral events cost.
@@ -55,7 +56,7 @@ class _Chat:
     def __init__(self) -> None:
         self.audience = Audience()
         self.members: dict[Member, int] = {}
-        self.joining: dict[Member, list[Event]] | None = None
+        self.joining: dict[Member, list[Event] | None] | None = None
         self.ahead: dict[Member, Cursor] | None = None
         self.local: OrderedDict[str, int] | None = None
         self.fan_out = 0.0
@@ -139,12 +140,12 @@ class Hub:
             chat = self._chats[chat_id] = _Chat()
         if chat.joining is None:
             chat.joining = {}
-        chat.joining[session] = []
+        cursor = None if after is None else Cursor.parse(after)
+        chat.joining[session] = None if cursor is None else []
         session.chats = (*session.chats, chat_id)
         replay = None
         try:
             await self._backend.subscribe(chat_id)
-            cursor = None if after is None else Cursor.parse(after)
             if cursor is not None:
                 missed = await self._backend.history(chat_id, cursor)
                 if missed is not None and chat.joining is not None and session in chat.joining:
@@ -153,10 +154,10 @@ class Hub:
         except BaseException:
             self._leave_chat(session, chat_id)
             raise
-        buffered = None if chat.joining is None else chat.joining.pop(session, None)
-        if buffered is None:
+        if chat.joining is None or session not in chat.joining:
             self._forget_if_empty(chat_id, chat)
             return False
+        buffered = chat.joining.pop(session)
         if not chat.joining:
             chat.joining = None
         # From here to the end nothing awaits: no event can come between the replay and what is live.
@@ -170,7 +171,7 @@ class Hub:
             session.wire.send(greet(position, None if after is None else False))
             chat.audience.add(session.wire)
             return True
-        replay.add(buffered)
+        replay.add(buffered or [])
         replay.send()
         cursor = replay.cursor
         if position is not None and position.epoch == cursor.epoch and position.offset < cursor.offset:
@@ -321,8 +322,10 @@ class Hub:
                 return ended
         return None
 
-    def _buffer(self, joining: dict[Member, list[Event]], event: Event) -> None:
+    def _buffer(self, joining: dict[Member, list[Event] | None], event: Event) -> None:
         for session, buffered in list(joining.items()):
+            if buffered is None:
+                continue
             if len(buffered) >= self._limit:
                 del joining[session]  # its history takes too long; it comes back with the cursor it has
                 session.end(CloseCode.RESUME_NEEDED)

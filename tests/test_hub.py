@@ -318,6 +318,24 @@ async def test_a_history_that_takes_too_long() -> None:
 
 
 @gen_test
+@pytest.mark.parametrize("cursor", [None, "nonsense"])
+async def test_who_has_no_cursor_is_not_sent_away(cursor: str | None) -> None:
+    """However much comes while it joins, a session without a cursor needs none of it, and stays."""
+    async with on_stage(limit=3) as stage:
+        await stage.join("one")
+        stage.backend.subscribing.clear()
+        fresh = stage.session("fresh")
+        joining = await stage.begin_join(fresh, cursor)
+        await stage.publish(*range(5))
+        stage.backend.subscribing.set()
+        assert await joining
+        await stage.publish("live")
+        await turn()
+        assert fresh.ended == []
+        assert (fresh.got[0]["greeting"], fresh.events) == (f"{stage.start().epoch}.5", ["live"])
+
+
+@gen_test
 @pytest.mark.parametrize("gap", [1, 3])
 async def test_a_replay_that_is_ahead_of_the_node(gap: int) -> None:
     """What the replay has told already is not told again when this node hears of it."""
