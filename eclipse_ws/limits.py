@@ -19,6 +19,10 @@ from eclipse_ws.settings import Settings
 
 FORGIVEN: Final = 1.0
 """Refused commands that a session is forgiven, a second."""
+REFUSED_TYPING: Final = 0.05
+"""What a refused typing counts as. Nobody misses it, and a page may send one for each keystroke: a key that
+is held down repeats 30 times a second, and must not end a session.
+"""
 PUBLIC_SESSIONS: Final = 200
 """Sessions of one public address where the setting is unset: an office behind one address fits in."""
 PUBLIC_UPGRADES: Final = 600
@@ -89,10 +93,10 @@ class Rate(NamedTuple):
             return 0.0
         return max(0.0, full - now + min(0.0, (amount - 1) * self.interval - self.tolerance))
 
-    def take(self, full: float, now: float) -> float | None:
-        """Take one from a bucket that will be full at ``full``: when it will be then; None if empty."""
+    def take(self, full: float, now: float, amount: float = 1.0) -> float | None:
+        """Take so much from a bucket that will be full at ``full``: when it will be then; None if empty."""
         full = max(full, now)
-        return None if full - now > self.tolerance else full + self.interval
+        return None if full - now > self.tolerance else full + amount * self.interval
 
 
 _REQUESTS: Final = Rate.of(*PUBLIC_REQUESTS)
@@ -135,9 +139,9 @@ class Budget:
         self._typing = full + interval
         return 0.0
 
-    def forgives(self, now: float) -> bool:
-        """Take one refusal; False if there were so many that the session has to go."""
-        full = self._limits.refusals.take(self._refusals, now)
+    def forgives(self, now: float, cost: float = 1.0) -> bool:
+        """Take one refusal, or a part of one; False if there were so many that the session has to go."""
+        full = self._limits.refusals.take(self._refusals, now, cost)
         if full is None:
             return False
         self._refusals = full

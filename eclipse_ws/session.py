@@ -16,7 +16,7 @@ from eclipse_ws import protocol
 from eclipse_ws.auth import Claims, TokenError, Verifier
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.command_queue import CommandQueue
-from eclipse_ws.limits import Budget, Source
+from eclipse_ws.limits import REFUSED_TYPING, Budget, Source
 from eclipse_ws.node import HEALTH_METHODS, PREFLIGHT, Node
 from eclipse_ws.origins import shown
 from eclipse_ws.protocol import CloseCode, CommandError, Cursor
@@ -359,19 +359,21 @@ class ChatSession(WireHandler):
             budget = self.budget = Budget(self.node.limits)
         now = time.monotonic()
         if wait := budget.command(now, len(message)):
-            self._exceeded("command_rate", wait, now, _key_of(message))
+            self._exceeded("command_rate", wait, now, *_key_and_cost(message))
         command = protocol.decode_command(message)
         if type(command) is protocol.Typing:
             if wait := budget.typing(now):
-                self._exceeded("typing_rate", wait, now, None)
+                self._exceeded("typing_rate", wait, now, None, REFUSED_TYPING)
             if self.node.hub.is_loud(self.claims.chat_id, now):
                 return None  # nobody waits for an answer to it
         return command
 
-    def _exceeded(self, limit: str, wait: float, now: float, key: str | None) -> NoReturn:
-        """Tell the client when to go on; if it has been told often, end the session."""
+    def _exceeded(self, limit: str, wait: float, now: float, key: str | None, cost: float = 1.0) -> NoReturn:
+        """Tell the client when to go on; if it has been told often, end the session. ``cost`` is what the
+        command counts of a refusal.
+        """
         self._note("command refused", limit, session=self.id, chat=self.claims.chat_id)
-        if self.budget is not None and not self.budget.forgives(now) and not self.wire.is_closing:
+        if self.budget is not None and not self.budget.forgives(now, cost) and not self.wire.is_closing:
             self._note("session closed", "rate_patience", session=self.id, chat=self.claims.chat_id)
             self._punish(now)
             self.retire(CloseCode.RATE_LIMITED, _reason(limit))
@@ -502,13 +504,17 @@ def _reason(limit: str) -> str:
     return f"{CloseCode.RATE_LIMITED.reason}: {limit}"
 
 
-def _key_of(message: str | bytes) -> str | None:
-    """The clientMessageId of a command that is refused unread, so that its sender knows which it was."""
+def _key_and_cost(message: str | bytes) -> tuple[str | None, float]:
+    """The clientMessageId of a command that is refused, so that its sender knows which it was, and what the
+    command counts of a refusal.
+    """
     try:
         command = protocol.decode_command(message)
     except CommandError as error:
-        return error.client_message_id
-    return None if command is None else _key(command)
+        return error.client_message_id, 1.0
+    if command is None or type(command) is protocol.Typing:
+        return None, REFUSED_TYPING
+    return _key(command), 1.0
 
 
 def _key(command: protocol.Command) -> str | None:

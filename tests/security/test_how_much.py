@@ -25,6 +25,7 @@ RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
     [
         ("message_rate", {"type": "message", "content": "x", "role": "USER", "clientMessageId": "k"}),
         ("typing_rate", {"type": "typing", "isTyping": True}),
+        ("command_rate", {"type": "typing", "isTyping": True}),
         ("command_rate", {"type": "ping"}),
         ("command_rate", {"type": "nonsense"}),
         ("command_rate", {"type": "message", "content": "x", "role": "USER", "clientMessageId": "k"}),
@@ -51,7 +52,7 @@ async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str,
         assert error.get("clientMessageId") == command.get("clientMessageId")
         await one.say(type="typing", isTyping=True)
         assert (await two.next("typing"))["data"]["userId"] == "n1"
-        for _ in range(10):
+        for _ in range(100 if command["type"] == "typing" else 10):
             await flooder.say(**command)
         codes = []
         try:
@@ -64,7 +65,9 @@ async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str,
         await one.say(type="typing", isTyping=False)
         assert (await two.next("typing"))["data"]["isTyping"] is False
         counts = server.node.limits.refused
-        assert (counts[limit], counts["rate_patience"], server.node.limits.closed) == (5, 1, 1)
+        refused = range(60, 70) if command["type"] == "typing" else (5,)
+        assert counts[limit] in refused
+        assert (counts["rate_patience"], server.node.limits.closed) == (1, 1)
 
 
 @pytest.mark.gen_test
@@ -111,6 +114,24 @@ async def test_the_defaults_let_a_person_be() -> None:
             await client.next("message")
             await client.say(type="ping")
             await client.next("pong")
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("frame", ['{"type":"typing","isTyping":true}', '{"type":"typing"}'])
+async def test_a_key_that_is_held_down_ends_no_session(frame: str) -> None:
+    """A page that sends `typing` for each keystroke is refused the most of it, and stays."""
+    async with (
+        running(command_rate=10, message_rate=10, typing_rate=10) as server,
+        await Client.join(server.port) as page,
+        await Client.join(server.port, user="u2") as neighbour,
+    ):
+        for _ in range(120):
+            await page.raw(frame)
+        for _ in range(80):
+            await page.next("error")
+        await neighbour.say(type="message", content="still there?", role="USER")
+        await page.seek("message")
+        assert server.node.limits.closed == 0
 
 
 @pytest.mark.gen_test
