@@ -11,7 +11,7 @@ DNS, refused, TLS failed       api_unavailable       no        nothing was sent
 timeout while connecting       api_timeout           no        nothing was sent
 timeout later                  api_timeout           yes       it may be at work, or done
 reset, closed without answer   api_connection_lost   yes       it may have been done before
-3xx but 303                    api_redirected        no        "ask elsewhere" is said in place of the work
+3xx but 303, not followed      api_redirected        no        "ask elsewhere" is said in place of the work
 303                            api_redirected        yes       "done, see there" (RFC 9110 section 15.4.4)
 400, 422, other 4xx            api_rejected          no        the application checks before it saves
 401, 403                       api_unauthorized      no        the secret differs; nothing was looked at
@@ -96,22 +96,13 @@ def transport_error(what: str, errno: int, message: str, *, sent: bool, changes:
 def status_error(
     what: str, status: int, media: str, retry_after: str | None, body: bytes, *, missing: str, changes: bool
 ) -> ApiError:
-    """An answer whose status is not 2xx; ``missing`` is the code for 404."""
+    """An answer whose status is 400 or more; ``missing`` is the code for 404."""
     detail = f"{what}: status {status}, {len(body)} bytes of {media[:60]!r}"
     wait = _seconds(retry_after)
-    if status < 400:
-        return ApiError(
-            "api_redirected",
-            f"{detail}; redirects are not followed, the secret would be sent on: let NEXT_API_URL "
-            "name the final address",
-            retryable=False,
-            outcome_unknown=changes and status == HTTPStatus.SEE_OTHER,
-            down=True,
-        )
     if status >= 500:
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             return ApiError("api_unavailable", detail, retry_after=wait, down=True)
-        own_word = status not in _GATEWAYS and _reads(_decode_failed, body)
+        own_word = status not in _GATEWAYS and is_own_word(body)
         return ApiError(
             "api_error",
             detail,
@@ -132,6 +123,22 @@ def status_error(
         case HTTPStatus.REQUEST_TIMEOUT | HTTPStatus.TOO_EARLY | HTTPStatus.TOO_MANY_REQUESTS:
             return ApiError("api_busy", detail, retry_after=wait)
     return ApiError("api_rejected", detail, retryable=False)
+
+
+def redirect_error(what: str, status: int, why: str, *, changes: bool) -> ApiError:
+    """A redirect that must not be followed, and why."""
+    return ApiError(
+        "api_redirected",
+        f"{what}: the redirect (status {status}) {why}",
+        retryable=False,
+        outcome_unknown=changes and status == HTTPStatus.SEE_OTHER,
+        down=True,
+    )
+
+
+def is_own_word(body: bytes) -> bool:
+    """Whether an error is the application's own (``{"error": "..."}``), not of something in front of it."""
+    return _reads(_decode_failed, body)
 
 
 def shape_error(what: str, status: int, media: str, body: bytes, *, changes: bool) -> ApiError:

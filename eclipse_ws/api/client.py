@@ -30,7 +30,7 @@ class ApiClient(CurlAsyncHTTPClient):
     header, measures eight durations, and at level debug writes requests to the log as they are, secrets
     included. This one watches libcurl's sockets with a `Readiness`, which costs the loop one callback a turn;
     lets a timer fire in vain rather than move it; and leaves to its handles what is set once.
-    Redirects are never followed, and no proxy is taken from the environment. ``max_idle`` is how many
+    It follows no redirect (see `Call`), and takes no proxy from the environment. ``max_idle`` is how many
     seconds a connection is kept unused.
 
     A kept connection can be lost, and libcurl has an answer to that which a POST can't live with: it sends

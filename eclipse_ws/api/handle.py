@@ -14,7 +14,7 @@ from tornado.httputil import HTTPHeaders
 _GO_ON: Final[int] = pycurl.PREREQFUNC_OK
 _ABORT: Final[int] = pycurl.PREREQFUNC_ABORT
 _PROTOCOLS: Final[int] = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
-_READ: Final = frozenset({b"content-type", b"retry-after", b"set-cookie"})
+_READ: Final = frozenset({b"content-type", b"location", b"retry-after", b"set-cookie"})
 
 
 class Sending:
@@ -34,6 +34,10 @@ class Sending:
         self.sent = False
         self.stale = False  # stopped before it was sent, because the kept connection was already closed
         self.fresh = False  # on its second way, over a connection of its own
+
+    def redirected(self) -> None:
+        """Be sent once more: the answer said that nothing was done, and where to ask instead."""
+        self.sent = self.stale = self.fresh = False
 
 
 class ApiRequest(HTTPRequest):

@@ -16,13 +16,20 @@ from tornado.curl_httpclient import CurlError
 from tornado.httpclient import HTTPResponse
 
 from eclipse_ws import __version__
-from eclipse_ws.api.answers import other_message, shape_error, status_error, transport_error
+from eclipse_ws.api.answers import (
+    other_message,
+    shape_error,
+    status_error,
+    transport_error,
+)
 from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.api.breaker import Breaker, Streak
+from eclipse_ws.api.call import Call
 from eclipse_ws.api.client import ApiClient
 from eclipse_ws.api.cookies import KEPT, CookieSession
 from eclipse_ws.api.decoding import decode_message, decode_user
-from eclipse_ws.api.handle import ApiRequest, Sending
+from eclipse_ws.api.handle import Sending
+from eclipse_ws.api.redirects import Route
 from eclipse_ws.api.saved import SavedMessages
 from eclipse_ws.api.slots import Slots
 from eclipse_ws.protocol import Message, User
@@ -45,15 +52,15 @@ class HttpApi(ChatApi):
         base = settings.next_api_url.rstrip("/")
         self.breaker = Breaker("The chat API", settings.api_breaker_failures, settings.api_breaker_seconds)
         self._own_failures = Streak()
-        self._chats = f"{base}/api/chats/"
-        self._users = f"{base}/api/users/"
+        self._send = Route(base)
+        self._users = Route(base)
         self._headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
             "User-Agent": f"eclipse-ws/{__version__}",
             "X-Internal-Secret": settings.internal_api_secret.get_secret_value(),
         }
-        self._connect_timeout = settings.api_connect_timeout
+        self._connect_timeout = min(settings.api_connect_timeout, settings.api_timeout)
         self._timeout = settings.api_timeout
         self._max_connections = settings.api_max_connections
         self._max_answer = settings.api_max_answer
@@ -126,7 +133,7 @@ class HttpApi(ChatApi):
     ) -> Message:
         """POST the message; ``key`` goes along as Idempotency-Key."""
         try:
-            url = f"{self._chats}{segment(chat_id, 'chat_not_found')}/messages/send"
+            path = f"/api/chats/{segment(chat_id, 'chat_not_found')}/messages/send"
             body = _encode({"content": content, "role": role, "userId": user_id})
         except UnicodeEncodeError:
             raise ApiError(
@@ -135,8 +142,9 @@ class HttpApi(ChatApi):
         once = not (key and self._honours_key)
         sending = Sending("POST message", "chat_not_found", changes=True, once=once)
         headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
+        call = Call(self._send, path, sending, headers, body)
         decode = partial(decode_message, user_id=user_id, content=content, role=role)
-        message = await self._counted(sending, url, headers, body, decode, share=share)
+        message = await self._counted(call, decode, share)
         if not self._saved.is_answer_to(chat_id, content, message):
             raise other_message("POST message")
         return message
@@ -144,29 +152,20 @@ class HttpApi(ChatApi):
     async def user(self, user_id: str, *, share: Share | None = None) -> User:
         """GET the user."""
         try:
-            url = self._users + segment(user_id, "user_not_found")
+            path = f"/api/users/{segment(user_id, 'user_not_found')}"
         except UnicodeEncodeError:
             raise ApiError(
                 "user_not_found", "GET user: an id with lone surrogates", retryable=False
             ) from None
         sending = Sending("GET user", "user_not_found", changes=False, once=False)
-        decode = partial(decode_user, user_id=user_id)
-        return await self._counted(sending, url, self._headers, None, decode, share=share)
+        call = Call(self._users, path, sending, self._headers, None)
+        return await self._counted(call, partial(decode_user, user_id=user_id), share)
 
-    async def _counted(
-        self,
-        sending: Sending,
-        url: str,
-        headers: dict[str, str],
-        body: bytes | None,
-        decode: Callable[[bytes], T],
-        *,
-        share: Share | None,
-    ) -> T:
+    async def _counted(self, call: Call, decode: Callable[[bytes], T], share: Share | None) -> T:
         started = time.monotonic()
         outcome = "cancelled"
         try:
-            result = await self._guarded(sending, url, headers, body, decode, share=share)
+            result = await self._guarded(call, decode, share)
             outcome = "ok"
             return result
         except ApiError as exc:
@@ -175,56 +174,22 @@ class HttpApi(ChatApi):
         finally:
             self.stats.count(outcome, time.monotonic() - started)
 
-    async def _guarded(
-        self,
-        sending: Sending,
-        url: str,
-        headers: dict[str, str],
-        body: bytes | None,
-        decode: Callable[[bytes], T],
-        *,
-        share: Share | None,
-    ) -> T:
+    async def _guarded(self, call: Call, decode: Callable[[bytes], T], share: Share | None) -> T:
         """A slot, the breaker's leave, the call, and what its end tells the breaker."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout
-        who = url if share is None else share.who
+        sending = call.sending
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        who = call.path if share is None else share.who
         if not self._slots.take(share):
             if self.breaker.state != "closed":
                 raise self._circuit_open(sending)  # no use in waiting for a slot only to hear this
             await self._slots.wait(deadline, share)
         # From here on the slot is ours: given back below, or by the request when libcurl has done with it.
-        session = self._session
-        if session is None:
-            self._slots.release(share)
-            raise ApiError("api_unavailable", f"{sending.what}: the server is not started, or stopping")
         ticket = self.breaker.enter(who)
         if ticket is None:
             self._slots.release(share)
             raise self._circuit_open(sending)
-        request = ApiRequest(
-            url,
-            sending,
-            method="GET" if body is None else "POST",
-            headers=headers,
-            body=body,
-            connect_timeout=min(self._connect_timeout, self._timeout),
-            request_timeout=max(deadline - loop.time(), 0.001),
-        )
         try:
-            future = session.fetch(request, raise_error=False)
-        except BaseException:
-            self._slots.release(share)
-            self.breaker.abandon(ticket)
-            raise
-        self._under_way.add(future)
-        # Who waits does so for another future, because cancelling a fetch does not stop it: its slot is free
-        # when libcurl says so.
-        ended = loop.create_future()
-        future.add_done_callback(partial(self._done, share, ended))
-        try:
-            await ended
-            result = decode_answer(sending, future.result(), decode)
+            result = decode_answer(sending, await self._answer(call, deadline), decode)
         except asyncio.CancelledError:
             self.breaker.abandon(ticket)
             raise
@@ -245,17 +210,41 @@ class HttpApi(ChatApi):
                 f"{sending.what}: {type(exc).__name__} while building the request",
                 retryable=False,
             ) from None
-        self.breaker.success(ticket)
-        self._own_failures.clear()
-        return result
+        else:
+            self.breaker.success(ticket)
+            self._own_failures.clear()
+            return result
+        finally:
+            # After the breaker has heard of this call: the next one has the slot then.
+            if call.future is None or call.future.done():
+                self._slots.release(share)
+            else:
+                call.future.add_done_callback(lambda _: self._slots.release(share))
 
-    def _done(
-        self, share: Share | None, ended: asyncio.Future[None], future: asyncio.Future[HTTPResponse]
-    ) -> None:
+    async def _answer(self, call: Call, deadline: float) -> HTTPResponse:
+        """The answer to a call, after the redirects that may be followed; all within one deadline."""
+        loop = asyncio.get_running_loop()
+        while True:
+            session = self._session
+            if session is None:
+                what = call.sending.what
+                raise ApiError("api_unavailable", f"{what}: the server is not started, or stopping")
+            request = call.request(self._connect_timeout, max(deadline - loop.time(), 0.001))
+            call.future = future = session.fetch(request, raise_error=False)
+            self._under_way.add(future)
+            # Who waits does so for another future, because cancelling a fetch does not stop it: its slot is
+            # free when libcurl says so.
+            ended = loop.create_future()
+            future.add_done_callback(partial(self._done, ended))
+            await ended
+            response: HTTPResponse = future.result()
+            if not call.goes_on(response):
+                return response
+
+    def _done(self, ended: asyncio.Future[None], future: asyncio.Future[HTTPResponse]) -> None:
         self._under_way.discard(future)
         if not ended.done():  # its caller wasn't cancelled
-            ended.set_result(None)  # now: the breaker hears of this call before the next one has the slot
-        self._slots.release(share)
+            ended.set_result(None)
 
     def _judge(self, ticket: int, error: ApiError, who: str) -> None:
         if error.down:

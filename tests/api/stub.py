@@ -71,6 +71,8 @@ class Stub:
     - ``numbers``: ids and ``createdAt`` (milliseconds) are numbers.
     - ``names_sender``: False leaves ``sender`` null.
     - ``trailing_slash``: Next.js' setting ``trailingSlash``: its routes end with a slash.
+    - ``base_path``: its routes are below this path, and other paths are redirected there.
+    - ``redirect``: the status of its redirects.
     - ``bypass``: deployment protection is in front: without this value in the header BYPASS, 401 with HTML.
     - ``delay``: seconds until it answers.
     """
@@ -82,6 +84,8 @@ class Stub:
         self.numbers = False
         self.names_sender = True
         self.trailing_slash = False
+        self.base_path = ""
+        self.redirect = 308
         self.bypass = ""
         self.delay = 0.0
         self.fault = Fault()
@@ -105,8 +109,8 @@ class Stub:
         given = {"stub": self}
         application = Application(
             [
-                (r"/api/chats/([^/]+)/messages/send/?", Send, given),
-                (r"/api/users/([^/]+)/?", Users, given),
+                (r"(?:/[a-z]+)?/api/chats/([^/]+)/messages/send/?", Send, given),
+                (r"(?:/[a-z]+)?/api/users/([^/]+)/?", Users, given),
                 (r"/control", Control, given),
                 (r"/saved", Saved, given),
                 (r"/.*", Elsewhere, given),
@@ -225,11 +229,23 @@ class Handler(RequestHandler):
             self.set_status(401)
             self.set_header("Content-Type", "text/html; charset=utf-8")
             self.finish(PROTECTED)
-        elif self.request.path.endswith("/") != self.stub.trailing_slash and self.request.path != "/":
-            bare = self.request.path.rstrip("/")
-            self.set_status(308)
-            self.set_header("Location", f"{bare}/" if self.stub.trailing_slash else bare)
+            return
+        path, base = self.request.path.rstrip("/"), self.stub.base_path
+        if not path.startswith(f"{base}/api/"):
+            if not base or not path.startswith("/api/"):
+                self.nothing_here()
+                return
+            path = base + path
+        path += "/" if self.stub.trailing_slash else ""
+        if path != self.request.path:
+            self.set_status(self.stub.redirect)
+            self.set_header("Location", path)
             self.finish()
+
+    def nothing_here(self) -> None:
+        """Answer 404, as for any path that is no route."""
+        self.set_status(404)
+        self.finish("<html>nothing here</html>")
 
     async def refuse(self, fault: Fault, answer: dict[str, Any] | None) -> bool:
         """Answer as the fault says; False if the request is to be answered as ever."""
@@ -359,12 +375,7 @@ class Saved(Handler):
 class Elsewhere(Handler):
     """Any other path: nobody should come here."""
 
-    def get(self) -> None:
-        """Answer 404."""
-        self.set_status(404)
-        self.finish("<html>nothing here</html>")
-
-    post = get
+    get = post = Handler.nothing_here
 
 
 async def main() -> None:
