@@ -16,6 +16,15 @@ PATIENCE = 1.0
 """Seconds that the application waits for its own PUBLISH."""
 
 
+def name_of(event: dict[str, Any]) -> str:
+    """What an event is called in the evidence: its type and id, with the time of its change."""
+    data = event["data"]
+    if event["type"] == "agent_joined":
+        return f"agent_joined:{data['agentId']}:{data['timestamp']}"
+    updated = f":{data['updatedAt']}" if "updatedAt" in data else ""
+    return f"{event['type']}:{data['id']}{updated}"
+
+
 class Application(Stub):
     """Saves, and publishes raw events on its own where ``publishes`` says so.
 
@@ -45,9 +54,8 @@ class Application(Stub):
         """Save a message; publish it too, before or after the answer, as the application does."""
         answer = await super().save(chat, draft, key)
         message = answer["message"]
-        if key:
-            # Under the clientMessageId, which is in the content too: the key that comes here is a hash.
-            self.saved[-1]["key"] = draft["content"].removeprefix("message ")
+        # Under the clientMessageId, which is in the content too: the key that comes here is a hash, if any.
+        self.saved[-1]["key"] = draft["content"].split()[1]
         self._note(chat, message["id"])
         if self.publishes:
             publishing = self._publish_soon(chat, message["id"], event_of(message))
@@ -74,9 +82,19 @@ class Application(Stub):
             "timestamp": updated,
             "sender": person("desk", "avatar"),
         }
-        name = f"message_updated:{message_id}:{updated}"
-        self.updates[name] = chat
         event = {"type": "message_updated", "data": data, "timestamp": updated}
+        await self._publish_update(chat, f"message_updated:{message_id}:{updated}", event)
+
+    async def join(self, chat: str) -> None:
+        """Assign the chat to an agent."""
+        now = f"{time.monotonic():.6f}"
+        data = {"agentId": "desk", "agentName": "Name of desk", "timestamp": now}
+        event = {"type": "agent_joined", "data": data, "timestamp": now}
+        await self._publish_update(chat, f"agent_joined:desk:{now}", event)
+
+    async def _publish_update(self, chat: str, name: str, event: dict[str, Any]) -> None:
+        self.updates[name] = chat
+        self.saved_at[name] = time.monotonic()
         await self._publish_soon(chat, name, event)
 
     def _note(self, chat: str, message_id: str) -> None:

@@ -20,10 +20,11 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from tests.chaos.application import name_of
 from tests.chaos.cluster import HISTORY_SECONDS, JWT_SECRET
 
 if TYPE_CHECKING:
-    from tests.chaos.cluster import Cluster
+    from tests.chaos.cluster import Cluster, NodeProcess
 
 QUIET = logging.getLogger("tests.chaos.client")
 QUIET.setLevel(logging.WARNING)
@@ -34,8 +35,6 @@ ANSWER_SECONDS = 3.0
 ACK_SECONDS = 11.0
 PACE = 0.125
 """Seconds between messages of one client, which keeps it under a node's limit."""
-KEY_SECONDS = 0.7 * HISTORY_SECONDS
-"""After that a key may be forgotten: sending it again could save a message twice."""
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ class Sent:
 class Received:
     """One kept event as one connection got it."""
 
-    name: str  # type:id, with :updatedAt
+    name: str
     cursor: str | None
     at: float
     replayed: bool
@@ -73,6 +72,7 @@ class Visit:
     received: list[Received] = field(default_factory=list)
     ended: float = 0.0
     close: int = 0
+    old: bool = False  # on an old service, which promises no order, and shows messages more than once
 
 
 @dataclass(slots=True)
@@ -165,12 +165,16 @@ class Wire(asyncio.Protocol):
 class Client:
     """One member of a chat: sends, retries, resumes, reloads. `tick` has to be called ten times a second."""
 
+    key_seconds = 0.7 * HISTORY_SECONDS
+    """After that a key may be forgotten: sending it again could save a message twice."""
+
     def __init__(self, cluster: Cluster, chat: str, number: int, rate: float, chance: random.Random) -> None:
         self.cluster = cluster
         self.chat = chat
         self.number = number
         self.rate = rate  # messages a second; 0 sends nothing new
         self.chance = chance
+        self.user = ""
         self.home = number % len(cluster.nodes)
         self.cursor: str | None = None
         self.visits: list[Visit] = []
@@ -242,13 +246,21 @@ class Client:
         if self._wire is not None and not self._open:
             self.visits[-1].began += seconds
 
-    async def _connect(self) -> None:
+    def expects(self, at: float) -> bool:
+        """Whether it has to get what was saved at that time: everything, as it resumes or loads the chat."""
+        return True
+
+    def next_node(self) -> NodeProcess:
+        """Where it connects now."""
         nodes = self.cluster.nodes
-        node = nodes[self.home if not self.visits else self.chance.randrange(len(nodes))]
-        now = time.monotonic()
+        return nodes[self.home if not self.visits else self.chance.randrange(len(nodes))]
+
+    def url(self, node: NodeProcess) -> str:
+        """Where to connect, with a new token."""
+        # A visitor is somebody else each time; half of the clients have an account.
+        self.user = f"user-{self.number}" if self.number % 2 else f"anon_{len(self.visits)}_{self.number}"
         claims = {
-            # A visitor is somebody else each time; half of the clients have an account.
-            "userId": f"user-{self.number}" if self.number % 2 else f"anon_{len(self.visits)}_{self.number}",
+            "userId": self.user,
             "chatId": self.chat,
             "isAuthenticated": bool(self.number % 2),
             "iat": int(time.time()),
@@ -257,8 +269,12 @@ class Client:
         query = {"token": jwt.encode(claims, JWT_SECRET, algorithm="HS256")}
         if self.cursor is not None:
             query["cursor"] = self.cursor
-        wire = Wire(self, f"ws://127.0.0.1:{node.port}/ws?{urlencode(query)}")
-        self.visits.append(Visit(node.name, now, self.cursor))
+        return f"ws://127.0.0.1:{node.port}/ws?{urlencode(query)}"
+
+    async def _connect(self) -> None:
+        node = self.next_node()
+        wire = Wire(self, self.url(node))
+        self.visits.append(Visit(node.name, time.monotonic(), self.cursor))
         self._wire = wire
         try:
             async with asyncio.timeout(GREETING_SECONDS):
@@ -325,7 +341,7 @@ class Client:
         if self._head is not None or not self.outbox or self._wire is None:
             return
         head = self.outbox[0]
-        if head.last and now - head.first > KEY_SECONDS:
+        if head.last and now - head.first > self.key_seconds:
             self.given_up.add(head.key)
             self.outbox.pop(0)
             return
@@ -335,9 +351,13 @@ class Client:
         head.first = head.first if head.last else now
         head.last = now
         self._head = head
-        command = {"type": "message", "content": head.content, "role": "USER", "clientMessageId": head.key}
-        self._wire.send({**command, "resend": True} if head.again else command)
+        self._wire.send(self.command(head))
         head.again = True
+
+    def command(self, item: Sent) -> dict[str, Any]:
+        """What it sends for a message."""
+        command = {"type": "message", "content": item.content, "role": "USER", "clientMessageId": item.key}
+        return {**command, "resend": True} if item.again else command
 
     def _done(self, key: str) -> None:
         self.outbox = [item for item in self.outbox if item.key != key]
@@ -369,14 +389,8 @@ class Client:
         self._pump(now)
 
     def _on_kept(self, event: dict[str, Any], visit: Visit, now: float) -> None:
-        data = event["data"]
-        name = f"{event['type']}:{data['id']}"
-        if "updatedAt" in data:
-            name += f":{data['updatedAt']}"
-        if event["type"] == "message":
-            self.known.add(data["id"])
-        else:
-            self.known.add(name)
+        name = name_of(event)
+        self.known.add(name.removeprefix("message:"))
         cursor = event.get("cursor")
         visit.received.append(Received(name, cursor, now, bool(visit.recovered)))
         if cursor is not None:

@@ -19,7 +19,7 @@ import psutil
 import redis.asyncio
 
 from tests.api.stub import SECRET as API_SECRET
-from tests.chaos.application import Application
+from tests.chaos.application import Application, name_of
 from tests.portable import inherited
 from tests.provider import Provider
 from tests.servers import RedisServer
@@ -64,13 +64,16 @@ class NodeProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self._environment = environment
 
+    def command(self) -> list[str]:
+        """What is run, after Python itself."""
+        tasks = self.folder / f"node-{self.name}.tasks"
+        return ["-m", "tests.chaos.node", str(tasks), "run", "--profile", str(PROFILE)]
+
     async def start(self) -> None:
         """Start it, and wait until it answers."""
-        tasks = self.folder / f"node-{self.name}.tasks"
-        command = [sys.executable, "-m", "tests.chaos.node", str(tasks), "run", "--profile", str(PROFILE)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: ASYNC220 - a fork takes no time that matters here
-                command,
+                [sys.executable, *self.command()],
                 cwd=self.folder,  # where no .env is
                 env={**self._environment, "PORT": str(self.port), **inherited()},
                 stdin=subprocess.DEVNULL,
@@ -153,6 +156,8 @@ class NodeProcess:
 class Cluster:
     """Everything that a scenario runs on; ``folder`` keeps the nodes' logs."""
 
+    node_process: type[NodeProcess] = NodeProcess
+
     def __init__(self, folder: Path, binary: str, *redis_options: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -163,18 +168,32 @@ class Cluster:
 
     async def start(self) -> None:
         """Start all of it."""
+        await self.start_neighbours()
+        await self.start_nodes()
+
+    async def start_neighbours(self) -> None:
+        """Start Redis, the application, and what is between Redis and the nodes."""
         await asyncio.to_thread(self.redis.start)
         await self.application.start()
-        for name, proxy in zip("AB", self.proxies, strict=True):
+        for proxy in self.proxies:
             await proxy.start()
-            environment = {
-                "PATH": os.environ.get("PATH", ""),
-                "JWT_SECRET": JWT_SECRET,
-                "INTERNAL_API_SECRET": API_SECRET,
-                "NEXT_API_URL": self.application.url,
-                "REDIS_URL": f"redis://127.0.0.1:{proxy.port}",
-            }
-            self.nodes.append(NodeProcess(name, self.folder, environment))
+
+    def environment(self, proxy: Provider) -> dict[str, str]:
+        """What a node behind this proxy is started with."""
+        return {
+            "PATH": os.environ.get("PATH", ""),
+            "JWT_SECRET": JWT_SECRET,
+            "INTERNAL_API_SECRET": API_SECRET,
+            "NEXT_API_URL": self.application.url,
+            "REDIS_URL": proxy.url,
+        }
+
+    async def start_nodes(self) -> None:
+        """Start the nodes, and wait until they are healthy."""
+        self.nodes = [
+            self.node_process(name, self.folder, self.environment(proxy))
+            for name, proxy in zip("AB", self.proxies, strict=True)
+        ]
         await asyncio.gather(*(node.start() for node in self.nodes))
         await asyncio.gather(*(node.until_healthy() for node in self.nodes))
 
@@ -202,9 +221,7 @@ class Cluster:
             histories = await pipeline.execute()
         for _, fields in (entry for entries in histories for entry in entries):
             event = json.loads(fields[b"e"])
-            data = event["data"]
-            updated = f":{data['updatedAt']}" if "updatedAt" in data else ""
-            found[event["cursor"]] = f"{event['type']}:{data['id']}{updated}"
+            found[event["cursor"]] = name_of(event)
         return found
 
     # -- what is left behind --------------------------------------------------------------------

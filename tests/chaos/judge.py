@@ -18,6 +18,7 @@ Definitions, for one chat of one scenario:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -104,7 +105,7 @@ class Verdict:
 def judge(
     verdict: Verdict,
     application: Application,
-    chats: dict[str, list[Client]],
+    chats: Mapping[str, Sequence[Client]],
     places: dict[str, str],
 ) -> Verdict:
     """Fill the verdict in with everything that clients and application can tell.
@@ -141,7 +142,7 @@ def judge(
     return verdict
 
 
-def _judge_saving(verdict: Verdict, application: Application, clients: list[Client]) -> None:
+def _judge_saving(verdict: Verdict, application: Application, clients: Sequence[Client]) -> None:
     saved: dict[str, list[str]] = {}
     for message in application.saved:
         if message["key"]:
@@ -169,7 +170,7 @@ def _judge_saving(verdict: Verdict, application: Application, clients: list[Clie
         verdict.unknown_saved += sum(1 for key in client.unknown if key in saved)
 
 
-def owed(application: Application, chats: dict[str, list[Client]]) -> dict[str, list[str]]:
+def owed(application: Application, chats: Mapping[str, Sequence[Client]]) -> dict[str, list[str]]:
     """What every member of each chat must get, by chat."""
     excused = {key for members in chats.values() for c in members for key in (*c.unknown, *c.given_up)}
     found: dict[str, list[str]] = {chat: [] for chat in chats}
@@ -184,21 +185,27 @@ def owed(application: Application, chats: dict[str, list[Client]]) -> dict[str, 
     return found
 
 
-def missing(application: Application, chats: dict[str, list[Client]]) -> int:
+def missing(application: Application, chats: Mapping[str, Sequence[Client]]) -> int:
     """How many deliveries are still outstanding."""
     return sum(
         1
         for chat, names in owed(application, chats).items()
         for client in chats[chat]
         for name in names
-        if name not in client.known and name not in client.loaded
+        if name not in client.known
+        and name not in client.loaded
+        and client.expects(application.saved_at[name])
     )
 
 
-def _judge_delivery(verdict: Verdict, application: Application, chats: dict[str, list[Client]]) -> None:
+def _judge_delivery(
+    verdict: Verdict, application: Application, chats: Mapping[str, Sequence[Client]]
+) -> None:
     for chat, names in owed(application, chats).items():
         for client in chats[chat]:
             for name in names:
+                if not client.expects(application.saved_at[name]):
+                    continue
                 verdict.owed += 1
                 if name in client.known:
                     verdict.by_event += 1
@@ -206,18 +213,17 @@ def _judge_delivery(verdict: Verdict, application: Application, chats: dict[str,
                 elif name in client.loaded:
                     verdict.delivered += 1
                 else:
-                    at = application.saved_at.get(name)
                     verdict.say(
-                        f"missing: {name} of {chat}, saved at {at and round(at, 3)}, "
+                        f"missing: {name} of {chat}, saved at {application.saved_at[name]:.3f}, "
                         f"for client {client.number}; {trail(client)}"
                     )
 
 
-def _judge_order(verdict: Verdict, chat: str, members: list[Client], places: dict[str, str]) -> None:
+def _judge_order(verdict: Verdict, chat: str, members: Sequence[Client], places: dict[str, str]) -> None:
     for client in members:
         for visit in client.visits:
             for received in visit.received:
-                if received.cursor is None:
+                if received.cursor is None or visit.old:
                     continue
                 name = places.setdefault(received.cursor, received.name)
                 if name != received.name:
@@ -226,6 +232,8 @@ def _judge_order(verdict: Verdict, chat: str, members: list[Client], places: dic
     for client in members:
         before: dict[str, bool] = {}  # name -> whether a copy of it had a cursor
         for visit in client.visits:
+            if visit.old:
+                continue
             if visit.greeted and not visit.recovered:
                 before = dict.fromkeys(before, False)  # it loads the chat, and goes on from an earlier place
             _judge_visit(verdict, client, visit, before, places)

@@ -7,7 +7,7 @@ import logging
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.chaos.client import Client
@@ -54,8 +54,8 @@ async def run_scenario(
             for number in range(chats)
         }
         clients = [client for each in by_chat.values() for client in each]
-        ticking = asyncio.create_task(_tick(clients))
-        await _until(lambda: all(client.settled for client in clients), GREETED_SECONDS)
+        ticking = asyncio.create_task(tick(clients))
+        await until(lambda: all(client.settled for client in clients), GREETED_SECONDS)
         began = time.monotonic()
         try:
             stage = Stage(cluster, clients, seconds, chance)
@@ -67,18 +67,18 @@ async def run_scenario(
         verdict.seconds = round(time.monotonic() - began, 1)
         for client in clients:
             client.rate = 0
-        await _until(
+        await until(
             lambda: all(c.settled for c in clients) and not missing(cluster.application, by_chat),
             SETTLE_SECONDS,
         )
         judge(verdict, cluster.application, by_chat, await cluster.places(by_chat))
         if verdict.missed_targets:
-            _write_down(folder, clients)
+            write_down(folder, clients)
             (folder / "evidence.txt").write_text("\n".join(verdict.evidence))
         ticking.cancel()
         for client in clients:
             client.close()
-        left = await _until_empty(cluster.leftovers, LEFT_SECONDS)
+        left = await until_empty(cluster.leftovers, LEFT_SECONDS)
         verdict.left += len(left)
         for sentence in left:
             verdict.say(sentence)
@@ -94,7 +94,7 @@ async def run_scenario(
 
 async def _finish(cluster: Cluster, verdict: Verdict, tasks: dict[str, list[str]]) -> Verdict:
     try:
-        remains = await _until_empty(lambda: cluster.remains(tasks), REMAINS_SECONDS, every=1.0)
+        remains = await until_empty(lambda: cluster.remains(tasks), REMAINS_SECONDS, every=1.0)
         verdict.left += len(remains)
         for sentence in remains:
             verdict.say(sentence)
@@ -109,7 +109,8 @@ async def _finish(cluster: Cluster, verdict: Verdict, tasks: dict[str, list[str]
     return verdict
 
 
-async def _tick(clients: list[Client]) -> None:
+async def tick(clients: Sequence[Client]) -> None:
+    """Have all clients, those that come later too, do what is due; ends when it is cancelled."""
     before = time.monotonic()
     while True:
         now = time.monotonic()
@@ -124,7 +125,8 @@ async def _tick(clients: list[Client]) -> None:
         await asyncio.sleep(TICK)
 
 
-async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+async def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait for the condition; whether it has come true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -133,7 +135,8 @@ async def _until(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-async def _until_empty(look, seconds: float, every: float = 0.3) -> list[str]:  # type: ignore[no-untyped-def]
+async def until_empty(look, seconds: float, every: float = 0.3) -> list[str]:  # type: ignore[no-untyped-def]
+    """Look again until nothing is found, or the time is over; what is found then."""
     deadline = time.monotonic() + seconds
     while True:
         found: list[str] = await look()
@@ -142,7 +145,7 @@ async def _until_empty(look, seconds: float, every: float = 0.3) -> list[str]:  
         await asyncio.sleep(every)
 
 
-def _write_down(folder: Path, clients: list[Client]) -> None:
+def write_down(folder: Path, clients: Sequence[Client]) -> None:
     """Keep what every client saw, one line an event, for whoever looks for the reason."""
     with (folder / "clients.log").open("w") as log:
         for client in clients:

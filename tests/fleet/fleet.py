@@ -1,0 +1,111 @@
+"""What a case runs on: two nodes and the provider's Redis; in some cases an old service or a replica."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+
+from tests.chaos.application import Application
+from tests.chaos.cluster import Cluster, NodeProcess, lasting_port
+from tests.provider import Provider
+from tests.servers import RedisServer
+
+PROFILE = Path(__file__).parent / "fleet.toml"
+HISTORY_SECONDS = 300
+"""The default, which fleet.toml leaves as it is."""
+
+
+class Node(NodeProcess):
+    """One of ours."""
+
+    def command(self) -> list[str]:
+        """What is run, after Python itself."""
+        return ["-m", "eclipse_ws", "run", "--profile", str(PROFILE)]
+
+
+class OldService(NodeProcess):
+    """The old service beside them."""
+
+    def command(self) -> list[str]:
+        """What is run, after Python itself."""
+        return ["-m", "tests.fleet.old_service"]
+
+
+class Fleet(Cluster):
+    """Two nodes with ``settings`` beside their profile, and whatever else the case needs.
+
+    Each node reaches Redis through a provider of its own; the application and the old service share one.
+    After `fail_over`, ``redis`` is the one that was the replica.
+    """
+
+    node_process = Node
+
+    def __init__(
+        self, folder: Path, server: str, settings: dict[str, str], *, old: bool, replica: bool
+    ) -> None:
+        super().__init__(folder, server)
+        self.settings = settings
+        self.others = Provider(self.redis.port)
+        self.others.port = lasting_port()
+        self.application = Application(self.others.port)
+        self.old: NodeProcess | None = None
+        self.replica: RedisServer | None = None
+        self._has_old = old
+        if replica:
+            primary = str(self.redis.port)
+            self.replica = RedisServer(server, lasting_port(), "--replicaof", "127.0.0.1", primary)
+
+    def environment(self, proxy: Provider) -> dict[str, str]:
+        """What a node behind this proxy is started with."""
+        return {**super().environment(proxy), **self.settings}
+
+    async def start_neighbours(self) -> None:
+        """Start the providers' Redis, with a replica that has caught up, and the application."""
+        await self.others.start()
+        await super().start_neighbours()
+        if self.replica is not None:
+            await asyncio.to_thread(self.replica.start)
+            await self._until_linked(self.replica)
+
+    async def start_nodes(self) -> None:
+        """Start the nodes, and the old service."""
+        starting = [super().start_nodes()]
+        if self._has_old:
+            self.old = OldService("old", self.folder, super().environment(self.others))
+            starting.append(self.old.start())
+        await asyncio.gather(*starting)
+
+    async def stop(self) -> None:
+        """End every process of it."""
+        if self.old is not None:
+            self.old.kill()
+        await super().stop()
+        await self.others.stop()
+        if self.replica is not None:
+            self.replica.stop()
+
+    @property
+    def providers(self) -> list[Provider]:
+        """Everybody's way to Redis."""
+        return [*self.proxies, self.others]
+
+    async def fail_over(self) -> None:
+        """Make the replica the primary, and the primary its replica; the name points to the new one."""
+        assert self.replica is not None
+        await self.command("FAILOVER", "TO", "127.0.0.1", self.replica.port)
+        self.redis, self.replica = self.replica, self.redis
+        for provider in self.providers:
+            provider.target = self.redis.port
+        await self._until_linked(self.replica)
+
+    async def _until_linked(self, replica: RedisServer) -> None:
+        async with redis.asyncio.Redis(port=replica.port, protocol=2, decode_responses=True) as client:
+            async with asyncio.timeout(20):
+                while True:
+                    answer: dict[str, Any] = await client.info("replication")
+                    if answer.get("role") == "slave" and answer.get("master_link_status") == "up":
+                        return
+                    await asyncio.sleep(0.02)

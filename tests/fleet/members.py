@@ -1,0 +1,129 @@
+"""Who is in the chats: new clients (cursor, clientMessageId, resume), and old pages that know none of it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from tests.chaos.client import Client, Received, Sent, Trouble, Visit
+from tests.chaos.cluster import NodeProcess
+from tests.fleet.fleet import HISTORY_SECONDS, Fleet
+
+EDGE = 1.0
+"""Seconds before the end of a connection: what was saved then may have been under way when it ended."""
+
+
+class Member(Client):
+    """A new client on one of the services ``where``; it notes when it got what."""
+
+    key_seconds = 0.7 * HISTORY_SECONDS
+
+    def __init__(
+        self, fleet: Fleet, chat: str, number: int, chance: random.Random, where: list[NodeProcess]
+    ) -> None:
+        super().__init__(fleet, chat, number, 0.0, chance)
+        self.where = where
+        self.home = number % len(where)
+        self.seen: dict[str, float] = {}
+        self.typing: Counter[str] = Counter()
+        self.unconfirmed: set[str] = set()
+
+    def say(self, padding: str = "") -> None:
+        """Write a message; it is sent when it is its turn."""
+        self.sent += 1
+        key = f"{self.chat}-{self.number}-{self.sent}"
+        self.outbox.append(Sent(key, f"message {key} {padding}".rstrip(" ")))
+
+    def type(self, is_typing: bool) -> None:
+        """Begin typing, or stop."""
+        if self._wire is not None:
+            self._wire.send({"type": "typing", "isTyping": is_typing})
+
+    def next_node(self) -> NodeProcess:
+        """Where it connects now."""
+        return self.where[self.home] if not self.visits else self.chance.choice(self.where)
+
+    def move(self, to: NodeProcess) -> None:
+        """Leave, and come back elsewhere."""
+        self.where, self.home = [to], 0
+        if self._wire is not None:
+            self._wire.close()
+
+    @property
+    def on_old(self) -> bool:
+        """Whether it is on the old service."""
+        return self.visits[-1].old
+
+    @property
+    def by_echo(self) -> bool:
+        """Whether its messages are confirmed by their echo alone: the old service has no ``ack``."""
+        return self.on_old
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Note what came."""
+        if event["type"] == "connected":
+            self.visits[-1].old = "sessionId" not in event
+            self._forget_unconfirmed()
+        elif event["type"] == "typing":
+            self.typing[event["data"]["userId"]] += event["data"]["isTyping"]
+        super().on_event(event)
+
+    def _forget_unconfirmed(self) -> None:
+        """What was sent and not confirmed is not sent again where that would save it twice."""
+        if self.by_echo:
+            self.unconfirmed.update(item.key for item in self.outbox if item.again)
+            self.outbox = [item for item in self.outbox if not item.again]
+
+    def _on_kept(self, event: dict[str, Any], visit: Visit, now: float) -> None:
+        super()._on_kept(event, visit, now)
+        self.seen.setdefault(visit.received[-1].name.removeprefix("message:"), now)
+        if self.by_echo and self._head is not None and event["data"].get("content") == self._head.content:
+            self._done(self._head.key)
+
+    def _on_error(self, event: dict[str, Any], now: float) -> None:
+        if not self.by_echo:
+            super()._on_error(event, now)
+        elif self._head is not None:  # a page knows which message is meant: it sends one at a time
+            self.troubles.append(Trouble(self._head.key, event["error"], now))
+            self.refused[self._head.key] = event["error"]
+            self._done(self._head.key)
+
+    def _load(self) -> None:
+        super()._load()
+        for name in self.loaded:
+            self.seen.setdefault(name, self._heard)
+
+    def received_on_old(self) -> list[Received]:
+        """What the old service sent."""
+        return [received for visit in self.visits if visit.old for received in visit.received]
+
+
+class OldPage(Member):
+    """An old page: no cursor, no clientMessageId, no load after a reconnect, a new token for each."""
+
+    @property
+    def by_echo(self) -> bool:
+        """It behaves everywhere as it does on the old service."""
+        return True
+
+    def url(self, node: NodeProcess) -> str:
+        """Where to connect: the token is all that it hands over."""
+        token = parse_qs(urlsplit(super().url(node)).query)["token"][0]
+        return f"ws://127.0.0.1:{node.port}/?{urlencode({'token': token})}"
+
+    def command(self, item: Sent) -> dict[str, Any]:
+        """What it sends for a message."""
+        return {"type": "message", "content": item.content, "role": "USER"}
+
+    def expects(self, at: float) -> bool:
+        """Whether it has to get what was saved at that time: it was connected, and stayed for a while."""
+        return any(
+            visit.greeted and visit.greeted <= at and (not visit.ended or at < visit.ended - EDGE)
+            for visit in self.visits
+        )
+
+    def _load(self) -> None:
+        if len(self.visits) == 1:
+            super()._load()
