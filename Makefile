@@ -6,7 +6,7 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python has gone, begins anew.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos bench attack profile fuzz \
+.PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos fleet bench attack profile fuzz \
   portable pythons image image-test drain-test film browser-numbers documents http-contract
 
 help:            ## what can be made
@@ -43,6 +43,9 @@ layers: $(STAMP) ## imports point down
 
 chaos: $(STAMP)  ## faults put on real processes, a minute each, about ten in all
 	@$(BIN)/python -m tests.chaos --document docs/chaos.md
+
+fleet: $(STAMP)  ## old services beside the nodes, applications and Redis providers as they are: about four minutes
+	@$(BIN)/python -m tests.fleet --document docs/fleet.md
 
 cover: $(STAMP)  ## the suite with its coverage as HTML
 	@$(BIN)/coverage html && echo "htmlcov/index.html"

@@ -34,7 +34,7 @@ SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 BROWSER = ["tests/browser", "tests/js"]
 SETUP = ["tests/test_setup.py", "tests/packaging"]
 """They run beside the longer lane, and have no coroutines of their own."""
-CHAOS = ["tests/chaos"]
+CHAOS = ["tests/chaos", "tests/fleet"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
 """Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
 USUAL_MINUTES = 8

@@ -56,9 +56,9 @@ class Application(Stub):
         message = answer["message"]
         # Under the clientMessageId, which is in the content too: the key that comes here is a hash, if any.
         self.saved[-1]["key"] = draft["content"].split()[1]
-        self._note(chat, message["id"])
+        self._note(chat, message)
         if self.publishes:
-            publishing = self._publish_soon(chat, message["id"], event_of(message))
+            publishing = self._publish_soon(chat, str(message["id"]), event_of(message))
             if len(self.saved) % 2:
                 await publishing
         return answer
@@ -68,8 +68,8 @@ class Application(Stub):
         draft = {"content": f"from the application, {number}", "role": "AGENT", "userId": "desk"}
         answer = await super().save(chat, draft, None)
         message = answer["message"]
-        self._note(chat, message["id"])
-        await self._publish_soon(chat, message["id"], event_of(message))
+        self._note(chat, message)
+        await self._publish_soon(chat, str(message["id"]), event_of(message))
 
     async def update(self, chat: str, message_id: str) -> None:
         """Change a message in the application's own pages."""
@@ -97,7 +97,8 @@ class Application(Stub):
         self.saved_at[name] = time.monotonic()
         await self._publish_soon(chat, name, event)
 
-    def _note(self, chat: str, message_id: str) -> None:
+    def _note(self, chat: str, message: dict[str, Any]) -> None:
+        self.saved[-1]["id"] = message_id = str(message["id"])  # which may be a number in the answer
         self.saved_at[message_id] = time.monotonic()
         self.saved_in.setdefault(chat, []).append(message_id)
 

@@ -255,10 +255,13 @@ class Client:
         nodes = self.cluster.nodes
         return nodes[self.home if not self.visits else self.chance.randrange(len(nodes))]
 
+    def next_user(self) -> str:
+        """Who it is from now on: half of them have an account; a visitor is somebody else each time."""
+        return f"user-{self.number}" if self.number % 2 else f"anon_{len(self.visits)}_{self.number}"
+
     def url(self, node: NodeProcess) -> str:
         """Where to connect, with a new token."""
-        # A visitor is somebody else each time; half of the clients have an account.
-        self.user = f"user-{self.number}" if self.number % 2 else f"anon_{len(self.visits)}_{self.number}"
+        self.user = self.next_user()
         claims = {
             "userId": self.user,
             "chatId": self.chat,
@@ -380,7 +383,7 @@ class Client:
                 self._load()
             self.cursor = event.get("cursor", self.cursor)
         elif kind == "ack":
-            self.acked[event["clientMessageId"]] = (event["id"], event["delivery"])
+            self.acked[event["clientMessageId"]] = (str(event["id"]), event["delivery"])
             self._done(event["clientMessageId"])
         elif kind == "error":
             self._on_error(event, now)

@@ -208,7 +208,11 @@ class Cluster:
 
     async def command(self, *words: str | int) -> Any:
         """Put one command to Redis itself, past the proxies."""
-        async with redis.asyncio.Redis(port=self.redis.port, protocol=2, decode_responses=True) as client:
+        return await self.command_to(self.redis, *words)
+
+    async def command_to(self, server: RedisServer, *words: str | int) -> Any:
+        """Put one command to this server."""
+        async with redis.asyncio.Redis(port=server.port, protocol=2, decode_responses=True) as client:
             return await client.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def places(self, chats: Iterable[str]) -> dict[str, str]:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from tests.api.stub import Fault
+from tests.fleet.members import Member
 from tests.fleet.stage import Stage
 
 
@@ -19,7 +21,8 @@ class Case:
     old: bool = False
     replica: bool = False
     allowed_gap: float = 10.0
-    refusals: int = 0
+    refusals: int | None = 0
+    edge: float = 1.0
     unresumed: str = ""
     """Why ``recovered: false`` can't be avoided here; "" where it has to be."""
 
@@ -87,7 +90,181 @@ async def moving(stage: Stage) -> None:
     stage.row.note = f"{sum(len(m.visits) - 1 for m in movers)} moves"
 
 
+async def numbers(stage: Stage) -> None:
+    """The application's ids and times are numbers, in its answers and in what it publishes."""
+    stage.fleet.application.numbers = True
+    await _talk(stage)
+
+
+async def no_sender(stage: Stage) -> None:
+    """The application answers and publishes ``sender: null``."""
+    stage.fleet.application.names_sender = False
+    await _talk(stage)
+
+
+async def redirected(stage: Stage) -> None:
+    """The application redirects every path to the same path with a slash (308)."""
+    stage.fleet.application.trailing_slash = True
+    await _talk(stage)
+
+
+async def slow(stage: Stage) -> None:
+    """The application takes three seconds for each answer."""
+    stage.fleet.application.delay = 3.0
+    await _talk(stage, each=2)
+
+
+async def never(stage: Stage) -> None:
+    """The application answers 500 to whatever deleted users write, which will never be saved; an old page and
+    a new client write NUL once. Everybody else's messages are saved meanwhile.
+    """
+    deleted = [stage.member("talk", node) for node in stage.fleet.nodes]
+    for number, member in enumerate(deleted):
+        member.account = f"deleted-{number}"
+
+    async def write(number: int) -> None:
+        for member in deleted:
+            member.say()
+        if number == 5:
+            for member in (stage.members[-1], stage.members[-2]):
+                member.say("\0")
+
+    await asyncio.gather(_talk(stage), stage.repeat(10, 0.2, write))
+
+
+async def long(stage: Stage) -> None:
+    """Messages of 80,000 characters, with the default limits."""
+    await _talk(stage, each=2, pause=1.0, padding="x" * 80_000)
+
+
+async def burst(stage: Stage) -> None:
+    """Everybody writes at once, and the application answers 500 to every third message."""
+    stage.crowd(int(60 * stage.size))
+    await stage.joined()
+    application = stage.fleet.application
+    application.publishes = True
+    for member in stage.members:
+        for _ in range(5):
+            member.say()
+
+    async def fail(number: int) -> None:
+        application.fault = Fault("status", times=10)
+        await asyncio.sleep(0.05)
+        application.fault = Fault()
+
+    await stage.repeat(10, 0.1, fail)
+    await stage.settled()
+
+
+async def _talk(stage: Stage, each: int = 5, pause: float = 0.3, padding: str = "") -> None:
+    """Have new clients and an old page on each node write in one chat."""
+    talking: list[Member] = []
+    for node in stage.fleet.nodes:
+        talking += stage.member("talk", node), stage.member("talk", node), stage.page("talk", node)
+    await stage.joined()
+    stage.fleet.application.publishes = True
+    await stage.converse(talking, each, pause, padding)
+    await stage.settled()
+
+
+async def failover(stage: Stage) -> None:
+    """The primary and its replica swap roles (FAILOVER), and the name points to the new primary. Whoever
+    stays connected to the old one is answered READONLY.
+    """
+    stage.crowd(int(200 * stage.size))
+    await stage.joined()
+    stage.chatter()
+    await asyncio.sleep(4 * stage.size)
+    stage.fault()
+    await stage.fleet.fail_over()
+    await _go_on(stage)
+
+
+async def failover_behind(stage: Stage) -> None:
+    """The same, but the new primary has not got the last second's writes: events that were delivered, and
+    their cursors, do not exist any more.
+    """
+    stage.crowd(int(200 * stage.size))
+    await stage.joined()
+    stage.chatter()
+    await asyncio.sleep(4 * stage.size)
+    await stage.fleet.fail_over_behind(1.0)
+    stage.fault()
+    await _go_on(stage)
+
+
+async def quota(stage: Stage) -> None:
+    """For ten seconds the provider answers each command with an error: the quota is used up."""
+    stage.crowd(int(60 * stage.size))
+    await stage.joined()
+    stage.chatter()
+    await asyncio.sleep(4 * stage.size)
+    stage.fault()
+    for provider in stage.fleet.providers:
+        provider.refuse("ERR max requests limit exceeded. Limit: 500000, Usage: 500000")
+    await asyncio.sleep(10 * stage.size)
+    for provider in stage.fleet.providers:
+        provider.accept()
+    await _go_on(stage)
+
+
+async def restored(stage: Stage) -> None:
+    """Redis goes back to a snapshot, four seconds old; a third of the clients is away meanwhile."""
+    stage.crowd(int(60 * stage.size))
+    await stage.joined()
+    stage.chatter()
+    await asyncio.sleep(3)
+    await stage.fleet.snapshot()
+    await asyncio.sleep(4)
+    stage.fault()
+    for member in stage.members[::3]:
+        member.stay_away(6)
+    await stage.fleet.restore()
+    await _go_on(stage)
+
+
+async def cut(stage: Stage) -> None:
+    """The provider cuts all connections, again and again, and turns new ones away for a while."""
+    stage.crowd(int(60 * stage.size))
+    await stage.joined()
+    stage.chatter()
+    await asyncio.sleep(2)
+    stage.fault()
+    for number in range(4):
+        for provider in stage.fleet.providers:
+            if number == 2:
+                provider.turn_away("ERR max number of clients reached")
+            provider.cut()
+        await asyncio.sleep(2)
+        for provider in stage.fleet.providers:
+            provider.accept()
+    await _go_on(stage)
+
+
+async def _go_on(stage: Stage) -> None:
+    """Wait until the nodes are well again, and see how it goes on from there."""
+    await stage.until_well()
+    await asyncio.sleep(5 * stage.size)
+    stage.hush()
+    await stage.settled()
+
+
+DEAF = "what the application published while no node could hear it would be missed in silence"
+LOST = "what Redis knew of the last seconds is gone"
+
 CASES = [
     Case("mixed fleet", mixed, old=True),
     Case("moving over and back", moving, old=True),
+    Case("numbers for ids", numbers),
+    Case("no sender", no_sender),
+    Case("redirecting", redirected),
+    Case("slow application", slow),
+    Case("never to be saved", never, refusals=22),
+    Case("long messages", long),
+    Case("some 500s in a burst", burst, refusals=None),
+    Case("quota exceeded", quota, allowed_gap=15.0, edge=15.0, unresumed=DEAF),
+    Case("failover", failover, replica=True, allowed_gap=15.0, edge=15.0, unresumed=DEAF),
+    Case("failover behind", failover_behind, replica=True, allowed_gap=15.0, edge=15.0, unresumed=LOST),
+    Case("restored from a snapshot", restored, allowed_gap=15.0, edge=15.0, unresumed=LOST),
+    Case("connections cut", cut, allowed_gap=15.0, edge=15.0, unresumed=DEAF),
 ]

@@ -96,6 +96,28 @@ class Fleet(Cluster):
         """Make the replica the primary, and the primary its replica; the name points to the new one."""
         assert self.replica is not None
         await self.command("FAILOVER", "TO", "127.0.0.1", self.replica.port)
+        await self._switch()
+
+    async def fail_over_behind(self, seconds: float) -> None:
+        """Make the replica the primary, which has not got what was written for so many seconds."""
+        assert self.replica is not None
+        demoted = self.redis
+        await self.command_to(self.replica, "REPLICAOF", "NO", "ONE")
+        await asyncio.sleep(seconds)
+        await self.command_to(demoted, "REPLICAOF", "127.0.0.1", self.replica.port)
+        await self._switch()
+
+    async def restore(self) -> None:
+        """Restart Redis from what `snapshot` has kept."""
+        self.redis.kill()
+        await asyncio.to_thread(self.redis.start)
+
+    async def snapshot(self) -> None:
+        """Have Redis keep what it holds."""
+        await self.command("SAVE")
+
+    async def _switch(self) -> None:
+        assert self.replica is not None
         self.redis, self.replica = self.replica, self.redis
         for provider in self.providers:
             provider.target = self.redis.port

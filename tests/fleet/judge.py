@@ -11,10 +11,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import inf
 
 from tests.chaos.judge import Verdict, judge, owed
 from tests.fleet.fleet import Fleet
 from tests.fleet.members import Member, OldPage
+
+LATE = 1.0
+"""Seconds after which a message counts as late."""
 
 
 @dataclass
@@ -23,9 +27,11 @@ class Row(Verdict):
 
     sent: int = 0
     gap: float = 0.0
-    allowed_gap: float = 10.0
-    allowed_refusals: int = 0
-    """Messages that the case has refused, with a reason."""
+    allowed_gap: float = inf
+    edge: float = 1.0
+    """As of OldPage."""
+    allowed_refusals: int | None = 0
+    """Messages that the case has refused, with a reason; None: any number."""
     allowed_unknown: bool = False
     """Whether ``outcome_unknown`` may be the truth."""
     typing: int = 0
@@ -33,8 +39,12 @@ class Row(Verdict):
     copies: str = ""
     """How often one message came on the old service: the least and the most."""
     pages_missed: int = 0
+    began: float = 0.0
+    """When the fault began, if there is one."""
     back: float | None = None
-    """Seconds from the beginning of the fault until everything was as before."""
+    """Seconds from then until all were connected again, the last message that was late had come, and the last
+    ``ack`` that said ``local``."""
+    allowed_back: float = inf
     note: str = ""
 
     @property
@@ -43,7 +53,9 @@ class Row(Verdict):
         missed = super().missed_targets
         if self.gap > self.allowed_gap:
             missed.append(f"a gap of {self.gap:.1f} s, more than {self.allowed_gap:g}")
-        if self.refused != self.allowed_refusals:
+        if self.back is not None and self.back > self.allowed_back:
+            missed.append(f"back after {self.back:.1f} s, more than {self.allowed_back:g}")
+        if self.allowed_refusals not in (self.refused, None):
             missed.append(f"refused {self.refused}, not {self.allowed_refusals}")
         if self.unknown and not self.allowed_unknown:
             missed.append(f"outcome_unknown {self.unknown}")
@@ -55,16 +67,31 @@ class Row(Verdict):
 def judge_fleet(row: Row, fleet: Fleet, chats: dict[str, list[Member]], places: dict[str, str]) -> Row:
     """Fill the row in; ``places`` as in the chaos suite's judge."""
     judge(row, fleet.application, chats, places)
-    row.sent = row.saved + row.refused + row.unknown
+    row.sent = sum(member.sent for members in chats.values() for member in members)
+    row.sent += sum(1 for message in fleet.application.saved if not message["key"])
     for chat, names in owed(fleet.application, chats).items():
         for member in chats[chat]:
             _judge_gaps(row, fleet, member, names)
+    if row.began:
+        row.back = back(row, fleet, chats)
     copies = Counter(
         count for members in chats.values() for member in members for count in _copies(member).values()
     )
     if copies:
         row.copies = f"{min(copies)}-{max(copies)}"
     return row
+
+
+def back(row: Row, fleet: Fleet, chats: dict[str, list[Member]]) -> float:
+    """Seconds from the beginning of the fault until everything was as before."""
+    last = row.began
+    for members in chats.values():
+        for member in members:
+            last = max([last, member.last_local, *(visit.greeted for visit in member.visits)])
+            for name, seen in member.seen.items():
+                if seen > fleet.application.saved_at.get(name, seen) + LATE:
+                    last = max(last, seen)
+    return last - row.began
 
 
 def _judge_gaps(row: Row, fleet: Fleet, member: Member, names: list[str]) -> None:

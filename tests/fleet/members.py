@@ -11,14 +11,14 @@ from tests.chaos.client import Client, Received, Sent, Trouble, Visit
 from tests.chaos.cluster import NodeProcess
 from tests.fleet.fleet import HISTORY_SECONDS, Fleet
 
-EDGE = 1.0
-"""Seconds before the end of a connection: what was saved then may have been under way when it ended."""
-
 
 class Member(Client):
     """A new client on one of the services ``where``; it notes when it got what."""
 
     key_seconds = 0.7 * HISTORY_SECONDS
+
+    account = ""
+    """Its ``userId``; "" leaves that to its number."""
 
     def __init__(
         self, fleet: Fleet, chat: str, number: int, chance: random.Random, where: list[NodeProcess]
@@ -28,6 +28,10 @@ class Member(Client):
         self.home = number % len(where)
         self.seen: dict[str, float] = {}
         self.typing: Counter[str] = Counter()
+        self.last_local = 0.0
+        """When it got the last ``ack`` that said ``local``."""
+        self.last_published: dict[str, float] = {}
+        """When it got the last one that said ``published``, by the node's name."""
         self.unconfirmed: set[str] = set()
 
     def say(self, padding: str = "") -> None:
@@ -36,10 +40,17 @@ class Member(Client):
         key = f"{self.chat}-{self.number}-{self.sent}"
         self.outbox.append(Sent(key, f"message {key} {padding}".rstrip(" ")))
 
+    def _write(self, now: float) -> None:
+        self.say()
+
     def type(self, is_typing: bool) -> None:
         """Begin typing, or stop."""
         if self._wire is not None:
             self._wire.send({"type": "typing", "isTyping": is_typing})
+
+    def next_user(self) -> str:
+        """Who it is from now on."""
+        return self.account or super().next_user()
 
     def next_node(self) -> NodeProcess:
         """Where it connects now."""
@@ -50,6 +61,11 @@ class Member(Client):
         self.where, self.home = [to], 0
         if self._wire is not None:
             self._wire.close()
+
+    def stay_away(self, seconds: float) -> None:
+        """Lose the connection, and come back after so many seconds."""
+        self.leave("black hole")
+        self._retry_at += seconds
 
     @property
     def on_old(self) -> bool:
@@ -69,6 +85,10 @@ class Member(Client):
         elif event["type"] == "typing":
             self.typing[event["data"]["userId"]] += event["data"]["isTyping"]
         super().on_event(event)
+        if event["type"] == "ack" and event["delivery"] == "local":
+            self.last_local = self._heard
+        elif event["type"] == "ack":
+            self.last_published[self.visits[-1].node] = self._heard
 
     def _forget_unconfirmed(self) -> None:
         """What was sent and not confirmed is not sent again where that would save it twice."""
@@ -103,6 +123,9 @@ class Member(Client):
 class OldPage(Member):
     """An old page: no cursor, no clientMessageId, no load after a reconnect, a new token for each."""
 
+    edge = 1.0
+    """What was saved so many seconds before its connection ended may have been under way."""
+
     @property
     def by_echo(self) -> bool:
         """It behaves everywhere as it does on the old service."""
@@ -118,9 +141,9 @@ class OldPage(Member):
         return {"type": "message", "content": item.content, "role": "USER"}
 
     def expects(self, at: float) -> bool:
-        """Whether it has to get what was saved at that time: it was connected, and stayed for a while."""
+        """Whether it has to get what was saved at that time: it was connected, and stayed a while."""
         return any(
-            visit.greeted and visit.greeted <= at and (not visit.ended or at < visit.ended - EDGE)
+            visit.greeted and visit.greeted <= at and (not visit.ended or at < visit.ended - self.edge)
             for visit in self.visits
         )
 

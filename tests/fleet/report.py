@@ -19,6 +19,7 @@ COLUMNS = [
     ("false errors", lambda r: r.false_errors),
     ("saved twice", lambda r: r.saved_twice),
     ("worst gap (s)", lambda r: f"{r.gap:.1f}"),
+    ("back after (s)", lambda r: "" if r.back is None else f"{r.back:.1f}"),
 ]
 TOLD = [
     ("case", lambda r: r.scenario),
@@ -62,21 +63,66 @@ def document(rows: list[Row], server: str) -> str:
         note = f" Measured: {row.note}." if row.note else ""
         return f"- **{row.scenario}** ({row.seconds:.0f} s): {said}{note}"
 
+    why = "\n".join(
+        f"- **{row.scenario}**: `recovered: false` {row.not_recovered}: {cases[row.scenario].unresumed}"
+        for row in rows
+        if row.not_recovered
+    )
     return TEMPLATE.format(
         table=table(list(rows), COLUMNS),
         told=table(list(rows), TOLD),
         about="\n".join(map(about, rows)),
+        why=why or "Nobody was told `recovered: false`.",
         server=server,
     )
 
 
 TEMPLATE = """# Fleet
 
-{server}
+What eclipse-ws does beside the services that it replaces, with applications as they are, and on a Redis
+that somebody else runs. Everything is a process of its own on loopback: two nodes, a real Redis ({server}),
+stand-ins for the application and for the service before eclipse-ws, and clients. Made by `make fleet`;
+`python -m tests.fleet --help` tells more. What faults of the project's own parts do is in
+[chaos.md](chaos.md).
+
+- **New clients** hand back their cursor, name each message (`clientMessageId`), and load the chat where
+  they are told to. **Old pages** do none of this: they fetch a token, connect, and show what comes.
+- **The old service** saves a message, echoes it to its members, publishes it, and passes on whatever it
+  sees on `chat:<chatId>`. It shows a message more than once, and `typing` also to its sender.
+- **The application** saves messages and publishes them to Redis itself, too.
+- **The provider** is a proxy in front of Redis, to which the nodes' connections go.
+
+## Results
+
+All that was owed has to be delivered, and everything from "doubled" to "saved twice" has to be 0.
 
 {table}
 
+- **sent**: messages that clients and the application have written. **saved**: those that the application
+  holds.
+- **delivered**: of all (saved event, member) pairs that were owed, those that the member got. New clients
+  are owed everything, live, by a replay, or by the load that `recovered: false` tells them to do. Old pages
+  are owed what was saved while they were connected.
+- **doubled**, **out of order**: on the nodes; the old service promises neither.
+- **false errors**: an error for a message that was saved by then, or an ack for one that was not.
+- **worst gap**: the longest time from when something was saved until a member had it.
+- **back after**: from the beginning of the fault until all clients were connected again, the last message
+  that was over a second late had come, and the last ack that said `local`. At most 15 s are allowed.
+
+## What clients were told
+
 {told}
+
+- **typing**: of all (sender, member) pairs, those that were right: once to others, never to the sender; on
+  the old service at least once to everybody.
+- **copies on old**: how often one message came to one member on the old service.
+- **missed by old pages**: what was saved while an old page was on its way back, and never came to it.
+
+Where the truth was `recovered: false`, and why:
+
+{why}
+
+## The cases
 
 {about}
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,9 @@ from tests.fleet.members import Member, OldPage
 JOIN_SECONDS = 15.0
 SETTLE_SECONDS = 30.0
 TYPING_SECONDS = 3.0
+WELL_SECONDS = 30.0
+RATE = 0.5
+"""Messages a second of each member of a crowd."""
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Stage:
     def page(self, chat: str, *where: NodeProcess) -> OldPage:
         """Add an old page, on one of these services."""
         page = OldPage(self.fleet, chat, len(self.members), self.chance, list(where))
+        page.edge = self.row.edge
         self.members.append(page)
         return page
 
@@ -64,15 +69,50 @@ class Stage:
 
         await until(nothing_left, SETTLE_SECONDS)
 
-    async def converse(self, members: Sequence[Member], each: int, pause: float) -> None:
+    async def converse(self, members: Sequence[Member], each: int, pause: float, padding: str = "") -> None:
         """Have all of them write so many messages, each after ``pause`` seconds on average."""
 
         async def write(member: Member) -> None:
             for _ in range(each):
                 await asyncio.sleep(self.chance.uniform(0, 2 * pause))
-                member.say()
+                member.say(padding)
 
         await asyncio.gather(*map(write, members))
+
+    def crowd(self, clients: int) -> None:
+        """Fill chats of two on both nodes, one of ten an old page; they write and roam until `hush`."""
+        for number in range(clients):
+            join = self.page if number % 10 == 5 else self.member
+            join(f"{self.row.scenario.replace(' ', '-')}-{number // 2}", *self.fleet.nodes)
+
+    def chatter(self) -> None:
+        """Have everybody write every two seconds, and the application publish what is saved, too."""
+        self.fleet.application.publishes = True
+        for member in self.members:
+            member.rate = RATE
+
+    def hush(self) -> None:
+        """Have nobody write any more."""
+        for member in self.members:
+            member.rate = 0.0
+
+    def fault(self) -> None:
+        """Note that the fault begins."""
+        self.row.began = time.monotonic()
+
+    async def until_well(self) -> None:
+        """Wait until both nodes are healthy and publish; the judge finds what follows if they don't."""
+        since = time.monotonic()
+
+        def publishes(node: NodeProcess) -> bool:
+            return any(member.last_published.get(node.name, 0) > since for member in self.members)
+
+        await until(lambda: all(map(publishes, self.fleet.nodes)), WELL_SECONDS)
+        while time.monotonic() < since + WELL_SECONDS:
+            found = [await node.health() for node in self.fleet.nodes]
+            if all(health and health["status"] == "healthy" for health in found):
+                return
+            await asyncio.sleep(0.1)
 
     async def repeat(self, times: int, pause: float, once: Callable[[int], Awaitable[None]]) -> None:
         """Do something so many times, with a pause before each."""
