@@ -25,7 +25,6 @@ class Member(Client):
     ) -> None:
         super().__init__(fleet, chat, number, 0.0, chance)
         self.where = where
-        self.home = number % len(where)
         self.seen: dict[str, float] = {}
         self.typing: Counter[str] = Counter()
         self.last_local = 0.0
@@ -54,11 +53,11 @@ class Member(Client):
 
     def next_node(self) -> NodeProcess:
         """Where it connects now."""
-        return self.where[self.home] if not self.visits else self.chance.choice(self.where)
+        return self.chance.choice(self.where) if self.visits else self.where[self.number % len(self.where)]
 
     def move(self, to: NodeProcess) -> None:
         """Leave, and come back elsewhere."""
-        self.where, self.home = [to], 0
+        self.where = [to]
         if self._wire is not None:
             self._wire.close()
 
