@@ -223,7 +223,7 @@ def _judge_order(verdict: Verdict, chat: str, members: Sequence[Client], places:
     for client in members:
         for visit in client.visits:
             for received in visit.received:
-                if received.cursor is None or visit.old:
+                if received.cursor is None:
                     continue
                 name = places.setdefault(received.cursor, received.name)
                 if name != received.name:
