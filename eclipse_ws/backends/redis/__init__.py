@@ -17,10 +17,10 @@ whoever joins then must not trust it: `join` begins a new epoch, "a2". A client 
 ``recovered: false``, which is the truth. For the same reason a node keeps listening for a while after
 its last session has left.
 
-**Back in time.** A Redis that was restored from a snapshot knows the epoch of before and fewer events, and
-would give the offsets of the others to new ones. So each node tells what it has delivered: `publish` and `join`
-begin a new epoch where that is beyond Redis's own position, `join` also where another event is at that place. A
-client's cursor proves nothing, because a client can make it up.
+**Back in time.** A Redis that was restored from a snapshot knows the earlier epoch and fewer events, and
+would give the offsets of the lost events to new ones. So each node says what it has delivered: `publish` and
+`join` begin a new epoch where that is beyond Redis's own position, `join` also where another event is in
+that place. A client's cursor proves nothing, because a client can invent one.
 
 **Who guards.** Each node that hears a chat is noted in the chat's hash under its link: node and connection.
 A guard counts while its link's own channel has a subscriber, which ends in the moment when that connection
