@@ -254,7 +254,7 @@ STATUSES = [
     (Fault("status", 200, '{"success": true}'), "api_bad_answer", True, True, None),
     (Fault("status", 200, '{"success": "yes", "message": 1}'), "api_bad_answer", True, True, None),
     (Fault("status", 200, '{"success": false, "error": "no"}'), "api_rejected", False, False, None),
-    (Fault("status", 200, "x" * 300_000), "api_bad_answer", True, True, None),
+    (Fault("status", 200, "x" * (1 << 21)), "api_bad_answer", True, True, None),
     (Fault("raw", body="SSH-2.0-OpenSSH_9\r\n"), "api_bad_answer", True, True, None),
     (Fault("truncate"), "api_connection_lost", True, True, None),
     (Fault("close"), "api_connection_lost", True, True, None),

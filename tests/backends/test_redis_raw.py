@@ -101,7 +101,7 @@ BAD = {
     "very deep nesting": b'{"type":"message","data":%b}' % nested(TOO_DEEP[1]).encode(),
     "half of an object": b'{"type":"message","data":{',
     "two objects": body("x") + body("y"),
-    "1 MB": body("x", filler="x" * 1_000_000),
+    "2 MiB": body("x", filler="x" * (1 << 21)),
     "a cursor that is a number": body("x", cursor=5),
     "a garbage cursor": body("x", cursor="garbage"),
     "a negative cursor": body("x", cursor="abc.-1"),

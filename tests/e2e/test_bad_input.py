@@ -169,13 +169,13 @@ async def test_bad_frame(frame: str | bytes, told: tuple[str, str] | None) -> No
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("binary", [False, True])
-async def test_a_megabyte(binary: bool) -> None:
-    """A frame of 1 MB ends its sender with 1009, and what was said before it is carried out."""
+async def test_a_frame_of_megabytes(binary: bool) -> None:
+    """A frame of 2 MiB ends its sender with 1009, and what was said before it is carried out."""
     async with running() as server, bystanders(server) as others:
         client = await Client.join(server.port)
         await client.say(type="message", content="before it", role="USER")
         await client.next("message")
-        frame = json.dumps({"type": "message", "content": "x" * (1 << 20), "role": "USER"})
+        frame = json.dumps({"type": "message", "content": "x" * (1 << 21), "role": "USER"})
         await client.raw(frame.encode() if binary else frame)
         assert (await client.ended())[0] == 1009
         assert (await others.here.next("message"))["data"]["content"] == "before it"
