@@ -7,14 +7,21 @@ CHUNK = 1 << 18
 """Bytes that are offered to the kernel in one call."""
 
 
-class Backlog:
-    """A queue of frames. Frames are shared between sockets; only one that left in part is copied."""
+Frame = bytes | memoryview
 
-    __slots__ = ("frames", "late", "size", "started")
+
+class Backlog:
+    """A queue of frames. They are shared between sockets, also one that left in part while most of it waits:
+    then the rest is copied, so that a queue holds at most twice the bytes that it counts.
+    """
+
+    __slots__ = ("_whole", "frames", "late", "size", "started")
 
     def __init__(self) -> None:
-        self.frames: deque[tuple[bytes, bool]] = deque()
+        self.frames: deque[tuple[Frame, bool]] = deque()
         """Each with whether it may be dropped."""
+        self._whole = 0
+        """Bytes that the first frame holds, if it has left in part."""
         self.size = 0
         """Bytes."""
         self.started = False
@@ -38,7 +45,7 @@ class Backlog:
             self.size += len(frame)
         return dropped
 
-    def chunk(self) -> bytes:
+    def chunk(self) -> Frame:
         """What to offer to the kernel next."""
         first = self.frames[0][0]
         if len(self.frames) == 1 or len(first) >= CHUNK:
@@ -71,7 +78,10 @@ class Backlog:
         while size:
             frame, _ = self.frames[0]
             if len(frame) > size:
-                self.frames[0] = (frame[size:], False)
+                if isinstance(frame, bytes):
+                    self._whole = len(frame)
+                rest = memoryview(frame)[size:]
+                self.frames[0] = (rest if 2 * len(rest) >= self._whole else bytes(rest), False)
                 self.started = True
                 break
             size -= len(frame)

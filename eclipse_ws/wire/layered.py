@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from eclipse_ws.wire import frames
-from eclipse_ws.wire.backlog import Backlog
+from eclipse_ws.wire.backlog import Backlog, Frame
 from eclipse_ws.wire.deflate import Deflate, deflated, inflated
 from eclipse_ws.wire.incoming import BYTES_PER_READ
 from eclipse_ws.wire.poll import Poll, stats
@@ -101,7 +101,7 @@ class LayeredSocket(Socket):
             stats.frames_out += self.out.pin()
         super().writable()
 
-    def _write(self, data: bytes) -> int:
+    def _write(self, data: Frame) -> int:
         if self._tls is None:
             return super()._write(data)
         try:

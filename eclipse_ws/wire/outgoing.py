@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from eclipse_ws.wire.backlog import Backlog
+from eclipse_ws.wire.backlog import Backlog, Frame
 from eclipse_ws.wire.poll import Poll, stats
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Outgoing:
             elif out.late is not None:
                 self.send(out.late)
 
-    def _write(self, data: bytes) -> int:
+    def _write(self, data: Frame) -> int:
         """Offer bytes that have waited to the kernel; how many it takes. Raises OSError."""
         return os.write(self._fd, data)
 

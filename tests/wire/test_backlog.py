@@ -55,6 +55,25 @@ def test_clearing_keeps_a_frame_that_has_begun() -> None:
     assert not queue.frames
 
 
+def test_the_rest_of_a_frame_is_shared_and_then_copied() -> None:
+    """A large frame that many sockets have begun is there once, until most of it has left a socket."""
+    frame = b"x" * 1000
+    queue = Backlog()
+    queue.push([frame], 0, 0)
+    for taken in (100, 399):
+        queue.advance(taken)
+        rest = queue.chunk()
+        assert isinstance(rest, memoryview)
+        assert rest.obj is frame
+    assert rest == b"x" * 501
+    queue.advance(2)
+    assert queue.chunk() == b"x" * 499
+    assert isinstance(queue.chunk(), bytes)
+    queue.advance(1)
+    assert isinstance(queue.chunk(), memoryview)
+    assert queue.advance(498) == 1
+
+
 def test_a_chunk_is_bounded() -> None:
     """However much waits, one call gets a bounded piece of it, or one frame."""
     queue = Backlog()
