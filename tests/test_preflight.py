@@ -465,6 +465,6 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     right, wrong = run("--profile", "dev"), run("--profile", "prod", "--json")
     assert (right.returncode, wrong.returncode) == (0, 1), right.stderr + wrong.stderr
-    assert right.stdout.splitlines()[-1].startswith("3 in order")
+    assert right.stdout.splitlines()[-1].startswith("4 in order")
     assert {row["name"] for row in json.loads(wrong.stdout)["findings"]} >= {"JWT_SECRET", "REDIS_URL"}
     assert "Traceback" not in right.stderr + wrong.stderr
