@@ -137,12 +137,13 @@ async def test_published_before_anybody_has_joined(cluster: Make, chat: str, ove
 
 
 CASES = {
-    "delivered": (False, False, 0),
-    "delivered, and more came": (False, False, 1),
-    "learnt at its join": (True, False, 0),
-    "learnt at its join, and more came": (True, False, 1),
-    "delivered, and the events have expired": (False, True, 0),
-    "learnt at its join, and the events have expired": (True, True, 0),
+    "delivered": (False, False, (5, 6)),
+    "delivered, and more came": (False, False, (5, 6, 7)),
+    "delivered, and published again at another place": (False, False, (4, 5)),
+    "learnt at its join": (True, False, (5, 6)),
+    "learnt at its join, and more came": (True, False, (5, 6, 7)),
+    "delivered, and the events have expired": (False, True, (5, 6)),
+    "learnt at its join, and the events have expired": (True, True, (5, 6)),
 }
 
 
@@ -150,7 +151,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 async def test_the_numbers_agree_and_the_events_do_not(cluster: Make, chat: str, case: str) -> None:
     """Others have raised Redis's offset to what a node knows, or past it: its next join notices it."""
-    newcomer, expired, more = CASES[case]
+    newcomer, expired, later = CASES[case]
     made = cluster(**OVER_HTTP)
     elsewhere = await made.node()
     node = await made.node(*([] if newcomer else [chat]))
@@ -164,8 +165,8 @@ async def test_the_numbers_agree_and_the_events_do_not(cluster: Make, chat: str,
     channel = subscriptions.get(chat)
     await past.restore()
     channel.live = False  # as after a cut
-    cursors = await publish(elsewhere, chat, 5, 6, *range(7, 7 + more))
-    assert cursors[-1] == Cursor(lost.epoch, lost.offset + more)
+    cursors = await publish(elsewhere, chat, *later)
+    assert cursors[-1] == Cursor(lost.epoch, lost.offset + len(later) - 2)
     if expired:
         await made.client.delete(*node.backend._names.chat_keys(chat)[1:])
     subscriptions.join(channel)
@@ -228,6 +229,29 @@ async def test_an_epoch_that_was_over(cluster: Make, chat: str) -> None:
     await until(lambda: not {one.backend.position(chat).epoch} & {earlier.epoch, lost.epoch})
     await until_begun_anew(chat, lost.epoch, *nodes)
     assert await other.backend.history(chat, earlier) is None
+
+
+@gen_test
+@pytest.mark.parametrize("over", [False, True])
+async def test_nodes_that_redis_has_forgotten(cluster: Make, chat: str, over: bool) -> None:
+    """Whoever notices tells all nodes, also those that came to the chat after the snapshot."""
+    made = cluster(**OVER_HTTP)
+    one = await made.node(chat)
+    past = Past(made)
+    earlier = (await publish(one, chat, 1))[-1]
+    await past.remember()
+    if over:
+        await until_at(chat, earlier, one)
+        one.backend._subscriptions.break_off(chat)
+        await until_begun_anew(chat, earlier.epoch, one)
+    other = await made.node(chat)
+    lost = (await publish(one, chat, 2))[-1]
+    await until_at(chat, lost, one, other)
+    await past.restore()
+    channel = one.backend._subscriptions.get(chat)
+    channel.live = False
+    one.backend._subscriptions.join(channel)
+    await until_begun_anew(chat, lost.epoch, one, other)
 
 
 @gen_test

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from pydantic import ValidationError
 
 from eclipse_ws.backends.redis.names import Names, database
 from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
+from tests.conftest import make_settings
 
 gen_test = pytest.mark.gen_test(timeout=30)
 Make = Callable[..., Cluster]
@@ -104,3 +106,11 @@ def test_what_names_are() -> None:
 def test_the_database_of_a_url(url: str, number: int) -> None:
     """The number is read as the client reads it; a URL that can't be used is refused elsewhere."""
     assert database(url) == number
+
+
+@pytest.mark.parametrize("prefix", ["a b", "{a}", "a*", "\u00e4", "a\n", "a" * 33])
+def test_a_prefix_that_can_not_be_one(prefix: str) -> None:
+    """A prefix is a short word: nothing in it means anything to Redis, and no name gets long by it."""
+    with pytest.raises(ValidationError, match="redis_prefix"):
+        make_settings(redis_prefix=prefix)
+    assert make_settings(redis_prefix="eu-1.staging_2:").redis_prefix == "eu-1.staging_2:"
