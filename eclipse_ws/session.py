@@ -476,8 +476,15 @@ class ChatSession(WireHandler):
         self.wire.close(close.code, close.reason if reason is None else reason)
 
     def retire(self, close: CloseCode = CloseCode.RESTARTING, reason: str | None = None) -> None:
-        """Close the socket once the commands that were read have their answers; no more are read."""
-        self.retiring = self.retiring or (close, reason)
+        """Close the socket once the commands that were read have their answers; no more are read.
+
+        They have ``api_timeout`` together: a command that hasn't begun then is refused.
+        """
+        if self.retiring is None:
+            self.retiring = close, reason
+            if self.queue is not None:
+                patience = self.node.settings.api_timeout
+                asyncio.get_running_loop().call_later(patience, self._refuse_queued)
         if self.under_way is None:
             self.end(*self.retiring)
 

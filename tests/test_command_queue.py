@@ -363,7 +363,7 @@ async def test_a_drain_that_waited_for_long_enough(monkeypatch: pytest.MonkeyPat
         work = session_of(server).under_way
         assert work is not None
         await server.drain()
-        assert server.node.under_way == 2
+        assert server.node.under_way == 1
         await server.stop()
         error = await client.next("error")
         assert (error["code"], error["clientMessageId"]) == ("session_ended", "k2")
@@ -371,6 +371,27 @@ async def test_a_drain_that_waited_for_long_enough(monkeypatch: pytest.MonkeyPat
         work.cancel()
         await asyncio.wait((work,))
         assert (gate.calls, server.node.under_way) == (1, 0)
+
+
+@pytest.mark.gen_test
+async def test_who_must_go_waits_for_what_has_begun_alone() -> None:
+    """An application that hangs doesn't keep a session whose key was removed: it has the time of one call,
+    and the command under way its answer.
+    """
+    async with running() as server:
+        server.node.settings = server.settings.model_copy(update={"api_timeout": 0.02})
+        client = await Client.join(server.port)
+        gate = Gate(server)
+        await say(client, "k1", "k2", "k3")
+        await until(lambda: server.node.under_way == 3)
+        session_of(server).retire(CloseCode.INVALID_TOKEN)
+        for key in ("k2", "k3"):
+            error = await client.next("error")
+            assert (error["code"], error["clientMessageId"]) == ("session_ended", key)
+        gate.open.set()
+        assert (await client.seek("ack"))["clientMessageId"] == "k1"
+        assert await client.ended() == (4002, "Invalid token")
+        assert gate.saved == ["k1"]
 
 
 @pytest.mark.gen_test
