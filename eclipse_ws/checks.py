@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import SecretStr
 
+from eclipse_ws import api_headers
 from eclipse_ws.faults import (
     WHERE_REDIS_URL,
     Fault,
@@ -42,6 +43,10 @@ SIZES: Final = (
 """A message's way: the first setting, in bytes, has to hold so many bytes for each unit of the second, and so
 many more.
 """
+
+
+HAS_LINES = frozenset({"api_headers", "jwt_public_key"})
+"""Fields whose text may have several lines."""
 
 
 def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Fault]:
@@ -84,6 +89,11 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     elif production and not settings.allow_embedded_api:
         mend = "use http, or set ECLIPSE_ALLOW_EMBEDDED_API=true to save messages in this server"
         faults.append(Fault("ECLIPSE_API", "is embedded, which production refuses", mend))
+    try:
+        api_headers.parse(settings.api_headers.get_secret_value())
+    except api_headers.HeadersError as error:
+        mend = "write `Name: value`, one header a line, or a JSON object in one line"
+        faults.append(Fault("ECLIPSE_API_HEADERS", str(error), mend))
     if production and settings.demo:
         faults.append(Fault("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false"))
     for pattern in settings.allowed_origins:
@@ -97,7 +107,7 @@ def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[F
     """Faults of texts in which something stands that nobody sees, or that others read otherwise."""
     faults: list[Fault] = []
     for field, value in values.items():
-        if not isinstance(value, str) or field == "jwt_public_key":  # a PEM has lines
+        if not isinstance(value, str) or field in HAS_LINES:
             continue
         name = variable(field)
         if field not in LITERAL:

@@ -40,6 +40,7 @@ TYPING_AT_ONCE = 2
 RELOADED = frozenset(
     {
         "allowed_origins",
+        "api_headers",
         "chat_typing",
         "client_address_header",
         "command_burst",

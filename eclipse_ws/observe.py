@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +16,7 @@ import structlog
 from pydantic import SecretStr
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from eclipse_ws import api_headers
 from eclipse_ws.faults import MASK, printable
 from eclipse_ws.keys import previous_secrets
 from eclipse_ws.log_limit import LogLimit
@@ -28,6 +30,7 @@ MAX_PATH = 200  # characters of a path in an access line
 QUIET_PATHS = frozenset({"/", "/health", "/metrics"})
 COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
 SHORTEST_SECRET = 4  # characters; masking every "a" would hide the log, not the secret
+SHORTEST_HEADER = 8  # characters of a value in ECLIPSE_API_HEADERS: `true` may be one, and is no secret
 
 # Each alternative keeps its group and masks the rest. Quotes and backslashes end a value: JSON stays JSON.
 # After `"limit": "token", ` comes the next field's name, which is no token.
@@ -266,6 +269,10 @@ def _secret_values(settings: Settings) -> Iterator[str]:
             for part in (text, *(previous_secrets(text) if name.endswith("_secrets") else ())):
                 if len(part) >= SHORTEST_SECRET:
                     yield part
+    with suppress(api_headers.HeadersError):
+        for value in api_headers.parse(settings.api_headers.get_secret_value()).values():
+            if len(value) >= SHORTEST_HEADER:
+                yield value
 
 
 def _form(char: str) -> str:

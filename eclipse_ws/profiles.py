@@ -27,9 +27,9 @@ PLAN_NAMES = frozenset(
     }
 )
 PLATFORM_NAMES = {"region": "FLY_REGION", "machine": "FLY_MACHINE_ID"}
-SECRETS = frozenset({"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url"})
+SECRETS = frozenset({"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url", "api_headers"})
 # Taken to the letter: what is left out of them would be another secret.
-LITERAL = SECRETS - {"redis_url"}
+LITERAL = SECRETS - {"redis_url", "api_headers"}
 MAX_FILE = 256 * 1024  # bytes; a configuration that is longer is some other file
 
 

@@ -301,6 +301,11 @@ class Settings(BaseSettings):
     api_idle_seconds: Seconds = Field(
         4, description="seconds that an unused connection is kept; must be less than the application keeps it"
     )
+    api_headers: SecretStr = Field(
+        SecretStr(""),
+        description="further headers of each call to the application, such as one that lets it through "
+        "deployment protection: `Name: value`, one a line, or a JSON object",
+    )
     api_max_cookies: Count = Field(50, description="cookies kept for the application's load balancer")
     api_cookies: CookieNames = Field(
         (),

@@ -14,7 +14,8 @@ reset, closed without answer   api_connection_lost   yes       it may have been 
 3xx but 303, not followed      api_redirected        no        "ask elsewhere" is said in place of the work
 303                            api_redirected        yes       "done, see there" (RFC 9110 section 15.4.4)
 400, 422, other 4xx            api_rejected          no        the application checks before it saves
-401, 403                       api_unauthorized      no        the secret differs; nothing was looked at
+401, 403                       api_unauthorized      no        the secret differs, or something in front of
+                                                               the application turned the call away
 404                            chat_not_found, ...   no        there is nowhere to save it
 408, 429                       api_busy              no        turned away before the work
 409                            api_conflict          no        another request with this key is under way
@@ -49,6 +50,11 @@ import pycurl
 from eclipse_ws.api.base import ApiError
 from eclipse_ws.protocol import bounded
 
+LET_IN: Final = (
+    "let this server through deployment protection or the firewall, or set ECLIPSE_API_HEADERS to the header "
+    "that does"
+)
+"""What to do where something in front of the application answers in its place."""
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; an answer that asks for more patience than this gets this."""
 
@@ -102,7 +108,7 @@ def status_error(
     if status >= 500:
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             return ApiError("api_unavailable", detail, retry_after=wait, down=True)
-        own_word = status not in _GATEWAYS and is_own_word(body)
+        own_word = status not in _GATEWAYS and is_own_answer(status, body)
         return ApiError(
             "api_error",
             detail,
@@ -114,15 +120,25 @@ def status_error(
         )
     match status:
         case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            hint = f"{detail}; INTERNAL_API_SECRET has to be the same here and there"
-            return ApiError("api_unauthorized", hint, retryable=False)
+            return ApiError("api_unauthorized", f"{detail}; {_refusal(status, media, body)}", retryable=False)
         case HTTPStatus.NOT_FOUND:
+            if not is_own_answer(status, body):
+                detail += "; this is not the chat API's answer: check NEXT_API_URL"
             return ApiError(missing, detail, retryable=False)
         case HTTPStatus.CONFLICT:
             return ApiError("api_conflict", detail, retry_after=wait)
         case HTTPStatus.REQUEST_TIMEOUT | HTTPStatus.TOO_EARLY | HTTPStatus.TOO_MANY_REQUESTS:
             return ApiError("api_busy", detail, retry_after=wait)
     return ApiError("api_rejected", detail, retryable=False)
+
+
+def _refusal(status: int, media: str, body: bytes) -> str:
+    """What may be behind a 401 or 403."""
+    differs = "INTERNAL_API_SECRET has to be the same here and there"
+    front = f"this is not the application's answer, but that of something in front of it: {LET_IN}"
+    if is_own_answer(status, body):
+        return differs
+    return front if "html" in media.lower() else f"{differs}; or {front}"
 
 
 def redirect_error(what: str, status: int, why: str, *, changes: bool) -> ApiError:
@@ -136,19 +152,22 @@ def redirect_error(what: str, status: int, why: str, *, changes: bool) -> ApiErr
     )
 
 
-def is_own_word(body: bytes) -> bool:
-    """Whether an error is the application's own (``{"error": "..."}``), not of something in front of it."""
-    return _reads(_decode_failed, body)
+def is_own_answer(status: int, body: bytes) -> bool:
+    """Whether the application answers itself, and not something in front of it: JSON, and an error as the
+    contract has it, ``{"error": "..."}``.
+    """
+    return _reads(_decode_object if status < 300 else _decode_failed, body)
 
 
 def shape_error(what: str, status: int, media: str, body: bytes, *, changes: bool) -> ApiError:
     """A 2xx answer that is not what the contract says."""
-    return ApiError(
-        "api_bad_answer",
-        f"{what}: status {status}, {len(body)} bytes of {media[:60]!r}, not the JSON that the contract says",
-        outcome_unknown=changes,
-        down=not _reads(_decode_object, body),
+    own = is_own_answer(status, body)
+    detail = (
+        f"{what}: status {status}, {len(body)} bytes of {media[:60]!r}, not the JSON that the contract says"
     )
+    if not own:
+        detail += f"; if it is a page of something in front of the application, {LET_IN}"
+    return ApiError("api_bad_answer", detail, outcome_unknown=changes, down=not own)
 
 
 def other_message(what: str) -> ApiError:

@@ -6,7 +6,7 @@ import asyncio
 
 from tornado.httpclient import HTTPResponse
 
-from eclipse_ws.api.answers import is_own_word, redirect_error
+from eclipse_ws.api.answers import is_own_answer, redirect_error
 from eclipse_ws.api.handle import ApiRequest, Sending
 from eclipse_ws.api.redirects import MAX_REDIRECTS, Address, Route, advice, is_permanent, target_of
 
@@ -61,7 +61,7 @@ class Call:
                 self.route.learn(self._address)
         elif status < 400:
             onward = self._onward(status, response.headers.get("Location"))
-        elif status == 404 and not self._followed and not is_own_word(response.body):
+        elif status == 404 and not self._followed and not is_own_answer(status, response.body):
             onward = self.route.missing(self._address)
         if onward is None:
             return False

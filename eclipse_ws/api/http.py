@@ -15,7 +15,7 @@ import pycurl
 from tornado.curl_httpclient import CurlError
 from tornado.httpclient import HTTPResponse
 
-from eclipse_ws import __version__
+from eclipse_ws import __version__, api_headers
 from eclipse_ws.api.answers import (
     other_message,
     shape_error,
@@ -54,12 +54,7 @@ class HttpApi(ChatApi):
         self._own_failures = Streak()
         self._send = Route(base)
         self._users = Route(base)
-        self._headers = {
-            "Accept": "application/json",
-            "Content-Type": "application/json",
-            "User-Agent": f"eclipse-ws/{__version__}",
-            "X-Internal-Secret": settings.internal_api_secret.get_secret_value(),
-        }
+        self._headers = _headers(settings)
         self._connect_timeout = min(settings.api_connect_timeout, settings.api_timeout)
         self._timeout = settings.api_timeout
         self._max_connections = settings.api_max_connections
@@ -80,9 +75,8 @@ class HttpApi(ChatApi):
         return "up" if self.breaker.state == "closed" else "down"
 
     def reload(self, settings: Settings) -> None:
-        """Show the secret of these settings from the next call on."""
-        secret = settings.internal_api_secret.get_secret_value()
-        self._headers = {**self._headers, "X-Internal-Secret": secret}  # a new dict: see Handle.prepare
+        """Show the secret, and send the headers, of these settings from the next call on."""
+        self._headers = _headers(settings)  # a new dict: see Handle.prepare
 
     async def start(self) -> None:
         """Open the session. The application need not be there yet."""
@@ -280,6 +274,16 @@ def decode_answer(sending: Sending, response: HTTPResponse, decode: Callable[[by
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise shape_error(sending.what, status, media, body, changes=sending.changes) from None
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    return {
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "User-Agent": f"eclipse-ws/{__version__}",
+        "X-Internal-Secret": settings.internal_api_secret.get_secret_value(),
+        **api_headers.parse(settings.api_headers.get_secret_value()),
+    }
 
 
 def segment(name: str, missing: str) -> str:

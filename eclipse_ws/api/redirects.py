@@ -121,7 +121,7 @@ def advice(address: Address, target: Target | None, followed: int) -> str:
         page = target.origin if elsewhere else target.path
         return (
             f"leads to another page, {page}, such as one to sign in; exempt /api/chats and /api/users from "
-            "that, or set ECLIPSE_API_HEADERS to what lets this server in"
+            "that, or set ECLIPSE_API_HEADERS to the header that lets this server in"
         )
     if elsewhere:
         there = target.address.base
