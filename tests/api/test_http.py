@@ -442,6 +442,13 @@ async def test_answer_that_is_right_but_too_large(api: HttpApi, stub: Stub) -> N
 
 
 @pytest.mark.gen_test
+async def test_long_content(api: HttpApi, stub: Stub) -> None:
+    """An application may take long messages, and answer them with each character escaped."""
+    content = "漢" * 80_000
+    assert (await api.send_message("chat-1", "u", content, "USER")).content == content
+
+
+@pytest.mark.gen_test
 async def test_stray_answer_reaches_nobody(api: HttpApi, stub: Stub) -> None:
     """Bytes that come after an answer are not taken for the next call's answer."""
     stub.fault = Fault("twice", times=1)
@@ -910,7 +917,8 @@ async def test_failure_of_one_request_is_final(api: HttpApi, stub: Stub) -> None
 @pytest.mark.gen_test
 async def test_bad_content_and_deleted_users(api: HttpApi, stub: Stub) -> None:
     """What the application's database refuses is final for whoever sent it, and for nobody else."""
-    for content, user in (("a\0b", "u"), ("hello", "deleted_1")) * 5:
+    stub.users = frozenset({"u", "deleted_1"})
+    for content, user in (("a\0b", "u"), ("hello", "deleted_1"), ("hello", "smoke-0")) * 5:
         error = await failure(api.send_message("chat-1", user, content, "USER"))
         assert (error.code, error.retryable, error.outcome_unknown) == ("api_error", False, False)
     assert (await send(api, "chat-2")).content == CONTENT

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eclipse_ws.server import Server
-from tests.api.stub import SECRET, Stub, number_of
+from tests.api.stub import BYPASS, SECRET, Stub, number_of
 from tests.client import Client, running
 from tests.servers import RedisServer
 
@@ -80,3 +80,37 @@ async def test_published_and_answered_with_a_number(redis_server: RedisServer) -
             ("3", "third"),
         ]
         assert {data["sender"]["id"] for data in seen} == {str(number_of("u1"))}
+
+
+@gen_test
+async def test_a_user_whom_the_application_does_not_know(expect_log: Any) -> None:
+    """Its sender hears at once that a message can't be saved, and the chat goes on; a visitor is known."""
+    expect_log("message not saved")
+    async with site() as (server, stub):
+        stub.users = frozenset({"u2"})
+        async with (
+            await Client.join(server.port, user="smoke-0") as stranger,
+            await Client.join(server.port, user="u2") as known,
+            await Client.join(server.port, user="anon_1_x") as visitor,
+        ):
+            await stranger.say(**message("nobody's"))
+            error = await stranger.next("error")
+            assert (error["code"], error["retryable"]) == ("api_error", False)
+            for client, content in ((known, "one"), (visitor, "two")):
+                await client.say(**message(content))
+                assert (await stranger.next("message"))["data"]["content"] == content
+        assert [saved["content"] for saved in stub.saved] == ["one", "two"]
+
+
+@gen_test
+async def test_an_application_behind_redirects_and_protection() -> None:
+    """Behind deployment protection, a base path and slashes, what is said arrives."""
+    async with site(api_headers=f"{BYPASS}: let-me-through") as (server, stub):
+        stub.base_path, stub.trailing_slash, stub.bypass = "/support", True, "let-me-through"
+        async with await Client.join(server.port) as one, await Client.join(server.port, user="u2") as two:
+            for content in ("first", "second"):
+                await one.say(**message(content))
+                assert (await two.next("message"))["data"]["content"] == content
+        asked = [uri for _, uri, _ in stub.requests]
+        there = "/support/api/chats/c1/messages/send/"
+        assert asked == ["/api/chats/c1/messages/send", there, there]
