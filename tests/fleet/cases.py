@@ -188,8 +188,8 @@ async def failover_behind(stage: Stage) -> None:
     await stage.joined()
     stage.chatter()
     await asyncio.sleep(4 * stage.size)
-    await stage.fleet.fail_over_behind(1.0)
     stage.fault()
+    await stage.fleet.fail_over_behind(1.0)
     await _go_on(stage)
 
 

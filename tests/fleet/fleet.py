@@ -55,8 +55,10 @@ class Fleet(Cluster):
         self.replica: RedisServer | None = None
         self._has_old = old
         if replica:
-            primary = str(self.redis.port)
-            self.replica = RedisServer(server, lasting_port(), "--replicaof", "127.0.0.1", primary)
+            at_once = ("--repl-diskless-sync-delay", "0")
+            self.redis.options = at_once
+            primary = ("--replicaof", "127.0.0.1", str(self.redis.port))
+            self.replica = RedisServer(server, lasting_port(), *primary, *at_once)
 
     def environment(self, proxy: Provider) -> dict[str, str]:
         """What a node behind this proxy is started with."""

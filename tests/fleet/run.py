@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from math import inf
 from pathlib import Path
@@ -28,6 +29,7 @@ async def run_case(case: Case, folder: Path, server: str, size: float = 1.0) -> 
         allowed_refusals=case.refusals,
         edge=case.edge,
     )
+    shutil.rmtree(folder, ignore_errors=True)  # an earlier run's
     fleet = Fleet(folder, server, case.settings, old=case.old, replica=case.replica)
     stage = Stage(fleet, row, size)
     ticking = asyncio.create_task(tick(stage.members))
