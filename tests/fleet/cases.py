@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.api.stub import Fault
+from tests.api.stub import BYPASS, Fault
 from tests.fleet.members import Member
 from tests.fleet.stage import Stage
 
@@ -105,6 +105,12 @@ async def no_sender(stage: Stage) -> None:
 async def redirected(stage: Stage) -> None:
     """The application redirects every path to the same path with a slash (308)."""
     stage.fleet.application.trailing_slash = True
+    await _talk(stage)
+
+
+async def protected(stage: Stage) -> None:
+    """Deployment protection answers 401 to whoever lacks its header, which is in `ECLIPSE_API_HEADERS`."""
+    stage.fleet.application.bypass = "let-me-in"
     await _talk(stage)
 
 
@@ -208,8 +214,17 @@ async def quota(stage: Stage) -> None:
     await _go_on(stage)
 
 
+async def restarted(stage: Stage) -> None:
+    """Redis is restarted from a snapshot, four seconds old; a third of the clients is away meanwhile."""
+    await _go_back(stage, stage.fleet.restart)
+
+
 async def restored(stage: Stage) -> None:
-    """Redis goes back to a snapshot, four seconds old; a third of the clients is away meanwhile."""
+    """The same, but the snapshot is restored in place: no connection ends."""
+    await _go_back(stage, stage.fleet.restore)
+
+
+async def _go_back(stage: Stage, restore: Callable[[], Awaitable[None]]) -> None:
     stage.crowd(int(60 * stage.size))
     await stage.joined()
     stage.chatter()
@@ -219,7 +234,7 @@ async def restored(stage: Stage) -> None:
     stage.fault()
     for member in stage.members[::3]:
         member.stay_away(6)
-    await stage.fleet.restore()
+    await restore()
     await _go_on(stage)
 
 
@@ -258,6 +273,7 @@ CASES = [
     Case("numbers for ids", numbers),
     Case("no sender", no_sender),
     Case("redirecting", redirected),
+    Case("deployment protection", protected, {"ECLIPSE_API_HEADERS": f"{BYPASS}: let-me-in"}),
     Case("slow application", slow),
     Case("never to be saved", never, refusals=22),
     Case("long messages", long),
@@ -265,6 +281,7 @@ CASES = [
     Case("quota exceeded", quota, allowed_gap=15.0, edge=15.0, unresumed=DEAF),
     Case("failover", failover, replica=True, allowed_gap=15.0, edge=15.0, unresumed=DEAF),
     Case("failover behind", failover_behind, replica=True, allowed_gap=15.0, edge=15.0, unresumed=LOST),
-    Case("restored from a snapshot", restored, allowed_gap=15.0, edge=15.0, unresumed=LOST),
+    Case("restart from a snapshot", restarted, allowed_gap=15.0, edge=15.0, unresumed=LOST),
+    Case("snapshot restored in place", restored, allowed_gap=15.0, edge=15.0, unresumed=LOST),
     Case("connections cut", cut, allowed_gap=15.0, edge=15.0, unresumed=DEAF),
 ]

@@ -54,6 +54,7 @@ class Fleet(Cluster):
         self.old: NodeProcess | None = None
         self.replica: RedisServer | None = None
         self._has_old = old
+        self._kept: list[tuple[Any, int, Any]] = []
         if replica:
             at_once = ("--repl-diskless-sync-delay", "0")
             self.redis.options = at_once
@@ -109,14 +110,28 @@ class Fleet(Cluster):
         await self.command_to(demoted, "REPLICAOF", "127.0.0.1", self.replica.port)
         await self._switch()
 
-    async def restore(self) -> None:
-        """Restart Redis from what `snapshot` has kept."""
+    async def snapshot(self) -> None:
+        """Keep what Redis holds, for `restart` and `restore`."""
+        await self.command("SAVE")
+        async with redis.asyncio.Redis(port=self.redis.port, protocol=2) as client:
+            kept = [(name, await client.pttl(name), await client.dump(name)) for name in await client.keys()]
+        self._kept = [each for each in kept if each[2] is not None]  # what has not expired meanwhile
+
+    async def restart(self) -> None:
+        """Kill Redis, and start it with what was kept."""
         self.redis.kill()
         await asyncio.to_thread(self.redis.start)
 
-    async def snapshot(self) -> None:
-        """Have Redis keep what it holds."""
-        await self.command("SAVE")
+    async def restore(self) -> None:
+        """Put what was kept in the place of what Redis holds, while all connections stand."""
+        async with (
+            redis.asyncio.Redis(port=self.redis.port, protocol=2) as client,
+            client.pipeline(transaction=True) as pipeline,
+        ):
+            pipeline.flushall()
+            for name, lifetime, value in self._kept:
+                pipeline.restore(name, max(0, lifetime), value)
+            await pipeline.execute()
 
     async def _switch(self) -> None:
         assert self.replica is not None

@@ -39,6 +39,8 @@ class Row(Verdict):
     copies: str = ""
     """How often one message came on the old service: the least and the most."""
     pages_missed: int = 0
+    cut_short: int = 0
+    """Messages that were not saved, as their connection ended first, and whose senders send nothing again."""
     began: float = 0.0
     """When the fault began, if there is one."""
     back: float | None = None
@@ -68,6 +70,8 @@ def judge_fleet(row: Row, fleet: Fleet, chats: dict[str, list[Member]], places: 
     """Fill the row in; ``places`` as in the chaos suite's judge."""
     judge(row, fleet.application, chats, places)
     row.sent = sum(member.sent for members in chats.values() for member in members)
+    keys = {message["key"] for message in fleet.application.saved}
+    row.cut_short = sum(len(member.unconfirmed - keys) for members in chats.values() for member in members)
     row.sent += sum(1 for message in fleet.application.saved if not message["key"])
     for chat, names in owed(fleet.application, chats).items():
         for member in chats[chat]:

@@ -34,6 +34,7 @@ TOLD = [
     ("typing", lambda r: f"{r.typing - r.typing_wrong} of {r.typing}" if r.typing else ""),
     ("copies on old", lambda r: r.copies),
     ("missed by old pages", lambda r: r.pages_missed),
+    ("cut short", lambda r: r.cut_short),
 ]
 
 
@@ -117,6 +118,8 @@ All that was owed has to be delivered, and everything from "doubled" to "saved t
   the old service at least once to everybody.
 - **copies on old**: how often one message came to one member on the old service.
 - **missed by old pages**: what was saved while an old page was on its way back, and never came to it.
+- **cut short**: messages that were not saved, as the connection of an old page, or of anybody on the old
+  service, ended with them under way. Such a sender doesn't send it again.
 
 Where the truth was `recovered: false`, and why:
 

@@ -34,13 +34,16 @@ async def run_case(case: Case, folder: Path, server: str, size: float = 1.0) -> 
     stage = Stage(fleet, row, size)
     ticking = asyncio.create_task(tick(stage.members))
     try:
-        await fleet.start()
         began = time.monotonic()
         try:
+            await fleet.start()
+            began = time.monotonic()
             await case.run(stage)
         except Exception as error:
             row.faults += 1
             row.say(f"the case itself failed: {error!r}")
+            if not stage.members:  # nothing has begun
+                return row
         row.seconds = round(time.monotonic() - began, 1)
         judge_fleet(row, fleet, stage.by_chat, await fleet.places(stage.by_chat))
         if row.missed_targets:
