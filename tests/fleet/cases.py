@@ -29,7 +29,8 @@ class Case:
 
 async def mixed(stage: Stage) -> None:
     """An old service beside two nodes, and an application that publishes itself. Old pages and new clients
-    of one chat are on all three and write; the application writes, changes messages and assigns agents.
+    of one chat are on all three: they write, type, and join as agents. The application writes, changes
+    messages and assigns agents.
     """
     a, b = stage.fleet.nodes
     old, application, chat = stage.fleet.old, stage.fleet.application, "mixed"
@@ -53,9 +54,19 @@ async def mixed(stage: Stage) -> None:
         if number % 4 == 0:
             await application.join(chat)
 
-    await asyncio.gather(stage.converse(members, int(10 * stage.size), 0.3), stage.repeat(times, 0.25, write))
+    async def join(number: int) -> None:
+        members[2 * number + 1].join_as_agent()
+
+    await asyncio.gather(
+        stage.converse(members, int(10 * stage.size), 0.3),
+        stage.repeat(times, 0.25, write),
+        stage.repeat(3, 0.3, join),
+    )
     await stage.settled()
     await stage.type_in_turn(members)
+    for member in members:
+        joined = [name.split(":")[1] for name in member.known if name.startswith("agent_joined:user-")]
+        stage.expect(sorted(joined) == ["user-1", "user-3", "user-5"], f"client {member.number} saw {joined}")
 
 
 async def moving(stage: Stage) -> None:
@@ -163,10 +174,12 @@ async def burst(stage: Stage) -> None:
 
 
 async def _talk(stage: Stage, each: int = 5, pause: float = 0.3, padding: str = "") -> None:
-    """Have new clients and an old page on each node write in one chat."""
+    """Have new clients and an old page on each node write in one chat, and old pages on the old service."""
     talking: list[Member] = []
     for node in stage.fleet.nodes:
         talking += stage.member("talk", node), stage.member("talk", node), stage.page("talk", node)
+    if stage.fleet.old is not None:
+        talking += stage.page("talk", stage.fleet.old), stage.page("talk", stage.fleet.old)
     await stage.joined()
     stage.fleet.application.publishes = True
     await stage.converse(talking, each, pause, padding)
@@ -230,10 +243,11 @@ async def _go_back(stage: Stage, restore: Callable[[], Awaitable[None]]) -> None
     stage.chatter()
     await asyncio.sleep(3)
     await stage.fleet.snapshot()
-    await asyncio.sleep(4)
-    stage.fault()
+    await asyncio.sleep(1)
     for member in stage.members[::3]:
-        member.stay_away(6)
+        member.stay_away(4)
+    await asyncio.sleep(3)
+    stage.fault()
     await restore()
     await _go_on(stage)
 
@@ -270,8 +284,8 @@ LOST = "what Redis knew of the last seconds is gone"
 CASES = [
     Case("mixed fleet", mixed, old=True),
     Case("moving over and back", moving, old=True),
-    Case("numbers for ids", numbers),
-    Case("no sender", no_sender),
+    Case("numbers for ids", numbers, old=True),
+    Case("no sender", no_sender, old=True),
     Case("redirecting", redirected),
     Case("deployment protection", protected, {"ECLIPSE_API_HEADERS": f"{BYPASS}: let-me-in"}),
     Case("slow application", slow),

@@ -1,7 +1,7 @@
 """What a case has shown: the verdict of the chaos suite, and what it doesn't look at.
 
 - *Gap*: how long a member waited for what was saved, until it came by an event or by a load that the
-  contract asks for; the worst of all.
+  contract asks for; the worst of all. Time for which it was away of its own will doesn't count.
 - *Doubled*, *out of order*: on the nodes. The old service promises neither: there, everything has to be
   present, and the copies are counted.
 - *Missed by old pages*: what was saved while such a page was on its way back, which it never loads.
@@ -105,7 +105,8 @@ def _judge_gaps(row: Row, fleet: Fleet, member: Member, names: list[str]) -> Non
         if at < joined:
             continue
         if name in member.seen:
-            gap = member.seen[name] - at
+            seen = member.seen[name]
+            gap = seen - (member.away_until if at < member.away_until < seen else at)
             if gap > row.allowed_gap:
                 row.say(f"a gap of {gap:.1f} s: {name}, for client {member.number}")
             row.gap = max(row.gap, gap)

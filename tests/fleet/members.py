@@ -31,6 +31,8 @@ class Member(Client):
         """When it got the last ``ack`` that said ``local``."""
         self.last_published: dict[str, float] = {}
         """When it got the last one that said ``published``, by the node's name."""
+        self.away_until = 0.0
+        """Until when it stays away of its own will."""
         self.unconfirmed: set[str] = set()
 
     def say(self, padding: str = "") -> None:
@@ -61,10 +63,16 @@ class Member(Client):
         if self._wire is not None:
             self._wire.close()
 
+    def join_as_agent(self) -> None:
+        """Say that an agent has joined: it is the application that knows the name."""
+        if self._wire is not None:
+            self._wire.send({"type": "agent_joined", "agentId": "-", "agentName": "-"})
+
     def stay_away(self, seconds: float) -> None:
         """Lose the connection, and come back after so many seconds."""
         self.leave("black hole")
         self._retry_at += seconds
+        self.away_until = self._retry_at
 
     @property
     def on_old(self) -> bool:

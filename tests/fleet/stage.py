@@ -114,6 +114,12 @@ class Stage:
                 return
             await asyncio.sleep(0.1)
 
+    def expect(self, is_so: bool, sentence: str) -> None:
+        """Note a fault with what is said, unless it is as expected."""
+        if not is_so:
+            self.row.faults += 1
+            self.row.say(sentence)
+
     async def repeat(self, times: int, pause: float, once: Callable[[int], Awaitable[None]]) -> None:
         """Do something so many times, with a pause before each."""
         for number in range(times):

@@ -85,6 +85,13 @@ def test_worst_gap(allowed: float, found: list[str]) -> None:
     assert (row.gap, row.missed_targets) == (3.5, found)
 
 
+def test_no_gap_for_who_stayed_away() -> None:
+    """Whoever is away of its own will waits from when it wanted to be back."""
+    member = seen(Member, visit(("m0", 13.5)))
+    member.away_until = 13.0
+    assert judged(Row("test"), Fleet("k0"), member).gap == 0.5
+
+
 @pytest.mark.parametrize(
     ("change", "after"),
     [
