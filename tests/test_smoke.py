@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -42,13 +43,20 @@ def verdicts(findings: list[Finding]) -> dict[str, str]:
     return {finding.name: finding.verdict for finding in findings}
 
 
+def documented() -> list[str]:
+    """The names in the last output of `smoke` in docs/deploy.md."""
+    guide = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    output = re.findall(r"^```\n(✓ health .*?)^```", guide, re.MULTILINE | re.DOTALL)[-1]
+    return re.findall(r"^✓ (.+?)  ", output, re.MULTILINE)
+
+
 @gen_test
 async def test_a_right_server() -> None:
-    """Every look is in order, and no session stays."""
+    """Every look is in order and documented, and no session stays."""
     async with running() as server:
         findings = await smoke(server.port).run()
         assert report.code(findings) == 0, report.table(findings)
-        assert len(findings) == 8
+        assert [finding.name for finding in findings] == documented()
         assert {finding.verdict for finding in findings} == {"ok"}
         await until(lambda: server.hub.sessions == 0)
 
