@@ -278,10 +278,14 @@ async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
 
 
 @gen_test
-async def test_the_account_of_the_documents_is_enough(check: Check) -> None:
-    """The rights that docs/deploy.md names suffice, and they are far from all."""
-    rights = re.search(r"^`(\+@[^`]+)`", (ROOT / "docs/deploy.md").read_text(), re.MULTILINE)
-    assert rights
+@pytest.mark.parametrize("prefix", ["", "staging:"])
+async def test_the_account_of_the_documents_is_enough(check: Check, prefix: str) -> None:
+    """The rights that docs/deploy.md names suffice, with a prefix too, and they are far from all."""
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    rights = re.search(r"^`(\+@[^`]+?) (~[^`]+)`", guide, re.MULTILINE)
+    patterns = re.search(r"patterns are `(~<prefix>[^`]+)`", guide)
+    assert rights and patterns
+    named = patterns[1].replace("<prefix>", prefix) if prefix else rights[2]
     account = (
         "--user",
         "eclipse",
@@ -291,9 +295,11 @@ async def test_the_account_of_the_documents_is_enough(check: Check) -> None:
         "resetchannels",
         "-@all",
         *rights[1].split(),
+        *named.split(),
     )
     async with redis_with(*account) as server:
-        findings = await check(REDIS_URL=f"redis://eclipse:a-password@127.0.0.1:{server.port}")
+        url = f"redis://eclipse:a-password@127.0.0.1:{server.port}"
+        findings = await check(REDIS_URL=url, ECLIPSE_REDIS_PREFIX=prefix)
     assert verdicts(findings)["Redis rights"] == "ok", report.table(findings)
 
 
