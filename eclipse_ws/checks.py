@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import secrets
+import ssl
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
 
@@ -23,7 +25,15 @@ from eclipse_ws.faults import (
     origin_of,
 )
 from eclipse_ws.invocation import program
-from eclipse_ws.keys import MAX_SECRETS, KeyMaterialError, previous_secrets, public_keys, tls_context
+from eclipse_ws.keys import (
+    MAX_SECRETS,
+    KeyMaterialError,
+    client_context,
+    load_certificate,
+    previous_secrets,
+    public_keys,
+    tls_context,
+)
 from eclipse_ws.profiles import LITERAL, check_backend, variable
 
 if TYPE_CHECKING:
@@ -64,7 +74,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
 
     url = settings.redis_url.get_secret_value()
     if url:
-        faults += check_redis_url(url)
+        faults += check_redis_url(url) or _check_redis_files(url)
     elif given.get("UPSTASH_REDIS_REST_URL") and sources["backend"] in ("default", "made up"):
         problem = "is not set; UPSTASH_REDIS_REST_URL is, but the REST API is another protocol"
         faults.append(Fault("REDIS_URL", problem, WHERE_REDIS_URL))
@@ -138,6 +148,8 @@ def _check_keys(settings: Settings) -> list[Fault]:
     except KeyMaterialError as error:
         mend = "set it to the application's public key, or to the path of a PEM file with it"
         faults.append(Fault("ECLIPSE_JWT_PUBLIC_KEY", str(error), mend))
+    for field in ("api_ca", "redis_ca"):
+        faults += _check_authorities(variable(field), getattr(settings, field))
     if bool(settings.tls_cert) != bool(settings.tls_key):
         missing = "ECLIPSE_TLS_KEY" if settings.tls_cert else "ECLIPSE_TLS_CERT"
         mend = "set both to PEM files, or neither where a proxy does TLS"
@@ -148,6 +160,35 @@ def _check_keys(settings: Settings) -> list[Fault]:
         except KeyMaterialError as error:
             mend = "give the paths of two PEM files that belong together, the key without a password"
             faults.append(Fault("ECLIPSE_TLS_CERT", str(error), mend))
+    return faults
+
+
+def _check_authorities(name: str, path: str) -> list[Fault]:
+    try:
+        if path:
+            client_context(path)
+    except KeyMaterialError as error:
+        mend = "set it to a PEM file with the certificate of the authority, or leave it out"
+        return [Fault(name, str(error), mend)]
+    return []
+
+
+def _check_redis_files(url: str) -> list[Fault]:
+    """Faults of the files that a REDIS_URL names for TLS."""
+    options = dict(parse_qsl(urlsplit(url).query)) if url.startswith("rediss://") else {}
+    name = "REDIS_URL"
+    faults = [
+        fault._replace(name=name, problem=f"has an ssl_ca_certs that {fault.problem}")
+        for fault in _check_authorities(name, options.get("ssl_ca_certs", ""))
+    ]
+    certificate, key = options.get("ssl_certfile", ""), options.get("ssl_keyfile", "")
+    if certificate or key:
+        try:
+            load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key or certificate)
+        except KeyMaterialError as error:
+            mend = "give both the paths of PEM files that belong together, the key without a password"
+            problem = f"has an ssl_certfile with ssl_keyfile that {error}"
+            faults.append(Fault(name, problem, mend))
     return faults
 
 
@@ -182,6 +223,14 @@ def doubts(settings: Settings) -> list[str]:
             "ECLIPSE_API is embedded in production, which is for trials: it has no accounts, and every route "
             "of it, the one for tokens too, needs X-Internal-Secret."
         )
+    for field, url, scheme in (
+        ("redis_ca", settings.redis_url.get_secret_value(), "rediss"),
+        ("api_ca", settings.next_api_url, "https"),
+    ):
+        if getattr(settings, field) and not url.startswith(f"{scheme}://"):
+            found.append(
+                f"{variable(field)} is set, but the URL that it is for does not begin with {scheme}://."
+            )
     if settings.client_address_header and settings.trusted_proxies > 1:
         found.append(
             "ECLIPSE_TRUSTED_PROXIES counts from the right end of ECLIPSE_CLIENT_ADDRESS_HEADER: "

@@ -279,6 +279,7 @@ def smoke(  # noqa: PLR0917 - click passes names
         from pathlib import Path
 
         from eclipse_ws import dev_secrets
+        from eclipse_ws.faults import check_secret_text
         from eclipse_ws.profiles import read_dotenv
 
         layers = [read_dotenv(Path(".env"))[0], os.environ]
@@ -289,6 +290,9 @@ def smoke(  # noqa: PLR0917 - click passes names
             layers.insert(0, kept)
         given = {name: value for layer in layers for name, value in layer.items() if value}
         jwt_secret, internal_secret = (given.get(name, "") for name in dev_secrets.SECRETS)
+        for name in dev_secrets.SECRETS:
+            for fault in check_secret_text(name, given.get(name, ""), quoted=bool(os.environ.get(name))):
+                stop(str(fault))
     else:
         loaded = load(profile)
         # What was made up here is not what the server has made up.

@@ -204,9 +204,15 @@ def check_secret(name: str, value: str, production: bool) -> list[Fault]:
         return [
             Fault(name, f"has {size} bytes, at least {MIN_SECRET_BYTES} are expected in production", fresh)
         ]
-    if production and len(set(value)) < 8:
+    if production and _repeats(value):
         return [Fault(name, "repeats a few characters, so it can be guessed", fresh)]
     return []
+
+
+def _repeats(value: str) -> bool:
+    """Whether a text has a handful of characters, or is one piece again and again; a random one never is."""
+    again = any(value[size:] == value[:-size] for size in range(1, len(value) // 2 + 1))
+    return again or len(set(value)) < 6
 
 
 def check_redis_url(url: str) -> list[Fault]:

@@ -12,6 +12,8 @@ from typing import Any
 MAX_SECRETS = 8
 """Previous secrets; each one more costs every wrong token one more try."""
 MAX_KEY_FILE = 65536
+MAX_AUTHORITIES = 1 << 22
+"""Bytes of a file with certificates of authorities; a system's has about 200,000."""
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
@@ -67,6 +69,30 @@ def public_keys(source: str) -> list[tuple[Any, tuple[str, ...]]]:
     return found
 
 
+def authorities(source: str) -> tuple[str | None, str | None]:
+    """The PEM file and the folder of the authorities that a certificate is held to.
+
+    ``source`` is a setting's file, which is all that counts then. Without it they are what OpenSSL goes by:
+    SSL_CERT_FILE and SSL_CERT_DIR, or else the system's own; each is None where it isn't there.
+    """
+    if source:
+        return source, None
+    found = ssl.get_default_verify_paths()
+    return found.cafile, found.capath
+
+
+def client_context(source: str) -> ssl.SSLContext:
+    """A client's context that trusts the ``authorities``. Raises KeyMaterialError."""
+    if not source:
+        return ssl.create_default_context()
+    _read(source, MAX_AUTHORITIES)
+    try:
+        return ssl.create_default_context(cafile=source)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or type(error).__name__
+        raise KeyMaterialError(f"names a file that holds no certificate ({reason})") from None
+
+
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     """A server's context for TLS 1.2 and later, from two PEM files. Raises KeyMaterialError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -94,13 +120,13 @@ def _no_password() -> str:
     raise ValueError("the key is encrypted")
 
 
-def _read(path: str) -> str:
+def _read(path: str, most: int = MAX_KEY_FILE) -> str:
     try:
         with Path(path).open("rb") as file:
-            raw = file.read(MAX_KEY_FILE + 1)
+            raw = file.read(most + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no such path"
         raise KeyMaterialError(f"names a file that can't be read ({reason})") from None
-    if len(raw) > MAX_KEY_FILE:
-        raise KeyMaterialError(f"names a file of more than {MAX_KEY_FILE} bytes")
+    if len(raw) > most:
+        raise KeyMaterialError(f"names a file of more than {most} bytes")
     return raw.decode("utf-8", "replace")

@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
-import socket
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
-from eclipse_ws import files, fly, profiles, settings
-from eclipse_ws.faults import Fault
+from pydantic import SecretStr
+
+from eclipse_ws import files, fly, profiles, reach, server, settings
 from eclipse_ws.origins import Origins
-from eclipse_ws.reach import reach
 from eclipse_ws.report import Finding, Verdict, of_fault
 from eclipse_ws.settings import Settings
+
+if TYPE_CHECKING:
+    from tornado.httpclient import HTTPResponse
+
+    from eclipse_ws.api.base import ApiError
 
 SKEW = 2.0
 """Seconds by which clocks may differ before it is worth a word."""
 REFUSED_MEND = "check its user and password, and the user's rights (docs/deploy.md)"
-REDIS_MEND = "check host, port and scheme of REDIS_URL, and that this machine may reach it"
 
 
 async def check(
@@ -121,35 +124,34 @@ def machine(value: Settings) -> list[Finding]:
         text = "is unset: /metrics is on the public port, and answers who shows INTERNAL_API_SECRET"
         mend = "set it, or have Prometheus show the secret (docs/operate.md)"
         findings.append(Finding("ECLIPSE_METRICS_PORT", "warning", text, mend))
-    ports = {
-        "PORT": value.port,
-        "ECLIPSE_ADMIN_PORT": value.admin_port,
-        "ECLIPSE_METRICS_PORT": value.metrics_port,
-    }
-    asked = [port for port in ports.values() if port]
-    for name, port in ports.items():
-        if port and asked.count(port) > 1:
-            findings.append(Finding(name, "fault", f"is {port}, as another port", "give each its own"))
+    hosts = {"port": value.host, "admin_port": value.admin_host, "metrics_port": value.host}
+    ports = {field: getattr(value, field) for field in hosts}
+    for field, port in ports.items():
+        if port and list(ports.values()).count(port) > 1:
+            text = f"is {port}, as another port"
+            findings.append(Finding(settings.variable(field), "fault", text, "give each its own"))
         elif port:
-            findings.append(
-                _port(name, value.admin_host if name == "ECLIPSE_ADMIN_PORT" else value.host, port)
-            )
+            findings.append(_port(field, hosts[field], port))
     return findings
 
 
-def _port(name: str, host: str, port: int) -> Finding:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host or "0.0.0.0", port))  # nosec B104 - only whether it is free
-        except PermissionError:
+def _port(field: str, host: str, port: int) -> Finding:
+    name, where = settings.variable(field), f"{host}:{port}"
+    try:
+        server.close(server.listen(field, host, port))
+    except server.StartError as error:
+        cause = error.__cause__
+        if isinstance(cause, PermissionError):
             return Finding(name, "fault", f"may not listen on {port}", "choose one above 1023")
-        except OSError as error:
-            text = f"{host}:{port} can't be listened on ({error.strerror or error})"
+        said = getattr(cause, "strerror", None) or cause
+        if getattr(cause, "errno", None) == errno.EADDRINUSE:
             mend = "stop what listens there, unless it is this very server; or choose another"
-            return Finding(name, "warning", text, mend)
-    return Finding(name, "ok", f"{host}:{port} is free")
+            return Finding(name, "warning", f"{where} can't be listened on ({said})", mend)
+        mend = (
+            f"check it and its host; {settings.variable('host')}=0.0.0.0 takes every address of this machine"
+        )
+        return Finding(name, "fault", f"{where} can't be listened on ({said})", mend)
+    return Finding(name, "ok", f"{where} is free")
 
 
 # -- Redis ----------------------------------------------------------------------------------------
@@ -170,36 +172,25 @@ async def redis(value: Settings) -> list[Finding]:
     name = "REDIS_URL"
     if value.backend != "redis":
         return [Finding("backend", "skipped", f"{value.backend}: one node, nothing to reach")]
-    url = value.redis_url.get_secret_value()
-    parts = urlsplit(url)
-    tls = parts.scheme == "rediss"
-    if parts.hostname:
-        found = await reach(name, parts.hostname, parts.port or 6379, tls, value.redis_timeout)
-        if found is not None:
-            return [found]
     from redis.exceptions import RedisError
 
     from eclipse_ws.backends.base import BackendError
     from eclipse_ws.backends.redis import RedisBackend
     from eclipse_ws.backends.redis.link import Link, LinkError, connection
 
-    link = Link(connection(url, value.redis_timeout), value.redis_timeout)
+    url = value.redis_url.get_secret_value()
+    link = Link(connection(url, value.redis_timeout, value.redis_ca), value.redis_timeout)
     try:
         await link.connect()
     except LinkError as error:
-        if not parts.hostname:
-            text = f"the socket {parts.path} does not answer as Redis ({error})"
-            return [Finding(name, "fault", text, "check that Redis runs here, and listens there")]
-        text = f"{parts.hostname}:{parts.port or 6379} accepts, but does not answer as Redis ({error})"
-        mend = REDIS_MEND if tls else f"{REDIS_MEND}; where only TLS is spoken the URL begins with rediss://"
-        return [Finding(name, "fault", text, mend)]
+        return [await reach.redis(url, error, value.redis_timeout)]
     except RedisError as error:
         return [Finding(name, "fault", f"Redis refuses this server: {error}", REFUSED_MEND)]
     running = asyncio.create_task(link.run())
     try:
         findings = [*await _look_at_redis(link), *_environment(value)]
     except (LinkError, RedisError) as error:
-        findings = [Finding(name, "fault", f"Redis does not do what it is asked: {error}", REDIS_MEND)]
+        findings = [Finding(name, "fault", f"Redis does not do what it is asked: {error}", reach.REDIS_MEND)]
     finally:
         link.close("looked at")
         await running
@@ -289,25 +280,17 @@ async def _info(link: Any) -> dict[str, str]:
 
 async def application(value: Settings) -> list[Finding]:
     """Reachable, it is the chat API, our secret is right and needed; its clock."""
-    name = "NEXT_API_URL"
     if value.api != "http":
         return [Finding("chat API", "skipped", f"{value.api}: messages are saved by this server")]
-    parts = urlsplit(value.next_api_url)
-    tls = parts.scheme == "https"
-    port = parts.port or (443 if tls else 80)
-    found = await reach(name, parts.hostname or "", port, tls, value.api_connect_timeout)
-    if found is not None:
-        return [found]
-    secret = value.internal_api_secret.get_secret_value()
-    right, wrong = await asyncio.gather(_ask(value, secret), _ask(value, secrets.token_urlsafe(48)))
-    if isinstance(right, Fault):
-        return [of_fault(right)]
-    status, headers, _, took = right
-    findings = [_judge(status, headers, took)]
-    if findings[0].verdict == "ok" and not isinstance(wrong, Fault) and wrong[0] not in (401, 403):
-        text = f"lets anybody in: a wrong secret is answered with {wrong[0]}"
+    strangers = value.model_copy(update={"internal_api_secret": SecretStr(secrets.token_urlsafe(48))})
+    right, wrong = await asyncio.gather(_ask(value), _ask(strangers))
+    findings = [_judge(value, *right)]
+    _, answer, _ = right
+    if findings[0].verdict == "ok" and wrong[1] is not None and wrong[1].code not in (401, 403):
+        text = f"lets anybody in: a wrong secret is answered with {wrong[1].code}"
         mend = "have its routes compare X-Internal-Secret"
         findings.append(Finding("INTERNAL_API_SECRET", "warning", text, mend))
+    headers = {} if answer is None else answer.headers
     if date := headers.get("Date"):
         with contextlib.suppress(ValueError):
             skew = abs(parsedate_to_datetime(date).timestamp() - time.time())
@@ -317,40 +300,54 @@ async def application(value: Settings) -> list[Finding]:
     return findings
 
 
-async def _ask(value: Settings, secret: str) -> tuple[int, Mapping[str, str], bytes, float] | Fault:
-    """Ask for a user that there is not: it changes nothing, and only who knows the secret hears so."""
-    from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, float]:
+    """Ask for a user that there is not: it changes nothing, and only who knows the secret hears so.
 
-    url = f"{value.next_api_url.rstrip('/')}/api/users/eclipse-check-{secrets.token_hex(8)}"
-    headers = {"X-Internal-Secret": secret, "Accept": "application/json"}
-    client = AsyncHTTPClient(force_instance=True)
+    The error that the server would have, the answer if there was one, and the seconds that it took.
+    """
+    from eclipse_ws.api.base import ApiError
+    from eclipse_ws.api.http import HttpApi
+
+    class Asking(HttpApi):
+        """The server's own client, which keeps the answer to be looked at."""
+
+        answer: HTTPResponse | None = None
+
+        async def start(self) -> None:
+            await super().start()
+            session: Any = self._session
+            fetch = session.fetch
+
+            def seen(*args: Any, **kwargs: Any) -> Any:
+                future = fetch(*args, **kwargs)
+                future.add_done_callback(self._keep)
+                return future
+
+            session.fetch = seen
+
+        def _keep(self, future: asyncio.Future[HTTPResponse]) -> None:
+            if not future.cancelled() and future.exception() is None:
+                self.answer = future.result()
+
+    api, error = Asking(value), None
     began = time.monotonic()
     try:
-        answer = await client.fetch(
-            HTTPRequest(
-                url,
-                headers=headers,
-                follow_redirects=False,
-                connect_timeout=value.api_connect_timeout,
-                request_timeout=value.api_timeout,
-            ),
-            raise_error=False,
-        )
-    except (HTTPClientError, OSError) as error:
-        if time.monotonic() - began > 0.9 * value.api_timeout:
-            problem = f"did not answer within {value.api_timeout:g} s"
-            mend = "ask again: if it was asleep it is awake now; else look at its log"
-            return Fault("NEXT_API_URL", problem, mend)
-        return Fault("NEXT_API_URL", f"broke the connection off ({error})", "look at the application's log")
+        await api.start()
+        await api.user(f"eclipse-check-{secrets.token_hex(8)}")
+    except ApiError as raised:
+        error = raised
     finally:
-        client.close()
-    return answer.code, answer.headers, answer.body or b"", time.monotonic() - began
+        await api.close()
+    return error, api.answer, time.monotonic() - began
 
 
-def _judge(status: int, headers: Mapping[str, str], took: float) -> Finding:
-    name, kind = "NEXT_API_URL", headers.get("Content-Type", "")
+def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None, took: float) -> Finding:
+    name = "NEXT_API_URL"
+    if answer is None:
+        return reach.application(value, error, took)
+    status, kind = answer.code, answer.headers.get("Content-Type", "")
     if 300 <= status < 400:
-        text = f"redirects to {headers.get('Location', 'somewhere')[:100]}"
+        text = f"redirects to {answer.headers.get('Location', 'somewhere')[:100]}"
         return Finding(name, "fault", text, "set it to the address where it ends, without a redirect")
     if status in (401, 403) and "json" in kind:
         text = "the application does not accept it"
@@ -361,14 +358,13 @@ def _judge(status: int, headers: Mapping[str, str], took: float) -> Finding:
         text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the chat API"
         mend = "set it to the application's root; deployment protection has to let this server in"
         return Finding(name, "fault", text, mend)
-    if status >= 500:
-        return Finding(name, "fault", f"answers {status}", "look at the application's log")
-    if status in (200, 404):
+    if error is None or error.code == "user_not_found":
         slow = took > 1
         text = f"answers in {took * 1000:.0f} ms, and accepts the secret"
         return Finding(
             name, "warning" if slow else "ok", text, "a slow first answer is one asleep; keep it awake"
         )
-    return Finding(
-        name, "fault", f"answers {status}, expected 404", "check the address, and the application's log"
-    )
+    if status >= 500:
+        return Finding(name, "fault", f"answers {status}", "look at the application's log")
+    mend = "check the address, and the application's log"
+    return Finding(name, "fault", f"answers {status}, expected a user or 404 ({error.code})", mend)

@@ -9,6 +9,8 @@ import gc
 import signal
 import socket
 import ssl
+import traceback
+import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -114,29 +116,25 @@ class Server:
 
     async def start(self) -> None:
         """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""
-        try:
-            sockets = bind_sockets(self.settings.port, self.settings.host or None, backlog=4096)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be one
-            raise StartError(_explain(error, self.settings)) from error
-        self.port = sockets[0].getsockname()[1]
         settings = self.settings
+        sockets = listen("port", settings.host, settings.port)
+        self.port = sockets[0].getsockname()[1]
         more: dict[str, list[socket.socket]] = {}
         for name, host in (("admin_port", settings.admin_host), ("metrics_port", settings.host)):
             port = getattr(settings, name)
             if port is None:
                 continue
             try:
-                more[name] = bind_sockets(port, host or None)
-            except (OSError, UnicodeError) as error:
-                _close(sockets, *more.values())
-                text = f"can't listen on {host}:{port}: {error}; check {variable(name)} and its host"
-                raise StartError(text) from error
+                more[name] = listen(name, host, port)
+            except StartError:
+                close(sockets, *more.values())
+                raise
             setattr(self, name, more[name][0].getsockname()[1])
         try:
             await self.api.start()
             await self.backend.start(self.hub)
         except BaseException as error:
-            _close(sockets, *more.values())
+            close(sockets, *more.values())
             await self.api.close()
             await self.backend.close()
             if isinstance(error, ApiError):
@@ -362,8 +360,28 @@ def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
     return HttpApi(settings), []
 
 
-def _explain(error: OSError | UnicodeError, settings: Settings) -> str:
-    where, number = f"{settings.host}:{settings.port}", getattr(error, "errno", None)
+def listen(field: str, host: str, port: int) -> list[socket.socket]:
+    """Listen on a setting's port, at every address of its host. Raises StartError, from its cause."""
+    try:
+        return bind_sockets(port, host or None, backlog=4096)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be one
+        with warnings.catch_warnings():
+            # Tornado leaves the sockets that it has made to the collector: let go of them now.
+            warnings.simplefilter("ignore", ResourceWarning)
+            traceback.clear_frames(error.__traceback__)
+        raise StartError(_explain(error, field, f"{host}:{port}")) from error
+
+
+def close(*groups: Sequence[socket.socket]) -> None:
+    """Close the sockets of all groups."""
+    for each in chain.from_iterable(groups):
+        each.close()
+
+
+def _explain(error: OSError | UnicodeError, field: str, where: str) -> str:
+    number = getattr(error, "errno", None)
+    if field != "port":
+        return f"can't listen on {where}: {error}; check {variable(field)} and its host"
     if number == errno.EADDRINUSE:
         return (
             f"{where} is taken by another program, perhaps by this server started before: "
@@ -372,8 +390,3 @@ def _explain(error: OSError | UnicodeError, settings: Settings) -> str:
     if number == errno.EACCES:
         return f"no permission to listen on {where}: choose a port from 1024 on (PORT=8080, or --port 8080)"
     return f"can't listen on {where}: {error}; check --host and --port"
-
-
-def _close(*groups: Sequence[socket.socket]) -> None:
-    for each in chain.from_iterable(groups):
-        each.close()

@@ -290,6 +290,11 @@ class Settings(BaseSettings):
         description="where messages are saved: http is the application, embedded a store for development",
     )
     next_api_url: str = Field("http://localhost:3000", description="address of the application")
+    api_ca: str = Field(
+        "",
+        description="PEM file of the authorities that the application's certificate is held to; unset: "
+        "SSL_CERT_FILE, SSL_CERT_DIR, or else the system's",
+    )
     api_connect_timeout: Seconds = Field(3, description="seconds to connect to the application")
     api_timeout: Seconds = Field(10, description="seconds for a whole call to the application")
     api_max_connections: Count = Field(50, description="connections to the application")
@@ -334,6 +339,11 @@ class Settings(BaseSettings):
     )
     allow_memory_backend: bool = Field(False, description="let production use the memory backend")
     redis_url: SecretStr = Field(SecretStr(""), description="redis://, rediss:// or unix:// URL")
+    redis_ca: str = Field(
+        "",
+        description="PEM file of the authorities that Redis's certificate is held to; unset: SSL_CERT_FILE, "
+        "SSL_CERT_DIR, or else the system's",
+    )
     redis_prefix: str = Field(
         "",
         description="put before the name of every channel and key in Redis, so that environments can share "

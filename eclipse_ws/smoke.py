@@ -20,6 +20,7 @@ from tornado.websocket import websocket_connect
 
 from eclipse_ws.protocol import decode_json
 from eclipse_ws.report import Finding
+from eclipse_ws.smoke_advice import advice, word_of
 from eclipse_ws.smoke_client import WAIT, Client, MissedError
 from eclipse_ws.tokens import mint
 
@@ -107,15 +108,15 @@ class Smoke:
         try:
             found = await look()
         except MissedError as error:
-            found = Finding(name, "fault", str(error), _MENDS.get(name, "look at the server's log"))
+            found = Finding(name, "fault", str(error), advice(name, error.word))
         except (OSError, HTTPClientError) as error:
-            text = f"can't be reached: {error}"
-            found = Finding(name, "fault", text, _MENDS["health"])
+            found = Finding(name, "fault", f"can't be reached: {error}", advice("health", word_of(error)))
         self._found(found if isinstance(found, Finding) else Finding(name, "ok", found))
         return self.findings[-1].verdict != "fault"
 
-    def _token(self, user: str) -> str:
-        return mint(self._jwt_secret, self._chat, user, authenticated=True, seconds=600)
+    def _token(self) -> str:
+        """A new visitor's: an account would have to be one that the application knows."""
+        return mint(self._jwt_secret, self._chat, None, authenticated=False, seconds=600)
 
     def _headers(self, number: int) -> dict[str, str]:
         machine = {FORCE_MACHINE: self._machines[number]} if len(self._machines) > 1 else {}
@@ -148,7 +149,7 @@ class Smoke:
         for _ in range(8):
             answer = await self._fetch("/health")
             if answer.code == 599:
-                raise MissedError(f"no answer: {answer.error}")
+                raise MissedError(f"no answer: {answer.error}", word_of(answer.error))
             try:
                 document = decode_json(answer.body)
                 status, total = document["status"], document["connections"]["total"]
@@ -179,7 +180,7 @@ class Smoke:
         except HTTPClientError as error:
             if error.code != 403:
                 raise
-            return Finding("origin", "fault", f"pages of {origin} are refused (403)", _MENDS["origin"])
+            return Finding("origin", "fault", f"pages of {origin} are refused (403)", advice("origin"))
         socket.close()
         return f"pages of {origin} may open sessions"
 
@@ -204,7 +205,7 @@ class Smoke:
     async def _join(self) -> str:
         for number, url in enumerate(self._urls):
             self._clients.append(Client(url, self._headers(number)))
-            await self._clients[-1].join(self._token(f"smoke-{number}"))
+            await self._clients[-1].join(self._token())
         where = f" on the machines {' and '.join(self._machines)}" if len(self._machines) > 1 else ""
         return f"in the chat {self._chat}{where}, over {urlsplit(self._urls[0]).scheme}"
 
@@ -229,7 +230,7 @@ class Smoke:
         try:
             ack = await one.until(lambda event: event.get("type") == "ack", "ack", ACK_WAIT)
         except MissedError as error:
-            if self._made_up and "chat_not_found" in str(error):
+            if self._made_up and error.word == "chat_not_found":
                 text = "the application has no such chat; it was asked, and accepted the secret"
                 return Finding("message and ack", "skipped", f"{text}. Name a test chat with --chat")
             self._today = self._today or "within" in str(error)
@@ -248,7 +249,7 @@ class Smoke:
         path = f"/api/chats/{quote(self._chat, safe='')}/events"
         answer = await self._fetch(path, event, {"X-Internal-Secret": self._internal})
         if answer.code != 202:
-            raise MissedError(f"POST {path} was answered {answer.code}")
+            raise MissedError(f"POST {path} was answered {answer.code}", answer.code)
 
     async def _event(self) -> Finding | str:
         if not self._internal:
@@ -271,7 +272,7 @@ class Smoke:
         names = [secrets.token_hex(8) for _ in range(3)]
         for name in names:
             await self._publish(name)
-        await self._back(other, before, 1)
+        await self._back(other, before)
         for name in names:
             await other.until(_has(name), "missed event")
             await one.until(_has(name), "event")
@@ -280,9 +281,9 @@ class Smoke:
             raise MissedError("what was missed came in another order, or twice")
         return f"{len(names)} events that were missed came, once and in order"
 
-    async def _back(self, client: Client, cursor: str | None, number: int) -> None:
+    async def _back(self, client: Client, cursor: str | None) -> None:
         client.seen.clear()
-        await client.join(self._token(f"smoke-{number}"), cursor)
+        await client.join(self._token(), cursor)
         if client.greeting.get("recovered") is not True:
             raise MissedError(f"recovered is {client.greeting.get('recovered')!r}: the history was lost")
 
@@ -310,11 +311,11 @@ class Smoke:
             raise MissedError(f"the sessions ended with {list(ended)}, not 1012")
         self._tell(Finding("drain", "waiting", "told to come back (1012), coming back for at most 60 s each"))
         cursors = [client.cursor or cursor for client, cursor in zip(self._clients, cursors, strict=True)]
-        for number, client in enumerate(self._clients):
+        for client, cursor in zip(self._clients, cursors, strict=True):
             deadline = time.monotonic() + 60
             while True:
                 try:
-                    await self._back(client, cursors[number], number)
+                    await self._back(client, cursor)
                     break
                 except (OSError, HTTPClientError) as error:
                     if time.monotonic() > deadline:
@@ -325,15 +326,3 @@ class Smoke:
 
 def _has(name: str) -> Callable[[dict[str, Any]], bool]:
     return lambda event: (event.get("data") or {}).get("id") == name
-
-
-_MENDS = {
-    "health": "check the address, and that a server runs there (on Fly, `fly status` and `fly logs`)",
-    "origin": "add it to the server's ALLOWED_ORIGINS, which SIGHUP or a restart reads",
-    "tokens": "is this the server, or a page in front of it?",
-    "two sessions": "set JWT_SECRET here to the server's own",
-    "message and ack": "check NEXT_API_URL and INTERNAL_API_SECRET of the server (`eclipse-ws check`)",
-    "event over HTTP": "set INTERNAL_API_SECRET here to the server's own",
-    "resume after a cut": "check that both machines have the same REDIS_URL",
-    "drain": "with a single machine a restart begins anew; run two",
-}

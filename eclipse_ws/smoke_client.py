@@ -19,7 +19,14 @@ WAIT: Final = 5.0
 
 
 class MissedError(Exception):
-    """What was waited for did not come; the text says what came."""
+    """What was waited for did not come; the text says what came.
+
+    ``word`` is what the server answered instead: an error's code, a close code, or an HTTP status.
+    """
+
+    def __init__(self, text: str, word: int | str | None = None) -> None:
+        super().__init__(text)
+        self.word = word
 
 
 class Client:
@@ -68,7 +75,7 @@ class Client:
                     if text is None:
                         code = socket.close_code
                         raise MissedError(
-                            f"no {what}: the server closed with {code} {socket.close_reason or ''}"
+                            f"no {what}: the server closed with {code} {socket.close_reason or ''}", code
                         )
                     event = decode_json(text)
                     if not isinstance(event, dict):
@@ -76,9 +83,8 @@ class Client:
                     self.cursor = event.get("cursor") or self.cursor
                     self.seen.append(event)
                     if event.get("type") == "error" and what != "error":
-                        raise MissedError(
-                            f"no {what}, but the error {event.get('code') or event.get('error')}"
-                        )
+                        word = str(event.get("code") or event.get("error"))
+                        raise MissedError(f"no {what}, but the error {word}", word)
                     if wanted(event):
                         return event
         except TimeoutError:

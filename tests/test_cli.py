@@ -227,6 +227,19 @@ def test_an_origin_that_is_none(origin: str) -> None:
     assert (result.exit_code, f"--origin is {origin!r}, expected" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["JWT_SECRET", "INTERNAL_API_SECRET"])
+@pytest.mark.parametrize(
+    ("value", "says"), [(f"'{SECRET}'", "stands in quotes"), (f"{SECRET}\n", "a line break")]
+)
+def test_a_secret_that_may_be_another_ends_a_smoke_test(name: str, value: str, says: str) -> None:
+    """`smoke`, which reads the secrets alone, refuses what a server refuses, and shows nothing of it."""
+    result = call("smoke", "http://127.0.0.1:1", **{"JWT_SECRET": SECRET, name: value})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"{name} ")
+    assert says in result.stderr
+    assert SECRET not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [

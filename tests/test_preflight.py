@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import trustme
 
-from eclipse_ws import preflight, reach, report
+from eclipse_ws import preflight, report
 from eclipse_ws.report import Finding
 from tests import needs
 from tests.api.stub import Fault, Stub
@@ -338,19 +338,6 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
         server.close()
 
 
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
-        (TimeoutError(), "TimeoutError"),
-        (OSError(111, "Connection refused"), "Connection refused"),
-        (OSError("gone"), "gone"),
-    ],
-)
-def test_every_trouble_has_words(error: OSError, says: str) -> None:
-    """What went wrong has a name also where the error has no text, as a timeout has none."""
-    assert reach._say(error) == says
-
-
 # -- the application ------------------------------------------------------------------------------
 
 
@@ -426,7 +413,7 @@ def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    assert preflight._port("PORT", "", 80).verdict == "fault"
+    assert preflight._port("port", "", 80).verdict == "fault"
     monkeypatch.setattr(resource, "getrlimit", lambda _: (0, resource.RLIM_INFINITY))
     from tests.conftest import make_settings
 

@@ -243,9 +243,24 @@ def test_a_real_secret_is_no_placeholder(value: str) -> None:
     assert faults.check_secret("JWT_SECRET", value, production=True) == []
 
 
-def test_a_uniform_secret_is_refused_in_production() -> None:
-    """Forty times the same letter is long, and no secret."""
-    assert "can be guessed" in faults_of(prod(JWT_SECRET="a" * 40))["JWT_SECRET"]
+@pytest.mark.parametrize(
+    "value", ["a" * 40, "abcdefghijklm" * 3, "12345678901" * 3 + "123", "abcde" * 6 + "cb"]
+)
+def test_a_uniform_secret_is_refused_in_production(value: str) -> None:
+    """Forty times the same letter is long, and no secret; nor is a piece that comes again and again."""
+    assert "can be guessed" in faults_of(prod(JWT_SECRET=value))["JWT_SECRET"]
+
+
+def test_random_digits_are_not_uniform() -> None:
+    """A secret of few different characters can be random all the same."""
+    rng = random.Random(11)
+    for _ in range(2_000):
+        value = "".join(rng.choices(string.digits, k=32))
+        assert faults.check_secret("JWT_SECRET", value, production=True) == []
+
+
+def test_a_uniform_secret_is_accepted_in_development() -> None:
+    """Who tries something out may use what can be guessed."""
     assert read({"JWT_SECRET": "a" * 40}).settings.jwt_secret
 
 

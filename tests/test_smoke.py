@@ -15,16 +15,18 @@ from typing import Any
 
 import jwt
 import pytest
+import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from eclipse_ws import report
 from eclipse_ws.report import Finding
+from eclipse_ws.session import ChatSession
 from eclipse_ws.smoke import Smoke
 from eclipse_ws.smoke_client import Client
 from eclipse_ws.tokens import mint
 from tests.api.stub import SECRET as API_SECRET
-from tests.api.stub import Stub
+from tests.api.stub import Fault, Stub
 from tests.client import running, until
 from tests.conftest import SECRET
 from tests.servers import RedisServer
@@ -122,7 +124,7 @@ async def test_two_nodes_and_a_drain(redis_server: RedisServer) -> None:
         test._clients[1]._url = test._clients[0]._url
         # The first one ends too, and comes back to the same node.
         for member in list(one.hub.members()):
-            if member.user_id == "smoke-0":
+            if isinstance(member, ChatSession) and member.id == test._clients[0].greeting["sessionId"]:
                 member.retire()
         findings = await task
         assert report.code(findings) == 0, report.table(findings)
@@ -145,6 +147,103 @@ async def test_a_chat_that_the_application_does_not_know(expect_log: Any) -> Non
         assert not stub.saved
     finally:
         await stub.stop()
+
+
+@asynccontextmanager
+async def before(stub: Stub, **given: Any) -> AsyncIterator[int]:
+    """The port of a server in front of the application."""
+    await stub.start()
+    try:
+        options = {"next_api_url": stub.url, "internal_api_secret": API_SECRET, **given}
+        async with running(api="http", **options) as server:
+            yield server.port
+    finally:
+        await stub.stop()
+
+
+@gen_test
+async def test_the_application_accepts_who_writes() -> None:
+    """The test's users are visitors, whom an application takes that has accounts of its own for others."""
+    stub = Stub(API_SECRET)
+    stub.users = frozenset({"u1"})
+    async with before(stub) as port:
+        findings = await smoke(port, internal_secret=API_SECRET, chat="a-test-chat").run()
+    assert report.code(findings) == 0, report.table(findings)
+    assert {saved["role"] for saved in stub.saved} == {"USER"}
+    assert all(saved["userId"].startswith("anon_") for saved in stub.saved)
+
+
+@gen_test
+@pytest.mark.parametrize(
+    ("fault", "settings", "said", "mend"),
+    [
+        (Fault("status", 500), {}, "api_error", "the application's log: it accepted the secret"),
+        (Fault(), {"internal_api_secret": "x" * 40}, "api_unauthorized", "the same INTERNAL_API_SECRET"),
+        (Fault("status", 404), {}, "chat_not_found", "a chat that the application has, with --chat"),
+        (
+            Fault("status", 302, "", {"Location": "https://elsewhere.example/"}),
+            {},
+            "api_redirected",
+            "where the redirect ends",
+        ),
+        (Fault("close"), {}, "outcome_unknown", "see whether the chat has the message"),
+        (Fault("status", 503), {}, "api_unavailable", "check NEXT_API_URL"),
+        (Fault(), {"max_content": 4}, "content_too_long", "raise ECLIPSE_MAX_CONTENT"),
+        (Fault(), {"message_burst": 1, "message_rate": 0.01}, "rate_limited", "wait a minute"),
+    ],
+)
+async def test_advice_names_what_the_answer_said(
+    expect_log: Any, fault: Fault, settings: dict[str, Any], said: str, mend: str
+) -> None:
+    """A message that isn't saved is no proof against the secrets: each error has an advice of its own."""
+    expect_log("message not saved", "the outcome", optional=True)
+    stub = Stub(API_SECRET)
+    stub.fault = fault
+    async with before(stub, **settings) as port:
+        secret = settings.get("internal_api_secret", API_SECRET)
+        findings = await smoke(port, internal_secret=secret, chat="a-test-chat").run()
+    found = next(finding for finding in findings if finding.name == "message and ack")
+    assert found.verdict == "fault"
+    assert said in found.text
+    assert mend in found.mend
+
+
+@gen_test
+@pytest.mark.parametrize(
+    ("given", "settings", "name", "mend"),
+    [
+        ({"internal_secret": "another"}, {}, "event over HTTP", "set INTERNAL_API_SECRET here"),
+        ({}, {"admin_port": 0}, "event over HTTP", "ECLIPSE_ADMIN_PORT"),
+        ({}, {"max_sessions": 1}, "two sessions", "it is full"),
+        ({}, {"max_sessions_per_address": 1}, "two sessions", "the server's limits"),
+        (
+            {"jwt_secret": "another-secret-which-is-long-enough-too"},
+            {},
+            "two sessions",
+            "set JWT_SECRET here",
+        ),
+    ],
+)
+async def test_advice_about_the_other_looks(
+    given: dict[str, str], settings: dict[str, Any], name: str, mend: str
+) -> None:
+    """Sessions and events that are refused for other reasons don't blame the secrets either."""
+    async with running(**settings) as server:
+        findings = await smoke(server.port, **given).run()
+    found = next(finding for finding in findings if finding.name == name)
+    assert (found.verdict, mend in found.mend) == ("fault", True), report.table(findings)
+
+
+@gen_test
+async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
+    """It is named as such, rather than as a server that isn't there."""
+    made = trustme.CA().issue_cert("127.0.0.1")
+    files = tmp_path / "certificate", tmp_path / "key"
+    made.cert_chain_pems[0].write_to_path(str(files[0]))
+    made.private_key_pem.write_to_path(str(files[1]))
+    async with running(tls_cert=str(files[0]), tls_key=str(files[1])) as server:
+        (found,) = await Smoke(f"https://127.0.0.1:{server.port}", SECRET, SECRET, None, None).run()
+    assert "SSL_CERT_FILE" in found.mend, found
 
 
 @gen_test

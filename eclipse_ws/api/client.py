@@ -31,7 +31,7 @@ class ApiClient(CurlAsyncHTTPClient):
     included. This one watches libcurl's sockets with a `Readiness`, which costs the loop one callback a turn;
     lets a timer fire in vain rather than move it; and leaves to its handles what is set once.
     It follows no redirect (see `Call`), and takes no proxy from the environment. ``max_idle`` is how many
-    seconds a connection is kept unused.
+    seconds a connection is kept unused, ``ca`` the file of the authorities that are trusted.
 
     A kept connection can be lost, and libcurl has an answer to that which a POST can't live with: it sends
     again, though the other side may have handled the request before it died. Here a ``once`` request that
@@ -43,8 +43,11 @@ class ApiClient(CurlAsyncHTTPClient):
     narrow for this too, and the tests of HttpApi run against it.
     """
 
-    def initialize(self, max_idle: float = 4, **kwargs: Any) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, max_idle: float = 4, ca: str = "", **kwargs: Any
+    ) -> None:
         """Set up as Tornado does."""
+        self._ca = ca
         # Whole seconds is what libcurl takes. Servers close idle connections, Node's after 5 s.
         self._max_idle = max(1, int(max_idle))
         self._kept: dict[int, int] = {}  # idle connections: local port -> file descriptor
@@ -86,7 +89,7 @@ class ApiClient(CurlAsyncHTTPClient):
         return future
 
     def _curl_create(self) -> pycurl.Curl:
-        handle = Handle(self.max_body_size, self._max_idle, self._closed_by_peer)
+        handle = Handle(self.max_body_size, self._max_idle, self._closed_by_peer, self._ca)
         self._handles[handle.curl] = handle
         return handle.curl
 

@@ -11,10 +11,12 @@ import pycurl
 from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 
+from eclipse_ws.keys import authorities
+
 _GO_ON: Final[int] = pycurl.PREREQFUNC_OK
 _ABORT: Final[int] = pycurl.PREREQFUNC_ABORT
 _PROTOCOLS: Final[int] = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
-_READ: Final = frozenset({b"content-type", b"location", b"retry-after", b"set-cookie"})
+_READ: Final = frozenset({b"content-type", b"date", b"location", b"retry-after", b"set-cookie"})
 
 
 class Sending:
@@ -54,7 +56,8 @@ class Handle:
     It has a ``pycurl.Curl`` rather than being one, whose attributes are slow to read.
 
     ``max_body`` bounds an answer's bytes once they are decoded, ``max_idle`` is how many seconds a connection
-    is kept unused, ``is_closed`` tells of a connection, by its local port, whether the other side closed it.
+    is kept unused, ``is_closed`` tells of a connection, by its local port, whether the other side closed it,
+    ``ca`` is the PEM file of the authorities that certificates are held to, instead of the system's.
     """
 
     __slots__ = (
@@ -74,7 +77,7 @@ class Handle:
         "too_large",
     )
 
-    def __init__(self, max_body: int, max_idle: int, is_closed: Callable[[int], bool]) -> None:
+    def __init__(self, max_body: int, max_idle: int, is_closed: Callable[[int], bool], ca: str = "") -> None:
         self.curl = pycurl.Curl()
         self._max_body = max_body
         self._is_closed = is_closed
@@ -98,6 +101,13 @@ class Handle:
         setopt(pycurl.ENCODING, "gzip,deflate")
         # A proxy from the environment would see the secret without a setting of ours saying so.
         setopt(pycurl.PROXY, "")
+        # Those that the rest of this process trusts: libcurl alone does not look at SSL_CERT_FILE.
+        trusted = authorities(ca)
+        for option, place in zip((pycurl.CAINFO, pycurl.CAPATH), trusted, strict=True):
+            if place is not None:
+                setopt(option, place)
+            elif any(trusted):
+                self.curl.unsetopt(option)
         setopt(pycurl.NOSIGNAL, 1)
         setopt(pycurl.PATH_AS_IS, 1)
         # One request at a time per connection, so that a lost connection concerns one request.

@@ -63,6 +63,7 @@ class HttpApi(ChatApi):
         self._kept_cookies = (*KEPT, *settings.api_cookies)
         self._dropped_cookies: set[str] = set()
         self._max_idle = settings.api_idle_seconds
+        self._ca = settings.api_ca
         self._honours_key = settings.api_honours_idempotency
         self._slots = Slots(settings.api_max_connections, settings.api_max_waiting, self.stats)
         self._under_way: set[asyncio.Future[HTTPResponse]] = set()
@@ -88,6 +89,7 @@ class HttpApi(ChatApi):
             max_clients=self._max_connections,
             max_body_size=self._max_answer,
             max_idle=self._max_idle,
+            ca=self._ca,
         )
 
     def _cookie_dropped(self, name: str) -> None:

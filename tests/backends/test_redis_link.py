@@ -240,6 +240,14 @@ async def test_a_refused_subscription() -> None:
         assert "no such right" in link.refused
 
 
+@pytest.mark.gen_test
+async def test_an_authority_that_has_gone() -> None:
+    """Without its file no link comes about, and the next attempt may find it again."""
+    link = Link(connection("rediss://127.0.0.1:1", 1, "/no/such/file.pem"), 1)
+    with pytest.raises(LinkError, match="can't be read"):
+        await link.connect()
+
+
 def test_urls() -> None:
     """Each kind of URL makes its kind of connection, and what is none is refused."""
     assert type(connection("redis://localhost", 1)) is Connection

@@ -5,13 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import ssl
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import structlog
-from redis.asyncio.connection import Connection, UnixDomainSocketConnection, parse_url
+from redis.asyncio.connection import (
+    Connection,
+    RedisSSLContext,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+from eclipse_ws.keys import client_context
 
 log = structlog.get_logger("eclipse_ws.redis")
 
@@ -23,8 +32,11 @@ class LinkError(Exception):
     """The connection is gone, or has never come about; what was asked may or may not have been done."""
 
 
-def connection(url: str, timeout: float) -> Connection:
-    """Make an unconnected connection of a redis://, rediss:// or unix:// URL. Raises ValueError."""
+def connection(url: str, timeout: float, ca: str = "") -> Connection:
+    """Make an unconnected connection of a redis://, rediss:// or unix:// URL. Raises ValueError.
+
+    ``ca`` is the PEM file of the authorities that its certificate is held to, instead of the system's.
+    """
     arguments: dict[str, Any] = dict(parse_url(url))
     kind = arguments.pop("connection_class", None)
     if kind is None:
@@ -40,7 +52,26 @@ def connection(url: str, timeout: float) -> Connection:
     if kind is UnixDomainSocketConnection:
         arguments.pop("socket_keepalive")
     made: Connection = kind(**arguments)
+    if ca and isinstance(made, SSLConnection):
+        about = made.ssl_context
+        made.ssl_context = _Trust(
+            about.keyfile, about.certfile, about.cert_reqs, ca_certs=ca, check_hostname=about.check_hostname
+        )
     return made
+
+
+class _Trust(RedisSSLContext):
+    """What a connection trusts: one file's authorities; redis-py's own trusts the system's as well."""
+
+    __slots__ = ()
+
+    def get(self) -> ssl.SSLContext:
+        """The context, made when the connection is: a file that has gone fails that, and is tried again."""
+        context = client_context(self.ca_certs or "")
+        context.check_hostname, context.verify_mode = self.check_hostname, self.cert_reqs
+        if self.certfile or self.keyfile:
+            context.load_cert_chain(self.certfile or "", self.keyfile)
+        return context
 
 
 class Link:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from redis.asyncio.connection import Connection
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from eclipse_ws.backends.base import BackendError, State
@@ -102,7 +103,7 @@ class Links:
         Raises BackendError where trying again can't help: the URL, the password, the rights.
         """
         try:
-            connection(self._url, self._settings.redis_timeout)
+            self._connection()
         except ValueError as error:
             raise BackendError(f"REDIS_URL can't be used: {error}") from None
         first = self._link()
@@ -145,8 +146,10 @@ class Links:
         self._beat_now.set()
 
     def _link(self, push: Push | None = None) -> Link:
-        timeout = self._settings.redis_timeout
-        return Link(connection(self._url, timeout), timeout, push)
+        return Link(self._connection(), self._settings.redis_timeout, push)
+
+    def _connection(self) -> Connection:
+        return connection(self._url, self._settings.redis_timeout, self._settings.redis_ca)
 
     async def _keep_commands(self) -> None:
         await self._keep("commands", self._link, self._commands_up, self._commands_down)
