@@ -342,6 +342,8 @@ async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, f
 
 
 def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None, took: float) -> Finding:
+    from eclipse_ws.api.answers import LET_IN
+
     name = "NEXT_API_URL"
     if answer is None:
         return reach.application(value, error, took)
@@ -356,7 +358,7 @@ def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None,
         )
     if "json" not in kind:
         text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the chat API"
-        mend = "set it to the application's root; deployment protection has to let this server in"
+        mend = f"set it to the application's root, or {LET_IN}"
         return Finding(name, "fault", text, mend)
     if error is None or error.code == "user_not_found":
         slow = took > 1
