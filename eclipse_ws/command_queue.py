@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple
 
 MOST_WAITING: Final = 32
 """Commands of one session that may wait."""
-MOST_BYTES: Final = 65536
-"""Bytes that they may take; one more may be as large as a frame."""
+MOST_BYTES: Final = 1 << 18
+"""Bytes that they may take; the last one may go beyond them."""
 COST: Final = 512
 """Bytes that a waiting command takes beside what it says."""
 

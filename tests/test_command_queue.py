@@ -153,6 +153,23 @@ async def test_a_message_is_of_the_token_that_it_was_said_with() -> None:
         assert shares == ["user:u1", "user:u1", "chat:c1"]
 
 
+@pytest.mark.gen_test
+async def test_typing_waits_for_no_long_message() -> None:
+    """Nor does typing wait behind several of the longest messages, as far as somebody may paste them."""
+    async with (
+        running(max_content=60_000) as server,
+        await Client.join(server.port) as one,
+        await Client.join(server.port, user="u2") as two,
+    ):
+        gate = Gate(server)
+        await say(one, "k1", "k2", "k3", content="x" * 60_000)
+        await one.say(type="typing", isTyping=True)
+        await two.next("typing")
+        gate.open.set()
+        for _ in range(3):
+            await one.seek("ack")
+
+
 # -- bounds -------------------------------------------------------------------------------------
 
 
@@ -177,10 +194,11 @@ async def test_a_full_queue_is_not_read_into(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.gen_test
-async def test_what_waits_is_counted() -> None:
+async def test_what_waits_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Long commands fill the queue by their bytes, which count as the node's held input; those who hold the
     most are closed.
     """
+    monkeypatch.setattr(command_queue, "MOST_BYTES", 65536)
     async with (
         running(node_input_bytes=145_000, sweep_interval=3600) as server,
         await Client.join(server.port, user="n") as neighbour,
@@ -210,8 +228,9 @@ async def test_what_waits_is_counted() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_queue_has_room_again() -> None:
+async def test_a_queue_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for room is told when the first command is taken; a wide character counts with its bytes."""
+    monkeypatch.setattr(command_queue, "MOST_BYTES", 65536)
     queue = CommandQueue()
 
     async def nothing() -> None:
