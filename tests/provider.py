@@ -39,6 +39,12 @@ def words_of(command: bytes) -> list[bytes]:
     return words
 
 
+def put(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Write, unless the connection has ended: asyncio would log each further write."""
+    if not writer.is_closing():
+        writer.write(data)
+
+
 class _Client:
     """One client's connection: what it is refused waits until Redis has answered what came before."""
 
@@ -55,7 +61,7 @@ class _Client:
     def refuse(self, error: bytes) -> None:
         """Answer for Redis."""
         if self.subscribed:
-            self.writer.write(error)
+            put(self.writer, error)
         else:
             self._due.append(error)
             self._flush()
@@ -64,13 +70,13 @@ class _Client:
         """Pass an answer of Redis's on."""
         if self._due:
             self._due.popleft()
-        self.writer.write(value)
+        put(self.writer, value)
         self._flush()
 
     def _flush(self) -> None:
         while self._due and (ours := self._due[0]) is not None:
             self._due.popleft()
-            self.writer.write(ours)
+            put(self.writer, ours)
 
 
 class Provider:
@@ -96,6 +102,11 @@ class Provider:
         self._open.set()
         self._server: asyncio.Server | None = None
         self._pairs: set[asyncio.Task[None]] = set()
+
+    @property
+    def connections(self) -> int:
+        """How many stand."""
+        return len(self._pairs)
 
     @property
     def url(self) -> str:
@@ -193,7 +204,7 @@ class Provider:
                     else:
                         client.subscribed |= name in SUBSCRIBING
                         client.forwarded()
-                        far.write(command)
+                        put(far, command)
                     at = end
                 rest = data[at:]
                 await far.drain()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -133,3 +135,26 @@ def test_where_a_value_ends() -> None:
     whole = b"*4\r\n$3\r\nfoo\r\n:7\r\n$-1\r\n*-1\r\n"
     assert end_of(whole + b"+OK\r\n") == len(whole)
     assert [end_of(whole[:cut]) for cut in range(len(whole))] == [-1] * len(whole)
+
+
+@gen_test
+async def test_answers_to_a_client_that_is_gone() -> None:
+    """Answers that come when the client has just reset its connection are dropped, and nothing is logged."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as far, socket.socket() as client:
+        far.setblocking(False)
+        made = await Provider(far.getsockname()[1]).start()
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", made.port))
+        await loop.sock_sendall(client, b"*1\r\n$4\r\nPING\r\n")
+        answering, _ = await loop.sock_accept(far)
+        with answering:
+            answering.setblocking(False)
+            await loop.sock_recv(answering, 100)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # Both without a turn of the loop in between.
+            client.close()
+            answering.send(b"+PONG\r\n" * 100)
+            while made.connections:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        await made.stop()
