@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 SKEW = 2.0
 """Seconds by which clocks may differ before it is worth a word."""
-REFUSED_MEND = "check its user and password, and the user's rights (docs/deploy.md)"
 
 
 async def check(
@@ -177,6 +176,7 @@ async def redis(value: Settings) -> list[Finding]:
     from eclipse_ws.backends.base import BackendError
     from eclipse_ws.backends.redis import RedisBackend
     from eclipse_ws.backends.redis.link import Link, LinkError, connection
+    from eclipse_ws.backends.redis.refusals import classify
 
     url = value.redis_url.get_secret_value()
     link = Link(connection(url, value.redis_timeout, value.redis_ca), value.redis_timeout)
@@ -185,12 +185,13 @@ async def redis(value: Settings) -> list[Finding]:
     except LinkError as error:
         return [await reach.redis(url, error, value.redis_timeout)]
     except RedisError as error:
-        return [Finding(name, "fault", f"Redis refuses this server: {error}", REFUSED_MEND)]
+        return [Finding(name, "fault", f"Redis refuses this server: {error}", classify(error).value)]
     running = asyncio.create_task(link.run())
     try:
         findings = [*await _look_at_redis(link), *_environment(value)]
     except (LinkError, RedisError) as error:
-        findings = [Finding(name, "fault", f"Redis does not do what it is asked: {error}", reach.REDIS_MEND)]
+        mend = classify(error).value if isinstance(error, RedisError) else reach.REDIS_MEND
+        findings = [Finding(name, "fault", f"Redis does not do what it is asked: {error}", mend)]
     finally:
         link.close("looked at")
         await running

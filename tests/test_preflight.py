@@ -24,6 +24,7 @@ from eclipse_ws.report import Finding
 from tests import needs
 from tests.api.stub import Fault, Stub
 from tests.conftest import SECRET, make_settings
+from tests.provider import Provider
 from tests.servers import RedisServer, free_port
 
 ROOT = Path(__file__).parents[1]
@@ -271,7 +272,7 @@ async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
     check: Check, expect_log: Any, options: tuple[str, ...], userinfo: str, name: str, says: str
 ) -> None:
     """Reachable, but the password, the mode, the role, the policy or a right is wrong."""
-    expect_log("redis link lost", optional=True)
+    expect_log("redis link lost", "redis refuses commands", optional=True)
     async with redis_with(*options) as server:
         findings = await check(REDIS_URL=f"redis://{userinfo}127.0.0.1:{server.port}")
     assert any(f.name == name and says in f.text and f.mend for f in findings), report.table(findings)
@@ -457,3 +458,19 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert right.stdout.splitlines()[-1].startswith("4 in order")
     assert {row["name"] for row in json.loads(wrong.stdout)["findings"]} >= {"JWT_SECRET", "REDIS_URL"}
     assert "Traceback" not in right.stderr + wrong.stderr
+
+
+@gen_test
+@pytest.mark.parametrize("setup", [False, True])
+async def test_a_quota_that_is_used_up(check: Check, redis: RedisServer, setup: bool) -> None:
+    """Over its provider's quota Redis is reached: the advice is not about hosts and passwords."""
+    provider = await Provider(redis.port).start()
+    provider.refuse("ERR max requests limit exceeded. Limit: 500000", setup=setup)
+    try:
+        findings = await check(REDIS_URL=provider.url)
+    finally:
+        await provider.stop()
+    (fault,) = [finding for finding in findings if finding.verdict == "fault"]
+    assert "max requests limit exceeded" in fault.text
+    assert "limits" in fault.mend
+    assert "password" not in fault.mend

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -95,8 +96,24 @@ _decode_identified = msgspec.json.Decoder(_Identified).decode
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+_TYPE = re.compile(rb'"type"\s*:\s*"([^"\\]*)"')
+_EPHEMERAL = frozenset(name.encode() for name in EPHEMERAL_TYPES)
+
+
 class MalformedEventError(ValueError):
-    """What arrived from outside is no event: not UTF-8, not a JSON object, or without a string ``type``."""
+    """What arrived from outside is no event: not UTF-8, not a JSON object, or without a string ``type``.
+
+    ``kept``: it may have been an event that its chat keeps, so that without it there is a gap.
+    """
+
+    def __init__(self, text: str, *, kept: bool = False) -> None:
+        super().__init__(text)
+        self.kept = kept
+
+
+def may_be_kept(raw: bytes) -> bool:
+    """Whether what can't be read may be an event that its chat keeps: an object with a ``type`` of those."""
+    return raw.lstrip()[:1] == b"{" and any(found[1] not in _EPHEMERAL for found in _TYPE.finditer(raw))
 
 
 def parse_event(raw: bytes) -> Event:
@@ -108,9 +125,10 @@ def parse_event(raw: bytes) -> Event:
         raw.decode()  # a text frame that is not UTF-8 would end every session that gets it
         fields = _decode_published(raw)
     except UnicodeDecodeError as error:
-        raise MalformedEventError(f"not UTF-8: {error.reason} at byte {error.start}") from None
+        text = f"not UTF-8: {error.reason} at byte {error.start}"
+        raise MalformedEventError(text, kept=may_be_kept(raw)) from None
     except TooDeepError as error:
-        raise MalformedEventError(f"not an event: {error}") from None
+        raise MalformedEventError(f"not an event: {error}", kept=may_be_kept(raw)) from None
     except msgspec.MsgspecError as error:
         raise MalformedEventError(
             f"not an event, which is a JSON object with a string `type`: {error}"
@@ -125,7 +143,7 @@ def parse_event(raw: bytes) -> Event:
     elif fields.cursor is not msgspec.UNSET:
         cursor = Cursor.parse(fields.cursor) if isinstance(fields.cursor, str) else None
         if cursor is None:
-            raise MalformedEventError("its cursor is none of ours")
+            raise MalformedEventError("its cursor is none of ours", kept=fields.type not in EPHEMERAL_TYPES)
     if fields.type in EPHEMERAL_TYPES:
         if fields.origin is msgspec.UNSET and cursor is None:
             return Event(fields.type, body)

@@ -218,6 +218,26 @@ async def test_breaking_off_is_known_everywhere(cluster: Make, chat: str) -> Non
 
 
 @gen_test
+async def test_breaking_off_by_all_is_one_epoch(cluster: Make, chat: str) -> None:
+    """Where every node has lost the same event, the first one begins a new epoch and the others join it."""
+    made = cluster()
+    nodes = await made.nodes(3, chat)
+    before = epoch(nodes[0], chat)
+    for node in nodes:
+        node.backend._subscriptions.break_off(chat, before)
+    await until(lambda: all(node.heard.interrupts for node in nodes))
+    await until_agreed(chat, *nodes, not_in=before)
+    begun = epoch(nodes[0], chat)
+    for node in nodes:  # one that is late finds it done
+        node.backend._subscriptions.break_off(chat, before)
+    await nodes[1].backend.publish(chat, event("m1"))
+    for node in nodes:
+        await node.until_heard(chat, "m1")
+        assert node.heard.cursors(chat) == [Cursor(begun, 1)]
+        assert node.heard.interrupts == [chat]
+
+
+@gen_test
 async def test_breaking_off_during_a_join(cluster: Make, chat: str) -> None:
     """A chat that is broken off while it is being joined is not forgotten to have been."""
     made = cluster()

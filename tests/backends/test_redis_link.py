@@ -237,7 +237,7 @@ async def test_a_refused_subscription() -> None:
         running = await run(link)
         link.tell("SUBSCRIBE", "x")
         assert "subscribing was refused" in await running
-        assert "no such right" in link.refused
+        assert "no such right" in str(link.refused)
 
 
 @pytest.mark.gen_test

@@ -28,11 +28,10 @@ def test_paid_in_order() -> None:
     assert outage.first(1) == []
 
 
-def test_overflow_is_remembered_by_chat() -> None:
-    """What doesn't fit is refused, its chat is remembered, and room makes it take again."""
+def test_a_full_queue() -> None:
+    """What doesn't fit is refused, and room makes it take again."""
     outage = Outage(2)
-    assert [outage.owe(owed(n, f"chat {n}")) for n in range(4)] == [True, True, False, False]
-    assert outage.overflowed == {"chat 2", "chat 3"}
+    assert [outage.owe(owed(number)) for number in range(4)] == [True, True, False, False]
     outage.paid(1)
     assert outage.owe(owed(9))
 
@@ -49,15 +48,3 @@ def test_overflow_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     outage.paid(3)
     monkeypatch.setattr("eclipse_ws.backends.redis.outage.MAX_BYTES", size - 1)
     assert [outage.owe(owed(n)) for n in (6, 7)] == [True, False]
-
-
-def test_overflow_is_bounded() -> None:
-    """Not more chats than the limit are remembered, and settled attempts are no events that are lost."""
-    outage = Outage(2)
-    for number in range(10):
-        outage.owe(owed(number, f"chat {number}"))
-    assert len(outage.overflowed) == 2
-    full = Outage(1)
-    full.owe(owed(1))
-    assert not full.owe(Owed("chat", None, Attempt("chat", "key", "new"), "release"))
-    assert full.overflowed == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +13,14 @@ from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Asker, Attempt, Backend, Health, Subscriber
 from eclipse_ws.backends.redis import scripts
-from eclipse_ws.backends.redis.channel import Channel, Heard
+from eclipse_ws.backends.redis.channel import Channel, Heard, parse_events
 from eclipse_ws.backends.redis.link import Link, LinkError
 from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.nodes import Nodes
 from eclipse_ws.backends.redis.outage import Owed
 from eclipse_ws.backends.redis.payments import Payments
-from eclipse_ws.backends.redis.probe import passes, probe
+from eclipse_ws.backends.redis.probe import probe
 from eclipse_ws.backends.redis.shared_attempts import SharedAttempts, attempt_key, whole
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
 from eclipse_ws.protocol import (
@@ -27,6 +28,7 @@ from eclipse_ws.protocol import (
     Event,
     MalformedEventError,
     Receipt,
+    may_be_kept,
     parse_event,
     saved_id,
     with_origin,
@@ -34,6 +36,10 @@ from eclipse_ws.protocol import (
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
+
+MAX_SEQUENCED = 128
+"""Bytes at the end of an event in which its cursor is, if it has one."""
+_SEQUENCED = re.compile(rb',"cursor":"[0-9A-Za-z]+\.[0-9]+"}$')
 
 
 class RedisBackend(Backend):
@@ -65,13 +71,14 @@ class RedisBackend(Backend):
             on_commands=self._on_commands,
             on_subscriber=lambda: self._subscriptions.on_subscriber(),
             on_deaf=lambda until: self._subscriptions.on_deaf(until),
+            on_refused=lambda error: self._subscriptions.on_refused(error),
             idle=lambda: not self._subscriptions,
         )
         self._payments = Payments(
             self._links,
             self._settings.outage_queue_events,
             self._pay,
-            break_off=lambda chat_id: self._subscriptions.break_off(chat_id),
+            break_off=lambda chat_id, epoch: self._subscriptions.break_off(chat_id, epoch),
             count_lost=self._count_lost,
         )
         self._attempts = SharedAttempts(
@@ -130,19 +137,22 @@ class RedisBackend(Backend):
         position = self.position(chat_id)
         if position == after:
             return []
-        commands, known = self._links.commands, 0
-        if commands is None:
+        link, known = self._links.standing, 0  # what takes no events may still tell of those that it has
+        if link is None:
             return None
         if position is not None and position.epoch == after.epoch:
             known = position.offset
         try:
             bodies = await scripts.HISTORY(
-                commands, self._names.chat_keys(chat_id)[:2], after.epoch, after.offset, known
+                link, self._names.chat_keys(chat_id)[:2], after.epoch, after.offset, known
             )
-        except (LinkError, RedisError) as error:
-            log.warning("history not read", chat=chat_id, why=str(error))
+        except LinkError:
             return None
-        return None if bodies is None else [parse_event(body) for body in bodies]
+        except RedisError as error:
+            if not self._links.doubt(error):
+                log.warning("history not read", chat=chat_id, why=str(error))
+            return None
+        return parse_events(bodies)
 
     # -- what comes over the channels -----------------------------------------------------------
 
@@ -150,7 +160,12 @@ class RedisBackend(Backend):
         kind, name = answer[0], answer[1]
         if kind == b"message":
             if name.startswith(self._chats):
-                self._hear(name[len(self._chats) :].decode(errors="replace"), answer[2])
+                chat_id = name[len(self._chats) :].decode(errors="replace")
+                try:
+                    self._hear(chat_id, answer[2])
+                except Exception:
+                    log.exception("event could not be delivered, the chat's sessions resume", chat=chat_id)
+                    self._subscriber.interrupt(chat_id)
             else:
                 self._nodes.hear(answer[2])
         elif kind == b"subscribe" and name.startswith(self._chats):
@@ -161,12 +176,13 @@ class RedisBackend(Backend):
         if channel is None:
             return
         if len(raw) > self._settings.max_event:
-            self._drop(chat_id, f"it has {len(raw)} bytes, at most {self._settings.max_event} are taken")
+            why = f"it has {len(raw)} bytes, at most {self._settings.max_event} are taken"
+            self._drop(channel, raw, why, kept=may_be_kept(raw))
             return
         try:
             event = parse_event(raw)
         except MalformedEventError as error:
-            self._drop(chat_id, str(error))
+            self._drop(channel, raw, str(error), kept=error.kept)
             return
         if not event.kept:
             self._subscriber.deliver(chat_id, event)
@@ -187,15 +203,23 @@ class RedisBackend(Backend):
     def _sequence_raw(self, channel: Channel, event: Event) -> None:
         """Sequence what the application has published; every node tries, the first one does it."""
         if len(self._raw) >= self._settings.outage_queue_events:
-            self._payments.overflow(Owed(channel.chat_id, event, None))
+            self._payments.overflow(channel.chat_id, channel.epoch)
             return
         task = asyncio.create_task(self.publish(channel.chat_id, event))
         self._raw.add(task)
         task.add_done_callback(self._raw.discard)
 
-    def _drop(self, chat_id: str, why: str) -> None:
+    def _drop(self, channel: Channel, raw: bytes, why: str, *, kept: bool) -> None:
+        """Leave out what can't be delivered; an event that the chat keeps is missing then, which is told."""
+        chat_id = channel.chat_id
         self.malformed_dropped += 1
-        log.warning("what was published to a chat is no event, it was dropped", chat=chat_id, why=why)
+        if not kept:
+            log.warning("what was published to a chat is no event, it was dropped", chat=chat_id, why=why)
+        elif _SEQUENCED.search(raw[-MAX_SEQUENCED:]):
+            self._subscriptions.look_again([chat_id])  # the history has it
+        else:
+            log.warning("event dropped, the chat's sessions have to resume", chat=chat_id, why=why)
+            self._payments.lose(chat_id, channel.epoch)
 
     # -- publishing -----------------------------------------------------------------------------
 
@@ -207,7 +231,8 @@ class RedisBackend(Backend):
             try:
                 cursor = await self._call_publish(commands, chat_id, event, attempt)
             except (LinkError, RedisError) as error:
-                log.warning("event not published, it is delivered locally", chat=chat_id, why=str(error))
+                if not (self._links.doubt(error) or self._payments):  # one line as it begins
+                    log.warning("event not published, it is delivered locally", chat=chat_id, why=str(error))
             else:
                 receipt = Receipt(saved_id(event), cursor, "published")
                 if attempt is not None:
@@ -272,6 +297,8 @@ class RedisBackend(Backend):
     def _broadcast_done(self, done: asyncio.Future[Any]) -> None:
         if done.cancelled() or done.exception() is not None:
             self.broadcasts_dropped += 1
+        if not done.cancelled():
+            self._links.doubt(done.exception())
 
     # -- attempts -------------------------------------------------------------------------------
 
@@ -309,25 +336,16 @@ class RedisBackend(Backend):
     def _count_lost(self) -> None:
         self.queue_overflowed += 1
 
-    async def _pay(self, commands: Link, owed: Owed) -> bool:
-        """Whether it is done with: taken, or refused for ever."""
-        try:
-            if owed.event is None:
-                if owed.attempt is not None:
-                    await self._attempts.end(commands, owed.attempt, owed.verdict)
-            elif (cursor := self._cursor_of(owed.chat_id, owed.event)) is None:
-                await self._call_publish(commands, owed.chat_id, owed.event, owed.attempt)
-            elif owed.attempt is not None:
-                receipt = Receipt(saved_id(owed.event), str(cursor), "published")
-                await self._attempts.note(commands, owed.attempt, receipt)
-        except LinkError:
-            return False
-        except RedisError as error:
-            if passes(error):
-                return False
-            self._payments.lose(owed.chat_id)
-            log.error("redis will never take this, it was dropped", chat=owed.chat_id, why=str(error))
-        return True
+    async def _pay(self, commands: Link, owed: Owed) -> None:
+        """Have it done. Raises LinkError or RedisError."""
+        if owed.event is None:
+            if owed.attempt is not None:
+                await self._attempts.end(commands, owed.attempt, owed.verdict)
+        elif (cursor := self._cursor_of(owed.chat_id, owed.event)) is None:
+            await self._call_publish(commands, owed.chat_id, owed.event, owed.attempt)
+        elif owed.attempt is not None:
+            receipt = Receipt(saved_id(owed.event), str(cursor), "published")
+            await self._attempts.note(commands, owed.attempt, receipt)
 
     def _cursor_of(self, chat_id: str, event: Event) -> Cursor | None:
         """The cursor with which an event has come back: it is published, whatever became of our own call.

@@ -7,7 +7,16 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable
 from enum import Enum, auto
 
-from eclipse_ws.protocol import Cursor, Event
+from eclipse_ws.protocol import Cursor, Event, MalformedEventError, parse_event
+
+
+def parse_events(bodies: Iterable[bytes] | None) -> list[Event] | None:
+    """Read the events of a history, all of them; None if that can't be had."""
+    try:
+        return None if bodies is None else [parse_event(body) for body in bodies]
+    except MalformedEventError:
+        return None  # a server with wider limits has kept it
+
 
 MOST_LEFT = 4
 """Epochs of a chat that are remembered after they were left."""
@@ -47,6 +56,7 @@ class Channel:
         "members",
         "position",
         "ready",
+        "refusals",
         "seen",
         "unsure",
         "waiting",
@@ -67,10 +77,16 @@ class Channel:
         self.link = ""  # the subscription's link at the last join: without a change, without a gap
         self.heard_until = ""  # Redis's ms at which an earlier link surely still heard it
         self.broken = False  # its continuity is known to be lost
+        self.refusals = 0  # joins that Redis has refused in a row
         self.expires = 0.0
         self.ready: asyncio.Future[None] | None = None
         self.seen: OrderedDict[str, Cursor | None] | None = None
         self.waiting: deque[Event] | None = None
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of its position; "" where that isn't known."""
+        return "" if self.position is None else self.position.epoch
 
     def hear(self, event: Event) -> Heard:
         """Take a sequenced event from the channel: deliver it if it is the next one."""

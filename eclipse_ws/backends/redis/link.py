@@ -18,8 +18,9 @@ from redis.asyncio.connection import (
     UnixDomainSocketConnection,
     parse_url,
 )
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError
 
+from eclipse_ws.backends.redis.refusals import is_answer
 from eclipse_ws.keys import client_context
 
 log = structlog.get_logger("eclipse_ws.redis")
@@ -78,13 +79,21 @@ class Link:
     """A pipelined connection. `call` queues a command; what one loop turn queues leaves in one write.
 
     With ``push`` it is a subscriber's: every answer goes there, and ``call`` returns nothing to wait for.
+    What Redis refuses on it ends it, or goes to ``on_refused`` once it is ``proven``.
     A link on which commands wait and for ``timeout`` seconds nothing is answered ends.
     """
 
-    def __init__(self, conn: Connection, timeout: float, push: Push | None = None) -> None:
+    def __init__(
+        self,
+        conn: Connection,
+        timeout: float,
+        push: Push | None = None,
+        on_refused: Callable[[RedisError], object] | None = None,
+    ) -> None:
         self._connection = conn
         self._timeout = timeout
         self._push = push
+        self._on_refused = on_refused
         self._outgoing: list[bytes] = []
         self._wake = asyncio.Event()
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -93,16 +102,20 @@ class Link:
         self._broken: str | None = None
         self._ended = asyncio.Event()
         self._answered = 0.0  # when the last answer came: who works off a long queue isn't silent
-        self.refused = ""  # why Redis didn't let this link subscribe
+        self.refused: RedisError | None = (
+            None  # what Redis has refused on this link: a subscription, a heartbeat
+        )
+        self.proven = False  # it was of use
+        self.replaced = False  # ended because another connection may lead to a better server
 
     async def connect(self) -> None:
-        """Open and authenticate. Raises LinkError; AuthenticationError or ResponseError if Redis refuses."""
+        """Open and authenticate. Raises LinkError, or the RedisError by which Redis refuses."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.connect()  # type: ignore[no-untyped-call]
         except BaseException as error:
             await self.disconnect()
-            if isinstance(error, (AuthenticationError, ResponseError)):
+            if isinstance(error, RedisError) and (is_answer(error) or isinstance(error, AuthenticationError)):
                 raise
             if isinstance(error, (RedisError, OSError)):  # TimeoutError is one
                 raise LinkError(str(error) or type(error).__name__) from error
@@ -132,7 +145,7 @@ class Link:
                 future.set_exception(LinkError(self._broken))
 
     def call(self, *command: bytes | str | int | float) -> asyncio.Future[Any]:
-        """Queue a command. The future answers, or raises ResponseError or LinkError."""
+        """Queue a command. The future answers, or raises LinkError, or the RedisError that Redis answered."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._broken is not None:
             future.set_exception(LinkError(self._broken))
@@ -168,11 +181,16 @@ class Link:
             while True:
                 try:
                     answer = await read(timeout=math.inf, disconnect_on_error=False)
-                except ResponseError as error:
+                except RedisError as error:
+                    if not is_answer(error):
+                        raise
                     answer = error
                 if push is not None:
-                    if isinstance(answer, ResponseError):
-                        self.refused = str(answer)
+                    if isinstance(answer, RedisError) and self.proven and self._on_refused is not None:
+                        self._on_refused(answer)  # what is subscribed stays so
+                        continue
+                    if isinstance(answer, RedisError):
+                        self.refused = answer
                         self.close(f"subscribing was refused: {answer}")
                         return
                     try:
@@ -185,7 +203,7 @@ class Link:
                 self._answered = self._now()
                 if future.done():
                     continue
-                if isinstance(answer, ResponseError):
+                if isinstance(answer, RedisError):
                     future.set_exception(answer)
                 else:
                     future.set_result(answer)

@@ -11,16 +11,19 @@ from typing import Any
 
 import structlog
 from redis.asyncio.connection import Connection
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import BackendError, State
 from eclipse_ws.backends.redis.link import Link, LinkError, Push, connection
 from eclipse_ws.backends.redis.names import Names
+from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.scripts import HEARTBEAT
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
 
+BEAT = b"beat:"
+"""What a node tells itself begins with this; what nodes tell each other is JSON."""
 POLL = 0.01
 """Seconds between looks for a link that is to come back."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -33,7 +36,11 @@ class Links:
     ``name`` is ``<node>:<number>`` and changes with each subscriber link: whoever was heard on the link of
     before has to be asked for anew. ``on_commands`` and ``on_subscriber`` are called when a link has
     come up (the subscriber's once it has heard itself), ``on_deaf`` when the subscriber's has gone,
-    with Redis's time (ms) until which it was surely heard.
+    with Redis's time (ms) until which it was surely heard, ``on_refused`` when a subscription is refused.
+
+    A Redis that answers, but refuses what it is asked (read-only, loading, full, over a quota), counts as
+    unavailable: ``commands`` is None while ``refusal`` says why, until a heartbeat is accepted. Heartbeats,
+    and what only reads, go over ``standing``, the commands' link whether it is refused or not.
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class Links:
         on_commands: Callable[[], None],
         on_subscriber: Callable[[], None],
         on_deaf: Callable[[str], None],
+        on_refused: Callable[[RedisError], None],
         idle: Callable[[], bool],
     ) -> None:
         self._settings = settings
@@ -53,12 +61,17 @@ class Links:
         self._on_commands = on_commands
         self._on_subscriber = on_subscriber
         self._on_deaf = on_deaf
+        self._on_refused = on_refused
         self._idle = idle
         self.names = names
         self.node = secrets.token_hex(6)
         self.name = ""
         self.commands: Link | None = None
+        self.standing: Link | None = None
         self.subscriber: Link | None = None
+        self.refusal: RedisError | None = None
+        self._refused_at = 0.0
+        self._refused = 0  # how much was refused since then
         self.latency: float | None = None
         self.lost_at = time.monotonic()  # when the commands' link has gone, or was first wanted
         self.found_at = 0.0  # when it was back after that
@@ -72,7 +85,9 @@ class Links:
         self._beat = b""
         self._hears_itself = False  # its own channel is subscribed: a heartbeat before that would be missed
         self._proven = False
-        self.refused = ""  # why Redis doesn't let this node subscribe
+        self._counted = False  # heartbeats have told how many connections hear this node's channel
+        self.refused: RedisError | None = None  # why Redis didn't let this node subscribe
+        self._away: set[str] = set()  # the links whose loss was logged
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -92,15 +107,15 @@ class Links:
 
     @property
     def state(self) -> State:
-        """``up`` when both links stand and the subscriber's has heard itself."""
+        """``up`` when both links stand, nothing is refused, and the subscriber's has heard itself."""
         if self.commands is not None and self._proven:
             return "up"
-        return "down" if self._number else "connecting"
+        return "down" if self._number or self.refusal else "connecting"
 
     async def start(self) -> None:
         """Begin to keep the links; waits for the first ones as long as one command may take.
 
-        Raises BackendError where trying again can't help: the URL, the password, the rights.
+        Raises BackendError where trying again can't help: URL, password, rights, kind of server.
         """
         try:
             self._connection()
@@ -109,10 +124,11 @@ class Links:
         first = self._link()
         try:
             await first.connect()
-        except (AuthenticationError, ResponseError) as error:
-            raise BackendError(
-                f"Redis refuses this server: {error}; check the user and password in REDIS_URL"
-            ) from None
+        except RedisError as error:
+            refusal = classify(error)
+            if refusal.ends_start:
+                raise BackendError(f"Redis refuses this server: {error}; {refusal.value}") from None
+            log.warning("redis refuses connections, chats go on locally", why=str(error), fix=refusal.value)
         except LinkError as error:
             log.warning("redis is away, chats go on locally", why=str(error))
         first.close("probed")
@@ -129,7 +145,7 @@ class Links:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        self.commands = self.subscriber = None
+        self.commands = self.standing = self.subscriber = None
         self._hears_itself = self._proven = False
 
     async def commands_after(self, broken: Link, seconds: float) -> bool:
@@ -145,8 +161,24 @@ class Links:
         """Have the next heartbeat now."""
         self._beat_now.set()
 
+    def doubt(self, error: BaseException | None) -> bool:
+        """Note what a command failed with; tell whether Redis is known to refuse everything, which is logged.
+
+        Where a refusal itself doesn't say so, the next heartbeat tells.
+        """
+        if not isinstance(error, RedisError):
+            return False
+        if self.refusal is not None:
+            self._refused += 1
+        elif self.standing is not None and classify(error) is Refusal.WRONG_SERVER:
+            self._refuse(error)
+            self.beat_soon()
+        else:
+            self.beat_soon()
+        return self.refusal is not None
+
     def _link(self, push: Push | None = None) -> Link:
-        return Link(self._connection(), self._settings.redis_timeout, push)
+        return Link(self._connection(), self._settings.redis_timeout, push, self._on_refused)
 
     def _connection(self) -> Connection:
         return connection(self._url, self._settings.redis_timeout, self._settings.redis_ca)
@@ -163,7 +195,7 @@ class Links:
         self, role: str, make: Callable[[], Link], up: Callable[[Link], None], down: Callable[[], None]
     ) -> None:
         """Connect, run, and connect again for ever; one line is logged when it goes and when it is back."""
-        pause, away = FIRST_PAUSE, False
+        pause = FIRST_PAUSE
         while True:
             link = make()
             running: asyncio.Task[str] | None = None
@@ -171,8 +203,6 @@ class Links:
                 await link.connect()
                 running = asyncio.create_task(link.run())
                 up(link)
-                log.info("Redis client connected", link=role, after_outage=away)
-                pause, away = FIRST_PAUSE, False
                 why = await running
             except (LinkError, RedisError) as error:
                 why = str(error)
@@ -189,30 +219,71 @@ class Links:
             if running is not None:
                 await asyncio.gather(running, return_exceptions=True)
                 down()
-            if not away:
+            if link.proven or link.replaced:
+                pause = FIRST_PAUSE
+            if not (link.replaced or role in self._away):
                 log.warning("redis link lost", link=role, why=why)
-                away = True
+                self._away.add(role)
             self.reconnects += 1
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
             pause = min(LONGEST_PAUSE, pause * 2)
 
+    def _prove_link(self, role: str, link: Link) -> None:
+        """Note that a link is of use: it is only then that its loss would be news."""
+        if not link.proven:
+            link.proven = True
+            log.info("Redis client connected", link=role, after_outage=role in self._away)
+            self._away.discard(role)
+
     def _commands_up(self, link: Link) -> None:
+        self.standing = link
+        if self.refusal is None:
+            self._begin(link)
+        self.beat_soon()
+
+    def _commands_down(self) -> None:
+        self.standing = None
+        if self.refusal is None:
+            self._stop()
+
+    def _begin(self, link: Link) -> None:
+        """Have commands given again."""
         if self._was_up:
             self.found_at = time.monotonic()
         self._was_up = True
         self.commands = link
-        self.beat_soon()
         self._on_commands()
 
-    def _commands_down(self) -> None:
+    def _stop(self) -> None:
         self.lost_at = time.monotonic()
         self.commands = None
+
+    def _refuse(self, error: RedisError) -> None:
+        """Redis refuses commands: give none until it accepts a heartbeat."""
+        self._refused += 1
+        if self.refusal is None:
+            self._refused_at = time.monotonic()
+            self._stop()
+            log.warning(
+                "redis refuses commands, chats go on locally", why=str(error), fix=classify(error).value
+            )
+        self.refusal = error
+
+    def _accept(self, link: Link) -> None:
+        """Redis has accepted a heartbeat."""
+        self._prove_link("commands", link)
+        if self.refusal is not None and link is self.standing:
+            seconds = round(time.monotonic() - self._refused_at, 1)
+            log.info("redis accepts commands again", refused=self._refused, seconds=seconds)
+            self.refusal, self._refused = None, 0
+            self._begin(link)
 
     def _subscriber_up(self, link: Link) -> None:
         self._number += 1
         self.name = f"{self.node}:{self._number}"
         self.subscriber = link
         self._heard = time.monotonic()
+        self.beat_soon()
         link.tell("SUBSCRIBE", self.channel, self.names.all_nodes)
 
     def _subscriber_down(self) -> None:
@@ -228,8 +299,9 @@ class Links:
 
     def _push(self, answer: list[Any]) -> None:
         self._heard = time.monotonic()
-        if answer[0] == b"message" and answer[2] == self._beat and answer[1] == self.channel.encode():
-            self._beat_heard.set()
+        if answer[0] == b"message" and answer[2].startswith(BEAT) and answer[1] == self.channel.encode():
+            if answer[2] == self._beat:
+                self._beat_heard.set()
         elif answer[0] == b"subscribe" and answer[1] == self.channel.encode():
             self._hears_itself = True
             self.beat_soon()
@@ -240,6 +312,8 @@ class Links:
         while True:
             settings = self._settings
             interval = settings.redis_idle_ping_interval if self._idle() else settings.redis_ping_interval
+            if self.refusal is not None:
+                interval = min(interval, LONGEST_PAUSE)
             try:
                 async with asyncio.timeout(interval):
                     await self._beat_now.wait()
@@ -248,28 +322,44 @@ class Links:
             self._beat_now.clear()
             try:
                 await self._prove()
-            except (LinkError, RedisError) as error:
+            except LinkError as error:
                 log.debug("heartbeat failed", why=str(error))
             except Exception:
                 log.exception("heartbeat failed")
 
     async def _prove(self) -> None:
         """Send one heartbeat through the commands' link, and hear it on the subscriber's."""
-        commands, subscriber = self.commands, self.subscriber
-        if commands is None or subscriber is None:
+        commands, subscriber, confirmed = self.standing, self.subscriber, self._hears_itself
+        if commands is None or not self.name:
             return
-        if not self._hears_itself:
+        self._beat = BEAT + secrets.token_hex(8).encode()
+        self._beat_heard.clear()
+        began = time.monotonic()
+        try:
+            now, hearers = await HEARTBEAT(commands, [self.channel], self.lease, self._beat)
+        except RedisError as error:
+            self._refuse(error)
+            self._replace_if_wrong(commands, error)
+            return
+        self.latency = time.monotonic() - began
+        # Redis's clock as it was at the latest when we had the answer: too early is the safe side.
+        self._clock = int(now) - time.monotonic() * 1000
+        self._accept(commands)
+        if subscriber is not None and subscriber is self.subscriber:
+            await self._hear_heartbeat(subscriber, confirmed, hearers)
+
+    async def _hear_heartbeat(self, subscriber: Link, confirmed: bool, hearers: int) -> None:
+        if not confirmed:
             # Its confirmation asks for a heartbeat; one that doesn't come has to be noticed too.
             if time.monotonic() - self._heard > self._settings.redis_timeout:
                 subscriber.close("its subscription was not confirmed")
             return
-        self._beat = b"beat:" + secrets.token_hex(8).encode()
-        self._beat_heard.clear()
-        began = time.monotonic()
-        now = await HEARTBEAT(commands, [self.channel], self.lease, self._beat)
-        self.latency = time.monotonic() - began
-        # Redis's clock as it was at the latest when we had the answer: too early is the safe side.
-        self._clock = int(now) - time.monotonic() * 1000
+        if hearers:
+            self._counted = True
+        elif self._counted:
+            # A replica's clients hear what its primary publishes, but the primary doesn't count them.
+            subscriber.close("it leads to another server than the commands' link")
+            return
         try:
             async with asyncio.timeout(self._settings.redis_timeout):
                 await self._beat_heard.wait()
@@ -280,4 +370,14 @@ class Links:
                 return
         if not self._proven and self._hears_itself and subscriber is self.subscriber:
             self._proven = True
+            self._prove_link("subscriber", subscriber)
             self._on_subscriber()
+
+    @staticmethod
+    def _replace_if_wrong(commands: Link, error: RedisError) -> None:
+        """Connect anew where only that can help; a link that is new itself gets until the next heartbeat."""
+        if classify(error) in (Refusal.WRONG_SERVER, Refusal.CREDENTIALS):
+            if commands.proven or commands.refused is not None:
+                commands.replaced = True
+                commands.close(f"refused: {error}")
+            commands.refused = error

@@ -159,7 +159,8 @@ class Nodes:
         except TimeoutError:
             log.warning("not every node has answered", answers=len(question.answers))
         except (LinkError, RedisError) as error:
-            log.warning("the other nodes could not be asked", why=str(error))
+            if not self._links.doubt(error):
+                log.warning("the other nodes could not be asked", why=str(error))
         finally:
             del self._open[number]
         return question.answers, complete

@@ -27,16 +27,12 @@ class Owed(NamedTuple):
 
 
 class Outage:
-    """A queue of at most ``limit`` things owed, and MAX_BYTES. What doesn't fit is lost to the other nodes.
-
-    The chats of lost events are remembered, so that their members everywhere can be told to resume.
-    """
+    """A queue of at most ``limit`` things owed, of MAX_BYTES. What doesn't fit is lost to other nodes."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._queue: deque[Owed] = deque()
         self._bytes = 0
-        self.overflowed: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -48,8 +44,6 @@ class Outage:
             self._queue.append(owed)
             self._bytes += owed.size
             return True
-        if owed.event is not None and len(self.overflowed) < self._limit:
-            self.overflowed.add(owed.chat_id)
         return False
 
     def first(self, count: int) -> list[Owed]:

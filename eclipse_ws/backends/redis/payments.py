@@ -7,15 +7,19 @@ import time
 from collections.abc import Awaitable, Callable
 
 import structlog
+from redis.exceptions import RedisError
 
-from eclipse_ws.backends.redis.link import Link
+from eclipse_ws.backends.redis.link import Link, LinkError
 from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.backends.redis.outage import Outage, Owed
+from eclipse_ws.backends.redis.refusals import Refusal, classify
 
 log = structlog.get_logger("eclipse_ws.redis")
 
 BATCH = 250
 """Things owed that are paid in one pipeline."""
+TRIES = 5
+"""How often Redis may refuse one thing for a reason that isn't known, while it accepts heartbeats."""
 RETRY, LAST_RETRY = 1.0, 0.05
 """Seconds until what Redis refused to take is offered again; the second one when the node is closing."""
 
@@ -23,16 +27,16 @@ RETRY, LAST_RETRY = 1.0, 0.05
 class Payments:
     """Pays what is owed, oldest first; at most ``limit`` things are, more are lost to the other nodes.
 
-    ``pay`` hands one of them over: False if Redis doesn't take it now. ``break_off`` is told of the chats of
-    which something is lost, once the rest is paid; ``count_lost`` is called for each such thing.
+    ``pay`` hands one of them over, or raises what Redis has against it. ``break_off`` is told of the
+    chats that have lost an event (see `lose`), once the rest is paid, ``count_lost`` of each lost event.
     """
 
     def __init__(
         self,
         links: Links,
         limit: int,
-        pay: Callable[[Link, Owed], Awaitable[bool]],
-        break_off: Callable[[str], None],
+        pay: Callable[[Link, Owed], Awaitable[None]],
+        break_off: Callable[[str, str], None],
         count_lost: Callable[[], None],
     ) -> None:
         self._links = links
@@ -41,7 +45,9 @@ class Payments:
         self._break_off = break_off
         self._count_lost = count_lost
         self._owed = Outage(limit)
+        self._lost: dict[str, str] = {}  # chats, and the epoch in which every node has lost the same event
         self._paying: asyncio.Task[None] | None = None
+        self._refused = 0  # how often Redis has refused the oldest thing owed
         self._closed = False
 
     def __len__(self) -> int:
@@ -49,28 +55,33 @@ class Payments:
 
     def owe(self, owed: Owed) -> None:
         """Note it, and pay it as soon as that can be done."""
-        if not self._owed.owe(owed):
-            self.overflow(owed)
+        if not self._owed.owe(owed) and owed.event is not None:
+            self.overflow(owed.chat_id)
         self.pay_soon()
 
-    def overflow(self, owed: Owed) -> None:
-        """Give something up for want of room."""
-        self.lose(owed.chat_id)
-        log.error(
-            "the queue for redis is full: an event is lost to other nodes, whose sessions will resume",
-            chat=owed.chat_id,
-            limit=self._limit,
-        )
-        self.pay_soon()
+    def overflow(self, chat_id: str, epoch: str = "") -> None:
+        """Give an event up for want of room; see `lose`."""
+        if not self._lost:
+            log.error(
+                "the queue for redis is full: events are lost to other nodes, whose sessions will resume",
+                chat=chat_id,
+                limit=self._limit,
+            )
+        self.lose(chat_id, epoch)
 
-    def lose(self, chat_id: str) -> None:
-        """Count something that is lost, and remember its chat."""
+    def lose(self, chat_id: str, epoch: str = "") -> None:
+        """Count an event that is lost, and have its chat broken off once the rest is paid.
+
+        ``epoch``: the one in which every node that hears the chat has lost the same event. The first of them
+        begins another one.
+        """
         self._count_lost()
-        self._owed.overflowed.add(chat_id)
+        self._lost[chat_id] = epoch if self._lost.get(chat_id, epoch) else ""
+        self.pay_soon()
 
     def pay_soon(self) -> None:
         """Begin to pay, if anything is owed and there is a link."""
-        due = self._owed or self._owed.overflowed
+        due = self._owed or self._lost
         if due and self._paying is None and self._links.commands is not None:
             self._paying = asyncio.create_task(self._pay_on())
             self._paying.add_done_callback(self._paid)
@@ -82,13 +93,15 @@ class Payments:
         """
         self._closed = True
         deadline = time.monotonic() + seconds
-        while self._owed and self._links.commands is not None:
+        while self._owed and (self._links.commands or self._links.refusal):
             self.pay_soon()
             left = deadline - time.monotonic()
-            if self._paying is None or left <= 0:
+            if left <= 0:
                 break
-            await asyncio.wait([self._paying], timeout=left)
+            if self._paying is not None:
+                await asyncio.wait([self._paying], timeout=left)
             if self._owed:
+                self._links.beat_soon()  # a Redis that refuses everything may accept it again
                 await asyncio.sleep(LAST_RETRY)
         if self._paying is not None:
             self._paying.cancel()
@@ -100,19 +113,42 @@ class Payments:
         self._paying = None
         if not done.cancelled() and done.exception() is not None:
             log.error("paying what is owed failed", exc_info=done.exception())
-        if (self._owed or self._owed.overflowed) and not self._closed:
+        if (self._owed or self._lost) and not self._closed:
             asyncio.get_running_loop().call_later(RETRY, self.pay_soon)
 
     async def _pay_on(self) -> None:
         """Pay until nothing is owed; stops at what Redis doesn't take now."""
         while self._owed and (commands := self._links.commands) is not None:
-            batch = self._owed.first(BATCH)
-            outcomes = await asyncio.gather(*(self._pay(commands, owed) for owed in batch))
-            paid = outcomes.index(False) if False in outcomes else len(batch)
-            self._owed.paid(paid)
-            if paid < len(batch):
-                return
-        if self._owed.overflowed and self._links.state == "up":
-            broken, self._owed.overflowed = self._owed.overflowed, set()
-            for chat_id in broken:
-                self._break_off(chat_id)
+            # What was refused goes alone: what comes behind it must not overtake it.
+            batch = self._owed.first(1 if self._refused else BATCH)
+            outcomes = await asyncio.gather(
+                *(self._pay(commands, owed) for owed in batch), return_exceptions=True
+            )
+            for owed, error in zip(batch, outcomes, strict=True):
+                if error is not None and not self._gives_up(owed, error):
+                    return
+                self._owed.paid(1)
+                self._refused = 0
+        if self._lost and self._links.state == "up":
+            lost, self._lost = self._lost, {}
+            for chat_id, epoch in lost.items():
+                self._break_off(chat_id, epoch)
+
+    def _gives_up(self, owed: Owed, error: BaseException) -> bool:
+        """Whether a thing owed is lost, because Redis refuses it alone."""
+        if isinstance(error, LinkError):
+            return False
+        if not isinstance(error, RedisError):
+            raise error
+        refusal = classify(error)
+        if refusal is not Refusal.REJECTED:
+            if self._links.doubt(error) or refusal is not Refusal.UNAVAILABLE:
+                return False
+            self._refused += 1
+            if self._refused < TRIES:
+                return False
+        self.lose(owed.chat_id)
+        log.error(
+            "redis will never take this, it was dropped", chat=owed.chat_id, why=str(error), fix=refusal.value
+        )
+        return True

@@ -7,28 +7,19 @@ import secrets
 from typing import Any
 
 import structlog
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.link import Link, LinkError
 from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.backends.redis.names import Names
+from eclipse_ws.backends.redis.refusals import Refusal, classify
 
 log = structlog.get_logger("eclipse_ws.redis")
 
-PASSING = frozenset(
-    ["OOM", "READONLY", "MISCONF", "BUSY", "LOADING", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN"]
-)
-"""Refusals that pass; what is refused otherwise will be refused for ever."""
 _SECONDS = 60
 _POLL = 0.005
-
-
-def passes(error: RedisError) -> bool:
-    """Whether what Redis refuses now may be taken later."""
-    # The client cuts the code off the messages of those refusals that it has classes for.
-    return (error.status_code or str(error).partition(" ")[0]) in PASSING
 
 
 async def probe(links: Links, timeout: float) -> None:
@@ -38,27 +29,28 @@ async def probe(links: Links, timeout: float) -> None:
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    while links.commands is None and loop.time() < deadline:  # noqa: ASYNC110
+    while links.standing is None and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(_POLL)
-    if links.commands is None:
+    if links.standing is None:
         return
     try:
-        await _run_scripts(links.commands, links.names)
-    except ResponseError as error:
-        if passes(error):
-            log.warning("redis does not take events now", why=str(error))
-            return
-        missing = await _missing_rights(links.commands, links.names)
-        if missing or isinstance(error, NoPermissionError):
+        await _run_scripts(links.standing, links.names)
+    except RedisError as error:
+        refusal = classify(error)
+        missing = await _missing_rights(links.standing, links.names)
+        if missing or refusal is Refusal.RIGHTS:
             raise _lacks(", ".join(missing) or str(error)) from None
-        raise BackendError(
-            f"this Redis can't be used: {error}; one that runs Lua, without a cluster, is needed"
-        ) from None
+        if refusal.ends_start:
+            raise BackendError(f"this Redis can't be used: {error}; {refusal.value}") from None
+        if not links.doubt(error):
+            log.warning("redis does not take events now", why=str(error), fix=refusal.value)
+        return
     except LinkError as error:
-        log.warning("redis is away, chats go on locally", why=str(error))
-    while links.state != "up" and not links.refused and loop.time() < deadline:  # noqa: ASYNC110
+        if links.refusal is None:
+            log.warning("redis is away, chats go on locally", why=str(error))
+    while links.state != "up" and not (links.refused or links.refusal) and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(_POLL)
-    if links.refused:
+    if links.refused and classify(links.refused).ends_start:
         raise _lacks(f"SUBSCRIBE ({links.refused})")
 
 
@@ -95,8 +87,10 @@ def _ignore(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-async def _missing_rights(link: Link, names: Names) -> list[str]:
+async def _missing_rights(link: Link | None, names: Names) -> list[str]:
     """The commands that this account may not give; not every server names what it refuses to a script."""
+    if link is None:
+        return []
     name = f"probe-{secrets.token_hex(6)}"
     one, two, three = (names.key(name, part) for part in ("hash", "stream", "string"))
     commands: list[tuple[str | int, ...]] = [

@@ -178,6 +178,8 @@ class SharedAttempts:
                     verdict, *rest = (await self._call(commands, attempt, again=again)).split(" ")
                 except (LinkError, RedisError) as error:
                     linked = isinstance(error, LinkError)
+                    if self._links.doubt(error):
+                        continue  # an outage like any other
                     if not elsewhere:
                         back = linked and await self._links.commands_after(commands, AGAIN)
                         if not back and not (linked and self._waits(asker)):
@@ -272,7 +274,10 @@ class SharedAttempts:
                 await self.end(commands, attempt, verdict)
                 return
             except (LinkError, RedisError) as error:
-                log.warning("attempt not settled, it is tried again", chat=attempt.chat_id, why=str(error))
+                if isinstance(error, RedisError) and not self._links.doubt(error):
+                    log.warning(
+                        "attempt not settled, it is tried again", chat=attempt.chat_id, why=str(error)
+                    )
         self._owe(Owed(attempt.chat_id, None, attempt, verdict))
 
 

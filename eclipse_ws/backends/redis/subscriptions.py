@@ -11,11 +11,11 @@ import structlog
 from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Subscriber
-from eclipse_ws.backends.redis.channel import Channel
+from eclipse_ws.backends.redis.channel import Channel, parse_events
 from eclipse_ws.backends.redis.link import LinkError
 from eclipse_ws.backends.redis.links import Links
 from eclipse_ws.backends.redis.scripts import JOIN
-from eclipse_ws.protocol import Cursor, Event, parse_event
+from eclipse_ws.protocol import Cursor, Event
 from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
@@ -26,8 +26,8 @@ POSITION_SECONDS = 86400
 """How long an untouched chat's position is kept, in seconds: longer than a silent session lives."""
 TAKEN = 2
 """Chats taken over per session that a node may have: a full node's chats, and as many that linger on it."""
-RETRY, SOON = 1.0, 0.1
-"""Seconds until a join is tried again: one that Redis has refused, and one whose link has gone meanwhile."""
+RETRY, LONGEST_RETRY, SOON = 1.0, 30.0, 0.1
+"""Seconds until a join is tried again: after a refusal, after many, and after its link has gone."""
 ROUNDS = 5
 """How often a join asks Redis at the most until what came meanwhile follows what it was told."""
 
@@ -56,6 +56,8 @@ class Subscriptions:
         self._joining = asyncio.Semaphore(BATCH)
         self._closed = False
         self._sweeper: asyncio.Task[None] | None = asyncio.create_task(self._sweep(), name="redis linger")
+        self._again: asyncio.TimerHandle | None = None  # when refused subscriptions are tried again
+        self._refusals = 0
         self.forged_dropped = 0
 
     def __len__(self) -> int:
@@ -72,6 +74,8 @@ class Subscriptions:
     async def close(self) -> None:
         """Stop looking after the chats."""
         self._closed = True
+        if self._again is not None:
+            self._again.cancel()
         tasks = [*self._joins, *([self._sweeper] if self._sweeper else [])]
         for task in tasks:
             task.cancel()
@@ -157,10 +161,28 @@ class Subscriptions:
             channel.confirmed = channel.live = False
 
     def on_commands(self) -> None:
-        """Join what couldn't be joined without commands."""
+        """Subscribe and join what couldn't be without commands."""
+        self._subscribe_rest()
         for channel in self._channels.values():
             if channel.confirmed and not channel.live:
                 self.join(channel)
+
+    def on_refused(self, error: RedisError) -> None:
+        """Redis has refused to subscribe to some chats: have them tried again."""
+        if not self._links.doubt(error) and self._again is None:
+            if self._refusals == 1:  # the first one may be what a refusal of everything begins with
+                log.warning("chats not subscribed, it is tried again", why=str(error))
+            self._refusals += 1
+            self._again = self._loop.call_later(RETRY, self._subscribe_rest)
+
+    def _subscribe_rest(self) -> None:
+        """Subscribe to the chats that are wanted and not confirmed."""
+        self._again = None
+        rest = [chat_id for chat_id, channel in self._channels.items() if not channel.confirmed]
+        if rest:
+            self._subscribe_soon(rest)
+        else:
+            self._refusals = 0
 
     def confirm(self, chat_id: str) -> None:
         """Redis says that the subscription stands."""
@@ -177,21 +199,30 @@ class Subscriptions:
                 channel.live = False
                 self.join(channel)
 
-    def break_off(self, chat_id: str) -> None:
-        """Begin a new epoch of a chat: something that all should have had is lost."""
+    def break_off(self, chat_id: str, epoch: str = "") -> None:
+        """Begin a new epoch of a chat: something that all should have had is lost.
+
+        With ``epoch`` only if the chat is still in that one: every node knows of the loss, and the first one
+        does it.
+        """
         known = chat_id in self._channels
+        if epoch and (not known or self._channels[chat_id].epoch != epoch):
+            return
         channel = self._want(chat_id)
         if not known:  # nobody of this node is in it: it is joined for this alone, and let go again
             channel.members = False
             channel.expires = time.monotonic() + self._settings.history_seconds
-        self._break(channel)
+        self._break(channel, epoch)
         if channel.confirmed:
             self.join(channel)
 
     @staticmethod
-    def _break(channel: Channel) -> None:
-        """Have the next join begin a new epoch."""
-        channel.link, channel.heard_until, channel.broken, channel.live = "", "0", True, False
+    def _break(channel: Channel, epoch: str = "") -> None:
+        """Have the next join begin a new epoch; with ``epoch`` only if Redis is still in that one."""
+        # Heard until 1 ms is before every guard of this epoch, until 0 forces a new one whatever there is.
+        if not channel.broken or not epoch:
+            channel.heard_until = "1" if epoch else "0"
+        channel.link, channel.broken, channel.live = "", True, False
 
     def _subscribe_soon(self, chat_ids: Iterable[str]) -> None:
         if not self._to_subscribe:
@@ -223,10 +254,13 @@ class Subscriptions:
             async with self._joining:
                 done = await self._catch_up(channel)
         except LinkError as error:
-            log.info("chat not joined, it is tried again", chat=channel.chat_id, why=str(error))
+            log.debug("chat not joined, it is tried again", chat=channel.chat_id, why=str(error))
         except RedisError as error:
-            pause = RETRY
-            log.warning("chat not joined, it is tried again", chat=channel.chat_id, why=str(error))
+            channel.refusals += 1
+            pause = min(LONGEST_RETRY, RETRY * 2 ** min(channel.refusals - 1, 5))
+            # If Redis has accepted a heartbeat since the first refusal, the second concerns this chat.
+            if not self._links.doubt(error) and channel.refusals == 2:
+                log.warning("chat not joined, it is tried again", chat=channel.chat_id, why=str(error))
         finally:
             channel.joining = False
         if not done and not self._closed:
@@ -273,8 +307,8 @@ class Subscriptions:
                 self._break(channel)
                 back = True
                 continue
-            channel.link, channel.heard_until, channel.broken = link, "", False
-            missed = None if bodies is None else [parse_event(body) for body in bodies]
+            channel.link, channel.heard_until, channel.broken, channel.refusals = link, "", False, 0
+            missed = parse_events(bodies)
             if channel.unsure or (known is not None and missed is None):
                 # Before anything of the new epoch is delivered: a session that got some of it would
                 # come back with a cursor behind what it has missed.
@@ -329,7 +363,8 @@ class Subscriptions:
                 try:
                     await self._let_go(due[at : at + BATCH])
                 except (LinkError, RedisError) as error:
-                    log.warning("chats not let go, it is tried again", why=str(error))
+                    if not self._links.doubt(error):
+                        log.warning("chats not let go, it is tried again", why=str(error))
                 except Exception:
                     log.exception("lingering failed")
 

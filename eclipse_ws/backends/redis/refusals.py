@@ -1,0 +1,83 @@
+"""What an error that Redis answers with means: the one place that tells what passes from what doesn't."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+
+class Refusal(Enum):
+    """What a refusal concerns; the value says how to fix it.
+
+    `CREDENTIALS`, `RIGHTS` and `UNSUPPORTED` end a start. While a server runs, every refusal may pass but
+    `REJECTED`, which concerns the one event that was refused.
+    """
+
+    CREDENTIALS = "check the user and password in REDIS_URL"
+    RIGHTS = "grant the account what it lacks, see docs/deploy.md"
+    UNSUPPORTED = "use a Redis or Valkey that runs Lua, without a cluster"
+    REJECTED = "publish smaller events, and leave the keys eclipse:* to this server"
+    WRONG_SERVER = "wait until a failover is over, or use the address that leads to the primary"
+    UNAVAILABLE = "wait, or look at the limits and the state of this database at its provider"
+
+    @property
+    def ends_start(self) -> bool:
+        """Whether trying again can't help."""
+        return self in (Refusal.CREDENTIALS, Refusal.RIGHTS, Refusal.UNSUPPORTED)
+
+
+_CODES: Final = {
+    "WRONGPASS": Refusal.CREDENTIALS,
+    "NOPERM": Refusal.RIGHTS,
+    "MOVED": Refusal.UNSUPPORTED,
+    "ASK": Refusal.UNSUPPORTED,
+    "CROSSSLOT": Refusal.UNSUPPORTED,
+    "WRONGTYPE": Refusal.REJECTED,
+    # These say what the server at the other end of this connection is. Behind the same name there may be
+    # another one by now, which only a new connection finds.
+    "READONLY": Refusal.WRONG_SERVER,
+    "MASTERDOWN": Refusal.WRONG_SERVER,
+    "CLUSTERDOWN": Refusal.WRONG_SERVER,
+    "NOREPLICAS": Refusal.WRONG_SERVER,
+    "LOADING": Refusal.WRONG_SERVER,
+}
+_WORDS: Final = (
+    (re.compile(r"user executing the script can't", re.I), Refusal.RIGHTS),
+    (
+        re.compile(r"unknown (sub)?command|command is not available|compiling script", re.I),
+        Refusal.UNSUPPORTED,
+    ),
+    (
+        re.compile(r"(request|record|string|value) size exceeded|exceeds maximum allowed", re.I),
+        Refusal.REJECTED,
+    ),
+)
+"""What only the text tells; providers answer most of what they refuse by a plain ``ERR``."""
+_INSIDE: Final = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
+"""A refusal inside a script, as servers before 7.0 tell of it."""
+
+
+def is_answer(error: RedisError) -> bool:
+    """Whether Redis has said so itself, on a connection that still stands.
+
+    The client has classes for some answers that don't derive from ResponseError, such as LOADING's.
+    """
+    return isinstance(error, ResponseError) or error.status_code is not None
+
+
+def classify(error: RedisError) -> Refusal:
+    """What a refusal concerns. One that isn't known may pass: quotas, memory, disks, proxies."""
+    text = str(error)
+    # The client cuts the code off the messages of those refusals that it has classes for.
+    code = error.status_code or text.partition(" ")[0]
+    if inside := _INSIDE.search(text):
+        code = inside[1]
+    if code in _CODES:
+        return _CODES[code]
+    for words, refusal in _WORDS:
+        if words.search(text):
+            return refusal
+    return Refusal.CREDENTIALS if isinstance(error, AuthenticationError) else Refusal.UNAVAILABLE
