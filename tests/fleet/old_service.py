@@ -45,6 +45,7 @@ class Service:
         self._secret = os.environ["INTERNAL_API_SECRET"]
         self._http = AsyncHTTPClient()
         self._pubsub = self.redis.pubsub()
+        self._subscribing = asyncio.Lock()
 
     async def listen(self) -> None:
         """Pass on whatever is published to the chats of this process."""
@@ -63,7 +64,8 @@ class Service:
     async def enter(self, member: Member) -> None:
         """Take a member in; the first of a chat subscribes."""
         self.members.setdefault(member.chat, set()).add(member)
-        await self._pubsub.subscribe(f"chat:{member.chat}")
+        async with self._subscribing:  # at once, they would open a connection each
+            await self._pubsub.subscribe(f"chat:{member.chat}")
 
     def exit(self, member: Member) -> None:
         """Let a member go."""
