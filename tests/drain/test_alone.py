@@ -36,8 +36,7 @@ async def test_a_lone_node_sends_all_away_at_once(redis_server: RedisServer) -> 
         assert [await client.ended() for client in clients[1:]] == [GONE] * 4
         assert not draining.done()
         gate.set()
-        await clients[0].next("message")
-        await clients[0].next("ack")
+        await clients[0].seek("ack")
         assert await clients[0].ended() == GONE
         await draining
         assert server.node.handed_over == 0
