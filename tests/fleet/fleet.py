@@ -138,6 +138,9 @@ class Fleet(Cluster):
         self.redis, self.replica = self.replica, self.redis
         for provider in self.providers:
             provider.target = self.redis.port
+        # The application publishes by HTTP, and each call finds the primary. What it published on a
+        # connection to the replica would be lost without an error.
+        self.others.cut()
         await self._until_linked(self.replica)
 
     async def _until_linked(self, replica: RedisServer) -> None:
