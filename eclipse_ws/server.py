@@ -176,9 +176,10 @@ class Server:
         log.info("draining", sessions=len(sessions), seconds=self.settings.drain_seconds)
         handing = asyncio.create_task(self._hand_over())
         await self._send_away(sessions)
-        # A command that is under way has the chat API's time to end, and its sender the answer.
+        # The commands that wait have the chat API's time to begin, and the last one has it to end: what is
+        # cut off may be saved, and nobody would hear of it.
         deadline = clock() + LAST_CLOSES
-        patience = deadline + self.settings.api_timeout
+        patience = deadline + 2 * self.settings.api_timeout
         while self.node.sessions or self.node.under_way:
             if clock() > (patience if self.node.under_way else deadline):
                 break

@@ -372,7 +372,9 @@ async def test_who_is_closed_for_its_rate_has_its_answers() -> None:
 
 @pytest.mark.gen_test
 async def test_a_drain_that_waited_for_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The chat API's time is for all commands that were read; whose turn hasn't come then is told so."""
+    """Commands that were read have the chat API's time to begin, and the last one again as much to end; whose
+    turn hasn't come is told so.
+    """
     monkeypatch.setattr(server_module, "LAST_CLOSES", 0.01)
     async with running(api_timeout=0.05) as server:
         client = await Client.join(server.port)
@@ -390,6 +392,33 @@ async def test_a_drain_that_waited_for_long_enough(monkeypatch: pytest.MonkeyPat
         work.cancel()
         await asyncio.wait((work,))
         assert (gate.calls, server.node.under_way) == (1, 0)
+
+
+@pytest.mark.gen_test
+async def test_a_drain_waits_for_what_has_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command whose turn comes late in a drain has the whole time of a call: what the application saves is
+    delivered and acknowledged.
+    """
+    monkeypatch.setattr(server_module, "LAST_CLOSES", 0.0)
+    async with running(api_timeout=0.1) as server:
+        client = await Client.join(server.port)
+        gate = Gate(server)
+        await say(client, "k1", "k2", "k3")
+        await until(lambda: server.node.under_way == 3)
+        draining = asyncio.create_task(server.drain())
+        await until(lambda: session_of(server).retiring)
+        gate.open.set()
+        gate.open = asyncio.Event()
+        await until(lambda: gate.calls == 2)
+        assert (await client.seek("ack"))["clientMessageId"] == "k1"
+        assert (await client.seek("error"))["clientMessageId"] == "k3"
+        await asyncio.wait((draining,), timeout=0.05)
+        assert not draining.done()
+        gate.open.set()
+        assert (await client.seek("message"))["data"]["content"] == "k2"
+        assert (await client.seek("ack"))["clientMessageId"] == "k2"
+        assert await client.ended() == (1012, "Server restarting")
+        await draining
 
 
 @pytest.mark.gen_test
