@@ -219,7 +219,7 @@ def _service(given: dict[str, Any], settings: Settings) -> Iterator[Fault]:
 
 def _stopping(given: dict[str, Any], settings: Settings) -> Iterator[Fault]:
     patience = seconds(given.get("kill_timeout", "5s")) or 0.0
-    needed = settings.drain_seconds + settings.api_timeout + 2
+    needed = settings.drain_seconds + 2 * settings.api_timeout + 2  # as in Server.drain
     if patience < needed:
         yield _fault(
             f"kill_timeout is {patience:g} s, but a drain may take {needed:g} s",

@@ -101,7 +101,7 @@ def put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("env.ECLIPSE_METRICS_PORT", "9092", "the page is 9092/metrics"),
         ("env.ECLIPSE_MAX_SESSIONS", "3000", "a node takes 3000 sessions"),
         ("env.ECLIPSE_MAX_SESSIONS", "90000", "sessions want"),
-        ("env.ECLIPSE_DRAIN_SECONDS", "60", "a drain may take 72 s"),
+        ("env.ECLIPSE_DRAIN_SECONDS", "60", "a drain may take 82 s"),
         ("http_service.force_https", False, "in clear"),
         ("http_service.auto_stop_machines", "stop", "machines that hold sockets"),
         ("http_service.min_machines_running", 0, "below 1"),
