@@ -300,7 +300,8 @@ class Settings(BaseSettings):
     api_max_connections: Count = Field(50, description="connections to the application")
     api_max_waiting: Count = Field(
         1000,
-        description="calls that wait for a connection, a tenth of one user or chat; more fail at once",
+        description="calls that wait for a connection, a tenth of one user or chat; more fail at once; "
+        "a long one counts as several",
     )
     api_max_answer: Bytes = Field(3 << 19, description="bytes of one answer of the application")
     api_idle_seconds: Seconds = Field(

@@ -178,7 +178,7 @@ class HttpApi(ChatApi):
         if not self._slots.take(share):
             if self.breaker.state != "closed":
                 raise self._circuit_open(sending)  # no use in waiting for a slot only to hear this
-            await self._slots.wait(deadline, share)
+            await self._slots.wait(deadline, share, 0 if call.body is None else len(call.body))
         # From here on the slot is ours: given back below, or by the request when libcurl has done with it.
         ticket = self.breaker.enter(who)
         if ticket is None:

@@ -14,6 +14,8 @@ OF_ADDRESS: Final = 4
 """One address has at most one part in so many: an office may be behind it."""
 LEAST_WAITING: Final = 10
 """Places in the queue that everybody may have, however short it is."""
+LENGTH: Final = 65536
+"""Bytes of a call that wait in one place more of the queue: a place is memory."""
 LOOK: Final = OF_ONE + OF_ADDRESS + 1
 """Users and chats that are looked at for one that has less than its part of the slots."""
 
@@ -37,17 +39,17 @@ class Portions:
             share.address is not None and held.get(share.address, 0) >= self._of_address
         )
 
-    def add(self, share: Share | None) -> None:
-        """Count one more."""
+    def add(self, share: Share | None, count: int = 1) -> None:
+        """Count so many more."""
         for name in share or ():
             if name is not None:
-                self._held[name] = self._held.get(name, 0) + 1
+                self._held[name] = self._held.get(name, 0) + count
 
-    def remove(self, share: Share | None) -> None:
-        """Count one less."""
+    def remove(self, share: Share | None, count: int = 1) -> None:
+        """Count so many less."""
         for name in share or ():
             if name is not None:
-                left = self._held[name] - 1
+                left = self._held[name] - count
                 if left:
                     self._held[name] = left
                 else:
@@ -55,7 +57,7 @@ class Portions:
 
 
 class Slots:
-    """At most ``limit`` callers hold a slot, at most ``waiting`` wait for one.
+    """At most ``limit`` callers hold a slot, at most ``waiting`` wait for one; a long call counts as several.
 
     Slots go round by user or chat (`Share.who`), and to each one's callers in the order in which they came.
     Nobody has more than a part of the queue. Who has its part of the slots already is passed over while
@@ -72,6 +74,7 @@ class Slots:
         self._stats = stats
         self._held = Portions(limit)
         self._waiting = Portions(waiting, LEAST_WAITING)
+        self._taken = 0  # places of the queue
         # By user or chat, whose turn is next first. Dicts, because they keep their order and forget one that
         # gave up in constant time.
         self._queues: OrderedDict[str, dict[asyncio.Future[None], Share | None]] = OrderedDict()
@@ -83,11 +86,11 @@ class Slots:
         self._take(share)
         return True
 
-    async def wait(self, deadline: float, share: Share | None = None) -> None:
-        """Wait for a slot until ``deadline`` (the loop's clock). Raises ApiError when it is over, the
-        queue full, or the share's part of it.
+    async def wait(self, deadline: float, share: Share | None = None, length: int = 0) -> None:
+        """Wait for a slot until ``deadline`` (the loop's clock) with a call of ``length`` bytes. Raises
+        ApiError when it is over, the queue full, or the share's part of it.
         """
-        if self._stats.waiting >= self._max_waiting or self._waiting.is_full(share):
+        if self._taken >= self._max_waiting or self._waiting.is_full(share):
             raise ApiError(
                 "api_busy",
                 f"{self._stats.waiting} calls wait for a connection, or too many of one sender; "
@@ -98,8 +101,10 @@ class Slots:
         turn = loop.create_future()
         who = "" if share is None else share.who
         self._queues.setdefault(who, {})[turn] = share
+        places = 1 + length // LENGTH
+        self._taken += places
         self._stats.waiting += 1
-        self._waiting.add(share)
+        self._waiting.add(share, places)
         timer = loop.call_at(deadline, self._give_up, who, turn, "no connection was free within api_timeout")
         try:
             await turn
@@ -110,8 +115,9 @@ class Slots:
             raise
         finally:
             timer.cancel()
+            self._taken -= places
             self._stats.waiting -= 1
-            self._waiting.remove(share)
+            self._waiting.remove(share, places)
 
     def release(self, share: Share | None = None) -> None:
         """Give a slot back: to whoever's turn it is, if anybody waits."""

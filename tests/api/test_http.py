@@ -669,6 +669,21 @@ async def test_queue_is_bounded(stub: Stub) -> None:
 
 
 @pytest.mark.gen_test
+async def test_queue_is_bounded_in_bytes(stub: Stub) -> None:
+    """A long message that waits leaves less room for others."""
+    api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1, api_max_waiting=4))
+    await api.start()
+    stub.fault = Fault(delay=0.05, times=1)
+    first = asyncio.ensure_future(send(api))
+    await until(lambda: bool(stub.requests))
+    second = asyncio.ensure_future(api.send_message("chat-1", "u1", "x" * 200_000, "USER"))
+    await until(lambda: api.stats.waiting == 1)
+    assert (await failure(send(api))).code == "api_busy"
+    assert [(await call).id for call in (first, second)] == ["m1", "m2"]
+    await api.close()
+
+
+@pytest.mark.gen_test
 async def test_waiting_counts_towards_the_timeout(stub: Stub) -> None:
     """Who waits for a connection until the timeout was never sent."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1, api_timeout=0.2))

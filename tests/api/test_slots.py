@@ -107,11 +107,11 @@ class Crowd:
         """Take a slot for good, if there is one."""
         return self.slots.take(Share(who, address))
 
-    async def wait(self, who: str, address: str | None = None, times: int = 1) -> None:
-        """Begin to wait, so many times."""
+    async def wait(self, who: str, address: str | None = None, times: int = 1, length: int = 0) -> None:
+        """Begin to wait, so many times, with calls of so many bytes."""
 
         async def turn() -> None:
-            await self.slots.wait(soon(), Share(who, address))
+            await self.slots.wait(soon(), Share(who, address), length)
             self.served.append(who)
 
         self.waits += [asyncio.ensure_future(turn()) for _ in range(times)]
@@ -123,7 +123,7 @@ class Crowd:
         await asyncio.gather(*self.waits, return_exceptions=True)
         assert self.stats.waiting == 0
         assert self.slots._queues == {}
-        assert self.slots._waiting._held == {}
+        assert (self.slots._waiting._held, self.slots._taken) == ({}, 0)
 
 
 @pytest.mark.gen_test
@@ -138,6 +138,22 @@ async def test_slots_go_round() -> None:
         here.slots.release(Share(who))
         await asyncio.sleep(0)
     assert "".join(here.served) == "abcabaaa"
+    await here.end()
+
+
+@pytest.mark.gen_test
+async def test_long_calls_take_several_places() -> None:
+    """What waits is bounded in bytes: of long calls fewer wait than of short ones, also of one user."""
+    here = Crowd(1, 100)
+    here.take("someone")
+    await here.wait("a", times=10, length=4 * 65536)
+    assert here.stats.waiting == 2
+    for number in range(30):
+        await here.wait(f"u{number}", length=4 * 65536)
+    assert here.stats.waiting == 20
+    here.slots.release(Share("someone"))
+    await here.wait("b", times=10)
+    assert here.stats.waiting == 24
     await here.end()
 
 
