@@ -8,9 +8,11 @@ _NAMES = (
     r"(?:JWT_SECRET|INTERNAL_API_SECRET|NEXT_API_URL|REDIS_URL|ALLOWED_ORIGINS|LOG_LEVEL|NODE_ENV"
     r"|ECLIPSE_[A-Z_]{2,}|(?<![A-Z_])PORT)"
 )
-# A separator in front of the name belongs to the value: a list of options, or a URL's query.
-_NAMED = re.compile(rf"(?<![\s,;&?])({_NAMES})=")
-_OTHER = re.compile(r"(?<![\s,;&?])[A-Z]{3,}(?:_[A-Z0-9]{3,})+=")
+# The name of an option or of a part of the value, which a value can't end with: -DNAME=, --NAME=, (NAME=.
+_BEFORE = r"(?<![\s,;&?#(\[{|:])(?<!--)(?<!-[De])"
+# Behind the = stands a value: one or two = at the end are the padding of base64.
+_NAMED = re.compile(rf"{_BEFORE}({_NAMES})=(?!=?(?:\s|$))")
+_OTHER = re.compile(rf"{_BEFORE}[A-Z]{{3,}}(?:_[A-Z0-9]{{3,}})+=(?!=?(?:\s|$))")
 
 # The parser of npm's dotenv, and the expansion of dotenv-expand, as @next/env 16 has them.
 _LINE = re.compile(

@@ -647,10 +647,15 @@ def test_two_lines_that_are_one(tmp_path: Path, text: str, says: str) -> None:
         "DATABASE_URL=postgres://h/db?PORT=5",
         "REDIS_PORT=6379",
         "JWT_SECRET=abc==",
+        "JWT_SECRET=nLyEGEL16q47BbfkO3SvkJ6K-x-7xCySBDZV_5VJZ34=  # base64url",
+        "ORACLE=(DESCRIPTION=(ADDRESS=(PROTOCOL=tcp)(HOST=db)(PORT=1521))(CONNECT_DATA=(SID=x)))",
+        "START=node server.js --PORT=3000",
+        "JAVA_OPTS=-DNODE_ENV=production -DECLIPSE_HOME=/opt/eclipse",
+        "SPRING={PORT=1}|PORT=2",
     ],
 )
 def test_a_line_that_only_looks_like_two(tmp_path: Path, text: str) -> None:
-    """An option, a query, quoted text and other applications' variables are left alone."""
+    """An option, a query, base64, quoted text and other applications' variables are left alone."""
     dotenv = tmp_path / ".env"
     dotenv.write_text(text)
     assert read(dotenv=dotenv)
