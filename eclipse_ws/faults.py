@@ -29,8 +29,8 @@ _ALONE = re.compile(
 )
 # A name in a host: people have registered `your-this` and `your-that`.
 _HOST_NAME = re.compile(
-    r"your[-_]?(?:\w+[-_])*(?:api|app|company|database|db|domain|endpoint|host|instance|name|org|project|redis"
-    r"|server|site|url|website)(?:[-_]\w+)*",
+    r"your(?:[\w-]*[-_])?(?:api|app|company|database|db|domain|endpoint|host|instance|name|org|project|redis"
+    r"|server|site|url|website)(?:[-_][\w-]*)?",
     re.IGNORECASE,
 )
 # What could end or forge a line, or steer a terminal: C0, DEL, C1, line and direction controls, surrogates.

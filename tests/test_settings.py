@@ -199,6 +199,8 @@ def test_a_part_of_a_url_can_be_a_placeholder(url: str) -> None:
     [
         "redis://default:password@localhost:6379",
         "https://your-move.example.net",
+        f"https://your{'_' * 60}.example.net",  # in no time
+        f"https://yourapp{'_' * 60}!.example.net",
         "https://test.example.net/your-app",
         "http://[::1]:3000",
     ],
