@@ -287,7 +287,7 @@ async def application(value: Settings) -> list[Finding]:
     right, wrong = await asyncio.gather(_ask(value), _ask(strangers))
     findings = [_judge(value, *right)]
     _, answer, _ = right
-    if findings[0].verdict == "ok" and wrong[1] is not None and wrong[1].code not in (401, 403):
+    if findings[0].verdict != "fault" and wrong[1] is not None and wrong[1].code not in (401, 403):
         text = f"lets anybody in: a wrong secret is answered with {wrong[1].code}"
         mend = "have its routes compare X-Internal-Secret"
         findings.append(Finding("INTERNAL_API_SECRET", "warning", text, mend))
@@ -343,24 +343,28 @@ async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, f
 
 
 def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None, took: float) -> Finding:
-    from eclipse_ws.api.answers import LET_IN
+    from eclipse_ws.api.answers import LET_IN, is_own_answer
 
     name = "NEXT_API_URL"
     if answer is None:
         return reach.application(value, error, took)
     status, kind = answer.code, answer.headers.get("Content-Type", "")
     if 300 <= status < 400:
-        text = f"redirects to {answer.headers.get('Location', 'somewhere')[:100]}"
-        return Finding(name, "fault", text, "set it to the address where it ends, without a redirect")
+        # In the server's own words: they leave out the query, which may hold a secret.
+        text, _, mend = str(error).removeprefix("GET user: ").rpartition("; ")
+        return Finding(name, "fault", text, mend)
     if status in (401, 403) and "json" in kind:
-        text = "the application does not accept it"
-        return Finding(
-            "INTERNAL_API_SECRET", "fault", text, "set the same INTERNAL_API_SECRET here and there"
-        )
+        text, mend = "the application does not accept it", "set the same INTERNAL_API_SECRET here and there"
+        if not is_own_answer(status, answer.body):
+            mend += f"; if something in front of the application answers, {LET_IN}"
+        return Finding("INTERNAL_API_SECRET", "fault", text, mend)
     if "json" not in kind:
         text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the chat API"
         mend = f"set it to the application's root, or {LET_IN}"
         return Finding(name, "fault", text, mend)
+    if status == 404 and not is_own_answer(status, answer.body):
+        text = 'answers 404 without {"error": "..."}: another application, or another path of this one'
+        return Finding(name, "warning", text, "set it to the address below which /api/users/<id> is")
     if error is None or error.code == "user_not_found":
         slow = took > 1
         text = f"answers in {took * 1000:.0f} ms, and accepts the secret"

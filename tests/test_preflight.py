@@ -346,7 +346,9 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
     ("fault", "says"),
     [
         (Fault("status", 200, "<html>", {"Content-Type": "text/html"}), "this is not the chat API"),
-        (Fault("status", 302, "", {"Location": "https://elsewhere.example"}), "redirects to"),
+        (Fault("status", 302, "", {"Location": "https://elsewhere.example"}), "leads to another page, https"),
+        (Fault("status", 307, "", {"Location": "/login?code=hidden"}), "leads to another page, /login,"),
+        (Fault("status", 303, ""), "does not say where to"),
         (Fault(delay=20), "did not answer within 1 s"),
         (Fault(mode="status", status=500), "500"),
         (Fault(mode="status", status=418), "418"),
@@ -366,6 +368,8 @@ async def test_a_wrong_application(check: Check, fault: Fault, says: str) -> Non
     assert found, report.table(findings)
     assert says in found[0].text
     assert found[0].mend
+    assert "hidden" not in str(found)
+    assert ("ECLIPSE_API_HEADERS" in found[0].mend) or "page" not in says
 
 
 @asynccontextmanager
@@ -384,6 +388,23 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "name", "says"),
+    [
+        ("404 Not Found", b'{"detail":"Not Found"}', "NEXT_API_URL", "another application"),
+        ("401 Unauthorized", b'{"error":{"code":401}}', "INTERNAL_API_SECRET", "ECLIPSE_API_HEADERS"),
+    ],
+)
+@gen_test
+async def test_json_of_somebody_else(check: Check, status: str, body: bytes, name: str, says: str) -> None:
+    """Another API's 404, and the refusal of what stands in front of the application, are named as such."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with answering(head.encode() + body) as url:
+        findings = await check(NEXT_API_URL=url)
+    found = [f for f in findings if f.name == name and f.verdict in ("warning", "fault")]
+    assert any(says in f"{f.text} {f.mend}" for f in found), report.table(findings)
 
 
 @gen_test
