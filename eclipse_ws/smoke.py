@@ -270,9 +270,11 @@ class Smoke:
             return Finding("resume after a cut", "skipped", "INTERNAL_API_SECRET is not set here")
         other.cut()
         names = [secrets.token_hex(8) for _ in range(3)]
-        for name in names:
-            await self._publish(name)
-        await self._back(other, before)
+        try:
+            for name in names:
+                await self._publish(name)
+        finally:
+            await self._back(other, before)  # in any case: the next look needs it
         for name in names:
             await other.until(_has(name), "missed event")
             await one.until(_has(name), "event")

@@ -109,6 +109,7 @@ async def test_a_server_without_the_application_routes() -> None:
     async with running(admin_port=0) as server:
         findings = await smoke(server.port).run()
         assert verdicts(findings)["event over HTTP"] == verdicts(findings)["resume after a cut"] == "fault"
+        assert verdicts(findings)["latency"] == "ok"  # the session that was cut has come back
 
 
 @gen_test
