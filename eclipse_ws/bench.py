@@ -11,8 +11,8 @@ import re
 import ssl
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -49,6 +49,8 @@ class Plan:
     seconds: float = 10
     mode: str = "typing"
     """typing (nothing is saved) or message (each is saved through the chat API)."""
+    claims: Mapping[str, str] = field(default_factory=dict)
+    """Further ones of the tokens."""
 
 
 class _Session(asyncio.Protocol):
@@ -237,7 +239,8 @@ async def _connect(plan: Plan, chats: list[_Chat], outcome: Outcome, progress: P
     async def connect(number: int) -> None:
         nonlocal done
         chat = chats[number // plan.per_chat]
-        token = mint(plan.secret, f"bench-{run}-{number // plan.per_chat}", f"bench_{number}", True)
+        name = f"bench-{run}-{number // plan.per_chat}"
+        token = mint(plan.secret, name, f"bench_{number}", True, more=plan.claims)
         request = (
             f"GET {address.path or '/ws'}?token={quote(token)} HTTP/1.1\r\nHost: {address.netloc}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"

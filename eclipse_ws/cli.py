@@ -115,11 +115,13 @@ def token(  # noqa: PLR0917 - click passes names
     loaded = load(profile)
     if is_made_up(loaded):
         stop_without_secret()
-    from eclipse_ws.tokens import mint, socket_url
+    from eclipse_ws.tokens import mint, required, socket_url
 
     check_names(chat_id, user_id)
     place = asked_place(host, loaded.settings)
-    minted = mint(loaded.settings.jwt_secret.get_secret_value(), chat_id, user_id, authenticated, seconds)
+    secret = loaded.settings.jwt_secret.get_secret_value()
+    claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
+    minted = mint(secret, chat_id, user_id, authenticated, seconds, more=claims)
     click.echo(socket_url(place, minted))
 
 
@@ -275,12 +277,12 @@ def smoke(  # noqa: PLR0917 - click passes names
     if origin is not None and ("*" in origin or check_origin(origin)):
         stop(f"--origin is {origin!r}, expected one as a browser sends it: https://app.example.com, or null.")
     if profile is None:
-        # The two secrets are all that is needed; the rest of the settings is the server's own matter.
+        # The secrets and what tokens must name; the rest of the settings is the server's own matter.
         from pathlib import Path
 
         from eclipse_ws import dev_secrets
-        from eclipse_ws.faults import check_secret_text
-        from eclipse_ws.profiles import read_dotenv
+        from eclipse_ws.faults import check_secret_text, cleaned
+        from eclipse_ws.profiles import read_dotenv, variable
 
         layers = [read_dotenv(Path(".env"))[0], os.environ]
         if tokens.is_loopback(urlsplit(url).netloc):  # what a server here has made up, no other server has
@@ -290,6 +292,7 @@ def smoke(  # noqa: PLR0917 - click passes names
             layers.insert(0, kept)
         given = {name: value for layer in layers for name, value in layer.items() if value}
         jwt_secret, internal_secret = (given.get(name, "") for name in dev_secrets.SECRETS)
+        issuer, audience = (cleaned(given.get(variable(name), "")) for name in ("jwt_issuer", "jwt_audience"))
         for name in dev_secrets.SECRETS:
             for fault in check_secret_text(name, given.get(name, ""), quoted=bool(os.environ.get(name))):
                 stop(str(fault))
@@ -300,6 +303,7 @@ def smoke(  # noqa: PLR0917 - click passes names
             "" if loaded.sources[name] == "made up" else getattr(loaded.settings, name).get_secret_value()
             for name in ("jwt_secret", "internal_api_secret")
         )
+        issuer, audience = loaded.settings.jwt_issuer, loaded.settings.jwt_audience
     if not jwt_secret:
         stop_without_secret()
     _quiet()
@@ -308,7 +312,8 @@ def smoke(  # noqa: PLR0917 - click passes names
         if not as_json:
             click.echo(report.line(finding, WIDTH))
 
-    looks = Smoke(url, jwt_secret, internal_secret, chat_id, also, origin=origin, tell=tell)
+    claims = tokens.required(issuer, audience)
+    looks = Smoke(url, jwt_secret, internal_secret, chat_id, also, origin=origin, claims=claims, tell=tell)
     show(asyncio.run(looks.run(drain)), as_json, told=True)
 
 
@@ -351,7 +356,8 @@ def chat(  # noqa: PLR0917 - click passes names
         else:
             check_names(chat_id, agent or user_id)
             secret = loaded.settings.jwt_secret.get_secret_value()
-            source = tokens.Mint(secret, place, chat_id, agent or user_id, agent is not None)
+            claims = tokens.required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
+            source = tokens.Mint(secret, place, chat_id, agent or user_id, agent is not None, more=claims)
     try:
         code = asyncio.run(terminal.chat(source, "AGENT" if agent else "USER"))
     except KeyboardInterrupt:
@@ -413,7 +419,9 @@ def bench(  # noqa: PLR0917 - click passes names
     if is_made_up(loaded):
         stop_without_secret()
     secret = loaded.settings.jwt_secret.get_secret_value()
-    plan = Plan(address._replace(scheme=scheme).geturl(), secret, sessions, per_chat, rate, seconds, mode)
+    claims = tokens.required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
+    place = address._replace(scheme=scheme).geturl()
+    plan = Plan(place, secret, sessions, per_chat, rate, seconds, mode, claims)
     try:
         sys.exit(run(plan, plot_file))
     except BenchError as error:

@@ -10,7 +10,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from statistics import median
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -48,15 +48,18 @@ class Smoke:
         also: str | None,
         *,
         origin: str | None = None,
+        claims: Mapping[str, str] | None = None,
         tell: Callable[[Finding], None] = lambda finding: None,
     ) -> None:
         """``origin`` is that of the page whose sessions are tried; without it they are no browser's.
-        ``tell`` hears each finding when it is made, and of what there is to wait for.
+        ``claims`` are further ones of the tokens. ``tell`` hears each finding when it is made, and of what
+        there is to wait for.
         """
         parts = urlsplit(url)
         self._http = f"{parts.scheme}://{parts.netloc}"
         self._urls = [each.replace("http", "ws", 1).rstrip("/") for each in (self._http, also or self._http)]
         self._jwt_secret, self._internal = jwt_secret, internal_secret
+        self._claims = claims
         self._made_up = chat is None
         self._chat = chat or f"eclipse-smoke-{secrets.token_hex(6)}"
         self._origin = {} if origin is None else {"Origin": origin}
@@ -116,7 +119,7 @@ class Smoke:
 
     def _token(self) -> str:
         """A new visitor's: an account would have to be one that the application knows."""
-        return mint(self._jwt_secret, self._chat, None, authenticated=False, seconds=600)
+        return mint(self._jwt_secret, self._chat, None, authenticated=False, seconds=600, more=self._claims)
 
     def _headers(self, number: int) -> dict[str, str]:
         machine = {FORCE_MACHINE: self._machines[number]} if len(self._machines) > 1 else {}

@@ -13,7 +13,10 @@ CERTIFICATE: Final = "certificate"
 
 _LOG: Final = "look at the server's log"
 _WAIT: Final = "wait a minute and try again: the server's limits stopped this test"
-_SECRET: Final = "set JWT_SECRET here to the server's own, and hold both clocks against each other"  # noqa: S105
+_CLOSED_4002: Final = (
+    "set JWT_SECRET here to the server's own, ECLIPSE_JWT_ISSUER and ECLIPSE_JWT_AUDIENCE where it has them; "
+    "hold both clocks against each other"
+)
 
 _BY_WORD: Final[dict[Word, str]] = {
     # errors of a message
@@ -38,7 +41,7 @@ _BY_WORD: Final[dict[Word, str]] = {
     1012: "try again when the server has restarted",
     4000: _LOG,
     4001: "look for a proxy that takes the query, with the token, out of the address",
-    4002: _SECRET,
+    4002: _CLOSED_4002,
     4003: "name another chat: the application has disconnected this test's user there",
     4008: "look at the network between here and there: it is too slow",
     4009: _WAIT,

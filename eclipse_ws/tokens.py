@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
@@ -14,8 +15,24 @@ from eclipse_ws.protocol import ROLES, decode_json
 TIMEOUT = 10.0  # s to get a token from a server
 
 
-def mint(secret: str, chat_id: str, user_id: str | None, authenticated: bool, seconds: int = 7200) -> str:
-    """A token as the application makes it (HS256); a visitor without an id gets a fresh one."""
+def required(issuer: str, audience: str) -> dict[str, str]:
+    """The claims that a server with these settings requires of tokens; an empty setting requires none."""
+    claims = {"iss": issuer, "aud": audience}
+    return {name: value for name, value in claims.items() if value}
+
+
+def mint(
+    secret: str,
+    chat_id: str,
+    user_id: str | None,
+    authenticated: bool,
+    seconds: int = 7200,
+    *,
+    more: Mapping[str, str] | None = None,
+) -> str:
+    """A token as the application makes it (HS256), with ``more`` claims; a visitor without an id gets a fresh
+    one.
+    """
     import jwt
 
     now = time.time()
@@ -26,6 +43,7 @@ def mint(secret: str, chat_id: str, user_id: str | None, authenticated: bool, se
         "roles": ROLES if authenticated else ROLES[:1],
         "iat": int(now),
         "exp": int(now) + seconds,
+        **(more or {}),
     }
     return jwt.encode(claims, secret, algorithm="HS256")
 
@@ -82,14 +100,22 @@ class Mint:
     """A fresh token of our own for every attempt, as the widget does; the visitor's id stays the same."""
 
     def __init__(
-        self, secret: str, place: str, chat_id: str, user_id: str | None, authenticated: bool
+        self,
+        secret: str,
+        place: str,
+        chat_id: str,
+        user_id: str | None,
+        authenticated: bool,
+        *,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         self._secret, self._place, self._chat_id = secret, place, chat_id
-        self._user_id, self._authenticated = user_id, authenticated
+        self._user_id, self._authenticated, self._more = user_id, authenticated, more
 
     async def url(self) -> str:
         """A URL with a token minted now."""
-        return socket_url(self._place, mint(self._secret, self._chat_id, self._user_id, self._authenticated))
+        token = mint(self._secret, self._chat_id, self._user_id, self._authenticated, more=self._more)
+        return socket_url(self._place, token)
 
 
 class Ask:

@@ -410,6 +410,11 @@ async def test_the_command(tmp_path: Path) -> None:
         )
         assert code == 1, out + err
         assert json.loads(out)["ok"] is False
+    required = {"ECLIPSE_JWT_ISSUER": "https://app.example.com", "ECLIPSE_JWT_AUDIENCE": "chat"}
+    async with running(jwt_issuer="https://app.example.com", jwt_audience="chat") as server:
+        url = f"http://127.0.0.1:{server.port}"
+        code, out, err = await run(url, **required)  # its tokens name what the settings require
+        assert code == 0, out + err
     for arguments in ([], ["--profile", "dev"]):  # what that profile makes up is not the server's
         code, _, err = await run(url, *arguments, JWT_SECRET="")
         assert (code, "JWT_SECRET is not set" in err) == (2, True)

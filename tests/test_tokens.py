@@ -59,6 +59,17 @@ async def test_each_attempt_has_a_fresh_token() -> None:
     assert claims["exp"] - claims["iat"] == 7200
 
 
+@pytest.mark.gen_test
+async def test_a_token_names_what_the_settings_require() -> None:
+    """Where the server takes only tokens of an issuer, for an audience, a minted one has both."""
+    assert tokens.required("", "") == {}
+    more = tokens.required("https://app.example.com", "chat")
+    url = urlsplit(await Mint(SECRET, "127.0.0.1:1", "c1", "u1", True, more=more).url())
+    token = parse_qs(url.query)["token"][0]
+    given = {"issuer": "https://app.example.com", "audience": "chat"}
+    assert jwt.decode(token, SECRET, algorithms=["HS256"], **given)["userId"] == "u1"  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("user", "agent", "asked"),
     [

@@ -18,6 +18,7 @@ from eclipse_ws.api.base import ApiError
 from eclipse_ws.api.store import AGENTS
 from eclipse_ws.origins import shown
 from eclipse_ws.protocol import ROLES, Message, Role, bounded
+from eclipse_ws.tokens import required
 
 if TYPE_CHECKING:
     from eclipse_ws.api.embedded import EmbeddedApi
@@ -212,6 +213,7 @@ class _Token(_Handler):
             "roles": ROLES if agent else ROLES[:1],
             "iat": now,
             "exp": now + TOKEN_SECONDS,
+            **required(self.api.settings.jwt_issuer, self.api.settings.jwt_audience),
         }
         token = jwt.encode(claims, self.api.settings.jwt_secret.get_secret_value(), algorithm="HS256")
         scheme = "wss" if self.request.protocol == "https" else "ws"

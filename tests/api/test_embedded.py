@@ -475,6 +475,17 @@ async def test_token_of_a_visitor(site: Site) -> None:
 
 
 @pytest.mark.gen_test
+async def test_token_for_a_server_that_requires_claims(site: Site) -> None:
+    """Where the settings take only tokens of an issuer, for an audience, the route's name both."""
+    site.api.settings = make_settings(jwt_issuer="https://app.example.com", jwt_audience="chat")
+    answer = json.loads((await site.ask("/api/ws/token?chatId=c")).body)
+    claims = jwt.decode(
+        answer["token"], JWT_SECRET, algorithms=["HS256"], issuer="https://app.example.com", audience="chat"
+    )
+    assert claims["chatId"] == "c"
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize(
     ("query", "user", "authenticated"),
     [("agent=1", "agent_1", True), ("agent=agent_3", "agent_3", True), ("userId=me", "me", False)],
