@@ -289,6 +289,34 @@ async def test_subscriptions_alone_are_refused(
 
 
 @gen_test
+async def test_the_wrong_server_for_subscriptions_alone(
+    own_server: Servers,
+    chat: str,
+    expect_log: Expect,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A refusal that heartbeats contradict stops a link once, and is retried at intervals."""
+    monkeypatch.setattr("eclipse_ws.backends.redis.subscriptions.RETRY", 0.1)
+    caplog.set_level(logging.INFO)
+    expect_log(REFUSES)
+    expect_log("chats not subscribed", optional=True)
+    async with provided(own_server()) as (provider, made):
+        node = await made.node(chat)
+        provider.refuse("CLUSTERDOWN Hash slot not served", "SUBSCRIBE")
+        elsewhere = fresh_chat()
+        joined = asyncio.create_task(node.backend.subscribe(elsewhere))
+        await until(lambda: counted(caplog, logging.INFO)["redis accepts commands again"], "the heartbeat")
+        for number in range(20):
+            assert (await node.backend.publish(chat, event(number))).delivery == "published"
+        assert provider.refused <= 5
+        assert counted(caplog)[REFUSES] == 1
+        provider.accept()
+        await joined
+        await until(lambda: node.backend.position(elsewhere), "the other chat")
+
+
+@gen_test
 async def test_what_is_refused_for_one_chat_alone(own_server: Servers, chat: str, expect_log: Expect) -> None:
     """What Redis refuses for no known reason, while it takes everything else, is given up in the end."""
     expect_log("it is delivered locally", "redis will never take this")

@@ -72,6 +72,7 @@ class Links:
         self.refusal: RedisError | None = None
         self._refused_at = 0.0
         self._refused = 0  # how much was refused since then
+        self._stopped: Link | None = None  # the commands' link that a command's own refusal has stopped
         self.latency: float | None = None
         self.lost_at = time.monotonic()  # when the commands' link has gone, or was first wanted
         self.found_at = 0.0  # when it was back after that
@@ -164,13 +165,15 @@ class Links:
     def doubt(self, error: BaseException | None) -> bool:
         """Note what a command failed with; tell whether Redis is known to refuse everything, which is logged.
 
-        Where a refusal itself doesn't say so, the next heartbeat tells.
+        Where a refusal itself doesn't say so, the next heartbeat tells. So it does where a command has stopped
+        this link before: if a heartbeat was accepted since, what is refused concerns some keys or commands.
         """
         if not isinstance(error, RedisError):
             return False
         if self.refusal is not None:
             self._refused += 1
-        elif self.standing is not None and classify(error) is Refusal.WRONG_SERVER:
+        elif self.standing not in (None, self._stopped) and classify(error) is Refusal.WRONG_SERVER:
+            self._stopped = self.standing
             self._refuse(error)
             self.beat_soon()
         else:
