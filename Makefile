@@ -44,7 +44,7 @@ layers: $(STAMP) ## imports point down
 chaos: $(STAMP)  ## faults put on real processes, a minute each, about ten in all
 	@$(BIN)/python -m tests.chaos --document docs/chaos.md
 
-fleet: $(STAMP)  ## old services beside the nodes, applications and Redis providers as they are: about four minutes
+fleet: $(STAMP)  ## old services beside the nodes, applications and Redis providers as they are: about three minutes
 	@$(BIN)/python -m tests.fleet --document docs/fleet.md
 
 cover: $(STAMP)  ## the suite with its coverage as HTML

@@ -103,7 +103,8 @@ All that was owed has to be delivered, and everything from "doubled" to "saved t
   holds.
 - **delivered**: of all (saved event, member) pairs that were owed, those that the member got. New clients
   are owed everything, live, by a replay, or by the load that `recovered: false` tells them to do. Old pages
-  are owed what was saved while they were connected.
+  are owed what was saved while they were connected, unless the connection ended soon: within a second, or
+  within 15 s where Redis fails. What they never saw is counted below.
 - **doubled**, **out of order**: on the nodes; the old service promises neither.
 - **false errors**: an error for a message that was saved by then, or an ack for one that was not.
 - **worst gap**: the longest time from when something was saved until a member had it.
