@@ -16,7 +16,7 @@ from eclipse_ws import protocol
 from eclipse_ws.auth import Claims, TokenError, Verifier
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.command_queue import CommandQueue
-from eclipse_ws.limits import REFUSED_TYPING, Budget, Source
+from eclipse_ws.limits import COMMAND_LENGTH, REFUSED_TYPING, Budget, Source
 from eclipse_ws.node import HEALTH_METHODS, PREFLIGHT, Node
 from eclipse_ws.origins import shown
 from eclipse_ws.protocol import CloseCode, CommandError, Cursor
@@ -520,7 +520,7 @@ def _key_and_cost(message: str | bytes) -> tuple[str | None, float]:
     except CommandError as error:
         return error.client_message_id, 1.0
     if command is None or type(command) is protocol.Typing:
-        return None, REFUSED_TYPING
+        return None, REFUSED_TYPING * (1 + len(message) // COMMAND_LENGTH)
     return _key(command), 1.0
 
 

@@ -135,6 +135,21 @@ async def test_a_key_that_is_held_down_ends_no_session(frame: str) -> None:
 
 
 @pytest.mark.gen_test
+@pytest.mark.parametrize(
+    "frame", ['{"type":"typing","isTyping":true,"x":"%s"}', '{"type":"typing","x":"%s"}']
+)
+async def test_long_typing_ends_a_session(frame: str) -> None:
+    """No key that is held down sends a megabyte: such a `typing`, refused often, ends the session."""
+    async with (
+        running(command_rate=0.001, command_burst=1, rate_patience=2) as server,
+        await Client.join(server.port) as client,
+    ):
+        for _ in range(8):
+            await client.raw(frame % ("x" * 1_300_000))
+        await until(lambda: server.node.limits.closed)
+
+
+@pytest.mark.gen_test
 async def test_content_has_a_length() -> None:
     """A message that is too long is refused in a sentence, and what follows it is not."""
     async with (
