@@ -178,6 +178,26 @@ async def test_a_demoted_primary_without_traffic(own_server: Servers, chat: str,
 
 
 @gen_test
+async def test_starting_at_a_replica(own_server: Servers, chat: str, expect_log: Expect) -> None:
+    """A node that began at a replica leaves it with both links: others see it listen at the primary."""
+    expect_log(REFUSES)
+    expect_log(LOST, optional=True)
+    new = own_server("--repl-diskless-sync-delay", "0")
+    old = own_server("--replicaof", "127.0.0.1", str(new.port))
+    async with provided(old, **HASTY) as (provider, made):
+        while (await made.client.info("replication"))["master_link_status"] != "up":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        node = await made.node(chat)
+        await refused(node)
+        await until(lambda: node.backend._links._hears_itself, "the replica")
+        await moved(made, new)
+        provider.target = new.port
+        await node.until_up()
+        assert (await made.client.pubsub_numsub(node.backend._links.channel))[0][1] == 1
+        await until(lambda: node.backend.position(chat), "the chat")
+
+
+@gen_test
 @pytest.mark.parametrize("answer", [MASTERDOWN, LOADING, "NOAUTH Authentication required."])
 async def test_a_server_that_goes_on_refusing(
     own_server: Servers, chat: str, answer: str, expect_log: Expect, caplog: pytest.LogCaptureFixture

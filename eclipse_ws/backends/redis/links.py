@@ -87,6 +87,7 @@ class Links:
         self._hears_itself = False  # its own channel is subscribed: a heartbeat before that would be missed
         self._proven = False
         self._counted = False  # heartbeats have told how many connections hear this node's channel
+        self._left_behind = False  # the commands' link has left a server that the subscriber's may be at
         self.refused: RedisError | None = None  # why Redis didn't let this node subscribe
         self._away: set[str] = set()  # the links whose loss was logged
         self._tasks: list[asyncio.Task[None]] = []
@@ -242,6 +243,8 @@ class Links:
         self.standing = link
         if self.refusal is None:
             self._begin(link)
+        else:
+            self._left_behind = self.subscriber is not None
         self.beat_soon()
 
     def _commands_down(self) -> None:
@@ -284,7 +287,7 @@ class Links:
     def _subscriber_up(self, link: Link) -> None:
         self._number += 1
         self.name = f"{self.node}:{self._number}"
-        self.subscriber = link
+        self.subscriber, self._left_behind = link, False
         self._heard = time.monotonic()
         self.beat_soon()
         link.tell("SUBSCRIBE", self.channel, self.names.all_nodes)
@@ -358,8 +361,8 @@ class Links:
                 subscriber.close("its subscription was not confirmed")
             return
         if hearers:
-            self._counted = True
-        elif self._counted:
+            self._counted, self._left_behind = True, False
+        elif self._counted or self._left_behind:
             # A replica's clients hear what its primary publishes, but the primary doesn't count them.
             subscriber.close("it leads to another server than the commands' link")
             return
