@@ -355,6 +355,26 @@ async def test_what_is_refused_for_one_chat_alone(own_server: Servers, chat: str
 
 
 @gen_test
+async def test_what_is_refused_for_a_moment(
+    own_server: Servers, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused alone is offered again at intervals, not with each event that comes meanwhile."""
+    monkeypatch.setattr("eclipse_ws.backends.redis.payments.RETRY", 0.5)
+    expect_log("it is delivered locally")
+    async with provided(own_server()) as (_, made):
+        one, other = await made.nodes(2, chat)
+        events = f"eclipse:{{{chat}}}:events"
+        await made.client.xadd(events, {"e": "{}"}, id="9999-0")
+        for number in range(20):
+            assert (await one.backend.publish(chat, event(number))).delivery == "local"
+            await until(lambda: one.backend._payments._paying is None, "the refusal")
+        await made.client.delete(events)
+        await one.until_up()
+        await other.until_heard(chat, *range(20))
+        assert one.backend.queue_overflowed == 0
+
+
+@gen_test
 async def test_a_wrong_password_is_no_quota(own_server: Servers) -> None:
     """Next to what passes, a refusal for ever still ends the start, and says how to fix it."""
     server = own_server("--requirepass", "right")

@@ -47,7 +47,7 @@ class Payments:
         self._owed = Outage(limit)
         self._lost: dict[str, str] = {}  # chats, and the epoch in which every node has lost the same event
         self._paying: asyncio.Task[None] | None = None
-        self._refused = 0  # how often Redis has refused the oldest thing owed
+        self._refused = 0  # how often Redis has refused the oldest thing owed, alone
         self._closed = False
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class Payments:
         """Note it, and pay it as soon as that can be done."""
         if not self._owed.owe(owed) and owed.event is not None:
             self.overflow(owed.chat_id)
-        self.pay_soon()
+        self._pay_unless_refused()
 
     def overflow(self, chat_id: str, epoch: str = "") -> None:
         """Give an event up for want of room; see `lose`."""
@@ -77,7 +77,12 @@ class Payments:
         """
         self._count_lost()
         self._lost[chat_id] = epoch if self._lost.get(chat_id, epoch) else ""
-        self.pay_soon()
+        self._pay_unless_refused()
+
+    def _pay_unless_refused(self) -> None:
+        """Begin to pay; what Redis has refused is offered again in its own time, whatever is owed meanwhile."""
+        if not self._refused:
+            self.pay_soon()
 
     def pay_soon(self) -> None:
         """Begin to pay, if anything is owed and there is a link."""
@@ -142,10 +147,12 @@ class Payments:
             raise error
         refusal = classify(error)
         if refusal is not Refusal.REJECTED:
-            if self._links.doubt(error) or refusal is not Refusal.UNAVAILABLE:
+            if self._links.doubt(error):
                 return False
             self._refused += 1
-            if self._refused < TRIES:
+            # Of a chat that has lost one already, no more are waited for: its sessions resume anyway.
+            waits = self._refused < TRIES and owed.chat_id not in self._lost
+            if waits or refusal is not Refusal.UNAVAILABLE:
                 return False
         self.lose(owed.chat_id)
         log.error(
