@@ -166,8 +166,8 @@ class Links:
     def doubt(self, error: BaseException | None) -> bool:
         """Note what a command failed with; tell whether Redis is known to refuse everything, which is logged.
 
-        Where a refusal itself doesn't say so, the next heartbeat tells. So it does where a command has stopped
-        this link before: if a heartbeat was accepted since, what is refused concerns some keys or commands.
+        Where a refusal itself doesn't say so, the next heartbeat tells. It also does where a command has
+        stopped this link before: if a heartbeat was accepted since, only some keys or commands are refused.
         """
         if not isinstance(error, RedisError):
             return False
