@@ -80,7 +80,7 @@ class Payments:
         self._pay_unless_refused()
 
     def _pay_unless_refused(self) -> None:
-        """Begin to pay; what Redis has refused is offered again in its own time, whatever is owed meanwhile."""
+        """Begin to pay; what Redis has refused is offered again in its own time, whatever comes meanwhile."""
         if not self._refused:
             self.pay_soon()
 
