@@ -153,8 +153,9 @@ def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, 
     else:
         shown = {name: json.dumps(row["value"], ensure_ascii=False) for name, row in rows.items()}
         wide = min(44, max(map(len, shown.values())))
+        long = max(len(str(row["variable"])) for row in rows.values())
         for name, row in rows.items():
-            click.echo(f"{row['variable']:<34} {shown[name]:<{wide}}  {row['source']}")
+            click.echo(f"{row['variable']:<{long}} {shown[name]:<{wide}}  {row['source']}")
     for sentence in loaded.notes + loaded.warnings:
         click.echo(sentence, err=True)
 

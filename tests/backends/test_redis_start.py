@@ -53,6 +53,15 @@ async def test_wrong_passwords(own_cluster: Make, given: str) -> None:
 
 
 @gen_test
+async def test_a_database_that_is_not_there(own_cluster: Make) -> None:
+    """A number that the server's databases don't reach ends the start, and says what to change."""
+    made = own_cluster("--databases", "2")
+    text = await failure(f"redis://127.0.0.1:{made.server.port}/2")
+    assert "DB index" in text and "number of the database in REDIS_URL" in text
+    made.server.kill()
+
+
+@gen_test
 async def test_the_right_password(own_cluster: Make, chat: str) -> None:
     """With the right password, percent-encoded, everything works."""
     made = own_cluster("--requirepass", "r/ght@")

@@ -12,10 +12,11 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 class Refusal(Enum):
     """What a refusal concerns; the value says how to fix it.
 
-    `CREDENTIALS`, `RIGHTS` and `UNSUPPORTED` end a start. While a server runs, every refusal may pass but
-    `REJECTED`, which concerns the one event that was refused.
+    `ADDRESS`, `CREDENTIALS`, `RIGHTS` and `UNSUPPORTED` end a start. While a server runs, every refusal may
+    pass but `REJECTED`, which concerns the one event that was refused.
     """
 
+    ADDRESS = "leave out the number of the database in REDIS_URL, or use one that this server has"
     CREDENTIALS = "check the user and password in REDIS_URL"
     RIGHTS = "grant the account what it lacks, see docs/deploy.md"
     UNSUPPORTED = "use a Redis or Valkey that runs Lua, without a cluster"
@@ -26,7 +27,7 @@ class Refusal(Enum):
     @property
     def ends_start(self) -> bool:
         """Whether trying again can't help."""
-        return self in (Refusal.CREDENTIALS, Refusal.RIGHTS, Refusal.UNSUPPORTED)
+        return self in (Refusal.ADDRESS, Refusal.CREDENTIALS, Refusal.RIGHTS, Refusal.UNSUPPORTED)
 
 
 _CODES: Final = {
@@ -45,6 +46,7 @@ _CODES: Final = {
     "LOADING": Refusal.WRONG_SERVER,
 }
 _WORDS: Final = (
+    (re.compile(r"\bDB index\b|database is supported|SELECT is not allowed", re.I), Refusal.ADDRESS),
     (re.compile(r"user executing the script can't", re.I), Refusal.RIGHTS),
     (
         re.compile(r"unknown (sub)?command|command is not available|compiling script", re.I),
