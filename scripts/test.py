@@ -1,7 +1,8 @@
 """The whole check, as `make test` runs it: lock, linters, types, layers, tests and coverage, fuzzers.
 
-The suite runs in two lanes side by side, then the chaos alone: Playwright keeps an event loop running in
-its process, so that the other lane's coroutines need one of their own, and faults are put on a quiet machine.
+The suite runs in four lanes, two of them side by side, then the chaos alone: Playwright keeps an event loop
+running in its process, so that other lanes' coroutines need one of their own, and faults are put on a quiet
+machine.
 Then all fuzzers at once: a minute each in CI, a moment elsewhere.
 
     python -m scripts.test            everything
@@ -20,7 +21,9 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,7 +36,6 @@ IN_CI = os.environ.get("CI") == "true"
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 BROWSER = ["tests/browser", "tests/js"]
 SETUP = ["tests/test_setup.py", "tests/packaging"]
-"""They run beside the longer lane, and have no coroutines of their own."""
 CHAOS = ["tests/chaos", "tests/fleet"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
 """Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
@@ -106,18 +108,23 @@ def step(title: str, *command: str | Path, stderr: int | None = None) -> bool:
     return subprocess.run(command, cwd=ROOT, stderr=stderr, check=False).returncode == 0
 
 
-def wait(lanes: list[Lane]) -> bool:
-    """Wait for the lanes, telling how far they are; whether all passed."""
-    passed, told, live, lanes = True, time.monotonic(), sys.stdout.isatty(), list(lanes)
-    while lanes:
+def wait(lanes: list[Lane], later: Sequence[Callable[[], Lane]] = ()) -> bool:
+    """Wait for the lanes, telling how far they are; whether all passed. One that ends starts the next of the
+    ``later`` ones, which ``lanes`` gets, too.
+    """
+    passed, told, live, running, due = True, time.monotonic(), sys.stdout.isatty(), list(lanes), list(later)
+    while running:
         time.sleep(0.2)
-        for lane in [lane for lane in lanes if lane.process.poll() is not None]:
-            lanes.remove(lane)
+        for lane in [lane for lane in running if lane.process.poll() is not None]:
+            running.remove(lane)
             print("\r\033[K" if live else "", end="")
             passed &= lane.finish()
-        if lanes and time.monotonic() - told > (1 if live else TELL_EVERY):
+            if due:
+                lanes.append(due.pop(0)())
+                running.append(lanes[-1])
+        if running and time.monotonic() - told > (1 if live else TELL_EVERY):
             told = time.monotonic()
-            line = ", ".join(lane.progress() for lane in lanes)
+            line = ", ".join(lane.progress() for lane in running)
             print(f"\r\033[K{line}\r" if live else line, end="" if live else "\n", flush=True)
     return passed
 
@@ -162,11 +169,11 @@ def everything() -> bool:
     locked = step("lock", BIN / "pip", "--disable-pip-version-check", "check")
     if not (locked and lint() and known_weaknesses()):
         return False
-    say("\n== tests, in two lanes, then chaos")
+    say("\n== tests, two lanes at a time, then chaos")
     subprocess.run([BIN / "coverage", "erase"], cwd=ROOT, check=True)
-    first = [*BROWSER, *SETUP]
-    lanes = [Lane("browser", first), Lane("main", ["tests", *without(*first, *CHAOS)])]
-    passed = wait(lanes)
+    others = [*PROCESSES, *BROWSER, *SETUP, *CHAOS]
+    lanes = [Lane("processes", PROCESSES), Lane("main", ["tests", *without(*others)])]
+    passed = wait(lanes, [partial(Lane, "browser", BROWSER), partial(Lane, "setup", SETUP)])
     lanes.append(Lane("chaos", CHAOS))
     passed &= wait(lanes[-1:])
     say("\n== fuzzing")
