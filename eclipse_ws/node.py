@@ -28,13 +28,6 @@ from eclipse_ws.settings import Settings
 from eclipse_ws.timings import Kept, LoopLag
 
 LARGEST_CHATS = 20
-HEALTH_METHODS = "GET, HEAD, OPTIONS"
-PREFLIGHT = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": HEALTH_METHODS,
-    "Access-Control-Allow-Headers": "*",
-}
-"""The answer to a browser's preflight (CORS): every page may ask for the health document."""
 TYPING_AT_ONCE = 2
 """Seconds' worth of ``chat_typing`` that one chat may deliver at once."""
 RELOADED = frozenset(

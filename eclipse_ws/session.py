@@ -12,12 +12,12 @@ from typing import Any, ClassVar, NoReturn
 import structlog
 from tornado.web import HTTPError
 
-from eclipse_ws import protocol
+from eclipse_ws import health, protocol
 from eclipse_ws.auth import Claims, TokenError, Verifier
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.command_queue import CommandQueue
 from eclipse_ws.limits import COMMAND_LENGTH, REFUSED_TYPING, Budget, Source
-from eclipse_ws.node import HEALTH_METHODS, PREFLIGHT, Node
+from eclipse_ws.node import Node
 from eclipse_ws.origins import shown
 from eclipse_ws.protocol import CloseCode, CommandError, Cursor
 from eclipse_ws.senders import Sender
@@ -108,7 +108,7 @@ class ChatSession(WireHandler):
         """Upgrade; without one, ``/`` answers the health document."""
         if "websocket" not in self.request.headers.get("Upgrade", "").lower():
             if self.request.path == "/":
-                self.write_health()
+                health.answer(self, self.node)
                 return
             self.set_status(426)
             self.set_header("Upgrade", "websocket")
@@ -172,19 +172,18 @@ class ChatSession(WireHandler):
         """As GET without an upgrade, for whoever watches ``/``."""
         if self.request.path != "/":
             raise HTTPError(405)
-        self.write_health()
+        health.answer(self, self.node)
 
     def options(self, *args: Any, **kwargs: Any) -> None:
         """Answer a browser's preflight for the health document at ``/``."""
         if self.request.path != "/":
             raise HTTPError(405)
-        for name, value in PREFLIGHT.items():
-            self.set_header(name, value)
+        health.answer_preflight(self)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answer ``{"error": ...}``."""
         if status_code == 405:
-            self.set_header("Allow", HEALTH_METHODS if self.request.path == "/" else "GET")
+            self.set_header("Allow", health.METHODS if self.request.path == "/" else "GET")
         self.finish({"error": self._reason})
 
     def log_exception(
@@ -196,13 +195,6 @@ class ChatSession(WireHandler):
         """An HTTPError is an answer, which the access log tells of; anything else is a fault."""
         if not isinstance(value, HTTPError):
             super().log_exception(typ, value, tb)
-
-    def write_health(self) -> None:
-        """Answer the health document; 503 while draining, so that the proxy routes elsewhere."""
-        self.set_status(503 if self.node.draining else 200)
-        self.set_header("Access-Control-Allow-Origin", "*")
-        self.set_header("Cache-Control", "no-store")
-        self.finish(self.node.health())
 
     def refuse(self, status: int, limit: str, text: str, **fields: Any) -> None:
         """Refuse the upgrade with an HTTP status, naming the limit that it ran into; log the fields, too."""

@@ -13,9 +13,9 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from eclipse_ws import assets, idempotency
+from eclipse_ws import assets, health, idempotency
 from eclipse_ws.backends.base import Attempt
-from eclipse_ws.node import PREFLIGHT, Node
+from eclipse_ws.node import Node
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.timings import Kept
 
@@ -99,16 +99,13 @@ class Health(JsonHandler):
 
     def get(self) -> None:
         """Answer the health document; 503 while draining."""
-        self.set_status(503 if self.node.draining else 200)
-        self.set_header("Access-Control-Allow-Origin", "*")
-        self.finish(self.node.health())
+        health.answer(self, self.node)
 
     head = get
 
     def options(self) -> None:
         """Answer a browser's preflight."""
-        for name, value in PREFLIGHT.items():
-            self.set_header(name, value)
+        health.answer_preflight(self)
 
 
 class Metrics(JsonHandler):
