@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tornado.httpclient import HTTPResponse
 
     from eclipse_ws.api.base import ApiError
+    from eclipse_ws.api.call import Call
 
 SKEW = 2.0
 """Seconds by which clocks may differ before it is worth a word."""
@@ -314,21 +315,13 @@ async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, f
 
         answer: HTTPResponse | None = None
 
-        async def start(self) -> None:
-            await super().start()
-            session: Any = self._session
-            fetch = session.fetch
-
-            def seen(*args: Any, **kwargs: Any) -> Any:
-                future = fetch(*args, **kwargs)
-                future.add_done_callback(self._keep)
-                return future
-
-            session.fetch = seen
-
-        def _keep(self, future: asyncio.Future[HTTPResponse]) -> None:
-            if not future.cancelled() and future.exception() is None:
-                self.answer = future.result()
+        async def _answer(self, call: Call, deadline: float) -> HTTPResponse:
+            try:
+                return await super()._answer(call, deadline)
+            finally:
+                future = call.future  # a redirect that isn't followed is an answer, too
+                if future is not None and future.done() and future.exception() is None:
+                    self.answer = future.result()
 
     api, error = Asking(value), None
     began = time.monotonic()

@@ -16,12 +16,7 @@ from tornado.curl_httpclient import CurlError
 from tornado.httpclient import HTTPResponse
 
 from eclipse_ws import __version__, api_headers
-from eclipse_ws.api.answers import (
-    other_message,
-    shape_error,
-    status_error,
-    transport_error,
-)
+from eclipse_ws.api.answers import other_message, shape_error, status_error, transport_error
 from eclipse_ws.api.base import ApiError, ChatApi, Share
 from eclipse_ws.api.breaker import Breaker, Streak
 from eclipse_ws.api.call import Call
