@@ -9,9 +9,12 @@ import pytest
 from pydantic import SecretStr
 from tornado.ioloop import IOLoop
 
+from eclipse_ws.api.base import ApiError, ChatApi
+from eclipse_ws.api.http import HttpApi
 from eclipse_ws.settings import Settings
 from tests.api.stub import SECRET, Stub
 
+CONTENT = "the visitor's own words"
 JWT_SECRET = "a-secret-for-the-tokens-of-the-tests-0123456789"
 
 
@@ -21,6 +24,20 @@ def make_settings(**fields: Any) -> Settings:
     return Settings(
         internal_api_secret=SecretStr(SECRET), jwt_secret=SecretStr(JWT_SECRET), backend="memory", **given
     )
+
+
+def send(api: ChatApi, chat: str = "chat-1", key: str | None = None) -> Any:
+    """One message on its way."""
+    return api.send_message(chat, "anon_1_x", CONTENT, "USER", key)
+
+
+async def failure(call: Any) -> ApiError:
+    """The ApiError that a call has to end with; its detail may not give away a secret or what was written."""
+    with pytest.raises(ApiError) as caught:
+        await call
+    assert SECRET not in str(caught.value)
+    assert CONTENT not in str(caught.value)
+    return caught.value
 
 
 @pytest.fixture
@@ -50,3 +67,10 @@ def opened(io_loop: IOLoop) -> Iterator[Callable[[Any], Any]]:
     yield start
     for api in apis:
         io_loop.run_sync(api.close)
+
+
+@pytest.fixture
+def api(stub: Stub, opened: Callable[[Any], Any]) -> HttpApi:
+    """An HttpApi that talks to the stub."""
+    api: HttpApi = opened(HttpApi(make_settings(next_api_url=stub.url)))
+    return api

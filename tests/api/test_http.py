@@ -19,38 +19,16 @@ import trustme
 from pydantic import SecretStr
 from tornado.testing import ExpectLog
 
-from eclipse_ws.api.base import ApiError, ChatApi, Share
+from eclipse_ws.api.base import Share
 from eclipse_ws.api.breaker import Breaker
 from eclipse_ws.api.http import HttpApi, header_text, segment
-from tests.api.conftest import make_settings
+from tests.api.conftest import CONTENT, failure, make_settings, send
 from tests.api.contract import ChatApiContract
 from tests.api.stub import SECRET, Fault, Stub
 from tests.nested import DEEPEST, TOO_DEEP, nested
 from tests.wire.peer import open_descriptors
 
 Open = Callable[[Any], Any]
-CONTENT = "the visitor's own words"
-
-
-def send(api: ChatApi, chat: str = "chat-1", key: str | None = None) -> Any:
-    """One message on its way."""
-    return api.send_message(chat, "anon_1_x", CONTENT, "USER", key)
-
-
-async def failure(call: Any) -> ApiError:
-    """The ApiError that a call has to end with; its detail may not give away a secret or what was written."""
-    with pytest.raises(ApiError) as caught:
-        await call
-    assert SECRET not in str(caught.value)
-    assert CONTENT not in str(caught.value)
-    return caught.value
-
-
-@pytest.fixture
-def api(stub: Stub, opened: Open) -> HttpApi:
-    """An HttpApi that talks to the stub."""
-    api: HttpApi = opened(HttpApi(make_settings(next_api_url=stub.url)))
-    return api
 
 
 @pytest.fixture

@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from eclipse_ws.api.base import ApiError
 from eclipse_ws.api.handle import ApiRequest
 from eclipse_ws.api.http import HttpApi
 from eclipse_ws.api.redirects import Address, target_of
-from tests.api.conftest import make_settings
+from tests.api.conftest import CONTENT, failure, send
 from tests.api.stub import SECRET, Fault, Stub
 
-CONTENT = "the visitor's own words"
 SEND = "/api/chats/chat-1/messages/send"
-
-
-def send(api: HttpApi, chat: str = "chat-1", key: str | None = None) -> Any:
-    """One message on its way."""
-    return api.send_message(chat, "anon_1_x", CONTENT, "USER", key)
-
-
-async def failure(call: Any) -> ApiError:
-    """The ApiError that a call has to end with; its detail may not give away a secret or what was written."""
-    with pytest.raises(ApiError) as caught:
-        await call
-    assert SECRET not in str(caught.value)
-    assert CONTENT not in str(caught.value)
-    return caught.value
-
-
-@pytest.fixture
-def api(stub: Stub, opened: Callable[[Any], Any]) -> HttpApi:
-    """An HttpApi that talks to the stub."""
-    api: HttpApi = opened(HttpApi(make_settings(next_api_url=stub.url)))
-    return api
 
 
 def paths(stub: Stub) -> list[str]:

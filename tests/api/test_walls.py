@@ -35,13 +35,6 @@ def start(opened: Open, stub: Stub, headers: str = "") -> HttpApi:
     return api
 
 
-@pytest.fixture
-def api(stub: Stub, opened: Open) -> HttpApi:
-    """An HttpApi that sends no further headers."""
-    api: HttpApi = opened(HttpApi(make_settings(next_api_url=stub.url)))
-    return api
-
-
 @pytest.mark.gen_test
 async def test_deployment_protection_is_named(api: HttpApi, stub: Stub) -> None:
     """What it turns away was not saved; the error names the setting for it, and not the secret."""
