@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from tests.chaos.command import chosen, conclude, run, server_version
 from tests.chaos.judge import Verdict
 from tests.chaos.report import TOLD, document, progress, table
 from tests.chaos.run import run_lanes
 from tests.chaos.scenarios import PLANS
-from tests.servers import SERVERS, NoServerError, default_server, server_binary
+from tests.servers import SERVERS, default_server
 
 
 def main() -> int:
@@ -34,27 +31,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the verdicts here")
     parser.add_argument("--document", type=Path, help="write the report in Markdown here")
     given = parser.parse_args()
-    plans = PLANS
-    if given.only:
-        names = given.only.split(",")
-        if unknown := [name for name in names if name not in [plan.name for plan in PLANS]]:
-            parser.error(f"no such scenario: {', '.join(unknown)}")
-        plans = [plan for plan in PLANS if plan.name in names]
-    try:
-        binary = server_binary(given.server)
-    except NoServerError as error:
-        parser.error(str(error))
+    plans = chosen(parser, given.only, PLANS, "scenario")
+    version = server_version(parser, given.server)
     folder = given.keep or Path(tempfile.mkdtemp(prefix="eclipse-chaos-"))
 
     def tell(verdict: Verdict) -> None:
         print(progress(verdict), flush=True)
 
-    async def run() -> list[Verdict]:
-        task = asyncio.current_task()
-        assert task is not None
-        # Cancelled, every scenario ends the processes that it has started.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        return await run_lanes(
+    verdicts = run(
+        run_lanes(
             plans,
             folder,
             given.server,
@@ -64,29 +49,13 @@ def main() -> int:
             seed=given.seed,
             tell=tell,
         )
-
-    verdicts = asyncio.run(run())
+    )
     print(f"\n{table(verdicts)}\n\n{table(verdicts, TOLD)}\n")
     if given.json:
         given.json.write_text(json.dumps([verdict.as_json() for verdict in verdicts], indent=1))
     if given.document:
-        version = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, check=True
-        ).stdout.split()
-        name = f"{given.server} {next(word[2:] for word in version if word.startswith('v='))}"
-        given.document.write_text(document(verdicts, name, given.seconds, "make chaos"))
-    missed = [verdict for verdict in verdicts if verdict.missed_targets]
-    for verdict in missed:
-        print(f"{verdict.scenario}: {'; '.join(verdict.missed_targets)}")
-        for sentence in verdict.evidence[:4]:
-            print(f"  - {sentence}")
-    if missed:
-        print(f"\nlogs and what clients saw: {folder}")
-        return 1
-    if given.keep is None:
-        shutil.rmtree(folder, ignore_errors=True)
-    print("every target is met")
-    return 0
+        given.document.write_text(document(verdicts, version, given.seconds, "make chaos"))
+    return conclude(verdicts, folder, keep=given.keep is not None, evidence=4, saw="clients")
 
 
 if __name__ == "__main__":
