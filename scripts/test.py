@@ -39,6 +39,8 @@ SETUP = ["tests/test_setup.py", "tests/packaging"]
 CHAOS = ["tests/chaos", "tests/fleet"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
 """Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
+QUICK_LANES = 4
+"""More than run at a time, because tests of the same size don't take the same time."""
 USUAL_MINUTES = 8
 TELL_EVERY = 15.0
 """Seconds between two lines on a lane's progress where the output is no terminal."""
@@ -184,17 +186,21 @@ def everything() -> bool:
 
 
 def quick() -> bool:
-    """Linters, and beside them the quick tests that start only this process, in two lanes for two cores."""
+    """Linters, and beside them the quick tests that start only this process, two lanes at a time."""
     sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in ROOT.glob("tests/**/test_*.py")}
     # The largest first, each to the lane that has less: a new file does not move all others.
-    halves: tuple[list[str], list[str]] = ([], [])
+    parts: list[list[str]] = [[] for _ in range(QUICK_LANES)]
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
         if not name.startswith((*BROWSER, *CHAOS, *PROCESSES)):
-            min(halves, key=lambda half: sum(sizes[each] for each in half)).append(name)
-    lanes = [Lane(f"quick-{n}", ["-m", "not slow", *half], cover=False) for n, half in enumerate(halves, 1)]
+            min(parts, key=lambda part: sum(sizes[each] for each in part)).append(name)
+    due = [
+        partial(Lane, f"quick-{number}", ["-m", "not slow", *part], cover=False)
+        for number, part in enumerate(parts, 1)
+    ]
+    lanes = [begin() for begin in due[:2]]
     passed = lint()
     say(f"\n== tests that aren't marked slow, without {', '.join([*BROWSER, *CHAOS, *PROCESSES])}")
-    passed &= wait(lanes)
+    passed &= wait(lanes, due[2:])
     tell_skipped(lanes)
     return passed
 

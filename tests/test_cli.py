@@ -560,6 +560,7 @@ def test_warnings_of_the_settings_are_logged(programs: list[Program]) -> None:
     assert "ECLIPSE_PRT in the environment is no setting" in program.end(signal.SIGTERM)[2]
 
 
+@pytest.mark.slow
 def test_commands_fit_the_server_that_runs_in_the_same_folder(
     programs: list[Program], tmp_path: Path
 ) -> None:
@@ -658,6 +659,7 @@ def test_a_system_that_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "WSL" in done.stderr
 
 
+@pytest.mark.slow
 def test_chat_without_any_input() -> None:
     """Started with its standard input closed, as by cron, it ends as at the end of its input."""
     command = f"{shlex.quote(sys.executable)} -m eclipse_ws chat --url ws://127.0.0.1:1/ws?token=x <&-"

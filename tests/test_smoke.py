@@ -31,6 +31,8 @@ from tests.client import running, until
 from tests.conftest import SECRET
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.slow
+
 gen_test = pytest.mark.gen_test(timeout=60)
 
 
@@ -342,7 +344,6 @@ async def of_before() -> AsyncIterator[int]:
         yield next(iter(server.sockets)).getsockname()[1]
 
 
-@pytest.mark.slow
 @gen_test
 async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told apart, by what it can't do."""

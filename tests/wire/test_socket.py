@@ -508,6 +508,7 @@ async def test_closing_handshakes_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         assert len(poll.closing) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.gen_test
 async def test_what_comes_after_our_close_is_thrown_away() -> None:
     """Messages, broken ones too, that arrive between our close and the peer's are not handled."""
