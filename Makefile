@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dev
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
 .PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos fleet bench attack profile fuzz \
-  portable pythons image image-test drain-test film browser-numbers documents http-contract
+  portable pythons image image-test drain-test film browser-numbers documents http-contract web
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -101,6 +101,12 @@ film: $(STAMP) $(VENV)/.bench ## make docs/demo.gif, the README's film: two brow
 
 browser-numbers: $(STAMP) ## the widget's numbers: 20 cuts, the panel's opening, 1,000 clients coming back
 	@for part in tests.browser.cuts tests.browser.opening tests.js.herd; do $(BIN)/python -m $$part || exit 1; done
+
+web: web/node_modules/.package-lock.json ## build what browsers load, from web/src into eclipse_ws/static (needs npm)
+	@cd web && npm run --silent types && npm run --silent build
+
+web/node_modules/.package-lock.json: web/package-lock.json
+	@cd web && npm ci --silent
 
 documents: $(STAMP) ## make from the code: docs/asyncapi.yaml, docs/openapi.yaml, their pages, settings.md, metrics.md
 	@$(BIN)/python -m scripts.documents

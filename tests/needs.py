@@ -69,6 +69,13 @@ def npm_packages(folder: Path, *packages: str) -> Path:
     return folder / "node_modules"
 
 
+def npm_ci(folder: Path) -> None:
+    """Install what the folder's package-lock.json names."""
+    done = subprocess.run([npm(), "ci"], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode:
+        missing("packages from npm", f"npm said: {' '.join(done.stderr.split())[-300:]}")
+
+
 def server(name: str = "") -> str:
     """The name of a server that can be started here: the one that is asked for, or else any."""
     found = name or default_server()
