@@ -31,7 +31,7 @@ const common = {
 };
 const banner = { js: "// Built from web/src by `make web`: change it there." };
 
-await build({ ...common, entryPoints: { "eclipse-chat": "src/client/index.js", widget: "src/widget/index.js" }, outdir: values.served, minify: true, banner });
+await build({ ...common, entryPoints: { "eclipse-chat": "src/client/index.js", widget: "src/widget/index.ts" }, outdir: values.served, minify: true, banner });
 
 for (const name of ["eclipse-chat.js", "widget.js"]) {
   const bytes = await readFile(join(values.served, name));

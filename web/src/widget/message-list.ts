@@ -1,0 +1,108 @@
+import { h, setText, top, update } from "./dom.ts";
+import { dayName, dayOf, isSameGroup, markOf, messageElement, notice, type Look } from "./row.ts";
+import type { Timeline } from "./timeline.ts";
+import type { Outgoing } from "./types.ts";
+
+interface Drawn {
+  element: HTMLElement;
+  mark: string;
+}
+
+/** The scrolling list of rows. It keeps an element for as long as its row is there, and what is being read in its place. */
+export class MessageList {
+  readonly #list = h("ol", { role: "list" });
+  /** What scrolls. */
+  readonly log = h("div", { part: "log", role: "group", tabindex: 0 }, this.#list);
+  readonly #latest = h("button", { part: "latest", hidden: true });
+  readonly element = h("div", { class: "mid" }, this.log, this.#latest);
+  #drawn = new Map<string, Drawn>();
+  #timeline: Timeline;
+
+  constructor(timeline: Timeline, on: { scroll(): void; latest(): void; action(does: string, key: string): void }) {
+    this.#timeline = timeline;
+    this.log.onscroll = () => {
+      this.#timeline.scrolled(this.log);
+      on.scroll();
+    };
+    this.#latest.onclick = on.latest;
+    this.#list.onclick = ({ target }) => {
+      const { id, does } = (target as HTMLElement).closest<HTMLElement>("[data-does]")?.dataset ?? {};
+      if (id && does) on.action(does, id);
+    };
+    // Who reads at the end stays there, whatever takes room away.
+    new ResizeObserver(() => this.#timeline.following && this.#toEnd()).observe(this.log);
+  }
+
+  /** Show another chat. */
+  set timeline(timeline: Timeline) {
+    this.#timeline = timeline;
+    this.redraw();
+  }
+
+  /** Forget what was drawn: the texts have changed. */
+  redraw(): void {
+    this.#drawn.clear();
+    this.#list.replaceChildren();
+  }
+
+  render(pending: Outgoing[], unread: number, look: Look): void {
+    const { log } = this;
+    const held = (log.getRootNode() as ShadowRoot).activeElement;
+    const anchor = [...this.#list.children].find((element) => (element as HTMLElement).dataset.id && top(element) >= top(log));
+    const was = anchor && top(anchor);
+    this.#reconcile(this.#plan(pending, look));
+    if (held && !held.isConnected) log.focus({ preventScroll: true });
+    if (this.#timeline.following) this.#toEnd();
+    else if (anchor?.isConnected) log.scrollTop += top(anchor) - was!;
+    this.#latest.hidden = this.#timeline.following;
+    setText(this.#latest, (unread ? look.texts.latest : look.texts.newest) + " ↓");
+  }
+
+  #plan(pending: Outgoing[], look: Look): [key: string, mark: string, make: () => HTMLElement][] {
+    const rows = this.#timeline.visible(pending);
+    const plan: [string, string, () => HTMLElement][] = [];
+    const { empty } = look.texts;
+    if (rows.every((row) => row.joined)) plan.push(["empty", empty, () => h("li", { part: "empty" }, empty)]);
+    rows.forEach((row, i) => {
+      const before = rows[i - 1];
+      const day = dayOf(row);
+      if (Number.isFinite(row.at) && (!before || dayOf(before) != day)) {
+        const name = dayName(day, look);
+        plan.push([`day ${day}`, name, () => h("li", { part: "day" }, name)]);
+      }
+      if (row.joined) {
+        const text = notice(row, look);
+        plan.push([row.key, text, () => h("li", { part: "joined" }, text)]);
+        return;
+      }
+      const isFirst = !isSameGroup(before, row);
+      const isLast = !isSameGroup(row, rows[i + 1]);
+      const isSaid = this.#timeline.isOwn(row);
+      const key = this.#timeline.nameOf(row);
+      plan.push([key, markOf(row, isFirst, isLast, isSaid, look), () => messageElement(row, key, isFirst, isLast, isSaid, look)]);
+    });
+    return plan;
+  }
+
+  #reconcile(plan: [string, string, () => HTMLElement][]): void {
+    const keep = new Set(plan.map(([key]) => key));
+    for (const [key, { element }] of this.#drawn) {
+      if (keep.has(key)) continue;
+      element.remove();
+      this.#drawn.delete(key);
+    }
+    let spot = this.#list.firstElementChild;
+    for (const [key, mark, make] of plan) {
+      let drawn = this.#drawn.get(key);
+      if (!drawn) this.#drawn.set(key, (drawn = { element: make(), mark }));
+      else if (drawn.mark != mark) update(drawn.element, make());
+      drawn.mark = mark;
+      if (drawn.element == spot) spot = spot.nextElementSibling;
+      else this.#list.insertBefore(drawn.element, spot);
+    }
+  }
+
+  #toEnd(): void {
+    this.log.scrollTop = this.log.scrollHeight;
+  }
+}

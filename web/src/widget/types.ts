@@ -1,0 +1,21 @@
+export type { EclipseChat, Failure, Message, Outgoing, Sender } from "../../../eclipse_ws/static/eclipse-chat.js";
+import type { Sender } from "../../../eclipse_ws/static/eclipse-chat.js";
+
+/** What is shown in one place of the conversation: a message, or the notice that somebody joined. */
+export interface Row {
+  /** The message's id, or what names a notice or a message that has no id yet. */
+  key: string;
+  /** When it was saved, in milliseconds since 1970; Infinity for what waits. */
+  at: number;
+  /** Lower case. */
+  role: string;
+  content: string;
+  sender?: Partial<Sender> | null;
+  updatedAt?: string;
+  /** An agent's name: this is a notice, and not a message. */
+  joined?: string;
+  /** Of an own message that the application is not known to hold, or that is not yet back from it (`sent`). */
+  status?: "waiting" | "sending" | "failed" | "sent";
+  /** Why it failed. */
+  code?: string;
+}

@@ -1,0 +1,29 @@
+// A "stopped" can be lost, so typing ends by itself; and a name that only makes noise must not fill the memory.
+const ENDS_AFTER = 6_000;
+const LIMIT = 50;
+
+/** Who is typing. */
+export class Typists {
+  readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();
+  readonly #changed: () => void;
+
+  constructor(changed: () => void) {
+    this.#changed = changed;
+  }
+
+  /** Who has been typing for the longest; undefined if nobody is. */
+  get first(): string | undefined {
+    return this.#timers.keys().next().value;
+  }
+
+  set(userId: string, isTyping: boolean): void {
+    clearTimeout(this.#timers.get(userId));
+    this.#timers.delete(userId);
+    if (isTyping && this.#timers.size < LIMIT) this.#timers.set(userId, setTimeout(() => this.set(userId, false), ENDS_AFTER));
+    this.#changed();
+  }
+
+  clear(): void {
+    for (const userId of [...this.#timers.keys()]) this.set(userId, false);
+  }
+}
