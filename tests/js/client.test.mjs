@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { connect } from "../../eclipse_ws/static/eclipse-chat.js";
-import { FakeSocket, FakeStorage, message, reset, start, tick } from "./fake.mjs";
+import { FakeSocket, FakeStorage, leave, message, reset, start, tick } from "./fake.mjs";
 
 beforeEach(reset);
 
@@ -10,9 +10,9 @@ beforeEach(reset);
 test("the token URL is asked for the chat, and the socket opened with its token", async () => {
   let asked;
   const fetch = async (url) => ((asked = url), { ok: true, json: async () => ({ token: "a b", wsUrl: "https://server/ws?x=1", userId: "u1" }) });
-  const { chat, all } = await start({ token: undefined, tokenUrl: "https://app/api/ws/token?agent=7", fetch, events: "presence" });
+  const { chat, all } = await start({ token: undefined, tokenUrl: "https://app/api/ws/token?agent=7", fetch });
   assert.equal(asked.href, "https://app/api/ws/token?agent=7&chatId=c1");
-  assert.equal(FakeSocket.last.url.href, "wss://server/ws?x=1&token=a+b&events=presence");
+  assert.equal(FakeSocket.last.url.href, "wss://server/ws?x=1&token=a+b");
   assert.equal(chat.state, "connecting");
   FakeSocket.last.greet();
   assert.equal(chat.state, "open");
@@ -45,7 +45,7 @@ test("a token URL that fails, answers HTML or nothing useful is asked again and 
   while (!FakeSocket.all.length) await tick(100);
   assert.equal(answers.length, 0);
   assert.equal(all("error").length, 5);
-  assert.ok(all("error").every((e) => e.code == "connect_failed" && e.retryable));
+  assert.ok(all("error").every((e) => e.code == "token_failed" && e.retryable));
   FakeSocket.last.greet();
   assert.equal(chat.state, "open");
 });
@@ -216,7 +216,7 @@ test("1009 fails the message that was too long, and the next one goes out", asyn
   chat.send("short");
   FakeSocket.last.end(1009);
   assert.equal(all("failed")[0].clientMessageId, id);
-  assert.equal(all("failed")[0].code, "too_long");
+  assert.equal(all("failed")[0].code, "content_too_long");
   await tick(600);
   FakeSocket.last.greet();
   assert.deepEqual(FakeSocket.last.messages.map((m) => m.content), ["short"]);
@@ -446,6 +446,7 @@ test("a reload loses nothing: what was waiting or under way goes out under its n
   const first = await start({ storage });
   FakeSocket.last.greet();
   const ids = [first.chat.send("a"), first.chat.send("b")];
+  leave();
   const second = await start({ storage });
   FakeSocket.last.greet();
   assert.equal(FakeSocket.last.messages[0].clientMessageId, ids[0]);
@@ -496,8 +497,8 @@ test("known events come by name, all others as `event`, and the client's own nam
   const { heard } = await start();
   FakeSocket.last.greet();
   heard.length = 0;
-  for (const type of ["typing", "agent_joined", "presence", "read", "pong", "state", "sent", "news"]) FakeSocket.last.say({ type, data: {} });
-  assert.deepEqual(heard.map(([type]) => type), ["typing", "agent_joined", "presence", "read", "pong", "event", "event", "event"]);
+  for (const type of ["typing", "agent_joined", "pong", "refreshed", "state", "sent", "news"]) FakeSocket.last.say({ type, data: {} });
+  assert.deepEqual(heard.map(([type]) => type), ["typing", "agent_joined", "event", "event", "event"]);
 });
 
 test("frames that are no events are dropped", async () => {
@@ -691,7 +692,6 @@ test("today's server: the echo is the acknowledgement, and doubles are dropped",
   FakeSocket.last.greetLikeToday();
   chat.send("a");
   chat.send("b");
-  chat.read("m0");
   assert.deepEqual(FakeSocket.last.sent.map(({ type }) => type), ["message"]);
   for (let i = 0; i < 3; i++) FakeSocket.last.say(message("m1", "a"));
   FakeSocket.last.say(message("m2", "b", "u2"));

@@ -88,9 +88,15 @@ export const message = (id, content, userId = "u1", more = {}) => ({
 
 const open = [];
 
+/** What a reload does to the clients of the page that is left: they say nothing more, and are forgotten. */
+export function leave() {
+  delete globalThis[Symbol.for("eclipse-chat")];
+}
+
 /** Close what earlier tests have left. */
 export function reset() {
   for (const chat of open.splice(0)) chat.close();
+  leave();
   FakeSocket.all = [];
   FakeSocket.refuse = undefined;
   clock();

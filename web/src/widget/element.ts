@@ -1,4 +1,4 @@
-import { connect } from "../client/index.js";
+import { connect } from "../client/index.ts";
 import { Composer } from "./composer.ts";
 import { h, setText } from "./dom.ts";
 import { loadHistory, type SavedMessage } from "./history.ts";
@@ -8,7 +8,7 @@ import { nameOf, reason, type Look } from "./row.ts";
 import { stylesheet } from "./stylesheet.ts";
 import { english, type Texts } from "./texts/en.ts";
 import { Timeline } from "./timeline.ts";
-import type { EclipseChat, Message, Row } from "./types.ts";
+import type { EclipseChat, Message, Role, Row } from "./types.ts";
 import { Typists } from "./typists.ts";
 import { countInTitle, ReadMark } from "./unread.ts";
 
@@ -152,10 +152,10 @@ export class EclipseChatElement extends HTMLElement {
     const chat: EclipseChat = (this.chat = connect({
       tokenUrl: new URL(tokenUrl, document.baseURI),
       chatId,
-      role: (this.getAttribute("as") ?? "user").toUpperCase(),
+      role: (this.getAttribute("as") ?? "user").toUpperCase() as Role,
       spread: +(this.getAttribute("spread") ?? 20_000),
       url: this.getAttribute("url") ?? undefined,
-    }) as unknown as EclipseChat);
+    }));
     this.#mark = new ReadMark(chatId);
     this.#composer.begin(chatId);
     chat.on("state", () => this.#state());

@@ -45,7 +45,7 @@ export class MessageList {
     this.#list.replaceChildren();
   }
 
-  render(pending: Outgoing[], unread: number, look: Look): void {
+  render(pending: readonly Outgoing[], unread: number, look: Look): void {
     const { log } = this;
     const held = (log.getRootNode() as ShadowRoot).activeElement;
     const anchor = [...this.#list.children].find((element) => (element as HTMLElement).dataset.id && top(element) >= top(log));
@@ -58,7 +58,7 @@ export class MessageList {
     setText(this.#latest, (unread ? look.texts.latest : look.texts.newest) + " ↓");
   }
 
-  #plan(pending: Outgoing[], look: Look): [key: string, mark: string, make: () => HTMLElement][] {
+  #plan(pending: readonly Outgoing[], look: Look): [key: string, mark: string, make: () => HTMLElement][] {
     const rows = this.#timeline.visible(pending);
     const plan: [string, string, () => HTMLElement][] = [];
     const { empty } = look.texts;

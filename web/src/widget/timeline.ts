@@ -54,7 +54,7 @@ export class Timeline {
   }
 
   /** The window's rows, and after the last one those that wait, in the order of writing. */
-  visible(pending: Outgoing[]): Row[] {
+  visible(pending: readonly Outgoing[]): Row[] {
     if (this.following) this.#end = this.order.length;
     const rows = this.order.slice(Math.max(0, this.#end - WINDOW), this.#end);
     if (this.#end < this.order.length) return rows;

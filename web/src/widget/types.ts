@@ -1,5 +1,6 @@
-export type { EclipseChat, Failure, Message, Outgoing, Sender } from "../../../eclipse_ws/static/eclipse-chat.js";
-import type { Sender } from "../../../eclipse_ws/static/eclipse-chat.js";
+import type { Sender } from "../client/index.ts";
+
+export type { EclipseChat, Failure, Message, Outgoing, Role, Sender } from "../client/index.ts";
 
 /** What is shown in one place of the conversation: a message, or the notice that somebody joined. */
 export interface Row {

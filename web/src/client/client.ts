@@ -1,0 +1,326 @@
+// The chat as a page sees it: what it says, what it hears, and which of both belong together.
+import { createConnection, emit, NO_ANSWER } from "./connection.ts";
+import { change, closeOutbox, find, isKnown, load, matches, openOutbox, owns, randomId, remember, remove, repaired, senderId, underWay, update, type Item, type Outbox } from "./outbox.ts";
+import type { Events, Options, Outgoing, Role, SavedMessage, State } from "./types.ts";
+
+const FORGOTTEN = 240_000; // the server knows a clientMessageId for five minutes
+const SILENCE = 30_000;
+const UNKNOWN = "outcome_unknown";
+/** A message has failed when it has cost this much. */
+const MOST_TRIES = 6;
+/** Answers about the whole application, or about this session: they say little about the message. */
+const OF_ALL = /unavailable|busy|timeout|limited|ended/;
+/** What an error without a name says if it is about a message. */
+const OF_MESSAGES = /send m|content|process message|clientMessageId/i;
+
+/** What it costs a message that the socket was closed, by its code, while it was under way. */
+const closeCost = (code: number) =>
+  code == 1006 ? 0.5 // a lost network; or a proxy, or a server that dies of it
+  : code < 1002 || code == 1012 || code > 4000 ? 0 // not about the message
+  : 2;
+
+/** Connect, and stay connected for ever. */
+export const connect = (options: Options): EclipseChat => new EclipseChat(options);
+
+export interface EclipseChat {
+  readonly state: State;
+  /** The user of the current token; `""` before the first. */
+  readonly userId: string;
+  /** The server's name for the session; a server of the previous generation gives none. */
+  readonly sessionId: string | undefined;
+  /** What is not yet known to be saved, oldest first. */
+  readonly pending: readonly Outgoing[];
+  /**
+   * Queue a message and answer its clientMessageId. It is sent now or as soon as there is a connection, in order, and again until
+   * the server has acknowledged it. Text that is not well-formed Unicode is repaired with U+FFFD, NUL is removed.
+   * @throws TypeError if it is blank, RangeError if `limit` messages are waiting already, Error if the chat is closed
+   */
+  send(content: string, role?: Role): string;
+  /** Send a failed message again, as the last one; answers its clientMessageId, a new one where the outcome was unknown, `""` if there is no such message. */
+  retry(clientMessageId: string): string;
+  /** Give a waiting or failed message up; answers its content, so that it can be edited, or `""` if there is no such message or it is under way. */
+  discard(clientMessageId: string): string;
+  /** Call it on every key; `false` when the field is empty. It is throttled, and ends by itself after 4 s. */
+  typing(on?: boolean): void;
+  /** Announce an agent, now or with the next  */
+  joined(agent?: { agentId?: string; agentName?: string }): void;
+  /** Hand over what the application has saved, oldest first; it settles messages whose outcome was unknown. */
+  history(messages: readonly SavedMessage[]): void;
+  /** Whether this client's user wrote the message, as far as acknowledgements, echoes and tokens tell. */
+  isMine(message: SavedMessage): boolean;
+  /** Listen; the answer stops listening. */
+  on<T extends keyof Events>(type: T, listener: (detail: Events[T]) => void): () => void;
+  addEventListener<T extends keyof Events>(type: T, listener: (event: CustomEvent<Events[T]>) => void, options?: boolean | AddEventListenerOptions): void;
+  addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
+  /** End it. Unsent messages stay in the storage, for the next `connect` of this chat. */
+  close(code?: number, reason?: string): void;
+}
+
+export class EclipseChat extends EventTarget {
+  constructor(options: Options) {
+    super();
+    Object.assign(this, start(this, options));
+  }
+}
+
+/** Everything that a chat does, as the functions that become its methods. */
+const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] }, given: Options) => {
+  let storage;
+  try {
+    storage = globalThis.sessionStorage; // may throw
+  } catch {}
+  const options = { role: "USER" as Role, storage, spread: 20_000, limit: 1000, WebSocket: globalThis.WebSocket as unknown, ...given };
+  if (!options.tokenUrl && !options.token) throw new TypeError("connect() needs tokenUrl or token");
+  if (!options.WebSocket) throw new TypeError("No WebSocket here: pass one");
+  chat.state = "connecting";
+  chat.userId = chat.sessionId = "";
+
+  const seen = new Set<string>();
+  let agent: object | undefined; // to be announced
+  let heard = 0; // when the last frame came
+  let echoSender = ""; // of the event that is taken for the echo of the message under way
+  let pace: any;
+  let credit = 10;
+  let credited = 0;
+  let typed = 0;
+  let typingTimer: any;
+
+  const changed = () => {
+    chat.pending = load(outbox).out.map(({ owner, sent, resend, tries, ...shown }) => shown);
+    emit(chat, "outbox", chat.pending);
+    flush();
+  };
+
+  const isNew = (name: string) => {
+    if (seen.has(name) || seen.has(name.replace("message ", "message_deleted "))) return false;
+    seen.add(name);
+    if (seen.size > 1000) seen.delete(seen.values().next().value!);
+    return true;
+  };
+
+  /** The id of the last message that is known, or of the last one before the given. */
+  const last = (id?: string) => {
+    const known = [...seen].filter((name) => name.startsWith("message "));
+    return (id ? known[known.indexOf("message " + id) - 1] : known.at(-1))?.slice(8) ?? "";
+  };
+
+  const queue = (clientMessageId: string, content: string, role: Role, replaced?: string) => {
+    if (chat.state == "closed") throw Error("The chat is closed: connect() anew");
+    typed = 0;
+    change(outbox, (stored) => {
+      remove(stored, replaced);
+      stored.out.push({ clientMessageId, content, role, status: "waiting", at: Date.now(), after: last(), sent: 0, tries: 0, owner: outbox.id });
+    });
+    hurry();
+    return clientMessageId;
+  };
+
+  const settle = ({ clientMessageId }: Item, id: string, sender: string, delivery?: "published" | "local") =>
+    change(outbox, (stored) => {
+      remove(stored, clientMessageId);
+      remember(stored, "saved", id);
+      remember(stored, "senders", sender);
+      emit(chat, "sent", { clientMessageId, id, delivery });
+    });
+
+  const fail = (item: Item, error = NO_ANSWER, code = UNKNOWN, retryable = false) => {
+    const { clientMessageId } = item;
+    update(outbox, item, { status: "failed", code, id: undefined });
+    emit(chat, "failed", { error, code, retryable, clientMessageId });
+    if (code == UNKNOWN) emit(chat, "reload", { reason: code });
+  };
+
+  /** Note that an attempt to send it has failed; after the last one it goes out again only on purpose. */
+  const release = (item: Item, cost: number, error?: string, code?: string, changes?: Partial<Item>) => {
+    const tries = item.tries + cost;
+    if (cost && tries >= MOST_TRIES) fail(item, error, code, !!code);
+    else update(outbox, item, { status: "waiting", tries, ...changes });
+  };
+
+  const pause = (ms: number) => {
+    pace = setTimeout(() => {
+      pace = 0;
+      flush();
+    }, ms);
+  };
+
+  const flush = () => {
+    // One at a time: for the order, and for answers without a name.
+    if (!isOpen() || underWay(outbox) || pace) return;
+    const item = load(outbox).out.find((item) => item.status == "waiting" && owns(outbox, item));
+    if (!item) return;
+    if (item.sent && (!chat.sessionId || Date.now() - item.sent > FORGOTTEN)) return fail(item);
+    const now = performance.now();
+    credit = Math.min(10, credit + (now - credited) / 125);
+    credited = now;
+    if (credit < 1) return pause(125);
+    credit--;
+    const { clientMessageId, content, role } = item;
+    const resend = !!item.sent || undefined;
+    update(outbox, item, { status: "sending", owner: outbox.id, resend, sent: Date.now(), code: undefined });
+    put({ type: "message", content, role, clientMessageId, resend });
+  };
+
+  const join = () => {
+    if (!agent || !isOpen()) return;
+    put(agent);
+    agent = undefined;
+  };
+
+  const refused = (event: any) => {
+    const { error, code, retryable, retryAfter = 2, clientMessageId } = event;
+    const isOfHead = retryable ? !/agent|typing/.test(error) : OF_MESSAGES.test(error);
+    const item = clientMessageId ? find(outbox, clientMessageId) : isOfHead && underWay(outbox);
+    if (item && (!retryable || (code == UNKNOWN && !item.resend))) return fail(item, error, code ?? "failed", retryable);
+    emit(chat, "error", event);
+    if (!item) return;
+    const cost = OF_ALL.test(code) ? 0.125 : 1;
+    const wait = Math.min(600, Math.max(retryAfter, 2 ** (item.tries + cost) - 1));
+    if (item.tries + cost < MOST_TRIES) pause((wait + Math.random() / 2) * 1000);
+    // It was answered: only what was sent before it without an answer is sent again as such.
+    release(item, cost, error, code, { id: undefined, sent: item.resend ? item.sent : 0 });
+  };
+
+  /** A message was saved, changed or deleted. */
+  const told = (event: any) => {
+    const { type, data } = event;
+    const head = underWay(outbox);
+    const sender = senderId(data);
+    if (type == "message") {
+      // Who has written a message that was confirmed is what the application calls this client's user.
+      if (outbox.stored.saved.includes(data.id) && !outbox.stored.senders.includes(sender)) change(outbox, (stored) => remember(stored, "senders", sender));
+      // The ack decides, or the echo where there is none.
+      if (head && (!head.id || isKnown(outbox, sender)) && matches(outbox, data, head, chat.userId)) {
+        head.id = data.id;
+        echoSender = sender;
+        changed();
+      }
+    } else if (type == "message_deleted") {
+      const before = last(data.id);
+      seen.delete("message " + data.id);
+      change(outbox, ({ out }) => {
+        for (const item of out) if (item.after == data.id) item.after = before;
+      });
+    }
+    emit(chat, type, event);
+    if (head && head.id == data.id && !chat.sessionId) settle(head, data.id, sender);
+  };
+
+  const frame = (event: any) => {
+    const { type, data } = event;
+    const isOurs = /^(message(_updated|_deleted)?|typing|agent_joined)$/.test(type);
+    heard = Date.now();
+    if (isOurs) withTextIds(data);
+    if (type == "connected") {
+      emit(chat, type, event);
+      if (!event.recovered) emit(chat, "reload", { reason: type });
+      join();
+      flush();
+    } else if (type == "ack") {
+      const item = find(outbox, event.clientMessageId);
+      const id = String(event.id);
+      if (item) settle(item, id, item.id == id ? echoSender : "", event.delivery);
+    } else if (type == "error") refused(event);
+    else if (/^message/.test(type) && isOurs) {
+      if (data?.id && isNew(`${type} ${data.id}${type == "message_updated" ? data.updatedAt : ""}`)) told(event);
+    } else if (!/^(pong|refreshed)$/.test(type)) emit(chat, isOurs ? type : "event", event);
+  };
+
+  const lost = (code: number) => {
+    const head = underWay(outbox);
+    typed = 0;
+    pace = clearTimeout(pace);
+    // What a page writes as it is left may come after what the next one has written.
+    if (head && code < 0) head.status = "waiting";
+    else if (head && code == 1009) fail(head, "Message too long", "content_too_long");
+    else if (head) release(head, closeCost(code));
+    else changed();
+    if (chat.state == "closed") closeOutbox(outbox);
+  };
+
+  const typing = (on = true) => {
+    clearTimeout(typingTimer);
+    if (on) typingTimer = setTimeout(typing, 4_000, false);
+    const now = performance.now();
+    if (!isOpen() || (on ? typed && now - typed < 2_500 : !typed)) return;
+    typed = on ? now : 0;
+    put({ type: "typing", isTyping: on });
+  };
+
+  const outbox: Outbox = openOutbox(options.storage, "eclipse-chat:" + (options.chatId ?? options.tokenUrl), changed);
+  const { open, isOpen, put, hurry, close } = createConnection(chat, options as any, {
+    user: () => change(outbox, (stored) => remember(stored, "mine", chat.userId)),
+    frame,
+    lost,
+    isSilent: () => {
+      const head = underWay(outbox);
+      if (!head || heard - head.sent < SILENCE) return false;
+      if (chat.sessionId) release(head, 2);
+      else fail(head);
+      return !!chat.sessionId;
+    },
+    isBusy: () => !!underWay(outbox),
+  });
+  open();
+
+  return {
+    typing,
+    close,
+
+    send: (content: string, role = options.role) => {
+      content = repaired(content);
+      if (!content.trim()) throw TypeError("A message needs text");
+      if (load(outbox).out.length >= options.limit) throw RangeError("Too many messages wait");
+      return queue(randomId(), content, role);
+    },
+
+    retry: (id: string) => {
+      const item = find(outbox, id);
+      if (item?.status != "failed") return "";
+      // An outcome that is unknown stays so under its name.
+      return queue(item.code == UNKNOWN ? randomId() : id, item.content, item.role, id);
+    },
+
+    discard: (id: string) => {
+      const item = find(outbox, id);
+      if (!item || item.status == "sending") return "";
+      change(outbox, (stored) => remove(stored, id));
+      return item.content;
+    },
+
+    joined: (who?: object) => {
+      agent = { type: "agent_joined", ...who };
+      join();
+    },
+
+    history: (messages: SavedMessage[]) => {
+      for (const item of load(outbox).out.filter(({ code }) => code == UNKNOWN)) {
+        // Only what came after it can be it.
+        const known = messages.findIndex(({ id }) => String(id) == item.after);
+        if (known < 0 && item.after) continue;
+        const candidates = messages.slice(known + 1).filter((message) => matches(outbox, message, item, chat.userId));
+        const found = candidates.find((message) => isKnown(outbox, senderId(message))) ?? candidates[0];
+        if (found) settle(item, String(found.id), senderId(found));
+      }
+      for (const { id } of messages) {
+        seen.delete("message " + id);
+        isNew("message " + id);
+      }
+    },
+
+    isMine: (message: SavedMessage) =>
+      isKnown(outbox, senderId(message)) || [...outbox.stored.saved, ...outbox.stored.out.map(({ id }) => id)].includes(String(message.id)),
+
+    on: (type: string, listener: (detail: any) => void) => {
+      const wrapped = (event: Event) => listener((event as CustomEvent).detail);
+      chat.addEventListener(type, wrapped);
+      return () => chat.removeEventListener(type, wrapped);
+    },
+  };
+};
+
+/** Ids are text for the page, also where the application has numbers. */
+const withTextIds = (data: any) => {
+  for (const name in data) if (/id$/i.test(name) && data[name] != null) data[name] = String(data[name]);
+  if (data?.sender) withTextIds(data.sender);
+};

@@ -1,0 +1,215 @@
+// One socket after the other: tokens, waits between attempts, signs of life. It knows nothing of messages.
+import { fetchGrant, socketUrl } from "./token.ts";
+import type { Events, Grant, Options, State } from "./types.ts";
+
+const BEAT = 20_000;
+export const NO_ANSWER = "No answer from the server";
+const REFUSALS: Record<number, string> = { 401: "token_refused", 403: "token_refused", 404: "token_not_found" };
+
+const mayPass = (code: string) => /failed/.test(code);
+const clock = () => performance.now();
+
+/** What the connection keeps true of its chat. */
+export interface Link {
+  state: State;
+  userId: string;
+  sessionId: string | undefined;
+  dispatchEvent(event: Event): boolean;
+}
+
+export const emit = <T extends keyof Events>(chat: Pick<Link, "dispatchEvent">, type: T, detail: Events[T]) => chat.dispatchEvent(new CustomEvent(type, { detail }));
+
+export interface Hooks {
+  /** The chat has a token, and its `userId`. */
+  user: () => void;
+  /** An event has come, a greeting among them. */
+  frame: (event: any) => void;
+  /** The socket is gone, by this close code; 0: by ourselves; -1: the page goes into the back/forward cache, if it is not unloaded. */
+  lost: (code: number) => void;
+  /** Asked every 20 s: whether the socket has to be replaced. */
+  isSilent: () => boolean;
+  /** Whether somebody waits for the answer to a command. */
+  isBusy: () => boolean;
+}
+
+export const createConnection = (chat: Link, options: Options & { spread: number; WebSocket: any }, hooks: Hooks) => {
+  let socket: WebSocket | undefined;
+  let turn = 0; // goes up whenever what is under way is given up
+  let since = clock(); // of the outage
+  let isHeld = false; // nothing may hurry the next attempt
+  let isAsleep = false;
+  let refusals = 0;
+  let latest = ""; // cursor
+  let opened = 0;
+  let tried = 0;
+  let refreshAt = 0;
+  let retryTimer: any;
+  let fuse: any;
+
+  const isOpen = () => chat.state == "open" && !!socket;
+
+  const put = (command: object) => {
+    if (isOpen()) socket!.send(JSON.stringify(command));
+  };
+
+  const change = (next: State, why?: object) => {
+    if (chat.state != next && chat.state != "closed") emit(chat, "state", { state: (chat.state = next), ...why });
+  };
+
+  const drop = (code = 0) => {
+    const left = socket;
+    turn++;
+    clearTimeout(retryTimer);
+    fuse = clearTimeout(fuse);
+    socket = undefined;
+    hooks.lost(code);
+    if (left) {
+      left.onmessage = left.onclose = null;
+      left.close();
+    }
+  };
+
+  const tell = (error: string, code: string) => emit(chat, "error", { error, code, retryable: mayPass(code) });
+
+  const open = async () => {
+    if (chat.state == "closed" || isAsleep) return;
+    drop();
+    const mine = turn;
+    let code = "token_failed";
+    tried = clock();
+    change("connecting");
+    try {
+      const grant = await fetchGrant(options);
+      if (mine != turn) return;
+      chat.userId = String(grant.userId ?? "");
+      hooks.user();
+      code = "bad_url";
+      const url = socketUrl(options.url ?? grant.wsUrl);
+      code = "connect_failed";
+      if (!options.subprotocol) url.searchParams.set("token", grant.token);
+      if (latest) url.searchParams.set("cursor", latest);
+      const made: WebSocket = (socket = new options.WebSocket(url.href, options.subprotocol ? ["eclipse.v1", "bearer." + grant.token] : []));
+      refusals = 0;
+      made.onmessage = ({ data }) => frame(data);
+      made.onclose = ({ code, reason }) => closed(code, reason);
+      made.onerror = () => {};
+      burn(15_000);
+    } catch (error: any) {
+      if (mine != turn) return;
+      code = REFUSALS[error?.status] ?? code;
+      refusals = mayPass(code) ? 0 : refusals + 1;
+      retry({}, error?.wait, refusals && Math.min(60_000, 1_000 * 2 ** refusals));
+      tell(error?.message ?? error, code);
+    }
+  };
+
+  const closed = (code: number, reason: string) => {
+    const now = clock();
+    const greeted = opened;
+    const { spread } = options;
+    if (opened) since = now - opened > 10_000 ? now : Math.max(since, now - 4_000);
+    opened = 0;
+    drop(code);
+    if (code == 4003) return close(code, reason);
+    retry({ code, reason }, code == 4009 ? 5 : 0, 0, code == 1012 ? spread : code == 4010 ? spread / 4 : 0);
+    if (!greeted) tell(`No greeting: ${code} ${reason}`, "connect_failed");
+  };
+
+  /** `least`: seconds in which nothing hurries it; `most`, `spread`: milliseconds of which a part is waited. */
+  const retry = (why: object, least: unknown, most: number, spread = 0) => {
+    if (chat.state == "closed") return; // by a listener
+    const seconds = Math.min(+(least as number) || 0, 600);
+    const patience = spread || Math.min(20_000, Math.max(500, clock() - since));
+    const retryIn = seconds * 1000 + (most ? most * (0.5 + Math.random() / 2) : Math.random() * patience);
+    if (spread) since = clock() + retryIn - 8_000;
+    isHeld = seconds > 0;
+    retryTimer = setTimeout(open, retryIn);
+    change("waiting", { ...why, retryIn });
+  };
+
+  /** Connect now, if that is waited for. */
+  const hurry = () => {
+    if (chat.state != "waiting" || isHeld || isAsleep) return;
+    since = clock();
+    clearTimeout(retryTimer);
+    const early = tried + 1000 - since;
+    if (early < 0) open();
+    else retryTimer = setTimeout(open, early);
+  };
+
+  // Without an answer by then, the link is taken for dead.
+  const burn = (ms: number) => (fuse ??= setTimeout(() => closed(0, NO_ANSWER), ms));
+
+  const probe = (ms: number) => {
+    if (!isOpen() || fuse) return;
+    put({ type: "ping" });
+    burn(ms);
+  };
+
+  // Compares clocks: a background tab's slow timers do no harm.
+  const beat = () => {
+    if (!isOpen()) return;
+    if (hooks.isSilent()) return closed(0, NO_ANSWER);
+    probe(BEAT);
+    if (refreshAt && clock() > refreshAt) refresh();
+  };
+
+  const refresh = async () => {
+    const mine = turn;
+    refreshAt = clock() + BEAT;
+    const grant = (await fetchGrant(options).catch(() => {})) as Grant | undefined;
+    if (mine != turn || !grant) return;
+    // Another user (a visitor's): the session ends in its time, and is resumed.
+    if (String(grant.userId ?? "") == chat.userId) put({ type: "refresh", token: grant.token });
+    else refreshAt = 0;
+  };
+
+  const frame = (text: string) => {
+    let event: any;
+    try {
+      event = JSON.parse(text);
+    } catch {}
+    if (!event?.type) return;
+    const { type, cursor, expiresAt, timestamp } = event;
+    fuse = clearTimeout(fuse);
+    // An ack may overtake events: its cursor is none to resume from.
+    if (cursor && type != "ack") latest = cursor;
+    if (expiresAt) refreshAt = clock() + (Date.parse(expiresAt) - Date.parse(timestamp)) * 0.9;
+    if (type == "connected") {
+      chat.sessionId = event.sessionId;
+      opened = clock();
+      change("open");
+    }
+    hooks.frame(event);
+  };
+
+  const wake = ({ type }: Event) => {
+    if (type == "pagehide") {
+      isAsleep = true;
+      drop(-1);
+      change("waiting");
+    } else if (type == "pageshow" && isAsleep) {
+      isAsleep = false;
+      open();
+    } else if (!isAsleep && (!globalThis.document?.hidden || type == "online")) {
+      hurry();
+      probe(hooks.isBusy() ? 25_000 : 5_000);
+    }
+  };
+
+  const listen = (how: "add" | "remove") => {
+    for (const type of ["visibilitychange", "online", "offline", "pageshow", "pagehide"]) globalThis[`${how}EventListener`]?.(type, wake);
+  };
+
+  const close = (code = 1000, reason = "") => {
+    change("closed", { code, reason });
+    drop();
+    clearInterval(beats);
+    listen("remove");
+  };
+
+  const beats: any = setInterval(beat, BEAT);
+  beats.unref?.();
+  listen("add");
+  return { open, isOpen, put, hurry, close };
+};

@@ -1,0 +1,125 @@
+/** What a token URL, or a `token` function, answers. */
+export interface Grant {
+  /** The signed token. */
+  token: string;
+  /** `wss://...`; not needed where `url` is given to `connect`. */
+  wsUrl?: string;
+  /** Whose token it is. */
+  userId?: string | number;
+}
+
+export interface CommonOptions {
+  /** The chat; added to `tokenUrl` as `chatId=`, and what unsent messages are stored under. */
+  chatId?: string;
+  /** The server's absolute address (`wss://...`), instead of the `wsUrl` that comes with the token. */
+  url?: string | URL;
+  /** Who this client speaks as. Default: `"USER"`. */
+  role?: Role;
+  /** Put the token into `Sec-WebSocket-Protocol` rather than into the address, so that no log sees it. */
+  subprotocol?: boolean;
+  /** Where unsent messages survive a reload. Default: `sessionStorage`; `null`: memory alone. */
+  storage?: Pick<Storage, "getItem" | "setItem"> | null;
+  /** The longest random delay after a server's planned restart (close code 1012), in milliseconds. Default: 20,000. */
+  spread?: number;
+  /** How many messages may wait. Default: 1,000. */
+  limit?: number;
+  /** Instead of the global `fetch`. */
+  fetch?: typeof fetch;
+  /** Instead of the global `WebSocket`, which Node has from version 22 on. */
+  WebSocket?: unknown;
+}
+
+/** Either an address that answers a {@link Grant} as JSON, or a function that gives one. Asked before every connect. */
+export type Options = CommonOptions &
+  ({ tokenUrl: string | URL; token?: undefined } | { token: (context: { signal: AbortSignal }) => Promise<Grant> | Grant; tokenUrl?: undefined });
+
+export type Role = "USER" | "ASSISTANT" | "AGENT";
+
+/**
+ * - `connecting`: a token is fetched, or the socket is being opened;
+ * - `open`: the server has said `connected`;
+ * - `waiting`: the next attempt comes by itself, after `retryIn` ms, when the browser is online again, when the tab becomes visible, or with the next `send`;
+ * - `closed`: for good, by `close()` or because the application said so (close code 4003).
+ */
+export type State = "connecting" | "open" | "waiting" | "closed";
+
+export interface Sender {
+  id: string;
+  name?: string | null;
+  email?: string | null;
+  avatar?: string | null;
+}
+
+export interface Message {
+  /** Text, also where the application has numbers. */
+  id: string;
+  content: string;
+  /** Lower case: `user`, `assistant`, `agent`. */
+  role: string;
+  /** When the application saved it, ISO 8601. */
+  timestamp: string;
+  sender: Sender | null;
+  updatedAt?: string;
+}
+
+/** A message as the application's history has it: all that `history()` and `isMine()` look at. */
+export interface SavedMessage {
+  id: string | number;
+  content?: string;
+  role?: string;
+  sender?: { id?: string | number | null } | null;
+}
+
+/** A message that is not yet known to be saved. */
+export interface Outgoing {
+  /** Names the message until it has an `id`; the server saves one such name once. */
+  clientMessageId: string;
+  content: string;
+  role: Role;
+  /** `failed` ones wait for `retry()` or `discard()`; all others are sent, and sent again, by themselves. */
+  status: "waiting" | "sending" | "failed";
+  /** Why it failed; `outcome_unknown`: it may have been saved. */
+  code?: string;
+  /** The id of the event that is taken for this message's echo, until the server's `ack` decides. */
+  id?: string;
+  /** When it was written, or sent again on purpose; milliseconds since 1970. */
+  at: number;
+  /** The id of the last message that was known then; `""`: none. */
+  after: string;
+}
+
+export interface Failure {
+  error: string;
+  /**
+   * The client's own codes: `token_refused` (the token URL answered 401 or 403), `token_not_found` (404), `token_failed` (no usable answer), `bad_url` (the server's
+   * address is missing, not absolute, or not secure on a secure page) and `connect_failed`. All others are the server's.
+   */
+  code?: string;
+  /** It may pass by itself. The client connects again in any case. */
+  retryable?: boolean;
+  retryAfter?: number;
+  clientMessageId?: string;
+}
+
+/** Every event's name and the `detail` that comes with it. */
+export interface Events {
+  state: { state: State; code?: number; reason?: string; retryIn?: number };
+  connected: { type: "connected"; chatId: string; timestamp: string; sessionId?: string; cursor?: string; recovered?: boolean; expiresAt?: string };
+  /** Something may have been missed: load the chat from the application, and hand it to `history()`. */
+  reload: { reason: "connected" | "outcome_unknown" };
+  message: { type: "message"; data: Message; timestamp: string; cursor?: string };
+  message_updated: { type: "message_updated"; data: Message; timestamp: string; cursor?: string };
+  message_deleted: { type: "message_deleted"; data: { id: string; deletedAt?: string }; timestamp: string; cursor?: string };
+  typing: { type: "typing"; data: { userId: string; isTyping: boolean }; timestamp: string };
+  agent_joined: { type: "agent_joined"; data: { agentId: string; agentName: string; timestamp: string }; timestamp: string; cursor?: string };
+  /** What `pending` holds has changed. */
+  outbox: readonly Outgoing[];
+  /** Saved: the message has an id. */
+  sent: { clientMessageId: string; id: string; delivery?: "published" | "local" };
+  /** Not sent, and not sent again by itself. */
+  failed: { clientMessageId: string; error: string; code: string; retryable: boolean };
+  /** What went wrong and is tried again: a token URL that can't be reached, a refused command, a limit. */
+  error: Failure;
+  /** An event of a type that the client does not know. */
+  event: { type: string; [field: string]: unknown };
+}
