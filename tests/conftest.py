@@ -6,12 +6,13 @@ import io
 import logging
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from eclipse_ws.observe import configure_logging
 from eclipse_ws.settings import Settings
-from tests import needs
+from tests import needs, npm_project
 from tests.servers import SERVERS, RedisServer
 
 SECRET = "a-secret-of-the-tests-which-is-long-enough"
@@ -88,3 +89,9 @@ def redis_server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     server = RedisServer(needs.server(request.param)).start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a project that has installed the npm package; it takes seconds, once a session."""
+    return npm_project.make(tmp_path_factory.mktemp("npm"))

@@ -1,36 +1,18 @@
-// Builds what is served (../eclipse_ws/static, kept in git so that nobody who runs the server needs Node) and what is
-// published (dist/). `make web` calls it; `node build.mjs --served DIR` writes what is served elsewhere.
+// Builds what is served (../eclipse_ws/static, kept in git so that nobody who runs the server needs Node). `make web`
+// calls it; `node build.mjs --served DIR` writes it elsewhere. The npm package is built by build-package.mjs.
 import { readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { gzipSync } from "node:zlib";
 import { generateDtsBundle } from "dts-bundle-generator";
-import { build, transform } from "esbuild";
+import { build } from "esbuild";
 import { minify } from "terser";
+import { common } from "./options.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values } = parseArgs({ options: { served: { type: "string", default: join(here, "../eclipse_ws/static") } } });
 
-const styles = {
-  name: "styles",
-  setup: ({ onLoad }) =>
-    onLoad({ filter: /\.css$/ }, async ({ path }) => {
-      const { code } = await transform(await readFile(path, "utf8"), { loader: "css", minify: true });
-      return { contents: code.trim(), loader: "text" };
-    }),
-};
-
-const common = {
-  absWorkingDir: here,
-  bundle: true,
-  format: "esm",
-  target: ["es2022", "safari16.4"],
-  charset: "utf8",
-  plugins: [styles],
-  legalComments: "none",
-  logLevel: "warning",
-};
 const banner = "// Built by `make web` from web/src\n";
 const { outputFiles } = await build({ ...common, entryPoints: { "eclipse-chat": "src/client/index.ts", widget: "src/widget/index.ts" }, outdir: values.served, minify: true, write: false });
 for (const { path, text } of outputFiles) {
