@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -11,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, WebSocket, expect
+from playwright.sync_api import Page, Route, WebSocket, WebSocketRoute, expect
 
 from tests import needs
-from tests.browser.acts import Contexts, Open
+from tests.browser.acts import Contexts, Open, give_history, message, play_server
 from tests.browser.stage import Cable, ServerProcess, connected, say
 from tests.npm_project import run
 
@@ -112,11 +113,14 @@ class Framed:
 
 @pytest.fixture
 def framed(context: Contexts, pages: Path, chat_id: str) -> Iterator[Callable[..., Framed]]:
-    """Opens a framework's page: ``framed(url, "react19", "&open=true")``."""
+    """Opens a page: ``framed(url, "react19", "&open=true")``; ``prepare`` gets it while it is empty."""
     with contextlib.ExitStack() as sites:
 
-        def open_page(url: str, name: str, query: str = "") -> Framed:
+        def open_page(
+            url: str, name: str, query: str = "", prepare: Callable[[Page], None] = lambda page: None
+        ) -> Framed:
             made = Framed(context().new_page())
+            prepare(made.page)
             site = sites.enter_context(application(pages, url))
             made.page.goto(f"{site}/{name}/{name}?chat={chat_id}{query}")
             made.page.wait_for_function("!!window.change")
@@ -318,3 +322,116 @@ def test_another_chat_id_is_another_chat_for_a_hook(
     made.change(shown=False)
     made.wait_without_sockets()
     assert made.heard == before
+
+
+def event(kind: str, **data: object) -> str:
+    """An event as the server sends it."""
+    return json.dumps({"type": kind, "data": data, "timestamp": "2026-01-01T00:00:00.000Z"})
+
+
+@pytest.mark.parametrize("react", ["hooks18", "hooks19"])
+def test_the_old_hook_tells_what_it_always_told(
+    server: ServerProcess, framed: Callable[..., Framed], react: str
+) -> None:
+    """The latest callbacks of `useWebSocketChat` are called, with Dates, and each message once."""
+    commands: list[dict[str, str]] = []
+    sockets: list[WebSocketRoute] = []
+
+    def answer(socket: WebSocketRoute, command: dict[str, str]) -> None:
+        commands.append(command)
+        sockets.append(socket)
+        sender = {"id": "7", "name": "Ada", "email": None, "avatar": None}
+        said = {"id": "m1", "content": "hi", "role": "agent", "timestamp": "2026-01-01T00:00:00.000Z"}
+        for _ in range(2):
+            socket.send(event("message", **said, sender=sender))
+        edited = {**said, "content": "hi!", "updatedAt": "2026-01-01T00:00:01.000Z"}
+        socket.send(event("message_updated", **edited, sender=None))
+        socket.send(event("agent_joined", agentId="7", agentName="Ada", timestamp=said["timestamp"]))
+        socket.send(json.dumps({"type": "error", "error": "Unknown message type"}))
+
+    made = framed(
+        server.url,
+        react,
+        "&hook=useWebSocketChat",
+        prepare=lambda page: play_server(page, answer, sessionId="s"),
+    )
+    is_open(made)
+    assert write(made, "   ") is False
+    made.change(texts={"title": "the latest"})
+    assert write(made, "  hello ", "AGENT") is True
+    made.wait_to_hear(["error", "Unknown message type"])
+    assert made.heard == [
+        "connected",
+        "reload",
+        ["message", "the latest", True, "agent"],
+        ["updated", "hi!", True],
+        ["joined", "Ada", True],
+        ["error", "Unknown message type"],
+    ]
+    expect(made.page.locator("u")).to_have_text("Unknown message type")
+    assert (commands[0]["type"], commands[0]["content"], commands[0]["role"]) == ("message", "hello", "AGENT")
+    sockets[0].close(code=1012)
+    made.wait_to_hear("disconnected")
+    expect(made.page.locator("output")).to_have_text("waiting")
+    made.change(texts={"title": "disabled"})
+    assert write(made, "hello") is False
+    expect(made.page.locator("u")).to_contain_text("Not connected")
+
+
+@pytest.mark.parametrize("react", ["hooks18", "hooks19"])
+def test_the_history_is_loaded_until_it_is_there(
+    server: ServerProcess, framed: Callable[..., Framed], react: str
+) -> None:
+    """`loadHistory` is called again when it fails; its messages come before what has arrived, each once."""
+    asked: list[str] = []
+
+    def fail_first(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.fulfill(status=500, json={"error": "no"})
+        else:
+            route.fallback()
+
+    def prepare(page: Page) -> None:
+        give_history(page, [message(2, "second"), message(1, "first")])
+        page.route("**/api/chats/*/messages*", fail_first)
+
+    made = framed(server.url, react, "&hook=useEclipseChat", prepare=prepare)
+    is_open(made)
+    write(made, "now")
+    expect(made.page.locator("p")).to_have_text(["first", "second", "now"])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("react", ["hooks18", "hooks19"])
+def test_the_history_is_older_than_what_arrives_while_it_is_loaded(
+    server: ServerProcess, framed: Callable[..., Framed], react: str
+) -> None:
+    """An edit that comes while the history is on its way is not undone by it."""
+    held: list[Route] = []
+    sockets: list[WebSocketRoute] = []
+
+    def prepare(page: Page) -> None:
+        play_server(page, lambda socket, command: sockets.append(socket), sessionId="s")
+        page.route("**/api/chats/*/messages*", lambda route: held.append(route))
+
+    made = framed(server.url, react, "&hook=useEclipseChat", prepare=prepare)
+    is_open(made)
+    made.wait_to_hear(["history", "Questions?"])
+    write(made, "on its way")
+    expect(made.page.locator("i")).to_have_text("on its way")
+    edited = {**message(1, "edited"), "timestamp": "2026-01-01T00:01:00.000Z", "updatedAt": "2026-01-02"}
+    sockets[0].send(event("message_updated", **edited))
+    expect(made.page.locator("p")).to_have_text(["edited"])
+    held[0].fulfill(json={"messages": [message(1, "written"), message(2, "second")]})
+    expect(made.page.locator("p")).to_have_text(["edited", "second"])
+
+
+def test_fast_refresh_keeps_the_socket(server: ServerProcess, framed: Callable[..., Framed]) -> None:
+    """A component that is edited while its page is open keeps its client, and its socket."""
+    made = framed(server.url, "refresh")
+    is_open(made)
+    made.change()
+    expect(made.page.get_by_title("after")).to_have_text("open")
+    assert made.has_one_socket()
+    assert len(made.tokens) == 1

@@ -3,7 +3,7 @@ import runtime from "react-refresh/runtime";
 import { changeWith, first, hear, root } from "./view.js";
 
 runtime.injectIntoGlobalHook(window); // before react-dom is loaded
-const { createRoot } = await import("react-dom/client");
+const { default: { createRoot } } = await import("react-dom/client");
 const { useEclipseChat } = await import("eclipse-chat/react");
 
 const version = (name: string) => {
