@@ -407,7 +407,7 @@ def test_the_history_is_loaded_until_it_is_there(
 def test_the_history_is_older_than_what_arrives_while_it_is_loaded(
     server: ServerProcess, framed: Callable[..., Framed], react: str
 ) -> None:
-    """An edit that comes while the history is on its way is not undone by it."""
+    """An edit and a deletion that come while the history is on its way are not undone by it."""
     held: list[Route] = []
     sockets: list[WebSocketRoute] = []
 
@@ -422,8 +422,9 @@ def test_the_history_is_older_than_what_arrives_while_it_is_loaded(
     expect(made.page.locator("i")).to_have_text("on its way")
     edited = {**message(1, "edited"), "timestamp": "2026-01-01T00:01:00.000Z", "updatedAt": "2026-01-02"}
     sockets[0].send(event("message_updated", **edited))
+    sockets[0].send(event("message_deleted", id="m000003"))
     expect(made.page.locator("p")).to_have_text(["edited"])
-    held[0].fulfill(json={"messages": [message(1, "written"), message(2, "second")]})
+    held[0].fulfill(json={"messages": [message(1, "written"), message(2, "second"), message(3, "deleted")]})
     expect(made.page.locator("p")).to_have_text(["edited", "second"])
 
 
