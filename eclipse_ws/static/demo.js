@@ -46,7 +46,7 @@ if (asked.get("dir") == "rtl")
 if (asked.has("open")) widget.setAttribute("open", "");
 document.body.append(widget);
 
-for (const button of document.querySelectorAll("[data-chat]")) button.addEventListener("click", () => widget.open());
+for (const button of document.querySelectorAll("[data-chat]")) button.addEventListener("click", () => (widget.show ? widget.show() : widget.open()));
 document.querySelector("#desk").href = "/demo/agent?chat=" + encodeURIComponent(chatId);
 document.querySelector("#fresh").addEventListener("click", () => {
   try {
