@@ -1,61 +1,121 @@
 // The agents' desk: the open chats, and the chosen one in the same element that customers have, with `inline` and `as="agent"`.
 import "/widget.js";
+import { ask, Chats, MOST } from "/static/demo-chats.js";
+import { face, List, nameOf } from "/static/demo-list.js";
 
 const $ = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const paint = () => (document.documentElement.dataset.theme = asked.get("theme") ?? (dark.matches ? "dark" : "light"));
 paint();
-dark.addEventListener("change", paint);
+dark.addEventListener("change", () => {
+  paint();
+  widget?.setAttribute("theme", document.documentElement.dataset.theme);
+});
 if (asked.get("dir") == "rtl") document.documentElement.dir = "rtl";
 
 const TITLE = document.title;
 const REPLIES = ["Good evening! How can I help?", "Let me look that up for you.", "Your parcel leaves tomorrow.", "Is there anything else?"];
-const STATES = { open: "Connected", connecting: "Connecting", waiting: "Reconnecting", closed: "Closed" };
+const AGAIN = 5_000; // milliseconds for which the desk says that it is connected again
 
-const remember = (name, value) => {
+// Storage may be forbidden: then nothing is remembered.
+const recall = (storage, name) => {
   try {
-    if (value === undefined) return JSON.parse(localStorage.getItem(name));
-    localStorage.setItem(name, JSON.stringify(value));
-  } catch {} // storage is forbidden: nothing is remembered
-  return value;
+    return JSON.parse(window[storage].getItem(name));
+  } catch {}
 };
-let agent = asked.get("agent") ?? remember("desk:agent") ?? "agent_1";
-const seen = remember("desk:seen") ?? {}; // chat -> how many of its messages this browser has shown
-const joined = new Set(); // announced once; a reload of this page is no news for the customer
-try {
-  for (const id of JSON.parse(sessionStorage.getItem("desk:joined") ?? "[]")) joined.add(id);
-} catch {}
-let chats = [];
+const remember = (storage, name, value) => {
+  try {
+    window[storage].setItem(name, JSON.stringify(value));
+  } catch {}
+};
+
+let agent = asked.get("agent") ?? recall("localStorage", "desk:agent") ?? "agent_1";
+const joined = new Set(recall("sessionStorage", "desk:joined")); // agent and chat, where the agent was announced
+const leaving = new Map(); // chat -> its element, which still sends what was written before another chat was opened
 let chosen = "";
 let widget;
 
-const nameOf = (id) => "Visitor " + id.replace(/^visitor-/, "").slice(0, 24);
-const hueOf = (id) => [...id].reduce((sum, char) => (sum * 31 + char.codePointAt(0)) % 360, 7);
-const face = (element, id) => {
-  element.textContent = nameOf(id).slice(8, 10).toUpperCase();
-  element.style.setProperty("--hue", hueOf(id));
-};
-const ago = (iso) => {
-  const minutes = Math.floor((Date.now() - Date.parse(iso)) / 60_000);
-  if (!(minutes >= 1)) return "now";
-  if (minutes < 60) return `${minutes} min`;
-  if (minutes < 1440) return `${Math.floor(minutes / 60)} h`;
-  return new Date(iso).toLocaleDateString(undefined, { day: "numeric", month: "short" });
-};
-const make = (name, className, text = "") => Object.assign(document.createElement(name), { className, textContent: text });
+const chats = new Chats(show);
+const list = new List($("chats"), choose);
 
+// Connections
+
+/** What one connection has to say: `lost` while it is, `back` for some seconds after that, nothing otherwise. */
+class Line {
+  text = "";
+  #timer;
+
+  constructor(lost, back) {
+    Object.assign(this, { lost, back });
+  }
+
+  tell(up) {
+    if (up ? this.text != this.lost : this.text == this.lost) return;
+    clearTimeout(this.#timer);
+    this.text = up ? this.back : this.lost;
+    if (up) this.#timer = setTimeout(() => ((this.text = ""), show()), AGAIN);
+  }
+
+  get isLost() {
+    return this.text == this.lost;
+  }
+}
+const listLine = new Line("Not up to date. Trying again…", "Up to date again.");
+const chatLine = new Line("Not connected. Answers are sent later.", "Connected again.");
+
+const put = (element, text) => element.textContent == text || (element.textContent = text);
+
+/** Shows everything that is known now. */
+function show() {
+  const open = widget?.getAttribute("state");
+  if (chats.reached !== undefined) listLine.tell(chats.reached);
+  if (open == "open" || open == "waiting") chatLine.tell(open == "open");
+  if (open == "open" && !document.hidden) chats.see(chosen);
+
+  const all = chats.all;
+  const unread = all.reduce((sum, chat) => sum + chats.unread(chat), 0);
+  list.draw(all, (chat) => chats.unread(chat), chosen);
+  $("total").hidden = !unread;
+  put($("total"), String(unread));
+  $("total").ariaLabel = `${unread} unread`;
+  document.title = (unread ? `(${unread}) ` : "") + TITLE;
+  $("none").hidden = all.length > 0 || !chats.reached;
+  $("more").hidden = chats.next == null;
+  $("most").hidden = all.length < MOST;
+
+  put($("list-state"), listLine.text);
+  $("list-state").classList.toggle("lost", listLine.isLost);
+  put($("about"), open == "closed" ? "This chat has been closed." : (widget && chatLine.text) || `Chat ${chosen}`);
+  $("about").classList.toggle("lost", chatLine.isLost);
+  $("replies").hidden = !widget || open == "closed";
+  const lost = listLine.isLost || (widget && chatLine.isLost);
+  const state = lost ? "lost" : chats.reached && (!widget || open == "open") ? "open" : "connecting";
+  $("state").dataset.state = state;
+  put($("state").firstElementChild, { lost: navigator.onLine ? "Reconnecting" : "Offline", open: "Connected", connecting: "Connecting" }[state]);
+}
+
+// The open chat
+
+/** Opens a chat. The customer notices nothing of it. */
 function choose(id) {
   if (!id || id == chosen) return;
+  leave();
   chosen = id;
   document.body.dataset.chat = id;
   $("blank").hidden = true;
-  $("talk-head").hidden = $("replies").hidden = false;
+  $("pane").hidden = $("talk-head").hidden = false;
   $("who").textContent = nameOf(id);
-  $("about").textContent = `Chat ${id}`;
   face($("face"), id);
-  widget?.remove();
-  widget = document.createElement("eclipse-chat");
+  chatLine.text = "";
+  widget = leaving.get(id) ?? make(id);
+  leaving.delete(id);
+  widget.hidden = false;
+  show();
+}
+
+function make(id) {
+  const element = document.createElement("eclipse-chat");
   const attributes = {
     inline: "",
     as: "agent",
@@ -66,106 +126,110 @@ function choose(id) {
     spread: 2000,
     theme: document.documentElement.dataset.theme,
   };
-  for (const [name, value] of Object.entries(attributes)) widget.setAttribute(name, value);
-  widget.texts = { title: `Chat with ${nameOf(id)}`, empty: "Nothing has been said yet.", someone: "The customer", user: nameOf(id), placeholder: "Write an answer…" };
-  widget.addEventListener("state", ({ detail }) => {
-    $("state").dataset.state = detail;
-    $("state").textContent = STATES[detail];
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.texts = { title: `Chat with ${nameOf(id)}`, empty: "Nothing has been said yet.", someone: "The customer", user: nameOf(id), placeholder: "Write an answer…" };
+  element.addEventListener("state", ({ detail }) => {
+    if (element != widget) return;
+    show();
+    // The list is likely to be lost, or back, together with the chat.
+    if (detail != "connecting" && chats.reached === (detail == "waiting")) chats.poll();
   });
-  $("pane").replaceChildren(widget);
-  if (!joined.has(id)) widget.chat.joined();
-  joined.add(id);
-  try {
-    sessionStorage.setItem("desk:joined", JSON.stringify([...joined].slice(-200)));
-  } catch {}
-  poll();
+  $("pane").append(element);
+  const name = `${agent} ${id}`;
+  element.chat.on("outbox", (pending) => {
+    // The first answer announces the agent. Called before it is sent: the customer reads who writes, then what.
+    if (!pending.length || joined.has(name)) return;
+    joined.add(name);
+    element.chat.joined();
+    remember("sessionStorage", "desk:joined", [...joined].slice(-200));
+  });
+  return element;
 }
 
-function list() {
-  const focused = document.activeElement?.dataset?.id;
-  let total = 0;
-  const items = chats.map((chat) => {
-    if (chat.id == chosen && !document.hidden) seen[chat.id] = chat.count;
-    const unread = Math.max(0, chat.count - (seen[chat.id] ?? 0));
-    total += unread;
-    const button = make("button", unread ? "chat unread" : "chat");
-    button.type = "button";
-    button.dataset.id = chat.id;
-    button.setAttribute("aria-current", String(chat.id == chosen));
-    const picture = make("span", "face");
-    picture.setAttribute("aria-hidden", "true");
-    face(picture, chat.id);
-    const time = make("time", "", ago(chat.updatedAt));
-    time.dateTime = chat.updatedAt;
-    const last = make("span", "last", typeof chat.lastMessage == "string" ? chat.lastMessage : chat.lastMessage?.content ?? "");
-    last.dir = "auto";
-    button.append(picture, make("span", "name", nameOf(chat.id)), time, last);
-    if (unread) {
-      const count = make("span", "count", unread > 99 ? "99+" : unread);
-      count.setAttribute("aria-label", `${unread} unread`);
-      count.setAttribute("role", "img");
-      button.append(count);
-    }
-    button.addEventListener("click", () => choose(chat.id));
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
-  });
-  $("chats").replaceChildren(...items);
-  if (focused) $("chats").querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
-  $("none").hidden = chats.length > 0;
-  $("total").hidden = !total;
-  $("total").textContent = total;
-  document.title = (total ? `(${total}) ` : "") + TITLE;
-  remember("desk:seen", Object.fromEntries(chats.map(({ id }) => [id, seen[id] ?? 0])));
-}
-
-let last = "";
-async function poll() {
-  try {
-    const answer = await fetch("/api/chats", { signal: AbortSignal.timeout(8_000) });
-    chats = (await answer.json()).chats;
-    const now = JSON.stringify([chats, chosen, document.hidden, Math.floor(Date.now() / 60_000)]);
-    if (now != last) list(); // unchanged: leave the elements, and the focus, alone
-    last = now;
-  } catch {} // the next round asks again; the state above tells about the connection
+/** Puts the open chat away, at the latest when all that was written in it is sent. */
+function leave() {
+  if (!widget) return;
+  const [id, element] = [chosen, widget];
+  const { chat } = element;
+  const unsent = () => chat.pending.some(({ status }) => status != "failed");
+  chosen = "";
+  widget = undefined;
+  element.hidden = true;
+  leaving.set(id, element);
+  const end = () => {
+    if (leaving.get(id) != element || unsent()) return;
+    leaving.delete(id);
+    element.remove();
+  };
+  chat.on("outbox", () => queueMicrotask(end));
+  end();
 }
 
 $("back").addEventListener("click", () => {
-  delete document.body.dataset.chat;
   const from = chosen;
-  chosen = "";
-  widget?.remove();
-  widget = undefined;
+  leave();
+  delete document.body.dataset.chat;
   $("blank").hidden = false;
-  $("talk-head").hidden = $("replies").hidden = true;
-  $("state").dataset.state = "idle";
-  last = "";
-  poll().then(() => $("chats").querySelector(`[data-id="${CSS.escape(from)}"]`)?.focus());
+  $("pane").hidden = $("talk-head").hidden = true;
+  show();
+  list.focus(from);
 });
+
+/** Puts a text where the cursor is in the answer's field, for the agent to go on with. */
+function insert(text) {
+  // The element has no property for what its field says.
+  const field = widget.shadowRoot.querySelector("textarea");
+  const { selectionStart: start, selectionEnd: end, value } = field;
+  const space = start && !/\s/.test(value[start - 1]) ? " " : "";
+  field.setRangeText(space + text, start, end, "end");
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.focus();
+}
 for (const text of REPLIES) {
-  const button = make("button", "", text);
-  button.type = "button";
-  button.dir = "auto";
-  button.addEventListener("click", () => widget?.send(text));
+  const button = Object.assign(document.createElement("button"), { type: "button", dir: "auto", textContent: text });
+  button.addEventListener("click", () => insert(text));
   $("replies").append(button);
 }
+
+// The list
+
+$("more").addEventListener("click", async () => {
+  const button = $("more");
+  if (button.ariaDisabled == "true") return;
+  button.ariaDisabled = "true";
+  button.textContent = "Loading…";
+  const shown = $("chats").childElementCount;
+  try {
+    await chats.more();
+    button.textContent = "Show more";
+    $("chats").children[shown]?.firstElementChild.focus({ preventScroll: true });
+  } catch {
+    button.textContent = "That failed. Try again";
+  }
+  button.ariaDisabled = "false";
+});
+
+// The agents
+
 $("agent").addEventListener("change", ({ target }) => {
-  agent = remember("desk:agent", target.value);
-  joined.clear();
+  agent = target.value;
+  remember("localStorage", "desk:agent", agent);
   const again = chosen;
-  chosen = "";
+  leave();
+  leaving.get(again)?.remove(); // what waits in it is stored, and goes on with the next element
+  leaving.delete(again);
   choose(again);
 });
 
-$("state").dataset.state = "idle";
-try {
-  const { agents } = await (await fetch("/api/agents")).json();
-  for (const { id, name } of agents) $("agent").append(new Option(name, id, id == agent, id == agent));
-} catch {
-  $("agent").append(new Option(agent, agent));
+async function loadAgents() {
+  try {
+    const { agents } = await ask("/api/agents");
+    $("agent").replaceChildren(...agents.map(({ id, name }) => new Option(name, id, id == agent, id == agent)));
+  } catch {
+    setTimeout(loadAgents, AGAIN);
+  }
 }
-setInterval(poll, 2_000);
-document.addEventListener("visibilitychange", poll);
-await poll();
+$("agent").append(new Option(agent, agent));
+loadAgents();
+chats.poll();
 choose(asked.get("chat"));

@@ -11,6 +11,7 @@ from playwright.sync_api import BrowserContext, Page, WebSocketRoute
 
 Open = Callable[..., Page]
 Contexts = Callable[..., BrowserContext]
+Write = Callable[..., None]
 
 
 def play_server(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import json
 import secrets
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests import needs
-from tests.browser.stage import ROOT, Cable, ServerProcess, chromium
+from tests.browser.acts import Write
+from tests.browser.desk import Listed
+from tests.browser.stage import ROOT, SECRET, Cable, ServerProcess, chromium
 
 AXE = "axe-core@4.11.0"
 ARTEFACTS = ROOT / "artefacts" / "browser"
@@ -113,6 +117,32 @@ def desk(context: Callable[..., BrowserContext], chat_id: str) -> Callable[..., 
         return page
 
     return open_page
+
+
+@pytest.fixture
+def write(server: ServerProcess) -> Write:
+    """Saves messages as the application does, in the embedded API: no page has to be opened for it."""
+
+    def save(chat: str, *texts: str) -> None:
+        for text in texts:
+            request = urllib.request.Request(
+                f"{server.url}/api/chats/{chat}/messages/send",
+                json.dumps({"content": text, "role": "USER", "userId": "anon_1_x"}).encode(),
+                {"X-Internal-Secret": SECRET[::-1]},
+            )
+            urllib.request.urlopen(request, timeout=10).close()
+
+    return save
+
+
+@pytest.fixture
+def listed(server: ServerProcess, context: Callable[..., BrowserContext]) -> tuple[Page, Listed]:
+    """The desk with a list of three made-up chats."""
+    page = context().new_page()
+    chats = Listed(page, 3)
+    page.goto(f"{server.url}/demo/agent")
+    expect(page.locator(".chat")).to_have_count(3)
+    return page, chats
 
 
 @pytest.fixture(scope="session")

@@ -122,10 +122,10 @@ def play(film: Film, server: ServerProcess, customer: Page, agent: Page) -> None
     film.caption("An agent answers", "up")
     chat.click()
     connected(agent)
-    expect(customer.locator("eclipse-chat .joined")).to_be_visible()
     film.hold(700)
     answer = agent.get_by_role("textbox")
     film.type(answer, "It does: its clamp takes 45 mm.")
+    expect(customer.locator("eclipse-chat .joined")).to_be_visible()
     expect(customer.locator("eclipse-chat .bubble")).to_have_count(2)
     film.hold(1000)
 

@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, expect
 
 from tests.browser.stage import ServerProcess
 
-WIDTHS = {"desktop": (1280, 800), "tablet": (700, 900), "phone": (360, 740)}
+WIDTHS = {"desktop": (1280, 800), "tablet": (700, 900), "phone": (320, 640)}
 
 
 @pytest.mark.parametrize("size", WIDTHS)
@@ -36,7 +36,7 @@ def test_unread_messages_leave_the_word_in_the_desks_title(
 ) -> None:
     """A number goes in front of the title and replaces nothing of it."""
     page = context().new_page()
-    chats = [{"id": "c", "count": 2, "updatedAt": "2026-01-01T00:00:00.000Z", "lastMessage": "Hello"}]
-    page.route("**/api/chats", lambda route: route.fulfill(json={"chats": chats}))
+    chat = {"id": "c", "position": 1, "received": 3, "answered": 1, "updatedAt": "2026-01-01T00:00:00.000Z"}
+    page.route("**/api/chats", lambda route: route.fulfill(json={"chats": [chat], "next": None}))
     page.goto(f"{server.url}/demo/agent")
     expect(page).to_have_title("(2) Demo: agents’ desk – Penumbra")

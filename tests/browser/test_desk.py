@@ -1,0 +1,300 @@
+"""The agents' desk: its list of chats, and what it says of its connections."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.acts import Contexts, Open, Write
+from tests.browser.desk import Listed, entry, order, refresh
+from tests.browser.stage import Cable, ServerProcess, connected
+
+# The list
+
+
+def test_a_press_during_a_refresh_counts(listed: tuple[Page, Listed]) -> None:
+    """The list is refreshed, in another order, between press and release: the pressed chat opens."""
+    page, chats = listed
+    entry(page, "c0").hover()
+    page.mouse.down()
+    chats.add("c1")
+    chats.add("new")
+    refresh(page)
+    assert order(page) == ["c2", "c1", "c0"]
+    page.mouse.up()
+    expect(page.get_by_text("Chat c0", exact=True)).to_be_visible()
+    expect(page.locator(".chat").first).to_have_attribute("data-id", "new")
+    assert order(page) == ["new", "c1", "c2", "c0"]
+
+
+def test_a_key_held_during_a_refresh_counts(listed: tuple[Page, Listed]) -> None:
+    """So does a press of the space bar, and the chat that has the focus keeps it on its way to the front."""
+    page, chats = listed
+    page.evaluate("document.addEventListener('focusin', () => { window.moved = true })")
+    entry(page, "c0").focus()
+    page.evaluate("window.moved = false")
+    page.keyboard.down(" ")
+    chats.add("new")
+    chats.add("c0")
+    del chats.chats["c2"]
+    refresh(page)
+    assert order(page) == ["c0", "new", "c1"]
+    expect(entry(page, "c0")).to_be_focused()
+    page.keyboard.up(" ")
+    expect(page.get_by_text("Chat c0", exact=True)).to_be_visible()
+    assert page.evaluate("window.moved") is False
+
+
+def test_a_refresh_leaves_the_elements(listed: tuple[Page, Listed]) -> None:
+    """A chat's element changes what it says and stays the same element, whatever happens around it."""
+    page, chats = listed
+    known = entry(page, "c0").element_handle()
+    chats.add("c0", received=4)
+    refresh(page)
+    expect(entry(page, "c0").get_by_role("img", name="4 unread")).to_be_visible()
+    assert page.evaluate("one => one == document.querySelector('.chat')", known)
+
+
+# Connections
+
+
+def test_a_list_that_can_not_be_reached_is_said(listed: tuple[Page, Listed]) -> None:
+    """Without a network the desk says so at once, and says when it is back."""
+    page, _ = listed
+    state, note = page.locator("#state"), page.locator("#list-state")
+    expect(state).to_have_text("Connected")
+    page.unroute_all()
+    page.context.set_offline(True)
+    expect(state).to_have_text("Offline", timeout=1_000)
+    expect(note).to_have_text("Not up to date. Trying again…")
+    page.context.set_offline(False)
+    expect(note).to_have_text("Up to date again.")
+    expect(state).to_have_text("Connected")
+
+
+def test_a_list_that_is_an_error_is_said(listed: tuple[Page, Listed]) -> None:
+    """An answer that is no list is no list of nothing: what was known stays, and the failure is said."""
+    page, chats = listed
+    for status, body in ((500, '{"error":"x"}'), (200, "<p>Sign in</p>")):
+        chats.failure = {"status": status, "body": body}
+        refresh(page)
+        expect(page.locator("#state")).to_have_text("Reconnecting")
+        expect(page.locator("#list-state")).to_have_text("Not up to date. Trying again…")
+        expect(page.locator(".chat")).to_have_count(3)
+        chats.failure = None
+        refresh(page)
+        expect(page.locator("#list-state")).to_have_text("Up to date again.")
+
+
+def test_a_list_that_was_never_there_is_no_empty_list(server: ServerProcess, context: Contexts) -> None:
+    """A desk that is opened without a list doesn't say that there are no chats."""
+    page = context().new_page()
+    page.route("**/api/chats", lambda route: route.abort())
+    page.goto(f"{server.url}/demo/agent")
+    expect(page.locator("#list-state")).to_have_text("Not up to date. Trying again…")
+    expect(page.get_by_text("No chats yet.")).to_be_hidden()
+
+
+def test_a_chat_that_is_cut_is_said(cable: Cable, server: ServerProcess, desk: Open) -> None:
+    """So is a socket that is lost, with what becomes of what is written meanwhile, and its return."""
+    page = desk(cable.url)
+    connected(page)
+    cable.cut()
+    expect(page.locator("#state")).to_have_text("Reconnecting", timeout=1_000)
+    expect(page.locator("#about")).to_have_text("Not connected. Answers are sent later.")
+    cable.restore()
+    expect(page.locator("#about")).to_have_text("Connected again.")
+    expect(page.locator("#state")).to_have_text("Connected")
+
+
+def test_agents_that_can_not_be_loaded_are_asked_for_again(server: ServerProcess, context: Contexts) -> None:
+    """A first failure doesn't leave the desk without names."""
+    page = context().new_page()
+    page.clock.install()
+    page.route("**/api/agents", lambda route: route.abort(), times=1)
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/api/agents")):
+        page.goto(f"{server.url}/demo/agent")
+    expect(page.locator("#agent option")).to_have_text(["agent_1"])
+    page.evaluate("0")  # the failure has arrived before this
+    page.clock.run_for(5_000)
+    expect(page.locator("#agent option")).to_have_text(["Ada Okafor", "Bruno Lindqvist", "Chiyo Marsh"])
+
+
+@pytest.mark.parametrize("width", [320, 1280])
+def test_signs_move_nothing(server: ServerProcess, context: Contexts, width: int) -> None:
+    """What the desk says of its connections has room on every screen: nothing moves while it is pressed."""
+    page = context(viewport={"width": width, "height": 700}).new_page()
+    chats = Listed(page, 3)
+    page.goto(f"{server.url}/demo/agent")
+    expect(page.locator("#agent option")).to_have_count(3)
+    place = entry(page, "c2").bounding_box()
+    chats.failure = {"status": 500, "body": ""}
+    refresh(page)
+    expect(page.locator("#state")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#list-state")).to_be_in_viewport(ratio=1)
+    expect(page.locator("#agent")).to_be_in_viewport(ratio=1)
+    assert entry(page, "c2").bounding_box() == place
+    agent = page.locator("#agent").bounding_box()
+    assert agent is not None
+    assert agent["width"] > 60
+
+
+# Asking again and again
+
+
+def test_requests_do_not_overlap(server: ServerProcess, context: Contexts) -> None:
+    """While an answer is awaited nothing is asked, whatever happens; afterwards it goes on."""
+    page = context().new_page()
+    page.clock.install()
+    held: list[Route] = []
+    page.route("**/api/chats", lambda route: held.append(route))
+    page.goto(f"{server.url}/demo/agent")
+    page.wait_for_function("() => document.querySelector('#agent').options.length == 3")
+    page.clock.run_for(6_000)
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.evaluate("window.dispatchEvent(new Event('online'))")
+    assert len(held) == 1
+    with page.expect_response("**/api/chats"):
+        held[0].fulfill(json={"chats": [], "next": None})
+    expect(page.get_by_text("No chats yet.")).to_be_visible()
+    with page.expect_request("**/api/chats"):
+        page.clock.run_for(3_000)
+
+
+def test_a_hidden_desk_does_not_ask(server: ServerProcess, context: Contexts) -> None:
+    """A desk in the background asks nothing; once it is seen it asks at once."""
+    page = context().new_page()
+    page.clock.install()
+    chats = Listed(page, 1)
+    page.goto(f"{server.url}/demo/agent")
+    expect(page.locator(".chat")).to_have_count(1)
+    before = len(chats.asked)
+    page.evaluate("""() => {
+        Object.defineProperty(document, "hidden", { value: true, configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }""")
+    page.clock.run_for(60_000)
+    page.evaluate("fetch('/health').then((answer) => answer.text())")
+    assert len(chats.asked) == before
+    with page.expect_response("**/api/chats"):
+        page.evaluate("""() => {
+            delete document.hidden;
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""")
+
+
+def test_a_failing_list_is_asked_for_less_often(server: ServerProcess, context: Contexts) -> None:
+    """Failures make the desk ask more and more rarely, and never less often than every eleven seconds."""
+    page = context().new_page()
+    page.clock.install()
+    waits = "real = setTimeout; waits = []; setTimeout = (does, ms) => (waits.push(ms), real(does, ms))"
+    page.add_init_script(waits)
+    page.route("**/api/chats", lambda route: route.fulfill(status=503, body=""))
+    page.goto(f"{server.url}/demo/agent")
+    for n in range(1, 6):
+        page.wait_for_function(f"() => waits.filter((ms) => ms > 1500).length >= {n}")
+        page.clock.run_for(11_000)
+    rounds: list[float] = page.evaluate("waits.filter((ms) => ms > 1500)")
+    assert [round(wait / 1000 - 0.01) for wait in rounds[:1]] == [2]
+    assert rounds[0] < rounds[1] < rounds[2]
+    assert 9_000 <= min(rounds[3:5]) <= max(rounds[3:5]) <= 11_000
+
+
+# More than a page of chats
+
+
+def test_the_list_goes_on_after_a_page(server: ServerProcess, context: Contexts) -> None:
+    """More chats than one answer has are there, each once, also when chats arrive and move meanwhile."""
+    page = context().new_page()
+    chats = Listed(page, 450)
+    page.goto(f"{server.url}/demo/agent")
+    expect(page.locator(".chat")).to_have_count(200)
+    chats.add("new")
+    chats.add("c50")
+    refresh(page)
+    expect(page.locator(".chat")).to_have_count(202)
+    more = page.get_by_role("button", name="Show more")
+    more.click()
+    expect(page.locator(".chat")).to_have_count(402)
+    expect(page.locator(".chat").nth(202)).to_be_focused()
+    more.click()
+    expect(more).to_be_hidden()
+    chats.add("newer")
+    chats.add("c3")
+    refresh(page)
+    assert order(page) == [
+        "c3",
+        "newer",
+        "c50",
+        "new",
+        *(f"c{n}" for n in range(449, -1, -1) if n not in (3, 50)),
+    ]
+
+
+def test_the_pages_of_a_real_list(
+    server: ServerProcess, context: Contexts, write: Write, chat_id: str
+) -> None:
+    """The server's own pages fit together."""
+    for n in range(5):
+        write(f"{chat_id}-{n}", "hello")
+    page = context().new_page()
+    # Pages of two: thousands of chats would take long to make.
+    page.route("**/api/chats**", lambda route: route.continue_(url=two(route.request.url)))
+    page.goto(f"{server.url}/demo/agent")
+    expect(page.locator(".chat")).to_have_count(2)
+    for last in (2, 0):
+        write(f"{chat_id}-4", "hello again")
+        page.get_by_role("button", name="Show more").click()
+        expect(entry(page, f"{chat_id}-{last}")).to_be_visible()
+    assert order(page)[:5] == [f"{chat_id}-{n}" for n in range(4, -1, -1)]
+
+
+def test_a_list_that_has_changed_in_all_is_begun_anew(server: ServerProcess, context: Contexts) -> None:
+    """After a time away in which more has changed than a page tells, nothing in between is missing."""
+    page = context().new_page()
+    chats = Listed(page, 250)
+    page.goto(f"{server.url}/demo/agent")
+    page.get_by_role("button", name="Show more").click()
+    expect(page.locator(".chat")).to_have_count(250)
+    for n in range(220):
+        chats.add(f"d{n}")
+    refresh(page)
+    expect(page.locator(".chat")).to_have_count(200)
+    for _ in range(2):
+        page.get_by_role("button", name="Show more").click()
+        expect(page.get_by_role("button", name="Loading…")).to_be_hidden()
+    assert order(page) == sorted(chats.chats, key=lambda name: -chats.chats[name]["position"])
+
+
+def test_a_page_that_fails_can_be_asked_for_again(server: ServerProcess, context: Contexts) -> None:
+    """The button says that more chats could not be loaded, and tries again."""
+    page = context().new_page()
+    Listed(page, 201)
+    page.route("**/api/chats?**", lambda route: route.abort(), times=1)
+    page.goto(f"{server.url}/demo/agent")
+    page.get_by_role("button", name="Show more").click()
+    page.get_by_role("button", name="That failed. Try again").click()
+    expect(page.locator(".chat")).to_have_count(201)
+
+
+def test_the_list_is_bounded(server: ServerProcess, context: Contexts) -> None:
+    """However many chats there are, the desk shows the latest 2,000, and says so."""
+    page = context().new_page()
+    chats = Listed(page, 2_100, size=1_000)
+    page.goto(f"{server.url}/demo/agent")
+    more = page.get_by_role("button", name="Show more")
+    more.click()
+    expect(page.locator(".chat")).to_have_count(2_000)
+    expect(more).to_be_hidden()
+    expect(page.get_by_text("The desk shows the 2,000 latest chats.")).to_be_attached()
+    chats.add("new")
+    refresh(page)
+    expect(page.locator(".chat").first).to_have_attribute("data-id", "new")
+    expect(page.locator(".chat")).to_have_count(2_000)
+
+
+def two(url: str) -> str:
+    """The same request for pages of two chats."""
+    return f"{url}{'&' if '?' in url else '?'}limit=2" if re.search(r"/api/chats(\?|$)", url) else url
