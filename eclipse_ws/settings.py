@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     hand_over_timeout: Seconds = Field(
         5, description="seconds that other nodes have to take over a stopping node's chats"
     )
-    demo: bool = Field(False, description="serve the demo pages; only in development")
+    demo: bool = Field(False, description="serve the demo pages; only in development, with the embedded API")
 
     # Logs
     log_level: Level = Field("info", description="lowest level that is logged")

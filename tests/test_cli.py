@@ -513,14 +513,28 @@ def test_run_ends_on_what_the_server_says(
     expect_log("ECLIPSE_PRT in the environment is no setting: did you mean PORT")
 
 
-@pytest.mark.parametrize(("demo", "lines"), [(False, 1), (True, 7)])
-def test_run_greets(capsys: pytest.CaptureFixture[str], demo: bool, lines: int) -> None:
-    """The first line says where it listens; where there is a demo, the next say what to click and to type."""
-    greet(SimpleNamespace(settings=Settings(port=0, demo=demo), port=81))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("demo", "api", "open_at", "lines"),
+    [
+        (False, "http", "", 1),
+        (True, "embedded", "http://127.0.0.1:81/demo ", 7),
+        (True, "http", "http://app.example.com:3000", 3),
+    ],
+)
+def test_run_greets(
+    capsys: pytest.CaptureFixture[str], demo: bool, api: str, open_at: str, lines: int
+) -> None:
+    """The first line says where it listens; where there is a demo, the next say what to click and to type.
+
+    The demo needs the embedded API: with an application of one's own, that is what to click.
+    """
+    settings = Settings(port=0, demo=demo, api=api, next_api_url="http://app.example.com:3000")  # type: ignore[arg-type]
+    greet(SimpleNamespace(settings=settings, port=81))  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert out.startswith(
-        f"eclipse-ws {__version__} listens at http://127.0.0.1:81 (backend memory, API http)\n"
+        f"eclipse-ws {__version__} listens at http://127.0.0.1:81 (backend memory, API {api})\n"
     )
+    assert f"open    {open_at}" in out or not open_at
     assert len(out.splitlines()) == lines
 
 

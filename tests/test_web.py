@@ -488,9 +488,10 @@ async def test_pages_of_the_demo(path: str) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/demo", "/demo/agent", "/static/demo.js", "/static/demo.html"])
-async def test_no_demo_unless_asked_for(path: str) -> None:
-    """Where the setting doesn't ask for a demo there is none."""
-    async with running() as server:
+@pytest.mark.parametrize("given", [{}, {"demo": True, "api": "http"}], ids=str)
+async def test_no_demo_unless_asked_for(path: str, given: dict[str, Any]) -> None:
+    """Where the setting doesn't ask for a demo, or nothing would give its pages tokens, there is none."""
+    async with running(**given) as server:
         assert (await http(server.port, path)).status == 404
 
 
