@@ -49,9 +49,15 @@ def program(name: str, how: str) -> str:
     return shutil.which(name) or missing(name, how)
 
 
-def node() -> str:
-    """Node's path."""
-    return program("node", "Debian: apt-get install nodejs; macOS: brew install node")
+def node(least: int = 0) -> str:
+    """Node's path; of this major version at least."""
+    found = program("node", "Debian: apt-get install nodejs; macOS: brew install node")
+    if least:
+        done = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
+        version = done.stdout.strip()
+        if int(version.removeprefix("v").partition(".")[0]) < least:
+            missing(f"Node {least} or later instead of {version}", "nodejs.org has every version")
+    return found
 
 
 def npm() -> str:

@@ -48,6 +48,15 @@ def test_what_is_missing_is_skipped_and_fails_in_ci(
         need()
 
 
+def test_an_old_node(tmp_path: Path) -> None:
+    """A Node that is too old for what it is needed for is missing."""
+    (tmp_path / "node").write_text("#!/bin/sh\necho v18.20.4\n")
+    (tmp_path / "node").chmod(0o755)
+    assert needs.node(18) == needs.node() == str(tmp_path / "node")
+    with pytest.raises(pytest.skip.Exception, match=r"needs Node 20 or later instead of v18\.20\.4"):
+        needs.node(20)
+
+
 def test_npm_that_reaches_no_registry(tmp_path: Path) -> None:
     """What npm can't install is missing, as much as npm itself."""
     for program, code in (("node", 0), ("npm", 1)):

@@ -1,0 +1,81 @@
+"use client";
+
+import { useWebSocketChat } from "eclipse-chat/react";
+import { type FormEvent, useEffect, useRef, useState } from "react";
+
+type Message = { id: string; content: string; role: string; timestamp: Date; sender: { name: string | null } };
+
+/** Both lists as one: each message once, oldest first. */
+function merge(known: Message[], more: Message[]) {
+  const byId = new Map([...known, ...more].map((message) => [message.id, message]));
+  return [...byId.values()].sort((one, other) => +one.timestamp - +other.timestamp);
+}
+
+async function loadHistory(chatId: string): Promise<Message[]> {
+  const answer = await fetch(`/api/chats/${chatId}/messages`);
+  if (!answer.ok) throw new Error(`The history answered ${answer.status}`);
+  const { messages } = await answer.json();
+  return messages.map((message: Message & { createdAt: string }) => ({
+    ...message,
+    role: message.role.toLowerCase(),
+    timestamp: new Date(message.createdAt),
+  }));
+}
+
+export function Chat({ chatId }: { chatId: string }) {
+  const [messages, setMessages] = useState<Message[]>([]);
+  const [isAgentTyping, setIsAgentTyping] = useState(false);
+  const [text, setText] = useState("");
+  const list = useRef<HTMLOListElement>(null);
+
+  const { sendMessage, sendTypingIndicator, isConnected, error } = useWebSocketChat({
+    chatId,
+    enabled: true,
+    onMessage: (message) => setMessages((known) => merge(known, [message])),
+    onMessageUpdated: (message) => setMessages((known) => merge(known, [message])),
+    onTyping: (_userId, isTyping) => setIsAgentTyping(isTyping),
+    onDisconnected: () => setIsAgentTyping(false),
+  });
+
+  // Load it again after each reconnect: nothing is missing then, however long the outage was.
+  useEffect(() => {
+    loadHistory(chatId).then((loaded) => setMessages((known) => merge(known, loaded)), console.error);
+  }, [chatId, isConnected]);
+
+  useEffect(() => {
+    list.current?.scrollTo({ top: list.current.scrollHeight });
+  }, [messages, isAgentTyping]);
+
+  async function send(event: FormEvent) {
+    event.preventDefault();
+    setText("");
+    if (!(await sendMessage(text, "USER"))) setText((now) => now || text);
+  }
+
+  return (
+    <section className="chat">
+      <p role="status">{error ?? (isConnected ? "Connected" : "Connecting… Messages are sent once there is a connection.")}</p>
+      <ol ref={list}>
+        {messages.map(({ id, content, role, sender }) => (
+          <li key={id} className={role === "user" ? "mine" : "theirs"}>
+            {role !== "user" && <b>{sender.name ?? "Agent"}</b>}
+            <span>{content}</span>
+          </li>
+        ))}
+        {isAgentTyping && <li className="theirs">…</li>}
+      </ol>
+      <form onSubmit={send}>
+        <input
+          aria-label="Message"
+          placeholder="Write a message…"
+          value={text}
+          onChange={({ target }) => {
+            setText(target.value);
+            sendTypingIndicator(target.value !== "");
+          }}
+        />
+        <button disabled={!text.trim()}>Send</button>
+      </form>
+    </section>
+  );
+}
