@@ -1,4 +1,4 @@
-// Built from web/src by `make web`: change it there.
+// Built by `make web` from web/src
 
 /** What a token URL, or a `token` function, answers. */
 export interface Grant {
