@@ -202,6 +202,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
   };
 
   const close = (code = 1000, reason = "") => {
+    if (chat.state == "closed") return;
     change("closed", { code, reason });
     drop();
     clearInterval(beats);
