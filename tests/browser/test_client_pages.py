@@ -19,7 +19,9 @@ CONNECT = """async ([chatId, isHeld]) => {
 }"""
 OPEN = "() => chat.state == 'open'"
 SENT = "() => !chat.pending.length"
-SAVED = "async (id) => (await (await fetch(`/api/chats/${id}/messages`)).json()).messages.map((m) => m.content)"
+SAVED = (
+    "async (id) => (await (await fetch(`/api/chats/${id}/messages`)).json()).messages.map((m) => m.content)"
+)
 
 
 @pytest.fixture(scope="module")

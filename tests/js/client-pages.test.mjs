@@ -156,3 +156,16 @@ test("a storage that is emptied loses nothing that waits", async () => {
   FakeSocket.last.greet();
   assert.deepEqual(FakeSocket.last.messages.map(({ content }) => content), ["x"]);
 });
+
+test("importing the client touches no page: it may be rendered on a server", async () => {
+  const names = ["window", "document", "sessionStorage", "localStorage", "location", "WebSocket"];
+  const before = names.map((name) => Object.getOwnPropertyDescriptor(globalThis, name));
+  const touched = [];
+  for (const name of names) Object.defineProperty(globalThis, name, { configurable: true, get: () => void touched.push(name) });
+  try {
+    await import("../../eclipse_ws/static/eclipse-chat.js?rendered-on-a-server");
+    assert.deepEqual(touched, []);
+  } finally {
+    names.forEach((name, i) => (before[i] ? Object.defineProperty(globalThis, name, before[i]) : delete globalThis[name]));
+  }
+});
