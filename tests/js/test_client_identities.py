@@ -1,4 +1,4 @@
-"""The client with an application that calls visitors by other ids than their tokens do, here and on the old service."""
+"""The client with an application that has ids of its own for visitors, on our server and on the old service."""
 
 from __future__ import annotations
 

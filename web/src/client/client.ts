@@ -222,7 +222,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       if (item) settle(item, id, item.id == id ? echoSender : "", event.delivery);
     } else if (type == "error") refused(event);
     else if (/^message/.test(type) && isOurs) {
-      if (data?.id && isNew(`${type} ${data.id}${type == "message_updated" ? data.updatedAt : ""}`)) told(event);
+      if (data?.id && isNew(`${type} ${data.id}${type == "message_updated" ? " " + data.updatedAt : ""}`)) told(event);
     } else if (!/^(pong|refreshed)$/.test(type)) emit(chat, isOurs ? type : "event", event);
   };
 
