@@ -1,4 +1,4 @@
-"""The client with an application that has ids of its own for visitors, on our server and on the old service."""
+"""The client with an application that has ids of its own for visitors, on both generations of servers."""
 
 from __future__ import annotations
 

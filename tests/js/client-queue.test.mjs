@@ -1,0 +1,182 @@
+// A queue with exits: no message blocks those behind it for ever, and none is given up for what is not its fault.
+import assert from "node:assert/strict";
+import { beforeEach, test } from "node:test";
+import { FakeSocket, FakeStorage, leave, reset, start, tick } from "./fake.mjs";
+
+beforeEach(reset);
+
+/** Seconds until `done`, with an answer for every message that arrives meanwhile. */
+const until = async (done, answer, limit = 1_200) => {
+  let answered = new Map();
+  for (let seconds = 0; seconds < limit; seconds++) {
+    for (const socket of FakeSocket.all) {
+      if (socket.readyState == 3 || socket.closed) continue;
+      if (!socket.readyState) socket.greet();
+      for (let n = answered.get(socket) ?? 0; n < socket.messages.length && !socket.closed && socket.readyState != 3; n = answered.get(socket)) {
+        answered.set(socket, n + 1);
+        answer(socket, socket.messages[n], n);
+      }
+      socket.say({ type: "pong" });
+    }
+    if (done()) return seconds;
+    await tick(1_000);
+  }
+  assert.fail(`nothing came of it in ${limit} s`);
+};
+
+const refuse = (code, more = {}) => (socket, { clientMessageId }) =>
+  socket.say({ type: "error", error: "Failed to send message", code, retryable: true, clientMessageId, ...more });
+
+const poisoned = (answer) => (socket, command, n) => (command.content == "bad" ? answer(socket, command, n) : socket.ack(n));
+
+test("half an emoji is sent as U+FFFD, NUL not at all", async () => {
+  const { chat } = await start();
+  FakeSocket.last.greet();
+  chat.send("half \ud83d\0");
+  assert.equal(FakeSocket.last.messages[0].content, "half \ufffd");
+  assert.throws(() => chat.send("\0 \0"), TypeError);
+});
+
+test("what an earlier version has stored is repaired, too", async () => {
+  const storage = new FakeStorage();
+  const out = [null, {}, { clientMessageId: "a", content: "\udc00x", role: "USER", status: "waiting" }];
+  storage.setItem("eclipse-chat:c1", JSON.stringify({ out, mine: ["u0"] }));
+  const { chat } = await start({ storage });
+  FakeSocket.last.greet();
+  assert.equal(FakeSocket.last.messages[0].content, "\ufffdx");
+  assert.ok(chat.isMine({ id: "m", sender: { id: "u0" } }));
+});
+
+test("a message that is refused again and again fails by name within about a minute, and the rest goes on", async () => {
+  const { chat, all } = await start();
+  const [bad] = [chat.send("bad"), chat.send("good")];
+  const seconds = await until(() => all("sent").length, poisoned(refuse("api_error")));
+  assert.deepEqual(all("failed").map(({ clientMessageId, code }) => [clientMessageId, code]), [[bad, "api_error"]]);
+  assert.ok(seconds > 20 && seconds < 120, `${seconds} s`);
+  assert.equal(chat.discard(bad), "bad");
+  assert.deepEqual(chat.pending, []);
+});
+
+test("an application that is away for five minutes fails nothing", async () => {
+  const { chat, all } = await start();
+  for (const content of ["a", "b", "c"]) chat.send(content);
+  const began = performance.now();
+  await until(() => performance.now() > began + 300_000, refuse("api_unavailable", { retryAfter: 5 }));
+  assert.deepEqual([all("failed"), chat.pending.length], [[], 3]);
+  await until(() => all("sent").length == 3, (socket, command, n) => socket.ack(n));
+});
+
+test("a message for which the application is always away fails at last", async () => {
+  const { chat, all } = await start();
+  chat.send("bad");
+  chat.send("good");
+  const seconds = await until(() => all("sent").length, poisoned(refuse("api_unavailable")));
+  assert.ok(seconds > 300 && seconds < 1_200, `${seconds} s`);
+});
+
+test("attempts are counted across reloads", async () => {
+  const storage = new FakeStorage();
+  for (let i = 0; i < 5; i++) {
+    const { chat } = await start({ storage });
+    if (!i) chat.send("bad");
+    FakeSocket.last.greet();
+    refuse("api_error")(FakeSocket.last, FakeSocket.last.messages[0]);
+    assert.equal(chat.pending[0].status, "waiting");
+    leave();
+  }
+  const { chat } = await start({ storage });
+  FakeSocket.last.greet();
+  refuse("api_error")(FakeSocket.last, FakeSocket.last.messages[0]);
+  assert.equal(chat.pending[0].status, "failed");
+});
+
+for (const code of [1011, 1006]) {
+  test(`a message on which the server closes the socket (${code}) again and again is given up`, async () => {
+    const { chat, all } = await start();
+    chat.send("bad");
+    chat.send("good");
+    await until(() => all("sent").length, poisoned((socket) => socket.end(code)));
+    assert.deepEqual(all("failed").map((failure) => failure.code), ["outcome_unknown"]);
+  });
+}
+
+test("a network that is lost again and again is not the message's fault", async () => {
+  const { chat, all } = await start();
+  chat.send("x");
+  for (let i = 0; i < 1_200; i++) {
+    if (!FakeSocket.last.readyState && !FakeSocket.last.closed) FakeSocket.last.greet(); // nothing comes after it, no pong either
+    await tick(1_000);
+  }
+  assert.ok(FakeSocket.all.length > 15);
+  assert.deepEqual([all("failed"), chat.pending.length], [[], 1]);
+});
+
+test("a message that gets no answer on a living link is given up after some connections", async () => {
+  const { chat, all } = await start();
+  chat.send("bad");
+  chat.send("good");
+  const seconds = await until(() => all("sent").length, poisoned(() => {}));
+  assert.equal(all("failed")[0].code, "outcome_unknown");
+  assert.ok(seconds < 300, `${seconds} s`);
+});
+
+test("an error without a name that is about a message fails the one under way", async () => {
+  for (const error of ["Failed to process message", "Missing content or role", "Invalid clientMessageId: expected a string of 1 to 64 characters"]) {
+    reset();
+    const { chat, all } = await start();
+    FakeSocket.last.greet();
+    chat.send("bad");
+    chat.send("good");
+    FakeSocket.last.say({ type: "error", error, code: "malformed", retryable: false });
+    assert.equal(all("failed").length, 1, error);
+    assert.equal(FakeSocket.last.messages[1].content, "good");
+  }
+});
+
+test("an error about typing or an agent does not touch the message under way", async () => {
+  const { chat, all } = await start();
+  FakeSocket.last.greet();
+  chat.send("x");
+  for (const error of ["Rate limit exceeded: typing_rate", "Failed to fetch agent info", "Failed to process agent_joined event"]) {
+    FakeSocket.last.say({ type: "error", error, code: "rate_limited", retryable: true });
+  }
+  assert.equal(chat.pending[0].status, "sending");
+  assert.equal(all("error").length, 3);
+});
+
+test("content that the server finds too long is failed by that name, and not cut", async () => {
+  const { chat, all } = await start();
+  FakeSocket.last.greet();
+  const id = chat.send("x".repeat(200_000));
+  assert.equal(FakeSocket.last.messages[0].content.length, 200_000);
+  FakeSocket.last.say({ type: "error", error: "Content too long: at most 100000 characters (max_content)", code: "content_too_long", retryable: false, clientMessageId: id });
+  assert.equal(all("failed")[0].code, "content_too_long");
+});
+
+test("a failed message keeps its place; sent again it is the last", async () => {
+  const { chat } = await start();
+  FakeSocket.last.greet();
+  const id = chat.send("a");
+  const { at, after } = chat.pending[0];
+  FakeSocket.last.say({ type: "error", error: "No", code: "forbidden", retryable: false, clientMessageId: id });
+  chat.send("b");
+  await tick(1_000);
+  assert.deepEqual(chat.pending.map(({ content, status }) => [content, status]), [["a", "failed"], ["b", "sending"]]);
+  assert.deepEqual([chat.pending[0].at, chat.pending[0].after], [at, after]);
+  chat.retry(id);
+  assert.deepEqual(chat.pending.map(({ content }) => content), ["b", "a"]);
+  assert.ok(chat.pending[1].at > at);
+});
+
+test("after close, or once the application has closed the chat, send and retry say so", async () => {
+  for (const end of [({ chat }) => chat.close(), () => FakeSocket.last.end(4003)]) {
+    const started = await start();
+    FakeSocket.last.greet();
+    const id = started.chat.send("x");
+    FakeSocket.last.say({ type: "error", error: "No", code: "forbidden", retryable: false, clientMessageId: id });
+    end(started);
+    assert.throws(() => started.chat.send("y"), /closed/);
+    assert.throws(() => started.chat.retry(id), /closed/);
+    assert.equal(started.chat.pending.length, 1);
+  }
+});
