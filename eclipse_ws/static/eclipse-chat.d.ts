@@ -163,7 +163,7 @@ export interface Events {
 		cursor?: string;
 	};
 	/** What `pending` holds has changed. */
-	outbox: readonly Outgoing[];
+	outbox: Outgoing[];
 	/** Saved: the message has an id. */
 	sent: {
 		clientMessageId: string;
@@ -194,7 +194,7 @@ export interface EclipseChat {
 	/** The server's name for the session; a server of the previous generation gives none. */
 	readonly sessionId: string | undefined;
 	/** What is not yet known to be saved, oldest first. */
-	readonly pending: readonly Outgoing[];
+	readonly pending: Outgoing[];
 	/**
 	 * Queue a message and answer its clientMessageId. It is sent now or as soon as there is a connection, in order, and again until
 	 * the server has acknowledged it. Text that is not well-formed Unicode is repaired with U+FFFD, NUL is removed.
@@ -207,7 +207,7 @@ export interface EclipseChat {
 	discard(clientMessageId: string): string;
 	/** Call it on every key; `false` when the field is empty. It is throttled, and ends by itself after 4 s. */
 	typing(on?: boolean): void;
-	/** Announce an agent, now or with the next  */
+	/** Announce an agent, now or with the next connection. */
 	joined(agent?: {
 		agentId?: string;
 		agentName?: string;

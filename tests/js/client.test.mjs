@@ -402,7 +402,7 @@ test("a message that is never acknowledged on a living link leads to a new conne
   assert.equal(chat.pending.length, 1);
 });
 
-test("five hundred messages leave at no more than eight a second, after a burst of ten", async () => {
+test("five hundred messages leave at no more than eight a second", async () => {
   const { chat, all } = await start();
   for (let i = 0; i < 500; i++) chat.send(`n${i}`);
   FakeSocket.last.greet();
@@ -416,8 +416,7 @@ test("five hundred messages leave at no more than eight a second, after a burst 
     }
     most.push(answered - before);
   }
-  assert.ok(Math.max(...most) <= 19, `${Math.max(...most)} in a second`);
-  assert.ok(Math.max(...most.slice(1)) <= 9);
+  assert.ok(Math.max(...most) <= 9, `${Math.max(...most)} in a second`);
   assert.deepEqual(FakeSocket.last.messages.map((m) => m.content), Array.from({ length: 500 }, (_, i) => `n${i}`));
   assert.equal(all("sent").length, 500);
 });

@@ -5,6 +5,12 @@ chat.on("message", ({ data }) => { const m: Message = data; m.content.trim(); })
 chat.addEventListener("state", (e) => e.detail.state === "open");
 const id: string = chat.send("x");
 chat.retry(id); chat.joined({ agentName: "x" });
+chat.on("message_deleted", ({ data }) => data.id.trim());
+chat.on("outbox", (pending) => pending.map(({ content, at, after }) => content + at.toFixed() + after.trim()));
+const mine: boolean = chat.isMine({ id: 7, sender: null });
+const edited: string = chat.discard(id);
+// @ts-expect-error comes later, on both sides
+chat.read("m1");
 // @ts-expect-error neither token nor tokenUrl
 connect({});
 connect({ token: async ({ signal }) => ({ token: String(signal.aborted) }), url: "ws://x" });

@@ -1,5 +1,5 @@
 // The chat as a page sees it: what it says, what it hears, and which of both belong together.
-import { createConnection, emit, NO_ANSWER } from "./connection.ts";
+import { createConnection, emit } from "./connection.ts";
 import { change, closeOutbox, find, isKnown, load, matches, openOutbox, owns, randomId, remember, remove, repaired, senderId, underWay, update, type Item, type Outbox } from "./outbox.ts";
 import type { Events, Options, Outgoing, Role, SavedMessage, State } from "./types.ts";
 
@@ -29,7 +29,7 @@ export interface EclipseChat {
   /** The server's name for the session; a server of the previous generation gives none. */
   readonly sessionId: string | undefined;
   /** What is not yet known to be saved, oldest first. */
-  readonly pending: readonly Outgoing[];
+  readonly pending: Outgoing[];
   /**
    * Queue a message and answer its clientMessageId. It is sent now or as soon as there is a connection, in order, and again until
    * the server has acknowledged it. Text that is not well-formed Unicode is repaired with U+FFFD, NUL is removed.
@@ -42,7 +42,7 @@ export interface EclipseChat {
   discard(clientMessageId: string): string;
   /** Call it on every key; `false` when the field is empty. It is throttled, and ends by itself after 4 s. */
   typing(on?: boolean): void;
-  /** Announce an agent, now or with the next  */
+  /** Announce an agent, now or with the next connection. */
   joined(agent?: { agentId?: string; agentName?: string }): void;
   /** Hand over what the application has saved, oldest first; it settles messages whose outcome was unknown. */
   history(messages: readonly SavedMessage[]): void;
@@ -80,8 +80,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   let heard = 0; // when the last frame came
   let echoSender = ""; // of the event that is taken for the echo of the message under way
   let pace: any;
-  let credit = 10;
-  let credited = 0;
+  let recent = 0; // messages sent in the last second
   let typed = 0;
   let typingTimer: any;
 
@@ -123,7 +122,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       emit(chat, "sent", { clientMessageId, id, delivery });
     });
 
-  const fail = (item: Item, error = NO_ANSWER, code = UNKNOWN, retryable = false) => {
+  const fail = (item: Item, error = "No answer from the server", code = UNKNOWN, retryable = false) => {
     const { clientMessageId } = item;
     update(outbox, item, { status: "failed", code, id: undefined });
     emit(chat, "failed", { error, code, retryable, clientMessageId });
@@ -150,11 +149,9 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     const item = load(outbox).out.find((item) => item.status == "waiting" && owns(outbox, item));
     if (!item) return;
     if (item.sent && (!chat.sessionId || Date.now() - item.sent > FORGOTTEN)) return fail(item);
-    const now = performance.now();
-    credit = Math.min(10, credit + (now - credited) / 125);
-    credited = now;
-    if (credit < 1) return pause(125);
-    credit--;
+    if (recent == 8) return pause(125);
+    recent++;
+    setTimeout(() => recent--, 1_000);
     const { clientMessageId, content, role } = item;
     const resend = !!item.sent || undefined;
     update(outbox, item, { status: "sending", owner: outbox.id, resend, sent: Date.now(), code: undefined });
@@ -186,6 +183,9 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     const { type, data } = event;
     const head = underWay(outbox);
     const sender = senderId(data);
+    // Also where the application has numbers.
+    data.id = String(data.id);
+    if (sender) data.sender.id = sender;
     if (type == "message") {
       // Who has written a message that was confirmed is what the application calls this client's user.
       if (outbox.stored.saved.includes(data.id) && !outbox.stored.senders.includes(sender)) change(outbox, (stored) => remember(stored, "senders", sender));
@@ -210,7 +210,6 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     const { type, data } = event;
     const isOurs = /^(message(_updated|_deleted)?|typing|agent_joined)$/.test(type);
     heard = Date.now();
-    if (isOurs) withTextIds(data);
     if (type == "connected") {
       emit(chat, type, event);
       if (!event.recovered) emit(chat, "reload", { reason: type });
@@ -253,6 +252,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     frame,
     lost,
     isSilent: () => {
+      flush(); // what another client has left
       const head = underWay(outbox);
       if (!head || heard - head.sent < SILENCE) return false;
       if (chat.sessionId) release(head, 2);
@@ -317,10 +317,4 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       return () => chat.removeEventListener(type, wrapped);
     },
   };
-};
-
-/** Ids are text for the page, also where the application has numbers. */
-const withTextIds = (data: any) => {
-  for (const name in data) if (/id$/i.test(name) && data[name] != null) data[name] = String(data[name]);
-  if (data?.sender) withTextIds(data.sender);
 };

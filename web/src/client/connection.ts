@@ -3,7 +3,6 @@ import { fetchGrant, socketUrl } from "./token.ts";
 import type { Events, Grant, Options, State } from "./types.ts";
 
 const BEAT = 20_000;
-export const NO_ANSWER = "No answer from the server";
 const REFUSALS: Record<number, string> = { 401: "token_refused", 403: "token_refused", 404: "token_not_found" };
 
 const mayPass = (code: string) => /failed/.test(code);
@@ -138,7 +137,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
   };
 
   // Without an answer by then, the link is taken for dead.
-  const burn = (ms: number) => (fuse ??= setTimeout(() => closed(0, NO_ANSWER), ms));
+  const burn = (ms: number) => (fuse ??= setTimeout(() => closed(0, ""), ms));
 
   const probe = (ms: number) => {
     if (!isOpen() || fuse) return;
@@ -149,7 +148,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
   // Compares clocks: a background tab's slow timers do no harm.
   const beat = () => {
     if (!isOpen()) return;
-    if (hooks.isSilent()) return closed(0, NO_ANSWER);
+    if (hooks.isSilent()) return closed(0, "");
     probe(BEAT);
     if (refreshAt && clock() > refreshAt) refresh();
   };

@@ -28,7 +28,7 @@ export interface Outbox {
   readonly id: string;
   readonly storage: Options["storage"];
   readonly key: string;
-  /** Called after each change, also one by another client of this chat on this page. */
+  /** Called after each change. */
   readonly changed: () => void;
   stored: Stored;
   /** The same as it was last seen in the storage. */
@@ -75,15 +75,7 @@ export const load = (outbox: Outbox) => {
   return stored;
 };
 
-const tell = (outbox: Outbox) => {
-  for (const other of living()) {
-    if (other == outbox || !outbox.storage || other.storage != outbox.storage || other.key != outbox.key) continue;
-    load(other);
-    other.changed();
-  }
-};
-
-/** Change what is stored, and tell all clients of this chat on this page. */
+/** Change what is stored. */
 export const change = (outbox: Outbox, edit: (stored: Stored) => void) => {
   edit(load(outbox));
   try {
@@ -91,7 +83,6 @@ export const change = (outbox: Outbox, edit: (stored: Stored) => void) => {
   } catch {}
   outbox.text = read(outbox);
   outbox.changed();
-  tell(outbox);
 };
 
 export const openOutbox = (storage: Options["storage"], key: string, changed: () => void): Outbox => {
@@ -101,10 +92,7 @@ export const openOutbox = (storage: Options["storage"], key: string, changed: ()
 };
 
 /** Leave what is there to the other clients of this chat. */
-export const closeOutbox = (outbox: Outbox) => {
-  living().delete(outbox);
-  tell(outbox);
-};
+export const closeOutbox = (outbox: Outbox) => living().delete(outbox);
 
 export const find = (outbox: Outbox, clientMessageId: string) => load(outbox).out.find((item) => item.clientMessageId == clientMessageId);
 

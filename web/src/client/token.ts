@@ -4,11 +4,9 @@ import type { Grant, Options } from "./types.ts";
 const askUrl = async ({ tokenUrl, chatId, fetch: get = fetch }: Options, signal: AbortSignal): Promise<Grant> => {
   const url = new URL(tokenUrl!, globalThis.location?.href);
   if (chatId != null) url.searchParams.set("chatId", chatId);
-  const how: RequestInit = { signal, cache: "no-store" };
-  const answer = await get(url, how).catch(async (error) => {
-    // To a page, a redirect to another origin looks like a lost network.
-    const redirected = globalThis.location && (await get(url, { ...how, redirect: "manual" })).type == "opaqueredirect";
-    throw redirected ? Error("The token URL redirects to another origin") : error;
+  const answer = await get(url, { signal, cache: "no-store" }).catch(({ message }) => {
+    // A page is not told which of both it is.
+    throw Error(`The token URL can't be reached, or redirects to another origin: ${message}`);
   });
   const { status, headers } = answer;
   if (!answer.ok) throw Object.assign(Error(`The token URL answered ${status}`), { status, wait: headers.get("retry-after") });

@@ -113,7 +113,7 @@ export interface Events {
   typing: { type: "typing"; data: { userId: string; isTyping: boolean }; timestamp: string };
   agent_joined: { type: "agent_joined"; data: { agentId: string; agentName: string; timestamp: string }; timestamp: string; cursor?: string };
   /** What `pending` holds has changed. */
-  outbox: readonly Outgoing[];
+  outbox: Outgoing[];
   /** Saved: the message has an id. */
   sent: { clientMessageId: string; id: string; delivery?: "published" | "local" };
   /** Not sent, and not sent again by itself. */
