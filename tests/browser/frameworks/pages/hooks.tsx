@@ -10,6 +10,7 @@ const Eclipse = ({ chatId, label }: Props) => {
   const { state, messages, pending, typists, send, typing } = useEclipseChat({
     tokenUrl: new URL("/api/ws/token", location.href),
     chatId,
+    storage: sessionStorage,
     loadHistory: async ({ signal }) => {
       hear("history", label);
       return (await (await fetch(`/api/chats/${chatId}/messages`, { signal })).json()).messages;
