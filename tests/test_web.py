@@ -471,6 +471,17 @@ async def test_scripts_for_other_sites(path: str) -> None:
 
 
 @pytest.mark.gen_test
+async def test_the_clients_types_are_served_beside_it() -> None:
+    """Whoever imports the client by its address finds its types at the same one, as text."""
+    async with running() as server:
+        answer = await http(server.port, "/eclipse-chat.d.ts")
+        assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, "text/plain")
+        assert answer.headers["access-control-allow-origin"] == "*"
+        assert b"export declare class EclipseChat" in answer.body
+        assert (await http(server.port, "/widget.d.ts")).status == 404
+
+
+@pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/demo", "/demo/agent"])
 async def test_pages_of_the_demo(path: str) -> None:
     """The demo's pages run nothing but our own files, and are in no frame."""
