@@ -1,4 +1,5 @@
 import { h, icon, setText } from "./dom.ts";
+import { Header } from "./header.ts";
 import type { Texts } from "./texts/en.ts";
 
 /** Where the panel fills the screen, and is modal. */
@@ -8,11 +9,9 @@ const BUBBLE = "M21 12a8 8 0 0 1-8 8H4l1.7-3.4A8 8 0 1 1 21 12zM9 12h.01M13 12h.
 /** The launcher and the panel around a conversation: where they are, how they open and close, and where the focus goes. */
 export class Panel {
   readonly #badge = h("span", { part: "badge", "aria-hidden": "true", hidden: true });
-  readonly #title = h("h2", { id: "title", part: "title" });
-  readonly #subtitle = h("p", { part: "subtitle" });
-  readonly #close = h("button", { class: "x", part: "close" }, icon("M6 6l12 12M18 6L6 18"));
   readonly #isInline: boolean;
   readonly #narrow = matchMedia(PHONE);
+  readonly header: Header;
   readonly launcher: HTMLButtonElement;
   readonly element: HTMLElement;
 
@@ -24,10 +23,9 @@ export class Panel {
       icon(BUBBLE),
       this.#badge,
     );
-    const header = h("div", { class: "head", part: "header", hidden: isInline }, h("div", {}, this.#title, this.#subtitle), this.#close);
-    this.element = h(isInline ? "section" : "dialog", { part: "panel", "aria-labelledby": "title" }, header, ...content);
+    this.header = new Header(isInline, () => this.close());
+    this.element = h(isInline ? "section" : "dialog", { part: "panel", "aria-labelledby": "title" }, this.header.element, ...content);
     this.launcher.onclick = on.open;
-    this.#close.onclick = () => this.close();
     this.element.addEventListener("close", () => {
       this.launcher.hidden = false;
       this.launcher.setAttribute("aria-expanded", "false");
@@ -66,9 +64,7 @@ export class Panel {
   }
 
   label(texts: Texts, unread: number): void {
-    setText(this.#title, texts.title);
-    setText(this.#subtitle, texts.subtitle);
-    this.#close.setAttribute("aria-label", texts.close);
+    this.header.label(texts);
     this.count(texts, unread);
   }
 
