@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dev
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
 .PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos fleet bench attack profile fuzz \
-  portable pythons image image-test drain-test film browser-numbers documents http-contract web
+  portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -98,6 +98,9 @@ drain-test: $(STAMP) ## a stop, ten rolling restarts and a crash of two nodes un
 
 film: $(STAMP) $(VENV)/.bench ## make docs/demo.gif, the README's film: two browsers, and a server that is killed
 	@$(BIN)/python -m tests.browser.film docs/demo.gif
+
+gallery: $(STAMP) ## screenshots of every state of the widget, in each look, into artefacts/gallery/index.html
+	@$(BIN)/python -m tests.browser.gallery
 
 browser-numbers: $(STAMP) ## the widget's numbers: 20 cuts, the panel's opening, 1,000 clients coming back
 	@for part in tests.browser.cuts tests.browser.opening tests.js.herd; do $(BIN)/python -m $$part || exit 1; done
