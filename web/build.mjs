@@ -1,6 +1,6 @@
 // Builds what is served (../eclipse_ws/static, kept in git so that nobody who runs the server needs Node). `make web`
 // calls it; `node build.mjs --served DIR` writes it elsewhere. The npm package is built by build-package.mjs.
-import { writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -12,10 +12,26 @@ import { common } from "./options.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const { values } = parseArgs({ options: { served: { type: "string", default: join(here, "../eclipse_ws/static") } } });
-
 const banner = "// Built by `make web` from web/src\n";
-const entryPoints = { "eclipse-chat": "src/client/index.ts", widget: "src/widget/index.ts" };
-const { outputFiles } = await build({ ...common, entryPoints, outdir: values.served, minify: true, write: false });
+
+// The texts of other languages are files of their own beside the widget, which loads the one that it needs.
+const names = (await readdir(join(here, "src/widget/texts"))).map((name) => basename(name, ".ts"));
+const languages = names.filter((name) => !["en", "index"].includes(name));
+const texts = {
+  name: "texts",
+  setup: ({ onResolve }) =>
+    onResolve({ filter: /^\.\/[a-z]{2}\.ts$/ }, ({ path, kind }) =>
+      kind == "dynamic-import" ? { path: `./widget.${basename(path, ".ts")}.js`, external: true } : undefined,
+    ),
+};
+
+const entryPoints = {
+  "eclipse-chat": "src/client/index.ts",
+  widget: "src/widget/index.ts",
+  ...Object.fromEntries(languages.map((code) => [`widget.${code}`, `src/widget/texts/${code}.ts`])),
+};
+const plugins = [...common.plugins, texts];
+const { outputFiles } = await build({ ...common, plugins, entryPoints, outdir: values.served, minify: true, write: false });
 for (const { path, text } of outputFiles) {
   // A second minifier, because it saves three bytes in a hundred that every visitor would load.
   const { code } = await minify(text, { module: true, ecma: 2022, compress: { passes: 3 } });

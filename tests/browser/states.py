@@ -105,9 +105,9 @@ STATES: dict[str, State] = {
         events=[event("agent_joined", agentId="a", agentName="Ada Okafor", timestamp=None)],
     ),
     "typing": State([".typing"], TALK[:2], [event("typing", userId="Ada Okafor", isTyping=True)]),
-    "sending": State([".wait"], TALK[:2], says=["Is it in stock?"]),
+    "sending": State([".meta :text('Sending')"], TALK[:2], says=["Is it in stock?"]),
     "sent": State(
-        [".meta [data-status=sent]"], TALK[:2], says=["Is it in stock?"], answers={"Is it in stock?": ""}
+        [".meta :text('Sent')"], TALK[:2], says=["Is it in stock?"], answers={"Is it in stock?": ""}
     ),
     "failed": State(
         [".bad [data-does=retry]", ".bad [data-does=discard]"],
@@ -133,8 +133,8 @@ STATES: dict[str, State] = {
 
 
 def show(page: Page, state: State) -> None:
-    """Bring a page into a state, and wait until it is there."""
-    page.route(f"{ORIGIN}/**", lambda route: _answer(route, state))
+    """Bring a page into a state, and wait until it is there. What the page routes itself is left to it."""
+    page.context.route(f"{ORIGIN}/**", lambda route: _answer(route, state))
     sockets: list[WebSocketRoute] = []
     page.route_web_socket("ws://chat.test/ws**", lambda socket: _serve(socket, state, sockets))
     if state.is_slow:

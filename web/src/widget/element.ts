@@ -1,12 +1,14 @@
 import { connect } from "../client/index.ts";
 import { Composer } from "./composer.ts";
 import { h, setText } from "./dom.ts";
+import { peopleOf } from "./header.ts";
 import { loadHistory, type SavedMessage } from "./history.ts";
 import { MessageList } from "./message-list.ts";
 import { Panel } from "./panel.ts";
 import { nameOf, reason, type Look } from "./row.ts";
 import { stylesheet } from "./stylesheet.ts";
-import { english, type Texts } from "./texts/en.ts";
+import type { Texts } from "./texts/en.ts";
+import { languageOf, loadTexts, textsIn } from "./texts/index.ts";
 import { Timeline } from "./timeline.ts";
 import type { EclipseChat, Message, Role, Row } from "./types.ts";
 import { Typists } from "./typists.ts";
@@ -20,7 +22,9 @@ export class EclipseChatElement extends HTMLElement {
   static observedAttributes = ["chat-id", "token-url", "theme", "texts"];
   chat: EclipseChat | undefined;
   unread = 0;
-  #texts: Texts = english;
+  #texts: Texts = textsIn("en");
+  #ownTexts: Partial<Texts> = {};
+  #language: string | undefined;
   #timeline = new Timeline();
   #mark = new ReadMark("");
   #typists = new Typists(() => this.#tellTyping());
@@ -43,8 +47,8 @@ export class EclipseChatElement extends HTMLElement {
   }
 
   set texts(texts: Partial<Texts>) {
-    this.#texts = { ...english, ...texts };
-    if (this.#panel) this.#label();
+    this.#ownTexts = texts;
+    this.#translate();
   }
 
   get isOpen(): boolean {
@@ -53,6 +57,7 @@ export class EclipseChatElement extends HTMLElement {
 
   connectedCallback(): void {
     if (!this.#panel) this.#build();
+    this.#translate();
     const { signal } = (this.#listeners = new AbortController());
     this.#dark.addEventListener("change", () => this.#theme(), { signal });
     document.addEventListener("visibilitychange", () => this.#see(), { signal });
@@ -128,7 +133,11 @@ export class EclipseChatElement extends HTMLElement {
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [stylesheet()];
     root.append(this.#panel.launcher, this.#panel.element, this.#said);
-    this.#label();
+  }
+
+  #translate(): void {
+    this.#texts = { ...textsIn(languageOf(this)), ...this.#ownTexts };
+    if (this.#panel) this.#label();
   }
 
   #label(): void {
@@ -327,12 +336,19 @@ export class EclipseChatElement extends HTMLElement {
   }
 
   #render(): void {
+    const language = languageOf(this);
+    if (language != this.#language) {
+      this.#language = language;
+      this.#translate();
+      loadTexts(language).then(() => this.#translate());
+    }
     const look: Look = {
       texts: this.#texts,
-      language: this.closest<HTMLElement>("[lang]")?.lang || undefined,
+      language,
       isMine: (row) => this.#isMine(row),
       isOver: this.chat?.state == "closed",
     };
+    this.#panel!.header.people(peopleOf(this.#timeline.order, look), this.#texts);
     this.#list.render(this.chat?.pending ?? [], this.unread, look);
     this.#see();
   }

@@ -1,5 +1,5 @@
 import { h, setText, top, update } from "./dom.ts";
-import { dayName, dayOf, isSameGroup, markOf, messageElement, notice, type Look } from "./row.ts";
+import { dayName, dayOf, greeting, isSameGroup, markOf, messageElement, notice, type Look } from "./row.ts";
 import type { Timeline } from "./timeline.ts";
 import type { Outgoing } from "./types.ts";
 
@@ -20,8 +20,11 @@ export class MessageList {
 
   constructor(timeline: Timeline, on: { scroll(): void; latest(): void; action(does: string, key: string): void }) {
     this.#timeline = timeline;
+    let size = 0;
+    const measure = () => this.log.clientWidth * this.log.clientHeight;
     this.log.onscroll = () => {
-      this.#timeline.scrolled(this.log);
+      // With another size it is the browser that scrolls, and not the reader.
+      if (size == measure()) this.#timeline.scrolled(this.log);
       on.scroll();
     };
     this.#latest.onclick = on.latest;
@@ -30,7 +33,10 @@ export class MessageList {
       if (id && does) on.action(does, id);
     };
     // Who reads at the end stays there, whatever takes room away.
-    new ResizeObserver(() => this.#timeline.following && this.#toEnd()).observe(this.log);
+    new ResizeObserver(() => {
+      size = measure();
+      if (this.#timeline.following) this.#toEnd();
+    }).observe(this.log);
   }
 
   /** Show another chat. */
@@ -62,7 +68,7 @@ export class MessageList {
     const rows = this.#timeline.visible(pending);
     const plan: [string, string, () => HTMLElement][] = [];
     const { empty } = look.texts;
-    if (rows.every((row) => row.joined)) plan.push(["empty", empty, () => h("li", { part: "empty" }, empty)]);
+    if (empty && rows.every((row) => row.joined)) plan.push(["empty", empty, () => greeting(look.texts)]);
     rows.forEach((row, i) => {
       const before = rows[i - 1];
       const day = dayOf(row);

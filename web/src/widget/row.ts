@@ -1,7 +1,9 @@
-import { h } from "./dom.ts";
+import { h, icon } from "./dom.ts";
 import { linked } from "./links.ts";
 import type { Row } from "./types.ts";
 import type { Texts } from "./texts/en.ts";
+
+const CIRCLE = "M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0M12 7v";
 
 /** What a row's element depends on besides the row. */
 export interface Look {
@@ -42,36 +44,44 @@ export function isSameGroup(a: Row | undefined, b: Row | undefined): boolean {
 }
 
 /** What a message's element looks like depends on this alone: while it stays, the element stays. */
-export const markOf = (row: Row, isFirst: boolean, isLast: boolean, isSaid: boolean, look: Look): string =>
-  [isFirst, isLast, isSaid, look.isOver, look.isMine(row), row.status, row.code, row.content, row.updatedAt, nameOf(row, look.texts)].join("\0");
+export const markOf = (row: Row, isFirst: boolean, isLast: boolean, isSaid: boolean, { isOver, isMine }: Look): string =>
+  JSON.stringify([isFirst, isLast, isSaid, isOver, isMine(row), row]);
 
 /** The element of one message. `key` names it in its buttons. */
 export function messageElement(row: Row, key: string, isFirst: boolean, isLast: boolean, isSaid: boolean, look: Look): HTMLElement {
   const { texts } = look;
   const isMine = look.isMine(row);
-  const isUnsent = !!row.status && row.status != "sent";
-  const classes = [isMine ? "me" : "them", isFirst && "first", isUnsent && "wait"].filter(Boolean).join(" ");
   const name = nameOf(row, texts);
-  const who = isMine || !isFirst ? h("span", { class: "sr" }, `${isMine ? texts.you : name}: `) : h("span", { part: "name", class: "who", dir: "auto" }, name);
+  const who = isMine || !isFirst ? hidden(`${isMine ? texts.you : name}: `) : h("span", { part: "name", class: "who", dir: "auto" }, name);
+  const classes = [isMine ? "me" : "them", isFirst && "first", row.isDeleted && "gone"].filter(Boolean).join(" ");
   return h(
     "li",
     { class: classes, "data-id": row.status ? null : row.key },
     who,
-    h("div", { part: `bubble ${isMine ? "mine" : "theirs"}` }, ...linked(row.content)),
-    ...(row.status == "failed" || isLast ? [meta(row, key, isMine && isSaid, look)] : []),
+    h("div", { part: `bubble ${isMine ? "mine" : "theirs"}` }, ...(row.isDeleted ? [texts.deleted] : linked(row.content))),
+    ...(row.status == "failed" || isLast || row.isEdited ? [meta(row, key, isMine && isSaid, look)] : []),
   );
 }
 
-function meta(row: Row, key: string, isSaid: boolean, look: Look): HTMLElement {
-  const { texts, isOver, language } = look;
-  const button = (does: string, text: string) => h("button", { part: does, "data-id": key, "data-does": does }, text);
-  const line = (...children: (Node | string)[]) => h("span", { class: row.status == "failed" ? "meta bad" : "meta", part: "meta" }, ...children);
-  if (isOver && row.status && row.status != "sent") return line(texts.unsent);
-  if (row.status == "failed") {
-    const why = reason(row.code, texts);
-    return line(/too_long/.test(row.code ?? "") ? h("span", {}, why) : button("retry", why), button("discard", texts.discard));
+/** The greeting, which nobody has written: it looks like the other side's first message, and is none. */
+export const greeting = ({ empty, agent }: Texts): HTMLElement =>
+  h("li", { part: "empty", class: "empty first" }, hidden(`${agent}: `), h("div", { part: "bubble theirs", class: "hello" }, empty));
+
+/** What is below a message: when it was saved, how far it has come, or what to do about it. */
+function meta(row: Row, key: string, isSaid: boolean, { texts, isOver, language }: Look): HTMLElement {
+  const { status, code } = row;
+  const isSent = isSaid || status == "sent";
+  if (status == "failed" || (isOver && status && !isSent)) {
+    // What is too long stays so.
+    const actions = isOver ? [] : /too_long/.test(code ?? "") ? (["edit", "discard"] as const) : (["retry", "edit", "discard"] as const);
+    const buttons = actions.map((does) => h("button", { part: does, "data-id": key, "data-does": does }, texts[does]));
+    return h("span", { part: "meta", class: "meta bad" }, icon(CIRCLE + "6M12 17h.01"), isOver ? texts.unsent : reason(code, texts), ...buttons);
   }
-  if (row.status) return line(row.status == "sent" ? texts.sent : texts.sending);
-  const time = new Date(row.at).toLocaleTimeString(language, { timeStyle: "short" });
-  return line(isSaid ? `${time} · ${texts.sent}` : time);
+  const line = h("span", { part: "meta" }, status ? "" : new Date(row.at).toLocaleTimeString(language, { timeStyle: "short" }));
+  if (row.isEdited) line.append(" · ", texts.edited);
+  if (status || isSaid) line.append(icon(isSent ? "M4 13l5 5L20 7" : CIRCLE + "5l3 2"), hidden(" · " + (isSent ? texts.sent : texts.sending)));
+  return line;
 }
+
+/** What only screen readers say. */
+const hidden = (text: string): HTMLElement => h("span", { class: "sr" }, text);

@@ -13,6 +13,10 @@ export interface Row {
   content: string;
   sender?: Partial<Sender> | null;
   updatedAt?: string;
+  /** Its content is not the one it was first sent with. */
+  isEdited?: boolean;
+  /** It was taken back: its content is not shown. */
+  isDeleted?: boolean;
   /** An agent's name: this is a notice, and not a message. */
   joined?: string;
   /** Of an own message that the application is not known to hold, or that is not yet back from it (`sent`). */
