@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from playwright.sync_api import Browser, Page
 
 from tests.browser.stage import ROOT, chromium
-from tests.browser.states import STATES, show
+from tests.browser.states import STATES, State, show
 from tests.needs import find_chromium
 
 FOLDER = ROOT / "artefacts" / "gallery"
@@ -22,6 +24,15 @@ LOOKS: dict[str, tuple[dict[str, Any], dict[str, int], str]] = {
     "rtl": ({}, DESKTOP, "rtl"),
     "forced": ({"forced_colors": "active", "color_scheme": "dark"}, DESKTOP, "ltr"),
 }
+# The languages differ in their texts alone: one look of each shows them.
+LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "nl", "pl", "pt")
+SHOWN: dict[str, tuple[State, Sequence[str]]] = {
+    **{name: (state, list(LOOKS)) for name, state in STATES.items()},
+    **{
+        f"in-{language}": (replace(STATES["failed"], lang=language), ["rtl" if language == "ar" else "light"])
+        for language in LANGUAGES
+    },
+}
 NOTHING = {"color_scheme": "light", "forced_colors": "none"}
 PAGE = """<!doctype html><meta charset="utf-8"><title>The widget</title>
 <style>
@@ -33,9 +44,10 @@ img {{ width: 300px; border: 1px solid #ccc }}
 """
 
 
-def photograph(page: Page, name: str) -> None:
+def photograph(page: Page, name: str, *looks: str) -> None:
     """Take one screenshot in each look; the page stays, so that a state has to be brought about once."""
-    for look, (media, size, direction) in LOOKS.items():
+    for look in looks:
+        media, size, direction = LOOKS[look]
         page.emulate_media(**{**NOTHING, **media})
         page.set_viewport_size(size)
         page.evaluate("dir => { document.documentElement.dir = dir }", direction)
@@ -47,13 +59,14 @@ def photograph(page: Page, name: str) -> None:
 
 def build(browser: Browser, *names: str) -> None:
     """Fill the folder, with all states or some."""
-    for name in names or STATES:
+    for name in names or SHOWN:
         context = browser.new_context(viewport=DESKTOP)  # type: ignore[arg-type]
         context.set_default_timeout(10_000)
         try:
             page = context.new_page()
-            show(page, STATES[name])
-            photograph(page, name)
+            state, looks = SHOWN[name]
+            show(page, state)
+            photograph(page, name, *looks)
         except Exception as error:
             print(f"{name}: {error}")
         finally:
@@ -64,8 +77,8 @@ def sheet() -> str:
     """The page that shows them all."""
     rows = "".join(
         f"<tr><th>{html.escape(name)}</th>"
-        + "".join(f"<td><img loading='lazy' alt='' src='{name}-{look}.png'></td>" for look in LOOKS)
-        for name in STATES
+        + "".join(f"<td><img loading='lazy' alt='{look}' src='{name}-{look}.png'></td>" for look in looks)
+        for name, (_, looks) in SHOWN.items()
     )
     head = "".join(f"<th>{look}</th>" for look in LOOKS)
     return PAGE.format(head=head, rows=rows)

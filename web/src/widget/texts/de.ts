@@ -23,7 +23,7 @@ export default {
   tooLong: "Zu lang zum Senden.",
   tooLongBy: "{n} Zeichen zu viel",
   unknown: "Möglicherweise nicht gesendet.",
-  retry: "Erneut versuchen",
+  retry: "Wiederholen",
   edit: "Bearbeiten",
   discard: "Löschen",
   full: "Es warten noch zu viele Nachrichten.",

@@ -23,7 +23,7 @@ export default {
   tooLong: "Te lang om te versturen.",
   tooLongBy: "{n} tekens te veel",
   unknown: "Dit is misschien niet verstuurd.",
-  retry: "Opnieuw proberen",
+  retry: "Opnieuw",
   edit: "Bewerken",
   discard: "Verwijderen",
   full: "Er wachten te veel berichten.",
