@@ -172,6 +172,24 @@ def test_bubbles_stand_out(page: Page, look: str) -> None:
     expect(page.locator("eclipse-chat .them .bubble").first).to_have_css("border-top-style", "solid")
 
 
+@pytest.mark.parametrize("look", ["light", "dark"])
+def test_a_warning_is_amber_and_legible(page: Page, look: str) -> None:
+    """A notice that warns differs from one that informs by its colour, and can be read in light and dark."""
+    page.emulate_media(**LOOKS[look][0])
+    show(page, STATES["ended"])
+    grounds = []
+    for kind in ("info", "warning"):
+        page.locator("eclipse-chat .notice").evaluate(
+            "(notice, kind) => { notice.dataset.kind = kind }", kind
+        )
+        ground, text = colours(page, ".notice", "backgroundColor", "color")
+        assert contrast(ground, text) >= 4.5
+        grounds.append(ground)
+    red, green, blue = map(int, re.findall(r"\d+", grounds[1]))
+    assert red > green > blue
+    assert grounds[0] != grounds[1]
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_nothing_is_wider_than_the_panel(page: Page, look: str) -> None:
     """Long words, code and addresses without a place to break stay inside, however narrow the window is."""
