@@ -49,3 +49,10 @@ export function update(element: Element, made: Element): void {
 
 /** Where an element begins, in pixels from the top of the window. */
 export const top = (element: Element): number => element.getBoundingClientRect().top;
+
+/** What has the focus, in whichever shadow; the body if nothing has. */
+export function focused(): HTMLElement {
+  let active = document.activeElement;
+  while (active?.shadowRoot?.activeElement) active = active.shadowRoot.activeElement;
+  return (active ?? document.body) as HTMLElement;
+}

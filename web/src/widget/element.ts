@@ -63,9 +63,10 @@ export class EclipseChatElement extends HTMLElement {
     document.addEventListener("visibilitychange", () => this.#see(), { signal });
     window.addEventListener("storage", ({ key, newValue }) => this.#mark.isNamed(key) && this.#reckon(newValue), { signal });
     for (const type of ["resize", "scroll"]) visualViewport?.addEventListener(type, () => this.#panel!.fit(), { signal });
+    this.#panel!.attach(signal);
     this.#theme();
     if (!this.hasAttribute("lazy") || this.hasAttribute("inline")) this.#start();
-    if (this.hasAttribute("open")) this.open();
+    if (this.hasAttribute("open")) this.open(false);
   }
 
   disconnectedCallback(): void {
@@ -88,15 +89,14 @@ export class EclipseChatElement extends HTMLElement {
     }
   }
 
-  open(): void {
+  open(takesFocus = true): void {
     if (!this.isConnected || this.isOpen) return;
     this.#start();
     if (!this.chat) console.error("<eclipse-chat> needs the attributes token-url and chat-id");
-    this.#panel!.open();
+    // A keyboard isn't opened over the messages unasked.
+    this.#panel!.open(!takesFocus ? undefined : matchMedia("(pointer: coarse)").matches ? this.#list.log : this.#composer.input);
     this.#timeline.following = true;
     this.#draw();
-    // A keyboard isn't opened over the messages unasked.
-    (matchMedia("(pointer: coarse)").matches ? this.#list.log : this.#composer.input).focus();
     this.#see();
     this.dispatchEvent(new CustomEvent("open"));
   }
@@ -126,13 +126,13 @@ export class EclipseChatElement extends HTMLElement {
         this.#composer.input.focus();
       },
     });
-    this.#panel = new Panel(this.hasAttribute("inline"), [this.#notice, this.#list.element, this.#dots, this.#composer.element], {
+    this.#panel = new Panel(this.hasAttribute("inline"), [this.#notice, this.#list.element, this.#dots, this.#composer.element], this.#said, {
       open: () => this.open(),
       closed: () => this.dispatchEvent(new CustomEvent("close")),
     });
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = [stylesheet()];
-    root.append(this.#panel.launcher, this.#panel.element, this.#said);
+    root.append(this.#panel.layer);
   }
 
   #translate(): void {
@@ -281,7 +281,6 @@ export class EclipseChatElement extends HTMLElement {
 
   /** Let screen readers say it: texts are added, since replacing one would cut it short. */
   #say(text: string): void {
-    if (!this.isOpen) return;
     this.#said.append(h("p", {}, text.slice(0, 500)));
     while (this.#said.childElementCount > 5) this.#said.firstChild!.remove();
   }
