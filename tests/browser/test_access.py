@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Callable
 
-from playwright.sync_api import WebSocketRoute, expect
+import pytest
+from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message, play_server
 from tests.browser.stage import ServerProcess, connected, open_panel, say
+from tests.browser.test_pages import PHONE
 
 
 def test_a_focused_link_stays_focused(server: ServerProcess, customer: Open, desk: Open) -> None:
@@ -60,7 +62,7 @@ def test_messages_in_quick_succession_are_all_said(server: ServerProcess, contex
     }""")
     said = page.locator("eclipse-chat [aria-live]")
     expect(said).to_have_attribute("aria-atomic", "false")
-    expect(said.locator("p")).to_have_text(["Agent: one", "Agent: two"])
+    expect(said.locator("p")).to_have_text(["Support: one", "Support: two"])
 
 
 def test_a_failure_is_said(server: ServerProcess, context: Contexts) -> None:
@@ -76,4 +78,314 @@ def test_a_failure_is_said(server: ServerProcess, context: Contexts) -> None:
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=refused-aloud")
     say(open_panel(page), "please")
-    expect(page.locator("eclipse-chat [aria-live]")).to_have_text(re.compile("Not sent. Tap to try again."))
+    expect(page.locator("eclipse-chat [aria-live]")).to_have_text("Not sent.")
+
+
+SAID = "eclipse-chat [aria-live]"
+
+
+def hear(page: Page, kind: str, **data: object) -> None:
+    """Let the widget get an event."""
+    page.locator("eclipse-chat").evaluate(
+        "(element, [kind, data]) => element.chat.dispatchEvent(new CustomEvent(kind, { detail: { data } }))",
+        [kind, data],
+    )
+
+
+def active(page: Page) -> str:
+    """What has the focus: the name of an element of the page, or a part of the widget with a dot in front."""
+    name: str = page.evaluate("""() => {
+        const { activeElement } = document;
+        const inner = activeElement.shadowRoot?.activeElement;
+        return inner ? "." + inner.className : activeElement.localName;
+    }""")
+    return name
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
+def test_replies_are_said_whether_the_panel_is_open_or_not(
+    server: ServerProcess, customer: Open, options: dict[str, object]
+) -> None:
+    """What screen readers listen to is in no hidden panel, and not behind a modal one."""
+    page = customer(server.url, **options)
+    connected(page)
+    said = page.locator(SAID)
+    for number, is_open in enumerate([False, True, False]):
+        if is_open:
+            page.locator("eclipse-chat .launch").click()
+        elif number:
+            page.locator("eclipse-chat .x").click()
+        hear(
+            page,
+            "message",
+            id=f"m{number}",
+            content=f"reply {number}",
+            role="agent",
+            timestamp="2026-02-01T00:00:00.000Z",
+        )
+        expect(said).to_contain_text(f"Support: reply {number}")
+        assert said.evaluate(
+            "said => said.getClientRects().length > 0 && !said.closest('[inert], [aria-hidden]')"
+        )
+        modal = page.locator("eclipse-chat .panel:modal")
+        expect(modal).to_have_count(int(is_open and bool(options)))
+        expect(page.locator("eclipse-chat .panel").locator("[aria-live]")).to_have_count(modal.count())
+
+
+def test_the_focus_stays_with_the_page_until_a_person_opens_the_panel(
+    server: ServerProcess, customer: Open
+) -> None:
+    """A panel that is open from the beginning, or put into the page later, takes nobody's focus."""
+    page = customer(server.url, "&open")
+    panel = page.locator("eclipse-chat .panel")
+    expect(panel).to_be_visible()
+    assert active(page) == "body"
+    page.evaluate("""() => {
+        const field = document.body.appendChild(document.createElement("input"));
+        field.focus();
+        const old = document.querySelector("eclipse-chat"), made = old.cloneNode();
+        old.replaceWith(made);
+    }""")
+    expect(panel).to_be_visible()
+    page.keyboard.type("searching")
+    expect(page.locator("body > input")).to_have_value("searching")
+    page.evaluate("document.querySelector('eclipse-chat').shadowRoot.querySelector('.x').click()")
+    assert active(page) == "input"
+
+
+@pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
+def test_the_focus_returns_to_what_opened_the_panel(
+    server: ServerProcess, customer: Open, options: dict[str, object]
+) -> None:
+    """That is a button of the page, or the launcher, which also stands in for a button that has left."""
+    page = customer(server.url, **options)
+    ask = page.get_by_role("button", name="Ask a person")
+    ask.focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert active(page) == (".log" if options else ".input")
+    page.keyboard.press("Escape")
+    expect(ask).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    ask.evaluate("button => button.remove()")
+    page.get_by_role("button", name="Close the chat").click()
+    expect(page.get_by_role("button", name="Open the chat")).to_be_focused()
+
+
+def test_a_full_screen_keeps_the_focus(server: ServerProcess, customer: Open) -> None:
+    """Where the panel is modal, Tab goes around in it, in either direction, and never behind it."""
+    page = customer(server.url, **PHONE)
+    page.locator("eclipse-chat .launch").click()
+    for key in ("Tab", "Shift+Tab"):
+        reached = set()
+        for _ in range(6):
+            page.keyboard.press(key)
+            reached.add(active(page))
+        assert reached >= {".log", ".input", ".send", ".x"}
+        assert {name for name in reached if not name.startswith(".")} <= {"body"}  # the browser's own buttons
+
+
+def test_the_launcher_says_what_it_does(server: ServerProcess, customer: Open) -> None:
+    """It names the dialog that it opens, and whether that is open."""
+    page = customer(server.url)
+    launcher = page.locator("eclipse-chat .launch")
+    controls = (
+        "launcher => launcher.getRootNode().getElementById(launcher.getAttribute('aria-controls'))?.localName"
+    )
+    assert launcher.evaluate(controls) == "dialog"
+    for expanded in ("false", "true"):
+        expect(launcher).to_have_attribute("aria-expanded", expanded)
+        if expanded == "false":
+            launcher.click()
+    page.keyboard.press("Escape")
+    expect(launcher).to_have_attribute("aria-expanded", "false")
+
+
+CONTRAST = """() => {
+    const colour = (text) => {
+        const canvas = new OffscreenCanvas(1, 1).getContext("2d");
+        canvas.fillStyle = text;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const light = (text) => {
+        const linear = (c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        const [r, g, b] = colour(text).map((c) => linear(c / 255));
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    window.contrast = (a, b) => {
+        if (colour(a)[3] < 255) return 1; // it shows what is behind it
+        return (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+    };
+    window.behind = (element) => {
+        for (let e = element; e; e = e.parentElement) {
+            const { backgroundColor } = getComputedStyle(e);
+            if (colour(backgroundColor)[3] == 255) return backgroundColor;
+        }
+        return null; // the page: anything
+    };
+}"""
+
+# The ring's contrast to all that it touches: a second ring around it, if there is one, and nothing else.
+RING = """() => {
+    const element = document.activeElement.shadowRoot.activeElement, style = getComputedStyle(element);
+    const offset = parseFloat(style.outlineOffset), width = parseFloat(style.outlineWidth);
+    const [, second, spread] = style.boxShadow.match(/^(.*\\)) 0px 0px 0px (.*)px$/) ?? [];
+    let ratios;
+    if (+spread >= offset + 2 * width) ratios = [contrast(style.outlineColor, second)];
+    else {
+        const around = [behind(element.parentElement), ...(offset < 0 ? [behind(element)] : [])];
+        ratios = around.map((other) => (other ? contrast(style.outlineColor, other) : 1));
+    }
+    return [element.className || element.localName, width, Math.min(...ratios)];
+}"""
+
+
+@pytest.mark.parametrize("accent", ["", "#ffd54a", "#101018"], ids=["default", "light accent", "dark accent"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_focus_can_be_seen(server: ServerProcess, context: Contexts, scheme: str, accent: str) -> None:
+    """Whatever has the focus has a ring of two pixels that differs from all around it by 3 : 1."""
+    page = context(color_scheme=scheme).new_page()
+    play_server(page, lambda socket, command: None, sessionId="s")
+    give_history(
+        page, [message(n, f"https://example.com/{n}", role) for n, role in enumerate(["user", "agent"])]
+    )
+    page.goto(f"{server.url}/demo?chat=rings")
+    page.evaluate(CONTRAST)
+    if accent:
+        page.locator("eclipse-chat").evaluate(
+            "(element, accent) => element.style.setProperty('--eclipse-accent', accent)", accent
+        )
+    page.locator("eclipse-chat .launch").focus()
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    rings = [page.evaluate(RING)]
+    page.keyboard.press("Enter")
+    expect(page.locator("eclipse-chat li a")).to_have_count(2)
+    while active(page).startswith("."):
+        rings.append(page.evaluate(RING))
+        page.keyboard.press("Shift+Tab")
+    assert {name for name, *_ in rings} >= {"launch", "input", "x", "a", "log"}
+    assert [ring for ring in rings if ring[1] < 2 or ring[2] < 3] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_field_can_be_seen(server: ServerProcess, customer: Open, scheme: str) -> None:
+    """The field's edge differs from the panel by 3 : 1, with and without the focus."""
+    page = customer(server.url, color_scheme=scheme)
+    box = open_panel(page)
+    page.evaluate(CONTRAST)
+    edge = "box => contrast(getComputedStyle(box).borderTopColor, behind(box.parentElement))"
+    assert box.evaluate(edge) >= 3
+    box.blur()
+    assert box.evaluate(edge) >= 3
+
+
+def test_edges_and_dots_are_there_in_forced_colours(server: ServerProcess, customer: Open) -> None:
+    """Without backgrounds and shadows, edges are lines, and the dots of who is typing stay."""
+    page = customer(server.url, forced_colors="active")
+    connected(page)
+    edges = "elements => elements.map((e) => parseFloat(getComputedStyle(e).borderTopWidth))"
+    hear(page, "message", id="m", content="hello", role="agent", timestamp="2026-02-01T00:00:00.000Z")
+    assert page.locator("eclipse-chat :is(.launch, .badge)").evaluate_all(edges) == [1, 1]
+    say(open_panel(page), "hi")
+    hear(page, "typing", userId="ada", isTyping=True)
+    expect(page.locator("eclipse-chat [part~=bubble]")).to_have_count(2)
+    expect(page.locator("eclipse-chat .typing")).to_be_visible()
+    parts = ":is(.panel, .x, .send, .input, [part~=bubble])"
+    assert page.locator(f"eclipse-chat {parts}").evaluate_all(edges) == [1] * 6
+    page.evaluate(CONTRAST)
+    dots = page.locator("eclipse-chat .typing i").evaluate_all(
+        "all => all.map((dot) => contrast(getComputedStyle(dot).backgroundColor, behind(dot.parentElement)))"
+    )
+    assert len(dots) == 3
+    assert min(dots) >= 3
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe-core has to say about the widget."""
+    page.evaluate(axe)
+    found = page.evaluate("async () => (await axe.run('eclipse-chat')).violations")
+    return [f"{v['id']}: {v['help']} ({[n['target'] for n in v['nodes']]})" for v in found]
+
+
+STATES: dict[str, dict[str, object]] = {
+    "light": {},
+    "dark": {"color_scheme": "dark"},
+    "forced": {"forced_colors": "active"},
+    "forced-dark": {"forced_colors": "active", "color_scheme": "dark"},
+    "narrow": {"viewport": {"width": 320, "height": 256}},
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_axe_has_nothing_to_say(
+    server: ServerProcess, context: Contexts, axe: Callable[[], str], name: str
+) -> None:
+    """Neither closed with a number, nor open with a failed message while somebody types, nor ended."""
+    page = context(**STATES[name]).new_page()
+    sockets: list[WebSocketRoute] = []
+
+    def refuse(socket: WebSocketRoute, command: dict[str, str]) -> None:
+        sockets.append(socket)
+        if command["type"] == "message":
+            error = {"type": "error", "error": "No", "code": "forbidden", "retryable": False}
+            socket.send(json.dumps({**error, "clientMessageId": command["clientMessageId"]}))
+
+    play_server(page, refuse, sessionId="s")
+    give_history(
+        page, [message(n, f"https://example.com/{n}", role) for n, role in enumerate(["user", "agent"])]
+    )
+    page.goto(f"{server.url}/demo?chat=axe-{name}")
+    connected(page)
+    expect(page.locator("eclipse-chat")).to_have_attribute("state", "open")
+    hear(page, "message", id="n", content="news", role="agent", timestamp="2026-02-01T00:00:00.000Z")
+    expect(page.locator("eclipse-chat .badge")).to_be_visible()
+    assert not violations(page, axe()), "closed"
+    page.locator("eclipse-chat .launch").click()
+    say(page.locator("eclipse-chat textarea"), "please")
+    expect(page.get_by_role("button", name="Delete")).to_be_visible()
+    hear(page, "typing", userId="ada", isTyping=True)
+    page.locator("eclipse-chat .panel").evaluate(
+        "panel => Promise.all(panel.getAnimations().map((moving) => moving.finished))"
+    )
+    assert not violations(page, axe()), "open"
+    sockets[-1].close(code=4003)
+    expect(page.locator("eclipse-chat")).to_have_attribute("state", "closed")
+    assert not violations(page, axe()), "ended"
+
+
+@pytest.mark.parametrize("standard", [16, 24, 32])
+def test_the_browsers_font_size_counts(server: ServerProcess, customer: Open, standard: int) -> None:
+    """Texts and panel grow with it, as far as the window allows, whatever the page has made of its `rem`."""
+    page = customer(server.url)
+    page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": {"standard": standard}})
+    page.evaluate("document.documentElement.style.fontSize = '10px'")
+    box = open_panel(page)
+    say(box, "hello")
+    sizes = page.locator("eclipse-chat :is(h2, [part~=bubble], textarea)").evaluate_all(
+        "elements => elements.map((e) => parseFloat(getComputedStyle(e).fontSize))"
+    )
+    assert len(sizes) == 3
+    assert min(sizes) >= standard * 0.9
+    width = page.get_by_role("dialog").evaluate("panel => panel.offsetWidth")
+    assert width == pytest.approx(384 * standard / 16, abs=1)
+
+
+@pytest.mark.parametrize("standard", [16, 32])
+def test_a_small_window_is_enough(server: ServerProcess, customer: Open, standard: int) -> None:
+    """At 320 by 256 pixels, which is 400 %, everything is reached by scrolling up and down alone."""
+    page = customer(server.url, viewport={"width": 320, "height": 256})
+    page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": {"standard": standard}})
+    say(open_panel(page), "https://example.com/" + "a" * 100, "b" * 100)
+    expect(page.locator("eclipse-chat [part~=bubble]")).to_have_count(2)
+    for part in (".panel", ".log"):
+        wide = page.locator(f"eclipse-chat {part}").evaluate("part => part.scrollWidth - part.clientWidth")
+        assert wide <= 0, part
+    log, box = page.locator("eclipse-chat .log"), page.locator("eclipse-chat textarea")
+    log.scroll_into_view_if_needed()
+    expect(log).to_be_in_viewport(ratio=0.9)
+    assert log.evaluate("log => log.clientHeight") >= 60
+    box.scroll_into_view_if_needed()
+    expect(box).to_be_in_viewport(ratio=1)

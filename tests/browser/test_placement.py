@@ -1,23 +1,18 @@
-"""On somebody else's page: whatever its style sheets and scripts do, the widget is where it belongs, and usable."""
+"""On somebody else's page: whatever that does, the widget is where it belongs, and usable."""
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.hosts import CHAT, CORNERS, HOSTS, INHERITED, PHONE, SCROLLERS, TALL, WINDOW, Host
 from tests.browser.stage import ServerProcess, connected, site
 
 Show = Callable[..., Page]
-
-CHAT = '<eclipse-chat token-url="/api/ws/token" chat-id="{chat}" {attributes}></eclipse-chat>'
-WINDOW = {"width": 1000, "height": 700}
-PHONE = {"width": 390, "height": 700}
 
 # What a page's own rules could let in, by name, and what it is without them.
 UNTOUCHED = {
@@ -29,66 +24,10 @@ UNTOUCHED = {
     "text-shadow": "none",
     "font-style": "normal",
     "font-weight": "400",
-    "font-size": "16px",
     "visibility": "visible",
-    "user-select": "text",
     "cursor": "text",
     "opacity": "1",
 }
-
-
-@dataclass(frozen=True)
-class Host:
-    """Somebody's page: its style sheet, its body around the widget, its script."""
-
-    style: str = ""
-    body: str = CHAT
-    script: str = ""
-    attributes: str = ""
-
-
-HOSTS = {
-    "transform": Host(".app { transform: translate(40px, 30px) scale(.5) }", f'<div class="app">{CHAT}</div>'),
-    "filter": Host(".app { filter: blur(2px); opacity: .3; will-change: transform }", f'<div class="app">{CHAT}</div>'),
-    "contain": Host(".app { contain: strict; height: 50px }", f'<div class="app">{CHAT}</div>'),
-    "overflow hidden": Host(
-        ".app { overflow: hidden; height: 10px; clip-path: inset(0); perspective: 1px }", f'<div class="app">{CHAT}</div>'
-    ),
-    "all unset": Host("* { all: unset; }"),
-    "all unset important": Host("*, *::before { all: unset !important; }"),
-    "children in a grid": Host(
-        "body { display: grid; gap: 50px; justify-items: center } "
-        "body > * { position: static !important; display: none !important; inset: 0; width: 100%; transform: none }"
-    ),
-    "reset": Host(
-        "*, ::before, ::after { margin: 0 !important; padding: 0 !important; position: relative !important; "
-        "box-sizing: content-box !important; max-width: 10px !important; overflow: hidden !important; "
-        "opacity: .5 !important; float: left !important }"
-    ),
-    "inherited": Host(
-        "* { letter-spacing: .4em; word-spacing: 2em; text-transform: uppercase; line-height: 3; text-align: right; "
-        "white-space: nowrap; cursor: wait; text-indent: 3em; text-shadow: 2px 2px red; font: italic 900 40px serif; "
-        "user-select: none; visibility: hidden; pointer-events: none; color: lime; writing-mode: vertical-rl } "
-        "html { font-size: 62.5% } ::selection { color: lime }"
-    ),
-    "bar on top": Host(
-        ".bar { position: fixed; inset: 0; z-index: 2147483647; background: teal }", f'{CHAT}<div class="bar">Cookies?</div>'
-    ),
-    "bar on the top layer": Host(
-        ".bar { inset: auto 0 0 0; width: auto; height: 40px; padding: 0 }",
-        f'<div class="bar" popover="manual">Cookies?</div>{CHAT}',
-        "document.querySelector('.bar').showPopover()",
-    ),
-    "custom properties": Host("* { --accent: red; --text: white; --background: white; --radius: 0; --room: 0; --near: 90vw }"),
-    "shortcuts": Host(
-        script="""for (const type of ["keydown", "keyup", "keypress", "input", "beforeinput", "copy", "paste", "wheel"])
-            for (const target of [window, document, document.body])
-                target.addEventListener(type, (event) => {
-                    heard.push(type + " " + event.key);
-                    event.preventDefault();
-                }, { passive: false })"""
-    ),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +55,13 @@ def show(tab: Page, shop: str, server: ServerProcess) -> Iterator[Show]:
     def visit(host: Host, **window: int) -> Page:
         html = (
             f'<!doctype html><html lang="en"><title>Shop</title><style>{host.style}</style>'
-            f'<script type="module" src="{server.url}/widget.js"></script><script>const heard = []</script>{host.body}'
+            f'<script type="module" src="{server.url}/widget.js"></script>'
+            f"<script>const heard = []</script>{host.body}"
             f'<script type="module">{host.script}</script>'
         )
-        html = html.replace("{chat}", f"visitor-{secrets.token_hex(4)}").replace("{attributes}", host.attributes)
+        html = html.replace("{chat}", f"visitor-{secrets.token_hex(4)}").replace(
+            "{attributes}", host.attributes
+        )
         tab.set_viewport_size({**WINDOW, **window})  # type: ignore[typeddict-item]
         tab.goto(shop)
         tab.set_content(html)
@@ -133,7 +75,9 @@ def show(tab: Page, shop: str, server: ServerProcess) -> Iterator[Show]:
 
 def is_hit(page: Page, x: float, y: float) -> bool:
     """Whether a click at this point meets the widget."""
-    return bool(page.evaluate("([x, y]) => document.elementsFromPoint(x, y)[0]?.localName == 'eclipse-chat'", [x, y]))
+    return bool(
+        page.evaluate("([x, y]) => document.elementsFromPoint(x, y)[0]?.localName == 'eclipse-chat'", [x, y])
+    )
 
 
 def settled(page: Page) -> dict[str, float]:
@@ -160,7 +104,10 @@ def assert_inside(page: Page) -> dict[str, float]:
 def computed(page: Page, selector: str, *names: str) -> dict[str, Any]:
     """Computed styles of an element of the widget."""
     found: dict[str, Any] = page.locator(f"eclipse-chat {selector}").first.evaluate(
-        "(element, names) => Object.fromEntries(names.map((n) => [n, getComputedStyle(element).getPropertyValue(n)]))",
+        """(element, names) => {
+            const style = getComputedStyle(element);
+            return Object.fromEntries(names.map((name) => [name, style.getPropertyValue(name)]));
+        }""",
         list(names),
     )
     return found
@@ -168,7 +115,7 @@ def computed(page: Page, selector: str, *names: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", HOSTS)
 def test_it_can_be_used_on_any_page(show: Show, name: str) -> None:
-    """In its corner, above everything, as it always looks: opened with the mouse, written in with both, closed with Escape."""
+    """In its corner, above everything, as it always looks: opened, written in and closed."""
     page = show(HOSTS[name])
     connected(page)
     right, bottom = WINDOW["width"] - 50, WINDOW["height"] - 50
@@ -183,9 +130,13 @@ def test_it_can_be_used_on_any_page(show: Show, name: str) -> None:
         "background-color": "rgb(255, 255, 255)",
         "color": "rgb(27, 27, 43)",
     }
-    assert computed(page, ".panel", "writing-mode", "text-transform", "line-height", "white-space") == {
-        "writing-mode": "horizontal-tb", "text-transform": "none", "line-height": "21.75px", "white-space": "normal"
-    }  # fmt: skip
+    assert computed(page, ".panel", "writing-mode", "font-size", "line-height", "white-space") == {
+        "writing-mode": "horizontal-tb",
+        "font-size": "15px",
+        "line-height": "21.75px",
+        "white-space": "normal",
+    }
+    assert computed(page, "textarea", "user-select")["user-select"] != "none"
     page.keyboard.type("by keyboard?")
     page.keyboard.press("Enter")
     page.keyboard.type("by mouse")
@@ -197,6 +148,168 @@ def test_it_can_be_used_on_any_page(show: Show, name: str) -> None:
     page.keyboard.press("Tab")
     page.keyboard.press("Escape")
     expect(page.locator("eclipse-chat .panel")).to_be_hidden()
-    assert page.evaluate("document.querySelector('eclipse-chat').shadowRoot.activeElement.className") == "launch"
+    assert (
+        page.evaluate("document.querySelector('eclipse-chat').shadowRoot.activeElement.className") == "launch"
+    )
     # The keyboard's way between the page and the widget stays the page's business.
     assert set(page.evaluate("heard")) <= {"keydown Tab", "keyup Tab"}
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_launcher_and_panel_stay_in_the_window(show: Show, name: str) -> None:
+    """In either corner and at any distance from it, all of both can be seen and clicked."""
+    host, window, corner = CORNERS[name]
+    page = show(host, **window)
+    launcher = page.locator("eclipse-chat .launch")
+    box = launcher.bounding_box()
+    size = page.viewport_size
+    assert box and size
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    assert 30 <= x <= size["width"] - 30 and 30 <= y <= size["height"] - 30
+    assert is_hit(page, x, y)
+    if corner:
+        assert (x > size["width"] / 2, y > size["height"] / 2) == corner
+    page.mouse.click(x, y)
+    box = assert_inside(page)
+    assert box["width"] >= min(300, size["width"]) and box["height"] >= min(300, size["height"]) - 32
+    if corner and size["width"] > 480:
+        assert (box["x"] + box["width"] / 2 > size["width"] / 2) == corner[0]
+    expect(page.locator("eclipse-chat .panel textarea")).to_be_in_viewport(ratio=1)
+
+
+def test_a_phone_can_be_turned(show: Show) -> None:
+    """The panel is modal while it fills the screen, and only then; what has the focus keeps it."""
+    page = show(Host(body=TALL))
+    page.locator("eclipse-chat .launch").click()
+    box = page.locator("eclipse-chat textarea")
+    box.fill("half a sen")
+    for _ in range(2):
+        page.set_viewport_size({"width": 390, "height": 700})
+        expect(page.locator("eclipse-chat .panel:modal")).to_have_count(1)
+        assert assert_inside(page) == {"x": 0, "y": 0, "width": 390, "height": 700}
+        expect(box).to_be_focused()
+        page.set_viewport_size({"width": 1000, "height": 700})
+        expect(page.locator("eclipse-chat .panel:modal")).to_have_count(0)
+        assert assert_inside(page)["width"] == pytest.approx(384, abs=1)
+        expect(box).to_be_focused()
+    expect(box).to_have_value("half a sen")
+    page.locator("#own").click()
+    assert page.evaluate("heard") == [1]
+
+
+@pytest.mark.parametrize("leaving", ["close", "remove", "turn"])
+@pytest.mark.parametrize("name", SCROLLERS)
+def test_the_page_does_not_scroll_behind_a_full_screen(show: Show, name: str, leaving: str) -> None:
+    """While the panel fills the screen the page stays where it is; then it scrolls from there as before."""
+    page = show(Host(SCROLLERS[name], TALL), **PHONE)
+    state = """() => {
+        const of = (e) => [getComputedStyle(e).overflow, e.outerHTML.split(">")[0]];
+        const styles = [document.documentElement, document.body].map(of);
+        return JSON.stringify([scrollY, styles, document.adoptedStyleSheets.length]);
+    }"""
+    page.evaluate("scrollTo({ top: 1000, behavior: 'instant' })")
+    before = page.evaluate(state)
+    page.locator("eclipse-chat .launch").click()
+    settled(page)
+    page.mouse.move(200, 30)  # the header, which has nothing to scroll
+    page.mouse.wheel(0, 300)
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate("scrollY") == 1000
+    if leaving == "close":
+        page.keyboard.press("Escape")
+    elif leaving == "turn":
+        page.set_viewport_size({"width": 1000, "height": 700})
+        expect(page.locator("eclipse-chat .panel:modal")).to_have_count(0)
+    else:
+        page.evaluate("document.querySelector('eclipse-chat').remove()")
+    assert page.evaluate(state) == before
+    page.mouse.move(20, 300)
+    page.mouse.wheel(0, 300)
+    page.wait_for_function("() => scrollY > 1000")
+
+
+def test_it_comes_back_with_what_was_hidden_around_it(show: Show) -> None:
+    """A full-screen panel in what is no longer displayed leaves the page usable, and comes back with it."""
+    page = show(Host(body=f"{TALL.replace(CHAT, '')}<main>{CHAT}</main>"), **PHONE)
+    page.locator("eclipse-chat .launch").click()
+    page.evaluate("document.querySelector('main').style.display = 'none'")
+    page.locator("#own").click()
+    page.mouse.wheel(0, 300)
+    page.wait_for_function("() => scrollY > 0")
+    page.evaluate("document.querySelector('main').style.display = ''")
+    expect(page.locator("eclipse-chat .panel:modal")).to_have_count(1)
+    assert_inside(page)
+
+
+def test_it_can_be_moved_while_it_is_open(show: Show) -> None:
+    """In another place of the page the widget is above the page as well."""
+    page = show(Host("footer { transform: rotate(1deg) }", f"{CHAT}<footer></footer>"))
+    page.locator("eclipse-chat .launch").click()
+    page.evaluate("document.querySelector('footer').append(document.querySelector('eclipse-chat'))")
+    panel = page.locator("eclipse-chat .panel")
+    if not panel.is_visible():
+        page.locator("eclipse-chat .launch").click()
+    assert_inside(page)
+
+
+def test_it_works_after_a_dialog_of_the_page(show: Show) -> None:
+    """What the page puts above it, a modal dialog or a popover, gives way again."""
+    above = '<dialog>Sure?</dialog><div id="pop" popover="manual">Ad</div>'
+    style = "#pop { inset: 0; width: 100%; height: 100% }"
+    page = show(Host(style, above + CHAT, script="document.querySelector('dialog').showModal()"))
+    page.wait_for_function("document.querySelector('eclipse-chat').shadowRoot")
+    page.keyboard.press("Escape")
+    launcher = page.locator("eclipse-chat .launch")
+    launcher.click()
+    assert_inside(page)
+    page.keyboard.press("Escape")
+    page.evaluate("document.querySelector('#pop').showPopover()")
+    assert not is_hit(page, 950, 650)
+    launcher.focus()
+    page.keyboard.press("Enter")
+    assert_inside(page)
+
+
+def test_it_is_not_printed(show: Show) -> None:
+    """On paper there is the page alone, open or not; an inline chat is part of the page."""
+    page = show(Host(body=CHAT + CHAT.replace("{attributes}", "inline")))
+    launcher, panels = page.locator("eclipse-chat .launch").first, page.locator("eclipse-chat .panel")
+    page.emulate_media(media="print")
+    expect(launcher).to_be_hidden()
+    page.emulate_media(media="screen")
+    launcher.click()
+    page.emulate_media(media="print")
+    expect(panels.first).to_be_hidden()
+    expect(panels.last).to_be_visible()
+    page.emulate_media(media="screen")
+
+
+def test_an_inline_chat_has_the_size_that_the_page_gives_it(show: Show) -> None:
+    """The page places it and makes it as large as it likes; what is inside looks as it always does."""
+    size = "height: 420px; width: 300px; margin-inline-start: 200px; writing-mode: horizontal-tb"
+    style = INHERITED + f"eclipse-chat {{ {size} }}"
+    page = show(Host(style, attributes="inline"))
+    connected(page)
+    panel = page.locator("eclipse-chat .panel").bounding_box()
+    assert panel
+    assert (panel["width"], panel["height"]) == (300, 420)
+    assert computed(page, "textarea", *UNTOUCHED) == UNTOUCHED
+    page.locator("eclipse-chat textarea").click()
+    page.keyboard.type("hello")
+    page.keyboard.press("Enter")
+    expect(page.locator("eclipse-chat .bubble")).to_have_text(["hello"])
+
+
+def test_browsers_without_popovers_have_it_as_a_fixed_box(show: Show) -> None:
+    """There it is as high as a `z-index` goes."""
+    methods = '["togglePopover", "showPopover", "hidePopover"]'
+    old = f"<script>for (const name of {methods}) delete HTMLElement.prototype[name]</script>"
+    page = show(
+        Host(
+            ".bar { position: fixed; inset: 0; z-index: 9999; background: teal }",
+            f'{old}{CHAT}<div class="bar"></div>',
+        )
+    )
+    page.wait_for_function("document.elementsFromPoint(950, 650)[0]?.localName == 'eclipse-chat'")
+    page.mouse.click(950, 650)
+    assert_inside(page)

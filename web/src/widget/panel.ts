@@ -72,7 +72,7 @@ export class Panel {
         { passive: true },
       );
     // A modal panel in something that the page no longer displays would block the page.
-    if (!isInline) new ResizeObserver(() => this.#arrange()).observe(this.layer);
+    if (!isInline) new ResizeObserver(() => this.#arrange()).observe(this.element);
   }
 
   get isOpen(): boolean {
