@@ -96,5 +96,5 @@ CORNERS: dict[str, tuple[Host, dict[str, int], tuple[bool, bool] | None]] = {
 SCROLLERS = {
     "the window": "",
     "the window, by the body": "html, body { height: 100%; margin: 0 } body { overflow-y: scroll }",
-    "the window, by the root": "html { overflow: scroll; scroll-behavior: smooth } body { overflow-x: hidden }",
+    "the window, by the root": "html { overflow: scroll; scroll-behavior: smooth } body { overflow: clip }",
 }

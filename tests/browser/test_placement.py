@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.hosts import CHAT, CORNERS, HOSTS, INHERITED, PHONE, SCROLLERS, TALL, WINDOW, Host
 from tests.browser.stage import ServerProcess, connected, site
+from tests.browser.test_pages import PHONE as MOBILE
 
 Show = Callable[..., Page]
 
@@ -228,6 +229,19 @@ def test_the_page_does_not_scroll_behind_a_full_screen(show: Show, name: str, le
     page.wait_for_function("() => scrollY > 1000")
 
 
+def test_zooming_with_two_fingers_leaves_the_panel_as_large_as_it_is(
+    server: ServerProcess, customer: Callable[..., Page]
+) -> None:
+    """A keyboard takes room from a full screen, a magnifying glass does not."""
+    page = customer(server.url, **MOBILE)
+    page.locator("eclipse-chat .launch").click()
+    before = settled(page)
+    page.context.new_cdp_session(page).send("Emulation.setPageScaleFactor", {"pageScaleFactor": 2})
+    page.wait_for_function("visualViewport.scale == 2")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.locator("eclipse-chat .panel").evaluate("panel => panel.offsetHeight") == before["height"]
+
+
 def test_it_comes_back_with_what_was_hidden_around_it(show: Show) -> None:
     """A full-screen panel in what is no longer displayed leaves the page usable, and comes back with it."""
     page = show(Host(body=f"{TALL.replace(CHAT, '')}<main>{CHAT}</main>"), **PHONE)
@@ -250,6 +264,17 @@ def test_it_can_be_moved_while_it_is_open(show: Show) -> None:
     if not panel.is_visible():
         page.locator("eclipse-chat .launch").click()
     assert_inside(page)
+
+
+def test_it_can_change_its_side(show: Show) -> None:
+    """The attribute `side` counts at any time, with an open panel, too."""
+    page = show(Host())
+    page.locator("eclipse-chat .launch").click()
+    sides = []
+    for side in ("start", "end", "start"):
+        page.locator("eclipse-chat").evaluate("(element, side) => element.setAttribute('side', side)", side)
+        sides.append(assert_inside(page)["x"] < WINDOW["width"] / 2)
+    assert sides == [True, False, True]
 
 
 def test_it_works_after_a_dialog_of_the_page(show: Show) -> None:

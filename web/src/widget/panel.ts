@@ -137,13 +137,12 @@ export class Panel {
     this.launcher.setAttribute("aria-label", unread ? `${texts.open}, ${texts.unread.replace("{n}", String(unread))}` : texts.open);
   }
 
-  /** Come above everything that the page has put on the top layer, in the corner that it wants. */
+  /** Come above everything that the page has put on the top layer. */
   #rise(): void {
     const { host } = this.layer.getRootNode() as ShadowRoot;
     const { insetInlineStart, insetInlineEnd } = getComputedStyle(host);
     // Pages chose the other corner with `inset-inline: 20px auto` before there was `side`.
-    const isStart = host.getAttribute("side") == "start" || (insetInlineStart != "auto" && insetInlineEnd == "auto");
-    this.layer.classList.toggle("start", isStart);
+    this.layer.classList.toggle("start", insetInlineStart != "auto" && insetInlineEnd == "auto");
     // Browsers without popovers show it as a fixed box.
     for (const isUp of [false, true]) this.layer.togglePopover?.(isUp);
   }
