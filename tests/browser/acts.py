@@ -40,3 +40,21 @@ def message(number: int, content: str, role: str = "agent", **sender: str | None
 def give_history(page: Page, messages: list[dict[str, object]]) -> None:
     """Let the application answer this history."""
     page.route("**/api/chats/*/messages*", lambda route: route.fulfill(json={"messages": messages}))
+
+
+def hear(page: Page, kind: str, **data: object) -> None:
+    """Let the widget get an event."""
+    page.locator("eclipse-chat").evaluate(
+        "(element, [kind, data]) => element.chat.dispatchEvent(new CustomEvent(kind, { detail: { data } }))",
+        [kind, data],
+    )
+
+
+def active(page: Page) -> str:
+    """What has the focus: the name of an element of the page, or a part of the widget with a dot in front."""
+    name: str = page.evaluate("""() => {
+        const { activeElement } = document;
+        const inner = activeElement.shadowRoot?.activeElement;
+        return inner ? "." + inner.className : activeElement.localName;
+    }""")
+    return name
