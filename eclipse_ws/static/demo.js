@@ -40,13 +40,13 @@ const attributes = {
   theme: asked.get("theme"),
 };
 for (const [name, value] of Object.entries(attributes)) if (value) widget.setAttribute(name, value);
-widget.texts = { title: "Penumbra", subtitle: "People answer, usually within minutes", empty: "Good evening! Which lamp may we tell you about?" };
+widget.texts = { title: "Penumbra", subtitle: "People answer, not menus", empty: "Good evening! Which lamp may we tell you about?" };
 if (asked.get("dir") == "rtl")
-  widget.texts = { title: "Penumbra", subtitle: "نردّ عادةً خلال دقائق", open: "افتح المحادثة", close: "أغلق المحادثة", messages: "الرسائل", placeholder: "اكتب رسالة…", send: "إرسال", empty: "مساء الخير! كيف يمكننا مساعدتك؟", sending: "جارٍ الإرسال…", sent: "أُرسلت", typing: "{name} يكتب الآن…", joined: "انضمّ {name} إلى المحادثة", today: "اليوم", yesterday: "أمس", latest: "رسائل جديدة", newest: "أحدث الرسائل" };
+  widget.texts = { title: "Penumbra", subtitle: "أشخاص يجيبون عن أسئلتك", open: "افتح المحادثة", close: "أغلق المحادثة", messages: "الرسائل", placeholder: "اكتب رسالة…", send: "إرسال", empty: "مساء الخير! كيف يمكننا مساعدتك؟", sending: "جارٍ الإرسال…", sent: "أُرسلت", typing: "{name} يكتب الآن…", joined: "انضمّ {name} إلى المحادثة", today: "اليوم", yesterday: "أمس", latest: "رسائل جديدة", newest: "أحدث الرسائل" };
 if (asked.has("open")) widget.setAttribute("open", "");
 document.body.append(widget);
 
-for (const button of document.querySelectorAll("[data-chat]")) button.addEventListener("click", () => (widget.show ? widget.show() : widget.open()));
+for (const button of document.querySelectorAll("[data-chat]")) button.addEventListener("click", () => widget.show());
 document.querySelector("#desk").href = "/demo/agent?chat=" + encodeURIComponent(chatId);
 document.querySelector("#fresh").addEventListener("click", () => {
   try {

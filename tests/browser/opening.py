@@ -21,7 +21,7 @@ ROUNDS = 15
 # From the click until a bubble is on the screen: two frames later it has been painted.
 OPEN = """() => new Promise((done) => {
     const element = document.querySelector("eclipse-chat"), began = performance.now();
-    element.open();
+    element.show();
     const look = () => element.shadowRoot.querySelector(".bubble")
         ? requestAnimationFrame(() => done(performance.now() - began))
         : requestAnimationFrame(look);

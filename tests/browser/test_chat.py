@@ -121,7 +121,7 @@ def test_a_restarted_server_is_found_again(
     expect(page.locator("eclipse-chat")).not_to_have_attribute("state", "open")
     say(box, "while it was away")
     say(answer, "I write, too")
-    expect(page.get_by_text("Reconnecting…")).to_be_visible()
+    expect(page.get_by_text("You are offline.")).to_be_visible()
     own_server.start()
     connected(page, agent)
     for text in ("before", "while it was away", "I write, too"):
@@ -130,7 +130,7 @@ def test_a_restarted_server_is_found_again(
     say(box, "after")
     bubble(agent, "after")
     assert shown(page) == shown(agent)
-    expect(page.get_by_text("Reconnecting…")).to_be_hidden()
+    expect(page.get_by_text("You are offline.")).to_be_hidden()
 
 
 def test_what_is_typed_offline_arrives(
@@ -216,7 +216,7 @@ def test_a_token_url_that_fails_is_asked_until_it_answers(
     box = open_panel(page)
     say(box, "anybody there?")
     if fault == "500":
-        expect(page.get_by_text("Connecting…", exact=True)).to_be_visible()
+        expect(page.get_by_text("The chat isn’t available right now.")).to_be_visible()
     down = False
     connected(page)
     bubble(desk(server.url), "anybody there?")

@@ -375,3 +375,13 @@ def test_unread_is_told_in_the_pages_language(page: Page) -> None:
     """The launcher counts in the page's language before its file has been asked for."""
     show(page, replace(STATES["unread"], lang="de"))
     expect(page.get_by_role("button", name="Chat öffnen, 1 ungelesen")).to_be_visible()
+
+
+def test_what_was_edited_or_deleted_says_so(page: Page) -> None:
+    """`edited` is beside the time; of a deleted message there is quiet text in its place, and no content."""
+    show(page, STATES["edited-and-deleted"])
+    expect(page.locator("eclipse-chat .meta", has_text="edited")).to_have_count(1)
+    gone = page.locator("eclipse-chat .gone")
+    expect(gone.locator(".bubble")).to_have_text("This message was deleted.")
+    expect(gone).to_have_attribute("data-id", "m0003")
+    expect(page.get_by_text("Anything else?")).to_have_count(0)

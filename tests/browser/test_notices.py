@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message
@@ -33,13 +34,13 @@ class Link:
 
 
 def test_the_first_connection_is_no_reconnection(server: ServerProcess, context: Contexts) -> None:
-    """A server that can't be reached at first is being connected to, not reconnected."""
+    """A server that can't be reached at first is not available: nobody is called offline."""
     page = context().new_page()
     link = Link(page, up=False)
     give_history(page, [message(1, "from the history")])
     page.goto(f"{server.url}/demo?chat=first&open")
     expect(page.get_by_text("from the history")).to_be_visible()
-    expect(page.get_by_text("Connecting…", exact=True)).to_be_visible()
+    expect(page.get_by_text("The chat isn’t available right now.")).to_be_visible()
     link.up = True
     connected(page)
     expect(page.locator(NOTICE)).to_be_hidden()
@@ -56,11 +57,11 @@ def test_a_history_that_loads_does_not_hide_a_lost_connection(
     connected(page)
     link.up = False
     link.sockets[-1].close(code=1011)
-    expect(page.get_by_text("Reconnecting…")).to_be_visible()
+    expect(page.get_by_text("You are offline.")).to_be_visible()
     give_history(page, [message(1, "found meanwhile")])
     page.evaluate("document.querySelector('eclipse-chat').chat.dispatchEvent(new CustomEvent('reload'))")
     expect(page.get_by_text("found meanwhile")).to_be_visible()
-    expect(page.get_by_text("Reconnecting…")).to_be_visible()
+    expect(page.get_by_text("You are offline.")).to_be_visible()
 
 
 def test_a_connection_does_not_hide_that_the_history_is_missing(
@@ -123,9 +124,116 @@ def test_a_closed_chat_takes_no_more_messages(server: ServerProcess, context: Co
     say(box, "too late")
     expect(page.get_by_text("Sending…")).to_be_visible()
     link.sockets[-1].close(code=4003, reason="bye")
-    expect(page.get_by_text("This chat has been closed.")).to_be_visible()
+    expect(page.get_by_text("This chat has ended.")).to_be_visible()
     expect(box).to_be_hidden()
     expect(page.get_by_role("group", name="Messages")).to_be_focused()
     expect(page.get_by_text("Not sent.", exact=True)).to_be_visible()
     page.evaluate("document.querySelector('eclipse-chat').setAttribute('chat-id', 'another')")
     expect(box).to_be_visible()
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, "token_refused"), (404, "token_not_found")])
+def test_a_refused_token_is_told(server: ServerProcess, context: Contexts, status: int, code: str) -> None:
+    """Where a token is refused, the person reads so, the page hears why, and it ends by itself."""
+    page = context().new_page()
+    Link(page)
+    give_history(page, [])
+
+    def refuse(route: Route) -> None:
+        route.fulfill(status=status, body="no")
+
+    page.route("**/api/ws/token*", refuse)
+    page.goto(f"{server.url}/demo?chat=refused-token")
+    page.evaluate("""() => {
+        window.errors = [];
+        const element = document.querySelector("eclipse-chat");
+        element.addEventListener("error", ({ detail }) => errors.push(detail.code));
+        element.url = "";
+        element.spread = 1;
+    }""")
+    open_panel(page)
+    expect(page.get_by_text("This chat can’t be opened here.")).to_be_visible()
+    assert page.evaluate("errors")[0] == code
+    page.unroute("**/api/ws/token*", refuse)
+    connected(page)
+    expect(page.locator(NOTICE)).to_be_hidden()
+
+
+def test_an_address_that_is_none_is_told(server: ServerProcess, context: Contexts) -> None:
+    """A server's address that can't be one makes the chat unavailable, at once."""
+    page = context().new_page()
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=bad-address&open")
+    page.locator("eclipse-chat").evaluate("element => { element.url = 'chat.example.com'; }")
+    expect(page.get_by_text("The chat isn’t available right now.")).to_be_visible()
+
+
+def test_a_browser_that_is_offline_says_so(server: ServerProcess, context: Contexts) -> None:
+    """Offline is told at once, whatever the socket does, and no longer than it lasts."""
+    visitor = context()
+    page = visitor.new_page()
+    Link(page)
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=offline&open")
+    connected(page)
+    visitor.set_offline(True)
+    expect(page.get_by_text("You are offline.")).to_be_visible()
+    visitor.set_offline(False)
+    expect(page.locator(NOTICE)).to_be_hidden()
+
+
+def test_an_error_about_a_command_is_no_notice(server: ServerProcess, context: Contexts) -> None:
+    """What belongs to no message is told to the page, and to nobody else."""
+    page = context().new_page()
+    link = Link(page)
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=limits&open")
+    connected(page)
+    page.evaluate("""() => {
+        window.errors = [];
+        const element = document.querySelector("eclipse-chat");
+        element.addEventListener("error", ({ detail }) => errors.push(detail.code));
+    }""")
+    error = {
+        "type": "error",
+        "error": "Slow down",
+        "code": "rate_limited",
+        "retryable": True,
+        "retryAfter": 1,
+    }
+    link.sockets[-1].send(json.dumps(error))
+    page.wait_for_function("() => errors.length")
+    assert page.evaluate("errors") == ["rate_limited"]
+    expect(page.locator(NOTICE)).to_be_hidden()
+    expect(page.locator("eclipse-chat .bad")).to_have_count(0)
+
+
+@pytest.mark.parametrize("choice", ["the same", "another", "none"])
+def test_an_ended_chat_can_begin_again(server: ServerProcess, context: Contexts, choice: str) -> None:
+    """A button asks the page first: it may give another chat, forbid it, or leave it to the same chat."""
+    page = context().new_page()
+    link = Link(page)
+    give_history(page, [])
+    page.goto(f"{server.url}/demo?chat=ended&open")
+    connected(page)
+    link.sockets[-1].close(code=4003, reason="bye")
+    page.locator("eclipse-chat").evaluate(
+        """(element, choice) => element.addEventListener("restart", (event) => {
+            if (choice == "another") element.chatId = "new";
+            if (choice == "none") event.preventDefault();
+        })""",
+        choice,
+    )
+    button = page.get_by_role("button", name="Start again")
+    button.click()
+    if choice == "none":
+        expect(page.locator("eclipse-chat")).to_have_attribute("state", "closed")
+        expect(button).to_be_visible()
+        return
+    connected(page)
+    expect(page.get_by_role("textbox")).to_be_focused()
+    expect(button).to_be_hidden()
+    expect(page.locator(NOTICE)).to_be_hidden()
+    assert len(link.sockets) == 2
+    chat = page.locator("eclipse-chat").evaluate("element => element.chatId")
+    assert chat == ("new" if choice == "another" else "ended")

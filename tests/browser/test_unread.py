@@ -58,14 +58,15 @@ def test_an_old_chat_is_not_all_unread(server: ServerProcess, context: Contexts)
     """In a browser that sees a chat for the first time, its history counts for nothing."""
     page = context().new_page()
     give_history(page, [message(n, f"message {n}") for n in range(5)])
-    with page.expect_response("**/api/chats/*/messages*"):
-        page.goto(f"{server.url}/demo?chat=old")
+    page.goto(f"{server.url}/demo?chat=old")
     connected(page)
     page.locator("eclipse-chat").evaluate("""element => {
         const data = { id: "new", content: "news", role: "agent", timestamp: "2026-02-01T00:00:00.000Z" };
         element.chat.dispatchEvent(new CustomEvent("message", { detail: { data } }));
     }""")
     expect(page.locator(BADGE)).to_have_text("1")
+    reload(page)
+    expect(page.locator(BADGE)).to_be_hidden()
 
 
 def test_a_page_without_a_title_gets_and_loses_the_count(
@@ -83,3 +84,47 @@ def test_a_page_without_a_title_gets_and_loses_the_count(
     expect(page).to_have_title("(3) Named since")
     open_panel(page)
     expect(page).to_have_title("Named since")
+
+
+NEWS = """([selector, id]) => {
+    const data = { id, content: "news", role: "agent", timestamp: "2026-02-01T00:00:00.000Z" };
+    document.querySelector(selector).chat.dispatchEvent(new CustomEvent("message", { detail: { data } }));
+}"""
+
+
+def test_a_title_that_comes_back_has_one_number(server: ServerProcess, context: Contexts) -> None:
+    """A page that keeps its title, and sets it again later, doesn't end with two numbers in front of it."""
+    page = context().new_page()
+    page.goto(f"{server.url}/demo?chat=titles")
+    connected(page)
+    page.evaluate("document.title = '(5) Inbox'")
+    page.evaluate(NEWS, ["eclipse-chat", "1"])
+    expect(page).to_have_title("(1) (5) Inbox")
+    page.evaluate("() => { window.kept = document.title; }")
+    page.evaluate(NEWS, ["eclipse-chat", "2"])
+    page.evaluate("() => { document.title = kept; }")
+    page.evaluate(NEWS, ["eclipse-chat", "3"])
+    expect(page).to_have_title("(3) (5) Inbox")
+    open_panel(page)
+    expect(page).to_have_title("(5) Inbox")
+
+
+def test_two_widgets_share_one_number(server: ServerProcess, context: Contexts) -> None:
+    """Two widgets, even of two copies of the script, add their numbers up, and take away their own alone."""
+    page = context().new_page()
+    page.goto(f"{server.url}/demo?chat=two")
+    connected(page)
+    page.evaluate("""async () => {
+        const { EclipseChatElement } = await import("/widget.js?copy");
+        customElements.define("other-chat", EclipseChatElement);
+        const other = document.createElement("other-chat");
+        Object.assign(other, { tokenUrl: "/api/ws/token", chatId: "other" });
+        document.body.append(other);
+    }""")
+    title = page.title()
+    page.evaluate(NEWS, ["eclipse-chat", "1"])
+    page.evaluate(NEWS, ["other-chat", "2"])
+    page.evaluate(NEWS, ["other-chat", "3"])
+    expect(page).to_have_title(f"(3) {title}")
+    page.evaluate("() => document.querySelector('other-chat').remove()")
+    expect(page).to_have_title(f"(1) {title}")

@@ -3,4 +3,5 @@ import { EclipseChatElement } from "./element.ts";
 
 export { EclipseChatElement };
 
-if (!customElements.get("eclipse-chat")) customElements.define("eclipse-chat", EclipseChatElement);
+// A server that renders a page has no registry, and a page can load this twice.
+if (globalThis.customElements && !customElements.get("eclipse-chat")) customElements.define("eclipse-chat", EclipseChatElement);

@@ -139,6 +139,7 @@ export class Panel {
 
   /** Come above everything that the page has put on the top layer. */
   #rise(): void {
+    if (!this.layer.isConnected) return;
     const { host } = this.layer.getRootNode() as ShadowRoot;
     const { insetInlineStart, insetInlineEnd } = getComputedStyle(host);
     // Pages chose the other corner with `inset-inline: 20px auto` before there was `side`.

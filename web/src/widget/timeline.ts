@@ -12,6 +12,8 @@ export class Timeline {
   #end = 0;
   /** id -> clientMessageId: a saved bubble stays the same element. */
   #names = new Map<string, string>();
+  /** The same for what is taken for an echo, until the ack decides. */
+  #echoes = new Map<string, string>();
   /** clientMessageId -> id, between the `ack` and the event. */
   #saved = new Map<string, string>();
   /** What was said here and is not yet known to be in `order`. */
@@ -43,22 +45,24 @@ export class Timeline {
     if (!this.#rows.has(id)) this.#saved.set(clientMessageId, id);
   }
 
-  /** What names a row's element. */
+  /** What names a row's element: an echo is the bubble of the message that waits for its ack. */
   nameOf(row: Row): string {
-    return this.#names.get(row.key) ?? row.key;
+    return this.#names.get(row.key) ?? this.#echoes.get(row.key) ?? row.key;
   }
 
-  /** Whether a row was said in this page. */
+  /** Whether the application has a row. */
   isOwn(row: Row): boolean {
-    return this.#names.has(row.key);
+    return !row.status;
   }
 
-  /** The window's rows, and after the last one those that wait, in the order of writing. */
+  /** The window's rows, what failed where it was written, and after the last one those that wait, in the order of writing. */
   visible(pending: readonly Outgoing[]): Row[] {
     if (this.following) this.#end = this.order.length;
-    const rows = this.order.slice(Math.max(0, this.#end - WINDOW), this.#end);
-    if (this.#end < this.order.length) return rows;
+    const start = Math.max(0, this.#end - WINDOW);
+    const rows = this.order.slice(start, this.#end);
+    const isAtEnd = this.#end == this.order.length;
     const waiting = new Map(pending.map((item) => [item.clientMessageId, item]));
+    this.#echoes = new Map(pending.filter(({ id }) => id).map(({ id, clientMessageId }) => [id!, clientMessageId]));
     for (const [key, item] of new Map([...this.#unsent, ...waiting])) {
       const isWaiting = waiting.has(key);
       const id = isWaiting ? item.id : this.#saved.get(key);
@@ -66,13 +70,27 @@ export class Timeline {
       this.#unsent.set(key, item);
       if (isWaiting ? !isThere : id && !isThere) {
         const { content, code } = item;
-        rows.push({ key, at: Infinity, role: item.role.toLowerCase(), content, code, status: isWaiting ? item.status : "sent" });
+        const row: Row = { key, at: Infinity, role: item.role.toLowerCase(), content, code, status: isWaiting ? item.status : "sent" };
+        if (row.status == "failed") this.#putBack(rows, row, item, start > 0, isAtEnd);
+        else if (isAtEnd) rows.push(row);
       } else if (!isWaiting) {
         this.#unsent.delete(key);
         this.#saved.delete(key);
       }
     }
     return rows;
+  }
+
+  /** Put a failed message where it was written: below the last message that was known then. */
+  #putBack(rows: Row[], row: Row, { at, after }: Outgoing, isCut: boolean, isAtEnd: boolean): void {
+    const known = this.#rows.get(after);
+    let i = known ? rows.indexOf(known) + 1 : rows.findIndex((other) => other.at > at);
+    if (known ? !i : isCut && !i) return; // it is outside of the window
+    if (i < 0) i = rows.length;
+    while (rows[i]?.status == "failed") i++;
+    if (i == rows.length && !isAtEnd) return;
+    row.at = known ? known.at : at;
+    rows.splice(i, 0, row);
   }
 
   /** The reader has scrolled: move the window, and see whether they are at the end. All in pixels. */

@@ -1,6 +1,6 @@
 import type { Sender } from "../client/index.ts";
 
-export type { EclipseChat, Failure, Message, Outgoing, Role, Sender } from "../client/index.ts";
+export type { EclipseChat, Failure, Message, Outgoing, Role, Sender, State } from "../client/index.ts";
 
 /** What is shown in one place of the conversation: a message, or the notice that somebody joined. */
 export interface Row {

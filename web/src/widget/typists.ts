@@ -2,6 +2,29 @@
 const ENDS_AFTER = 6_000;
 const LIMIT = 50;
 
+const OWN = "eclipse-chat:users";
+const MOST_OWN = 50;
+
+/** The users that the tabs of this browser are known as: a visitor is another one in each tab, and after each reconnect. */
+function ownUsers(): string[] {
+  try {
+    const users = JSON.parse(localStorage.getItem(OWN) ?? "[]");
+    return Array.isArray(users) ? users : [];
+  } catch {
+    return []; // storage is forbidden
+  }
+}
+
+export const isOwnUser = (userId: string): boolean => ownUsers().includes(userId);
+
+export function addOwnUser(userId: string): void {
+  const users = ownUsers();
+  if (!userId || users.includes(userId)) return;
+  try {
+    localStorage.setItem(OWN, JSON.stringify([...users, userId].slice(-MOST_OWN)));
+  } catch {} // storage is forbidden: other tabs take this one for somebody else
+}
+
 /** Who is typing. */
 export class Typists {
   readonly #timers = new Map<string, ReturnType<typeof setTimeout>>();

@@ -1,0 +1,157 @@
+import { connect } from "../client/index.ts";
+import { loadHistory, type SavedMessage } from "./history.ts";
+import { Timeline } from "./timeline.ts";
+import type { EclipseChat, Message, Role, Row } from "./types.ts";
+import { addOwnUser, isOwnUser, Typists } from "./typists.ts";
+
+const MOST_DELETED = 1_000;
+
+export interface Settings {
+  tokenUrl: URL;
+  chatId: string;
+  role: Role;
+  spread: number;
+  url: string | undefined;
+  /** undefined: the application has no history. */
+  historyUrl: URL | undefined;
+}
+
+/** What a conversation tells. */
+export interface Hooks {
+  /** Something has to be drawn. */
+  changed(): void;
+  typing(): void;
+  /** Somebody else has just written this message. */
+  arrived(row: Row): void;
+  joined(row: Row): void;
+  /** How an agent without a name is called. */
+  agentName(): string;
+  /** A message was taken back: nothing may show it any more. */
+  deleted(key: string): void;
+  loaded(rows: Row[]): void;
+  /** Whether the history is needed by now. */
+  isHistoryWanted(): boolean;
+}
+
+/** One chat: puts what the client and the history tell into the timeline. */
+export class Conversation {
+  readonly chat: EclipseChat;
+  readonly timeline = new Timeline();
+  readonly typists: Typists;
+  /** Earlier messages could not be loaded so far. */
+  isIncomplete = false;
+  readonly #settings: Settings;
+  readonly #on: Hooks;
+  readonly #deleted = new Set<string>();
+  #turn = 0;
+  /** Something may have been missed since the history was last loaded. */
+  #isDue = true;
+  /** The connection takes long: what the application has is shown without it. */
+  #isLate = false;
+  #loading = new AbortController();
+  #timer: ReturnType<typeof setTimeout>;
+
+  constructor(settings: Settings, on: Hooks) {
+    this.#settings = settings;
+    this.#on = on;
+    this.typists = new Typists(on.typing);
+    const chat = (this.chat = connect(settings));
+    chat.on("outbox", on.changed);
+    chat.on("connected", () => addOwnUser(chat.userId));
+    chat.on("reload", () => {
+      this.#isDue = true;
+      this.load();
+    });
+    chat.on("sent", ({ clientMessageId, id }) => {
+      this.timeline.sent(clientMessageId, id);
+      on.changed();
+    });
+    chat.on("message", ({ data }) => {
+      const row = this.#take(data);
+      if (!row || this.isMine(row)) return;
+      if (row.sender?.id) this.typists.set(row.sender.id, false);
+      on.arrived(row);
+    });
+    chat.on("message_updated", ({ data }) => this.#take(data, true));
+    chat.on("message_deleted", ({ data }) => this.#delete(String(data.id)));
+    chat.on("agent_joined", ({ data, timestamp }) => {
+      const at = data?.timestamp ?? timestamp;
+      const sender = { id: data?.agentId, name: String(data?.agentName || on.agentName()) };
+      const row: Row = { key: `joined ${at} ${sender.id}`, at: Date.parse(at) || Date.now(), role: "", content: "", joined: sender.name, sender };
+      this.timeline.put(row);
+      on.changed();
+      on.joined(row);
+    });
+    chat.on("typing", ({ data }) => data && !isOwnUser(data.userId) && data.userId != chat.userId && this.typists.set(data.userId, data.isTyping));
+    // The history is asked for once connected, so that nothing falls between; but not later.
+    this.#timer = setTimeout(() => {
+      this.#isLate = true;
+      this.load();
+    }, 1_500);
+  }
+
+  /** Whether this page's person wrote it. A visitor is the only one in the role `user`; agents are told apart by who they are. */
+  isMine(row: Row): boolean {
+    const isVisitor = this.#settings.role == "USER";
+    return !!row.status || (isVisitor && row.role == "user") || this.chat.isMine({ id: row.key, sender: row.sender ?? null });
+  }
+
+  /** Load the history if it is wanted, and something may be missing. */
+  async load(): Promise<void> {
+    const { historyUrl } = this.#settings;
+    if (!this.#isDue || !historyUrl || !(this.#isLate || this.chat.state == "open") || !(this.chat.pending.length || this.#on.isHistoryWanted())) return;
+    this.#isDue = false;
+    const turn = ++this.#turn;
+    const { signal } = this.#loading;
+    const messages = await loadHistory(
+      historyUrl,
+      () => turn == this.#turn,
+      signal,
+      () => {
+        this.isIncomplete = true;
+        this.#on.changed();
+      },
+    );
+    if (!messages || turn != this.#turn) return;
+    this.isIncomplete = false;
+    this.chat.history(messages);
+    for (const message of messages) this.#take(message);
+    this.#on.loaded(messages.flatMap(({ id }) => this.timeline.get(String(id)) ?? []));
+    this.#on.changed();
+  }
+
+  end(): void {
+    this.#turn++;
+    clearTimeout(this.#timer);
+    this.#loading.abort();
+    this.typists.clear();
+    this.chat.close();
+  }
+
+  /** Answers the row if it is new. */
+  #take(data: Message | SavedMessage, isUpdate = false): Row | undefined {
+    if (!data?.id || typeof data.content != "string") return;
+    const { content, sender } = data;
+    const key = String(data.id); // events have text
+    const known = this.timeline.get(key);
+    const updatedAt = data.updatedAt ?? known?.updatedAt;
+    if (known && (known.isDeleted || (known.content == content && known.updatedAt == updatedAt) || updatedAt! < known.updatedAt!)) return;
+    const saved = "createdAt" in data ? data.createdAt : undefined;
+    const row: Row = { key, at: Date.parse(saved ?? data.timestamp ?? "") || known?.at || Date.now(), role: String(data.role).toLowerCase(), content, sender };
+    if (updatedAt) row.updatedAt = updatedAt;
+    if (known?.isEdited || (known ? known.content != content : isUpdate)) row.isEdited = true;
+    this.timeline.put(row);
+    if (this.#deleted.has(key)) this.#delete(key);
+    this.#on.changed();
+    return known || this.#deleted.has(key) ? undefined : row;
+  }
+
+  #delete(key: string): void {
+    this.#deleted.add(key);
+    if (this.#deleted.size > MOST_DELETED) this.#deleted.delete(this.#deleted.values().next().value!);
+    const known = this.timeline.get(key);
+    if (known) this.timeline.put({ key, at: known.at, role: known.role, sender: known.sender, content: "", isDeleted: true });
+    this.#on.deleted(key);
+    this.#on.changed();
+  }
+}
