@@ -20,7 +20,7 @@ await build({
   external: ["react"],
   // One copy of the client, whichever entries a page imports.
   splitting: true,
-  chunkNames: "shared-[hash]",
+  chunkNames: "[name]-[hash]",
   outdir: "dist",
 });
 execFileSync(process.execPath, [tsc, "--project", join(here, "tsconfig.react.json")], { stdio: "inherit" });
