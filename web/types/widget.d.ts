@@ -1,17 +1,31 @@
 /** Importing `eclipse-chat/widget` registers the element `<eclipse-chat>`; where there is no document, nothing happens. */
-import type { EclipseChat, Failure, Message, State } from "eclipse-chat";
+import type { EclipseChat, Failure, Sender, State } from "eclipse-chat";
+
+/** A message as the element has it. */
+export interface ReceivedMessage {
+  /** The message's id. */
+  key: string;
+  /** When it was saved, in milliseconds since 1970. */
+  at: number;
+  /** Lower case. */
+  role: string;
+  content: string;
+  sender?: Partial<Sender> | null;
+}
 
 /** The element's events, by name. They don't bubble. */
 export interface EclipseChatElementEventMap {
   open: CustomEvent<null>;
   close: CustomEvent<null>;
   /** A message of somebody else that has just arrived. */
-  message: CustomEvent<Message>;
+  message: CustomEvent<ReceivedMessage>;
   /** How many messages are unread. */
   unread: CustomEvent<number>;
   state: CustomEvent<State>;
   /** What went wrong, such as a token URL that refuses. */
   error: CustomEvent<Failure>;
+  /** The person wants to go on after the chat has ended: set another `chatId`, or the same chat is connected again. Cancelable. */
+  restart: CustomEvent<null>;
 }
 
 type AllEvents = EclipseChatElementEventMap & Omit<HTMLElementEventMap, keyof EclipseChatElementEventMap>;
@@ -34,7 +48,9 @@ export declare class EclipseChatElement extends HTMLElement {
   theme: string;
   noTitle: boolean;
   get texts(): Texts;
-  set texts(texts: Partial<Texts> | null | undefined);
+  set texts(texts: Partial<Texts> | string | null | undefined);
+  /** The text in the field. */
+  draft: string;
   /** The longest random delay after a server's planned restart, in milliseconds. */
   spread: number;
   /** The corner of the page: `end` (the default) or `start`. */
