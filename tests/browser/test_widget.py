@@ -363,8 +363,9 @@ def test_the_greeting_stays_until_something_is_said(
     """An agent who joins takes no place of the greeting; the first message does."""
     page = customer(server.url)
     box = open_panel(page)
-    connected(page)
-    desk(server.url)
+    agent = desk(server.url)
+    connected(page, agent)
+    agent.evaluate("document.querySelector('eclipse-chat').chat.joined()")
     greeting = page.get_by_text("Good evening! Which lamp may we tell you about?")
     expect(page.locator("eclipse-chat .joined")).to_be_visible()
     expect(greeting).to_be_visible()

@@ -105,7 +105,7 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
 
   disconnectedCallback(): void {
     this.#listeners.abort();
-    this.#panel!.close();
+    this.#panel!.close(false);
     this.#stop();
   }
 
@@ -143,7 +143,7 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
   #follow(takesFocus = true): void {
     const { open } = this;
     if (this.inline) return;
-    if (!open) this.#panel!.close();
+    if (!open) this.#panel!.close(false);
     else if (!this.isOpen) {
       // A keyboard isn't opened over the messages unasked.
       const target = matchMedia("(pointer: coarse)").matches ? this.#list.log : this.#composer.input;
@@ -203,13 +203,9 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
   /** Put the conversation into a panel, over the page or inside it. */
   #place(): void {
     const content = [this.#notice.element, this.#list.element, this.#dots, this.#composer.element, this.#restart];
-    const before = this.#panel;
-    const panel = (this.#panel = new Panel(this.inline, content, this.#said, {
-      open: () => this.show(),
-      closed: () => this.isConnected && panel == this.#panel && this.hide(),
-    }));
-    before?.close();
-    this.shadowRoot!.replaceChildren(panel.layer);
+    this.#panel?.close(false);
+    this.#panel = new Panel(this.inline, content, this.#said, { open: () => this.show(), closed: () => this.hide() });
+    this.shadowRoot!.replaceChildren(this.#panel.layer);
     this.#label();
   }
 

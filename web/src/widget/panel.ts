@@ -103,7 +103,8 @@ export class Panel {
     target?.focus();
   }
 
-  close(): void {
+  /** Close the panel. `isTold`: it was not the element's own doing, which has to follow. */
+  close(isTold = true): void {
     if (!this.#isShown) return;
     const isHeld = this.#isModal || this.element.contains(focused());
     this.#isShown = false;
@@ -114,7 +115,7 @@ export class Panel {
       this.#opener?.focus();
       if (focused() != this.#opener) this.launcher.focus();
     }
-    this.#closed();
+    if (isTold) this.#closed();
   }
 
   /** Make room for a phone's keyboard: it takes its room from the visual viewport alone, as does zooming with two fingers. */
