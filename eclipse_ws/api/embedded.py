@@ -125,9 +125,9 @@ class EmbeddedApi(ChatApi):
         """The chat's last ``limit`` messages, oldest first; none of a chat that nobody has written in."""
         return await self._run(lambda store: store.history(chat_id, limit))
 
-    async def chats(self, limit: int) -> list[ChatSummary]:
-        """The chats with the latest messages, latest first."""
-        return await self._run(lambda store: store.chats(limit))
+    async def chats(self, limit: int, before: int | None = None) -> list[ChatSummary]:
+        """The chats with the latest messages, latest first; only those whose position is below ``before``."""
+        return await self._run(lambda store: store.chats(limit, before))
 
     async def _run(
         self, work: Callable[[Store], T], patience: float | None = None, share: Share | None = None

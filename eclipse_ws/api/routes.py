@@ -138,6 +138,15 @@ class _Handler(RequestHandler):
             raise HTTPError(400, f"limit has to be a number from 1 to {MAX_LISTED}")
         return int(text)
 
+    def before(self) -> int | None:
+        """The argument ``before``, a position in the list of chats, or None."""
+        text = self.get_query_argument("before", None)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdecimal() and len(text) < 19):
+            raise HTTPError(400, "before has to be the number that a page of chats gave as next")
+        return int(text)
+
     def check_id(self, name: str, what: str) -> str:
         """The id, or 400."""
         from eclipse_ws.api.embedded import MAX_ID, valid_id
@@ -181,8 +190,11 @@ class _History(_Handler):
 
 class _Chats(_Handler):
     async def get(self) -> None:
-        """The open chats, for the agents' page."""
-        self.answer({"chats": await self.api.chats(self.limit())})
+        """A page of the chats, latest first; ``next`` is the ``before`` of the next page, null at the end."""
+        limit = self.limit()
+        chats = await self.api.chats(limit + 1, self.before())
+        following = chats[limit - 1].position if len(chats) > limit else None
+        self.answer({"chats": chats[:limit], "next": following})
 
 
 class _Users(_Handler):

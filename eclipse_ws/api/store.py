@@ -35,6 +35,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS messages_once ON messages (chat, key) WHERE ke
 CREATE TABLE IF NOT EXISTS chats (
     id TEXT PRIMARY KEY, last INTEGER NOT NULL, count INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS chats_by_last ON chats (last);
+CREATE INDEX IF NOT EXISTS messages_received ON messages (chat, seq) WHERE role = 'USER';
+CREATE INDEX IF NOT EXISTS messages_answers ON messages (chat, seq) WHERE role <> 'USER';
 """
 _MESSAGE: Final = """
 SELECT m.id, m.content, m.role, m.created_at, u.id, u.name, u.email, u.image
@@ -42,13 +44,37 @@ FROM messages m JOIN users u ON u.id = m.user
 """
 
 
+PREVIEW: Final = 200
+"""Characters of a chat's last message in a list of chats."""
+# Counted from indexes rather than kept in columns: a database that an older version writes to stays right.
+_SUMMARIES: Final = """
+SELECT c.id, c.count, c.last,
+    (SELECT COUNT(*) FROM messages r WHERE r.chat = c.id AND r.role = 'USER'),
+    (SELECT COUNT(*) FROM messages r WHERE r.chat = c.id AND r.role = 'USER' AND r.seq <
+        (SELECT MAX(a.seq) FROM messages a WHERE a.chat = c.id AND a.role <> 'USER')),
+    m.id, substr(m.content, 1, ?), m.role, m.created_at, u.id, u.name, u.email, u.image
+FROM chats c JOIN messages m ON m.seq = c.last JOIN users u ON u.id = m.user
+WHERE c.last < ? ORDER BY c.last DESC LIMIT ?
+"""
+_LATEST: Final = (1 << 63) - 1
+"""Larger than every position."""
+
+
 class ChatSummary(msgspec.Struct):
-    """One line of the agents' list: a chat, its last message, when that was, and how many messages it has."""
+    """One line of the agents' list."""
 
     id: str
     lastMessage: Message  # noqa: N815 - as the page reads it
+    """Its content is cut to PREVIEW characters."""
     updatedAt: str  # noqa: N815
     count: int
+    """All messages of the chat."""
+    position: int
+    """Where the chat is in the list: a chat with a later message has a larger one."""
+    received: int
+    """The messages that the customer has written."""
+    answered: int
+    """Those of them that came before the latest answer."""
 
 
 class Store:
@@ -123,18 +149,15 @@ class Store:
         rows = self._db.execute(f"{_MESSAGE} WHERE m.chat = ? ORDER BY m.seq DESC LIMIT ?", (chat, limit))
         return [_message(row) for row in rows][::-1]
 
-    def chats(self, limit: int) -> list[ChatSummary]:
-        """The chats that had a message last, latest first."""
-        rows = self._db.execute(
-            "SELECT c.id, c.count, m.id, m.content, m.role, m.created_at, u.id, u.name, u.email, u.image "
-            "FROM chats c JOIN messages m ON m.seq = c.last JOIN users u ON u.id = m.user "
-            "ORDER BY c.last DESC LIMIT ?",
-            (limit,),
-        )
+    def chats(self, limit: int, before: int | None = None) -> list[ChatSummary]:
+        """The chats that had a message last, latest first; only those whose position is below ``before``."""
+        rows = self._db.execute(_SUMMARIES, (PREVIEW, _LATEST if before is None else before, limit))
         summaries = []
-        for chat, count, *row in rows:
+        for chat, count, position, received, answered, *row in rows:
             message = _message(tuple(row))
-            summaries.append(ChatSummary(chat, message, message.createdAt, count))
+            summaries.append(
+                ChatSummary(chat, message, message.createdAt, count, position, received, answered)
+            )
         return summaries
 
     def _saved(self, chat: str, key: str) -> Message | None:

@@ -99,6 +99,42 @@ async def test_history_and_chats(api: EmbeddedApi) -> None:
 
 
 @pytest.mark.gen_test
+async def test_what_customers_wrote_is_counted_apart(api: EmbeddedApi) -> None:
+    """A chat tells how many of its messages are the customer's, and how many of those are answered."""
+    for role in ("USER", "USER", "AGENT", "USER", "ASSISTANT", "USER"):
+        await api.send_message("a", "u", "text", role)
+    await api.send_message("greeted", "agent_1", "hello", "ASSISTANT")
+    await api.send_message("new", "u", "text", "USER")
+    counted = [(chat.id, chat.count, chat.received, chat.answered) for chat in await api.chats(10)]
+    assert counted == [("new", 1, 1, 0), ("greeted", 1, 0, 0), ("a", 6, 4, 3)]
+
+
+@pytest.mark.gen_test
+async def test_a_list_of_chats_has_only_the_beginnings_of_messages(api: EmbeddedApi) -> None:
+    """Long messages make a long history, and no long list of chats."""
+    await api.send_message("c", "u", "y" * 100_000, "USER")
+    assert [chat.lastMessage.content for chat in await api.chats(10)] == ["y" * 200]
+    assert len((await api.history("c", 1))[0].content) == 100_000
+
+
+@pytest.mark.gen_test
+async def test_a_database_of_an_older_version(path: str) -> None:
+    """Its chats are counted like new ones, whoever wrote to it in between."""
+    first = EmbeddedApi(make_settings(embedded_db=path))
+    await first.start()
+    await first.send_message("c", "u", "hello", "USER")
+    await first.close()
+    with sqlite3.connect(path) as other:
+        for index in ("messages_received", "messages_answers"):
+            other.execute(f"DROP INDEX {index}")
+    other.close()
+    second = EmbeddedApi(make_settings(embedded_db=path))
+    await second.start()
+    assert [(chat.received, chat.answered) for chat in await second.chats(1)] == [(1, 0)]
+    await second.close()
+
+
+@pytest.mark.gen_test
 async def test_visitor_is_known_after_a_message(api: EmbeddedApi) -> None:
     """A visitor becomes a user with their first message."""
     with pytest.raises(ApiError):
@@ -410,6 +446,9 @@ async def test_deepest_request(site: Site) -> None:
         ("/api/chats/c/messages?limit=1001", None, 400),
         ("/api/chats/c/messages?limit=-1", None, 400),
         ("/api/chats?limit=many", None, 400),
+        ("/api/chats?before=", None, 400),
+        ("/api/chats?before=-1", None, 400),
+        ("/api/chats?before=9999999999999999999", None, 400),
         ("/api/ws/token", None, 400),
         ("/api/ws/token?chatId=", None, 400),
         ("/api/ws/token?chatId=a%0Ab", None, 400),
@@ -459,6 +498,21 @@ async def test_lists(site: Site) -> None:
     assert set(agents[0]) == {"id", "name", "email", "image"}
     user = json.loads((await site.ask("/api/users/agent_1", X_Internal_Secret=SECRET)).body)
     assert user == agents[0]
+
+
+@pytest.mark.gen_test
+async def test_chats_in_pages(site: Site) -> None:
+    """The pages together have every chat once, also if some move to the front meanwhile; the last says so."""
+    for n in range(5):
+        await site.api.send_message(f"c{n}", "u", "hello", "USER")
+    pages, following = [], ""
+    for _ in range(3):
+        answer = json.loads((await site.ask(f"/api/chats?limit=2{following}")).body)
+        pages.append([chat["id"] for chat in answer["chats"]])
+        following = f"&before={answer['next']}"
+        await site.api.send_message("c4", "u", "hello again", "USER")
+    assert (pages, following) == ([["c4", "c3"], ["c2", "c1"], ["c0"]], "&before=None")
+    assert json.loads((await site.ask("/api/chats?limit=5")).body)["next"] is None
 
 
 @pytest.mark.gen_test
