@@ -21,7 +21,7 @@ from tests.conftest import SECRET
 from tests.fleet.old_service import Member, Service
 from tests.servers import RedisServer
 
-VISITOR = Path(__file__).parent / "visitor.mjs"
+VISITOR = Path(__file__).parents[1] / "js" / "visitor.mjs"
 TEXTS = ["one", " two ", "two"]
 
 
