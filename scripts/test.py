@@ -3,7 +3,7 @@
 The suite runs in four lanes, two of them side by side, then the chaos alone: Playwright keeps an event loop
 running in its process, so that other lanes' coroutines need one of their own, and faults are put on a quiet
 machine.
-Then all fuzzers at once: a minute each in CI, a moment elsewhere.
+Then all fuzzers at once: half a minute each in CI, a moment elsewhere.
 
     python -m scripts.test            everything
     python -m scripts.test --quick    linters, types, and the tests that start no browser, cluster or fuzzer
@@ -174,12 +174,13 @@ def everything() -> bool:
     say("\n== tests, two lanes at a time, then chaos")
     subprocess.run([BIN / "coverage", "erase"], cwd=ROOT, check=True)
     others = [*PROCESSES, *BROWSER, *SETUP, *CHAOS]
-    lanes = [Lane("processes", PROCESSES), Lane("main", ["tests", *without(*others)])]
-    passed = wait(lanes, [partial(Lane, "browser", BROWSER), partial(Lane, "setup", SETUP)])
+    # The longest first, so that no lane is left alone at the end.
+    lanes = [Lane("browser", BROWSER), Lane("processes", PROCESSES)]
+    passed = wait(lanes, [partial(Lane, "main", ["tests", *without(*others)]), partial(Lane, "setup", SETUP)])
     lanes.append(Lane("chaos", CHAOS))
     passed &= wait(lanes[-1:])
     say("\n== fuzzing")
-    passed &= fuzz(60 if IN_CI else 3, list(TARGETS))
+    passed &= fuzz(30 if IN_CI else 3, list(TARGETS))
     passed &= coverage()
     tell_skipped(lanes)
     return passed
