@@ -65,11 +65,12 @@ export class EclipseChat extends EventTarget {
 
 /** Everything that a chat does, as the functions that become its methods. */
 const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] }, given: Options) => {
-  let storage;
+  let session;
   try {
-    storage = globalThis.sessionStorage; // may throw
+    session = globalThis.sessionStorage; // may throw
   } catch {}
-  const options = { role: "USER" as Role, storage, spread: 20_000, limit: 1000, WebSocket: globalThis.WebSocket as unknown, ...given };
+  const { role: ownRole = "USER", storage = session, limit = 1000, spread = 20_000, WebSocket = globalThis.WebSocket, ...others } = given;
+  const options = { ...others, spread, WebSocket };
   if (!options.tokenUrl && !options.token) throw new TypeError("connect() needs tokenUrl or token");
   if (!options.WebSocket) throw new TypeError("No WebSocket here: pass one");
   chat.state = "connecting";
@@ -85,7 +86,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   let typingTimer: any;
 
   const changed = () => {
-    chat.pending = load(outbox).out.map(({ owner, sent, resend, tries, ...shown }) => shown);
+    chat.pending = load(outbox).out.map(({ clientMessageId, content, role, status, code, id, at, after }) => ({ clientMessageId, content, role, status, code, id, at, after }));
     emit(chat, "outbox", chat.pending);
     flush();
   };
@@ -148,7 +149,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     if (!isOpen() || underWay(outbox) || pace) return;
     const item = load(outbox).out.find((item) => item.status == "waiting" && owns(outbox, item));
     if (!item) return;
-    if (item.sent && (!chat.sessionId || Date.now() - item.sent > FORGOTTEN)) return fail(item);
+    if (item.sent && (!chat.sessionId || Math.abs(Date.now() - item.sent) > FORGOTTEN)) return fail(item);
     if (recent == 8) return pause(125);
     recent++;
     setTimeout(() => recent--, 1_000);
@@ -170,7 +171,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     const item = clientMessageId ? find(outbox, clientMessageId) : isOfHead && underWay(outbox);
     if (item && (!retryable || (code == UNKNOWN && !item.resend))) return fail(item, error, code ?? "failed", retryable);
     emit(chat, "error", event);
-    if (!item) return;
+    if (!item || item.status != "sending") return;
     const cost = OF_ALL.test(code) ? 0.125 : 1;
     const wait = Math.min(600, Math.max(retryAfter, 2 ** (item.tries + cost) - 1));
     if (item.tries + cost < MOST_TRIES) pause((wait + Math.random() / 2) * 1000);
@@ -246,7 +247,9 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     put({ type: "typing", isTyping: on });
   };
 
-  const outbox: Outbox = openOutbox(options.storage, "eclipse-chat:" + (options.chatId ?? options.tokenUrl), changed);
+  // Without a name, another chat would find what this one has left.
+  const name = options.chatId ?? options.tokenUrl;
+  const outbox: Outbox = openOutbox(name == null ? null : storage, "eclipse-chat:" + name, changed);
   const { open, isOpen, put, hurry, close } = createConnection(chat, options as any, {
     user: () => change(outbox, (stored) => remember(stored, "mine", chat.userId)),
     frame,
@@ -267,10 +270,10 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     typing,
     close,
 
-    send: (content: string, role = options.role) => {
+    send: (content: string, role = ownRole) => {
       content = repaired(content);
       if (!content.trim()) throw TypeError("A message needs text");
-      if (load(outbox).out.length >= options.limit) throw RangeError("Too many messages wait");
+      if (load(outbox).out.length >= limit) throw RangeError("Too many messages wait");
       return queue(randomId(), content, role);
     },
 
@@ -293,7 +296,8 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       join();
     },
 
-    history: (messages: SavedMessage[]) => {
+    history: (saved: SavedMessage[]) => {
+      const messages = [...(saved ?? [])].filter((message) => message?.id != null);
       for (const item of load(outbox).out.filter(({ code }) => code == UNKNOWN)) {
         // Only what came after it can be it.
         const known = messages.findIndex(({ id }) => String(id) == item.after);

@@ -72,16 +72,18 @@ export const createConnection = (chat: Link, options: Options & { spread: number
 
   const open = async () => {
     if (chat.state == "closed" || isAsleep) return;
+    const mine = turn + 1; // a listener may close, or open anew
     drop();
-    const mine = turn;
     let code = "token_failed";
     tried = clock();
     change("connecting");
     try {
       const grant = await fetchGrant(options);
+      if (mine == turn) {
+        chat.userId = String(grant.userId ?? "");
+        hooks.user();
+      }
       if (mine != turn) return;
-      chat.userId = String(grant.userId ?? "");
-      hooks.user();
       code = "bad_url";
       const url = socketUrl(options.url ?? grant.wsUrl);
       code = "connect_failed";
@@ -117,7 +119,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
   /** `least`: seconds in which nothing hurries it; `most`, `spread`: milliseconds of which a part is waited. */
   const retry = (why: object, least: unknown, most: number, spread = 0) => {
     if (chat.state == "closed") return; // by a listener
-    const seconds = Math.min(+(least as number) || 0, 600);
+    const seconds = Math.min(Math.max(+(least as number) || 0, 0), 600);
     const patience = spread || Math.min(20_000, Math.max(500, clock() - since));
     const retryIn = seconds * 1000 + (most ? most * (0.5 + Math.random() / 2) : Math.random() * patience);
     if (spread) since = clock() + retryIn - 8_000;
@@ -173,13 +175,13 @@ export const createConnection = (chat: Link, options: Options & { spread: number
     fuse = clearTimeout(fuse);
     // An ack may overtake events: its cursor is none to resume from.
     if (cursor && type != "ack") latest = cursor;
-    if (expiresAt) refreshAt = clock() + (Date.parse(expiresAt) - Date.parse(timestamp)) * 0.9;
+    if (expiresAt && /^(connected|refreshed)$/.test(type)) refreshAt = clock() + (Date.parse(expiresAt) - Date.parse(timestamp)) * 0.9;
     if (type == "connected") {
       chat.sessionId = event.sessionId;
       opened = clock();
       change("open");
     }
-    hooks.frame(event);
+    if (chat.state != "closed") hooks.frame(event);
   };
 
   const wake = ({ type }: Event) => {

@@ -38,7 +38,7 @@ export interface Outbox {
 export const randomId = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 /** Without what no server takes: halves of surrogate pairs, and NUL. */
-export const repaired = (text: string) => String(text).replace(/[\ud800-\udfff]/gu, "\ufffd").replaceAll("\0", "");
+export const repaired = (text: string) => String(text ?? "").replace(/[\ud800-\udfff]/gu, "\ufffd").replaceAll("\0", "");
 
 const comparable = (text: unknown) => String(text).replace(/\s+/g, " ").trim();
 
@@ -62,7 +62,7 @@ const parse = (text: string) => {
     const kept = JSON.parse(text);
     for (const name in stored) stored[name as keyof Stored] = [...(kept[name] ?? [])];
   } catch {}
-  stored.out = stored.out.filter((item) => item?.content).map((item: any) => ({ at: Date.now(), tries: 0, ...item, content: repaired(item.content) }));
+  stored.out = stored.out.filter((item) => item?.content).map((item: any) => ({ at: Date.now(), after: "", tries: 0, ...item, content: repaired(item.content) }));
   return stored;
 };
 

@@ -19,7 +19,9 @@ const askUrl = async ({ tokenUrl, chatId, fetch: get = fetch }: Options, signal:
 export const fetchGrant = async (options: Options): Promise<Grant> => {
   const signal = AbortSignal.timeout(10_000);
   const late = new Promise<never>((_, fail) => (signal.onabort = () => fail(Error("No token in 10 s"))));
-  const grant = await Promise.race([options.tokenUrl ? askUrl(options, signal) : options.token!({ signal }), late]);
+  // A function that throws at once must not leave `late` without anybody who hears it.
+  const ask = async () => (options.tokenUrl ? askUrl(options, signal) : options.token!({ signal }));
+  const grant = await Promise.race([ask(), late]);
   if (!grant?.token?.trim?.()) throw Error("No token in the answer");
   return grant;
 };
