@@ -401,6 +401,7 @@ def test_the_history_is_loaded_until_it_is_there(
     write(made, "now")
     expect(made.page.locator("p")).to_have_text(["first", "second", "now"])
     assert len(asked) == 2
+    expect(made.page.locator("u")).to_have_text("")
 
 
 @pytest.mark.parametrize("react", ["hooks18", "hooks19"])
@@ -426,6 +427,73 @@ def test_the_history_is_older_than_what_arrives_while_it_is_loaded(
     expect(made.page.locator("p")).to_have_text(["edited"])
     held[0].fulfill(json={"messages": [message(1, "written"), message(2, "second"), message(3, "deleted")]})
     expect(made.page.locator("p")).to_have_text(["edited", "second"])
+
+
+def test_a_history_in_any_order_settles_only_what_came_later(
+    server: ServerProcess, framed: Callable[..., Framed]
+) -> None:
+    """A message whose outcome is unknown is never taken for an older one of the same words."""
+
+    def answer(socket: WebSocketRoute, command: dict[str, str]) -> None:
+        if command["type"] == "message":
+            key = command["clientMessageId"]
+            lost = {"type": "error", "error": "No answer", "code": "outcome_unknown", "clientMessageId": key}
+            socket.send(json.dumps(lost))
+
+    def prepare(page: Page) -> None:
+        play_server(page, answer, sessionId="s")
+        give_history(page, [message(3, "last"), message(2, "ok", role="user"), message(1, "first")])
+
+    made = framed(server.url, "hooks19", "&hook=useEclipseChat", prepare=prepare)
+    expect(made.page.locator("p")).to_have_text(["first", "ok", "last"])
+    write(made, "ok")
+    made.page.wait_for_function("heard.filter(([kind]) => kind == 'history').length == 2")
+    made.page.wait_for_load_state("networkidle")
+    assert made.page.evaluate("chat.pending.map(({ code, after }) => [code, after])") == [
+        ["outcome_unknown", "m000003"]
+    ]
+
+
+def test_a_message_that_is_deleted_before_its_event_came_is_gone(
+    server: ServerProcess, framed: Callable[..., Framed]
+) -> None:
+    """A message that was acknowledged, and deleted before its event came, is not pending any more."""
+    sockets: list[WebSocketRoute] = []
+
+    def answer(socket: WebSocketRoute, command: dict[str, str]) -> None:
+        if command["type"] == "message":
+            sockets.append(socket)
+            ack = {"type": "ack", "clientMessageId": command["clientMessageId"], "id": "m1"}
+            socket.send(json.dumps(ack))
+
+    made = framed(
+        server.url,
+        "hooks19",
+        "&hook=useEclipseChat",
+        prepare=lambda page: play_server(page, answer, sessionId="s"),
+    )
+    is_open(made)
+    write(made, "a mistake")
+    made.page.wait_for_function("!chat.pending.length")
+    expect(made.page.locator("i")).to_have_text(["a mistake"])
+    sockets[0].send(event("message_deleted", id="m1"))
+    expect(made.page.locator("i")).to_have_count(0)
+
+
+def test_the_latest_fetch_is_called(server: ServerProcess, framed: Callable[..., Framed]) -> None:
+    """A token that is asked for after a render is asked for with that render's `fetch`."""
+    sockets: list[WebSocketRoute] = []
+
+    def prepare(page: Page) -> None:
+        play_server(page, lambda socket, command: sockets.append(socket), sessionId="s")
+
+    made = framed(server.url, "hooks19", "&hook=useEclipseChat", prepare=prepare)
+    is_open(made)
+    made.change(texts={"title": "later"})
+    write(made, "x")
+    made.page.wait_for_function("chat.pending[0].status == 'sending'")
+    sockets[0].close(code=4000)
+    made.wait_to_hear(["token", "later"])
 
 
 def test_fast_refresh_keeps_the_socket(server: ServerProcess, framed: Callable[..., Framed]) -> None:

@@ -35,7 +35,7 @@ const createStore = <View extends object, Latest extends Options>(empty: View, f
   };
   const start = (key: string, latest: { current: Latest }) => {
     const options: Options = { ...latest.current };
-    if (options.token) options.token = (context) => latest.current.token!(context);
+    for (const name of ["token", "fetch"] as const) if (options[name]) options[name] = (...given: [any]) => (latest.current[name] as any)(...given);
     const chat = connect(options);
     const on: Link<View, Latest>["on"] = (type, listener) => ends.push(chat.on(type, listener));
     set({ key, chat, view: empty });

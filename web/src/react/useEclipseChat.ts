@@ -30,7 +30,7 @@ export interface EclipseChatView {
   messages: Message[];
   /** What this page has sent and `messages` doesn't have yet, oldest first. */
   pending: Outgoing[];
-  /** What last went wrong with the connection; `null` once it is open. */
+  /** What last went wrong with the connection or the history; `null` once it is open, and once the history is there. */
   error: Failure | null;
   /** The ids of the users who are typing. */
   typists: string[];
@@ -50,8 +50,6 @@ type View = Pick<EclipseChatView, "state" | "messages" | "pending" | "error" | "
 const TYPING_MS = 6_000; // a "stopped" can be lost
 const MOST_TYPISTS = 50;
 const LONGEST_WAIT_MS = 30_000;
-/** An own message that is saved, and whose event has not arrived yet. */
-type Saved = Outgoing & { id: string };
 
 const empty: View = { state: "connecting", messages: [], pending: [], error: null, typists: [] };
 
@@ -68,17 +66,16 @@ const older = (a: Message, b: Message) => (a.timestamp < b.timestamp || (a.times
 const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest }) => {
   const ended = new AbortController();
   const known = new Map<string, Message>();
-  const saved = new Map<string, Saved>();
+  const saved = new Map<string, Outgoing>(); // own messages; their events may not have arrived yet
   const typists = new Map<string, ReturnType<typeof setTimeout>>();
   let touched = new Set<string>(); // since the history was asked for, which may be older
   let last = chat.pending;
   let loads = 0;
 
   const showMessages = () => {
-    for (const id of saved.keys()) if (known.has(id)) saved.delete(id);
     show({
       messages: [...known.values()].sort(older),
-      pending: [...saved.values(), ...last.filter(({ id }) => !id || !known.has(id))],
+      pending: [...saved.values(), ...last].filter(({ id }) => !known.has(id!)),
     });
   };
   const types = (userId: string, on: boolean) => {
@@ -95,7 +92,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
     const message = tidy(data);
     touched.add(message.id);
     known.set(message.id, message);
-    types(message.sender?.id ?? "", false);
+    types(message.sender?.id as string, false);
     showMessages();
   };
   const reload = async () => {
@@ -106,9 +103,10 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
       try {
         const history = await latest.current.loadHistory({ signal: ended.signal });
         if (over()) return;
-        const messages = history.map(tidy);
+        const messages = history.map(tidy).sort(older); // the client goes by their order
         chat.history(messages);
         for (const message of messages) if (!touched.has(message.id)) known.set(message.id, message);
+        show({ error: null });
         return showMessages();
       } catch (error) {
         if (over()) return;
@@ -128,6 +126,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
   on("message_deleted", ({ data }) => {
     touched.add(data.id);
     known.delete(data.id);
+    saved.delete(data.id);
     showMessages();
   });
   on("typing", ({ data }) => types(data.userId, data.isTyping));

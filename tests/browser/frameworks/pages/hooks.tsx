@@ -7,22 +7,27 @@ import { changeWith, first, hear, hook, root } from "./view.js";
 type Props = { chatId: string; label: string };
 
 const Eclipse = ({ chatId, label }: Props) => {
-  const { state, messages, pending, typists, send, typing } = useEclipseChat({
+  const { chat, state, messages, pending, error, typists, send, typing } = useEclipseChat({
     tokenUrl: new URL("/api/ws/token", location.href),
     chatId,
     storage: sessionStorage,
+    fetch: (...given) => {
+      hear("token", label);
+      return fetch(...given);
+    },
     loadHistory: async ({ signal }) => {
       hear("history", label);
       return (await (await fetch(`/api/chats/${chatId}/messages`, { signal })).json()).messages;
     },
   });
-  Object.assign(window, { send, typing });
+  Object.assign(window, { chat, send, typing });
   return (
     <>
       <output>{state}</output>
       {messages.map(({ id, content }) => <p key={id}>{content}</p>)}
       {pending.map(({ clientMessageId, content }) => <i key={clientMessageId}>{content}</i>)}
       <b>{typists.length}</b>
+      <u>{error?.code}</u>
     </>
   );
 };
