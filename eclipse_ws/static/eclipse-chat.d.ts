@@ -18,7 +18,7 @@ export interface CommonOptions {
 	role?: Role;
 	/** Put the token into `Sec-WebSocket-Protocol` rather than into the address, so that no log sees it. */
 	subprotocol?: boolean;
-	/** Where unsent messages survive a reload. Default: `sessionStorage`; `null`: memory alone. */
+	/** Where unsent messages survive a reload. Default: `sessionStorage`; `null`, or neither a `chatId` nor a `tokenUrl`: memory alone. */
 	storage?: Pick<Storage, "getItem" | "setItem"> | null;
 	/** The longest random delay after a server's planned restart (close code 1012), in milliseconds. Default: 20,000. */
 	spread?: number;
