@@ -283,7 +283,7 @@ def routes(node: Node) -> list[URLSpec]:
         ),
         URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
         URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
-        URLSpec(r"/((?:widget|eclipse-chat)(?:\.[a-z]{2})?\.(?:js|d\.ts))", File, arguments),
+        URLSpec(r"/((?:widget|eclipse-chat)(?:\.(?:panel|[a-z]{2}))?\.(?:js|d\.ts))", File, arguments),
     ]
     if settings.demo and settings.api == "embedded":  # which its pages ask for tokens
         front = URLSpec(r"/", _ToDemo, arguments)

@@ -455,7 +455,7 @@ async def test_an_edited_file_is_read_anew(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize("path", ["/widget.js", "/eclipse-chat.js"])
+@pytest.mark.parametrize("path", ["/widget.js", "/widget.panel.js", "/widget.de.js", "/eclipse-chat.js"])
 async def test_scripts_for_other_sites(path: str) -> None:
     """The widget's scripts may be used by any page, and are nothing but scripts."""
     async with running() as server:

@@ -21,6 +21,8 @@ await build({
   // One copy of the client, whichever entries a page imports.
   splitting: true,
   chunkNames: "[name]-[hash]",
+  define: { SERVED_VIEW: '""' },
+  minifySyntax: true, // what is left out by that name is left out here
   outdir: "dist",
 });
 execFileSync(process.execPath, [tsc, "--project", join(here, "tsconfig.react.json")], { stdio: "inherit" });

@@ -14,24 +14,28 @@ const here = dirname(fileURLToPath(import.meta.url));
 const { values } = parseArgs({ options: { served: { type: "string", default: join(here, "../eclipse_ws/static") } } });
 const banner = "// Built by `make web` from web/src\n";
 
-// The texts of other languages are files of their own beside the widget, which loads the one that it needs.
+// What a page may never need is in files of its own beside the widget, which loads them when it does: the view, and other languages' texts.
 const names = (await readdir(join(here, "src/widget/texts"))).map((name) => basename(name, ".ts"));
-const languages = names.filter((name) => !["en", "index"].includes(name));
-const texts = {
-  name: "texts",
+const languages = names.filter((name) => /^[a-z]{2}$/.test(name) && name != "en");
+const parts = {
+  "./view.ts": "./widget.panel.js",
+  ...Object.fromEntries(languages.map((code) => [`./${code}.ts`, `./widget.${code}.js`])),
+};
+const apart = {
+  name: "apart",
   setup: ({ onResolve }) =>
-    onResolve({ filter: /^\.\/[a-z]{2}\.ts$/ }, ({ path, kind }) =>
-      kind == "dynamic-import" ? { path: `./widget.${basename(path, ".ts")}.js`, external: true } : undefined,
-    ),
+    onResolve({ filter: /^\.\// }, ({ path, kind }) => (kind == "dynamic-import" && parts[path] ? { path: parts[path], external: true } : undefined)),
 };
 
 const entryPoints = {
   "eclipse-chat": "src/client/index.ts",
   widget: "src/widget/index.ts",
+  "widget.panel": "src/widget/view.ts",
   ...Object.fromEntries(languages.map((code) => [`widget.${code}`, `src/widget/texts/${code}.ts`])),
 };
-const plugins = [...common.plugins, texts];
-const { outputFiles } = await build({ ...common, plugins, entryPoints, outdir: values.served, minify: true, write: false });
+const plugins = [...common.plugins, apart];
+const define = { SERVED_VIEW: JSON.stringify(parts["./view.ts"]) };
+const { outputFiles } = await build({ ...common, plugins, define, entryPoints, outdir: values.served, minify: true, write: false });
 for (const { path, text } of outputFiles) {
   // A second minifier, because it saves three bytes in a hundred that every visitor would load.
   const { code } = await minify(text, { module: true, ecma: 2022, compress: { passes: 3 } });

@@ -199,6 +199,7 @@ def site(body: str, policy: str, api: str) -> Iterator[str]:
 def open_panel(page: Page) -> Locator:
     """Open the customer's widget; answers its input."""
     page.get_by_role("button", name="Open the chat").click()
+    page.locator("eclipse-chat .log").wait_for()
     return page.get_by_role("textbox", name="Write a message…")
 
 

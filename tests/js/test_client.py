@@ -28,9 +28,12 @@ def test_the_client_is_at_most_5_kb() -> None:
     assert size("eclipse-chat.js") <= 5000
 
 
-def test_the_widget_is_at_most_14_kb() -> None:
-    """The widget, which contains the client, has at most 14,000 bytes gzipped."""
-    assert size("widget.js") <= 14000
+def test_the_widget_is_at_most_12_kb_before_it_is_opened() -> None:
+    """widget.js, which contains the client, has at most 12,200 bytes gzipped; with the panel, 20,500."""
+    early, all_of_it = size("widget.js"), size("widget.js", "widget.panel.js")
+    print(f"{early} bytes before the first opening, {all_of_it} in all")
+    assert early <= 12_200
+    assert all_of_it <= 20_500
 
 
 @pytest.mark.slow
@@ -67,7 +70,8 @@ def test_markup_is_never_parsed() -> None:
 
 def test_every_text_is_documented() -> None:
     """Whoever translates the widget finds every text's name in its documentation."""
-    texts = (WEB / "src" / "widget" / "texts" / "en.ts").read_text()
+    folder = WEB / "src" / "widget" / "texts"
+    texts = (folder / "en.ts").read_text() + (folder / "early.ts").read_text()
     document = (HERE.parents[1] / "docs" / "widget.md").read_text()
     names = re.findall(r"^  (\w+): ", texts, re.MULTILINE)
     assert len(names) > 20

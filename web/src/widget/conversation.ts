@@ -1,10 +1,15 @@
 import { connect } from "../client/index.ts";
 import { loadHistory, type SavedMessage } from "./history.ts";
+import type { Properties } from "./properties.ts";
 import { Timeline } from "./timeline.ts";
-import type { EclipseChat, Message, Role, Row } from "./types.ts";
+import type { EclipseChat, Failure, Message, Role, Row, State } from "./types.ts";
 import { addOwnUser, isOwnUser, Typists } from "./typists.ts";
 
 const MOST_DELETED = 1_000;
+/** A short cut is nobody's business. */
+const LATE = 2_500;
+/** Codes of errors that keep the chat from connecting; those about one command are no news for people. */
+const LINK = /^(token_|bad_url|connect_failed)/;
 
 export interface Settings {
   tokenUrl: URL;
@@ -16,11 +21,24 @@ export interface Settings {
   historyUrl: URL | undefined;
 }
 
+/** What an element's attributes make of it; undefined if it doesn't say which chat. */
+export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl }: Properties): Settings | undefined {
+  if (!tokenUrl || !chatId) return;
+  const base = new URL(tokenUrl, document.baseURI);
+  return {
+    tokenUrl: base,
+    chatId,
+    role: as.toUpperCase() as Role,
+    spread,
+    url: url || undefined,
+    historyUrl: historyUrl == "none" ? undefined : new URL(historyUrl.replace("{chatId}", () => encodeURIComponent(chatId)), base),
+  };
+}
+
 /** What a conversation tells. */
 export interface Hooks {
   /** Something has to be drawn. */
   changed(): void;
-  typing(): void;
   /** Somebody else has just written this message. */
   arrived(row: Row): void;
   joined(row: Row): void;
@@ -40,6 +58,13 @@ export class Conversation {
   readonly typists: Typists;
   /** Earlier messages could not be loaded so far. */
   isIncomplete = false;
+  /** No more messages can wait. */
+  isFull = false;
+  wasConnected = false;
+  /** What keeps it from connecting. */
+  problem: Failure | undefined;
+  /** It has not been connected for a while. */
+  isLate = false;
   readonly #settings: Settings;
   readonly #on: Hooks;
   readonly #deleted = new Set<string>();
@@ -47,15 +72,22 @@ export class Conversation {
   /** Something may have been missed since the history was last loaded. */
   #isDue = true;
   /** The connection takes long: what the application has is shown without it. */
-  #isLate = false;
+  #isWithoutLink = false;
   #loading = new AbortController();
   #timer: ReturnType<typeof setTimeout>;
+  #lateTimer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(settings: Settings, on: Hooks) {
     this.#settings = settings;
     this.#on = on;
-    this.typists = new Typists(on.typing);
+    this.typists = new Typists(on.changed);
     const chat = (this.chat = connect(settings));
+    chat.on("state", ({ state }) => this.#state(state));
+    chat.on("error", (failure) => {
+      if (!LINK.test(failure.code ?? "")) return;
+      this.problem = failure;
+      on.changed();
+    });
     chat.on("outbox", on.changed);
     chat.on("connected", () => addOwnUser(chat.userId));
     chat.on("reload", () => {
@@ -63,6 +95,7 @@ export class Conversation {
       this.load();
     });
     chat.on("sent", ({ clientMessageId, id }) => {
+      this.isFull = false;
       this.timeline.sent(clientMessageId, id);
       on.changed();
     });
@@ -85,9 +118,10 @@ export class Conversation {
     chat.on("typing", ({ data }) => data && !isOwnUser(data.userId) && data.userId != chat.userId && this.typists.set(data.userId, data.isTyping));
     // The history is asked for once connected, so that nothing falls between; but not later.
     this.#timer = setTimeout(() => {
-      this.#isLate = true;
+      this.#isWithoutLink = true;
       this.load();
     }, 1_500);
+    this.#state(chat.state);
   }
 
   /** Whether this page's person wrote it. A visitor is the only one in the role `user`; agents are told apart by who they are. */
@@ -99,7 +133,7 @@ export class Conversation {
   /** Load the history if it is wanted, and something may be missing. */
   async load(): Promise<void> {
     const { historyUrl } = this.#settings;
-    if (!this.#isDue || !historyUrl || !(this.#isLate || this.chat.state == "open") || !(this.chat.pending.length || this.#on.isHistoryWanted())) return;
+    if (!this.#isDue || !historyUrl || !(this.#isWithoutLink || this.chat.state == "open") || !(this.chat.pending.length || this.#on.isHistoryWanted())) return;
     this.#isDue = false;
     const turn = ++this.#turn;
     const { signal } = this.#loading;
@@ -123,9 +157,27 @@ export class Conversation {
   end(): void {
     this.#turn++;
     clearTimeout(this.#timer);
+    clearTimeout(this.#lateTimer);
     this.#loading.abort();
     this.typists.clear();
     this.chat.close();
+  }
+
+  #state(state: State): void {
+    if (state == "open") {
+      this.wasConnected = true;
+      this.problem = undefined;
+    } else this.typists.clear();
+    if (state == "open" || state == "closed") {
+      clearTimeout(this.#lateTimer);
+      this.#lateTimer = undefined;
+      this.isLate = false;
+    } else
+      this.#lateTimer ??= setTimeout(() => {
+        this.isLate = true;
+        this.#on.changed();
+      }, LATE);
+    this.#on.changed();
   }
 
   /** Answers the row if it is new. */

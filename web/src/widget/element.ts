@@ -1,46 +1,46 @@
-import { Composer } from "./composer.ts";
-import { Conversation } from "./conversation.ts";
-import { h, setText } from "./dom.ts";
-import { peopleOf } from "./header.ts";
-import { MessageList } from "./message-list.ts";
-import { Notice } from "./notice.ts";
-import { Panel } from "./panel.ts";
+import { Conversation, settingsOf } from "./conversation.ts";
+import { focused } from "./dom.ts";
+import { Draft } from "./draft.ts";
+import { Launcher } from "./launcher.ts";
+import { LiveRegion } from "./live-region.ts";
+import { loadView } from "./load.ts";
 import { attributes, reflect, takeOver, type Properties } from "./properties.ts";
-import { nameOf, reason, type Look } from "./row.ts";
-import { stylesheet } from "./stylesheet.ts";
+import { sheetOf } from "./stylesheet.ts";
+import launcherStyles from "./styles/launcher.css";
+import themeStyles from "./styles/theme.css";
 import type { Texts } from "./texts/en.ts";
-import { languageOf, loadTexts, textsIn } from "./texts/index.ts";
-import { Timeline } from "./timeline.ts";
-import type { EclipseChat, Role, Row, State } from "./types.ts";
-import { countInTitle, ReadMark } from "./unread.ts";
+import { addEnglish } from "./texts/index.ts";
+import { countInTitle } from "./title.ts";
+import type { EclipseChat, Failure, Row, State } from "./types.ts";
+import { Unread } from "./unread.ts";
+import type { View } from "./view.ts";
+import { Wording } from "./wording.ts";
+import { nameOf, reason } from "./words.ts";
 
 const INCOMPLETE = "<eclipse-chat> needs the attributes token-url and chat-id";
+/** After so many milliseconds an inline chat whose view could not be loaded tries again. */
+const AGAIN = 10_000;
+const stylesheet = sheetOf(themeStyles + launcherStyles);
 
 export interface EclipseChatElement extends Properties {}
 
-/** `<eclipse-chat>`: one chat, as a panel over the page or, `inline`, inside it. Its attributes are in docs/widget.md. */
+/**
+ * `<eclipse-chat>`: one chat, as a panel over the page or, `inline`, inside it. Its attributes are in docs/widget.md. It keeps the connection and
+ * the launcher; the panel is the view's, which is loaded when it is first opened.
+ */
 export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
   static observedAttributes = [...attributes, "texts"];
   #conversation: Conversation | undefined;
-  /** What is unread, by its keys. */
-  #news = new Set<string>();
-  #unread = 0;
-  #texts: Texts = textsIn("en");
-  /** Those that the page has given. */
-  #ownTexts: Partial<Texts> = {};
-  #language: string | undefined;
-  #mark = new ReadMark("");
-  #list!: MessageList;
-  #composer = new Composer({
-    submit: (text) => this.#submit(text),
-    typing: (isTyping) => this.#conversation?.chat.typing(isTyping),
-    changed: () => this.#tell(),
-  });
-  #panel: Panel | undefined;
-  #notice = new Notice(() => this.#tell());
-  #dots = h("p", { part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span"));
-  #restart = h("button", { part: "restart", hidden: true });
-  #said = h("div", { class: "sr", role: "status", "aria-live": "polite", "aria-atomic": "false" });
+  #unread: Unread | undefined;
+  #told = 0;
+  #wording = new Wording(this, () => this.#label());
+  #draft = new Draft();
+  #launcher: Launcher | undefined;
+  #said = new LiveRegion();
+  #view: View | undefined;
+  #isLoading = false;
+  /** What had the focus when the panel was asked for: where it still is, the panel may take it. */
+  #focus: HTMLElement | undefined;
   #wasOpen = false;
   #isStale = false;
   #frame = 0;
@@ -54,65 +54,60 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
   }
 
   get unread(): number {
-    return this.#unread;
+    return this.#told;
   }
 
-  /** Whether messages can be seen: always if `inline`. */
+  /** Whether messages can be seen. */
   get isOpen(): boolean {
-    return !!this.#panel?.isOpen;
+    return !!this.#view?.isOpen;
   }
 
   get texts(): Texts {
-    return this.#texts;
+    return this.#wording.texts;
   }
 
   /** Replace some texts, by an object or its JSON; the others are those of the page's language. */
   set texts(given: Partial<Texts> | string | null | undefined) {
-    let own = given;
-    try {
-      if (typeof own == "string") own = JSON.parse(own || "{}") as Partial<Texts>;
-    } catch {
-      console.error("<eclipse-chat>: texts is not valid JSON");
-      return;
-    }
-    this.#ownTexts = Object.fromEntries(Object.entries(own ?? {}).filter(([, text]) => typeof text == "string"));
-    this.#translate();
+    this.#wording.give(given);
   }
 
   /** The text in the field. */
   get draft(): string {
-    return this.#composer.text;
+    return this.#draft.text;
   }
 
   set draft(text: string) {
-    this.#composer.text = text ?? "";
+    this.#draft.text = text ?? "";
+    this.#draw();
   }
 
   connectedCallback(): void {
     this.#change();
     takeOver(this);
-    if (!this.#panel) this.#build();
-    this.#translate();
+    if (!this.#launcher) {
+      this.attachShadow({ mode: "open" }).adoptedStyleSheets = [stylesheet()];
+      this.#place();
+    }
+    this.#wording.refresh();
     const { signal } = (this.#listeners = new AbortController());
     this.#dark.addEventListener("change", () => this.#theme(), { signal });
     document.addEventListener("visibilitychange", () => this.#see(), { signal });
-    window.addEventListener("storage", ({ key, newValue }) => newValue && this.#mark.isNamed(key) && this.#reckon(newValue), { signal });
-    for (const type of ["online", "offline"]) window.addEventListener(type, () => this.#tell(), { signal });
-    for (const type of ["resize", "scroll"]) visualViewport?.addEventListener(type, () => this.#panel!.fit(), { signal });
+    window.addEventListener("storage", (event) => this.#unread?.stored(event, this.#conversation, this.#isSeeing), { signal });
+    for (const type of ["online", "offline"]) window.addEventListener(type, () => this.#draw(), { signal });
     this.#theme();
     this.#attach();
   }
 
   disconnectedCallback(): void {
     this.#listeners.abort();
-    this.#panel!.close(false);
+    this.#view?.close();
     this.#stop();
   }
 
   attributeChangedCallback(name: string, old: string | null, value: string | null): void {
     if (old == value) return;
     if (name == "texts") this.texts = value;
-    if (!this.isConnected || !this.#panel) return;
+    if (!this.isConnected || !this.#launcher) return;
     if (name == "open") this.#follow();
     else if (name == "theme") this.#theme();
     else if (name == "no-title") this.#title();
@@ -139,25 +134,73 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#conversation.timeline.following = true;
   }
 
+  /** Whether somebody wants to see the chat, even if the view is still on its way. */
+  get #isWanted(): boolean {
+    return this.inline || this.open;
+  }
+
   /** Open or close the panel as the attribute says. */
   #follow(takesFocus = true): void {
     const { open } = this;
-    if (this.inline) return;
-    if (!open) this.#panel!.close(false);
-    else if (!this.isOpen) {
-      // A keyboard isn't opened over the messages unasked.
-      const target = matchMedia("(pointer: coarse)").matches ? this.#list.log : this.#composer.input;
-      this.#panel!.open(takesFocus ? target : undefined);
-      if (this.#conversation) {
-        this.#conversation.timeline.following = true;
-        this.#conversation.load();
-      } else this.#change();
-      this.#draw();
-      this.#see();
+    const view = this.#view;
+    if (this.#isWanted && !view) {
+      this.#focus = takesFocus ? focused() : undefined;
+      this.#begin();
+      this.#load();
+    }
+    if (this.inline || !view) return;
+    if (!open) view.close();
+    else if (!view.isOpen) {
+      view.open(takesFocus);
+      this.#begin();
+      this.#render();
     }
     // Later, because a framework may be in the middle of rendering.
     if (open != this.#wasOpen) queueMicrotask(() => this.dispatchEvent(new CustomEvent(open ? "open" : "close")));
     this.#wasOpen = open;
+  }
+
+  /** The chat is asked for: connect if it was lazy, and show the end of it. */
+  #begin(): void {
+    const conversation = this.#conversation;
+    if (conversation) {
+      conversation.timeline.following = true;
+      conversation.load();
+    } else if (!this.#isLoading) this.#change();
+  }
+
+  /** Load the view and, if it is still wanted then, show it. */
+  async #load(): Promise<void> {
+    if (this.#isLoading) return;
+    this.#isLoading = this.#launcher!.isBusy = true;
+    try {
+      const [{ View, english }] = await Promise.all([loadView(), this.#wording.load()]);
+      addEnglish(english);
+      if (!this.isConnected || !this.#isWanted) return;
+      this.#view = new View(this.shadowRoot!, this.#draft, {
+        submit: (text) => this.#submit(text),
+        restart: () => {
+          if (this.dispatchEvent(new CustomEvent("restart", { cancelable: true }))) this.#change();
+          this.#settle();
+          this.#render();
+        },
+        changed: () => this.#draw(),
+        closed: () => this.hide(),
+      });
+      this.#wording.refresh();
+      this.#view.place(this.#launcher!);
+      this.#view.attach(this.#listeners.signal);
+      this.#follow(focused() == this.#focus);
+      this.#draw();
+    } catch (reason) {
+      if (!this.isConnected || !this.#isWanted) return;
+      // Who can't press the launcher again should not have to.
+      if (this.inline) setTimeout(() => this.isConnected && this.#follow(false), AGAIN);
+      else this.hide();
+      this.#fail({ error: `The chat's panel could not be loaded: ${reason}`, code: "load_failed", retryable: true });
+    } finally {
+      this.#isLoading = this.#launcher!.isBusy = false;
+    }
   }
 
   /** Connect anew before anything else happens, once for all changes of a turn. */
@@ -171,66 +214,31 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#isStale = false;
     const wasRunning = !!this.#conversation;
     this.#stop();
-    this.#start(wasRunning || this.isOpen);
+    this.#start(wasRunning || this.#isWanted);
     if (this.isConnected && this.open && !this.#conversation) console.error(INCOMPLETE);
   }
 
-  #build(): void {
-    this.#list = new MessageList(new Timeline(), {
-      scroll: () => this.#draw(),
-      latest: () => {
-        this.#conversation!.timeline.following = true;
-        this.#draw();
-        this.#composer.input.focus();
-      },
-      action: (does, key) => {
-        const { chat } = this.#conversation!;
-        const text = does == "retry" ? chat.retry(key) && "" : chat.discard(key);
-        // What is being written stays, below it.
-        if (does == "edit") this.draft = [text, this.draft].filter((part) => part.trim()).join("\n");
-        this.#composer.input.focus();
-      },
-    });
-    this.#restart.onclick = () => {
-      if (this.dispatchEvent(new CustomEvent("restart", { cancelable: true }))) this.#change();
-      this.#settle();
-      this.#composer.input.focus();
-    };
-    this.attachShadow({ mode: "open" }).adoptedStyleSheets = [stylesheet()];
-    this.#place();
-  }
-
-  /** Put the conversation into a panel, over the page or inside it. */
+  /** Make the launcher anew: over the page, or inside it. */
   #place(): void {
-    const content = [this.#notice.element, this.#list.element, this.#dots, this.#composer.element, this.#restart];
-    this.#panel?.close(false);
-    this.#panel = new Panel(this.inline, content, this.#said, { open: () => this.show(), closed: () => this.hide() });
-    this.shadowRoot!.replaceChildren(this.#panel.layer);
+    const launcher = (this.#launcher = new Launcher(this.inline, this.#said.element, {
+      press: () => this.show(),
+      approach: () => void loadView().catch(() => {}), // whoever presses it is told
+    }));
+    this.#view?.place(launcher);
+    this.shadowRoot!.replaceChildren(launcher.layer);
     this.#label();
   }
 
   #attach(): void {
-    this.#panel!.attach(this.#listeners.signal);
+    const { signal } = this.#listeners;
+    this.#launcher!.attach(signal);
+    this.#view?.attach(signal);
     this.#follow(false);
     this.#start();
   }
 
-  #translate(): void {
-    const texts = { ...textsIn(languageOf(this)), ...this.#ownTexts };
-    // Frameworks set equal objects with every rendering.
-    if (JSON.stringify(texts) == JSON.stringify(this.#texts)) return;
-    this.#texts = texts;
-    if (this.#panel) this.#label();
-  }
-
   #label(): void {
-    const texts = this.#texts;
-    this.#panel!.label(texts, this.unread);
-    this.#list.log.setAttribute("aria-label", texts.messages);
-    this.#composer.label(texts.placeholder, texts.send);
-    setText(this.#restart, texts.restart);
-    this.#tell();
-    this.#list.redraw();
+    this.#launcher?.label(this.texts, this.unread);
     this.#draw();
   }
 
@@ -239,46 +247,29 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
   }
 
   /** Connect, unless the element is lazy and nobody has asked for the chat. */
-  #start(isAsked = this.isOpen): void {
-    const { tokenUrl, chatId, spread, url, historyUrl } = this;
-    if ((this.lazy && !isAsked) || !this.isConnected || this.#conversation || this.#isStale || !tokenUrl || !chatId) return;
-    const base = new URL(tokenUrl, document.baseURI);
-    const settings = {
-      tokenUrl: base,
-      chatId,
-      role: this.as.toUpperCase() as Role,
-      spread,
-      url: url || undefined,
-      historyUrl: historyUrl == "none" ? undefined : new URL(historyUrl.replace("{chatId}", () => encodeURIComponent(chatId)), base),
-    };
-    this.#mark = new ReadMark(chatId);
-    this.#composer.begin(chatId);
-    const conversation = (this.#conversation = new Conversation(settings, {
+  #start(isAsked = this.#isWanted): void {
+    if ((this.lazy && !isAsked) || !this.isConnected || this.#conversation || this.#isStale) return;
+    const settings = settingsOf(this);
+    if (!settings) return;
+    const { chatId } = settings;
+    this.#draft.begin(chatId);
+    const unread = (this.#unread = new Unread(chatId, () => !this.inline, () => this.#count()));
+    const conversation: Conversation = (this.#conversation = new Conversation(settings, {
       changed: () => this.#draw(),
-      typing: () => this.#tellTyping(),
       arrived: (row) => this.#arrived(row),
-      joined: (row) => this.#say(this.#texts.joined.replace("{name}", () => row.joined!)),
-      agentName: () => this.#texts.agent,
+      joined: (row) => this.#said.say(this.texts.joined.replace("{name}", () => row.joined!)),
+      agentName: () => this.texts.agent,
       deleted: (key) => {
-        for (const said of [...this.#said.children]) if ((said as HTMLElement).dataset.id == key) said.remove();
-        this.#news.delete(key);
-        this.#count();
+        this.#said.forget(key);
+        unread.remove(key);
       },
-      loaded: (rows) => this.#reckon(this.#mark.stored(), rows),
-      isHistoryWanted: () => this.isOpen || this.#mark.stored() != null,
+      loaded: (rows) => unread.loaded(rows, conversation, this.#isSeeing),
+      isHistoryWanted: () => this.#isWanted || unread.isKnown,
     }));
-    this.#list.timeline = conversation.timeline;
     const { chat } = conversation;
     chat.on("state", ({ state }) => this.#state(state));
-    chat.on("sent", () => {
-      this.#notice.isFull = false;
-      this.#tell();
-    });
-    chat.on("failed", ({ code }) => this.#say(reason(code, this.#texts)));
-    chat.on("error", (failure) => {
-      this.#notice.error(failure);
-      this.dispatchEvent(new CustomEvent("error", { detail: failure }));
-    });
+    chat.on("failed", ({ code }) => this.#said.say(reason(code, this.texts)));
+    chat.on("error", (failure) => this.#fail(failure));
     this.#state(chat.state);
   }
 
@@ -286,23 +277,15 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
     const conversation = this.#conversation;
     this.#conversation = undefined;
     conversation?.end();
-    this.#notice.reset();
-    this.#list.timeline = new Timeline();
-    this.#said.replaceChildren();
-    this.#composer.element.hidden = !(this.#restart.hidden = true);
-    this.#news.clear();
-    this.#count();
-    this.#tell();
+    this.#said.clear();
+    this.#unread?.clear();
+    this.#draw();
     this.removeAttribute("state");
   }
 
   #arrived(row: Row): void {
-    if (!this.#isSeeing) {
-      if (!this.#mark.adopt(this.#mark.stored())) this.#mark.set(row.at - 1, !this.inline);
-      this.#news.add(row.key);
-      this.#count();
-    }
-    this.#say(`${nameOf(row, this.#texts)}: ${row.content}`, row.key);
+    if (!this.#isSeeing) this.#unread!.add(row);
+    this.#said.say(`${nameOf(row, this.texts)}: ${row.content}`, row.key);
     this.dispatchEvent(new CustomEvent("message", { detail: row }));
   }
 
@@ -312,43 +295,19 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
       this.send(text);
       return true;
     } catch {
-      this.#notice.isFull = true;
-      this.#tell();
+      this.#conversation!.isFull = true;
+      this.#draw();
       return false;
     }
   }
 
   #state(state: State): void {
-    const isOver = state == "closed" && !!this.#conversation; // and not left for another chat
-    if (isOver && this.#composer.element.contains(this.shadowRoot!.activeElement)) this.#list.log.focus();
-    this.#composer.element.hidden = isOver;
-    this.#restart.hidden = !isOver;
-    this.#notice.state(state);
-    if (state != "open") this.#conversation?.typists.clear();
-    this.#draw();
     this.setAttribute("state", state);
     this.dispatchEvent(new CustomEvent("state", { detail: state }));
   }
 
-  #tell(): void {
-    const conversation = this.#conversation;
-    this.#notice.show(this.#texts, conversation?.chat.state, this.#composer.excess, !!conversation?.isIncomplete);
-  }
-
-  /** Let screen readers say it: texts are added, since replacing one would cut it short. */
-  #say(text: string, key?: string): void {
-    this.#said.append(h("p", { "data-id": key }, text.slice(0, 500)));
-    while (this.#said.childElementCount > 5) this.#said.firstChild!.remove();
-  }
-
-  #tellTyping(): void {
-    const { typists, timeline } = this.#conversation ?? {};
-    const texts = this.#texts;
-    const first = typists?.first;
-    const spoke = first && timeline!.order.findLast((row) => row.sender?.id == first);
-    this.#dots.hidden = !first;
-    setText(this.#dots.lastElementChild!, texts.typing.replace("{name}", () => (spoke ? nameOf(spoke, texts) : texts.someone)));
-    this.#draw();
+  #fail(failure: Failure): void {
+    this.dispatchEvent(new CustomEvent("error", { detail: failure }));
   }
 
   get #isSeeing(): boolean {
@@ -357,28 +316,14 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
 
   /** The reader is at the end, and looks: everything has been read. */
   #see(): void {
-    if (!this.#isSeeing) return;
-    this.#news.clear();
-    this.#count();
-    this.#mark.set(this.#conversation!.timeline.order.findLast((row) => !row.joined)?.at, !this.inline);
-  }
-
-  /** Count what is unread by what the storage remembers. In a browser that is new to a chat, its history counts for nothing. */
-  #reckon(stored: string | null, history?: Row[]): void {
-    const conversation = this.#conversation;
-    if (!this.#mark.adopt(stored)) this.#mark.set((history ?? []).reduce((latest, { at }) => Math.max(latest, at), 0), !this.inline);
-    if (this.#isSeeing || !conversation) return;
-    if (!history) this.#news.clear();
-    for (const row of conversation.timeline.order)
-      if (this.#mark.isBefore(row) && !row.joined && !row.isDeleted && !conversation.isMine(row)) this.#news.add(row.key);
-    this.#count();
+    if (this.#isSeeing) this.#unread!.see(this.#conversation!.timeline.order);
   }
 
   #count(): void {
-    const n = this.#news.size;
-    if (n == this.unread) return;
-    this.#unread = n;
-    this.#panel!.count(this.#texts, n);
+    const n = this.#unread!.count;
+    if (n == this.#told) return;
+    this.#told = n;
+    this.#launcher!.label(this.texts, n);
     this.dispatchEvent(new CustomEvent("unread", { detail: n }));
     this.#title();
   }
@@ -392,28 +337,16 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
     if (this.#frame) return;
     const draw = () => {
       this.#frame = 0;
-      if (this.isOpen) this.#render();
+      this.#render();
     };
     this.#frame = document.hidden ? +setTimeout(draw) : requestAnimationFrame(draw);
   }
 
   #render(): void {
-    const language = languageOf(this);
-    if (language != this.#language) {
-      this.#language = language;
-      this.#translate();
-      loadTexts(language).then(() => this.#translate());
-    }
-    const texts = this.#texts;
-    const look: Look = {
-      texts,
-      language,
-      isMine: (row) => !!this.#conversation?.isMine(row),
-      isOver: this.#conversation?.chat.state == "closed",
-    };
-    this.#tell();
-    this.#panel!.header.people(peopleOf(this.#conversation?.timeline.order ?? [], look), texts);
-    this.#list.render(this.#conversation?.chat.pending ?? [], this.#unread, look);
+    if (!this.isOpen) return;
+    this.#wording.load();
+    const { texts, language } = this.#wording;
+    this.#view!.render({ conversation: this.#conversation, texts, language, unread: this.unread });
     this.#see();
   }
 }

@@ -1,4 +1,5 @@
 import { h, setText, top, update } from "./dom.ts";
+import { Excerpt } from "./excerpt.ts";
 import { dayName, dayOf, greeting, isSameGroup, markOf, messageElement, notice, type Look } from "./row.ts";
 import type { Timeline } from "./timeline.ts";
 import type { Outgoing } from "./types.ts";
@@ -16,15 +17,14 @@ export class MessageList {
   readonly #latest = h("button", { part: "latest", hidden: true });
   readonly element = h("div", { class: "mid" }, this.log, this.#latest);
   #drawn = new Map<string, Drawn>();
-  #timeline: Timeline;
+  #excerpt: Excerpt | undefined;
 
-  constructor(timeline: Timeline, on: { scroll(): void; latest(): void; action(does: string, key: string): void }) {
-    this.#timeline = timeline;
+  constructor(on: { scroll(): void; latest(): void; action(does: string, key: string): void }) {
     let size = 0;
     const measure = () => this.log.clientWidth * this.log.clientHeight;
     this.log.onscroll = () => {
       // With another size it is the browser that scrolls, and not the reader.
-      if (size == measure()) this.#timeline.scrolled(this.log);
+      if (size == measure()) this.#excerpt?.scrolled(this.log);
       on.scroll();
     };
     this.#latest.onclick = on.latest;
@@ -35,14 +35,8 @@ export class MessageList {
     // Who reads at the end stays there, whatever takes room away.
     new ResizeObserver(() => {
       size = measure();
-      if (this.#timeline.following) this.#toEnd();
+      if (this.#excerpt?.timeline.following) this.#toEnd();
     }).observe(this.log);
-  }
-
-  /** Show another chat. */
-  set timeline(timeline: Timeline) {
-    this.#timeline = timeline;
-    this.redraw();
   }
 
   /** Forget what was drawn: the texts have changed. */
@@ -51,21 +45,27 @@ export class MessageList {
     this.#list.replaceChildren();
   }
 
-  render(pending: readonly Outgoing[], unread: number, look: Look): void {
+  render(timeline: Timeline | undefined, pending: readonly Outgoing[], unread: number, look: Look): void {
+    if (timeline != this.#excerpt?.timeline) {
+      this.#excerpt = timeline && new Excerpt(timeline);
+      this.redraw();
+    }
     const { log } = this;
     const held = (log.getRootNode() as ShadowRoot).activeElement;
     const anchor = [...this.#list.children].find((element) => (element as HTMLElement).dataset.id && top(element) >= top(log));
     const was = anchor && top(anchor);
     this.#reconcile(this.#plan(pending, look));
     if (held && !held.isConnected) log.focus({ preventScroll: true });
-    if (this.#timeline.following) this.#toEnd();
+    const isFollowing = timeline?.following ?? true;
+    if (isFollowing) this.#toEnd();
     else if (anchor?.isConnected) log.scrollTop += top(anchor) - was!;
-    this.#latest.hidden = this.#timeline.following;
+    this.#latest.hidden = isFollowing;
     setText(this.#latest, (unread ? look.texts.latest : look.texts.newest) + " ↓");
   }
 
   #plan(pending: readonly Outgoing[], look: Look): [key: string, mark: string, make: () => HTMLElement][] {
-    const rows = this.#timeline.visible(pending);
+    const excerpt = this.#excerpt;
+    const rows = excerpt?.visible(pending) ?? [];
     const plan: [string, string, () => HTMLElement][] = [];
     const { empty } = look.texts;
     if (empty && rows.every((row) => row.joined)) plan.push(["empty", empty, () => greeting(look.texts)]);
@@ -83,8 +83,8 @@ export class MessageList {
       }
       const isFirst = !isSameGroup(before, row);
       const isLast = !isSameGroup(row, rows[i + 1]);
-      const isSaid = this.#timeline.isOwn(row);
-      const key = this.#timeline.nameOf(row);
+      const isSaid = !row.status;
+      const key = excerpt!.nameOf(row);
       plan.push([key, markOf(row, isFirst, isLast, isSaid, look), () => messageElement(row, key, isFirst, isLast, isSaid, look)]);
     });
     return plan;

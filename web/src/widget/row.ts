@@ -2,6 +2,7 @@ import { h, icon } from "./dom.ts";
 import { linked } from "./links.ts";
 import type { Row } from "./types.ts";
 import type { Texts } from "./texts/en.ts";
+import { nameOf, reason } from "./words.ts";
 
 const CIRCLE = "M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0M12 7v";
 
@@ -15,14 +16,6 @@ export interface Look {
   /** Whether the chat is over: what was not sent never will be. */
   isOver: boolean;
 }
-
-/** Who wrote it, as people are shown. */
-export const nameOf = (row: Row, texts: Texts): string =>
-  row.sender?.name || row.sender?.email || (texts as Record<string, string>)[row.role] || row.role;
-
-/** Why a message was not sent. */
-export const reason = (code: string | undefined, texts: Texts): string =>
-  /too_long/.test(code ?? "") ? texts.tooLong : code == "outcome_unknown" ? texts.unknown : texts.failed;
 
 /** Midnight before a row, as milliseconds since 1970; what waits is of today. */
 export const dayOf = ({ at }: Row): number => new Date(Number.isFinite(at) ? at : Date.now()).setHours(0, 0, 0, 0);

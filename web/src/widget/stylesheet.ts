@@ -1,16 +1,11 @@
-import composer from "./styles/composer.css";
-import header from "./styles/header.css";
-import messages from "./styles/messages.css";
-import placement from "./styles/placement.css";
-import theme from "./styles/theme.css";
-
-let shared: CSSStyleSheet | undefined;
-
-/** The one style sheet that all elements share; it is constructed, so that no content security policy objects. */
-export function stylesheet(): CSSStyleSheet {
-  if (!shared) {
-    shared = new CSSStyleSheet();
-    shared.replaceSync(theme + placement + header + messages + composer);
-  }
-  return shared;
+/** Makes a style sheet that all elements share: the first call constructs it, since no content security policy objects to those. */
+export function sheetOf(css: string): () => CSSStyleSheet {
+  let sheet: CSSStyleSheet | undefined;
+  return () => {
+    if (!sheet) {
+      sheet = new CSSStyleSheet();
+      sheet.replaceSync(css);
+    }
+    return sheet;
+  };
 }

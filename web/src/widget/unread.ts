@@ -1,21 +1,80 @@
+import type { Conversation } from "./conversation.ts";
 import type { Row } from "./types.ts";
 
-/** Remembers in `localStorage`, one time per chat, up to where this browser's person has read. */
-export class ReadMark {
+/**
+ * What is unread in one chat. `localStorage` remembers, with one time per chat, up to where this browser's person has read;
+ * an inline chat, which is an agent's, is remembered by the page alone.
+ */
+export class Unread {
   readonly #name: string;
+  readonly #isKept: () => boolean;
+  readonly #changed: () => void;
+  /** Everything up to then has been read, in milliseconds since 1970. It never goes back. */
   #at: number | undefined;
+  #keys = new Set<string>();
 
-  constructor(chatId: string) {
+  constructor(chatId: string, isKept: () => boolean, changed: () => void) {
     this.#name = "eclipse-chat:read:" + chatId;
+    this.#isKept = isKept;
+    this.#changed = changed;
   }
 
-  /** Whether a change in the storage, made by another tab, is about this mark. */
-  isNamed(key: string | null): boolean {
-    return key == this.#name;
+  get count(): number {
+    return this.#keys.size;
   }
 
-  /** What the storage holds; null if this browser is new to the chat. */
-  stored(): string | null {
+  /** Whether this browser has been in the chat before. */
+  get isKnown(): boolean {
+    return this.#stored() != null;
+  }
+
+  /** Somebody else has just written this, and nobody looks. */
+  add(row: Row): void {
+    if (!this.#adopt(this.#stored())) this.#set(row.at - 1);
+    this.#keys.add(row.key);
+    this.#changed();
+  }
+
+  /** A message was taken back. */
+  remove(key: string): void {
+    this.#keys.delete(key);
+    this.#changed();
+  }
+
+  clear(): void {
+    this.#keys.clear();
+    this.#changed();
+  }
+
+  /** The reader is at the end of these rows, and looks: everything has been read. */
+  see(rows: Row[]): void {
+    this.clear();
+    this.#set(rows.findLast((row) => !row.joined)?.at);
+  }
+
+  /** The history is there. In a browser that is new to a chat, it counts for nothing. */
+  loaded(history: Row[], conversation: Conversation, isSeeing: boolean): void {
+    if (!this.#adopt(this.#stored())) this.#set(history.reduce((latest, { at }) => Math.max(latest, at), 0));
+    if (!isSeeing) this.#reckon(conversation);
+  }
+
+  /** Another tab has read. */
+  stored({ key, newValue }: StorageEvent, conversation: Conversation | undefined, isSeeing: boolean): void {
+    if (key != this.#name || !newValue) return;
+    this.#adopt(newValue);
+    if (isSeeing || !conversation) return;
+    this.#keys.clear();
+    this.#reckon(conversation);
+  }
+
+  /** Count what is unread by what the storage remembers. */
+  #reckon(conversation: Conversation): void {
+    for (const row of conversation.timeline.order)
+      if (row.at > (this.#at ?? Infinity) && !row.joined && !row.isDeleted && !conversation.isMine(row)) this.#keys.add(row.key);
+    this.#changed();
+  }
+
+  #stored(): string | null {
     try {
       return localStorage.getItem(this.#name);
     } catch {
@@ -23,47 +82,17 @@ export class ReadMark {
     }
   }
 
-  /** Everything up to that time has been read: milliseconds since 1970. It never goes back. */
-  set(at: number | undefined, isKept: boolean): void {
+  #set(at: number | undefined): void {
     if (at === undefined || !(at > (this.#at ?? -1))) return;
     this.#at = at;
     try {
-      if (isKept) localStorage.setItem(this.#name, String(at));
+      if (this.#isKept()) localStorage.setItem(this.#name, String(at));
     } catch {} // storage is forbidden: this page alone remembers
   }
 
-  /** Take what another page has stored. Answers whether the mark is known now. */
-  adopt(stored: string | null): boolean {
+  /** Take what another page has stored. Answers whether it is known now up to where the person has read. */
+  #adopt(stored: string | null): boolean {
     if (stored != null && +stored > (this.#at ?? -1)) this.#at = +stored;
     return this.#at !== undefined;
   }
-
-  isBefore(row: Row): boolean {
-    return this.#at !== undefined && row.at > this.#at;
-  }
-}
-
-/** What all widgets of a page have put into its title, also those of another copy of this script. */
-interface Counted {
-  counts: Map<object, number>;
-  shown: string;
-  /** Titles with a number -> the page's own: pages keep a title, and set it again later. */
-  made: Map<string, string>;
-}
-
-/** Put the number of unread messages of all widgets in front of the page's title, and take the last one away. */
-export function countInTitle(widget: object, n: number): void {
-  const all: Record<symbol, Counted | undefined> = globalThis as never;
-  const shared = (all[Symbol.for("eclipse-chat-title")] ??= { counts: new Map(), shown: "", made: new Map() });
-  const { counts, made, shown } = shared;
-  if (n) counts.set(widget, n);
-  else counts.delete(widget);
-  const { title } = document;
-  const own = made.get(title) ?? (shown && title.startsWith(shown) ? title.slice(shown.length).trim() : title);
-  const sum = [...counts.values()].reduce((a, b) => a + b, 0);
-  shared.shown = sum ? `(${sum})` : "";
-  const next = `${shared.shown} ${own}`.trim();
-  if (sum) made.set(next, own);
-  if (made.size > 50) made.delete(made.keys().next().value!);
-  if (next != title) document.title = next;
 }

@@ -1,8 +1,10 @@
+import { early } from "./early.ts";
+
 /** Every text that a person can see or hear; `{name}` and `{n}` are filled in. An empty one is not shown. */
 export const english = {
+  ...early,
   title: "Chat with us",
   subtitle: "",
-  open: "Open the chat",
   close: "Close the chat",
   messages: "Messages",
   placeholder: "Write a message…",
@@ -18,28 +20,20 @@ export const english = {
   sending: "Sending…",
   sent: "Sent",
   unsent: "Not sent.",
-  failed: "Not sent.",
-  tooLong: "Too long to send.",
   tooLongBy: "{n} characters too many",
-  unknown: "This may not have been sent.",
   retry: "Try again",
   edit: "Edit",
   discard: "Delete",
   full: "Too many messages are waiting.",
   edited: "edited",
   deleted: "This message was deleted.",
-  joined: "{name} joined the chat",
   typing: "{name} is typing…",
   someone: "Someone",
   you: "You",
-  agent: "Support",
-  assistant: "Support",
-  user: "Visitor",
   today: "Today",
   yesterday: "Yesterday",
   latest: "New messages",
   newest: "Latest messages",
-  unread: "{n} unread",
 };
 
 export type Texts = typeof english;

@@ -1,4 +1,5 @@
-import { english, type Texts } from "./en.ts";
+import { early } from "./early.ts";
+import type { Texts } from "./en.ts";
 
 type Load = () => Promise<{ default: Texts }>;
 
@@ -18,7 +19,13 @@ const languages: Record<string, [open: string, unread: string, load: Load] | und
   pt: ["Abrir o chat", "Não lidas: {n}", () => import("./pt.ts")],
 };
 
+/** All English texts, once the view has brought them. */
+let english = early as Texts;
 const loaded: Record<string, Texts> = {};
+
+export function addEnglish(texts: Texts): void {
+  english = texts;
+}
 
 /** The nearest `lang` around an element, as a tag that `Intl` takes; undefined if there is none, or it makes no sense. */
 export function languageOf(element: Element): string | undefined {
@@ -32,7 +39,7 @@ export function languageOf(element: Element): string | undefined {
 
 const primary = (language = "") => language.split("-")[0]!;
 
-/** The texts in a language, as far as they have been loaded; the rest is English. */
+/** The texts in a language, as far as they have been loaded; the rest is English. Before the view is there, they are those that it isn't needed for. */
 export function textsIn(language: string | undefined): Texts {
   const [open, unread] = languages[primary(language)] ?? [english.open, english.unread];
   return { ...english, open, unread, ...loaded[primary(language)] };

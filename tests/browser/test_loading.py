@@ -1,0 +1,187 @@
+"""The panel's own file: when it is loaded, and what happens until then or if it can't be."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.acts import Contexts, active
+from tests.browser.stage import ServerProcess, connected, open_panel, site
+
+PANEL = "**/widget.panel.js*"
+HEAR = """element => {
+    window.heard = [];
+    for (const name of ["open", "close"]) element.addEventListener(name, () => heard.push(name));
+    element.addEventListener("error", ({ detail }) => heard.push(detail.code));
+}"""
+
+
+def held(page: Page, url: str) -> list[Route]:
+    """Open the page, whose panel's file does not come until its request is continued."""
+    routes: list[Route] = []
+    page.route(PANEL, lambda route: routes.append(route))
+    page.goto(url)
+    connected(page)
+    page.locator("eclipse-chat").evaluate(HEAR)
+    return routes
+
+
+def ask(page: Page) -> None:
+    """Ask for the panel as a script does, and wait until its file is asked for."""
+    with page.expect_request(PANEL):
+        page.locator("eclipse-chat").evaluate("element => element.show()")
+
+
+def come(page: Page, routes: list[Route]) -> None:
+    """Let the file come, and all that waits for it happen."""
+    routes[0].continue_()
+    page.evaluate("""async () => {
+        await import("/widget.panel.js");
+        for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+    }""")
+
+
+@pytest.mark.parametrize("how", ["pointer", "keyboard"])
+def test_the_panel_is_loaded_when_somebody_approaches(
+    server: ServerProcess, context: Contexts, how: str
+) -> None:
+    """A pointer over the launcher, or the focus on it, loads the panel; pressing it loads nothing more."""
+    page = context().new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{server.url}/demo?chat=approach")
+    connected(page)
+    assert not any("panel" in url for url in asked)
+    launcher = page.get_by_role("button", name="Open the chat")
+    with page.expect_response(PANEL):
+        launcher.hover() if how == "pointer" else launcher.focus()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(open_panel(page)).to_be_focused()
+    assert sum("panel" in url for url in asked) == 1
+
+
+def test_a_panel_that_could_not_be_loaded_is_tried_again(server: ServerProcess, context: Contexts) -> None:
+    """A failure leaves the launcher and is told; the next press tries again."""
+    page = context().new_page()
+    page.route(PANEL, lambda route: route.abort())
+    page.goto(f"{server.url}/demo?chat=again")
+    element = page.locator("eclipse-chat")
+    element.evaluate(HEAR)
+    launcher = page.get_by_role("button", name="Open the chat")
+    for failures in (1, 2):
+        launcher.click()
+        page.wait_for_function("n => heard.length == n", arg=failures)
+        expect(launcher).to_be_visible()
+        assert element.evaluate("element => [element.open, element.isOpen]") == [False, False]
+    page.unroute(PANEL)
+    expect(open_panel(page)).to_be_focused()
+    assert page.evaluate("heard") == ["load_failed", "load_failed", "open"]
+
+
+def test_an_inline_chat_that_could_not_be_loaded_tries_again(
+    server: ServerProcess, context: Contexts
+) -> None:
+    """Where there is no launcher to press, it tries again by itself."""
+    page = context().new_page()
+    page.clock.install()
+    page.route(PANEL, lambda route: route.abort())
+    page.goto(f"{server.url}/demo?chat=inline")
+    element = page.locator("eclipse-chat")
+    element.evaluate(HEAR)
+    element.evaluate("element => { element.inline = true; }")
+    page.wait_for_function("() => heard.length == 1")
+    page.unroute(PANEL)
+    page.clock.run_for(10_000)
+    expect(page.get_by_role("textbox")).to_be_visible()
+    assert page.evaluate("heard") == ["load_failed"]
+
+
+def test_a_policy_without_the_panel_is_told(
+    server: ServerProcess, context: Contexts, complaints: list[str]
+) -> None:
+    """Under a policy that allows `widget.js` alone the panel can't open, which is told."""
+    body = (
+        f'<!doctype html><title>Shop</title>\n<script type="module" src="{server.url}/widget.js"></script>\n'
+        '<eclipse-chat token-url="/api/ws/token" chat-id="policy"></eclipse-chat>'
+    )
+    policy = f"script-src {server.url}/widget.js"
+    with site(body, policy, server.url) as url:
+        page = context().new_page()
+        page.goto(url)
+        page.locator("eclipse-chat").evaluate(HEAR)
+        page.get_by_role("button", name="Open the chat").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_function("() => heard.includes('load_failed')")
+        expect(page.get_by_role("button", name="Open the chat")).to_be_visible()
+    assert all("Content Security Policy" in line for line in complaints)
+    complaints.clear()
+
+
+@pytest.mark.parametrize("how", ["element.hide()", "element.removeAttribute('open')", "element.remove()"])
+def test_nobody_who_has_left_gets_a_panel(server: ServerProcess, context: Contexts, how: str) -> None:
+    """Closed or removed before the panel is there, the element shows and tells nothing more."""
+    page = context().new_page()
+    routes = held(page, f"{server.url}/demo?chat=left")
+    ask(page)
+    page.evaluate(f"() => {{ const element = window.left = document.querySelector('eclipse-chat'); {how} }}")
+    come(page, routes)
+    assert page.evaluate("[left.isOpen, left.shadowRoot.querySelectorAll('dialog').length, heard]") == [
+        False,
+        0,
+        [],
+    ]
+
+
+def test_an_element_that_is_moved_meanwhile_opens_once(server: ServerProcess, context: Contexts) -> None:
+    """Closed, opened again and put elsewhere, it has one panel when the file comes, and says so once."""
+    page = context().new_page()
+    routes = held(page, f"{server.url}/demo?chat=moved")
+    ask(page)
+    page.locator("eclipse-chat").evaluate("""element => {
+        element.hide();
+        element.show();
+        document.querySelector("main").append(element);
+    }""")
+    come(page, routes)
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert page.evaluate("heard") == ["open"]
+
+
+def test_what_is_said_and_written_before_the_panel_is_there(server: ServerProcess, context: Contexts) -> None:
+    """`open` is true at once; messages go out, a draft is kept; `open` is told when all of it can be seen."""
+    page = context().new_page()
+    routes = held(page, f"{server.url}/demo?chat=early")
+    element = page.locator("eclipse-chat")
+    ask(page)
+    sent = element.evaluate("""element => {
+        element.draft = "half a sentence";
+        element.addEventListener("open", () => {
+            const dialog = element.shadowRoot.querySelector("dialog");
+            window.seen = [dialog.querySelector("h2").textContent, dialog.offsetWidth > 300, element.isOpen];
+        });
+        element.send("early");
+        return [element.open, element.hasAttribute("open"), element.isOpen, element.draft];
+    }""")
+    assert sent == [True, True, False, "half a sentence"]
+    page.wait_for_function("() => document.querySelector('eclipse-chat').chat.pending.length == 0")
+    come(page, routes)
+    expect(page.get_by_role("textbox")).to_have_value("half a sentence")
+    expect(page.locator("eclipse-chat .bubble")).to_have_text("early")
+    title, is_styled, is_open = page.evaluate("seen")
+    assert (bool(title), is_styled, is_open) == (True, True, True)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_focus_waits_for_the_panel(server: ServerProcess, context: Contexts, elsewhere: bool) -> None:
+    """The focus goes from the launcher into the panel, unless the person has taken it elsewhere meanwhile."""
+    page = context().new_page()
+    routes = held(page, f"{server.url}/demo?chat=focus")
+    page.get_by_role("button", name="Open the chat").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Open the chat")).to_have_attribute("aria-busy", "true")
+    assert active(page) == ".launch"
+    if elsewhere:
+        page.get_by_role("link", name="Help").focus()
+    come(page, routes)
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert active(page) == ("a" if elsewhere else ".input")
