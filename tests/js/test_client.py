@@ -68,6 +68,20 @@ def test_markup_is_never_parsed() -> None:
             assert sink not in code, f"{path.name}: {sink}"
 
 
+@pytest.mark.parametrize(
+    ("folder", "below"), [("client", set()), ("widget", {"client"}), ("react", {"client"})], ids=str
+)
+def test_imports_point_down(folder: str, below: set[str]) -> None:
+    """The client knows nothing of the element and the hooks, and these nothing of each other."""
+    for path in (WEB / "src" / folder).rglob("*.ts"):
+        found = re.findall(r'(?:from|import)[ (]+"([^"]+)"', path.read_text())
+        outside = {
+            name.split("/")[1] for name in found if name.startswith("../") and path.parent.name == folder
+        }
+        outside |= {"client"} if "eclipse-chat" in found else set()
+        assert outside <= below, path.name
+
+
 def test_every_text_is_documented() -> None:
     """Whoever translates the widget finds every text's name in its documentation."""
     folder = WEB / "src" / "widget" / "texts"
