@@ -259,10 +259,10 @@ def test_it_can_be_moved_while_it_is_open(show: Show) -> None:
     """In another place of the page the widget is above the page as well."""
     page = show(Host("footer { transform: rotate(1deg) }", f"{CHAT}<footer></footer>"))
     page.locator("eclipse-chat .launch").click()
-    page.evaluate("document.querySelector('footer').append(document.querySelector('eclipse-chat'))")
     panel = page.locator("eclipse-chat .panel")
-    if not panel.is_visible():
-        page.locator("eclipse-chat .launch").click()
+    expect(panel).to_be_visible()
+    page.evaluate("document.querySelector('footer').append(document.querySelector('eclipse-chat'))")
+    expect(panel).to_be_visible()
     assert_inside(page)
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import eclipse_ws
 from eclipse_ws.server import Server
 from eclipse_ws.settings import Settings
 from tests.api import stub
@@ -115,8 +114,8 @@ async def test_the_longest_message_of_a_sender_with_a_picture(monkeypatch: pytes
 
 def test_the_widgets_field_takes_what_the_server_takes() -> None:
     """Whoever pastes 80,000 characters into the widget sends all of them, and the server takes them."""
-    widget = Path(eclipse_ws.__file__).parent / "static" / "widget.js"
-    (most,) = re.findall(r"maxlength: ([\d_]+)", widget.read_text())
+    composer = Path(__file__).parents[2] / "web" / "src" / "widget" / "composer.ts"
+    (most,) = re.findall(r"LIMIT = ([\d_]+)", composer.read_text())
     assert LONG <= int(most) <= Settings.model_fields["max_content"].default
 
 
