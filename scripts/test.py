@@ -1,6 +1,6 @@
 """The whole check, as `make test` runs it: lock, linters, types, layers, tests and coverage, fuzzers.
 
-The suite runs in four lanes, two of them side by side, then the chaos alone: Playwright keeps an event loop
+The suite runs in five lanes, three of them side by side, then the chaos alone: Playwright keeps an event loop
 running in its process, so that other lanes' coroutines need one of their own, and faults are put on a quiet
 machine.
 Then all fuzzers at once: half a minute each in CI, a moment elsewhere.
@@ -35,6 +35,8 @@ LOGS = ROOT / "artefacts" / "test"
 IN_CI = os.environ.get("CI") == "true"
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 BROWSER = ["tests/browser", "tests/js"]
+FRAMEWORKS = ["tests/browser/test_frameworks.py", "tests/browser/test_example_nextjs.py", "tests/js"]
+"""Those of BROWSER that share what npm installs."""
 SETUP = ["tests/test_setup.py", "tests/packaging"]
 CHAOS = ["tests/chaos", "tests/fleet"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
@@ -171,12 +173,16 @@ def everything() -> bool:
     locked = step("lock", BIN / "pip", "--disable-pip-version-check", "check")
     if not (locked and lint() and known_weaknesses()):
         return False
-    say("\n== tests, two lanes at a time, then chaos")
+    say("\n== tests, three lanes at a time, then chaos")
     subprocess.run([BIN / "coverage", "erase"], cwd=ROOT, check=True)
     others = [*PROCESSES, *BROWSER, *SETUP, *CHAOS]
     # The longest first, so that no lane is left alone at the end.
-    lanes = [Lane("browser", BROWSER), Lane("processes", PROCESSES)]
-    passed = wait(lanes, [partial(Lane, "main", ["tests", *without(*others)]), partial(Lane, "setup", SETUP)])
+    lanes = [
+        Lane("browser", ["tests/browser", *without(*FRAMEWORKS)]),
+        Lane("processes", PROCESSES),
+        Lane("main", ["tests", *without(*others)]),
+    ]
+    passed = wait(lanes, [partial(Lane, "frameworks", FRAMEWORKS), partial(Lane, "setup", SETUP)])
     lanes.append(Lane("chaos", CHAOS))
     passed &= wait(lanes[-1:])
     say("\n== fuzzing")

@@ -400,7 +400,7 @@ async def test_a_drain_waits_for_what_has_begun(monkeypatch: pytest.MonkeyPatch)
     delivered and acknowledged.
     """
     monkeypatch.setattr(server_module, "LAST_CLOSES", 0.0)
-    async with running(api_timeout=0.1) as server:
+    async with running(api_timeout=1.0) as server:
         client = await Client.join(server.port)
         gate = Gate(server)
         await say(client, "k1", "k2", "k3")

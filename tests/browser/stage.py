@@ -130,6 +130,8 @@ class Cable:
             for task in rest:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
+            for _ in range(3):  # sockets are closed a turn after their transports
+                await asyncio.sleep(0)
 
         self._call(finish())
         self._loop.call_soon_threadsafe(self._loop.stop)

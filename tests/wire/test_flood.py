@@ -259,7 +259,7 @@ async def test_small_segments_are_no_flood(kind: str, sides: Any) -> None:
 @pytest.mark.gen_test
 async def test_a_well_behaved_socket_has_no_bucket() -> None:
     """Whole messages and the pongs to our pings make nothing to be remembered."""
-    async with serving(Counts, wire_ping_interval=0.02) as server:
+    async with serving(Counts, wire_ping_interval=0.2) as server:
         peer = await Peer.open(server.port)
         for _ in range(3):
             assert await peer.frame() == (FIN | PING, b"")
