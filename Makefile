@@ -59,8 +59,8 @@ attack: $(STAMP) ## 100 honest pairs beside 4,000 attackers, plain and over TLS,
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
 
-portable: $(STAMP) ## the suites that touch the operating system, as macOS and the BSDs run them (without epoll and /proc)
-	@bash scripts/portable
+portable: $(STAMP) ## the suites that touch the operating system, as macOS and the BSDs run them (SHORT=1: a part)
+	@SHORT=$(SHORT) bash scripts/portable
 
 pythons: $(STAMP) ## the suite on each supported Python, or on some: VERSIONS="3.13 3.14" (about five minutes each)
 	@bash scripts/pythons $(VERSIONS)

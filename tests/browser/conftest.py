@@ -74,7 +74,9 @@ def context(browser: Browser, complaints: list[str]) -> Iterator[Callable[..., B
     made: list[BrowserContext] = []
 
     def make(**options: object) -> BrowserContext:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})  # type: ignore[arg-type]
+        # Without animations: each click would wait for the end of one.
+        usual = {"viewport": {"width": 1280, "height": 800}, "reduced_motion": "reduce"}
+        context = browser.new_context(**{**usual, **options})  # type: ignore[arg-type]
         context.set_default_timeout(15_000)
         # The network's own failures are what many of these tests are about, and pages can't keep them quiet.
         context.on(

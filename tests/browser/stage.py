@@ -220,6 +220,7 @@ def connected(*pages: Page) -> None:
 
 def shown(page: Page) -> list[str]:
     """Every message that the page shows, from the first to the last, after scrolling up to the first."""
+    page.bring_to_front()  # a hidden page has few turns
     texts: list[str] = page.evaluate("""async () => {
         const log = document.querySelector("eclipse-chat").shadowRoot.querySelector(".log");
         const turn = () => new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
