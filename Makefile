@@ -116,6 +116,6 @@ documents: $(STAMP) ## make from the code: docs/asyncapi.yaml, docs/openapi.yaml
 
 clean:           ## remove what was made, but for settings, secrets and messages
 	@rm -rf $(VENV) .venv.lock build dist *.egg-info .coverage* htmlcov artefacts fuzz-failure* .mypy_cache .ruff_cache \
-	  .pytest_cache .hypothesis .import_linter_cache .schemathesis examples/nextjs/.next
+	  .pytest_cache .hypothesis .import_linter_cache .schemathesis web/dist examples/nextjs/.next examples/nextjs/next-env.d.ts
 	@rm -rf $(foreach name,__pycache__ node_modules,$(wildcard $(name) */$(name) */*/$(name) */*/*/$(name)))
 	@set -- $(wildcard .env .eclipse-dev-secrets *.db *.sqlite3); [ $$# = 0 ] || echo "Kept: $$*"

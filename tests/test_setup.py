@@ -324,6 +324,8 @@ def test_clean_removes_what_was_made(checkout: Checkout) -> None:
     """Everything that git ignores goes, wherever it lies, but settings, secrets and messages stay."""
     ignored = [line.replace("*", "x") for line in (ROOT / ".gitignore").read_text().split()]
     kept = {name for name in ignored if name.startswith((".env", ".eclipse", "x.db", "x.sqlite3"))}
+    for name in ignored:
+        (checkout.folder / name).parent.mkdir(parents=True, exist_ok=True)
     before = {path.name for path in checkout.folder.iterdir()}
     for name in ignored:
         path = checkout.folder / name
@@ -332,6 +334,7 @@ def test_clean_removes_what_was_made(checkout: Checkout) -> None:
     code, printed = checkout.call("make", "clean")
     assert (code, printed) == (0, "Kept: .env x.db\n")
     assert {path.name for path in checkout.folder.iterdir()} == before | kept
+    assert {name for name in ignored if (checkout.folder / name).exists()} == kept
     assert not (checkout.folder / "scripts" / "__pycache__").exists()
 
 

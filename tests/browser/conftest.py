@@ -28,6 +28,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
+@pytest.fixture(autouse=True)
+def tasks_of_playwright(expect_log: Callable[..., None]) -> None:
+    """Let Playwright complain about its own task, which a page leaves that is closed amid a route."""
+    expect_log("playwright/_impl", optional=True)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests; each has contexts of its own."""
