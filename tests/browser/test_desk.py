@@ -193,6 +193,9 @@ def test_a_failing_list_is_asked_for_less_often(server: ServerProcess, context: 
     page.add_init_script(waits)
     page.route("**/api/chats", lambda route: route.fulfill(status=503, body=""))
     page.goto(f"{server.url}/demo/agent")
+    expect(page.locator("#agent option")).to_have_count(
+        3
+    )  # or they are asked for again, after a wait of their own
     for n in range(1, 6):
         page.wait_for_function(f"() => waits.filter((ms) => ms > 1500).length >= {n}")
         page.clock.run_for(11_000)
