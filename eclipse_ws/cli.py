@@ -534,15 +534,15 @@ def greet(server: Server) -> None:
     place = place_of(settings, server.port)
     url = own_url(settings, server.port)
     click.echo(f"eclipse-ws {__version__} listens at {url} (backend {settings.backend}, API {settings.api})")
-    if settings.demo and settings.api == "http":  # the demo's pages ask the embedded API for tokens
-        click.echo(f"  open    {settings.next_api_url}   the application, which has to run, too")
-        click.echo("  stop    Ctrl-C")
-    elif settings.demo:
+    if settings.has_demo:
         click.echo(f"  open    {url}/demo         a customer's page")
         click.echo(f"          {url}/demo/agent   the agents' page")
         click.echo("  or type, in another terminal in this folder:")
         click.echo(f"          {program()} chat --host {place}")
         click.echo(f"          {program()} smoke {url}")
+        click.echo("  stop    Ctrl-C")
+    elif settings.demo:
+        click.echo(f"  open    {settings.next_api_url}   the application, which has to run, too")
         click.echo("  stop    Ctrl-C")
 
 

@@ -382,6 +382,11 @@ class Settings(BaseSettings):
         """True unless the profile is dev or test: one of one's own is held to production's rules."""
         return is_production(self.profile)
 
+    @property
+    def has_demo(self) -> bool:
+        """Whether the demo pages are served: only the embedded API gives them tokens."""
+        return self.demo and self.api == "embedded"
+
 
 @dataclass(frozen=True)
 class Loaded:

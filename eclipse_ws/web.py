@@ -285,7 +285,7 @@ def routes(node: Node) -> list[URLSpec]:
         URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
         URLSpec(r"/((?:widget|eclipse-chat)(?:\.(?:panel|[a-z]{2}))?\.(?:js|d\.ts))", File, arguments),
     ]
-    if settings.demo and settings.api == "embedded":  # which its pages ask for tokens
+    if settings.has_demo:
         front = URLSpec(r"/", _ToDemo, arguments)
         front.matcher = _PageWanted(r"/")
         found += [

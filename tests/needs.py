@@ -68,18 +68,22 @@ def npm() -> str:
 
 def npm_packages(folder: Path, *packages: str) -> Path:
     """Install packages (name@version) below the folder; answers the folder of their modules."""
-    command = [npm(), "install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        missing(f"{', '.join(packages)} from npm", f"npm said: {' '.join(done.stderr.split())[-300:]}")
+    command = ("install", "--no-audit", "--no-fund", "--prefix", str(folder), *packages)
+    _install(f"{', '.join(packages)} from npm", *command)
     return folder / "node_modules"
 
 
 def npm_ci(folder: Path) -> None:
     """Install what the folder's package-lock.json names."""
-    done = subprocess.run([npm(), "ci"], cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    _install("packages from npm", "ci", folder=folder)
+
+
+def _install(what: str, *command: str, folder: Path | None = None) -> None:
+    done = subprocess.run(
+        [npm(), *command], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
     if done.returncode:
-        missing("packages from npm", f"npm said: {' '.join(done.stderr.split())[-300:]}")
+        missing(what, f"npm said: {' '.join(done.stderr.split())[-300:]}")
 
 
 def server(name: str = "") -> str:

@@ -177,7 +177,7 @@ $("back").addEventListener("click", () => {
 
 /** Puts a text where the cursor is in the answer's field, for the agent to go on with. */
 function insert(text) {
-  // The element has no property for what its field says.
+  // The element's `draft` has no cursor.
   const field = widget.shadowRoot.querySelector("textarea");
   const { selectionStart: start, selectionEnd: end, value } = field;
   const space = start && !/\s/.test(value[start - 1]) ? " " : "";

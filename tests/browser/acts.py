@@ -58,3 +58,10 @@ def active(page: Page) -> str:
         return inner ? "." + inner.className : activeElement.localName;
     }""")
     return name
+
+
+def violations(page: Page, axe: str, part: str = "html") -> list[str]:
+    """What axe-core, whose source is given, has to say about what a selector names."""
+    page.evaluate(axe)
+    found = page.evaluate("async (part) => (await axe.run(part)).violations", part)
+    return [f"{v['id']}: {v['help']} ({[n['target'] for n in v['nodes']]})" for v in found]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from playwright.sync_api import WebSocketRoute, expect
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, give_history, play_server
 from tests.browser.stage import ServerProcess, connected, open_panel, say
@@ -14,16 +14,22 @@ from tests.browser.stage import ServerProcess, connected, open_panel, say
 LIMIT = 100_000
 
 
-@pytest.mark.parametrize("letter", ["x", "😀"], ids=["a letter", "a pair of surrogates"])
-def test_nothing_is_cut_off(server: ServerProcess, context: Contexts, letter: str) -> None:
-    """A text that is too long stays whole, with its draft, and is not sent; how much is too much is told."""
+def opened(server: ServerProcess, context: Contexts) -> tuple[Page, Locator, list[dict[str, str]]]:
+    """An open, empty chat: its page, its field, and what is sent, which nobody answers."""
     page = context().new_page()
     sent: list[dict[str, str]] = []
     play_server(page, lambda socket, command: sent.append(command), sessionId="s")
     give_history(page, [])
-    page.goto(f"{server.url}/demo?chat=long")
+    page.goto(f"{server.url}/demo?chat=field")
     box = open_panel(page)
     connected(page)
+    return page, box, sent
+
+
+@pytest.mark.parametrize("letter", ["x", "😀"], ids=["a letter", "a pair of surrogates"])
+def test_nothing_is_cut_off(server: ServerProcess, context: Contexts, letter: str) -> None:
+    """A text that is too long stays whole, with its draft, and is not sent; how much is too much is told."""
+    page, box, _ = opened(server, context)
     box.evaluate(
         """(box, [letter, count]) => {
             box.value = letter.repeat(count);
@@ -48,13 +54,7 @@ def test_nothing_is_cut_off(server: ServerProcess, context: Contexts, letter: st
 
 def test_text_of_more_than_one_frame_is_kept_as_it_is(server: ServerProcess, context: Contexts) -> None:
     """What was pasted is sent as it is, up to the server's limit."""
-    page = context().new_page()
-    sent: list[dict[str, str]] = []
-    play_server(page, lambda socket, command: sent.append(command), sessionId="s")
-    give_history(page, [])
-    page.goto(f"{server.url}/demo?chat=paste")
-    box = open_panel(page)
-    connected(page)
+    page, box, sent = opened(server, context)
     box.evaluate("(box, text) => { box.value = text; }", "x" * LIMIT)
     box.press("Enter")
     page.wait_for_function(

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, WebSocketRoute, expect
+from playwright.sync_api import WebSocketRoute, expect
 
-from tests.browser.acts import Contexts, Open, active, give_history, hear, message, play_server
+from tests.browser.acts import Contexts, Open, active, give_history, hear, message, play_server, violations
 from tests.browser.stage import ServerProcess, connected, open_panel, say
 
 CONTRAST = """() => {
@@ -112,13 +112,6 @@ def test_edges_and_dots_are_there_in_forced_colours(server: ServerProcess, custo
     assert min(dots) >= 3
 
 
-def violations(page: Page, axe: str) -> list[str]:
-    """What axe-core has to say about the widget."""
-    page.evaluate(axe)
-    found = page.evaluate("async () => (await axe.run('eclipse-chat')).violations")
-    return [f"{v['id']}: {v['help']} ({[n['target'] for n in v['nodes']]})" for v in found]
-
-
 STATES: dict[str, dict[str, object]] = {
     "light": {},
     "dark": {"color_scheme": "dark"},
@@ -151,7 +144,7 @@ def test_axe_has_nothing_to_say(
     expect(page.locator("eclipse-chat")).to_have_attribute("state", "open")
     hear(page, "message", id="n", content="news", role="agent", timestamp="2026-02-01T00:00:00.000Z")
     expect(page.locator("eclipse-chat .badge")).to_be_visible()
-    assert not violations(page, axe()), "closed"
+    assert not violations(page, axe(), "eclipse-chat"), "closed"
     page.locator("eclipse-chat .launch").click()
     say(page.locator("eclipse-chat textarea"), "please")
     expect(page.get_by_role("button", name="Delete")).to_be_visible()
@@ -159,7 +152,7 @@ def test_axe_has_nothing_to_say(
     page.locator("eclipse-chat .panel").evaluate(
         "panel => Promise.all(panel.getAnimations().map((moving) => moving.finished))"
     )
-    assert not violations(page, axe()), "open"
+    assert not violations(page, axe(), "eclipse-chat"), "open"
     sockets[-1].close(code=4003)
     expect(page.locator("eclipse-chat")).to_have_attribute("state", "closed")
-    assert not violations(page, axe()), "ended"
+    assert not violations(page, axe(), "eclipse-chat"), "ended"

@@ -329,7 +329,7 @@ def event(kind: str, **data: object) -> str:
     return json.dumps({"type": kind, "data": data, "timestamp": "2026-01-01T00:00:00.000Z"})
 
 
-@pytest.mark.parametrize("react", ["hooks19"])
+@pytest.mark.parametrize("react", ["hooks18", "hooks19"])
 def test_the_old_hook_tells_what_it_always_told(
     server: ServerProcess, framed: Callable[..., Framed], react: str
 ) -> None:
@@ -378,7 +378,7 @@ def test_the_old_hook_tells_what_it_always_told(
     expect(made.page.locator("u")).to_contain_text("Not connected")
 
 
-@pytest.mark.parametrize("react", ["hooks19"])
+@pytest.mark.parametrize("react", ["hooks18", "hooks19"])
 def test_the_history_is_loaded_until_it_is_there(
     server: ServerProcess, framed: Callable[..., Framed], react: str
 ) -> None:
@@ -404,7 +404,7 @@ def test_the_history_is_loaded_until_it_is_there(
     expect(made.page.locator("u")).to_have_text("")
 
 
-@pytest.mark.parametrize("react", ["hooks19"])
+@pytest.mark.parametrize("react", ["hooks18", "hooks19"])
 def test_the_history_is_older_than_what_arrives_while_it_is_loaded(
     server: ServerProcess, framed: Callable[..., Framed], react: str
 ) -> None:

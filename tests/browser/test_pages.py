@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
-from tests.browser.acts import play_server
+from tests.browser.acts import play_server, violations
 from tests.browser.stage import ServerProcess, connected, open_panel, say
 
 Open = Callable[..., Page]
@@ -28,13 +28,6 @@ LOOKS: dict[str, tuple[str, dict[str, Any]]] = {
     "phone-on-its-side": ("", {**PHONE, "viewport": {"width": 844, "height": 390}}),
     "rtl": ("&dir=rtl", {}),
 }
-
-
-def violations(page: Page, axe: str) -> list[str]:
-    """What axe-core has to say about a page."""
-    page.evaluate(axe)
-    found = page.evaluate("async () => (await axe.run()).violations")
-    return [f"{v['id']}: {v['help']} ({[n['target'] for n in v['nodes']]})" for v in found]
 
 
 @pytest.fixture(params=LOOKS)
