@@ -128,3 +128,17 @@ def test_two_widgets_share_one_number(server: ServerProcess, context: Contexts) 
     expect(page).to_have_title(f"(3) {title}")
     page.evaluate("() => document.querySelector('other-chat').remove()")
     expect(page).to_have_title(f"(1) {title}")
+
+
+def test_what_was_written_elsewhere_by_oneself_is_not_unread(
+    server: ServerProcess, context: Contexts
+) -> None:
+    """A customer's own message of another browser counts nothing; the answer to it does."""
+    page = context().new_page()
+    history = [message(0, "read"), message(1, "mine", "user"), message(2, "theirs")]
+    give_history(page, history)
+    page.add_init_script(
+        f"localStorage.setItem('eclipse-chat:read:elsewhere', Date.parse('{history[0]['createdAt']}'))"
+    )
+    page.goto(f"{server.url}/demo?chat=elsewhere")
+    expect(page.locator(BADGE)).to_have_text("1")
