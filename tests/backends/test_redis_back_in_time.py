@@ -56,14 +56,16 @@ class Past:
     async def remember(self) -> None:
         """Take the picture."""
         for key in await self._client.keys("*"):
-            self._keys[key] = await self._client.pttl(key), await self._client.dump(key)
+            lifetime, value = await self._client.pttl(key), await self._client.dump(key)
+            if value is not None:  # it has not expired since it was listed
+                self._keys[key] = lifetime, value
 
     async def restore(self) -> None:
         """Go back to it."""
         pipeline = self._client.pipeline(transaction=True)
         pipeline.flushall()
         for key, (lifetime, value) in self._keys.items():
-            pipeline.restore(key, lifetime, value)
+            pipeline.restore(key, max(0, lifetime), value)
         await pipeline.execute()
 
 

@@ -44,13 +44,19 @@ img {{ width: 300px; border: 1px solid #ccc }}
 """
 
 
+def put_on(page: Page, look: str) -> None:
+    """Emulate a look, on a page that keeps its state."""
+    media, size, direction = LOOKS[look]
+    page.emulate_media(**{**NOTHING, **media})
+    page.set_viewport_size(size)
+    page.evaluate("dir => { document.documentElement.dir = dir }", direction)
+
+
 def photograph(page: Page, name: str, *looks: str) -> None:
     """Take one screenshot in each look; the page stays, so that a state has to be brought about once."""
     for look in looks:
-        media, size, direction = LOOKS[look]
-        page.emulate_media(**{**NOTHING, **media})
-        page.set_viewport_size(size)
-        page.evaluate("dir => { document.documentElement.dir = dir }", direction)
+        put_on(page, look)
+        _, size, direction = LOOKS[look]
         clip = None
         if size is DESKTOP:
             clip = {"x": 0 if direction == "rtl" else 460, "y": 30, "width": 440, "height": 670}

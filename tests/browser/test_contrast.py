@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import WebSocketRoute, expect
+from playwright.sync_api import expect
 
 from tests.browser.acts import Contexts, Open, active, give_history, hear, message, play_server, violations
+from tests.browser.gallery import DESKTOP, LOOKS, put_on
 from tests.browser.stage import ServerProcess, connected, open_panel, say
+from tests.browser.states import STATES, show
 
 CONTRAST = """() => {
     const colour = (text) => {
@@ -112,47 +113,12 @@ def test_edges_and_dots_are_there_in_forced_colours(server: ServerProcess, custo
     assert min(dots) >= 3
 
 
-STATES: dict[str, dict[str, object]] = {
-    "light": {},
-    "dark": {"color_scheme": "dark"},
-    "forced": {"forced_colors": "active"},
-    "forced-dark": {"forced_colors": "active", "color_scheme": "dark"},
-    "narrow": {"viewport": {"width": 320, "height": 256}},
-}
-
-
 @pytest.mark.parametrize("name", STATES)
-def test_axe_has_nothing_to_say(
-    server: ServerProcess, context: Contexts, axe: Callable[[], str], name: str
-) -> None:
-    """Neither closed with a number, nor open with a failed message while somebody types, nor ended."""
-    page = context(**STATES[name]).new_page()
-    sockets: list[WebSocketRoute] = []
-
-    def refuse(socket: WebSocketRoute, command: dict[str, str]) -> None:
-        sockets.append(socket)
-        if command["type"] == "message":
-            error = {"type": "error", "error": "No", "code": "forbidden", "retryable": False}
-            socket.send(json.dumps({**error, "clientMessageId": command["clientMessageId"]}))
-
-    play_server(page, refuse, sessionId="s")
-    give_history(
-        page, [message(n, f"https://example.com/{n}", role) for n, role in enumerate(["user", "agent"])]
-    )
-    page.goto(f"{server.url}/demo?chat=axe-{name}")
-    connected(page)
-    expect(page.locator("eclipse-chat")).to_have_attribute("state", "open")
-    hear(page, "message", id="n", content="news", role="agent", timestamp="2026-02-01T00:00:00.000Z")
-    expect(page.locator("eclipse-chat .badge")).to_be_visible()
-    assert not violations(page, axe(), "eclipse-chat"), "closed"
-    page.locator("eclipse-chat .launch").click()
-    say(page.locator("eclipse-chat textarea"), "please")
-    expect(page.get_by_role("button", name="Delete")).to_be_visible()
-    hear(page, "typing", userId="ada", isTyping=True)
-    page.locator("eclipse-chat .panel").evaluate(
-        "panel => Promise.all(panel.getAnimations().map((moving) => moving.finished))"
-    )
-    assert not violations(page, axe(), "eclipse-chat"), "open"
-    sockets[-1].close(code=4003)
-    expect(page.locator("eclipse-chat")).to_have_attribute("state", "closed")
-    assert not violations(page, axe(), "eclipse-chat"), "ended"
+def test_axe_has_nothing_to_say(context: Contexts, axe: Callable[[], str], name: str) -> None:
+    """Each state in each look: light, dark, narrow, right to left, and forced colours."""
+    page = context(viewport=DESKTOP).new_page()
+    show(page, STATES[name])
+    rules = axe()
+    for look in LOOKS:
+        put_on(page, look)
+        assert not violations(page, rules, "eclipse-chat"), look
