@@ -170,9 +170,10 @@ class Verifier:
             payload, key = self._decode(token)
             ends = self._end(payload, time.time())
         except jwt.PyJWTError as error:
-            raise TokenError(
-                CloseCode.INVALID_TOKEN, f"the token is invalid: {type(error).__name__}"
-            ) from None
+            text = f"the token is invalid: {type(error).__name__}"
+            if isinstance(error, jwt.InvalidSignatureError):
+                text += "; JWT_SECRET has to be the same here and in the application"
+            raise TokenError(CloseCode.INVALID_TOKEN, text) from None
         except (protocol.TooDeepError, ValueError, TypeError, OverflowError) as error:
             # Not PyJWT's own: what hostile headers and payloads bring its parts to.
             raise TokenError(

@@ -146,8 +146,9 @@ async def test_a_page_that_may_not_read_an_answer_is_named_in_the_log(
 
 
 @pytest.mark.gen_test
-async def test_a_strange_page_is_refused_before_the_upgrade() -> None:
-    """403 names the limit; the listed page and a client that is no browser come in."""
+async def test_a_strange_page_is_refused_before_the_upgrade(caplog: pytest.LogCaptureFixture) -> None:
+    """403 names the limit, the log the list; the listed page and a client that is no browser come in."""
+    caplog.set_level("INFO")
     async with running(**LISTED) as server, await Client.join(server.port) as neighbour:
         status, body, retry = await refused(server.port, Origin="https://evil.com")
         assert (status, body["limit"], retry) == (403, "allowed_origins", None)
@@ -157,6 +158,9 @@ async def test_a_strange_page_is_refused_before_the_upgrade() -> None:
             pass
         await neighbour.quiet()
         assert server.node.limits.refused["allowed_origins"] == 2
+    reasons = [record.msg["why"] for record in caplog.records if "origin" in record.msg]
+    assert reasons
+    assert all("ALLOWED_ORIGINS is https://app.example.com, " in why for why in reasons)
 
 
 @pytest.mark.gen_test
