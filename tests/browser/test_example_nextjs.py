@@ -82,7 +82,9 @@ def example(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         shutil.rmtree(application)  # hundreds of megabytes, which pytest would keep
 
 
-def test_a_customer_and_an_agent(example: tuple[str, Cable], context: Contexts) -> None:
+def test_a_customer_and_an_agent(
+    example: tuple[str, Cable], context: Contexts, complaints: list[str]
+) -> None:
     """The page with the hook and the page with the widget talk; a reload and an outage lose nothing."""
     url, cable = example
     customer, agent = context().new_page(), context().new_page()
@@ -114,6 +116,12 @@ def test_a_customer_and_an_agent(example: tuple[str, Cable], context: Contexts) 
     expect(customer.get_by_role("status")).not_to_have_text("Connected", timeout=PATIENCE)
     expect(agent.locator("eclipse-chat")).not_to_have_attribute("state", "open", timeout=PATIENCE)
     talk("Are you there?", "I am.")
+    expect(customer.locator(".waiting")).to_have_text("Are you there?")
     cable.restore()
     both_connected()
     both_show("Are you there?", "I am.")
+    expect(customer.locator(".waiting")).to_have_count(0)
+    assert {line.partition(":")[0] for line in complaints} <= {
+        "Chat"
+    }  # both pages say why they are not connected
+    complaints.clear()

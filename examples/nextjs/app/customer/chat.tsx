@@ -24,42 +24,62 @@ async function loadHistory(chatId: string): Promise<Message[]> {
 
 export function Chat({ chatId }: { chatId: string }) {
   const [messages, setMessages] = useState<Message[]>([]);
+  const [waiting, setWaiting] = useState<string[]>([]); // written here, and not in messages yet
   const [isAgentTyping, setIsAgentTyping] = useState(false);
   const [text, setText] = useState("");
   const list = useRef<HTMLOListElement>(null);
 
+  function take(more: Message[]) {
+    setMessages((known) => merge(known, more));
+    const saved = more.filter(({ role }) => role === "user").map(({ content }) => content);
+    setWaiting((texts) => texts.filter((text) => !saved.includes(text)));
+  }
+
   const { sendMessage, sendTypingIndicator, isConnected, error } = useWebSocketChat({
     chatId,
     enabled: true,
-    onMessage: (message) => setMessages((known) => merge(known, [message])),
-    onMessageUpdated: (message) => setMessages((known) => merge(known, [message])),
+    onMessage: (message) => {
+      take([message]);
+      if (message.role !== "user") setIsAgentTyping(false);
+    },
+    onMessageUpdated: (message) => take([message]),
     onTyping: (_userId, isTyping) => setIsAgentTyping(isTyping),
     onDisconnected: () => setIsAgentTyping(false),
+    onError: (reason) => console.warn("Chat:", reason), // for developers: customers read the status
   });
 
   // Load it again after each reconnect: nothing is missing then, however long the outage was.
   useEffect(() => {
-    loadHistory(chatId).then((loaded) => setMessages((known) => merge(known, loaded)), console.error);
+    loadHistory(chatId).then(take, console.warn);
   }, [chatId, isConnected]);
 
   useEffect(() => {
     list.current?.scrollTo({ top: list.current.scrollHeight });
-  }, [messages, isAgentTyping]);
+  }, [messages, waiting, isAgentTyping]);
 
   async function send(event: FormEvent) {
     event.preventDefault();
     setText("");
-    if (!(await sendMessage(text, "USER"))) setText((now) => now || text);
+    sendTypingIndicator(false);
+    if (await sendMessage(text, "USER")) setWaiting((texts) => [...texts, text.trim()]);
+    else setText((now) => now || text);
   }
 
   return (
     <section className="chat">
-      <p role="status">{error ?? (isConnected ? "Connected" : "Connecting… Messages are sent once there is a connection.")}</p>
+      <p role="status">
+        {isConnected ? (error ?? "Connected") : "Connecting… Messages are sent once there is a connection."}
+      </p>
       <ol ref={list}>
         {messages.map(({ id, content, role, sender }) => (
           <li key={id} className={role === "user" ? "mine" : "theirs"}>
             {role !== "user" && <b>{sender.name ?? "Agent"}</b>}
             <span>{content}</span>
+          </li>
+        ))}
+        {waiting.map((text, index) => (
+          <li key={index} className="mine waiting">
+            <span>{text}</span>
           </li>
         ))}
         {isAgentTyping && <li className="theirs">…</li>}
