@@ -132,6 +132,16 @@ def framed(context: Contexts, pages: Path, chat_id: str) -> Iterator[Callable[..
 # -- the element ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["hydrate18", "hydrate19"])
+def test_a_page_that_a_server_has_rendered_is_taken_over(
+    server: ServerProcess, framed: Callable[..., Framed], name: str
+) -> None:
+    """React keeps the element that is already in use, and has nothing to complain about."""
+    made = framed(server.url, name)
+    connected(made.page)
+    assert made.has_one_socket()
+
+
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_the_panel_follows_the_frameworks_state(
     server: ServerProcess, framed: Callable[..., Framed], name: str

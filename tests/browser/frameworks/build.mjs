@@ -25,5 +25,7 @@ await Promise.all([
   page("vue.js", "vue"),
   page("hooks.tsx", "hooks18", react18),
   page("hooks.tsx", "hooks19"),
+  page("hydrate.tsx", "hydrate18", react18),
+  page("hydrate.tsx", "hydrate19"),
   page("refresh.tsx", "refresh"),
 ]);
