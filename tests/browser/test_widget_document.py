@@ -78,6 +78,18 @@ def test_the_four_lines_are_a_chat(server: ServerProcess, page: Page, policy: st
         expect(page.get_by_role("dialog")).to_have_css("font-family", "Inter, sans-serif")
 
 
+def test_a_nonce_stands_for_the_host(server: ServerProcess, page: Page, policy: str) -> None:
+    """Under a nonce, and with nothing else allowed, the panel's code is loaded, too."""
+    connect = re.search(r"connect-src [^;]*", policy)
+    assert connect
+    lines = BLOCKS["html"].replace(EXAMPLE, server.url).replace("<script ", '<script nonce="n" ')
+    with site(lines, f"default-src 'none'; script-src 'nonce-n'; {connect[0]}", server.url) as address:
+        page.goto(address)
+        connected(page)
+        page.get_by_role("button", name="Open the chat").click()
+        expect(page.get_by_role("textbox")).to_be_visible()
+
+
 def test_the_clients_lines_are_a_chat(server: ServerProcess, page: Page, chat_id: str) -> None:
     """The JavaScript runs, and what it shows is what was said."""
     before = """
