@@ -12,6 +12,8 @@ from eclipse_ws.settings import Settings
 
 MAX_SHOWN: Final = 100
 """Characters of an origin in the log."""
+MAX_LISTED: Final = 3
+"""Allowed origins in a line of the log."""
 _LOOPBACK = re.compile(r"(https?://)(localhost|127(?:\.\d{1,3}){3}|\[::1\])((?::\d{1,5})?)")
 _SHOWN = re.compile(r"([a-z][a-z0-9+.-]*://)?(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 _NAMED = re.compile(r"(https?://)((?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*)((?::\d{1,5})?)")
@@ -39,6 +41,9 @@ class Origins:
                 for found in local
                 for name in ("localhost", "127.0.0.1", "[::1]")
             }
+        listed = ", ".join(settings.allowed_origins[:MAX_LISTED]) or "empty"
+        self.why = f"ALLOWED_ORIGINS is {listed}; its default is the origin of NEXT_API_URL"
+        """What the log says when an origin is refused."""
         self._exact = frozenset(exact)
         self._below = tuple(
             (scheme + "://", suffix)

@@ -127,9 +127,7 @@ class ChatSession(WireHandler):
         origin = self.request.headers.get("Origin", self.request.headers.get("Sec-Websocket-Origin"))
         if origin is not None and not self.node.origins.allows(origin, host):
             text = "Pages of this origin may not connect; it is not in the server's ALLOWED_ORIGINS"
-            listed = ", ".join(self.node.settings.allowed_origins[:3]) or "empty"
-            why = f"ALLOWED_ORIGINS is {listed}; its default is the origin of NEXT_API_URL"
-            self.refuse(403, "allowed_origins", text, origin=shown(origin), why=why)
+            self.refuse(403, "allowed_origins", text, origin=shown(origin), why=self.node.origins.why)
             return
         if not self._reserve():
             return

@@ -113,7 +113,7 @@ class _Handler(RequestHandler):
         origins, origin = self.settings.get("origins"), self.request.headers.get("Origin")
         if origins is not None and origin and not origins.allows(origin, self.request.host):
             # A browser only says that a header is missing.
-            log.info("answer kept from page", limit="allowed_origins", origin=shown(origin))
+            log.info("answer kept from page", limit="allowed_origins", origin=shown(origin), why=origins.why)
         if not (self.needs_secret or self.api.settings.production):
             return
         secret = self.api.settings.internal_api_secret.get_secret_value()

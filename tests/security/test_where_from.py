@@ -143,6 +143,7 @@ async def test_a_page_that_may_not_read_an_answer_is_named_in_the_log(
     (line,) = [record.msg for record in caplog.records if "origin" in record.msg]
     assert isinstance(line, dict)
     assert (line["origin"], line["limit"]) == ("https://evil.com", "allowed_origins")
+    assert "ALLOWED_ORIGINS is https://app.example.com, " in line["why"]
 
 
 @pytest.mark.gen_test
