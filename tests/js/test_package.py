@@ -98,10 +98,11 @@ def test_hooks_render_on_a_server(project: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("resolution", "module", "react"), [("bundler", "esnext", ""), ("node16", "node16", "-18")]
+    ("resolution", "module", "react"),
+    [("bundler", "esnext", ""), ("node16", "node16", "-18"), ("node", "esnext", "-18")],
 )
 def test_types(project: Path, resolution: str, module: str, react: str) -> None:
-    """`tsc --strict` accepts the declarations, their use and the README's code, in either resolution."""
+    """`tsc --strict` accepts the declarations, their use and the README's code, in each resolution."""
     folder = project / f"types-{resolution}"
     folder.mkdir()
     (folder / "use.tsx").write_text((HERE / "package" / "use.tsx").read_text())
