@@ -50,7 +50,7 @@ export function Chat({ chatId }: { chatId: string }) {
 
   // Load it again after each reconnect: nothing is missing then, however long the outage was.
   useEffect(() => {
-    loadHistory(chatId).then(take, console.warn);
+    loadHistory(chatId).then(take, (error) => console.warn("Chat:", error));
   }, [chatId, isConnected]);
 
   useEffect(() => {
