@@ -21,7 +21,7 @@ await build({
   // One copy of the client, whichever entries a page imports.
   splitting: true,
   chunkNames: "[name]-[hash]",
-  define: { SERVED_VIEW: '""' },
+  define: { SERVED_VIEW: '""', BUILD: '""' },
   minifySyntax: true, // what is left out by that name is left out here
   outdir: "dist",
 });

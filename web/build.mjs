@@ -1,5 +1,6 @@
 // Builds what is served (../eclipse_ws/static, kept in git so that nobody who runs the server needs Node). `make web`
 // calls it; `node build.mjs --served DIR` writes it elsewhere. The npm package is built by build-package.mjs.
+import { createHash } from "node:crypto";
 import { readdir, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -34,12 +35,21 @@ const entryPoints = {
   ...Object.fromEntries(languages.map((code) => [`widget.${code}`, `src/widget/texts/${code}.ts`])),
 };
 const plugins = [...common.plugins, apart];
-const define = { SERVED_VIEW: JSON.stringify(parts["./view.ts"]) };
+// Stands for the build in widget.js and in widget.panel.js, until both are known.
+const unknown = "unknown build";
+const define = { SERVED_VIEW: JSON.stringify(parts["./view.ts"]), BUILD: JSON.stringify(unknown) };
 const { outputFiles } = await build({ ...common, plugins, define, entryPoints, outdir: values.served, minify: true, write: false });
+const scripts = new Map();
 for (const { path, text } of outputFiles) {
   // A second minifier, because it saves three bytes in a hundred that every visitor would load.
   const { code } = await minify(text, { module: true, ecma: 2022, compress: { passes: 3 } });
-  const bytes = Buffer.from(`${banner}${code}\n`);
+  scripts.set(path, code);
+}
+// A page that has been open since before an update loads the panel of after it: load.ts sees by this that they don't fit together.
+const stamped = [...scripts.values()].filter((code) => code.includes(unknown));
+const stamp = createHash("sha256").update(stamped.join()).digest("hex").slice(0, 8);
+for (const [path, code] of scripts) {
+  const bytes = Buffer.from(`${banner}${code.replaceAll(unknown, stamp)}\n`);
   await writeFile(path, bytes);
   console.log(`${basename(path)}: ${bytes.length} bytes, ${gzipSync(bytes, { level: 9 }).length} gzipped`);
 }

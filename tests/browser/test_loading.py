@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.acts import Contexts, active
-from tests.browser.stage import ServerProcess, connected, open_panel, site
+from tests.browser.stage import ROOT, ServerProcess, connected, open_panel, site
 
 PANEL = "**/widget.panel.js*"
 HEAR = """element => {
@@ -14,6 +16,20 @@ HEAR = """element => {
     for (const name of ["open", "close"]) element.addEventListener(name, () => heard.push(name));
     element.addEventListener("error", ({ detail }) => heard.push(detail.code));
 }"""
+
+
+STAMP = re.compile(r'"[0-9a-f]{8}"')
+"""What a file of the widget says about its build."""
+
+
+def serve_another_build(page: Page, name: str) -> None:
+    """Let the page get a file of the widget as another build of the same sources would have it."""
+    code = (ROOT / "eclipse_ws" / "static" / name).read_text()
+    (stamp,) = set(STAMP.findall(code))
+    page.route(
+        f"**/{name}*",
+        lambda route: route.fulfill(body=code.replace(stamp, '"another"'), content_type="text/javascript"),
+    )
 
 
 def held(page: Page, url: str) -> list[Route]:
@@ -100,6 +116,49 @@ def test_an_inline_chat_that_could_not_be_loaded_tries_again(
     page.clock.run_for(10_000)
     expect(page.get_by_role("textbox")).to_be_visible()
     assert page.evaluate("heard") == ["load_failed"]
+
+
+@pytest.mark.parametrize("name", ["widget.panel.js", "widget.js"])
+def test_a_panel_of_another_build_is_refused(server: ServerProcess, context: Contexts, name: str) -> None:
+    """Where page and panel are of different builds, nothing opens, and the error asks for a reload."""
+    page = context().new_page()
+    serve_another_build(page, name)
+    page.goto(f"{server.url}/demo?chat=another-build")
+    connected(page)
+    element = page.locator("eclipse-chat")
+    element.evaluate("""element => {
+        window.failures = [];
+        element.addEventListener("error", ({ detail }) => failures.push(detail));
+    }""")
+    launcher = page.get_by_role("button", name="Open the chat")
+    launcher.click()
+    page.wait_for_function("() => failures.length == 1")
+    code, is_retryable, error = page.evaluate("[failures[0].code, failures[0].retryable, failures[0].error]")
+    assert (code, is_retryable) == ("load_failed", False)
+    assert error.endswith("Reload the page")
+    expect(launcher).to_be_visible()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.unroute(f"**/{name}*")
+    page.reload()
+    expect(open_panel(page)).to_be_focused()
+
+
+def test_an_inline_chat_asks_rarely_for_another_build(server: ServerProcess, context: Contexts) -> None:
+    """The page is told once, and the chat tries again only after minutes: an update may be under way."""
+    page = context().new_page()
+    page.clock.install()
+    serve_another_build(page, "widget.panel.js")
+    page.goto(f"{server.url}/demo?chat=inline-build")
+    element = page.locator("eclipse-chat")
+    element.evaluate(HEAR)
+    element.evaluate("element => { element.inline = true; }")
+    page.wait_for_function("() => heard.length == 1")
+    page.unroute(PANEL)
+    page.clock.run_for(60_000)
+    expect(page.get_by_role("textbox")).to_have_count(0)
+    page.clock.run_for(540_000)
+    expect(page.get_by_role("textbox")).to_be_visible()
+    assert page.evaluate("heard").count("load_failed") == 1
 
 
 def test_a_policy_without_the_panel_is_told(

@@ -63,6 +63,14 @@ def test_the_entries_share_one_client(project: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_package_compares_no_builds(project: Path) -> None:
+    """A bundler keeps the files together: none asks for a reload, and no name of build.mjs is left."""
+    dist = project / "node_modules" / "eclipse-chat" / "dist"
+    code = "".join(path.read_text() for path in dist.glob("*.js"))
+    assert not re.search(r"\bBUILD\b|SERVED_VIEW|Reload the page", code)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_an_entry_can_be_imported_in_node(project: Path, entry: str) -> None:
     """Where pages are rendered on a server, importing neither throws nor keeps the process alive."""

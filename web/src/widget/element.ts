@@ -20,6 +20,8 @@ import { nameOf, reason } from "./words.ts";
 const INCOMPLETE = "<eclipse-chat> needs the attributes token-url and chat-id";
 /** After so many milliseconds an inline chat whose view could not be loaded tries again. */
 const AGAIN = 10_000;
+/** The same if the page needs to be reloaded; a server that is being updated may still answer with the view of before. */
+const AGAIN_OUTDATED = 600_000;
 const stylesheet = sheetOf(themeStyles + launcherStyles);
 
 export interface EclipseChatElement extends Properties {}
@@ -39,6 +41,7 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
   #said = new LiveRegion();
   #view: View | undefined;
   #isLoading = false;
+  #again = 0;
   /** What had the focus when the panel was asked for: where it still is, the panel may take it. */
   #focus: HTMLElement | undefined;
   #wasOpen = false;
@@ -192,12 +195,15 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
       this.#view.attach(this.#listeners.signal);
       this.#follow(focused() == this.#focus);
       this.#draw();
-    } catch (reason) {
+    } catch (error) {
       if (!this.isConnected || !this.#isWanted) return;
+      const { message, retryable = true } = error as Error & { retryable?: boolean };
       // Who can't press the launcher again should not have to.
-      if (this.inline) setTimeout(() => this.isConnected && this.#follow(false), AGAIN);
-      else this.hide();
-      this.#fail({ error: `The chat's panel could not be loaded: ${reason}`, code: "load_failed", retryable: true });
+      if (this.inline) {
+        clearTimeout(this.#again);
+        this.#again = +setTimeout(() => this.isConnected && this.#follow(false), retryable ? AGAIN : AGAIN_OUTDATED);
+      } else this.hide();
+      this.#fail({ error: `The chat's panel could not be loaded: ${message}`, code: "load_failed", retryable });
     } finally {
       this.#isLoading = this.#launcher!.isBusy = false;
     }

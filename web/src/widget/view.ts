@@ -20,6 +20,10 @@ import { nameOf } from "./words.ts";
 
 export { english } from "./texts/en.ts";
 
+declare const BUILD: string;
+/** load.ts compares it with its own. */
+export const build = BUILD;
+
 /** What is shown. */
 export interface Scene {
   conversation: Conversation | undefined;
