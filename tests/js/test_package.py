@@ -139,6 +139,21 @@ def test_types(project: Path, resolution: str, module: str, react: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
+def test_the_elements_types_are_its_interface_alone(project: Path) -> None:
+    """They have what a page sees, import the client's types, and tell nothing of how the element works."""
+    types = (project / "node_modules" / "eclipse-chat" / "dist" / "widget.d.ts").read_text()
+    exported = re.findall(r"^export (?:interface|type|declare const) (\w+)", types, re.MULTILINE)
+    names = {"EclipseChatElement", "EclipseChatElementEventMap", "ReceivedMessage", "Texts"}
+    assert set(exported) == names
+    assert re.findall(r"""from ['"](.+)['"]""", types) == ["eclipse-chat"]
+    inner = r"#private|\w+Callback|observedAttributes|_base|Conversation|interface (?:EclipseChat|Failure)\b"
+    assert not re.search(inner, types)
+    # Every attribute's property says what it means.
+    (block,) = re.findall(r"const DEFAULTS: {\n(.*?)^}", types, re.DOTALL | re.MULTILINE)
+    assert re.fullmatch(r"(?:\t/\*\* .+ \*/\n\t\w+: \w+;\n){12}", block)
+
+
 def readme_blocks() -> list[tuple[str, str]]:
     """The README's blocks of code that can be type-checked: (file ending, code)."""
     text = (WEB / "README.md").read_text()

@@ -12,6 +12,8 @@ client.on("message", ({ data }) => data.content.trim());
 const element: EclipseChatElement = document.createElement("eclipse-chat");
 element.texts = { title: "Questions?" };
 element.open = true;
+element.texts = JSON.stringify({ title: "Questions?" });
+element.texts.title.trim();
 element.show();
 element.hide();
 element.addEventListener("message", ({ detail }) => detail.content.trim());
@@ -23,6 +25,12 @@ document.querySelector("eclipse-chat")?.chat?.send("hello");
 element.open = "yes";
 // @ts-expect-error counted by the element alone
 element.unread = 5;
+
+// @ts-expect-error no such text
+element.texts = { tilte: "Questions?" };
+// @ts-expect-error only the browser calls it
+element.connectedCallback();
+new EclipseChatElement().draft.trim();
 
 // -- React -------------------------------------------------------------------------------------
 

@@ -24,13 +24,13 @@ const AGAIN = 10_000;
 const AGAIN_OUTDATED = 600_000;
 const stylesheet = sheetOf(themeStyles + launcherStyles);
 
-export interface EclipseChatElement extends Properties {}
+export interface ChatElement extends Properties {}
 
 /**
  * `<eclipse-chat>`: one chat, as a panel over the page or, `inline`, inside it. Its attributes are in docs/widget.md. It keeps the connection and
  * the launcher; the panel is the view's, which is loaded when it is first opened.
  */
-export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
+export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
   static observedAttributes = [...attributes, "texts"];
   #conversation: Conversation | undefined;
   #unread: Unread | undefined;
@@ -357,4 +357,4 @@ export class EclipseChatElement extends (globalThis.HTMLElement ?? class {}) {
   }
 }
 
-reflect(EclipseChatElement.prototype);
+reflect(ChatElement.prototype);

@@ -1,16 +1,28 @@
-/** Every attribute's property, with the value that it has where the attribute is missing or empty; `docs/widget.md` says what they mean. */
+/** Every attribute's property, with the value that it has where the attribute is missing or empty. */
 const DEFAULTS = {
+  /** Where tokens come from. Required. */
   tokenUrl: "",
+  /** The chat; another one takes its place. Required. */
   chatId: "",
+  /** Where earlier messages come from, relative to `tokenUrl`; `{chatId}` is filled in. `none`: nowhere. Default: `/api/chats/{chatId}/messages`. */
   historyUrl: "/api/chats/{chatId}/messages",
+  /** The server's absolute address, instead of the `wsUrl` that comes with the token. */
   url: "",
+  /** Who writes: `user` or `agent`. Default: `user`. */
   as: "user",
+  /** Fill the surrounding box, without launcher and header. */
   inline: false,
+  /** Whether the panel is open; set it to open or close the panel. */
   open: false,
+  /** Connect when the panel is first opened. */
   lazy: false,
+  /** `light` or `dark`. Default: as the system prefers. */
   theme: "",
+  /** Leave the page's title alone: no number of unread messages in front of it. */
   noTitle: false,
+  /** The longest random delay after a server's planned restart, in milliseconds. Default: 20,000. */
   spread: 20_000,
+  /** The corner of the page: `end` or `start`. Default: `end`. */
   side: "end",
 };
 

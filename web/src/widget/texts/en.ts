@@ -36,4 +36,5 @@ export const english = {
   newest: "Latest messages",
 };
 
+/** The element's texts, by name. */
 export type Texts = typeof english;
