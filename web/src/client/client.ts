@@ -1,24 +1,13 @@
 // The chat as a page sees it: what it says, what it hears, and which of both belong together.
 import { createConnection, emit } from "./connection.ts";
 import { change, closeOutbox, find, isKnown, load, matches, openOutbox, owns, randomId, remember, remove, repaired, senderId, underWay, update, type Item, type Outbox } from "./outbox.ts";
+import { forget, isNew, last, type Seen } from "./seen.ts";
+import { closeCost, errorCost, isOfMessage, MOST_TRIES } from "./tries.ts";
 import type { Events, Options, Outgoing, Role, SavedMessage, State } from "./types.ts";
 
 const FORGOTTEN = 240_000; // the server knows a clientMessageId for five minutes
 const SILENCE = 30_000;
 const UNKNOWN = "outcome_unknown";
-/** A message has failed when it has cost this much. */
-const MOST_TRIES = 6;
-/** Answers about the whole application, or about this session: they say little about the message. */
-const OF_ALL = /unavailable|busy|timeout|limited|ended/;
-/** What an error without a name says if it is about a message. */
-const OF_MESSAGES = /send m|content|process message|clientMessageId/i;
-
-/** What it costs a message that the socket was closed, by its code, while it was under way. */
-const closeCost = (code: number) =>
-  code == 1006 ? 0.5 // a lost network; or a proxy, or a server that dies of it
-  : code < 1002 || code == 1012 || code > 4000 ? 0 // not about the message
-  : 2;
-
 /** Connect, and stay connected for ever. */
 export const connect = (options: Options): EclipseChat => new EclipseChat(options);
 
@@ -76,7 +65,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   chat.state = "connecting";
   chat.userId = chat.sessionId = "";
 
-  const seen = new Set<string>();
+  const seen: Seen = new Set();
   let agent: object | undefined; // to be announced
   let heard = 0; // when the last frame came
   let echoSender = ""; // of the event that is taken for the echo of the message under way
@@ -91,25 +80,12 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     flush();
   };
 
-  const isNew = (name: string) => {
-    if (seen.has(name) || seen.has(name.replace("message ", "message_deleted "))) return false;
-    seen.add(name);
-    if (seen.size > 1000) seen.delete(seen.values().next().value!);
-    return true;
-  };
-
-  /** The id of the last message that is known, or of the last one before the given. */
-  const last = (id?: string) => {
-    const known = [...seen].filter((name) => name.startsWith("message "));
-    return (id ? known[known.indexOf("message " + id) - 1] : known.at(-1))?.slice(8) ?? "";
-  };
-
   const queue = (clientMessageId: string, content: string, role: Role, replaced?: string) => {
     if (chat.state == "closed") throw Error("The chat is closed: connect() anew");
     typed = 0;
     change(outbox, (stored) => {
       remove(stored, replaced);
-      stored.out.push({ clientMessageId, content, role, status: "waiting", at: Date.now(), after: last(), sent: 0, tries: 0, owner: outbox.id });
+      stored.out.push({ clientMessageId, content, role, status: "waiting", at: Date.now(), after: last(seen), sent: 0, tries: 0, owner: outbox.id });
     });
     hurry();
     return clientMessageId;
@@ -167,12 +143,11 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
 
   const refused = (event: any) => {
     const { error, code, retryable, retryAfter = 2, clientMessageId } = event;
-    const isOfHead = retryable ? !/agent|typing/.test(error) : OF_MESSAGES.test(error);
-    const item = clientMessageId ? find(outbox, clientMessageId) : isOfHead && underWay(outbox);
+    const item = clientMessageId ? find(outbox, clientMessageId) : isOfMessage(error, retryable) && underWay(outbox);
     if (item && (!retryable || (code == UNKNOWN && !item.resend))) return fail(item, error, code ?? "failed", retryable);
     emit(chat, "error", event);
     if (!item || item.status != "sending") return;
-    const cost = OF_ALL.test(code) ? 0.125 : 1;
+    const cost = errorCost(code);
     const wait = Math.min(600, Math.max(retryAfter, 2 ** (item.tries + cost) - 1));
     if (item.tries + cost < MOST_TRIES) pause((wait + Math.random() / 2) * 1000);
     // It was answered: only what was sent before it without an answer is sent again as such.
@@ -197,8 +172,8 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
         changed();
       }
     } else if (type == "message_deleted") {
-      const before = last(data.id);
-      seen.delete("message " + data.id);
+      const before = last(seen, data.id);
+      forget(seen, data.id);
       change(outbox, ({ out }) => {
         for (const item of out) if (item.after == data.id) item.after = before;
       });
@@ -222,7 +197,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       if (item) settle(item, id, item.id == id ? echoSender : "", event.delivery);
     } else if (type == "error") refused(event);
     else if (/^message/.test(type) && isOurs) {
-      if (data?.id && isNew(`${type} ${data.id}${type == "message_updated" ? " " + data.updatedAt : ""}`)) told(event);
+      if (data?.id && isNew(seen, `${type} ${data.id}${type == "message_updated" ? " " + data.updatedAt : ""}`)) told(event);
     } else if (!/^(pong|refreshed)$/.test(type)) emit(chat, isOurs ? type : "event", event);
   };
 
@@ -307,8 +282,8 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
         if (found) settle(item, String(found.id), senderId(found));
       }
       for (const { id } of messages) {
-        seen.delete("message " + id);
-        isNew("message " + id);
+        forget(seen, id);
+        isNew(seen, "message " + id);
       }
     },
 

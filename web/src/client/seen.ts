@@ -1,0 +1,20 @@
+// Which events have come, so that none is told twice.
+
+/** Their names, such as `message 42`, in the order of coming. */
+export type Seen = Set<string>;
+
+/** Note an event; answers whether it is news. */
+export const isNew = (seen: Seen, name: string) => {
+  if (seen.has(name) || seen.has(name.replace("message ", "message_deleted "))) return false;
+  seen.add(name);
+  if (seen.size > 1000) seen.delete(seen.values().next().value!);
+  return true;
+};
+
+/** The id of the last message that is known, or of the last one before the given. */
+export const last = (seen: Seen, id?: string) => {
+  const known = [...seen].filter((name) => name.startsWith("message "));
+  return (id ? known[known.indexOf("message " + id) - 1] : known.at(-1))?.slice(8) ?? "";
+};
+
+export const forget = (seen: Seen, id: unknown) => seen.delete("message " + id);
