@@ -75,7 +75,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   let typingTimer: any;
 
   const changed = () => {
-    chat.pending = load(outbox).out.map(({ clientMessageId, content, role, status, code, id, at, after }) => ({ clientMessageId, content, role, status, code, id, at, after }));
+    chat.pending = load(outbox).out.map(({ owner, sent, resend, tries, ...item }) => item);
     emit(chat, "outbox", chat.pending);
     flush();
   };

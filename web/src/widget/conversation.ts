@@ -4,6 +4,7 @@ import type { Properties } from "./properties.ts";
 import { Timeline } from "./timeline.ts";
 import type { EclipseChat, Failure, Message, Role, Row, State } from "./types.ts";
 import { addOwnUser, isOwnUser, Typists } from "./typists.ts";
+import { Unread, type UnreadHooks } from "./unread.ts";
 
 const MOST_DELETED = 1_000;
 /** A short cut is nobody's business. */
@@ -35,8 +36,8 @@ export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl }: Pr
   };
 }
 
-/** What a conversation tells. */
-export interface Hooks {
+/** What a conversation tells and asks. */
+export interface Hooks extends Pick<UnreadHooks, "isKept" | "counted"> {
   /** Something has to be drawn. */
   changed(): void;
   /** Somebody else has just written this message. */
@@ -46,9 +47,10 @@ export interface Hooks {
   agentName(): string;
   /** A message was taken back: nothing may show it any more. */
   deleted(key: string): void;
-  loaded(rows: Row[]): void;
-  /** Whether the history is needed by now. */
-  isHistoryWanted(): boolean;
+  /** Whether somebody wants to see the chat. */
+  isWanted(): boolean;
+  /** Whether messages can be seen, in a page that can be seen. */
+  isShown(): boolean;
 }
 
 /** One chat: puts what the client and the history tell into the timeline. */
@@ -56,6 +58,7 @@ export class Conversation {
   readonly chat: EclipseChat;
   readonly timeline = new Timeline();
   readonly typists: Typists;
+  readonly unread: Unread;
   /** Earlier messages could not be loaded so far. */
   isIncomplete = false;
   /** No more messages can wait. */
@@ -68,7 +71,6 @@ export class Conversation {
   readonly #settings: Settings;
   readonly #on: Hooks;
   readonly #deleted = new Set<string>();
-  #turn = 0;
   /** Something may have been missed since the history was last loaded. */
   #isDue = true;
   /** The connection takes long: what the application has is shown without it. */
@@ -81,6 +83,12 @@ export class Conversation {
     this.#settings = settings;
     this.#on = on;
     this.typists = new Typists(on.changed);
+    this.unread = new Unread(settings.chatId, {
+      isKept: on.isKept,
+      counted: on.counted,
+      isSeeing: () => this.#isSeeing,
+      rowsSince: (at) => this.timeline.order.filter((row) => row.at > at && !row.joined && !row.isDeleted && !this.isMine(row)),
+    });
     const chat = (this.chat = connect(settings));
     chat.on("state", ({ state }) => this.#state(state));
     chat.on("error", (failure) => {
@@ -103,6 +111,7 @@ export class Conversation {
       const row = this.#take(data);
       if (!row || this.isMine(row)) return;
       if (row.sender?.id) this.typists.set(row.sender.id, false);
+      this.unread.add(row);
       on.arrived(row);
     });
     chat.on("message_updated", ({ data }) => this.#take(data, true));
@@ -133,34 +142,38 @@ export class Conversation {
   /** Load the history if it is wanted, and something may be missing. */
   async load(): Promise<void> {
     const { historyUrl } = this.#settings;
-    if (!this.#isDue || !historyUrl || !(this.#isWithoutLink || this.chat.state == "open") || !(this.chat.pending.length || this.#on.isHistoryWanted())) return;
+    if (!this.#isDue || !historyUrl || !(this.#isWithoutLink || this.chat.state == "open") || !(this.chat.pending.length || this.unread.isKnown || this.#on.isWanted())) return;
     this.#isDue = false;
-    const turn = ++this.#turn;
-    const { signal } = this.#loading;
-    const messages = await loadHistory(
-      historyUrl,
-      () => turn == this.#turn,
-      signal,
-      () => {
-        this.isIncomplete = true;
-        this.#on.changed();
-      },
-    );
-    if (!messages || turn != this.#turn) return;
+    this.#loading.abort();
+    const { signal } = (this.#loading = new AbortController());
+    const messages = await loadHistory(historyUrl, signal, () => {
+      this.isIncomplete = true;
+      this.#on.changed();
+    });
+    if (signal.aborted) return;
     this.isIncomplete = false;
     this.chat.history(messages);
     for (const message of messages) this.#take(message);
-    this.#on.loaded(messages.flatMap(({ id }) => this.timeline.get(String(id)) ?? []));
+    this.unread.loaded(messages.flatMap(({ id }) => this.timeline.get(String(id)) ?? []));
     this.#on.changed();
   }
 
   end(): void {
-    this.#turn++;
     clearTimeout(this.#timer);
     clearTimeout(this.#lateTimer);
     this.#loading.abort();
     this.typists.clear();
+    this.unread.clear();
     this.chat.close();
+  }
+
+  get #isSeeing(): boolean {
+    return this.timeline.following && this.#on.isShown();
+  }
+
+  /** If the reader is at the end, and looks, everything has been read. */
+  see(): void {
+    if (this.#isSeeing) this.unread.see(this.timeline.order);
   }
 
   #state(state: State): void {
@@ -203,6 +216,7 @@ export class Conversation {
     if (this.#deleted.size > MOST_DELETED) this.#deleted.delete(this.#deleted.values().next().value!);
     const known = this.timeline.get(key);
     if (known) this.timeline.put({ key, at: known.at, role: known.role, sender: known.sender, content: "", isDeleted: true });
+    this.unread.remove(key);
     this.#on.deleted(key);
     this.#on.changed();
   }

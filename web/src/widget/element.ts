@@ -1,6 +1,7 @@
 import { Conversation, settingsOf } from "./conversation.ts";
 import { focused } from "./dom.ts";
 import { Draft } from "./draft.ts";
+import type { EclipseChatElementEventMap } from "./events.ts";
 import { Launcher } from "./launcher.ts";
 import { LiveRegion } from "./live-region.ts";
 import { loadView } from "./load.ts";
@@ -11,8 +12,7 @@ import themeStyles from "./styles/theme.css";
 import type { Texts } from "./texts/en.ts";
 import { addEnglish } from "./texts/index.ts";
 import { countInTitle } from "./title.ts";
-import type { EclipseChat, Failure, Row, State } from "./types.ts";
-import { Unread } from "./unread.ts";
+import type { EclipseChat, Row, State } from "./types.ts";
 import type { View } from "./view.ts";
 import { Wording } from "./wording.ts";
 import { nameOf, reason } from "./words.ts";
@@ -33,8 +33,6 @@ export interface ChatElement extends Properties {}
 export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
   static observedAttributes = [...attributes, "texts"];
   #conversation: Conversation | undefined;
-  #unread: Unread | undefined;
-  #told = 0;
   #wording = new Wording(this, () => this.#label());
   #draft = new Draft();
   #launcher: Launcher | undefined;
@@ -57,7 +55,7 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
   }
 
   get unread(): number {
-    return this.#told;
+    return this.#conversation?.unread.count ?? 0;
   }
 
   /** Whether messages can be seen. */
@@ -94,8 +92,8 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#wording.refresh();
     const { signal } = (this.#listeners = new AbortController());
     this.#dark.addEventListener("change", () => this.#theme(), { signal });
-    document.addEventListener("visibilitychange", () => this.#see(), { signal });
-    window.addEventListener("storage", (event) => this.#unread?.stored(event, this.#conversation, this.#isSeeing), { signal });
+    document.addEventListener("visibilitychange", () => this.#conversation?.see(), { signal });
+    window.addEventListener("storage", (event) => this.#conversation?.unread.stored(event), { signal });
     for (const type of ["online", "offline"]) window.addEventListener(type, () => this.#draw(), { signal });
     this.#theme();
     this.#attach();
@@ -159,7 +157,7 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
       this.#render();
     }
     // Later, because a framework may be in the middle of rendering.
-    if (open != this.#wasOpen) queueMicrotask(() => this.dispatchEvent(new CustomEvent(open ? "open" : "close")));
+    if (open != this.#wasOpen) queueMicrotask(() => this.#emit(open ? "open" : "close", null));
     this.#wasOpen = open;
   }
 
@@ -183,7 +181,7 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
       this.#view = new View(this.shadowRoot!, this.#draft, {
         submit: (text) => this.#submit(text),
         restart: () => {
-          if (this.dispatchEvent(new CustomEvent("restart", { cancelable: true }))) this.#change();
+          if (this.#emit("restart", null, true)) this.#change();
           this.#settle();
           this.#render();
         },
@@ -203,7 +201,7 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
         clearTimeout(this.#again);
         this.#again = +setTimeout(() => this.isConnected && this.#follow(false), retryable ? AGAIN : AGAIN_OUTDATED);
       } else this.hide();
-      this.#fail({ error: `The chat's panel could not be loaded: ${message}`, code: "load_failed", retryable });
+      this.#emit("error", { error: `The chat's panel could not be loaded: ${message}`, code: "load_failed", retryable });
     } finally {
       this.#isLoading = this.#launcher!.isBusy = false;
     }
@@ -259,23 +257,21 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     if (!settings) return;
     const { chatId } = settings;
     this.#draft.begin(chatId);
-    const unread = (this.#unread = new Unread(chatId, () => !this.inline, () => this.#count()));
-    const conversation: Conversation = (this.#conversation = new Conversation(settings, {
+    const conversation = (this.#conversation = new Conversation(settings, {
       changed: () => this.#draw(),
       arrived: (row) => this.#arrived(row),
       joined: (row) => this.#said.say(this.texts.joined.replace("{name}", () => row.joined!)),
       agentName: () => this.texts.agent,
-      deleted: (key) => {
-        this.#said.forget(key);
-        unread.remove(key);
-      },
-      loaded: (rows) => unread.loaded(rows, conversation, this.#isSeeing),
-      isHistoryWanted: () => this.#isWanted || unread.isKnown,
+      deleted: (key) => this.#said.forget(key),
+      counted: () => this.#count(),
+      isWanted: () => this.#isWanted,
+      isShown: () => this.isOpen && !document.hidden,
+      isKept: () => !this.inline,
     }));
     const { chat } = conversation;
     chat.on("state", ({ state }) => this.#state(state));
     chat.on("failed", ({ code }) => this.#said.say(reason(code, this.texts)));
-    chat.on("error", (failure) => this.#fail(failure));
+    chat.on("error", (failure) => this.#emit("error", failure));
     this.#state(chat.state);
   }
 
@@ -284,15 +280,13 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#conversation = undefined;
     conversation?.end();
     this.#said.clear();
-    this.#unread?.clear();
     this.#draw();
     this.removeAttribute("state");
   }
 
   #arrived(row: Row): void {
-    if (!this.#isSeeing) this.#unread!.add(row);
     this.#said.say(`${nameOf(row, this.texts)}: ${row.content}`, row.key);
-    this.dispatchEvent(new CustomEvent("message", { detail: row }));
+    this.#emit("message", row);
   }
 
   #submit(text: string): boolean {
@@ -309,28 +303,12 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
 
   #state(state: State): void {
     this.setAttribute("state", state);
-    this.dispatchEvent(new CustomEvent("state", { detail: state }));
-  }
-
-  #fail(failure: Failure): void {
-    this.dispatchEvent(new CustomEvent("error", { detail: failure }));
-  }
-
-  get #isSeeing(): boolean {
-    return this.isOpen && !document.hidden && !!this.#conversation?.timeline.following;
-  }
-
-  /** The reader is at the end, and looks: everything has been read. */
-  #see(): void {
-    if (this.#isSeeing) this.#unread!.see(this.#conversation!.timeline.order);
+    this.#emit("state", state);
   }
 
   #count(): void {
-    const n = this.#unread!.count;
-    if (n == this.#told) return;
-    this.#told = n;
-    this.#launcher!.label(this.texts, n);
-    this.dispatchEvent(new CustomEvent("unread", { detail: n }));
+    this.#launcher!.label(this.texts, this.unread);
+    this.#emit("unread", this.unread);
     this.#title();
   }
 
@@ -353,7 +331,12 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#wording.load();
     const { texts, language } = this.#wording;
     this.#view!.render({ conversation: this.#conversation, texts, language, unread: this.unread });
-    this.#see();
+    this.#conversation?.see();
+  }
+
+  /** Answers whether nobody has prevented the default. */
+  #emit<Type extends keyof EclipseChatElementEventMap>(type: Type, detail: EclipseChatElementEventMap[Type]["detail"], cancelable = false): boolean {
+    return this.dispatchEvent(new CustomEvent(type, { detail, cancelable }));
   }
 }
 

@@ -1,3 +1,5 @@
+import { keep, recall } from "./storage.ts";
+
 // A "stopped" can be lost, so typing ends by itself; and a name that only makes noise must not fill the memory.
 const ENDS_AFTER = 6_000;
 const LIMIT = 50;
@@ -8,10 +10,9 @@ const MOST_OWN = 50;
 /** The users that the tabs of this browser are known as: a visitor is another one in each tab, and after each reconnect. */
 function ownUsers(): string[] {
   try {
-    const users = JSON.parse(localStorage.getItem(OWN) ?? "[]");
-    return Array.isArray(users) ? users : [];
+    return [...JSON.parse(recall("localStorage", OWN)!)];
   } catch {
-    return []; // storage is forbidden
+    return []; // there are none yet, or somebody else has written there
   }
 }
 
@@ -19,10 +20,7 @@ export const isOwnUser = (userId: string): boolean => ownUsers().includes(userId
 
 export function addOwnUser(userId: string): void {
   const users = ownUsers();
-  if (!userId || users.includes(userId)) return;
-  try {
-    localStorage.setItem(OWN, JSON.stringify([...users, userId].slice(-MOST_OWN)));
-  } catch {} // storage is forbidden: other tabs take this one for somebody else
+  if (userId && !users.includes(userId)) keep("localStorage", OWN, JSON.stringify([...users, userId].slice(-MOST_OWN)));
 }
 
 /** Who is typing. */

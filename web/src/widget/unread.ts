@@ -1,5 +1,16 @@
-import type { Conversation } from "./conversation.ts";
+import { keep, recall } from "./storage.ts";
 import type { Row } from "./types.ts";
+
+export interface UnreadHooks {
+  /** Whether `localStorage` remembers it; else this page alone does. */
+  isKept(): boolean;
+  /** Whether somebody looks at the end of the chat now. */
+  isSeeing(): boolean;
+  /** What others have written since then, in milliseconds since 1970. */
+  rowsSince(at: number): Row[];
+  /** The number is another one now. */
+  counted(): void;
+}
 
 /**
  * What is unread in one chat. `localStorage` remembers, with one time per chat, up to where this browser's person has read;
@@ -7,43 +18,40 @@ import type { Row } from "./types.ts";
  */
 export class Unread {
   readonly #name: string;
-  readonly #isKept: () => boolean;
-  readonly #changed: () => void;
+  readonly #on: UnreadHooks;
   /** Everything up to then has been read, in milliseconds since 1970. It never goes back. */
   #at: number | undefined;
   #keys = new Set<string>();
+  /** How many there are, as was last told. */
+  count = 0;
 
-  constructor(chatId: string, isKept: () => boolean, changed: () => void) {
+  constructor(chatId: string, on: UnreadHooks) {
     this.#name = "eclipse-chat:read:" + chatId;
-    this.#isKept = isKept;
-    this.#changed = changed;
-  }
-
-  get count(): number {
-    return this.#keys.size;
+    this.#on = on;
   }
 
   /** Whether this browser has been in the chat before. */
   get isKnown(): boolean {
-    return this.#stored() != null;
+    return recall("localStorage", this.#name) != null;
   }
 
-  /** Somebody else has just written this, and nobody looks. */
+  /** Somebody else has just written this. */
   add(row: Row): void {
-    if (!this.#adopt(this.#stored())) this.#set(row.at - 1);
+    if (this.#on.isSeeing()) return;
+    this.#begin(row.at - 1);
     this.#keys.add(row.key);
-    this.#changed();
+    this.#count();
   }
 
   /** A message was taken back. */
   remove(key: string): void {
     this.#keys.delete(key);
-    this.#changed();
+    this.#count();
   }
 
   clear(): void {
     this.#keys.clear();
-    this.#changed();
+    this.#count();
   }
 
   /** The reader is at the end of these rows, and looks: everything has been read. */
@@ -53,46 +61,47 @@ export class Unread {
   }
 
   /** The history is there. In a browser that is new to a chat, it counts for nothing. */
-  loaded(history: Row[], conversation: Conversation, isSeeing: boolean): void {
-    if (!this.#adopt(this.#stored())) this.#set(history.reduce((latest, { at }) => Math.max(latest, at), 0));
-    if (!isSeeing) this.#reckon(conversation);
+  loaded(history: Row[]): void {
+    this.#begin(history.reduce((latest, { at }) => Math.max(latest, at), 0));
+    this.#reckon();
   }
 
   /** Another tab has read. */
-  stored({ key, newValue }: StorageEvent, conversation: Conversation | undefined, isSeeing: boolean): void {
+  stored({ key, newValue }: StorageEvent): void {
     if (key != this.#name || !newValue) return;
     this.#adopt(newValue);
-    if (isSeeing || !conversation) return;
-    this.#keys.clear();
-    this.#reckon(conversation);
+    if (!this.#on.isSeeing()) this.#keys.clear();
+    this.#reckon();
   }
 
   /** Count what is unread by what the storage remembers. */
-  #reckon(conversation: Conversation): void {
-    for (const row of conversation.timeline.order)
-      if (row.at > (this.#at ?? Infinity) && !row.joined && !row.isDeleted && !conversation.isMine(row)) this.#keys.add(row.key);
-    this.#changed();
+  #reckon(): void {
+    if (this.#on.isSeeing()) return;
+    for (const { key } of this.#on.rowsSince(this.#at ?? Infinity)) this.#keys.add(key);
+    this.#count();
   }
 
-  #stored(): string | null {
-    try {
-      return localStorage.getItem(this.#name);
-    } catch {
-      return null; // storage is forbidden
-    }
+  #count(): void {
+    const { size } = this.#keys;
+    if (size == this.count) return;
+    this.count = size;
+    this.#on.counted();
+  }
+
+  /** Take what the storage remembers; if that is nothing, everything up to `at` has been read. */
+  #begin(at: number): void {
+    this.#adopt(recall("localStorage", this.#name));
+    if (this.#at === undefined) this.#set(at);
   }
 
   #set(at: number | undefined): void {
     if (at === undefined || !(at > (this.#at ?? -1))) return;
     this.#at = at;
-    try {
-      if (this.#isKept()) localStorage.setItem(this.#name, String(at));
-    } catch {} // storage is forbidden: this page alone remembers
+    if (this.#on.isKept()) keep("localStorage", this.#name, String(at));
   }
 
-  /** Take what another page has stored. Answers whether it is known now up to where the person has read. */
-  #adopt(stored: string | null): boolean {
+  /** Take what another page has stored. */
+  #adopt(stored: string | null): void {
     if (stored != null && +stored > (this.#at ?? -1)) this.#at = +stored;
-    return this.#at !== undefined;
   }
 }
