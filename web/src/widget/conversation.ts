@@ -43,8 +43,6 @@ export interface Hooks extends Pick<UnreadHooks, "isKept" | "counted"> {
   /** Somebody else has just written this message. */
   arrived(row: Row): void;
   joined(row: Row): void;
-  /** How an agent without a name is called. */
-  agentName(): string;
   /** A message was taken back: nothing may show it any more. */
   deleted(key: string): void;
   /** Whether somebody wants to see the chat. */
@@ -87,7 +85,7 @@ export class Conversation {
       isKept: on.isKept,
       counted: on.counted,
       isSeeing: () => this.#isSeeing,
-      rowsSince: (at) => this.timeline.order.filter((row) => row.at > at && !row.joined && !row.isDeleted && !this.isMine(row)),
+      rowsSince: (at) => this.timeline.order.filter((row) => row.at > at && !row.isJoin && !row.isDeleted && !this.isMine(row)),
     });
     const chat = (this.chat = connect(settings));
     chat.on("state", ({ state }) => this.#state(state));
@@ -118,8 +116,8 @@ export class Conversation {
     chat.on("message_deleted", ({ data }) => this.#delete(String(data.id)));
     chat.on("agent_joined", ({ data, timestamp }) => {
       const at = data?.timestamp ?? timestamp;
-      const sender = { id: data?.agentId, name: String(data?.agentName || on.agentName()) };
-      const row: Row = { key: `joined ${at} ${sender.id}`, at: Date.parse(at) || Date.now(), role: "", content: "", joined: sender.name, sender };
+      const sender = { id: data?.agentId, name: String(data?.agentName || "") };
+      const row: Row = { key: `joined ${at} ${sender.id}`, at: Date.parse(at) || Date.now(), role: "agent", content: "", isJoin: true, sender };
       this.timeline.put(row);
       on.changed();
       on.joined(row);
@@ -165,6 +163,11 @@ export class Conversation {
     this.typists.clear();
     this.unread.clear();
     this.chat.close();
+  }
+
+  /** Whether it is closed for good: what was not sent never will be. */
+  get isOver(): boolean {
+    return this.chat.state == "closed";
   }
 
   get #isSeeing(): boolean {

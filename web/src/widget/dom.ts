@@ -1,33 +1,21 @@
-type Attributes = Record<string, string | number | boolean | null | undefined>;
+type Attributes = { part?: string; [name: string]: string | number | boolean | null | undefined };
+type Elements = HTMLElementTagNameMap & Pick<SVGElementTagNameMap, "svg" | "path">;
 
 /**
  * Make an element. Strings become text nodes: markup is never parsed. `false`, `null` and `undefined` leave an attribute out, `true` sets
  * an empty one. The first of its parts is its class, too, if it has no other.
  */
-export function h<Name extends keyof HTMLElementTagNameMap>(
-  name: Name,
-  attributes: Attributes = {},
-  ...children: (Node | string)[]
-): HTMLElementTagNameMap[Name] {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes))
+export function h<Name extends keyof Elements>(name: Name, attributes: Attributes = {}, ...children: (Node | string)[]): Elements[Name] {
+  const element = document.createElementNS(`http://www.w3.org/${/svg|path/.test(name) ? "2000/svg" : "1999/xhtml"}`, name) as Elements[Name];
+  const all: Attributes = { class: attributes.part?.split(" ")[0], ...attributes };
+  for (const [key, value] of Object.entries(all))
     if (value != null && value !== false) element.setAttribute(key, value === true ? "" : String(value));
-  if (!element.className && attributes.part) element.className = String(attributes.part).split(" ")[0]!;
   element.append(...children);
   return element;
 }
 
 /** A line drawing of 24 by 24 units, from an SVG path. */
-export function icon(path: string): SVGElement {
-  const namespace = "http://www.w3.org/2000/svg";
-  const svg = document.createElementNS(namespace, "svg");
-  svg.setAttribute("viewBox", "0 0 24 24");
-  svg.setAttribute("aria-hidden", "true");
-  const line = document.createElementNS(namespace, "path");
-  line.setAttribute("d", path);
-  svg.append(line);
-  return svg;
-}
+export const icon = (d: string): SVGElement => h("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, h("path", { d }));
 
 /** Set an element's text only if it differs, so that nothing is announced or selected anew. */
 export function setText(element: Element, text: string): void {
@@ -55,4 +43,19 @@ export function focused(): HTMLElement {
   let active = document.activeElement;
   while (active?.shadowRoot?.activeElement) active = active.shadowRoot.activeElement;
   return (active ?? document.body) as HTMLElement;
+}
+
+/** Makes a function that draws once, with the next frame, however often it is called. Frames don't come to hidden pages. */
+export function oncePerFrame(draw: () => void): () => void {
+  let isDue = false;
+  const drawNow = () => {
+    isDue = false;
+    draw();
+  };
+  return () => {
+    if (isDue) return;
+    isDue = true;
+    if (document.hidden) setTimeout(drawNow);
+    else requestAnimationFrame(drawNow);
+  };
 }

@@ -1,54 +1,56 @@
 import { Conversation, settingsOf } from "./conversation.ts";
-import { focused } from "./dom.ts";
+import { focused, oncePerFrame } from "./dom.ts";
 import { Draft } from "./draft.ts";
 import type { EclipseChatElementEventMap } from "./events.ts";
 import { Launcher } from "./launcher.ts";
 import { LiveRegion } from "./live-region.ts";
-import { loadView } from "./load.ts";
-import { attributes, reflect, takeOver, type Properties } from "./properties.ts";
+import { Loader, loadView } from "./load.ts";
+import { PropertiesElement } from "./properties.ts";
 import { sheetOf } from "./stylesheet.ts";
 import launcherStyles from "./styles/launcher.css";
 import themeStyles from "./styles/theme.css";
 import type { Texts } from "./texts/en.ts";
 import { addEnglish } from "./texts/index.ts";
 import { countInTitle } from "./title.ts";
-import type { EclipseChat, Row, State } from "./types.ts";
+import type { EclipseChat, State } from "./types.ts";
 import type { View } from "./view.ts";
 import { Wording } from "./wording.ts";
 import { nameOf, reason } from "./words.ts";
 
 const INCOMPLETE = "<eclipse-chat> needs the attributes token-url and chat-id";
-/** After so many milliseconds an inline chat whose view could not be loaded tries again. */
-const AGAIN = 10_000;
-/** The same if the page needs to be reloaded; a server that is being updated may still answer with the view of before. */
-const AGAIN_OUTDATED = 600_000;
-const stylesheet = sheetOf(themeStyles + launcherStyles);
-
-export interface ChatElement extends Properties {}
+/** All elements share it. A server that renders a page can't make one. */
+let stylesheet: CSSStyleSheet | undefined;
 
 /**
- * `<eclipse-chat>`: one chat, as a panel over the page or, `inline`, inside it. Its attributes are in docs/widget.md. It keeps the connection and
+ * `<eclipse-chat>`: one chat, as a panel over the page or, `inline`, inside it. What pages see of it is in index.ts. It keeps the connection and
  * the launcher; the panel is the view's, which is loaded when it is first opened.
  */
-export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
-  static observedAttributes = [...attributes, "texts"];
+export class ChatElement extends PropertiesElement {
   #conversation: Conversation | undefined;
   #wording = new Wording(this, () => this.#label());
   #draft = new Draft();
   #launcher: Launcher | undefined;
   #said = new LiveRegion();
   #view: View | undefined;
-  #isLoading = false;
-  #again = 0;
+  #loader = new Loader({
+    busy: (isBusy) => (this.#launcher!.isBusy = isBusy),
+    isWanted: () => this.isConnected && this.#isWanted,
+    loaded: (view) => this.#loaded(view),
+    failed: (failure) => {
+      const { inline } = this;
+      if (!inline) this.hide();
+      this.#emit("error", failure);
+      return inline; // who can't press the launcher again should not have to
+    },
+  });
   /** What had the focus when the panel was asked for: where it still is, the panel may take it. */
   #focus: HTMLElement | undefined;
   #wasOpen = false;
   #isStale = false;
-  #frame = 0;
+  #draw = oncePerFrame(() => this.#render());
   #listeners = new AbortController();
   #dark = matchMedia("(prefers-color-scheme: dark)");
 
-  /** The client; undefined while there is no connection to keep. */
   get chat(): EclipseChat | undefined {
     this.#settle();
     return this.#conversation?.chat;
@@ -58,7 +60,6 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     return this.#conversation?.unread.count ?? 0;
   }
 
-  /** Whether messages can be seen. */
   get isOpen(): boolean {
     return !!this.#view?.isOpen;
   }
@@ -67,12 +68,10 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     return this.#wording.texts;
   }
 
-  /** Replace some texts, by an object or its JSON; the others are those of the page's language. */
   set texts(given: Partial<Texts> | string | null | undefined) {
     this.#wording.give(given);
   }
 
-  /** The text in the field. */
   get draft(): string {
     return this.#draft.text;
   }
@@ -82,11 +81,11 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#draw();
   }
 
-  connectedCallback(): void {
+  override connectedCallback(): void {
     this.#change();
-    takeOver(this);
+    super.connectedCallback();
     if (!this.#launcher) {
-      this.attachShadow({ mode: "open" }).adoptedStyleSheets = [stylesheet()];
+      this.attachShadow({ mode: "open" }).adoptedStyleSheets = [(stylesheet ??= sheetOf(themeStyles + launcherStyles))];
       this.#place();
     }
     this.#wording.refresh();
@@ -94,7 +93,7 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#dark.addEventListener("change", () => this.#theme(), { signal });
     document.addEventListener("visibilitychange", () => this.#conversation?.see(), { signal });
     window.addEventListener("storage", (event) => this.#conversation?.unread.stored(event), { signal });
-    for (const type of ["online", "offline"]) window.addEventListener(type, () => this.#draw(), { signal });
+    for (const type of ["online", "offline"]) window.addEventListener(type, this.#draw, { signal });
     this.#theme();
     this.#attach();
   }
@@ -119,14 +118,6 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     else if (!/texts|side/.test(name)) this.#change();
   }
 
-  show(): void {
-    this.open = true;
-  }
-
-  hide(): void {
-    this.open = false;
-  }
-
   send(text: string): void {
     this.#settle();
     this.#start(true);
@@ -147,7 +138,7 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     if (this.#isWanted && !view) {
       this.#focus = takesFocus ? focused() : undefined;
       this.#begin();
-      this.#load();
+      this.#loader.load(this.#wording.load());
     }
     if (this.inline || !view) return;
     if (!open) view.close();
@@ -167,44 +158,26 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     if (conversation) {
       conversation.timeline.following = true;
       conversation.load();
-    } else if (!this.#isLoading) this.#change();
+    } else if (!this.#loader.isLoading) this.#change();
   }
 
-  /** Load the view and, if it is still wanted then, show it. */
-  async #load(): Promise<void> {
-    if (this.#isLoading) return;
-    this.#isLoading = this.#launcher!.isBusy = true;
-    try {
-      const [{ View, english }] = await Promise.all([loadView(), this.#wording.load()]);
-      addEnglish(english);
-      if (!this.isConnected || !this.#isWanted) return;
-      this.#view = new View(this.shadowRoot!, this.#draft, {
-        submit: (text) => this.#submit(text),
-        restart: () => {
-          if (this.#emit("restart", null, true)) this.#change();
-          this.#settle();
-          this.#render();
-        },
-        changed: () => this.#draw(),
-        closed: () => this.hide(),
-      });
-      this.#wording.refresh();
-      this.#view.place(this.#launcher!);
-      this.#view.attach(this.#listeners.signal);
-      this.#follow(focused() == this.#focus);
-      this.#draw();
-    } catch (error) {
-      if (!this.isConnected || !this.#isWanted) return;
-      const { message, retryable = true } = error as Error & { retryable?: boolean };
-      // Who can't press the launcher again should not have to.
-      if (this.inline) {
-        clearTimeout(this.#again);
-        this.#again = +setTimeout(() => this.isConnected && this.#follow(false), retryable ? AGAIN : AGAIN_OUTDATED);
-      } else this.hide();
-      this.#emit("error", { error: `The chat's panel could not be loaded: ${message}`, code: "load_failed", retryable });
-    } finally {
-      this.#isLoading = this.#launcher!.isBusy = false;
-    }
+  #loaded({ View, english }: typeof import("./view.ts")): void {
+    addEnglish(english);
+    this.#view = new View(this.shadowRoot!, this.#draft, {
+      submit: (text) => this.#submit(text),
+      restart: () => {
+        if (this.#emit("restart", null, true)) this.#change();
+        this.#settle();
+        this.#render();
+      },
+      changed: this.#draw,
+      closed: () => this.hide(),
+    });
+    this.#wording.refresh();
+    this.#view.place(this.#launcher!);
+    this.#view.attach(this.#listeners.signal);
+    this.#follow(focused() == this.#focus);
+    this.#draw();
   }
 
   /** Connect anew before anything else happens, once for all changes of a turn. */
@@ -257,18 +230,19 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     if (!settings) return;
     const { chatId } = settings;
     this.#draft.begin(chatId);
-    const conversation = (this.#conversation = new Conversation(settings, {
-      changed: () => this.#draw(),
-      arrived: (row) => this.#arrived(row),
-      joined: (row) => this.#said.say(this.texts.joined.replace("{name}", () => row.joined!)),
-      agentName: () => this.texts.agent,
+    const { chat } = (this.#conversation = new Conversation(settings, {
+      changed: this.#draw,
+      arrived: (row) => {
+        this.#said.say(`${nameOf(row, this.texts)}: ${row.content}`, row.key);
+        this.#emit("message", row);
+      },
+      joined: (row) => this.#said.say(this.texts.joined.replace("{name}", () => nameOf(row, this.texts))),
       deleted: (key) => this.#said.forget(key),
       counted: () => this.#count(),
       isWanted: () => this.#isWanted,
       isShown: () => this.isOpen && !document.hidden,
       isKept: () => !this.inline,
     }));
-    const { chat } = conversation;
     chat.on("state", ({ state }) => this.#state(state));
     chat.on("failed", ({ code }) => this.#said.say(reason(code, this.texts)));
     chat.on("error", (failure) => this.#emit("error", failure));
@@ -282,11 +256,6 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     this.#said.clear();
     this.#draw();
     this.removeAttribute("state");
-  }
-
-  #arrived(row: Row): void {
-    this.#said.say(`${nameOf(row, this.texts)}: ${row.content}`, row.key);
-    this.#emit("message", row);
   }
 
   #submit(text: string): boolean {
@@ -316,16 +285,6 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     countInTitle(this, this.noTitle ? 0 : this.unread);
   }
 
-  /** Draw once, with the next frame; frames don't come to hidden pages. */
-  #draw(): void {
-    if (this.#frame) return;
-    const draw = () => {
-      this.#frame = 0;
-      this.#render();
-    };
-    this.#frame = document.hidden ? +setTimeout(draw) : requestAnimationFrame(draw);
-  }
-
   #render(): void {
     if (!this.isOpen) return;
     this.#wording.load();
@@ -339,5 +298,3 @@ export class ChatElement extends (globalThis.HTMLElement ?? class {}) {
     return this.dispatchEvent(new CustomEvent(type, { detail, cancelable }));
   }
 }
-
-reflect(ChatElement.prototype);

@@ -1,15 +1,14 @@
 import { h, icon, setText, update } from "./dom.ts";
-import type { Look } from "./row.ts";
+import type { Scene } from "./scene.ts";
 import type { Texts } from "./texts/en.ts";
-import type { Row } from "./types.ts";
 
 /** The names of those on the other side who have answered or joined lately, at most three, in the order of their coming. */
-export function peopleOf(rows: Row[], { texts, isMine }: Look): string[] {
+function peopleOf({ conversation }: Scene): string[] {
   const names = new Map<unknown, string>();
-  for (const row of rows.slice(-500)) {
+  for (const row of conversation?.timeline.order.slice(-500) ?? []) {
     const { id, name } = row.sender ?? {};
     // Who came without a name is in the conversation, but no face is made up for them.
-    if (name && name != texts.agent && !isMine(row)) names.set(id ?? name, String(name));
+    if (name && !conversation!.isMine(row)) names.set(id ?? name, String(name));
   }
   return [...names.values()].slice(-3);
 }
@@ -41,8 +40,9 @@ export class Header {
   }
 
   /** Show who answers. Before anybody is known, the page's own subtitle is in the place of their names. */
-  people(names: string[], { subtitle }: Texts): void {
-    setText(this.#subtitle, names.join(", ") || subtitle);
+  render(scene: Scene): void {
+    const names = peopleOf(scene);
+    setText(this.#subtitle, names.join(", ") || scene.texts.subtitle);
     const faces = names.map((name) => {
       const face = h("span", { part: "face" }, initials(name));
       face.style.background = colour(name);

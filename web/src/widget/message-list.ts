@@ -1,8 +1,7 @@
 import { h, setText, top, update } from "./dom.ts";
 import { Excerpt } from "./excerpt.ts";
-import { dayName, dayOf, greeting, isSameGroup, markOf, messageElement, notice, type Look } from "./row.ts";
-import type { Timeline } from "./timeline.ts";
-import type { Outgoing } from "./types.ts";
+import { dayName, dayOf, greeting, isSameGroup, markOf, messageElement, notice } from "./row.ts";
+import type { Scene } from "./scene.ts";
 
 interface Drawn {
   element: HTMLElement;
@@ -45,7 +44,9 @@ export class MessageList {
     this.#list.replaceChildren();
   }
 
-  render(timeline: Timeline | undefined, pending: readonly Outgoing[], unread: number, look: Look): void {
+  render(scene: Scene): void {
+    const { conversation, texts, unread } = scene;
+    const timeline = conversation?.timeline;
     if (timeline != this.#excerpt?.timeline) {
       this.#excerpt = timeline && new Excerpt(timeline);
       this.redraw();
@@ -54,30 +55,31 @@ export class MessageList {
     const held = (log.getRootNode() as ShadowRoot).activeElement;
     const anchor = [...this.#list.children].find((element) => (element as HTMLElement).dataset.id && top(element) >= top(log));
     const was = anchor && top(anchor);
-    this.#reconcile(this.#plan(pending, look));
+    this.#reconcile(this.#plan(scene));
     if (held && !held.isConnected) log.focus({ preventScroll: true });
     const isFollowing = timeline?.following ?? true;
     if (isFollowing) this.#toEnd();
     else if (anchor?.isConnected) log.scrollTop += top(anchor) - was!;
     this.#latest.hidden = isFollowing;
-    setText(this.#latest, (unread ? look.texts.latest : look.texts.newest) + " ↓");
+    setText(this.#latest, (unread ? texts.latest : texts.newest) + " ↓");
   }
 
-  #plan(pending: readonly Outgoing[], look: Look): [key: string, mark: string, make: () => HTMLElement][] {
+  #plan(scene: Scene): [key: string, mark: string, make: () => HTMLElement][] {
     const excerpt = this.#excerpt;
-    const rows = excerpt?.visible(pending) ?? [];
+    const rows = excerpt?.visible(scene.conversation!.chat.pending) ?? [];
     const plan: [string, string, () => HTMLElement][] = [];
-    const { empty } = look.texts;
-    if (empty && rows.every((row) => row.joined)) plan.push(["empty", empty, () => greeting(look.texts)]);
+    const { texts } = scene;
+    const { empty } = texts;
+    if (empty && rows.every((row) => row.isJoin)) plan.push(["empty", empty, () => greeting(texts)]);
     rows.forEach((row, i) => {
       const before = rows[i - 1];
       const day = dayOf(row);
       if (Number.isFinite(row.at) && (!before || dayOf(before) != day)) {
-        const name = dayName(day, look);
+        const name = dayName(day, scene);
         plan.push([`day ${day}`, name, () => h("li", { part: "day" }, name)]);
       }
-      if (row.joined) {
-        const text = notice(row, look);
+      if (row.isJoin) {
+        const text = notice(row, scene);
         plan.push([row.key, text, () => h("li", { part: "joined" }, text)]);
         return;
       }
@@ -85,7 +87,7 @@ export class MessageList {
       const isLast = !isSameGroup(row, rows[i + 1]);
       const isSaid = !row.status;
       const key = excerpt!.nameOf(row);
-      plan.push([key, markOf(row, isFirst, isLast, isSaid, look), () => messageElement(row, key, isFirst, isLast, isSaid, look)]);
+      plan.push([key, markOf(row, isFirst, isLast, isSaid, scene), () => messageElement(row, key, isFirst, isLast, isSaid, scene)]);
     });
     return plan;
   }

@@ -30,37 +30,47 @@ export type Properties = typeof DEFAULTS;
 
 const attributeOf = (property: string): string => property.replace(/[A-Z]/g, (letter) => "-" + letter.toLowerCase());
 
-export const attributes = Object.keys(DEFAULTS).map(attributeOf);
+export interface PropertiesElement extends Properties {}
 
-/** Give a class one property for each attribute: frameworks set whichever of the two they find. Nothing is kept beside the attribute. */
-export function reflect(prototype: HTMLElement): void {
-  for (const [property, standard] of Object.entries(DEFAULTS)) {
-    const name = attributeOf(property);
-    Object.defineProperty(prototype, property, {
-      configurable: true,
-      enumerable: true,
-      get(this: HTMLElement) {
-        const value = this.getAttribute(name);
-        // React 18 writes `false` as text.
-        if (typeof standard == "boolean") return value != null && value != "false";
-        if (typeof standard == "number") return value && +value >= 0 ? +value : standard;
-        return value || standard;
-      },
-      set(this: HTMLElement, value: unknown) {
-        if (typeof standard == "boolean" ? !value : value == null) this.removeAttribute(name);
-        else this.setAttribute(name, typeof standard == "boolean" ? "" : String(value));
-      },
-    });
+/** An element with one property for each attribute: frameworks set whichever of the two they find. Nothing is kept beside the attribute. */
+export class PropertiesElement extends (globalThis.HTMLElement ?? class {}) {
+  static observedAttributes = [...Object.keys(DEFAULTS).map(attributeOf), "texts"];
+
+  /** Take over what was set on this element before its class was known. */
+  connectedCallback(): void {
+    const own = this as unknown as Record<string, unknown>;
+    for (const property of [...Object.keys(DEFAULTS), "texts", "draft"]) {
+      if (!Object.hasOwn(own, property)) continue;
+      const value = own[property];
+      delete own[property];
+      own[property] = value;
+    }
+  }
+
+  show(): void {
+    this.open = true;
+  }
+
+  hide(): void {
+    this.open = false;
   }
 }
 
-/** Take over what was set on an element before its class was known. */
-export function takeOver(element: HTMLElement): void {
-  const own = element as unknown as Record<string, unknown>;
-  for (const property of [...Object.keys(DEFAULTS), "texts", "draft"]) {
-    if (!Object.hasOwn(own, property)) continue;
-    const value = own[property];
-    delete own[property];
-    own[property] = value;
-  }
+for (const [property, standard] of Object.entries(DEFAULTS)) {
+  const name = attributeOf(property);
+  Object.defineProperty(PropertiesElement.prototype, property, {
+    configurable: true,
+    enumerable: true,
+    get(this: HTMLElement) {
+      const value = this.getAttribute(name);
+      // React 18 writes `false` as text.
+      if (typeof standard == "boolean") return value != null && value != "false";
+      if (typeof standard == "number") return value && +value >= 0 ? +value : standard;
+      return value || standard;
+    },
+    set(this: HTMLElement, value: unknown) {
+      if (typeof standard == "boolean" ? !value : value == null) this.removeAttribute(name);
+      else this.setAttribute(name, typeof standard == "boolean" ? "" : String(value));
+    },
+  });
 }

@@ -17,8 +17,8 @@ export interface Row {
   isEdited?: boolean;
   /** It was taken back: its content is not shown. */
   isDeleted?: boolean;
-  /** An agent's name: this is a notice, and not a message. */
-  joined?: string;
+  /** This is the notice that the sender has joined, and not a message. */
+  isJoin?: boolean;
   /** Of an own message that the application is not known to hold, or that is not yet back from it (`sent`). */
   status?: "waiting" | "sending" | "failed" | "sent";
   /** Why it failed. */

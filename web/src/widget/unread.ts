@@ -57,7 +57,7 @@ export class Unread {
   /** The reader is at the end of these rows, and looks: everything has been read. */
   see(rows: Row[]): void {
     this.clear();
-    this.#set(rows.findLast((row) => !row.joined)?.at);
+    this.#set(rows.findLast((row) => !row.isJoin)?.at);
   }
 
   /** The history is there. In a browser that is new to a chat, it counts for nothing. */

@@ -1,21 +1,18 @@
 // What is needed once somebody opens the chat: a file of its own, which load.ts loads. The element hands the view what there is to show
 // with each rendering, and hears by callbacks what the person does.
 import { Composer } from "./composer.ts";
-import type { Conversation } from "./conversation.ts";
 import { h, setText } from "./dom.ts";
 import type { Draft } from "./draft.ts";
-import { peopleOf } from "./header.ts";
 import type { Launcher } from "./launcher.ts";
 import { MessageList } from "./message-list.ts";
 import { noticeOf } from "./notice.ts";
 import { Panel } from "./panel.ts";
-import type { Look } from "./row.ts";
+import type { Scene } from "./scene.ts";
 import { sheetOf } from "./stylesheet.ts";
 import composerStyles from "./styles/composer.css";
 import headerStyles from "./styles/header.css";
 import messagesStyles from "./styles/messages.css";
 import panelStyles from "./styles/panel.css";
-import type { Texts } from "./texts/en.ts";
 import { nameOf } from "./words.ts";
 
 export { english } from "./texts/en.ts";
@@ -23,15 +20,6 @@ export { english } from "./texts/en.ts";
 declare const BUILD: string;
 /** load.ts compares it with its own. */
 export const build = BUILD;
-
-/** What is shown. */
-export interface Scene {
-  conversation: Conversation | undefined;
-  texts: Texts;
-  /** The page's language, for dates and times. */
-  language: string | undefined;
-  unread: number;
-}
 
 /** What the person does. */
 export interface Actions {
@@ -83,7 +71,7 @@ export class View {
       on.restart();
       composer.input.focus();
     };
-    root.adoptedStyleSheets.push(stylesheet());
+    root.adoptedStyleSheets.push(stylesheet);
   }
 
   get isOpen(): boolean {
@@ -115,22 +103,15 @@ export class View {
   }
 
   render(scene: Scene): void {
-    const { conversation, texts, language, unread } = scene;
-    const isNew = texts != this.#scene?.texts;
+    const isNew = scene.texts != this.#scene?.texts;
     this.#scene = scene;
     if (isNew) this.#label();
-    const look: Look = {
-      texts,
-      language,
-      isMine: (row) => !!conversation?.isMine(row),
-      isOver: conversation?.chat.state == "closed",
-    };
-    this.#end(look.isOver);
+    this.#end(!!scene.conversation?.isOver);
     this.#composer.show();
     this.#tell();
     this.#tellTyping();
-    this.#panel!.header.people(peopleOf(conversation?.timeline.order ?? [], look), texts);
-    this.#list.render(conversation?.timeline, conversation?.chat.pending ?? [], unread, look);
+    this.#panel!.header.render(scene);
+    this.#list.render(scene);
   }
 
   #label(): void {

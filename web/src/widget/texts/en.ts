@@ -1,8 +1,7 @@
-import { early } from "./early.ts";
+import type { early } from "./early.ts";
 
-/** Every text that a person can see or hear; `{name}` and `{n}` are filled in. An empty one is not shown. */
+/** The English texts of the panel. With those of early.ts they are all; `{name}` and `{n}` are filled in, and an empty one is not shown. */
 export const english = {
-  ...early,
   title: "Chat with us",
   subtitle: "",
   close: "Close the chat",
@@ -37,4 +36,4 @@ export const english = {
 };
 
 /** The element's texts, by name. */
-export type Texts = typeof english;
+export type Texts = typeof early & typeof english;

@@ -19,12 +19,12 @@ const languages: Record<string, [open: string, unread: string, load: Load] | und
   pt: ["Abrir o chat", "Não lidas: {n}", () => import("./pt.ts")],
 };
 
-/** All English texts, once the view has brought them. */
-let english = early as Texts;
+/** The English texts, as far as they are there: the view brings the panel's. */
+const english = { ...early } as Texts;
 const loaded: Record<string, Texts> = {};
 
-export function addEnglish(texts: Texts): void {
-  english = texts;
+export function addEnglish(texts: Partial<Texts>): void {
+  Object.assign(english, texts);
 }
 
 /** The nearest `lang` around an element, as a tag that `Intl` takes; undefined if there is none, or it makes no sense. */
