@@ -1,5 +1,6 @@
 // A page with one of the hooks, for React 18 and 19. Every render makes new options and functions.
 import { StrictMode, useState } from "react";
+import { flushSync } from "react-dom";
 import { createRoot } from "react-dom/client";
 import { useEclipseChat, useWebSocketChat, type WebSocketChatMessage } from "eclipse-chat/react";
 import { changeWith, first, hear, hook, root } from "./view.js";
@@ -63,7 +64,7 @@ const Old = ({ chatId, label }: Props) => {
 
 const Page = () => {
   const [{ shown, chatId, texts }, set] = useState(first);
-  changeWith((view) => set((old) => ({ ...old, ...view })));
+  changeWith((view) => flushSync(() => set((old) => ({ ...old, ...view }))));
   const Chat = hook == "useEclipseChat" ? Eclipse : Old;
   return shown && <Chat chatId={chatId} label={texts.title!} />;
 };
