@@ -84,7 +84,8 @@ def test_a_connection_does_not_hide_that_the_history_is_missing(
     expect(page.get_by_text("Earlier messages could not be loaded.")).to_be_visible()
     page.unroute(failing, fail)
     give_history(page, [message(1, "here at last")])
-    expect(page.get_by_text("here at last")).to_be_visible()
+    # By now it waits for up to 6 s before it asks again.
+    expect(page.get_by_text("here at last")).to_be_visible(timeout=10_000)
     expect(page.locator(NOTICE)).to_be_hidden()
 
 

@@ -140,11 +140,12 @@ def test_methods_and_properties_are_there(server: ServerProcess, page: Page) -> 
 
 
 def test_every_event_of_the_element_is_documented() -> None:
-    """The events are those that the sources dispatch."""
+    """The events are those that the sources dispatch, and that have types."""
     widget = sources(WIDGET, "ts")
-    fired = re.findall(r'new CustomEvent\((?:\w+ \? "(\w+)" : )?"(\w+)"', widget)
+    fired = re.findall(r'#emit\((?:\w+ \? "(\w+)" : )?"(\w+)"', widget)
+    typed = re.findall(r"^  (\w+): CustomEvent<", widget, re.MULTILINE)
     documented = {name for row in table("event | `detail`") for name in code(row[0])}
-    assert documented == {name for pair in fired for name in pair if name}
+    assert documented == set(typed) == {name for pair in fired for name in pair if name}
 
 
 def test_every_custom_property_is_documented_with_its_default() -> None:
