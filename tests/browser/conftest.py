@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from tests import needs
 from tests.browser.acts import Write
 from tests.browser.desk import Listed
+from tests.browser.shop import Shop
 from tests.browser.stage import ROOT, SECRET, Cable, ServerProcess, chromium
 
 AXE = "axe-core@4.11.0"
@@ -170,3 +171,9 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
         return (modules / "axe-core" / "axe.min.js").read_text()
 
     return fetch
+
+
+@pytest.fixture
+def shop(server: ServerProcess, context: Callable[..., BrowserContext]) -> Callable[..., Shop]:
+    """Makes pages in contexts of their own."""
+    return lambda **options: Shop(server, context(**options).new_page())

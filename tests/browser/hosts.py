@@ -61,7 +61,7 @@ HOSTS = {
         "document.querySelector('.bar').showPopover()",
     ),
     "custom properties": Host(
-        "* { --accent: red; --text: white; --background: black; --radius: 0; --room: 0; --near: 90vw }"
+        "* { --_accent: red; --_text: white; --_background: black; --_radius: 0; --_room: 0; --_near: 90vw }"
     ),
     "shortcuts": Host(
         script="""

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message, play_server
 from tests.browser.stage import ServerProcess, connected, open_panel, say
+from tests.browser.states import STATES, TALK, show
 
 BUBBLES = "eclipse-chat .bubble"
 
@@ -260,3 +261,14 @@ def test_own_messages_of_earlier_pages_are_sent(server: ServerProcess, context: 
     page.goto(f"{server.url}/demo?chat=sent&open")
     expect(page.locator("eclipse-chat .me .meta")).to_contain_text("Sent")
     expect(page.locator("eclipse-chat .them .meta")).not_to_contain_text("Sent")
+
+
+def test_a_chat_that_has_ended_shows_what_was_said(context: Contexts) -> None:
+    """Who comes back to a chat that has ended reads it at once: there is no connection to wait for."""
+    page = context().new_page()
+    wait = 1_500  # milliseconds, until the history is loaded without a connection
+    page.add_init_script(
+        f"const real = setTimeout; window.setTimeout = (call, ms) => ms == {wait} ? 0 : real(call, ms)"
+    )
+    show(page, STATES["ended"])
+    expect(page.locator("eclipse-chat .bubble").last).to_have_text(TALK[-1]["content"])

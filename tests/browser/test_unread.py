@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message
+from tests.browser.shop import BUBBLES, CHAT, INLINE, Shop, element, opened
 from tests.browser.stage import ServerProcess, connected, open_panel, say
 
 BADGE = "eclipse-chat .badge"
@@ -142,3 +146,51 @@ def test_what_was_written_elsewhere_by_oneself_is_not_unread(
     )
     page.goto(f"{server.url}/demo?chat=elsewhere")
     expect(page.locator(BADGE)).to_have_text("1")
+
+
+@pytest.mark.parametrize(
+    ("body", "hide"),
+    [
+        (INLINE, "document.querySelector('#tab').style.display = 'none'"),
+        (INLINE, "e.hidden = true"),
+        (CHAT, "e.hidden = true"),
+        (f"<details open><summary>x</summary>{CHAT}</details>", "e.parentNode.open = false"),
+    ],
+    ids=["inline in a hidden tab", "inline and hidden", "hidden", "in closed details"],
+)
+def test_what_nobody_can_see_is_unread(shop: Callable[..., Shop], body: str, hide: str) -> None:
+    """A message that arrives while the open chat is not displayed counts as unread until it is displayed."""
+    play = shop()
+    page = play.show(body, attributes="open")
+    opened(page)
+    element(page, hide)
+    play.write()
+    expect(page.locator("eclipse-chat [role=status] p")).to_have_count(1)
+    assert element(page, "return e.unread") == 1
+    element(page, "e.hidden = false; e.parentNode.open = true; e.parentNode.style.display = ''")
+    page.wait_for_function("document.querySelector('eclipse-chat').unread == 0")
+
+
+def test_a_gap_in_the_history_costs_no_badge(shop: Callable[..., Shop], complaints: list[str]) -> None:
+    """An entry of the history that is no message is left out; the others are shown, and count as unread."""
+    play = shop()
+    page = play.show()
+    page.evaluate("localStorage['eclipse-chat:read:c'] = '1'")
+    play.history = [message(1, "one"), None, message(2, "two")]
+    page.reload()
+    connected(page)
+    expect(page.get_by_role("button", name="2 unread")).to_be_visible()
+
+
+def test_a_message_of_the_future_hides_no_later_ones(shop: Callable[..., Shop]) -> None:
+    """A message whose date is wrong, years ahead, doesn't make everything after it read on the next page."""
+    play = shop()
+    wrong = {**message(2, "two"), "createdAt": "2099-01-01T00:00:00.000Z"}
+    play.history = [message(1, "one"), wrong]
+    page = play.show(attributes="open")
+    expect(page.locator(BUBBLES)).to_have_count(2)
+    page.wait_for_function("localStorage['eclipse-chat:read:c']")
+    now = page.evaluate("new Date(Date.now() + 60_000).toISOString()")
+    play.history.append({**message(3, "three"), "createdAt": now})
+    play.show()
+    expect(page.get_by_role("button", name="1 unread")).to_be_visible()

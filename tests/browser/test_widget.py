@@ -379,7 +379,7 @@ def test_missing_attributes_are_told(server: ServerProcess, customer: Open, comp
     page.evaluate("document.querySelector('eclipse-chat').removeAttribute('token-url')")
     open_panel(page)
     page.wait_for_function("() => document.querySelector('eclipse-chat').isOpen")
-    assert complaints == ["<eclipse-chat> needs the attributes token-url and chat-id"]
+    assert complaints == ["<eclipse-chat> needs the attributes token-url, which has to be a URL, and chat-id"]
     complaints.clear()
 
 

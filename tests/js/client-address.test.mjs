@@ -107,7 +107,7 @@ test("a token function's own refusal has the code of its status", async () => {
 test("a server that closes before its greeting is told, too", async () => {
   const { all } = await start();
   FakeSocket.last.end(4002, "Invalid token");
-  assert.deepEqual(all("error"), [{ error: "No greeting: 4002 Invalid token", code: "connect_failed", retryable: true }]);
+  assert.deepEqual(all("error"), [{ error: "Could not connect (4002 Invalid token). The server's log may say why", code: "connect_failed", retryable: true }]);
 });
 
 test("a listener may close the chat at whatever it hears", async () => {

@@ -646,6 +646,18 @@ test("typing is said every few seconds at most, and ends by itself", async () =>
   assert.deepEqual(said(), [true, true, false]);
 });
 
+test("who has sent a message is no longer typing", async () => {
+  const { chat } = await start();
+  FakeSocket.last.greet();
+  chat.typing();
+  chat.send("hello");
+  assert.deepEqual(FakeSocket.last.sent.filter(({ type }) => type != "ping").map(({ type, isTyping }) => [type, isTyping]), [
+    ["typing", true],
+    ["typing", false],
+    ["message", undefined],
+  ]);
+});
+
 test("an agent is announced once, as soon as there is a connection", async () => {
   const { chat } = await start();
   chat.joined({ agentId: "a", agentName: "Ada" });

@@ -249,6 +249,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       content = repaired(content);
       if (!content.trim()) throw TypeError("A message needs text");
       if (load(outbox).out.length >= limit) throw RangeError("Too many messages wait");
+      typing(false);
       return queue(randomId(), content, role);
     },
 

@@ -113,7 +113,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
     drop(code);
     if (code == 4003) return close(code, reason);
     retry({ code, reason }, code == 4009 ? 5 : 0, 0, code == 1012 ? spread : code == 4010 ? spread / 4 : 0);
-    if (!greeted) tell(`No greeting: ${code} ${reason}`, "connect_failed");
+    if (!greeted) tell(`Could not connect (${`${code} ${reason}`.trim()}). The server's log may say why`, "connect_failed");
   };
 
   /** `least`: seconds in which nothing hurries it; `most`, `spread`: milliseconds of which a part is waited. */

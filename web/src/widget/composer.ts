@@ -31,7 +31,7 @@ export class Composer {
       // 229: a composition that some browsers end before they say Enter
       if (event.key != "Enter" || event.shiftKey || event.isComposing || event.keyCode == 229) return;
       event.preventDefault();
-      submit();
+      if (!event.repeat) submit();
     };
     input.oninput = () => {
       draft.text = input.value;

@@ -22,18 +22,20 @@ export interface Settings {
   historyUrl: URL | undefined;
 }
 
-/** What an element's attributes make of it; undefined if it doesn't say which chat. */
+/** What an element's attributes make of it; undefined if they don't say which chat, or where it is. */
 export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl }: Properties): Settings | undefined {
   if (!tokenUrl || !chatId) return;
-  const base = new URL(tokenUrl, document.baseURI);
-  return {
-    tokenUrl: base,
-    chatId,
-    role: as.toUpperCase() as Role,
-    spread,
-    url: url || undefined,
-    historyUrl: historyUrl == "none" ? undefined : new URL(historyUrl.replace("{chatId}", () => encodeURIComponent(chatId)), base),
-  };
+  try {
+    const base = new URL(tokenUrl, document.baseURI);
+    return {
+      tokenUrl: base,
+      chatId,
+      role: as.toUpperCase() as Role,
+      spread,
+      url: url || undefined,
+      historyUrl: historyUrl == "none" ? undefined : new URL(historyUrl.replaceAll("{chatId}", () => encodeURIComponent(chatId)), base),
+    };
+  } catch {} // not a URL
 }
 
 /** What a conversation tells and asks. */
@@ -117,10 +119,11 @@ export class Conversation {
     chat.on("agent_joined", ({ data, timestamp }) => {
       const at = data?.timestamp ?? timestamp;
       const sender = { id: data?.agentId, name: String(data?.agentName || "") };
-      const row: Row = { key: `joined ${at} ${sender.id}`, at: Date.parse(at) || Date.now(), role: "agent", content: "", isJoin: true, sender };
+      const row: Row = { key: `joined ${at} ${sender.id}`, at: +new Date(at) || Date.now(), role: "agent", content: "", isJoin: true, sender };
+      const isKnown = this.timeline.get(row.key);
       this.timeline.put(row);
       on.changed();
-      on.joined(row);
+      if (!isKnown) on.joined(row);
     });
     chat.on("typing", ({ data }) => data && !isOwnUser(data.userId) && data.userId != chat.userId && this.typists.set(data.userId, data.isTyping));
     // The history is asked for once connected, so that nothing falls between; but not later.
@@ -140,7 +143,7 @@ export class Conversation {
   /** Load the history if it is wanted, and something may be missing. */
   async load(): Promise<void> {
     const { historyUrl } = this.#settings;
-    if (!this.#isDue || !historyUrl || !(this.#isWithoutLink || this.chat.state == "open") || !(this.chat.pending.length || this.unread.isKnown || this.#on.isWanted())) return;
+    if (!this.#isDue || !historyUrl || !(this.#isWithoutLink || this.isOver || this.chat.state == "open") || !(this.chat.pending.length || this.unread.isKnown || this.#on.isWanted())) return;
     this.#isDue = false;
     this.#loading.abort();
     const { signal } = (this.#loading = new AbortController());
@@ -152,11 +155,12 @@ export class Conversation {
     this.isIncomplete = false;
     this.chat.history(messages);
     for (const message of messages) this.#take(message);
-    this.unread.loaded(messages.flatMap(({ id }) => this.timeline.get(String(id)) ?? []));
+    this.unread.loaded(messages.flatMap((message) => this.timeline.get(String(message?.id)) ?? []));
     this.#on.changed();
   }
 
   end(): void {
+    this.#isDue = false;
     clearTimeout(this.#timer);
     clearTimeout(this.#lateTimer);
     this.#loading.abort();
@@ -188,6 +192,7 @@ export class Conversation {
       clearTimeout(this.#lateTimer);
       this.#lateTimer = undefined;
       this.isLate = false;
+      this.load();
     } else
       this.#lateTimer ??= setTimeout(() => {
         this.isLate = true;
@@ -205,7 +210,7 @@ export class Conversation {
     const updatedAt = data.updatedAt ?? known?.updatedAt;
     if (known && (known.isDeleted || (known.content == content && known.updatedAt == updatedAt) || updatedAt! < known.updatedAt!)) return;
     const saved = "createdAt" in data ? data.createdAt : undefined;
-    const row: Row = { key, at: Date.parse(saved ?? data.timestamp ?? "") || known?.at || Date.now(), role: String(data.role).toLowerCase(), content, sender };
+    const row: Row = { key, at: +new Date(saved ?? data.timestamp ?? "") || known?.at || Date.now(), role: String(data.role).toLowerCase(), content, sender };
     if (updatedAt) row.updatedAt = updatedAt;
     if (known?.isEdited || (known ? known.content != content : isUpdate)) row.isEdited = true;
     this.timeline.put(row);

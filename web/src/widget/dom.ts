@@ -35,12 +35,15 @@ export function update(element: Element, made: Element): void {
   for (const child of old.slice(children.length)) child.remove();
 }
 
+/** Whether somebody writes there. */
+export const isField = (element: HTMLElement): boolean => element.isContentEditable || /^(input|textarea|select)$/.test(element.localName);
+
 /** Where an element begins, in pixels from the top of the window. */
 export const top = (element: Element): number => element.getBoundingClientRect().top;
 
 /** What has the focus, in whichever shadow; the body if nothing has. */
-export function focused(): HTMLElement {
-  let active = document.activeElement;
+export function focused(from?: Element): HTMLElement {
+  let active = (from?.getRootNode() as ShadowRoot | undefined)?.activeElement ?? document.activeElement;
   while (active?.shadowRoot?.activeElement) active = active.shadowRoot.activeElement;
   return (active ?? document.body) as HTMLElement;
 }

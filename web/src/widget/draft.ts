@@ -14,12 +14,12 @@ export class Draft {
     if (this.#name) keep("sessionStorage", this.#name, this.#text);
   }
 
-  /** Take up a chat's draft. What was written before there was a chat belongs to the first one. */
+  /** Take up a chat's draft; "" is no chat. What was written before there was a chat belongs to the first one. */
   begin(chatId: string): void {
-    const name = "eclipse-chat:draft:" + chatId;
+    const name = chatId && "eclipse-chat:draft:" + chatId;
     if (name == this.#name) return;
     const early = this.#name ? "" : this.#text;
     this.#name = name;
-    this.text = early || (recall("sessionStorage", name) ?? "");
+    this.text = early || (name && recall("sessionStorage", name)) || "";
   }
 }

@@ -1,5 +1,5 @@
 import { Conversation, settingsOf } from "./conversation.ts";
-import { focused, oncePerFrame } from "./dom.ts";
+import { focused, isField, oncePerFrame } from "./dom.ts";
 import { Draft } from "./draft.ts";
 import type { EclipseChatElementEventMap } from "./events.ts";
 import { Launcher } from "./launcher.ts";
@@ -17,7 +17,7 @@ import type { View } from "./view.ts";
 import { Wording } from "./wording.ts";
 import { nameOf, reason } from "./words.ts";
 
-const INCOMPLETE = "<eclipse-chat> needs the attributes token-url and chat-id";
+const INCOMPLETE = "<eclipse-chat> needs the attributes token-url, which has to be a URL, and chat-id";
 /** All elements share it. A server that renders a page can't make one. */
 let stylesheet: CSSStyleSheet | undefined;
 
@@ -77,7 +77,8 @@ export class ChatElement extends PropertiesElement {
   }
 
   set draft(text: string) {
-    this.#draft.text = text ?? "";
+    this.#settle();
+    this.#draft.text = String(text ?? "");
     this.#draw();
   }
 
@@ -91,12 +92,19 @@ export class ChatElement extends PropertiesElement {
     this.#wording.refresh();
     const { signal } = (this.#listeners = new AbortController());
     this.#dark.addEventListener("change", () => this.#theme(), { signal });
-    document.addEventListener("visibilitychange", () => this.#conversation?.see(), { signal });
+    const look = () => {
+      this.#conversation?.see();
+      this.#draw(); // it may be another day
+    };
+    document.addEventListener("visibilitychange", look, { signal });
     window.addEventListener("storage", (event) => this.#conversation?.unread.stored(event), { signal });
     for (const type of ["online", "offline"]) window.addEventListener(type, this.#draw, { signal });
     this.#theme();
     this.#attach();
   }
+
+  /** Whoever moves it with `moveBefore()` wants nothing else to happen. */
+  connectedMoveCallback(): void {}
 
   disconnectedCallback(): void {
     this.#listeners.abort();
@@ -143,7 +151,7 @@ export class ChatElement extends PropertiesElement {
     if (this.inline || !view) return;
     if (!open) view.close();
     else if (!view.isOpen) {
-      view.open(takesFocus);
+      view.open(takesFocus && !isField(focused()));
       this.#begin();
       this.#render();
     }
@@ -203,6 +211,7 @@ export class ChatElement extends PropertiesElement {
     }));
     this.#view?.place(launcher);
     this.shadowRoot!.replaceChildren(launcher.layer);
+    this.#theme();
     this.#label();
   }
 
@@ -220,16 +229,16 @@ export class ChatElement extends PropertiesElement {
   }
 
   #theme(): void {
-    this.toggleAttribute("dark", this.theme == "dark" || (this.theme != "light" && this.#dark.matches));
+    this.#launcher!.layer.classList.toggle("dark", this.theme == "dark" || (this.theme != "light" && this.#dark.matches));
   }
 
   /** Connect, unless the element is lazy and nobody has asked for the chat. */
   #start(isAsked = this.#isWanted): void {
     if ((this.lazy && !isAsked) || !this.isConnected || this.#conversation || this.#isStale) return;
     const settings = settingsOf(this);
+    this.#draft.begin(settings?.chatId ?? "");
+    this.#view?.showDraft();
     if (!settings) return;
-    const { chatId } = settings;
-    this.#draft.begin(chatId);
     const { chat } = (this.#conversation = new Conversation(settings, {
       changed: this.#draw,
       arrived: (row) => {
@@ -240,7 +249,7 @@ export class ChatElement extends PropertiesElement {
       deleted: (key) => this.#said.forget(key),
       counted: () => this.#count(),
       isWanted: () => this.#isWanted,
-      isShown: () => this.isOpen && !document.hidden,
+      isShown: () => this.isOpen && !document.hidden && this.#launcher!.isDisplayed,
       isKept: () => !this.inline,
     }));
     chat.on("state", ({ state }) => this.#state(state));
@@ -263,8 +272,8 @@ export class ChatElement extends PropertiesElement {
     try {
       this.send(text);
       return true;
-    } catch {
-      this.#conversation!.isFull = true;
+    } catch (error) {
+      this.#conversation!.isFull = error instanceof RangeError;
       this.#draw();
       return false;
     }

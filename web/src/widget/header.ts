@@ -1,6 +1,7 @@
 import { h, icon, setText, update } from "./dom.ts";
 import type { Scene } from "./scene.ts";
 import type { Texts } from "./texts/en.ts";
+import { isolated } from "./words.ts";
 
 /** The names of those on the other side who have answered or joined lately, at most three, in the order of their coming. */
 function peopleOf({ conversation }: Scene): string[] {
@@ -42,7 +43,7 @@ export class Header {
   /** Show who answers. Before anybody is known, the page's own subtitle is in the place of their names. */
   render(scene: Scene): void {
     const names = peopleOf(scene);
-    setText(this.#subtitle, names.join(", ") || scene.texts.subtitle);
+    setText(this.#subtitle, names.map(isolated).join(", ") || scene.texts.subtitle);
     const faces = names.map((name) => {
       const face = h("span", { part: "face" }, initials(name));
       face.style.background = colour(name);

@@ -23,7 +23,7 @@ export interface EclipseChatElement extends HTMLElement, Properties {
   readonly chat: EclipseChat | undefined;
   /** How many messages are unread. */
   readonly unread: number;
-  /** Whether messages can be seen. */
+  /** Whether the panel is open; an inline chat always is, once it is loaded. */
   readonly isOpen: boolean;
   show(): void;
   hide(): void;

@@ -1,10 +1,10 @@
-import { h, icon, setText } from "./dom.ts";
+import { h, icon } from "./dom.ts";
 import type { Texts } from "./texts/en.ts";
 
 const BUBBLE = "M21 12a8 8 0 0 1-8 8H4l1.7-3.4A8 8 0 1 1 21 12zM9 12h.01M13 12h.01M17 12h.01";
 /** Events that a page would take for its own: as its shortcuts, as input to its forms, as scrolling. */
 const PRIVATE =
-  "keydown keyup keypress beforeinput input copy cut paste compositionstart compositionupdate compositionend wheel touchmove".split(" ");
+  "focusin contextmenu dragover drop keydown keyup keypress beforeinput input copy cut paste compositionstart compositionupdate compositionend wheel touchmove".split(" ");
 
 /** The button that opens the panel, and the layer that both are in. */
 export class Launcher {
@@ -56,6 +56,9 @@ export class Launcher {
     const { layer } = this;
     if (this.isInline || !layer.isConnected) return;
     const { host } = layer.getRootNode() as ShadowRoot;
+    // On a page with CSS zoom the panel would be larger than the window.
+    layer.style.zoom = "";
+    layer.style.zoom = String(1 / (layer.currentCSSZoom || 1));
     const { insetInlineStart, insetInlineEnd } = getComputedStyle(host);
     // Pages chose the other corner with `inset-inline: 20px auto` before there was `side`.
     layer.classList.toggle("start", insetInlineStart != "auto" && insetInlineEnd == "auto");
@@ -63,10 +66,15 @@ export class Launcher {
     for (const isUp of [false, true]) layer.togglePopover?.(isUp);
   }
 
+  /** Whether it has a place in the page, as far as the browser can say. */
+  get isDisplayed(): boolean {
+    return this.layer.checkVisibility?.() ?? true;
+  }
+
   /** Show the number of unread messages. */
   label(texts: Texts, unread: number): void {
     this.#badge.hidden = !unread;
-    setText(this.#badge, unread > 99 ? "99+" : String(unread));
+    this.#badge.textContent = unread > 99 ? "99+" : String(unread);
     this.button.setAttribute("aria-label", unread ? `${texts.open}, ${texts.unread.replace("{n}", String(unread))}` : texts.open);
   }
 }

@@ -7,7 +7,7 @@ export class LiveRegion {
   /** `key` names the message that it is about. */
   say(text: string, key?: string): void {
     const { element } = this;
-    element.append(h("p", { "data-id": key }, text.slice(0, 500)));
+    element.append(h("p", { "data-id": key }, text.slice(0, 500).replace(/[\ud800-\udbff]$/, "")));
     while (element.childElementCount > 5) element.firstChild!.remove();
   }
 

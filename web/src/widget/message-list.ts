@@ -17,13 +17,16 @@ export class MessageList {
   readonly element = h("div", { class: "mid" }, this.log, this.#latest);
   #drawn = new Map<string, Drawn>();
   #excerpt: Excerpt | undefined;
+  /** What is being read: the first message that begins in sight, and where, in pixels of the window below the list's upper edge. */
+  #anchor: { element: Element; at: number } | undefined;
+  /** The list's area when it was last seen to change. */
+  #size = 0;
 
   constructor(on: { scroll(): void; latest(): void; action(does: string, key: string): void }) {
-    let size = 0;
-    const measure = () => this.log.clientWidth * this.log.clientHeight;
     this.log.onscroll = () => {
       // With another size it is the browser that scrolls, and not the reader.
-      if (size == measure()) this.#excerpt?.scrolled(this.log);
+      if (this.#size == this.#measure()) this.#excerpt?.scrolled(this.log);
+      this.#mark();
       on.scroll();
     };
     this.#latest.onclick = on.latest;
@@ -31,11 +34,13 @@ export class MessageList {
       const { id, does } = (target as HTMLElement).closest<HTMLElement>("[data-does]")?.dataset ?? {};
       if (id && does) on.action(does, id);
     };
-    // Who reads at the end stays there, whatever takes room away.
+    // Whoever reads stays there, whatever takes room away.
     new ResizeObserver(() => {
-      size = measure();
-      if (this.#excerpt?.timeline.following) this.#toEnd();
+      this.#size = this.#measure();
+      this.#stay();
     }).observe(this.log);
+    // It is displayed again.
+    new IntersectionObserver(() => on.scroll()).observe(this.log);
   }
 
   /** Forget what was drawn: the texts have changed. */
@@ -53,14 +58,11 @@ export class MessageList {
     }
     const { log } = this;
     const held = (log.getRootNode() as ShadowRoot).activeElement;
-    const anchor = [...this.#list.children].find((element) => (element as HTMLElement).dataset.id && top(element) >= top(log));
-    const was = anchor && top(anchor);
+    this.#mark();
     this.#reconcile(this.#plan(scene));
     if (held && !held.isConnected) log.focus({ preventScroll: true });
-    const isFollowing = timeline?.following ?? true;
-    if (isFollowing) this.#toEnd();
-    else if (anchor?.isConnected) log.scrollTop += top(anchor) - was!;
-    this.#latest.hidden = isFollowing;
+    this.#stay();
+    this.#latest.hidden = timeline?.following ?? true;
     setText(this.#latest, (unread ? texts.latest : texts.newest) + " ↓");
   }
 
@@ -110,7 +112,27 @@ export class MessageList {
     }
   }
 
-  #toEnd(): void {
-    this.log.scrollTop = this.log.scrollHeight;
+  #measure(): number {
+    return this.log.clientWidth * this.log.clientHeight;
+  }
+
+  #place(element: Element): number {
+    return top(element) - top(this.log);
+  }
+
+  /** Remember what is being read, unless it has just been moved by another size. */
+  #mark(): void {
+    if (!this.#size || this.#size != this.#measure()) return;
+    const element = [...this.#list.children].find((one) => (one as HTMLElement).dataset.id && this.#place(one) >= 0);
+    this.#anchor = element && { element, at: this.#place(element) };
+  }
+
+  /** Scroll to what is being read: to the end, or to where it is by now. */
+  #stay(): void {
+    const { log } = this;
+    const { element, at } = this.#anchor ?? {};
+    if (this.#excerpt?.timeline.following ?? true) log.scrollTop = log.scrollHeight;
+    // A page may scale the list: then a pixel of the window is not one of its own.
+    else if (element?.isConnected && this.#size) log.scrollTop += ((this.#place(element) - at!) * log.offsetHeight) / log.getBoundingClientRect().height;
   }
 }

@@ -4,7 +4,7 @@ import type { Texts } from "./texts/en.ts";
 /** The line above the messages: what a person should know while it is true, the most urgent alone. `excess`: characters too many. */
 export function noticeOf(conversation: Conversation | undefined, texts: Texts, excess: number): string {
   if (excess && !conversation?.isOver) return texts.tooLongBy.replace("{n}", excess.toLocaleString());
-  if (!conversation) return "";
+  if (!conversation) return texts.unavailable;
   return (conversation.isFull && texts.full) || linkNotice(conversation, texts) || (conversation.isIncomplete && texts.historyFailed) || "";
 }
 

@@ -41,6 +41,10 @@ export class Panel {
     new ResizeObserver(() => this.#arrange()).observe(this.element);
   }
 
+  get #host(): Element {
+    return (this.element.getRootNode() as ShadowRoot).host;
+  }
+
   get isOpen(): boolean {
     return this.#launcher.isInline || this.#isShown;
   }
@@ -57,7 +61,7 @@ export class Panel {
   /** Open the panel. A person's opening gives the focus to `target`, and closing returns it. */
   open(target?: HTMLElement): void {
     const { button } = this.#launcher;
-    const active = focused();
+    const active = focused(this.#host);
     this.#opener = active == document.body ? button : active;
     this.#isShown = true;
     button.setAttribute("aria-expanded", "true");
@@ -72,14 +76,14 @@ export class Panel {
   close(isTold = true): void {
     if (!this.#isShown) return;
     const { button } = this.#launcher;
-    const isHeld = this.#isModal || this.element.contains(focused());
+    const isHeld = this.#isModal || this.element.contains(focused(this.#host));
     this.#isShown = false;
     this.#arrange();
     button.hidden = false;
     button.setAttribute("aria-expanded", "false");
     if (isHeld) {
       this.#opener?.focus();
-      if (focused() != this.#opener) button.focus();
+      if (focused(this.#host) != this.#opener) button.focus();
     }
     if (isTold) this.#closed();
   }
@@ -88,8 +92,8 @@ export class Panel {
   #fit(): void {
     if (!this.#narrow.matches || !visualViewport) return;
     const { height, offsetTop, scale } = visualViewport;
-    this.element.style.setProperty("--full", `${height * scale}px`);
-    this.element.style.setProperty("--top", `${scale > 1 ? 0 : offsetTop}px`);
+    this.element.style.setProperty("--_full", `${height * scale}px`);
+    this.element.style.setProperty("--_top", `${scale > 1 ? 0 : offsetTop}px`);
   }
 
   /** Let the dialog be what it should be now: closed, beside the page, or modal where it fills the screen. */
@@ -98,7 +102,7 @@ export class Panel {
     const dialog = this.element as HTMLDialogElement;
     const isModal = this.#isShown && this.#narrow.matches && !!layer.getClientRects().length;
     if (dialog.open == this.#isShown && isModal == this.#isModal) return;
-    const active = focused();
+    const active = focused(this.#host);
     dialog.close();
     if (isModal) dialog.showModal();
     else dialog.open = this.#isShown; // show() would take the focus

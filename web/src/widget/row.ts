@@ -62,7 +62,7 @@ function meta(row: Row, key: string, isSaid: boolean, { texts, language, convers
     return h("span", { part: "meta", class: "meta bad" }, icon(CIRCLE + "6M12 17h.01"), isOver ? texts.unsent : reason(code, texts), ...buttons);
   }
   const line = h("span", { part: "meta" }, status ? "" : new Date(row.at).toLocaleTimeString(language, { timeStyle: "short" }));
-  if (row.isEdited) line.append(" · ", texts.edited);
+  if (row.isEdited && texts.edited) line.append(" · ", texts.edited);
   if (status || isSaid) line.append(icon(isSent ? "M4 13l5 5L20 7" : CIRCLE + "5l3 2"), hidden(" · " + (isSent ? texts.sent : texts.sending)));
   return line;
 }

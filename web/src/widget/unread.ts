@@ -1,6 +1,10 @@
 import { keep, recall } from "./storage.ts";
 import type { Row } from "./types.ts";
 
+/** A message that is dated later than in so many milliseconds has a wrong date: it must not make what follows it read. */
+const FUTURE = 86_400_000;
+const isDated = ({ at }: Row): boolean => at < Date.now() + FUTURE;
+
 export interface UnreadHooks {
   /** Whether `localStorage` remembers it; else this page alone does. */
   isKept(): boolean;
@@ -57,12 +61,12 @@ export class Unread {
   /** The reader is at the end of these rows, and looks: everything has been read. */
   see(rows: Row[]): void {
     this.clear();
-    this.#set(rows.findLast((row) => !row.isJoin)?.at);
+    this.#set(rows.findLast((row) => !row.isJoin && isDated(row))?.at);
   }
 
   /** The history is there. In a browser that is new to a chat, it counts for nothing. */
   loaded(history: Row[]): void {
-    this.#begin(history.reduce((latest, { at }) => Math.max(latest, at), 0));
+    this.#begin(history.filter(isDated).reduce((latest, { at }) => Math.max(latest, at), 0));
     this.#reckon();
   }
 
@@ -77,7 +81,7 @@ export class Unread {
   /** Count what is unread by what the storage remembers. */
   #reckon(): void {
     if (this.#on.isSeeing()) return;
-    for (const { key } of this.#on.rowsSince(this.#at ?? Infinity)) this.#keys.add(key);
+    for (const { key } of this.#on.rowsSince(this.#at ?? Infinity).filter(isDated)) this.#keys.add(key);
     this.#count();
   }
 

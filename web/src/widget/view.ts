@@ -13,7 +13,7 @@ import composerStyles from "./styles/composer.css";
 import headerStyles from "./styles/header.css";
 import messagesStyles from "./styles/messages.css";
 import panelStyles from "./styles/panel.css";
-import { nameOf } from "./words.ts";
+import { isolated, nameOf } from "./words.ts";
 
 export { english } from "./texts/en.ts";
 
@@ -98,6 +98,11 @@ export class View {
     this.#composer.grow();
   }
 
+  /** Another chat's draft has to be in the field before anything is typed or sent. */
+  showDraft(): void {
+    this.#composer.show();
+  }
+
   close(): void {
     this.#panel!.close(false);
   }
@@ -145,6 +150,6 @@ export class View {
     const { first } = conversation?.typists ?? {};
     const spoke = first && conversation!.timeline.order.findLast((row) => row.sender?.id == first);
     this.#dots.hidden = !first;
-    setText(this.#dots.lastElementChild!, texts.typing.replace("{name}", () => (spoke ? nameOf(spoke, texts) : texts.someone)));
+    setText(this.#dots.lastElementChild!, texts.typing.replace("{name}", () => (spoke ? isolated(nameOf(spoke, texts)) : texts.someone)));
   }
 }

@@ -1,6 +1,9 @@
 import type { Texts } from "./texts/en.ts";
 import { languageOf, loadTexts, textsIn } from "./texts/index.ts";
 
+/** What names a control for who can't see it: never empty. */
+const NAMES = /^(open|title|close|send|placeholder|messages)$/;
+
 /** An element's texts: those that the page gives, and for the rest those of the page's language. */
 export class Wording {
   readonly #element: Element;
@@ -24,7 +27,7 @@ export class Wording {
       console.error("<eclipse-chat>: texts is not valid JSON");
       return;
     }
-    this.#own = Object.fromEntries(Object.entries(own ?? {}).filter(([, text]) => typeof text == "string"));
+    this.#own = Object.fromEntries(Object.entries(own ?? {}).filter(([name, text]) => typeof text == "string" && (text.trim() || !NAMES.test(name))));
     this.refresh();
   }
 

@@ -29,7 +29,9 @@ export function addEnglish(texts: Partial<Texts>): void {
 
 /** The nearest `lang` around an element, as a tag that `Intl` takes; undefined if there is none, or it makes no sense. */
 export function languageOf(element: Element): string | undefined {
-  const { lang } = element.closest<HTMLElement>("[lang]") ?? document.documentElement;
+  let near: Element | undefined = element;
+  while (near && !near.closest("[lang]")) near = (near.getRootNode() as ShadowRoot).host;
+  const { lang } = near?.closest<HTMLElement>("[lang]") ?? document.documentElement;
   try {
     return Intl.getCanonicalLocales(lang.replace("_", "-"))[0];
   } catch {

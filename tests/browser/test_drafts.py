@@ -1,0 +1,112 @@
+"""What is being written: it stays with its chat, and is sent by who means to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.shop import CHAT, Shop, element, opened
+from tests.browser.stage import connected, open_panel
+
+SECRET_TEXT = "for c alone"
+
+
+def test_a_text_is_never_sent_to_another_chat(shop: Callable[..., Shop]) -> None:
+    """Enter right after the page has changed the chat doesn't send what was written for the first one."""
+    page = shop().show(attributes="open")
+    opened(page)
+    page.locator("eclipse-chat .input").fill(SECRET_TEXT)
+    pending = element(
+        page,
+        """e.chatId = "d";
+        return new Promise((done) => setTimeout(() => {
+            const input = e.shadowRoot.querySelector(".input");
+            input.dispatchEvent(new KeyboardEvent("keydown", { key: "Enter", bubbles: true }));
+            done(e.chat.pending.map(({ content }) => content));
+        }));""",
+    )
+    assert pending == []
+
+
+def test_a_draft_that_is_set_with_its_chat_is_that_chats(shop: Callable[..., Shop]) -> None:
+    """A page that sets another chat and a draft in one turn means a draft for the new chat."""
+    page = shop().show(attributes="open")
+    opened(page)
+    element(page, "e.chatId = 'd'; e.draft = 'for d';")
+    connected(page)
+    assert element(page, "return e.draft") == "for d"
+    assert page.evaluate("sessionStorage['eclipse-chat:draft:c']") is None
+
+
+def test_without_a_chat_nobody_sees_the_last_ones_draft(
+    shop: Callable[..., Shop], complaints: list[str]
+) -> None:
+    """Once the page has taken the chat away, its draft is neither shown nor written on."""
+    page = shop().show(attributes="open")
+    opened(page)
+    box = page.locator("eclipse-chat .input")
+    box.fill(SECRET_TEXT)
+    with page.expect_console_message():
+        element(page, "e.removeAttribute('chat-id')")
+    expect(box).to_have_value("")
+    complaints.clear()
+
+
+@pytest.mark.parametrize("attribute", ["chat-id=''", "token-url='http://['"])
+def test_who_opens_it_without_a_chat_is_told(
+    shop: Callable[..., Shop], complaints: list[str], attribute: str
+) -> None:
+    """Where the page's attributes make no chat, a notice says that it isn't available; Enter does nothing."""
+    page = shop().show()
+    page.evaluate(
+        "(html) => { document.body.innerHTML = html }",
+        f"<eclipse-chat {attribute} token-url='/api' chat-id='c'>",
+    )
+    open_panel(page)
+    expect(page.locator("eclipse-chat .notice")).to_have_text("The chat isn’t available right now.")
+    complaints.clear()
+
+
+def test_a_held_enter_sends_nothing(shop: Callable[..., Shop]) -> None:
+    """Enter that opens the panel, and is held down, doesn't send the draft that is in the field."""
+    page = shop().show()
+    element(page, "e.draft = 'half a sentence'")
+    open_panel(page)
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Open the chat").focus()
+    for _ in range(3):
+        page.keyboard.down("Enter")
+    assert element(page, "return e.draft") == "half a sentence"
+
+
+@pytest.mark.parametrize("field", ["<input>", "<textarea></textarea>", "<div contenteditable>x</div>"])
+def test_a_page_that_opens_it_leaves_the_focus_in_a_field(shop: Callable[..., Shop], field: str) -> None:
+    """Who is writing into the page goes on there when the page, and not the person, opens the panel."""
+    page = shop().show(field + CHAT)
+    page.locator("input, textarea, [contenteditable]").first.focus()
+    page.keyboard.type("4111")
+    element(page, "e.show()")
+    opened(page)
+    page.wait_for_function("document.querySelector('eclipse-chat').isOpen")
+    page.keyboard.type("1111")
+    assert element(page, "return e.draft") == ""
+
+
+@pytest.mark.parametrize("draft", [5, True, {"a": 1}])
+def test_a_draft_of_any_type_is_text(shop: Callable[..., Shop], draft: object) -> None:
+    """A framework that sets a draft which is no text breaks nothing."""
+    page = shop().show()
+    page.locator("eclipse-chat").evaluate("(e, draft) => { e.draft = draft }", draft)
+    assert isinstance(element(page, "return e.draft"), str)
+
+
+def test_only_a_full_outbox_is_called_full(shop: Callable[..., Shop]) -> None:
+    """A text that the client refuses for another reason isn't explained by messages that wait."""
+    page = shop().show(attributes="open")
+    opened(page)
+    element(page, "e.draft = '\\0'")
+    page.locator("eclipse-chat .input").press("Enter")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    expect(page.locator("eclipse-chat .notice")).to_be_hidden(timeout=1)
