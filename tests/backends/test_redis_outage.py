@@ -93,7 +93,7 @@ async def test_an_unconfirmed_subscriber_is_noticed(
 ) -> None:
     """A subscriber's link whose first subscription is never confirmed is replaced."""
     expect_log("its subscription was not confirmed")
-    made = cluster(redis_timeout=0.2, redis_idle_ping_interval=0.1)
+    made = cluster(redis_timeout=0.5, redis_idle_ping_interval=0.1)
     node = await made.node(start=False)
     from eclipse_ws.backends.redis.link import Link
 

@@ -61,7 +61,7 @@ def test_typing_is_seen_by_the_others_alone(server: ServerProcess, customer: Ope
     say(answer, "Yes?")
     bubble(page, "Yes?")
     answer.press_sequentially("And")
-    expect(page.get_by_text("Ada Okafor is typing…")).to_be_visible()
+    expect(page.get_by_text("Ada Okafor\u2069 is typing…")).to_be_visible()
     answer.fill("")
     expect(page.get_by_text("is typing…")).to_be_hidden()
 
@@ -74,7 +74,7 @@ def test_typing_has_the_name_of_who_has_joined(server: ServerProcess, customer: 
     agent.locator("eclipse-chat").evaluate("element => element.chat.joined()")
     expect(page.locator("eclipse-chat .joined")).to_be_visible()
     agent.get_by_role("textbox").press_sequentially("Hel")
-    expect(page.get_by_text("Ada Okafor is typing…")).to_be_visible()
+    expect(page.get_by_text("Ada Okafor\u2069 is typing…")).to_be_visible()
 
 
 def test_nobody_sees_themselves_typing(

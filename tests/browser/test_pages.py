@@ -183,6 +183,6 @@ def test_the_panel_fills_a_phone(server: ServerProcess, customer: Open, size: tu
 def test_a_theme_can_be_forced(server: ServerProcess, customer: Open, theme: str) -> None:
     """The attribute `theme` wins over what the system prefers, at once."""
     page = customer(server.url, f"&theme={theme}", color_scheme="light" if theme == "dark" else "dark")
-    assert page.locator("eclipse-chat[dark]").count() == (theme == "dark")
+    assert page.locator("eclipse-chat .layer.dark").count() == (theme == "dark")
     page.evaluate("() => document.querySelector('eclipse-chat').removeAttribute('theme')")
-    assert page.locator("eclipse-chat[dark]").count() == (theme == "light")
+    assert page.locator("eclipse-chat .layer.dark").count() == (theme == "light")

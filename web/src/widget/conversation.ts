@@ -192,7 +192,7 @@ export class Conversation {
       clearTimeout(this.#lateTimer);
       this.#lateTimer = undefined;
       this.isLate = false;
-      this.load();
+      if (this.isOver) this.load();
     } else
       this.#lateTimer ??= setTimeout(() => {
         this.isLate = true;
