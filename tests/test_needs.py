@@ -29,7 +29,7 @@ def test_valkey_serves_where_there_is_no_redis() -> None:
 @pytest.mark.parametrize(
     ("need", "says"),
     [
-        (needs.chromium, "needs Chromium .*apt-get install chromium"),
+        (needs.headless_chromium, "needs Chromium .*apt-get install chromium"),
         (needs.node, "needs node .*apt-get install nodejs"),
         (lambda: needs.program("promtool", "get it there"), r"needs promtool \(get it there\)"),
         (needs.npm, "needs node "),

@@ -38,7 +38,7 @@ def tasks_of_playwright(expect_log: Callable[..., None]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """One Chromium for all tests; each has contexts of its own."""
-    with chromium(needs.chromium()) as running:
+    with chromium(needs.headless_chromium()) as running:
         yield running
 
 
