@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 
 from playwright.sync_api import BrowserContext, Page, WebSocketRoute
 
+from tests.browser.stage import ServerProcess
+
 Open = Callable[..., Page]
 Contexts = Callable[..., BrowserContext]
 Write = Callable[..., None]
@@ -16,14 +18,26 @@ Write = Callable[..., None]
 
 def play_server(
     page: Page, on_message: Callable[[WebSocketRoute, dict[str, str]], None], **greeting: str
-) -> None:
-    """Stand in for the server on this page: greet, then hand every command to ``on_message``."""
+) -> list[WebSocketRoute]:
+    """Stand in for the server on this page: greet, then hand every command to ``on_message``.
+
+    Answers the page's sockets, the latest one last; more are added as it connects.
+    """
+    sockets: list[WebSocketRoute] = []
 
     def connect(socket: WebSocketRoute) -> None:
+        sockets.append(socket)
         socket.on_message(lambda text: on_message(socket, json.loads(text)))
         socket.send(json.dumps({"type": "connected", "chatId": "c", **greeting}))
 
     page.route_web_socket(re.compile("/ws"), connect)
+    return sockets
+
+
+def give_token(page: Page, server: ServerProcess, user: str = "me") -> None:
+    """Let the application answer a token of this user."""
+    grant = {"token": "t", "wsUrl": server.url + "/ws", "userId": user, "chatId": "c"}
+    page.route("**/api/ws/token*", lambda route: route.fulfill(json=grant))
 
 
 def message(number: int, content: str, role: str = "agent", **sender: str | None) -> dict[str, object]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from playwright.sync_api import Page, WebSocketRoute
 
+from tests.browser.acts import give_token, play_server
 from tests.browser.stage import ServerProcess, connected
 
 CHAT = '<eclipse-chat token-url="/api/ws/token" chat-id="c" {attributes}></eclipse-chat>'
@@ -23,10 +23,8 @@ class Shop:
         self.sent: list[dict[str, str]] = []
         self.history: list[Any] = []
         self._url = server.url
-        self._sockets: list[WebSocketRoute] = []
-        page.route_web_socket(re.compile("/ws"), self._greet)
-        grant = {"token": "t", "wsUrl": server.url + "/ws", "userId": "me", "chatId": "c"}
-        page.route("**/api/ws/token*", lambda route: route.fulfill(json=grant))
+        self._sockets = play_server(page, self._hear, sessionId="s")
+        give_token(page, server)
         page.route("**/api/chats/*/messages*", lambda route: route.fulfill(json={"messages": self.history}))
 
     def show(self, body: str = CHAT, attributes: str = "", head: str = "", script: str = "") -> Page:
@@ -57,11 +55,6 @@ class Shop:
     def messages(self) -> list[str]:
         """What the page has sent."""
         return [command["content"] for command in self.sent if command["type"] == "message"]
-
-    def _greet(self, socket: WebSocketRoute) -> None:
-        self._sockets.append(socket)
-        socket.on_message(lambda text: self._hear(socket, json.loads(text)))
-        socket.send(json.dumps({"type": "connected", "chatId": "c", "sessionId": "s"}))
 
     def _hear(self, socket: WebSocketRoute, command: dict[str, str]) -> None:
         if command["type"] == "ping":

@@ -57,6 +57,15 @@ def come(page: Page, routes: list[Route]) -> None:
     }""")
 
 
+def fail_inline(page: Page) -> None:
+    """Make the chat inline, wait until the panel could not be loaded, and let it come from then on."""
+    element = page.locator("eclipse-chat")
+    element.evaluate(HEAR)
+    element.evaluate("element => { element.inline = true; }")
+    page.wait_for_function("() => heard.length == 1")
+    page.unroute(PANEL)
+
+
 @pytest.mark.parametrize("how", ["pointer", "keyboard"])
 def test_the_panel_is_loaded_when_somebody_approaches(
     server: ServerProcess, context: Contexts, how: str
@@ -108,11 +117,7 @@ def test_an_inline_chat_that_could_not_be_loaded_tries_again(
     page.clock.install()
     page.route(PANEL, lambda route: route.abort())
     page.goto(f"{server.url}/demo?chat=inline")
-    element = page.locator("eclipse-chat")
-    element.evaluate(HEAR)
-    element.evaluate("element => { element.inline = true; }")
-    page.wait_for_function("() => heard.length == 1")
-    page.unroute(PANEL)
+    fail_inline(page)
     page.clock.run_for(10_000)
     expect(page.get_by_role("textbox")).to_be_visible()
     assert page.evaluate("heard") == ["load_failed"]
@@ -149,11 +154,7 @@ def test_an_inline_chat_asks_rarely_for_another_build(server: ServerProcess, con
     page.clock.install()
     serve_another_build(page, "widget.panel.js")
     page.goto(f"{server.url}/demo?chat=inline-build")
-    element = page.locator("eclipse-chat")
-    element.evaluate(HEAR)
-    element.evaluate("element => { element.inline = true; }")
-    page.wait_for_function("() => heard.length == 1")
-    page.unroute(PANEL)
+    fail_inline(page)
     page.clock.run_for(60_000)
     expect(page.get_by_role("textbox")).to_have_count(0)
     page.clock.run_for(540_000)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
-from tests.browser.acts import Contexts, Open, give_history, message, play_server
+from tests.browser.acts import Contexts, Open, give_history, give_token, message, play_server
 from tests.browser.stage import ServerProcess, connected, open_panel, say
 from tests.browser.states import STATES, TALK, show
 
@@ -20,14 +20,11 @@ class Desk:
 
     def __init__(self, page: Page, server: ServerProcess, user: str = "me") -> None:
         self.sent: list[dict[str, str]] = []
-        self.sockets: list[WebSocketRoute] = []
         self.refuse: set[str] = set()
-        play_server(page, self._hear, sessionId="s")
-        grant = {"token": "t", "wsUrl": server.url + "/ws", "userId": user, "chatId": "c"}
-        page.route("**/api/ws/token*", lambda route: route.fulfill(json=grant))
+        self.sockets = play_server(page, self._hear, sessionId="s")
+        give_token(page, server, user)
 
     def _hear(self, socket: WebSocketRoute, command: dict[str, str]) -> None:
-        self.sockets.append(socket)
         if command["type"] != "message":
             return
         self.sent.append(command)

@@ -41,9 +41,9 @@ export const isField = (element: HTMLElement): boolean => element.isContentEdita
 /** Where an element begins, in pixels from the top of the window. */
 export const top = (element: Element): number => element.getBoundingClientRect().top;
 
-/** What has the focus, in whichever shadow; the body if nothing has. */
-export function focused(from?: Element): HTMLElement {
-  let active = (from?.getRootNode() as ShadowRoot | undefined)?.activeElement ?? document.activeElement;
+/** What has the focus, in whichever shadow, also in a closed one that an element is in; the body if nothing has. */
+export function focused(from: Element): HTMLElement {
+  let active = (from.getRootNode() as ShadowRoot).activeElement ?? document.activeElement;
   while (active?.shadowRoot?.activeElement) active = active.shadowRoot.activeElement;
   return (active ?? document.body) as HTMLElement;
 }

@@ -99,7 +99,6 @@ export class ChatElement extends PropertiesElement {
     document.addEventListener("visibilitychange", look, { signal });
     window.addEventListener("storage", (event) => this.#conversation?.unread.stored(event), { signal });
     for (const type of ["online", "offline"]) window.addEventListener(type, this.#draw, { signal });
-    this.#theme();
     this.#attach();
   }
 
@@ -144,14 +143,14 @@ export class ChatElement extends PropertiesElement {
     const { open } = this;
     const view = this.#view;
     if (this.#isWanted && !view) {
-      this.#focus = takesFocus ? focused() : undefined;
+      this.#focus = takesFocus ? focused(this) : undefined;
       this.#begin();
       this.#loader.load(this.#wording.load());
     }
     if (this.inline || !view) return;
     if (!open) view.close();
     else if (!view.isOpen) {
-      view.open(takesFocus && !isField(focused()));
+      view.open(takesFocus && !isField(focused(this)));
       this.#begin();
       this.#render();
     }
@@ -184,7 +183,7 @@ export class ChatElement extends PropertiesElement {
     this.#wording.refresh();
     this.#view.place(this.#launcher!);
     this.#view.attach(this.#listeners.signal);
-    this.#follow(focused() == this.#focus);
+    this.#follow(focused(this) == this.#focus);
     this.#draw();
   }
 
@@ -211,12 +210,12 @@ export class ChatElement extends PropertiesElement {
     }));
     this.#view?.place(launcher);
     this.shadowRoot!.replaceChildren(launcher.layer);
-    this.#theme();
     this.#label();
   }
 
   #attach(): void {
     const { signal } = this.#listeners;
+    this.#theme();
     this.#launcher!.attach(signal);
     this.#view?.attach(signal);
     this.#follow(false);

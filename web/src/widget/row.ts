@@ -3,7 +3,7 @@ import { linked } from "./links.ts";
 import type { Scene } from "./scene.ts";
 import type { Texts } from "./texts/en.ts";
 import type { Row } from "./types.ts";
-import { nameOf, reason } from "./words.ts";
+import { isolated, nameOf, reason } from "./words.ts";
 
 const CIRCLE = "M21 12a9 9 0 1 1-18 0 9 9 0 0 1 18 0M12 7v";
 
@@ -17,7 +17,7 @@ export function dayName(day: number, { texts, language }: Scene): string {
   return new Date(day).toLocaleDateString(language, { dateStyle: "full" });
 }
 
-export const notice = (row: Row, { texts }: Scene): string => texts.joined.replace("{name}", () => `\u2068${nameOf(row, texts)}\u2069`);
+export const notice = (row: Row, { texts }: Scene): string => texts.joined.replace("{name}", () => isolated(nameOf(row, texts)));
 
 /** Whether two rows, one after the other, are shown as one group. */
 export function isSameGroup(a: Row | undefined, b: Row | undefined): boolean {
