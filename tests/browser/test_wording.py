@@ -98,6 +98,27 @@ def test_a_name_turns_only_itself(shop: Callable[..., Shop]) -> None:
     assert order == [True, True]
 
 
+def test_a_line_has_the_direction_of_its_text(shop: Callable[..., Shop]) -> None:
+    """On a page that is read from the right, English texts with a name in them still begin with the name."""
+    play = shop()
+    play.history = [message(1, "one")]
+    page = play.show(attributes='open dir="rtl"')
+    expect(page.locator(BUBBLES)).to_have_count(1)
+    play.tell("typing", userId="a", isTyping=True)
+    expect(page.locator("eclipse-chat .typing")).to_be_visible()
+    name, rest = element(
+        page,
+        """const text = e.shadowRoot.querySelector(".typing").lastChild.firstChild;
+        return ["Ada", "typing"].map((word) => {
+            const range = new Range();
+            range.setStart(text, text.data.indexOf(word));
+            range.setEnd(text, text.data.indexOf(word) + word.length);
+            return range.getBoundingClientRect().left;
+        });""",
+    )
+    assert name < rest
+
+
 def test_an_empty_text_leaves_no_separator(shop: Callable[..., Shop]) -> None:
     """Where the page wants no text for `edited`, nothing is beside the time either."""
     play = shop()
