@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, give_token, message, play_server
+from tests.browser.shop import Shop, element
 from tests.browser.stage import ServerProcess, connected, open_panel, say
 from tests.browser.states import STATES, TALK, show
 
@@ -249,6 +251,41 @@ def test_a_message_and_its_echo_are_one_bubble(server: ServerProcess, context: C
     expect(page.locator(BUBBLES)).to_have_count(acked - 1)
     page.wait_for_function("() => !document.querySelector('eclipse-chat').chat.pending.length")
     assert page.evaluate("() => row.isConnected && row.dataset.id") == f"m{acked:06}"
+
+
+@pytest.mark.parametrize("is_open", [True, False], ids=["between two frames", "while the panel is closed"])
+def test_a_message_that_was_confirmed_before_it_was_drawn_is_shown(
+    shop: Callable[..., Shop], is_open: bool
+) -> None:
+    """An ack may be faster than the next frame, and the page may send while nobody looks: both are shown."""
+    script = """
+        window.held = [];
+        window.isHeld = false;
+        const draw = requestAnimationFrame.bind(window);
+        window.requestAnimationFrame = (frame) => isHeld ? held.push(frame) : draw(frame);
+    """
+    head = f"<script>{script}</script>"
+    play = shop()
+    page = play.show(attributes="open" if is_open else "", head=head)
+    if is_open:
+        page.locator("eclipse-chat .log").wait_for()
+    element(
+        page,
+        """
+        isHeld = true;
+        const sent = new Promise((done) => e.chat.on("sent", done));
+        e.send("hello");
+        return sent.then(() => {
+            isHeld = false;
+            for (const frame of held) requestAnimationFrame(frame);
+            e.show();
+        });
+        """,
+    )
+    expect(page.locator(BUBBLES)).to_have_text(["hello"])
+    expect(page.locator("eclipse-chat .me .meta")).to_contain_text("Sent")
+    play.tell("message_deleted", id="hello")
+    expect(page.locator(BUBBLES)).to_have_count(0)
 
 
 def test_own_messages_of_earlier_pages_are_sent(server: ServerProcess, context: Contexts) -> None:

@@ -29,10 +29,10 @@ def test_the_client_is_at_most_5_kb() -> None:
 
 
 def test_the_widget_is_at_most_13_kb_before_it_is_opened() -> None:
-    """widget.js, which contains the client, has at most 12,800 bytes gzipped; with the panel, 21,200."""
+    """widget.js, which contains the client, has at most 12,900 bytes gzipped; with the panel, 21,200."""
     early, all_of_it = size("widget.js"), size("widget.js", "widget.panel.js")
     print(f"{early} bytes before the first opening, {all_of_it} in all")
-    assert early <= 12_800
+    assert early <= 12_900
     assert all_of_it <= 21_200
 
 

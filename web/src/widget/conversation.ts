@@ -96,7 +96,11 @@ export class Conversation {
       this.problem = failure;
       on.changed();
     });
-    chat.on("outbox", on.changed);
+    this.timeline.said(chat.pending);
+    chat.on("outbox", (pending) => {
+      this.timeline.said(pending);
+      on.changed();
+    });
     chat.on("connected", () => addOwnUser(chat.userId));
     chat.on("reload", () => {
       this.#isDue = true;
@@ -104,8 +108,7 @@ export class Conversation {
     });
     chat.on("sent", ({ clientMessageId, id }) => {
       this.isFull = false;
-      this.timeline.sent(clientMessageId, id);
-      on.changed();
+      this.timeline.sent(clientMessageId, id); // the outbox follows
     });
     chat.on("message", ({ data }) => {
       const row = this.#take(data);
@@ -224,6 +227,7 @@ export class Conversation {
     if (this.#deleted.size > MOST_DELETED) this.#deleted.delete(this.#deleted.values().next().value!);
     const known = this.timeline.get(key);
     if (known) this.timeline.put({ key, at: known.at, role: known.role, sender: known.sender, content: "", isDeleted: true });
+    this.timeline.forget(key);
     this.unread.remove(key);
     this.#on.deleted(key);
     this.#on.changed();

@@ -10,9 +10,7 @@ export class Excerpt {
   /** The key of its last row: rows before it come later, too. */
   #last: string | undefined;
   /** The same as the timeline's names for what is taken for an echo, until the ack decides. */
-  #echoes = new Map<string, string>();
-  /** What was said here and is not yet known to be in the timeline. */
-  #unsent = new Map<string, Outgoing>();
+  readonly #echoes = new Map<string, string>();
 
   constructor(timeline: Timeline) {
     this.timeline = timeline;
@@ -32,35 +30,27 @@ export class Excerpt {
   }
 
   /** Its rows, what failed where it was written, and after the last one those that wait, in the order of writing. */
-  visible(pending: readonly Outgoing[]): Row[] {
-    const { order, following, saved } = this.timeline;
+  visible(): Row[] {
+    const { order, following, unsent } = this.timeline;
     if (following) this.#end = order.length;
     const end = this.#end;
     const start = Math.max(0, end - SIZE);
     const rows = order.slice(start, end);
     const isAtEnd = end == order.length;
-    const waiting = new Map(pending.map((item) => [item.clientMessageId, item]));
-    this.#echoes = new Map(pending.filter(({ id }) => id).map(({ id, clientMessageId }) => [id!, clientMessageId]));
-    for (const [key, item] of new Map([...this.#unsent, ...waiting])) {
-      const isWaiting = waiting.has(key);
-      const id = isWaiting ? item.id : saved.get(key);
-      const isThere = id !== undefined && !!this.timeline.get(id);
-      this.#unsent.set(key, item);
-      if (isWaiting ? !isThere : id && !isThere) {
-        const { content, code } = item;
-        const row: Row = { key, at: Infinity, role: item.role.toLowerCase(), content, code, status: isWaiting ? item.status : "sent" };
-        if (row.status == "failed") this.#putBack(rows, row, item, start > 0, isAtEnd);
-        else if (isAtEnd) rows.push(row);
-      } else if (!isWaiting) {
-        this.#unsent.delete(key);
-        saved.delete(key);
-      }
+    this.#echoes.clear();
+    for (const [key, item] of unsent) {
+      const { id, content, code, status } = item;
+      if (id) this.#echoes.set(id, key);
+      if (id && this.timeline.get(id)) continue;
+      const row: Row = { key, at: Infinity, role: item.role.toLowerCase(), content, code, status };
+      if (status == "failed") this.#putBack(rows, row, item, start > 0, isAtEnd);
+      else if (isAtEnd) rows.push(row);
     }
     return rows;
   }
 
   /** Put a failed message where it was written: below the last message that was known then. */
-  #putBack(rows: Row[], row: Row, { at, after }: Outgoing, isCut: boolean, isAtEnd: boolean): void {
+  #putBack(rows: Row[], row: Row, { at, after }: Pick<Outgoing, "at" | "after">, isCut: boolean, isAtEnd: boolean): void {
     const known = this.timeline.get(after);
     let i = known ? rows.indexOf(known) + 1 : rows.findIndex((other) => other.at > at);
     if (known ? !i : isCut && !i) return; // it is outside of the excerpt

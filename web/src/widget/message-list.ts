@@ -68,7 +68,7 @@ export class MessageList {
 
   #plan(scene: Scene): [key: string, mark: string, make: () => HTMLElement][] {
     const excerpt = this.#excerpt;
-    const rows = excerpt?.visible(scene.conversation!.chat.pending) ?? [];
+    const rows = excerpt?.visible() ?? [];
     const plan: [string, string, () => HTMLElement][] = [];
     const { texts } = scene;
     const { empty } = texts;

@@ -1,4 +1,6 @@
-import type { Row } from "./types.ts";
+import type { Outgoing, Row } from "./types.ts";
+
+type Unsent = Omit<Outgoing, "status"> & Required<Pick<Row, "status">>;
 
 /** The rows of one chat, ordered by the application's clock, then by id: one order for everyone, whatever the path. */
 export class Timeline {
@@ -7,8 +9,8 @@ export class Timeline {
   following = true;
   /** id -> clientMessageId: a saved bubble stays the same element. */
   readonly names = new Map<string, string>();
-  /** clientMessageId -> id, between the `ack` and the event. */
-  readonly saved = new Map<string, string>();
+  /** What was said here and is not in the order so far, by its clientMessageId. */
+  readonly unsent = new Map<string, Unsent>();
   #rows = new Map<string, Row>();
 
   get(key: string): Row | undefined {
@@ -19,6 +21,7 @@ export class Timeline {
   put(row: Row): void {
     const known = this.#rows.get(row.key);
     this.#rows.set(row.key, row);
+    this.forget(row.key);
     const order = this.order;
     if (known?.at == row.at) {
       order[order.indexOf(known)] = row;
@@ -30,10 +33,23 @@ export class Timeline {
     order.splice(i, 0, row);
   }
 
+  /** The outbox has changed: what has left it stays only if it was saved. */
+  said(pending: readonly Outgoing[]): void {
+    for (const [name, { status }] of this.unsent) if (status != "sent") this.unsent.delete(name);
+    for (const item of pending) this.unsent.set(item.clientMessageId, item);
+  }
+
   /** An own message has got its id. */
-  sent(clientMessageId: string, id: string): void {
-    this.names.set(id, clientMessageId);
-    if (!this.#rows.has(id)) this.saved.set(clientMessageId, id);
+  sent(name: string, id: string): void {
+    const item = this.unsent.get(name);
+    this.names.set(id, name);
+    if (item) this.unsent.set(name, { ...item, id, status: "sent" });
+    if (this.#rows.has(id)) this.forget(id);
+  }
+
+  /** A saved message is in the order, or was taken back. */
+  forget(id: string): void {
+    this.unsent.delete(this.names.get(id)!);
   }
 }
 
