@@ -40,6 +40,17 @@ def test_a_draft_that_is_set_with_its_chat_is_that_chats(shop: Callable[..., Sho
     assert page.evaluate("sessionStorage['eclipse-chat:draft:c']") is None
 
 
+def test_what_is_read_with_another_chat_is_that_chats(shop: Callable[..., Shop]) -> None:
+    """A page that sets another chat and reads in the same turn hears nothing of the last chat."""
+    play = shop()
+    page = play.show()
+    element(page, "e.draft = 'for c'")
+    play.write("hello")
+    page.wait_for_function("() => document.querySelector('eclipse-chat').unread == 1")
+    assert element(page, "e.chatId = 'd'; return [e.unread, e.draft];") == [0, ""]
+    assert element(page, "e.chatId = 'c'; return e.draft;") == "for c"
+
+
 def test_without_a_chat_nobody_sees_the_last_ones_draft(
     shop: Callable[..., Shop], complaints: list[str]
 ) -> None:

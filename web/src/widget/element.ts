@@ -57,7 +57,8 @@ export class ChatElement extends PropertiesElement {
   }
 
   get unread(): number {
-    return this.#conversation?.unread.count ?? 0;
+    this.#settle();
+    return this.#unread;
   }
 
   get isOpen(): boolean {
@@ -73,6 +74,7 @@ export class ChatElement extends PropertiesElement {
   }
 
   get draft(): string {
+    this.#settle();
     return this.#draft.text;
   }
 
@@ -131,6 +133,10 @@ export class ChatElement extends PropertiesElement {
     if (!this.#conversation) throw new Error(INCOMPLETE);
     this.#conversation.chat.send(text);
     this.#conversation.timeline.following = true;
+  }
+
+  get #unread(): number {
+    return this.#conversation?.unread.count ?? 0;
   }
 
   /** Whether somebody wants to see the chat, even if the view is still on its way. */
@@ -223,7 +229,7 @@ export class ChatElement extends PropertiesElement {
   }
 
   #label(): void {
-    this.#launcher?.label(this.texts, this.unread);
+    this.#launcher?.label(this.texts, this.#unread);
     this.#draw();
   }
 
@@ -284,20 +290,20 @@ export class ChatElement extends PropertiesElement {
   }
 
   #count(): void {
-    this.#launcher!.label(this.texts, this.unread);
-    this.#emit("unread", this.unread);
+    this.#launcher!.label(this.texts, this.#unread);
+    this.#emit("unread", this.#unread);
     this.#title();
   }
 
   #title(): void {
-    countInTitle(this, this.noTitle ? 0 : this.unread);
+    countInTitle(this, this.noTitle ? 0 : this.#unread);
   }
 
   #render(): void {
     if (!this.isOpen) return;
     this.#wording.load();
     const { texts, language } = this.#wording;
-    this.#view!.render({ conversation: this.#conversation, texts, language, unread: this.unread });
+    this.#view!.render({ conversation: this.#conversation, texts, language, unread: this.#unread });
     this.#conversation?.see();
   }
 
