@@ -93,7 +93,7 @@ def test_replies_are_said_whether_the_panel_is_open_or_not(
     said = page.locator(SAID)
     for number, is_open in enumerate([False, True, False]):
         if is_open:
-            page.locator("eclipse-chat .launch").click()
+            open_panel(page)
         elif number:
             page.locator("eclipse-chat .x").click()
         hear(
@@ -157,7 +157,7 @@ def test_the_focus_returns_to_what_opened_the_panel(
 def test_a_full_screen_keeps_the_focus(server: ServerProcess, customer: Open) -> None:
     """Where the panel is modal, Tab goes around in it, in either direction, and never behind it."""
     page = customer(server.url, **PHONE)
-    page.locator("eclipse-chat .launch").click()
+    open_panel(page)
     for key in ("Tab", "Shift+Tab"):
         reached = set()
         for _ in range(6):

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.hosts import CHAT, CORNERS, HOSTS, INHERITED, PHONE, SCROLLERS, TALL, WINDOW, Host
-from tests.browser.stage import ServerProcess, connected, site
+from tests.browser.stage import ServerProcess, connected, open_panel, site
 from tests.browser.test_pages import PHONE as MOBILE
 
 Show = Callable[..., Page]
@@ -181,7 +181,7 @@ def test_launcher_and_panel_stay_in_the_window(show: Show, name: str) -> None:
 def test_a_phone_can_be_turned(show: Show) -> None:
     """The panel is modal while it fills the screen, and only then; what has the focus keeps it."""
     page = show(Host(body=TALL))
-    page.locator("eclipse-chat .launch").click()
+    open_panel(page)
     box = page.locator("eclipse-chat textarea")
     box.fill("half a sen")
     for _ in range(2):
@@ -210,7 +210,7 @@ def test_the_page_does_not_scroll_behind_a_full_screen(show: Show, name: str, le
     }"""
     page.evaluate("scrollTo({ top: 1000, behavior: 'instant' })")
     before = page.evaluate(state)
-    page.locator("eclipse-chat .launch").click()
+    open_panel(page)
     settled(page)
     page.mouse.move(200, 30)  # the header, which has nothing to scroll
     page.mouse.wheel(0, 300)
@@ -234,7 +234,7 @@ def test_zooming_with_two_fingers_leaves_the_panel_as_large_as_it_is(
 ) -> None:
     """A keyboard takes room from a full screen, a magnifying glass does not."""
     page = customer(server.url, **MOBILE)
-    page.locator("eclipse-chat .launch").click()
+    open_panel(page)
     before = settled(page)
     page.context.new_cdp_session(page).send("Emulation.setPageScaleFactor", {"pageScaleFactor": 2})
     page.wait_for_function("visualViewport.scale == 2")
@@ -245,7 +245,7 @@ def test_zooming_with_two_fingers_leaves_the_panel_as_large_as_it_is(
 def test_it_comes_back_with_what_was_hidden_around_it(show: Show) -> None:
     """A full-screen panel in what is no longer displayed leaves the page usable, and comes back with it."""
     page = show(Host(body=f"{TALL.replace(CHAT, '')}<main>{CHAT}</main>"), **PHONE)
-    page.locator("eclipse-chat .launch").click()
+    open_panel(page)
     page.evaluate("document.querySelector('main').style.display = 'none'")
     page.locator("#own").click()
     page.mouse.wheel(0, 300)
@@ -258,7 +258,7 @@ def test_it_comes_back_with_what_was_hidden_around_it(show: Show) -> None:
 def test_it_can_be_moved_while_it_is_open(show: Show) -> None:
     """In another place of the page the widget is above the page as well."""
     page = show(Host("footer { transform: rotate(1deg) }", f"{CHAT}<footer></footer>"))
-    page.locator("eclipse-chat .launch").click()
+    open_panel(page)
     panel = page.locator("eclipse-chat .panel")
     expect(panel).to_be_visible()
     page.evaluate("document.querySelector('footer').append(document.querySelector('eclipse-chat'))")
@@ -269,7 +269,7 @@ def test_it_can_be_moved_while_it_is_open(show: Show) -> None:
 def test_it_can_change_its_side(show: Show) -> None:
     """The attribute `side` counts at any time, with an open panel, too."""
     page = show(Host())
-    page.locator("eclipse-chat .launch").click()
+    open_panel(page)
     sides = []
     for side in ("start", "end", "start"):
         page.locator("eclipse-chat").evaluate("(element, side) => element.setAttribute('side', side)", side)
