@@ -245,6 +245,7 @@ def test_a_message_and_its_echo_are_one_bubble(server: ServerProcess, context: C
     play.event("message", 2, "hello", "user", id="me")
     expect(page.locator("eclipse-chat li[data-id]")).to_have_count(1)
     assert page.evaluate("() => row.isConnected && most <= 1")
+    expect(page.locator("eclipse-chat .me .meta")).to_contain_text("Sent")
     if acked == 3:
         play.event("message", 3, "hello", "user", id="me")
     play.ack(play.sent[0], acked)
@@ -286,6 +287,19 @@ def test_a_message_that_was_confirmed_before_it_was_drawn_is_shown(
     expect(page.locator("eclipse-chat .me .meta")).to_contain_text("Sent")
     play.tell("message_deleted", id="hello")
     expect(page.locator(BUBBLES)).to_have_count(0)
+
+
+def test_what_waits_is_shown_before_there_is_a_token(shop: Callable[..., Shop]) -> None:
+    """After a reload the messages that wait are there at once, even if the application doesn't answer."""
+    play = shop()
+    page = play.show()
+    page.route("**/api/ws/token*", lambda route: None)
+    page.reload()
+    element(page, "e.send('hello')")
+    page.reload()
+    element(page, "e.show()")
+    expect(page.locator(BUBBLES)).to_have_text(["hello"])
+    assert not play.messages
 
 
 def test_own_messages_of_earlier_pages_are_sent(server: ServerProcess, context: Contexts) -> None:

@@ -43,8 +43,7 @@ export class Timeline {
   sent(name: string, id: string): void {
     const item = this.unsent.get(name);
     this.names.set(id, name);
-    if (item) this.unsent.set(name, { ...item, id, status: "sent" });
-    if (this.#rows.has(id)) this.forget(id);
+    if (item && !this.#rows.has(id)) this.unsent.set(name, { ...item, id, status: "sent" });
   }
 
   /** A saved message is in the order, or was taken back. */
