@@ -212,6 +212,12 @@ def say(box: Locator, *texts: str) -> None:
         box.press("Enter")
 
 
+def saved(page: Page, count: int) -> None:
+    """Wait until the page shows as many messages, and has none that waits for its ack."""
+    expect(page.locator("eclipse-chat .bubble")).to_have_count(count)
+    page.wait_for_function("() => !document.querySelector('eclipse-chat').chat.pending.length")
+
+
 def connected(*pages: Page) -> None:
     """Wait until the widget on each page is connected."""
     for page in pages:

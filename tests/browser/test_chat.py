@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Error, Page, Route, expect
 
 from tests.browser.cuts import play
-from tests.browser.stage import Cable, ServerProcess, connected, open_panel, say, shown
+from tests.browser.stage import Cable, ServerProcess, connected, open_panel, saved, say, shown
 
 Open = Callable[..., Page]
 
@@ -174,7 +174,7 @@ def test_a_reload_loses_nothing(cable: Cable, server: ServerProcess, customer: O
     say(box, "kept 3")
     for text in ("kept 1", "kept 2", "kept 3"):
         bubble(agent, text)
-    expect(page.get_by_text("Sending…")).to_be_hidden()
+    saved(page, 3)
     assert shown(page) == shown(agent) == ["kept 1", "kept 2", "kept 3"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Route, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message, play_server
-from tests.browser.stage import ROOT, ServerProcess, connected, open_panel, say, shown, site
+from tests.browser.stage import ROOT, ServerProcess, connected, open_panel, saved, say, shown, site
 
 HOSTILE = [
     "<img src=x onerror=alert(1)>",
@@ -256,7 +256,7 @@ def test_the_server_of_today(server: ServerProcess, context: Contexts) -> None:
     page.goto(f"{server.url}/demo?chat=today")
     box = open_panel(page)
     say(box, "one", "two", "one")
-    expect(page.get_by_text("Sending…")).to_be_hidden()
+    saved(page, 3)
     assert shown(page) == ["one", "two", "one"]
 
 
@@ -298,12 +298,10 @@ def test_new_messages_do_not_move_what_is_read(server: ServerProcess, customer: 
     page, agent = customer(server.url), desk(server.url)
     box = open_panel(page)
     say(box, *[f"line {n}\n\n\nend" for n in range(8)])
-    expect(page.get_by_text("Sending…")).to_be_hidden()
+    saved(page, 8)
     log = page.locator("eclipse-chat .log")
     log.evaluate("log => { log.scrollTop = 0 }")
-    page.wait_for_function(
-        "() => document.querySelector('eclipse-chat').shadowRoot.querySelector('.log').scrollTop == 0"
-    )
+    expect(page.get_by_role("button", name="Latest messages")).to_be_visible()
     say(agent.get_by_role("textbox"), "news")
     page.get_by_role("button", name="New messages").wait_for()
     assert log.evaluate("log => log.scrollTop") == 0
