@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Page, WebSocketRoute
 
-from tests.browser.acts import give_token, play_server
+from tests.browser.acts import give_history, give_token, play_server
 from tests.browser.stage import ServerProcess, connected
 
 CHAT = '<eclipse-chat token-url="/api/ws/token" chat-id="c" {attributes}></eclipse-chat>'
@@ -25,10 +25,17 @@ class Shop:
         self._url = server.url
         self._sockets = play_server(page, self._hear, sessionId="s")
         give_token(page, server)
-        page.route("**/api/chats/*/messages*", lambda route: route.fulfill(json={"messages": self.history}))
+        give_history(page, self.history)
 
-    def show(self, body: str = CHAT, attributes: str = "", head: str = "", script: str = "") -> Page:
-        """Open the page, and wait until its widgets are connected."""
+    def show(
+        self,
+        body: str = CHAT,
+        attributes: str = "",
+        head: str = "",
+        script: str = "",
+        is_hidden: bool = False,
+    ) -> Page:
+        """Open the page, and wait until its widgets are connected, unless they are in a closed shadow."""
         html = (
             f'<!doctype html><html lang="en"><title>Shop</title><script>{script}</script>{head}'
             f'<script type="module" src="/widget.js"></script><body>'
@@ -36,7 +43,7 @@ class Shop:
         )
         self.page.route("**/shop", lambda route: route.fulfill(content_type="text/html", body=html))
         self.page.goto(f"{self._url}/shop")
-        if "closed" not in script:  # nothing can be found in a closed shadow
+        if not is_hidden:
             connected(self.page)
         return self.page
 
@@ -63,11 +70,6 @@ class Shop:
         if command["type"] == "message":
             ack = {"type": "ack", "clientMessageId": command["clientMessageId"], "id": command["content"]}
             socket.send(json.dumps(ack))
-
-
-def opened(page: Page) -> None:
-    """Wait until the panel is there."""
-    page.locator("eclipse-chat .log").wait_for()
 
 
 def element(page: Page, script: str) -> Any:

@@ -198,10 +198,15 @@ def site(body: str, policy: str, api: str) -> Iterator[str]:
         thread.join(5)
 
 
+def opened(page: Page) -> None:
+    """Wait until the panel is there."""
+    page.locator("eclipse-chat .log").wait_for()
+
+
 def open_panel(page: Page) -> Locator:
     """Open the customer's widget; answers its input."""
     page.get_by_role("button", name="Open the chat").click()
-    page.locator("eclipse-chat .log").wait_for()
+    opened(page)
     return page.get_by_role("textbox", name="Write a message…")
 
 
@@ -210,6 +215,11 @@ def say(box: Locator, *texts: str) -> None:
     for text in texts:
         box.fill(text)
         box.press("Enter")
+
+
+def drawn(page: Page) -> None:
+    """Wait until what has changed by now is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def saved(page: Page, count: int) -> None:

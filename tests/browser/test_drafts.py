@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.shop import CHAT, Shop, element, opened
-from tests.browser.stage import connected, open_panel
+from tests.browser.shop import CHAT, Shop, element
+from tests.browser.stage import connected, drawn, open_panel, opened
 
 SECRET_TEXT = "for c alone"
 
@@ -119,5 +119,5 @@ def test_only_a_full_outbox_is_called_full(shop: Callable[..., Shop]) -> None:
     opened(page)
     element(page, "e.draft = '\\0'")
     page.locator("eclipse-chat .input").press("Enter")
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    drawn(page)
     expect(page.locator("eclipse-chat .notice")).to_be_hidden(timeout=1)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.browser.shop import CHAT, Shop, element, opened
-from tests.browser.stage import open_panel
+from tests.browser.shop import CHAT, Shop, element
+from tests.browser.stage import open_panel, opened
 
 
 def test_a_modal_of_the_page_that_holds_the_focus_leaves_it_to_the_chat(shop: Callable[..., Shop]) -> None:
@@ -48,6 +48,7 @@ def test_in_a_closed_shadow_the_focus_goes_back(shop: Callable[..., Shop]) -> No
             root.append(document.querySelector("eclipse-chat"));
             root.firstChild.onclick = () => root.lastChild.show();
         });""",
+        is_hidden=True,
     )
     page.wait_for_function("root.lastChild.getAttribute('state') == 'open'")
     page.evaluate("root.firstChild.focus()")

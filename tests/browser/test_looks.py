@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.acts import Contexts
 from tests.browser.gallery import DESKTOP, LOOKS
-from tests.browser.stage import ROOT
+from tests.browser.stage import ROOT, drawn
 from tests.browser.states import ORIGIN, STATES, State, message, show
 
 LANGUAGES = {
@@ -211,7 +211,7 @@ def test_who_reads_at_the_end_stays_there_when_the_window_turns(page: Page) -> N
     show(page, STATES["conversation"])
     for width, height in ((320, 568), (568, 320), (900, 500)):
         page.set_viewport_size({"width": width, "height": height})
-        page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        drawn(page)
         expect(page.locator("eclipse-chat .bubble").last).to_be_in_viewport()
         expect(page.locator("eclipse-chat .latest")).to_be_hidden()
 

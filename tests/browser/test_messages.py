@@ -10,11 +10,9 @@ import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.browser.acts import Contexts, Open, give_history, give_token, message, play_server
-from tests.browser.shop import Shop, element
-from tests.browser.stage import ServerProcess, connected, open_panel, say
+from tests.browser.shop import BUBBLES, Shop, element
+from tests.browser.stage import ServerProcess, connected, open_panel, opened, say
 from tests.browser.states import STATES, TALK, show
-
-BUBBLES = "eclipse-chat .bubble"
 
 
 class Desk:
@@ -215,7 +213,7 @@ def test_what_failed_keeps_its_place_after_a_reload(server: ServerProcess, conte
     play = Desk(page, server)
     play.refuse = {"refused"}
     history: list[dict[str, object]] = []
-    page.route("**/api/chats/*/messages*", lambda route: route.fulfill(json={"messages": history}))
+    give_history(page, history)
     page.goto(f"{server.url}/demo?chat=place-2&open")
     connected(page)
     say(page.get_by_role("textbox"), "refused")
@@ -265,11 +263,10 @@ def test_a_message_that_was_confirmed_before_it_was_drawn_is_shown(
         const draw = requestAnimationFrame.bind(window);
         window.requestAnimationFrame = (frame) => isHeld ? held.push(frame) : draw(frame);
     """
-    head = f"<script>{script}</script>"
     play = shop()
-    page = play.show(attributes="open" if is_open else "", head=head)
+    page = play.show(attributes="open" if is_open else "", script=script)
     if is_open:
-        page.locator("eclipse-chat .log").wait_for()
+        opened(page)
     element(
         page,
         """

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, WebSocketRoute, expect
 
 from tests.browser.acts import play_server, violations
-from tests.browser.stage import ServerProcess, connected, open_panel, say
+from tests.browser.stage import ServerProcess, connected, drawn, open_panel, say
 
 Open = Callable[..., Page]
 PHONE: dict[str, Any] = {
@@ -102,7 +102,7 @@ def test_nothing_jumps(server: ServerProcess, customer: Open) -> None:
     }""")
     open_panel(page)
     connected(page)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    drawn(page)
     assert page.evaluate("() => window.shifts") == 0
 
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.hosts import CHAT, CORNERS, HOSTS, INHERITED, PHONE, SCROLLERS, TALL, WINDOW, Host
-from tests.browser.stage import ServerProcess, connected, open_panel, site
+from tests.browser.stage import ServerProcess, connected, drawn, open_panel, site
 from tests.browser.test_pages import PHONE as MOBILE
 
 Show = Callable[..., Page]
@@ -214,7 +214,7 @@ def test_the_page_does_not_scroll_behind_a_full_screen(show: Show, name: str, le
     settled(page)
     page.mouse.move(200, 30)  # the header, which has nothing to scroll
     page.mouse.wheel(0, 300)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    drawn(page)
     assert page.evaluate("scrollY") == 1000
     if leaving == "close":
         page.keyboard.press("Escape")
@@ -238,7 +238,7 @@ def test_zooming_with_two_fingers_leaves_the_panel_as_large_as_it_is(
     before = settled(page)
     page.context.new_cdp_session(page).send("Emulation.setPageScaleFactor", {"pageScaleFactor": 2})
     page.wait_for_function("visualViewport.scale == 2")
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    drawn(page)
     assert page.locator("eclipse-chat .panel").evaluate("panel => panel.offsetHeight") == before["height"]
 
 

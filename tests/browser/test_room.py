@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.acts import active, message
-from tests.browser.shop import BUBBLES, CHAT, INLINE, Shop, element, opened
-from tests.browser.stage import open_panel
+from tests.browser.shop import BUBBLES, CHAT, INLINE, Shop, element
+from tests.browser.stage import open_panel, opened
 
 FITS = """(e) => [".panel", ".x", ".input", ".send"].every((part) => {
     const { left, top, right, bottom } = e.shadowRoot.querySelector(part).getBoundingClientRect();
@@ -43,7 +43,7 @@ def test_on_a_page_that_is_zoomed_out_the_panel_fills_a_phone(shop: Callable[...
 def test_in_a_scaled_box_what_is_being_read_stays(shop: Callable[..., Shop], style: str) -> None:
     """Scrolling up through an inline chat that is zoomed or scaled loads earlier rows without a jump."""
     play = shop()
-    play.history = [message(i, f"message {i}") for i in range(400)]
+    play.history += [message(i, f"message {i}") for i in range(400)]
     page = play.show(f'<div style="{style}">{INLINE}</div>')
     expect(page.locator(BUBBLES).last).to_have_text("message 399")
     worst = element(
@@ -128,7 +128,7 @@ def test_a_page_that_tidies_up_attributes_changes_no_colours(shop: Callable[...,
 def test_who_reads_further_up_keeps_the_place_when_a_phone_is_turned(shop: Callable[..., Shop]) -> None:
     """The message that is on top stays in sight when the panel gets another width."""
     play = shop(viewport={"width": 700, "height": 390})
-    play.history = [message(i, "word " * 60) for i in range(100)]
+    play.history += [message(i, "word " * 60) for i in range(100)]
     page = play.show(attributes="open")
     expect(page.locator(BUBBLES)).to_have_count(100)
     top = """const log = e.shadowRoot.querySelector(".log"), { top, bottom } = log.getBoundingClientRect();

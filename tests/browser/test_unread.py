@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.acts import Contexts, Open, give_history, message
-from tests.browser.shop import BUBBLES, CHAT, INLINE, Shop, element, opened
-from tests.browser.stage import ServerProcess, connected, open_panel, say
+from tests.browser.shop import BUBBLES, CHAT, INLINE, Shop, element
+from tests.browser.stage import ServerProcess, connected, open_panel, opened, say
 
 BADGE = "eclipse-chat .badge"
 
@@ -176,7 +176,7 @@ def test_a_gap_in_the_history_costs_no_badge(shop: Callable[..., Shop], complain
     play = shop()
     page = play.show()
     page.evaluate("localStorage['eclipse-chat:read:c'] = '1'")
-    play.history = [message(1, "one"), None, message(2, "two")]
+    play.history += [message(1, "one"), None, message(2, "two")]
     page.reload()
     connected(page)
     expect(page.get_by_role("button", name="2 unread")).to_be_visible()
@@ -186,7 +186,7 @@ def test_a_message_of_the_future_hides_no_later_ones(shop: Callable[..., Shop]) 
     """A message whose date is wrong, years ahead, doesn't make everything after it read on the next page."""
     play = shop()
     wrong = {**message(2, "two"), "createdAt": "2099-01-01T00:00:00.000Z"}
-    play.history = [message(1, "one"), wrong]
+    play.history += [message(1, "one"), wrong]
     page = play.show(attributes="open")
     expect(page.locator(BUBBLES)).to_have_count(2)
     page.wait_for_function("localStorage['eclipse-chat:read:c']")

@@ -6,9 +6,9 @@ import json
 import re
 
 import pytest
-from playwright.sync_api import Route, WebSocketRoute, expect
+from playwright.sync_api import WebSocketRoute, expect
 
-from tests.browser.acts import Contexts, Open, give_history, message, play_server
+from tests.browser.acts import Contexts, Open, give_history, give_token, message, play_server
 from tests.browser.stage import ROOT, ServerProcess, connected, open_panel, saved, say, shown, site
 
 HOSTILE = [
@@ -203,7 +203,7 @@ def test_an_unknown_outcome_is_told_and_settled_by_the_history(
 ) -> None:
     """A message that may have been saved says so; once the history has it, it is simply there."""
     page = context().new_page()
-    saved: list[dict[str, object]] = []
+    history: list[dict[str, object]] = []
     sent: list[str] = []
 
     def answer(socket: WebSocketRoute, command: dict[str, str]) -> None:
@@ -212,17 +212,14 @@ def test_an_unknown_outcome_is_told_and_settled_by_the_history(
             error = {"type": "error", "error": "?", "code": "outcome_unknown", "retryable": False}
             socket.send(json.dumps({**error, "clientMessageId": command["clientMessageId"]}))
 
-    def token(route: Route) -> None:
-        route.fulfill(json={"token": "t", "wsUrl": server.url + "/ws", "userId": "me", "chatId": "c"})
-
     play_server(page, answer, sessionId="s")
-    page.route("**/api/ws/token*", token)
-    page.route("**/api/chats/*/messages*", lambda route: route.fulfill(json={"messages": saved}))
+    give_token(page, server)
+    give_history(page, history)
     page.goto(f"{server.url}/demo?chat=unknown")
     say(open_panel(page), "am I there?")
     unknown = page.locator("eclipse-chat .bad", has_text="This may not have been sent.")
     expect(unknown.get_by_role("button", name="Try again")).to_be_visible()
-    saved.append(message(1, "am I there?", "USER", id="me", name=None))
+    history.append(message(1, "am I there?", "USER", id="me", name=None))
     page.reload()
     open_panel(page)
     expect(unknown).to_have_count(0)
@@ -246,12 +243,7 @@ def test_the_server_of_today(server: ServerProcess, context: Contexts) -> None:
             socket.send(json.dumps({"type": "message", "data": data, "timestamp": data["timestamp"]}))
 
     play_server(page, answer)
-    page.route(
-        "**/api/ws/token*",
-        lambda route: route.fulfill(
-            json={"token": "t", "wsUrl": server.url + "/ws", "userId": "me", "chatId": "c"}
-        ),
-    )
+    give_token(page, server)
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=today")
     box = open_panel(page)

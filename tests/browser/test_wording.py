@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.acts import message
-from tests.browser.shop import BUBBLES, CHAT, Shop, element, opened
+from tests.browser.shop import BUBBLES, CHAT, Shop, element
+from tests.browser.stage import opened
 
 
 def test_the_language_comes_from_around_a_shadow_too(shop: Callable[..., Shop]) -> None:
@@ -44,7 +45,7 @@ def test_today_ends_at_midnight(shop: Callable[..., Shop]) -> None:
 def test_a_date_may_be_a_number(shop: Callable[..., Shop]) -> None:
     """An application that answers times in milliseconds gets them shown, and not the present time."""
     play = shop()
-    play.history = [{**message(1, "old"), "createdAt": 1_767_225_600_000}]
+    play.history += [{**message(1, "old"), "createdAt": 1_767_225_600_000}]
     page = play.show(attributes="open")
     expect(page.locator("eclipse-chat .day")).to_contain_text("January 1, 2026")
 
@@ -53,7 +54,7 @@ def test_a_date_may_be_a_number(shop: Callable[..., Shop]) -> None:
 def test_a_blank_name_is_none(shop: Callable[..., Shop], name: str) -> None:
     """A name that can't be seen is no name: the role's stands in for it."""
     play = shop()
-    play.history = [message(1, "hello", name=name)]
+    play.history += [message(1, "hello", name=name)]
     page = play.show(attributes="open")
     expect(page.locator("eclipse-chat .who")).to_have_text("Support")
 
@@ -62,7 +63,7 @@ def test_a_blank_name_is_none(shop: Callable[..., Shop], name: str) -> None:
 def test_an_unknown_role_is_not_shown_as_a_name(shop: Callable[..., Shop], role: str | None) -> None:
     """A role that nobody knows, or none, is not shown as `null`, as a function or as another text."""
     play = shop()
-    play.history = [{**message(1, "hello"), "role": role, "sender": None}]
+    play.history += [{**message(1, "hello"), "role": role, "sender": None}]
     page = play.show(attributes="open")
     page.locator(BUBBLES).wait_for()
     shown = page.locator("eclipse-chat .who").inner_text()
@@ -72,7 +73,7 @@ def test_an_unknown_role_is_not_shown_as_a_name(shop: Callable[..., Shop], role:
 def test_a_name_turns_only_itself(shop: Callable[..., Shop]) -> None:
     """A name with a direction of its own doesn't reverse the words and names beside it."""
     play = shop()
-    play.history = [message(1, "one", name="Ada\u202e"), message(2, "two", id="b", name="Bob")]
+    play.history += [message(1, "one", name="Ada\u202e"), message(2, "two", id="b", name="Bob")]
     page = play.show(attributes="open")
     expect(page.locator(BUBBLES)).to_have_count(2)
     play.tell("typing", userId="a", isTyping=True)
@@ -101,7 +102,7 @@ def test_a_name_turns_only_itself(shop: Callable[..., Shop]) -> None:
 def test_a_line_has_the_direction_of_its_text(shop: Callable[..., Shop]) -> None:
     """On a page that is read from the right, English texts with a name in them still begin with the name."""
     play = shop()
-    play.history = [message(1, "one")]
+    play.history += [message(1, "one")]
     page = play.show(attributes='open dir="rtl"')
     expect(page.locator(BUBBLES)).to_have_count(1)
     play.tell("typing", userId="a", isTyping=True)
