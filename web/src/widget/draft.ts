@@ -20,6 +20,7 @@ export class Draft {
     if (name == this.#name) return;
     const early = this.#name ? "" : this.#text;
     this.#name = name;
-    this.text = early || (name && recall("sessionStorage", name)) || "";
+    if (early) this.text = early;
+    else this.#text = (name && recall("sessionStorage", name)) || "";
   }
 }

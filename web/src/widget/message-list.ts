@@ -116,15 +116,12 @@ export class MessageList {
     return this.log.clientWidth * this.log.clientHeight;
   }
 
-  #place(element: Element): number {
-    return top(element) - top(this.log);
-  }
-
   /** Remember what is being read, unless it has just been moved by another size. */
   #mark(): void {
     if (!this.#size || this.#size != this.#measure()) return;
-    const element = [...this.#list.children].find((one) => (one as HTMLElement).dataset.id && this.#place(one) >= 0);
-    this.#anchor = element && { element, at: this.#place(element) };
+    const edge = top(this.log);
+    const element = [...this.#list.children].find((one) => (one as HTMLElement).dataset.id && top(one) >= edge);
+    this.#anchor = element && { element, at: top(element) - edge };
   }
 
   /** Scroll to what is being read: to the end, or to where it is by now. */
@@ -133,6 +130,6 @@ export class MessageList {
     const { element, at } = this.#anchor ?? {};
     if (this.#excerpt?.timeline.following ?? true) log.scrollTop = log.scrollHeight;
     // A page may scale the list: then a pixel of the window is not one of its own.
-    else if (element?.isConnected && this.#size) log.scrollTop += ((this.#place(element) - at!) * log.offsetHeight) / log.getBoundingClientRect().height;
+    else if (element?.isConnected && this.#size) log.scrollTop += ((top(element) - top(log) - at!) * log.offsetHeight) / log.getBoundingClientRect().height;
   }
 }
