@@ -40,6 +40,17 @@ def test_a_draft_that_is_set_with_its_chat_is_that_chats(shop: Callable[..., Sho
     assert page.evaluate("sessionStorage['eclipse-chat:draft:c']") is None
 
 
+def test_a_draft_from_before_there_was_a_chat_is_the_first_ones(shop: Callable[..., Shop]) -> None:
+    """A page that knows the text before the chat gets it into the first chat, where it survives a reload."""
+    page = shop().show()
+    page.evaluate("document.body.innerHTML = '<eclipse-chat token-url=/api/ws/token>'")
+    element(page, "e.draft = 'a question'; e.chatId = 'd';")
+    connected(page)
+    assert element(page, "return e.draft") == "a question"
+    assert page.evaluate("sessionStorage['eclipse-chat:draft:d']") == "a question"
+    assert element(page, "e.chatId = 'c'; return e.draft;") == ""
+
+
 def test_what_is_read_with_another_chat_is_that_chats(shop: Callable[..., Shop]) -> None:
     """A page that sets another chat and reads in the same turn hears nothing of the last chat."""
     play = shop()
