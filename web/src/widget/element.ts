@@ -104,7 +104,7 @@ export class ChatElement extends PropertiesElement {
     this.#attach();
   }
 
-  /** Whoever moves it with `moveBefore()` wants nothing else to happen. */
+  /** A page that moves it with `moveBefore()` wants nothing else to happen. */
   connectedMoveCallback(): void {}
 
   disconnectedCallback(): void {

@@ -34,7 +34,7 @@ export class MessageList {
       const { id, does } = (target as HTMLElement).closest<HTMLElement>("[data-does]")?.dataset ?? {};
       if (id && does) on.action(does, id);
     };
-    // Whoever reads stays there, whatever takes room away.
+    // The reader stays at the same place, whatever takes room away.
     new ResizeObserver(() => {
       this.#size = this.#measure();
       this.#stay();
