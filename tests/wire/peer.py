@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, ClassVar, Self, TypeVar
 
 import psutil
+import pytest
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
@@ -224,6 +225,21 @@ async def until(condition: Callable[[], Any]) -> None:
     """Let the loop turn until something is so, which must happen."""
     async with asyncio.timeout(WAIT):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0)
+
+
+class Clock:
+    """The running loop's clock, which a test may put forward rather than wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        real, self._ahead = loop.time, 0.0
+        monkeypatch.setattr(loop, "time", lambda: real() + self._ahead)
+
+    async def skip(self, seconds: float) -> None:
+        """Put it forward, and let what is due happen. A test may skip less than a minute: its own bound."""
+        self._ahead += seconds
+        for _ in range(3):
             await asyncio.sleep(0)
 
 

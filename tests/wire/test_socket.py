@@ -17,6 +17,7 @@ from tests.wire.peer import (
     PONG,
     TEXT,
     WAIT,
+    Clock,
     Peer,
     Recorder,
     client_frame,
@@ -508,25 +509,28 @@ async def test_closing_handshakes_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         assert len(poll.closing) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(("late", "timeout"), [(60, 60.0), (200, 0.05)], ids=["some", "too many"])
 @pytest.mark.gen_test
-async def test_what_comes_after_our_close_is_thrown_away() -> None:
-    """Messages, broken ones too, that arrive between our close and the peer's are not handled."""
-    async with serving() as server:
+async def test_what_comes_after_our_close_is_thrown_away(late: int, timeout: float) -> None:
+    """Messages and pings between our close and the peer's are not handled; behind a few of them the peer's
+    close is still heard, and behind too many the close timeout ends the session.
+    """
+    async with serving(wire_close_timeout=timeout) as server:
         peer = await Peer.open(server.port)
         session = await session_of(server)
         session.close(1001)
         await peer.frame()
-        peer.send(client_frame(TEXT, b"late") * 200 + client_frame(PING) + close_frame(1001))
+        peer.send(client_frame(TEXT, b"late") * late + client_frame(PING) + close_frame(1001))
         await peer.gone()
         assert await session.ended() == (1001, "")
         assert session.events == ["open", ("closed", 1001, "")]
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_floods_after_our_close() -> None:
+async def test_a_peer_that_floods_after_our_close(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever answers our close with a flood is not read from, and has the close timeout, no longer."""
-    async with serving(Slow, wire_close_timeout=1) as server:
+    clock = Clock(monkeypatch)
+    async with serving(Slow, wire_close_timeout=10) as server:
         for size in (10, 60_000):  # many frames in one read, and more than one read
             peer = await Peer.open(server.port)
             session = server.sessions[-1]
@@ -537,6 +541,9 @@ async def test_a_peer_that_floods_after_our_close() -> None:
             await until(lambda session=session: session.wire._intake)
             read = stats.bytes_in
             session.gate.release()  # its last message ends now, which must not start it all again
+            await clock.skip(8)
+            assert not session.over.is_set()
+            await clock.skip(3)
             assert await session.ended() == (1012, "")
             assert stats.bytes_in == read
             assert session.events == ["open", "first", ("closed", 1012, "")]
