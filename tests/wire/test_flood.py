@@ -5,17 +5,16 @@ close.
 import asyncio
 import contextlib
 import os
-import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import trustme
 
 from eclipse_ws.wire import stats
 from eclipse_ws.wire.incoming import HUSHED, READS_AHEAD
 from eclipse_ws.wire.outgoing import OPEN
+from tests.wire.lines import KINDS, Counts, line
 from tests.wire.peer import (
     BINARY,
     CLOSE,
@@ -24,7 +23,6 @@ from tests.wire.peer import (
     PONG,
     TEXT,
     Peer,
-    Recorder,
     client_frame,
     close_frame,
     serving,
@@ -33,67 +31,8 @@ from tests.wire.peer import (
 
 FIN = 0x80
 pytestmark = pytest.mark.slow  # ten seconds, all of them together
-KINDS = ("plain", "tls", "deflate", "tls and deflate")
 FLOOD = (1008, "Too many frames that are no messages")
 LARGE = client_frame(BINARY, b"x" * 60_000)
-OFFER = {"Sec_WebSocket_Extensions": "permessage-deflate"}
-
-
-@pytest.fixture(scope="module")
-def sides() -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """The server's side of TLS, and the client's."""
-    authority = trustme.CA()
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("localhost").configure_cert(server)
-    client = ssl.create_default_context()
-    authority.configure_trust(client)
-    return server, client
-
-
-class Counts(Recorder):
-    """Keeps its messages, answers none, and counts its floods."""
-
-    floods = 0
-
-    def on_message(self, message: str | bytes) -> Any:
-        """Keep it."""
-        self.events.append(message)
-
-    def on_flood(self) -> None:
-        """Count it."""
-        self.floods += 1
-
-
-class Deflates(Counts):
-    """Compresses if the client wants it."""
-
-    def get_compression_options(self) -> dict[str, Any] | None:
-        """Yes."""
-        return {}
-
-
-class Line:
-    """A server of one sort, and how to reach it."""
-
-    def __init__(self, server: Any, kind: str, client_side: ssl.SSLContext) -> None:
-        self.server = server
-        self.options: dict[str, Any] = {"ssl": client_side} if "tls" in kind else {}
-        if "deflate" in kind:
-            self.options |= OFFER
-
-    async def open(self, **more: Any) -> tuple[Peer, Any]:
-        """A peer, and its session."""
-        peer = await Peer.open(self.server.port, **self.options, **more)
-        await until(lambda: self.server.sessions)
-        return peer, self.server.sessions[-1]
-
-
-@contextlib.asynccontextmanager
-async def line(kind: str, sides: tuple[ssl.SSLContext, ssl.SSLContext], **bounds: Any) -> AsyncIterator[Line]:
-    """Serve one sort of socket."""
-    handler = Deflates if "deflate" in kind else Counts
-    async with serving(handler, ssl=sides[0] if "tls" in kind else None, **bounds) as server:
-        yield Line(server, kind, sides[1])
 
 
 async def say_until_closed(peer: Peer, session: Any, pieces: Callable[[int], bytes]) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import random
 import socket
 import weakref
 from typing import Any, ClassVar
@@ -13,9 +14,23 @@ from tornado.iostream import IOStream
 from tornado.web import Application
 
 from eclipse_ws.wire import poll, stats, text_frame
-from tests.wire.peer import PING, PONG, TEXT, Peer, Recorder, client_frame, run, serving, until, upgrade
+from tests.wire.lines import KINDS, line
+from tests.wire.peer import (
+    PING,
+    PONG,
+    TEXT,
+    Clock,
+    Peer,
+    Recorder,
+    client_frame,
+    run,
+    serving,
+    until,
+    upgrade,
+)
 
 FIN = 0x80
+NOISE = text_frame(random.Random(0).randbytes(25_000).hex().encode())
 
 
 @pytest.mark.gen_test
@@ -81,6 +96,37 @@ async def test_a_peer_that_we_do_not_read_from_is_not_dead() -> None:
         for _ in range(5):
             assert await peer.frame() == (FIN | PING, b"")
         assert not session.wire.is_closing
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.gen_test
+async def test_a_peer_that_only_drains_its_backlog_is_not_dead(
+    kind: str, sides: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow phone that takes what waits for it, and says nothing, stays for as long as it takes something;
+    when it takes nothing any more it is let go.
+    """
+    clock = Clock(monkeypatch)
+    bounds = {"wire_ping_interval": 1, "wire_ping_timeout": 1, "wire_queue_bytes": 1 << 30}
+    async with line(kind, sides, **bounds) as here:
+        peer, session = await here.open(window=4096)
+
+        async def next_quarter() -> None:
+            while session.wire.queued < 1 << 20:
+                session.wire.send(NOISE)
+                await asyncio.sleep(0)
+            await clock.skip(0.25)
+
+        for _ in range(16):
+            await next_quarter()
+            assert not session.wire.is_lost
+            taken = stats.bytes_out
+            while stats.bytes_out == taken:
+                await peer.frame()
+        for _ in range(12):
+            if not session.wire.is_lost:
+                await next_quarter()
+        assert await session.ended() == (1006, "")
 
 
 @pytest.mark.gen_test
