@@ -230,11 +230,29 @@ def test_a_million_empty_fragments_take_no_memory() -> None:
     assert inbound.idle
 
 
-def test_a_reason_is_cut_at_a_character() -> None:
-    """A reason that is too long for a control frame loses whole characters, never half of one."""
-    frame = frames.close_frame(4000, "€" * 60)
-    assert len(frame) <= 127
-    assert frame[4:].decode() == "€" * 41
+@pytest.mark.parametrize("character", ["x", "é", "€", "😀"])
+@pytest.mark.parametrize("prefix", range(4))
+def test_a_reason_is_cut_at_a_character(prefix: int, character: str) -> None:
+    """A reason that is too long for a control frame loses whole characters, never half of one and never more
+    than it has to, wherever its characters lie.
+    """
+    reason = "-" * prefix + character * 125
+    frame = frames.close_frame(4000, reason)
+    assert frame[:4] == bytes((0x88, len(frame) - 2)) + (4000).to_bytes(2, "big")
+    left = frame[4:].decode()
+    assert reason.startswith(left)
+    assert 123 - len(character.encode()) < len(frame[4:]) <= 123
+
+
+@pytest.mark.parametrize("reason", ["x" * 123, "é" * 61, "-" + "é" * 61, "😀" * 30, "---" + "😀" * 30])
+def test_a_reason_that_fits_is_whole(reason: str) -> None:
+    """Up to 123 bytes nothing is cut."""
+    assert frames.close_frame(4000, reason)[4:].decode() == reason
+
+
+def test_a_reason_that_is_no_text_is_sent_as_some() -> None:
+    """Half of a surrogate pair is replaced: the frame is valid whatever the reason is."""
+    assert frames.close_frame(4000, "a\ud83db")[4:].decode() == "a?b"
 
 
 def test_a_close_without_a_code_is_empty() -> None:
