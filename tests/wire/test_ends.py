@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eclipse_ws.wire import Audience, text_frame
 from tests.wire.lines import KINDS, OFFER, Deflates, line
 from tests.wire.peer import CLOSE, TEXT, Peer, client_frame, close_frame, serving, upgrade
 
@@ -82,6 +83,21 @@ async def test_no_close_at_all(leave: Any, before: bytes, kind: str, sides: Any)
         peer, session = await here.open()
         peer.send(before)
         leave(peer)
+        assert await session.ended() == (1006, "")
+
+
+@pytest.mark.gen_test
+async def test_an_end_without_another_word(kind: str, sides: Any) -> None:
+    """An abort takes back what was sent in its turn, however much, and is 1006."""
+    async with line(kind, sides, wire_queue_bytes=1000) as here:
+        peer, session = await here.open()
+        audience, wire = Audience(), session.wire
+        audience.add(wire)
+        wire.send(text_frame(b"own"))
+        audience.send(text_frame(os.urandom(2000)))
+        wire.abort()
+        assert (len(audience), wire.queued, wire.is_closing, wire.is_lost) == (0, 0, True, True)
+        await peer.gone()
         assert await session.ended() == (1006, "")
 
 
