@@ -50,8 +50,14 @@ class Line:
 
 
 @contextlib.asynccontextmanager
-async def line(kind: str, sides: tuple[ssl.SSLContext, ssl.SSLContext], **bounds: Any) -> AsyncIterator[Line]:
-    """Serve one sort of socket."""
-    handler = Deflates if "deflate" in kind else Counts
+async def line(
+    kind: str,
+    sides: tuple[ssl.SSLContext, ssl.SSLContext],
+    handler: type[Recorder] | None = None,
+    **bounds: Any,
+) -> AsyncIterator[Line]:
+    """Serve one sort of socket; a handler of one's own compresses if it is one that `Deflates`."""
+    if handler is None:
+        handler = Deflates if "deflate" in kind else Counts
     async with serving(handler, ssl=sides[0] if "tls" in kind else None, **bounds) as server:
         yield Line(server, kind, sides[1])

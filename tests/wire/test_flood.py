@@ -98,6 +98,21 @@ async def test_pieces_of_tls_records_are_charged(sides: Any) -> None:
         await relay.stop()
 
 
+@pytest.mark.gen_test
+async def test_a_small_tls_record_earns_little(sides: Any) -> None:
+    """A record that brings few bytes does not pay for the pieces in which it came: many such are a flood."""
+    async with line("tls", sides, wire_frame_rate=0.001, wire_frame_burst=20) as here:
+        relay = await Relay.to(here.server.port)
+        here.server.port = relay.port
+        peer, session = await here.open()
+        relay.step = 10
+        for number in range(40):
+            peer.send(client_frame(TEXT, b"y"))
+            await until(lambda number=number: len(session.events) == number + 2 or session.floods)
+        assert session.floods == 1
+        await relay.stop()
+
+
 class Relay:
     """Passes what a client says on in pieces of `step` bytes, each in a packet of its own."""
 
@@ -205,6 +220,23 @@ async def test_a_well_behaved_socket_has_no_bucket() -> None:
             peer.send(client_frame(PONG) + client_frame(TEXT, b"x"))
         await until(lambda: len(server.sessions[0].events) == 4)
         assert server.sessions[0].wire._full == 0
+
+
+@pytest.mark.parametrize("pings", [0, 1, 5])
+@pytest.mark.gen_test
+async def test_a_pong_is_free_for_each_ping(pings: int) -> None:
+    """As many pongs as we have sent pings cost nothing; each that nobody asked for costs."""
+    async with serving(Counts, wire_frame_rate=0.001, wire_frame_burst=20, wire_ping_interval=0) as server:
+        peer = await Peer.open(server.port)
+        session = server.sessions[0]
+        for _ in range(pings):
+            session.ping()
+            assert await peer.frame() == (FIN | PING, b"")
+        peer.send(client_frame(PONG) * (pings + 20) + client_frame(TEXT, b"borne"))
+        await until(lambda: session.events[-1] == "borne")
+        assert session.floods == 0
+        peer.send(client_frame(PONG))
+        await until(lambda: session.floods)
 
 
 @pytest.mark.gen_test

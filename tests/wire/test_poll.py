@@ -13,7 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from eclipse_ws.wire import poll, stats, text_frame
+from eclipse_ws.wire import Stats, poll, stats, text_frame
 from tests.wire.lines import KINDS, line
 from tests.wire.peer import (
     PING,
@@ -203,6 +203,12 @@ async def test_one_turn_serves_many_sockets_in_few_calls() -> None:
         for peer in peers:
             assert [await peer.text(), await peer.text()] == ["a", "b"]
         assert stats.sends - before <= 40
+
+
+def test_counters_begin_at_nothing() -> None:
+    """A process that has done nothing has counted nothing."""
+    fresh = Stats()
+    assert {name: getattr(fresh, name) for name in Stats.__slots__} == dict.fromkeys(Stats.__slots__, 0)
 
 
 def test_a_text_frame_is_the_same_for_everybody() -> None:
