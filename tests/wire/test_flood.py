@@ -139,14 +139,15 @@ class Relay:
         await self.pump(reader, back, cut=True)
 
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: bool) -> None:
-        """One direction."""
-        while data := await reader.read(65536):
-            while data:
-                step = self.step if cut else len(data)
-                writer.write(data[:step])
-                data = data[step:]
-                for _ in range(3):
-                    await asyncio.sleep(0)
+        """One direction, until one of its ends is gone."""
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                while data:
+                    step = self.step if cut else len(data)
+                    writer.write(data[:step])
+                    data = data[step:]
+                    for _ in range(3):
+                        await asyncio.sleep(0)
         writer.close()
 
     async def stop(self) -> None:

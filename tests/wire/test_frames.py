@@ -181,6 +181,18 @@ def test_too_long_is_known_from_the_header_alone() -> None:
     """A length beyond the limit ends it before a byte of payload, or memory for it, is there."""
     head = client_frame(BINARY, length=struct.pack("!BQ", 127, 1 << 40))[:10]
     assert ours(head) == [("violation", 1009)]
+    assert ours(client_frame(BINARY, length=struct.pack("!BH", 126, 1001))[:4], limit=1000) == [
+        ("violation", 1009)
+    ]
+
+
+@pytest.mark.parametrize("control", [client_frame(PING, b"?" * 125), client_frame(PONG, b"!" * 125)])
+def test_control_frames_do_not_count_as_their_message(control: bytes) -> None:
+    """A control frame within a message that is as large as it may be passes, and so does a close."""
+    start = client_frame(BINARY, b"x" * 100, fin=False)
+    seen = (control[0] & 0xF, (b"?" if control[0] & 0xF == PING else b"!") * 125)
+    assert ours(start + control + client_frame(CONTINUATION), limit=100) == [seen, (BINARY, b"x" * 100)]
+    assert ours(start + close_frame(1001, b"why"), limit=100) == [("close", 1001, "why")]
 
 
 def test_fragments_are_limited_in_sum() -> None:
