@@ -52,6 +52,7 @@ async def test_4_2_2_the_accept_key_is_the_rfcs() -> None:
     [
         ({"Sec_WebSocket_Key": None}, b"400"),
         ({"Sec_WebSocket_Key": "AAAA"}, b"400"),
+        ({"Sec_WebSocket_Key": "A" * 24}, b"400"),
         ({"Sec_WebSocket_Key": "not base64 at all!!!!!!!"}, b"400"),
         ({"Sec_WebSocket_Version": "8"}, b"426"),
         ({"Sec_WebSocket_Version": None}, b"426"),

@@ -53,10 +53,12 @@ async def test_what_came_with_the_upgrade_is_not_lost() -> None:
     """Frames in the same packet as the upgrade are handled after open()."""
     async with serving() as server:
         frames = client_frame(TEXT, b"early") + client_frame(TEXT, b"bird" * 5000)
+        before = stats.bytes_in
         peer = await Peer.open(server.port, then=frames[:100])
         assert await peer.text() == "early"
         peer.send(frames[100:])
         assert await peer.text() == "bird" * 5000
+        assert stats.bytes_in - before == len(frames)
 
 
 @pytest.mark.gen_test
@@ -257,6 +259,9 @@ async def test_bounds_of_a_class_beat_those_of_the_application() -> None:
         assert session.wire.poll.params is params
         assert session.max_message_size == 5
         assert (session.ping_interval, session.ping_timeout) == (25, 20)
+    async with serving(wire_ping_interval=10) as server:
+        await Peer.open(server.port)
+        assert (server.sessions[0].ping_interval, server.sessions[0].ping_timeout) == (10, 10)
 
 
 @pytest.mark.gen_test
