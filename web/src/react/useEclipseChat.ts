@@ -71,6 +71,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
   let touched = new Set<string>(); // since the history was asked for, which may be older
   let last = chat.pending;
   let loads = 0;
+  let pause: ReturnType<typeof setTimeout> | undefined; // before the history is asked for again
 
   const showMessages = () => {
     show({
@@ -97,6 +98,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
   };
   const reload = async () => {
     const turn = ++loads;
+    clearTimeout(pause);
     const over = () => turn != loads || ended.signal.aborted;
     for (let wait = 1_000; latest.current.loadHistory && !over(); wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
       touched = new Set();
@@ -111,7 +113,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
       } catch (error) {
         if (over()) return;
         show({ error: { error: `loadHistory failed: ${error}`, code: "history_failed", retryable: true } });
-        await new Promise((done) => setTimeout(done, wait * (0.5 + Math.random())));
+        await new Promise((done) => (pause = setTimeout(done, wait * (0.5 + Math.random()))));
       }
     }
   };
@@ -141,6 +143,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
   showMessages();
   return () => {
     ended.abort();
+    clearTimeout(pause);
     quiet();
   };
 };
