@@ -204,6 +204,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   const lost = (code: number) => {
     const head = underWay(outbox);
     typed = 0;
+    clearTimeout(typingTimer);
     pace = clearTimeout(pace);
     // What a page writes as it is left may come after what the next one has written.
     if (head && code < 0) head.status = "waiting";
@@ -215,9 +216,10 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
 
   const typing = (on = true) => {
     clearTimeout(typingTimer);
+    if (!isOpen()) return;
     if (on) typingTimer = setTimeout(typing, 4_000, false);
     const now = performance.now();
-    if (!isOpen() || (on ? typed && now - typed < 2_500 : !typed)) return;
+    if (on ? typed && now - typed < 2_500 : !typed) return;
     typed = on ? now : 0;
     put({ type: "typing", isTyping: on });
   };

@@ -33,7 +33,7 @@ export interface Hooks {
 
 export const createConnection = (chat: Link, options: Options & { spread: number; WebSocket: any }, hooks: Hooks) => {
   let socket: WebSocket | undefined;
-  let turn = 0; // goes up whenever what is under way is given up
+  let turn = new AbortController(); // aborted when what is under way is given up
   let since = clock(); // of the outage
   let isHeld = false; // nothing may hurry the next attempt
   let isAsleep = false;
@@ -57,7 +57,8 @@ export const createConnection = (chat: Link, options: Options & { spread: number
 
   const drop = (code = 0) => {
     const left = socket;
-    turn++;
+    turn.abort();
+    const { signal } = (turn = new AbortController());
     clearTimeout(retryTimer);
     fuse = clearTimeout(fuse);
     socket = undefined;
@@ -66,24 +67,24 @@ export const createConnection = (chat: Link, options: Options & { spread: number
       left.onmessage = left.onclose = null;
       left.close();
     }
+    return signal;
   };
 
   const tell = (error: string, code: string) => emit(chat, "error", { error, code, retryable: mayPass(code) });
 
   const open = async () => {
     if (chat.state == "closed" || isAsleep) return;
-    const mine = turn + 1; // a listener may close, or open anew
-    drop();
+    const mine = drop(); // a listener may close, or open anew
     let code = "token_failed";
     tried = clock();
     change("connecting");
     try {
-      const grant = await fetchGrant(options);
-      if (mine == turn) {
+      const grant = await fetchGrant(options, mine);
+      if (!mine.aborted) {
         chat.userId = String(grant.userId ?? "");
         hooks.user();
       }
-      if (mine != turn) return;
+      if (mine.aborted) return;
       code = "bad_url";
       const url = socketUrl(options.url ?? grant.wsUrl);
       code = "connect_failed";
@@ -96,7 +97,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
       made.onerror = () => {};
       burn(15_000);
     } catch (error: any) {
-      if (mine != turn) return;
+      if (mine.aborted) return;
       code = REFUSALS[error?.status] ?? code;
       refusals = mayPass(code) ? 0 : refusals + 1;
       retry({}, error?.wait, refusals && Math.min(60_000, 1_000 * 2 ** refusals));
@@ -156,10 +157,10 @@ export const createConnection = (chat: Link, options: Options & { spread: number
   };
 
   const refresh = async () => {
-    const mine = turn;
+    const mine = turn.signal;
     refreshAt = clock() + BEAT;
-    const grant = (await fetchGrant(options).catch(() => {})) as Grant | undefined;
-    if (mine != turn || !grant) return;
+    const grant = (await fetchGrant(options, mine).catch(() => {})) as Grant | undefined;
+    if (mine.aborted || !grant) return;
     // Another user (a visitor's): the session ends in its time, and is resumed.
     if (String(grant.userId ?? "") == chat.userId) put({ type: "refresh", token: grant.token });
     else refreshAt = 0;

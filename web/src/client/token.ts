@@ -15,9 +15,10 @@ const askUrl = async ({ tokenUrl, chatId, fetch: get = fetch }: Options, signal:
   });
 };
 
-/** Answers or fails within 10 s. The error has the answer's `status` and its Retry-After as `wait`, in seconds, if there are any. */
-export const fetchGrant = async (options: Options): Promise<Grant> => {
-  const signal = AbortSignal.timeout(10_000);
+/** Answers or fails within 10 s, and fails once `over` is aborted. The error has the answer's `status` and its Retry-After as `wait`, in seconds, if there are any. */
+export const fetchGrant = async (options: Options, over: AbortSignal): Promise<Grant> => {
+  const limit = AbortSignal.timeout(10_000);
+  const signal = AbortSignal.any?.([over, limit]) ?? limit; // older browsers let the request run
   const late = new Promise<never>((_, fail) => (signal.onabort = () => fail(Error("No token in 10 s"))));
   // A function that throws at once must not leave `late` without anybody who hears it.
   const ask = async () => (options.tokenUrl ? askUrl(options, signal) : options.token!({ signal }));

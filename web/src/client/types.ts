@@ -29,7 +29,10 @@ export interface CommonOptions {
   WebSocket?: unknown;
 }
 
-/** Either an address that answers a {@link Grant} as JSON, or a function that gives one. Asked before every connect. */
+/**
+ * Either an address that answers a {@link Grant} as JSON, or a function that gives one. Asked before every connect; `signal` is aborted after 10 s,
+ * and as soon as the answer is of no use any more.
+ */
 export type Options = CommonOptions &
   ({ tokenUrl: string | URL; token?: undefined } | { token: (context: { signal: AbortSignal }) => Promise<Grant> | Grant; tokenUrl?: undefined });
 

@@ -92,15 +92,6 @@ export class ChatElement extends PropertiesElement {
       this.#place();
     }
     this.#wording.refresh();
-    const { signal } = (this.#listeners = new AbortController());
-    this.#dark.addEventListener("change", () => this.#theme(), { signal });
-    const look = () => {
-      this.#conversation?.see();
-      this.#draw(); // it may be another day
-    };
-    document.addEventListener("visibilitychange", look, { signal });
-    window.addEventListener("storage", (event) => this.#conversation?.unread.stored(event), { signal });
-    for (const type of ["online", "offline"]) window.addEventListener(type, this.#draw, { signal });
     this.#attach();
   }
 
@@ -109,6 +100,7 @@ export class ChatElement extends PropertiesElement {
 
   disconnectedCallback(): void {
     this.#listeners.abort();
+    this.#loader.end();
     this.#view?.close();
     this.#stop();
   }
@@ -219,8 +211,18 @@ export class ChatElement extends PropertiesElement {
     this.#label();
   }
 
+  /** Begin, in a page or with another launcher: what the last one has listened to is heard no more. */
   #attach(): void {
-    const { signal } = this.#listeners;
+    this.#listeners.abort();
+    const { signal } = (this.#listeners = new AbortController());
+    this.#dark.addEventListener("change", () => this.#theme(), { signal });
+    const look = () => {
+      this.#conversation?.see();
+      this.#draw(); // it may be another day
+    };
+    document.addEventListener("visibilitychange", look, { signal });
+    window.addEventListener("storage", (event) => this.#conversation?.unread.stored(event), { signal });
+    for (const type of ["online", "offline"]) window.addEventListener(type, this.#draw, { signal });
     this.#theme();
     this.#launcher!.attach(signal);
     this.#view?.attach(signal);

@@ -10,7 +10,8 @@ export type SavedMessage = Omit<Message, "timestamp"> & { timestamp?: string; cr
 export async function loadHistory(url: URL, over: AbortSignal, onTrouble: () => void): Promise<SavedMessage[]> {
   for (let wait = 1_000; !over.aborted; wait = Math.min(wait * 2, 30_000))
     try {
-      const answer = await fetch(url, { signal: AbortSignal.timeout(10_000), cache: "no-store" });
+      const limit = AbortSignal.timeout(10_000);
+      const answer = await fetch(url, { signal: AbortSignal.any?.([over, limit]) ?? limit, cache: "no-store" });
       if (answer.status == 404 || answer.status == 403) break;
       const { messages } = await answer.json();
       return [...messages];
@@ -19,7 +20,7 @@ export async function loadHistory(url: URL, over: AbortSignal, onTrouble: () => 
       if (wait > 2_000) onTrouble();
       await new Promise<unknown>((done) => {
         const timer = setTimeout(done, wait * (0.5 + Math.random()));
-        over.addEventListener("abort", () => done(clearTimeout(timer)));
+        over.onabort = () => done(clearTimeout(timer));
       });
     }
   return [];

@@ -53,11 +53,16 @@ export class Loader {
     this.#on = on;
   }
 
+  /** Don't try again. */
+  end(): void {
+    clearTimeout(this.#timer);
+  }
+
   /** Load the view, and wait for what it needs to be shown. */
   async load(need?: Promise<void>): Promise<void> {
     if (this.isLoading) return;
     const on = this.#on;
-    clearTimeout(this.#timer);
+    this.end();
     on.busy((this.isLoading = true));
     try {
       const [view] = await Promise.all([loadView(), need]);
