@@ -106,6 +106,27 @@ test("what is mine survives a reload, and what is remembered of it is bounded", 
   assert.ok(storage.getItem("eclipse-chat:c1").length < 5_000);
 });
 
+test("an own user who comes again and again drives no other own user out of the memory", async () => {
+  const storage = new FakeStorage();
+  const as = (userId) => start({ storage, token: async () => ({ token: "t", wsUrl: "ws://server", userId }) });
+  (await as("u1")).chat.close();
+  for (let i = 0; i < 100; i++) (await as("u2")).chat.close();
+  const { chat } = await as("u2");
+  assert.ok(chat.isMine({ id: "x", sender: { id: "u1" } }));
+});
+
+test("a message that is confirmed already does not settle another one of the same words", async () => {
+  const { chat, all } = await start();
+  FakeSocket.last.greet();
+  chat.send("ok");
+  FakeSocket.last.ack(-1, "m1");
+  const id = chat.send("ok");
+  FakeSocket.last.say({ type: "error", error: "?", code: "outcome_unknown", clientMessageId: id });
+  chat.history([{ id: "m1", content: "ok", sender: { id: "u1" } }]);
+  assert.deepEqual(all("sent").map(({ clientMessageId }) => clientMessageId == id), [false]);
+  assert.deepEqual(chat.pending.map(({ clientMessageId, status }) => [clientMessageId, status]), [[id, "failed"]]);
+});
+
 test("a numeric user id in the token's answer is text", async () => {
   const { chat } = await start({ token: async () => ({ token: "t", wsUrl: "ws://server", userId: 42 }) });
   assert.equal(chat.userId, "42");

@@ -696,6 +696,26 @@ test("a refresh that can't be had now is tried again later", async () => {
   assert.ok(asked > 2);
 });
 
+test("a server's wrong clock renews no token too early or too late", async () => {
+  for (const year of ["2001", "2099"]) {
+    reset();
+    await start();
+    FakeSocket.last.greet({ timestamp: `${year}-01-01T00:00:00.000Z`, expiresAt: `${year}-01-01T00:10:00.000Z` });
+    const refreshes = () => FakeSocket.last.sent.filter(({ type }) => type == "refresh").length;
+    for (let i = 0; i < 53; i++) {
+      await tick(10_000);
+      FakeSocket.last.say({ type: "pong" });
+    }
+    assert.equal(refreshes(), 0, year);
+    for (let i = 0; i < 4; i++) {
+      await tick(10_000);
+      FakeSocket.last.say({ type: "pong" });
+    }
+    assert.equal(refreshes(), 1, year);
+    assert.equal(FakeSocket.all.length, 1);
+  }
+});
+
 // -- the server of today ----------------------------------------------------------------------
 
 test("today's server: the echo is the acknowledgement, and doubles are dropped", async () => {
