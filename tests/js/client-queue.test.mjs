@@ -1,7 +1,7 @@
 // A queue with exits: no message blocks those behind it for ever, and none is given up for what is not its fault.
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
-import { FakeSocket, FakeStorage, leave, reset, start, tick } from "./fake.mjs";
+import { FakeSocket, FakeStorage, leave, message, reset, start, tick } from "./fake.mjs";
 
 beforeEach(reset);
 
@@ -179,4 +179,63 @@ test("after close, or once the application has closed the chat, send and retry s
     assert.throws(() => started.chat.retry(id), /closed/);
     assert.equal(started.chat.pending.length, 1);
   }
+});
+
+for (const code of ["api_unavailable", "api_busy", "api_timeout", "rate_limited", "session_ended"])
+  test(`ten refusals with ${code}, which is not about the message, fail nothing`, async () => {
+    const { chat, all } = await start();
+    chat.send("x");
+    let left = 10;
+    await until(() => all("sent").length, (socket, command, n) => (left-- > 0 ? refuse(code)(socket, command) : socket.ack(n)));
+    assert.deepEqual(all("failed"), []);
+  });
+
+/** What becomes of a message that was under way when each of so many links was ended by this code. */
+const ended = async (code, times) => {
+  const { chat, all } = await start({ spread: 100 });
+  chat.send("x");
+  for (let i = 0; i < times; i++) {
+    FakeSocket.last.greet();
+    await tick(1_000);
+    FakeSocket.last.end(code);
+    for (let seconds = 0; FakeSocket.last.readyState == 3 && seconds < 30; seconds++) await tick(1_000);
+  }
+  return { failed: all("failed").map(({ code }) => code), waiting: chat.pending.filter(({ status }) => status != "failed").length };
+};
+
+for (const code of [1000, 1001, 1012, 4001, 4009, 4010])
+  test(`links that end by ${code} are not the message's fault`, async () => {
+    assert.deepEqual(await ended(code, 8), { failed: [], waiting: 1 });
+  });
+
+for (const code of [1002, 1003, 1007, 1011, 4000])
+  test(`a message that ends its link by ${code} three times is given up`, async () => {
+    assert.deepEqual(await ended(code, 2), { failed: [], waiting: 1 });
+    reset();
+    assert.deepEqual(await ended(code, 3), { failed: ["outcome_unknown"], waiting: 0 });
+  });
+
+test("a message of an earlier version, which counted no attempts, is given up like any other", async () => {
+  const storage = new FakeStorage();
+  storage.setItem("eclipse-chat:c1", JSON.stringify({ out: [{ clientMessageId: "a", content: "bad", role: "USER", status: "waiting" }] }));
+  const { chat, all } = await start({ storage });
+  assert.equal(chat.pending[0].after, "");
+  await until(() => all("failed").length, refuse("api_error"), 200);
+});
+
+test("an update is no message: what is written next comes after the message that was last", async () => {
+  const { chat } = await start();
+  FakeSocket.last.greet();
+  FakeSocket.last.say(message("m1", "hello", "u2"));
+  FakeSocket.last.say({ ...message("m0", "older", "u2"), type: "message_updated" });
+  chat.send("x");
+  assert.equal(chat.pending[0].after, "m1");
+});
+
+test("an event is told once though five hundred others came between", async () => {
+  const { all } = await start();
+  FakeSocket.last.greet();
+  for (let i = 0; i < 500; i++) FakeSocket.last.say(message(`m${i}`, "x", "u2"));
+  FakeSocket.last.say(message("m0", "x", "u2"));
+  assert.equal(all("message").length, 500);
 });
