@@ -30,6 +30,20 @@ def test_a_text_is_never_sent_to_another_chat(shop: Callable[..., Shop]) -> None
     assert pending == []
 
 
+def test_the_field_shows_what_was_typed_for_its_chat(shop: Callable[..., Shop]) -> None:
+    """Each chat has its own text in the field, however often the page changes between them."""
+    page = shop().show(attributes="open")
+    opened(page)
+    box = page.locator("eclipse-chat .input")
+    box.fill("for c")
+    element(page, "e.chatId = 'd'")
+    expect(box).to_have_value("")
+    box.fill("for d")
+    for chat in "cdc":
+        element(page, f"e.chatId = '{chat}'")
+        expect(box).to_have_value(f"for {chat}")
+
+
 def test_a_draft_that_is_set_with_its_chat_is_that_chats(shop: Callable[..., Shop]) -> None:
     """A page that sets another chat and a draft in one turn means a draft for the new chat."""
     page = shop().show(attributes="open")

@@ -121,7 +121,7 @@ test("a message that gets no answer on a living link is given up after some conn
 });
 
 test("an error without a name that is about a message fails the one under way", async () => {
-  for (const error of ["Failed to process message", "Missing content or role", "Invalid clientMessageId: expected a string of 1 to 64 characters"]) {
+  for (const error of ["Failed to process message", "Missing content or role", "Content too long: 100,001 characters", "Invalid clientMessageId: expected a string of 1 to 64 characters"]) {
     reset();
     const { chat, all } = await start();
     FakeSocket.last.greet();
@@ -230,6 +230,15 @@ test("an update is no message: what is written next comes after the message that
   FakeSocket.last.say({ ...message("m0", "older", "u2"), type: "message_updated" });
   chat.send("x");
   assert.equal(chat.pending[0].after, "m1");
+});
+
+test("a history that goes back before an event leaves its last message the last one", async () => {
+  const { chat } = await start();
+  FakeSocket.last.greet();
+  FakeSocket.last.say(message("m3", "hello", "u2"));
+  chat.history(["m1", "m2", "m3"].map((id) => ({ id, content: id, sender: { id: "u2" } })));
+  chat.send("x");
+  assert.equal(chat.pending[0].after, "m3");
 });
 
 test("an event is told once though five hundred others came between", async () => {
