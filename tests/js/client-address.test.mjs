@@ -120,3 +120,9 @@ test("a listener may close the chat at whatever it hears", async () => {
     assert.equal(FakeSocket.all.length, 0);
   }
 });
+
+test("a token is never taken from the browser's cache", async () => {
+  const asked = [];
+  await start({ token: undefined, tokenUrl: "http://app/token", fetch: async (url, options) => (asked.push(options), Response.json({ token: "t", wsUrl: "ws://server" })) });
+  assert.deepEqual(asked.map(({ cache }) => cache), ["no-store"]);
+});

@@ -248,3 +248,13 @@ test("an event is told once though five hundred others came between", async () =
   FakeSocket.last.say(message("m0", "x", "u2"));
   assert.equal(all("message").length, 500);
 });
+
+test("retry of a message that has not failed answers nothing and sends nothing", async () => {
+  const { chat } = await start();
+  const waiting = chat.send("x");
+  assert.equal(chat.retry(waiting), "");
+  FakeSocket.last.greet();
+  assert.equal(chat.retry(waiting), "");
+  assert.deepEqual(chat.pending.map(({ clientMessageId, status }) => [clientMessageId, status]), [[waiting, "sending"]]);
+  assert.equal(FakeSocket.last.messages.length, 1);
+});
