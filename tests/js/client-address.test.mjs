@@ -44,7 +44,7 @@ test("http and https addresses, and the fragment of one, become what a socket ta
 test("a secure page connects to no insecure address, but to this machine", async () => {
   globalThis.location = new URL("https://page.example.com/");
   try {
-    for (const [given, opens] of [["ws://chat.example.com", 0], ["http://10.0.0.1", 0], ["ws://localhost:8000", 1], ["ws://127.0.0.1/ws", 1], ["ws://[::1]:80/", 1], ["wss://chat.example.com", 1]]) {
+    for (const [given, opens] of [["ws://chat.example.com", 0], ["http://10.0.0.1", 0], ["ws://localhost:8000", 1], ["ws://127.0.0.1/ws", 1], ["ws://[::1]:80/", 1], ["ws://app.localhost", 1], ["wss://chat.example.com", 1], ["ws://localhost.evil.example", 0], ["ws://evil-localhost", 0], ["ws://127.evil.example", 0], ["ws://10.127.0.1", 0], ["ws://[2001:db8::1]", 0]]) {
       reset();
       const { all } = await start(withUrl(given));
       assert.equal(FakeSocket.all.length, opens, given);

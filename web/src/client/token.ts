@@ -34,7 +34,7 @@ export const socketUrl = (text: unknown) => {
     const isInsecurePage = globalThis.location?.protocol != "https:";
     url.protocol = url.protocol.replace("http", "ws");
     url.hash = "";
-    if (url.protocol == "wss:" || (url.protocol == "ws:" && (isInsecurePage || /localhost$|^127\.|::1/.test(url.hostname)))) return url;
+    if (url.protocol == "wss:" || (url.protocol == "ws:" && (isInsecurePage || /^(.+\.)?localhost$|^127(\.\d+){3}$|^\[::1]$/.test(url.hostname)))) return url;
   } catch {}
   throw Error(`The server's address is ${text}. Expected: wss://...`);
 };
