@@ -114,6 +114,11 @@ class Connections:
     def __len__(self) -> int:
         return sum(map(len, self._phases()))
 
+    @property
+    def addresses(self) -> int:
+        """How many addresses have connections that are counted."""
+        return len(self._addresses)
+
     def _phases(self) -> Iterator[OrderedDict[Connection, float]]:
         yield self.taking
         yield self.idle

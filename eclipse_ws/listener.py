@@ -112,6 +112,14 @@ class Listener(Acceptor):
         self._door = door
         self._open: dict[object, Connection] = {}
 
+    @property
+    def held(self) -> int:
+        """How many entries all tables have, of connections, waiting sockets and addresses; 0 when nobody is
+        connected.
+        """
+        table, watched = self.connections, 0 if self._paced is None else self._paced.watched
+        return len(self._open) + len(table) + table.addresses + len(self._accepted) + watched
+
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """A connection is there, or may send its next request."""
         served = cast(HTTP1ServerConnection, server_conn)

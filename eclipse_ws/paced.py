@@ -184,6 +184,11 @@ class PacedLoop:
         """The next turn in which somebody is served, if it is arranged already."""
         self._readiness = watch(self._asyncio, self._ready)
 
+    @property
+    def watched(self) -> int:
+        """How many connections are watched."""
+        return len(self._streams)
+
     def add_handler(
         self, of: socket.socket, handler: Callable[[socket.socket, int], None], events: int
     ) -> None:
