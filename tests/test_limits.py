@@ -223,3 +223,31 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(addresses) == 100  # an upgrade is forgotten after a tenth of a second, a guess after six
     addresses.sweep(100.0)
     assert len(addresses) == 0
+
+
+def test_the_latest_addresses_are_remembered() -> None:
+    """Beyond its bound a node forgets the addresses that came first: a newcomer is limited like any other."""
+    addresses = Addresses(make_settings(max_addresses=2, guesses_per_minute=1, upgrades_per_minute=1))
+    first, second, third = (Source(f"8.8.8.{number}", shared=False) for number in (1, 2, 3))
+    for source in (first, second):
+        addresses.guessed(source, 1.0)
+        assert addresses.upgrade(source, 1.0) is None
+    addresses.guessed(first, 1.5)  # which makes it one of the latest
+    assert addresses.upgrade(first, 1.5) == "upgrades_per_minute"
+    addresses.guessed(third, 2.0)
+    assert addresses.upgrade(third, 2.0) is None
+    assert not addresses.may_guess(third, 2.0)
+    assert addresses.upgrade(third, 2.0) == "upgrades_per_minute"
+    assert addresses.upgrade(second, 2.0) == "upgrades_per_minute"
+    assert [addresses.may_guess(each, 2.0) for each in (first, second)] == [True, False]
+    assert addresses.upgrade(first, 2.0) is None
+
+
+def test_requests_of_many_addresses_are_limited() -> None:
+    """An address that asks without a pause is refused, however many others were seen before it."""
+    addresses = Addresses(make_settings(max_addresses=10))
+    for number in range(50):
+        assert addresses.may_ask(f"8.8.8.{number}", 1.0)
+    answers = [addresses.may_ask("9.9.9.9", 1.0) for _ in range(401)]
+    assert (answers[:399], answers[400]) == ([True] * 399, False)
+    assert addresses.may_ask("8.8.8.49", 1.0)
