@@ -290,6 +290,36 @@ def test_a_token_that_lives_too_long(given: dict[str, Any], close: CloseCode) ->
     assert caught.value.close is close
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"nbf": NOW + 3600}, r"not valid yet \(nbf\)"),
+        ({"exp": NOW - 3600}, "has expired"),
+        ({"iat": None, "exp": NOW + 10**6}, "jwt_max_lifetime"),
+        ({"exp": "soon"}, "malformed"),
+        ({"secret": "y" * 40}, "JWT_SECRET"),
+    ],
+)
+def test_the_log_says_what_is_wrong_with_a_token(given: dict[str, Any], says: str) -> None:
+    """The reason is in the error's text, for the log of whoever runs the server."""
+    with pytest.raises(TokenError, match=says):
+        VERIFIER.verify(token(**given))
+
+
+@pytest.mark.parametrize("leeway", [0, 30])
+def test_the_leeway_is_as_long_as_the_setting_says(leeway: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is good until its end and from its beginning on, either moved by the leeway and no more."""
+    monkeypatch.setattr(auth.time, "time", lambda: float(NOW))
+    verifier = Verifier(make_settings(jwt_leeway=leeway))
+    for good, bad in (
+        ({"exp": NOW - leeway + 1}, {"exp": NOW - leeway}),
+        ({"nbf": NOW + leeway}, {"nbf": NOW + leeway + 1}),
+    ):
+        assert verifier.verify(token(**good)).user_id == "u1"
+        with pytest.raises(TokenError):
+            verifier.verify(token(**bad))
+
+
 def test_a_token_without_an_end() -> None:
     """In development a token may have neither `exp` nor `iat`: it opens sessions of the longest lifetime."""
     before = time.time()

@@ -25,7 +25,7 @@ from websockets.typing import Subprotocol
 
 from eclipse_ws import sweeper
 from eclipse_ws.auth import TokenError, Verifier
-from eclipse_ws.keys import KeyMaterialError, public_keys
+from eclipse_ws.keys import MAX_KEY_FILE, KeyMaterialError, public_keys
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.server import Server
 from tests.client import Client, claims, http, running, token, until
@@ -262,6 +262,21 @@ def test_what_is_no_public_key(text: str, problem: str) -> None:
     """A key that can't be used is refused at the start, in a sentence without a word of it."""
     with pytest.raises(KeyMaterialError, match=problem):
         public_keys(text)
+
+
+def test_a_public_key_file_that_is_no_text(tmp_path: Path) -> None:
+    """A key in DER, a file that is too long, and a folder are told apart in a sentence."""
+    der = RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    for name, data, problem in (
+        ("key.der", der, "no PEM block"),
+        ("long.pem", b"x" * MAX_KEY_FILE, "no PEM block"),
+        ("longer.pem", b"x" * (MAX_KEY_FILE + 1), f"more than {MAX_KEY_FILE} bytes"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(KeyMaterialError, match=problem):
+            public_keys(str(tmp_path / name))
+    with pytest.raises(KeyMaterialError, match="can't be read"):
+        public_keys(str(tmp_path))
 
 
 def test_issuer_and_audience() -> None:

@@ -42,6 +42,8 @@ async def refused(port: int, **headers: str) -> Any:
         ("https://evil.com/.example.org", False),
         ("https://evil.com#.example.org", False),
         ("https://user@a.example.org", False),
+        ("https://*.example.org", False),
+        ("https://a..example.org", False),
         ("https://evil.com:1.example.org", False),
         ("https://a.example.net", False),
         ("https://a.example.org, https://app.example.com", False),
