@@ -32,6 +32,14 @@ def test_a_burst_passes_and_then_the_rate(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["command", "typing"])
+def test_a_burst_is_exact(kind: str) -> None:
+    """All of a burst passes at once, also where no rounding helps; then half a second's wait, exactly."""
+    take = getattr(budget(**{f"{kind}_rate": 2, f"{kind}_burst": 3}), kind)
+    assert [take(100.0) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert [take(100.5) for _ in range(2)] == [0, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["command", "typing"])
 def test_a_rate_of_zero_limits_nothing(kind: str) -> None:
     """A rate of 0 lets everything pass, and no rate at all means that sessions are not even asked."""
     take = getattr(budget(), kind)
