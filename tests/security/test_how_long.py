@@ -23,7 +23,7 @@ from tests.security.test_connections import (
     refused,
     unanswered,
 )
-from tests.security.test_http import FLY, open_connections, raw, slow
+from tests.security.test_http import FLY, deaf, narrow, open_connections, raw, slow
 
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n"
 
@@ -191,4 +191,16 @@ async def test_the_secret_protects_its_own_request_alone(monkeypatch: pytest.Mon
         assert (await http(server.port, "/health")).status == 200
         assert not is_open(peer)
         assert refused(server, "max_handshakes") == [1]
+        peer.close()
+
+
+@pytest.mark.gen_test
+async def test_the_application_takes_its_answers_in_time() -> None:
+    """An answer that nobody takes closes its connection after the same time, with the secret or without."""
+    async with running(**QUIET) as server:
+        narrow(server)
+        peer, table = await deaf(server.port, PUBLISH * 300), open_connections(server)
+        await until(lambda: any(each.untaken for each in table.trusted))
+        await until(lambda: server._http.sweep(time.monotonic() + TIMEOUT) or not len(table))
+        assert refused(server, "answer_timeout", "handshake_timeout") == [1, 0]
         peer.close()
