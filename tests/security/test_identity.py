@@ -196,14 +196,22 @@ def test_previous_secrets_hold_during_a_rotation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "algorithm"), [(RSA, "RS256"), (RSA, "RS512"), (EC, "ES256"), (ED, "EdDSA")], ids=str
+    ("key", "algorithm"),
+    [
+        *((RSA, name) for name in ("RS256", "RS384", "RS512")),
+        (EC, "ES256"),
+        (ec.generate_private_key(ec.SECP384R1()), "ES384"),
+        (ec.generate_private_key(ec.SECP521R1()), "ES512"),
+        (ED, "EdDSA"),
+    ],
+    ids=str,
 )
 def test_public_keys(key: Any, algorithm: str, tmp_path: Path) -> None:
     """RSA, NIST and Edwards keys verify their own algorithms, from a setting, a file, or among others."""
     made = jwt.encode(claims(), key, algorithm=algorithm)
     path = tmp_path / "public.pem"
     path.write_text(pem(key))
-    every = "\n".join(pem(each) for each in (RSA, EC, ED))
+    every = "\n".join(pem(each) for each in (RSA, EC, ED, key))
     for source in (pem(key), pem(key).replace("\n", "\\n"), str(path), every):
         assert Verifier(make_settings(jwt_public_key=source)).verify(made).user_id == "u1"
     assert refusal(made).close is CloseCode.INVALID_TOKEN
