@@ -1,0 +1,95 @@
+"""What the memory backend remembers and forgets, on a clock of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tornado.ioloop import IOLoop
+
+from eclipse_ws.backends.memory import MemoryBackend
+from eclipse_ws.protocol import Cursor
+from tests.backends.harness import Node, event, fresh_chat, number_of, until
+from tests.conftest import make_settings
+
+gen_test = pytest.mark.gen_test(timeout=30)
+LIFETIME = 0.2
+"""Seconds that chats are remembered; the sweep itself looks after them in real time, as often as it can."""
+
+
+class Stage:
+    """A node in memory, whose clock stands still unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        settings = make_settings(backend="memory", history_seconds=LIFETIME)
+        self.node = Node(MemoryBackend(settings, lambda: self.now))
+        self.backend = self.node.backend
+
+    async def until_swept(self) -> None:
+        """Wait until the sweep has looked at every chat, at the clock's time."""
+        over = fresh_chat()
+        self.now -= 2 * LIFETIME
+        await self.backend.subscribe(over)
+        self.backend.unsubscribe(over)
+        self.now += 2 * LIFETIME
+        await until(lambda: self.backend.position(over) is None, "the sweep")
+
+
+@pytest.fixture
+def stage(io_loop: IOLoop) -> Iterator[Stage]:
+    """A started node."""
+    made = Stage()
+    io_loop.run_sync(lambda: made.backend.start(made.node.heard))
+    yield made
+    io_loop.run_sync(made.backend.close)
+
+
+@gen_test
+async def test_a_chat_with_members_is_never_forgotten(stage: Stage, chat: str) -> None:
+    """A chat that somebody is in keeps its epoch and its events for ever, however quiet it is."""
+    await stage.backend.subscribe(chat)
+    at = stage.backend.position(chat)
+    await stage.backend.publish(chat, event("m1"))
+    for _ in range(3):
+        stage.now += 10 * LIFETIME
+        await stage.until_swept()
+    assert [number_of(e) for e in await stage.backend.history(chat, at)] == ["m1"]
+    receipt = await stage.backend.publish(chat, event("m2"))
+    assert receipt.cursor == str(Cursor(at.epoch, 2))
+    await stage.node.until_heard(chat, "m1", "m2")
+
+
+@gen_test
+@pytest.mark.parametrize("joined", [True, False], ids=["lingering", "never joined"])
+async def test_a_chat_that_was_published_to_lately_is_remembered(
+    stage: Stage, chat: str, joined: bool
+) -> None:
+    """Each event prolongs the life of a chat that nobody is in; a lifetime after the last one it ends."""
+    if joined:
+        await stage.backend.subscribe(chat)
+        stage.backend.unsubscribe(chat)
+    await stage.backend.publish(chat, event(0))
+    at = stage.backend.position(chat)
+    for number in range(1, 5):
+        stage.now += 0.6 * LIFETIME
+        await stage.until_swept()
+        await stage.backend.publish(chat, event(number))
+    assert [number_of(e) for e in await stage.backend.history(chat, at)] == ["1", "2", "3", "4"]
+    stage.now += LIFETIME
+    await until(lambda: stage.backend.position(chat) is None, "the chat to be forgotten")
+
+
+@gen_test
+async def test_the_lingering_counts_from_when_the_last_member_left(stage: Stage, chat: str) -> None:
+    """A chat lingers for a whole lifetime, however long it had members; leaving again prolongs nothing."""
+    await stage.backend.subscribe(chat)
+    at = stage.backend.position(chat)
+    stage.now += 10 * LIFETIME
+    stage.backend.unsubscribe(chat)
+    stage.now += 0.6 * LIFETIME
+    await stage.until_swept()
+    assert stage.backend.position(chat) == at
+    stage.backend.unsubscribe(chat)
+    stage.now += 0.6 * LIFETIME
+    await until(lambda: stage.backend.position(chat) is None, "the chat to be forgotten")
