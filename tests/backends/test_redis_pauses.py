@@ -1,0 +1,120 @@
+"""Pauses that grow while something fails: after a recovery the next one begins with the short one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from tests.backends.harness import Cluster, event, until
+from tests.provider import Provider
+
+gen_test = pytest.mark.gen_test(timeout=60)
+Make = Callable[..., Cluster]
+Expect = Callable[..., None]
+LINKS = "eclipse_ws.backends.redis.links"
+SUBSCRIPTIONS = "eclipse_ws.backends.redis.subscriptions"
+PAYMENTS = "eclipse_ws.backends.redis.payments"
+
+
+async def until_refused(made: Cluster, more: int) -> None:
+    """Wait until the server has refused so many further commands."""
+
+    async def refused() -> int:
+        counts = await made.client.info("errorstats")
+        return sum(count["count"] for count in counts.values())
+
+    wanted = await refused() + more
+    async with asyncio.timeout(10):
+        while await refused() < wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+@gen_test
+async def test_reconnecting_begins_anew_after_each_outage(
+    own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often the links were lost before, they are back as soon as after the first time."""
+    monkeypatch.setattr(f"{LINKS}.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(f"{LINKS}.LONGEST_PAUSE", 60.0)
+    expect_log("redis link lost")
+    made = own_cluster()
+    provider = await Provider(made.server.port).start()
+    node = await made.node(chat, redis_url=provider.url)
+    for _ in range(12):  # doubled each time, the pauses would add up to 40 s
+        provider.cut()
+        await until(lambda: node.backend.health().state != "up", "the outage")
+        await node.until_up()
+    await node.backend.close()
+    await provider.stop()
+
+
+@gen_test
+async def test_connections_are_tried_less_often_in_a_long_outage(
+    own_cluster: Make, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While every connection is turned away the pauses grow, up to the longest one."""
+    monkeypatch.setattr(f"{LINKS}.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(f"{LINKS}.LONGEST_PAUSE", 60.0)
+    expect_log("redis link lost", "redis refuses connections")
+    made = own_cluster()
+    provider = await Provider(made.server.port).start()
+    provider.turn_away("ERR max number of clients reached")
+    node = await made.node(redis_url=provider.url, redis_timeout=0.3)
+    loop = asyncio.get_running_loop()
+    began, before = loop.time(), provider.accepted
+    await until(lambda: provider.accepted >= before + 4, "further attempts")
+    while loop.time() < began + 0.5:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    # Each of the two links pauses for at least 5, 10, 20, 40, 80, 160 and 320 ms.
+    assert provider.accepted - before <= 2 * 7
+    await node.backend.close()
+    await provider.stop()
+
+
+@gen_test
+async def test_joining_begins_anew_after_each_refusal(
+    own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chat whose join was refused many times, then accepted, is tried again soon at its next refusal."""
+    monkeypatch.setattr(f"{SUBSCRIPTIONS}.RETRY", 0.001)
+    expect_log("redis link lost")
+    expect_log("chat not joined")
+    made = own_cluster()
+    node = await made.node(redis_timeout=0.3)
+    meta = f"eclipse:{{{chat}}}:meta"
+    await made.client.set(meta, "no hash", ex=60)
+    await node.backend.subscribe(chat)
+    await until_refused(made, 30)
+    await made.client.delete(meta)
+    await until(lambda: node.backend.position(chat), "the join")
+    monkeypatch.setattr(f"{SUBSCRIPTIONS}.RETRY", 0.4)  # 32 times of it are longer than a test waits
+    interrupts = len(node.heard.interrupts)
+    await made.client.set(meta, "no hash", ex=60)
+    await made.kill_link(node)
+    await until_refused(made, 1)
+    await made.client.delete(meta)
+    await until(lambda: len(node.heard.interrupts) > interrupts, "the next join")
+
+
+@gen_test
+async def test_what_redis_refuses_for_a_while_again_and_again_is_not_lost(
+    own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event is given up after many refusals of its own; those of earlier events don't count."""
+    monkeypatch.setattr(f"{PAYMENTS}.RETRY", 0.002)
+    monkeypatch.setattr(f"{PAYMENTS}.TRIES", 60)
+    expect_log("it is delivered locally")
+    made = own_cluster()
+    one, other = await made.nodes(2, chat)
+    events = f"eclipse:{{{chat}}}:events"
+    for number in range(4):
+        await made.client.xadd(events, {"e": "{}"}, id="9999-0")
+        assert (await one.backend.publish(chat, event(number))).delivery == "local"
+        await until_refused(made, 40)
+        await made.client.delete(events)
+        await one.until_up()
+    await other.until_heard(chat, 0, 1, 2, 3)
+    assert one.backend.queue_overflowed == 0
+    assert not one.heard.interrupts
