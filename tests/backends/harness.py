@@ -60,16 +60,29 @@ class Recorder:
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = defaultdict(list)
         self.interrupts: list[str] = []
+        self.unannounced: list[str] = []
+        """Kept events that didn't follow the one before, without an interrupt in between."""
+        self._last: dict[str, Cursor] = {}
         self.questions: list[Any] = []
         self.reply: Callable[[Any], Any] = lambda question: question
 
     def deliver(self, chat_id: str, event: Event) -> None:
         """See Subscriber."""
         self.events[chat_id].append(event)
+        if event.cursor is not None:
+            last = self._last.get(chat_id)
+            if last is not None and event.cursor != Cursor(last.epoch, last.offset + 1):
+                self.unannounced.append(f"{event.cursor} after {last} in {chat_id}")
+            self._last[chat_id] = event.cursor
 
     def interrupt(self, chat_id: str) -> None:
         """See Subscriber; what came before belongs to an epoch that is over."""
         self.interrupts.append(chat_id)
+        self._last.pop(chat_id, None)
+
+    def left(self, chat_id: str) -> None:
+        """Note that nobody is in the chat any more, so that nobody is there to be interrupted."""
+        self._last.pop(chat_id, None)
 
     def answer(self, question: Any) -> Any:
         """See Subscriber."""
@@ -91,6 +104,13 @@ class Node:
     def __init__(self, backend: Backend) -> None:
         self.backend: Any = backend
         self.heard = Recorder()
+        unsubscribe = backend.unsubscribe
+
+        def leave(chat_id: str) -> None:
+            self.heard.left(chat_id)
+            unsubscribe(chat_id)
+
+        self.backend.unsubscribe = leave
 
     async def until_heard(self, chat_id: str, *numbers: int | str) -> None:
         """Wait until exactly these have been delivered, in this order."""
@@ -199,9 +219,13 @@ class Cluster:
             await asyncio.sleep(POLL)
 
     async def close(self) -> None:
-        """Close all, and see that nothing is left: no task, no subscription, no key without a lifetime."""
+        """Close all, and see that nothing is left: no task, no subscription, no key without a lifetime.
+
+        Nor may any node have missed an event silently, or delivered one twice or out of order.
+        """
         for node in self.made:
             await node.backend.close()
+            assert not node.heard.unannounced, f"gaps that were not told: {node.heard.unannounced}"
         try:
             if self.server is not None and self.server.process is not None:
                 await self._see_that_nothing_is_left()
