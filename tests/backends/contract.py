@@ -218,6 +218,18 @@ class BackendContract:
         await node.until_heard(chat, "m1")
 
     @gen_test
+    async def test_leaving_again_does_not_prolong_the_lingering(self, cluster: Cluster, chat: str) -> None:
+        """The lingering ends, however often it is noted that nobody is in the chat."""
+        node = await cluster.node(chat, history_seconds=0.2)
+        node.backend.unsubscribe(chat)
+
+        def forgotten() -> bool:
+            node.backend.unsubscribe(chat)
+            return node.backend.position(chat) is None
+
+        await until(forgotten, "the chat to be forgotten")
+
+    @gen_test
     async def test_after_lingering_a_new_epoch_begins(self, cluster: Cluster, chat: str) -> None:
         """A chat that nobody has heard any more doesn't pretend to know what passed: its epoch is new."""
         node = await cluster.node(chat, history_seconds=0.2)
@@ -245,6 +257,19 @@ class BackendContract:
             again = await node.backend.attempt(chat, "key")
             assert (again.state, again.receipt) == ("done", receipt)
         assert receipt.id == "m1"
+
+    @gen_test
+    async def test_an_attempt_at_an_event_that_was_published_is_done(
+        self, cluster: Cluster, chat: str
+    ) -> None:
+        """An event that was published before settles the attempt as well, with the first receipt."""
+        one, other = await cluster.nodes(2, chat)
+        receipt = await one.backend.publish(chat, event("m1"))
+        attempt = await other.backend.attempt(chat, "key")
+        assert await other.backend.publish(chat, event("m1"), attempt) == receipt
+        for node in (one, other):
+            again = await node.backend.attempt(chat, "key")
+            assert (again.state, again.receipt) == ("done", receipt)
 
     @gen_test
     async def test_keys_belong_to_their_chat(self, cluster: Cluster, chat: str) -> None:
