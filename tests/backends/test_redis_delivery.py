@@ -78,6 +78,31 @@ async def test_a_full_queue_keeps_the_oldest(own_cluster: Make, chat: str, expec
 
 
 @gen_test
+async def test_each_outage_has_all_of_the_room(
+    own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bytes of what was handed over take up no room in the next outage."""
+    monkeypatch.setattr("eclipse_ws.backends.redis.outage.MAX_BYTES", 3 * len(event(10).body))
+    expect_log("redis refuses commands", "the queue for redis is full")
+    made = own_cluster(redis_ping_interval=0.1)
+    one, other = await made.nodes(2, chat)
+    for number in range(10, 19, 3):
+        await refuse(made, one)
+        for each in range(number, number + 3):
+            assert (await one.backend.publish(chat, event(each))).delivery == "local"
+        await made.client.config_set("maxmemory", 0)
+        await one.until_up()
+        await other.until_heard(chat, *range(10, number + 3))
+    assert one.backend.queue_overflowed == 0
+    await refuse(made, one)
+    for each in range(20, 24):
+        await one.backend.publish(chat, event(each))
+    assert one.backend.queue_overflowed == 1
+    await made.client.config_set("maxmemory", 0)
+    await until(lambda: one.heard.interrupts and other.heard.interrupts, "the interrupts")
+
+
+@gen_test
 async def test_the_same_event_again_in_an_outage(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """What is published again while Redis takes nothing is delivered once, here and on the other nodes."""
     expect_log("redis refuses commands")

@@ -117,3 +117,49 @@ async def test_handing_over_without_redis(own_cluster: Make, chat: str, expect_l
     made.server.kill()
     await until(lambda: node.backend.health().state != "up")
     assert await node.backend.hand_over() == 0
+
+
+@gen_test
+async def test_room_for_more_once_somebody_has_come(cluster: Make) -> None:
+    """The bound of chats taken over counts those that nobody has joined yet, and that are heard still."""
+    made = cluster(hand_over_timeout=5)
+    one, other = await made.node(), await made.node(max_sessions=1, history_seconds=0.3)
+    joined = [fresh_chat() for _ in range(2)]
+    await asyncio.gather(*map(one.backend.subscribe, joined))
+    assert await one.backend.hand_over() == 2
+    await asyncio.gather(*map(other.backend.subscribe, joined))
+    for chats in ([fresh_chat() for _ in range(2)] for _ in range(2)):
+        await asyncio.gather(*map(one.backend.subscribe, chats))
+        heard = await one.backend.hand_over()
+        assert all(other.backend.position(chat) for chat in chats)
+        await until(lambda chats=chats: not any(map(other.backend.position, chats)), "the lingering to end")
+    assert heard == 6
+    assert all(map(other.backend.position, joined))
+
+
+@gen_test
+async def test_no_more_is_taken_over_than_may_linger(cluster: Make, expect_log: Expect) -> None:
+    """A full node takes no further chats, says so, and the count tells that they are not heard."""
+    expect_log("chats not taken over")
+    made = cluster()
+    one, other = await made.node(), await made.node(max_sessions=1)
+    chats = [fresh_chat() for _ in range(5)]
+    await asyncio.gather(*map(one.backend.subscribe, chats))
+    assert await one.backend.hand_over() == 2
+    assert sum(other.backend.position(chat) is not None for chat in chats) == 2
+
+
+@gen_test
+async def test_what_lingers_already_lingers_anew_when_it_is_taken_over(cluster: Make, chat: str) -> None:
+    """A chat that the taker's own sessions have left is heard for a whole lifetime from the handover on."""
+    made = cluster()
+    one, other = await made.node(chat), await made.node(chat, history_seconds=0.8)
+    left = fresh_chat()
+    await other.backend.subscribe(left)
+    other.backend.unsubscribe(chat)
+    other.backend.unsubscribe(left)
+    await asyncio.sleep(0.5)  # a part of the lifetime, which begins anew below
+    assert await one.backend.hand_over() == 1
+    await until(lambda: other.backend.position(left) is None, "the other chat to be let go")
+    assert other.backend.position(chat) is not None
+    await until(lambda: other.backend.position(chat) is None, "the lingering to end")
