@@ -380,9 +380,12 @@ class BackendContract:
     async def test_an_attempt_that_never_ends_is_unknown(self, cluster: Cluster, chat: str) -> None:
         """Who waits longer than a call to the chat API may take is told that the outcome is unknown."""
         one, other = await cluster.nodes(2, chat, api_timeout=0.2, attempt_margin=0.1)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         assert (await one.backend.attempt(chat, "key")).state == "new"
         states = await asyncio.gather(*(n.backend.attempt(chat, "key") for n in (one, other)))
         assert [a.state for a in states] == ["unknown", "unknown"]
+        assert loop.time() - began > 0.29
 
     @gen_test
     async def test_a_cancelled_wait_leaves_the_others(self, cluster: Cluster, chat: str) -> None:

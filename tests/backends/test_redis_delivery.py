@@ -10,7 +10,7 @@ import pytest
 
 from eclipse_ws.backends.redis.link import Link
 from eclipse_ws.backends.redis.scripts import JOIN
-from tests.backends.harness import Cluster, Node, body, event, fresh_chat, until
+from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
 
 gen_test = pytest.mark.gen_test(timeout=30)
 Make = Callable[..., Cluster]
@@ -18,30 +18,39 @@ Expect = Callable[..., None]
 
 
 class Held:
-    """Keeps back the answers to those commands of all links that ``holds`` picks, until `release`."""
+    """Keeps back those commands of all links that ``holds`` picks: asked at once or later, answered later."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, holds: Callable[[tuple[Any, ...]], bool]) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, holds: Callable[[tuple[Any, ...]], bool], *, ask: bool = True
+    ) -> None:
         self._call = Link.call
         self._holds = holds
-        self._free = asyncio.Event()
-        self.count = 0
-        monkeypatch.setattr(Link, "call", lambda link, *command: self.call(link, command))
+        self._ask, self._answer = asyncio.Event(), asyncio.Event()
+        self.count = self.answered = 0
+        if ask:
+            self._ask.set()
+        monkeypatch.setattr(Link, "call", lambda link, *command: self._hold(link, command))
 
-    def call(self, link: Link, command: tuple[Any, ...]) -> asyncio.Future[Any]:
-        """Ask at once, and answer when it may be."""
-        answer = self._call(link, *command)
-        if self._free.is_set() or not self._holds(command):
-            return answer
-        self.count += 1
-        return asyncio.ensure_future(self._late(answer))
+    def ask(self) -> None:
+        """Have Redis asked, whose answers are kept back."""
+        self._ask.set()
 
     def release(self) -> None:
         """Let the answers come, and all later ones at once."""
-        self._free.set()
+        self._answer.set()
 
-    async def _late(self, answer: asyncio.Future[Any]) -> Any:
-        await self._free.wait()
-        return await answer
+    def _hold(self, link: Link, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+        if self._answer.is_set() or not self._holds(command):
+            return self._call(link, *command)
+        self.count += 1
+        return asyncio.ensure_future(self._late(link, command))
+
+    async def _late(self, link: Link, command: tuple[Any, ...]) -> Any:
+        await self._ask.wait()
+        answer = await self._call(link, *command)
+        self.answered += 1
+        await self._answer.wait()
+        return answer
 
 
 async def cut_and_back(made: Cluster, node: Node) -> None:
@@ -167,6 +176,41 @@ async def test_an_answer_of_an_earlier_link_is_not_believed(
     await other.backend.publish(chat, event("m1"))
     for node in (one, other):
         await node.until_heard(chat, "m1")
+        assert not node.heard.interrupts
+
+
+@gen_test
+async def test_live_events_meet_what_is_replayed(
+    cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes live before, while and after Redis is asked for the rest is delivered at once, in order."""
+    expect_log("redis link lost")
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    await other.backend.publish(chat, event(0))
+    await one.until_heard(chat, 0)
+    await made.until_overlapping(chat, one)
+    held = Held(monkeypatch, lambda command: command[1] == JOIN.digest, ask=False)
+
+    async def publish(*numbers: int) -> None:
+        """Publish, and wait until it has reached the other node, which lets nothing ephemeral wait."""
+        for number in numbers:
+            await other.backend.publish(chat, event(number))
+        other.backend.broadcast(chat, typing(f"after {numbers}"))
+        await until(lambda: one.heard.events[chat][-1].origin == f"after {numbers}", "what is ephemeral")
+
+    await cut_and_back(made, one)
+    await until(lambda: held.count, "the join")
+    await publish(1, 2)
+    held.ask()
+    await until(lambda: held.answered, "the answer")
+    await publish(3, 4)
+    assert one.heard.numbers(chat) == ["0"]
+    held.release()
+    await one.until_heard(chat, 0, 1, 2, 3, 4)
+    await publish(5)
+    for node in (one, other):
+        await node.until_heard(chat, *range(6))
         assert not node.heard.interrupts
 
 
