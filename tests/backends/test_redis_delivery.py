@@ -112,6 +112,28 @@ async def test_each_outage_has_all_of_the_room(
 
 
 @gen_test
+async def test_what_is_ephemeral_is_never_queued(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """An ephemeral event in an outage is dropped and counted: it takes no room, and nobody gets it late."""
+    expect_log("redis refuses commands")
+    made = own_cluster(outage_queue_events=2, redis_ping_interval=0.1)
+    one, other = await made.nodes(2, chat)
+    at = other.backend.position(chat)
+    await refuse(made, one)
+    for number in range(2):
+        one.backend.broadcast(chat, typing())
+        await one.backend.publish(chat, event(number))
+        one.backend.broadcast(chat, typing())
+    assert (one.backend.health().queued, one.backend.broadcasts_dropped) == (2, 4)
+    await made.client.config_set("maxmemory", 0)
+    await one.until_up()
+    await one.backend.publish(chat, event("after"))
+    await other.until_heard(chat, 0, 1, "after")
+    assert {heard.type for heard in other.heard.events[chat]} == {"message"}
+    assert len(await other.backend.history(chat, at)) == 3
+    assert one.backend.queue_overflowed == 0
+
+
+@gen_test
 async def test_the_same_event_again_in_an_outage(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """What is published again while Redis takes nothing is delivered once, here and on the other nodes."""
     expect_log("redis refuses commands")
