@@ -338,6 +338,13 @@ async def test_greeted_without_a_position(cluster: Make, expect_log: Callable[..
     assert node.backend.position(chat) is None
     await until(lambda: node.heard.interrupts == [chat])
     assert node.backend.position(chat) is not None
+    # Once: from now on they know where they are, and a cut that another node bridges is none of theirs.
+    other = await made.node(chat)
+    await made.until_overlapping(chat, node)
+    await made.kill_link(node)
+    await other.backend.publish(chat, event("m1"))
+    await node.until_heard(chat, "m1")
+    assert node.heard.interrupts == [chat]
 
 
 @gen_test

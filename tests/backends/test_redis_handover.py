@@ -163,3 +163,26 @@ async def test_what_lingers_already_lingers_anew_when_it_is_taken_over(cluster: 
     await until(lambda: other.backend.position(left) is None, "the other chat to be let go")
     assert other.backend.position(chat) is not None
     await until(lambda: other.backend.position(chat) is None, "the lingering to end")
+
+
+@gen_test
+async def test_handing_over_again_after_an_outage(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """What could not be handed over while Redis was away is handed over when it is asked for again."""
+    expect_log("redis link lost")
+    made = own_cluster(redis_timeout=0.5)
+    one, other = await made.node(chat), await made.node()
+    made.server.kill()
+    await until(lambda: one.backend.health().state != "up", "the outage")
+    assert await one.backend.hand_over() == 0
+    made.server.start()
+    for node in (one, other):
+        await node.until_up()
+    assert await one.backend.hand_over() == 1
+    at = one.backend.position(chat)
+    late = fresh_chat()
+    await one.backend.subscribe(late)
+    assert await one.backend.hand_over() == 2
+    await one.backend.close()
+    await made.raw(late, body("m1"))
+    await until(lambda: other.backend.position(late).offset == 1, "the event")
+    assert other.backend.position(chat) == at
