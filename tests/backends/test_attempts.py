@@ -133,6 +133,23 @@ async def test_no_number_of_chats_makes_another_forget() -> None:
 
 
 @pytest.mark.gen_test
+async def test_an_outcome_is_remembered_however_late_it_comes() -> None:
+    """What is saved after its attempt has expired is known, and so is what turns out to be saved at last."""
+    attempts, clock = table(limit=2, lifetime=300)
+    late = await take(attempts)
+    clock.now += 301
+    assert (await take(attempts, "another")).state == "new"
+    attempts.settle(late, "done", RECEIPT)
+    assert (await take(attempts)).receipt == RECEIPT
+    attempts, _ = table(limit=2)
+    unknown = await take(attempts)
+    attempts.settle(unknown, "unknown")
+    assert (await attempts.take("other chat", "key", again=False, patience=0)).state == "new"
+    attempts.settle(unknown, "done", RECEIPT)  # in a full table, too
+    assert (await take(attempts)).receipt == RECEIPT
+
+
+@pytest.mark.gen_test
 async def test_what_is_remembered_elsewhere_may_be_forgotten() -> None:
     """Where Redis remembers outcomes too, a full table forgets the oldest, and puts nothing off."""
     attempts = Attempts(300, 1000, elsewhere=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.backends.harness import Cluster, Node, event, typing, until
+from tests.backends.harness import Cluster, Node, event, fresh_chat, typing, until
+from tests.provider import Provider
 
 gen_test = pytest.mark.gen_test(timeout=30)
 Make = Callable[..., Cluster]
@@ -129,3 +130,31 @@ async def test_what_comes_after_an_outage_stays_behind_it(
         await asyncio.sleep(0.005)
     await one.backend.publish(chat, event(late))
     await other.until_heard(chat, *range(late + 1))
+
+
+@gen_test
+async def test_a_loss_without_a_subscription_is_told_later(
+    own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that is lost while its node can't subscribe interrupts other nodes' sessions once it can."""
+    monkeypatch.setattr("eclipse_ws.backends.redis.payments.RETRY", 0.02)
+    expect_log("redis link lost", "it is delivered locally", "redis will never take this")
+    made = own_cluster()
+    provider = await Provider(made.server.port).start()
+    one, other = await made.node(chat, redis_url=provider.url), await made.node(chat)
+    await made.until_overlapping(chat, one)  # the cut alone is bridged, and interrupts nobody
+    provider.refuse("ERR max requests limit exceeded", "SUBSCRIBE")
+    provider.cut()
+    async with asyncio.timeout(10):
+        while (await one.backend.publish(fresh_chat(), event("m0"))).delivery == "local":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await made.client.set(f"eclipse:{{{chat}}}:events", "not a stream", ex=60)
+    assert (await one.backend.publish(chat, event("m1"))).delivery == "local"
+    await until(lambda: one.backend.queue_overflowed == 1, "the loss")
+    assert one.backend.health().state == "down"
+    assert not other.heard.interrupts
+    provider.accept()
+    await until(lambda: other.heard.interrupts == [chat], "the interrupt")
+    await one.until_up()
+    await one.backend.close()
+    await provider.stop()
