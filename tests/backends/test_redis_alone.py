@@ -183,6 +183,7 @@ async def test_a_resend_while_a_node_gives_no_answer(
     for _ in range(2):
         assert (await other.backend.attempt(chat, "key", resent=True, asker=Session(0))).state == "later"
     assert (await other.backend.attempt(chat, "key", resent=True, asker=LONG_HERE)).state == "new"
+    assert (await other.backend.attempt(chat, "other key", resent=True)).state == "new"
 
 
 @gen_test

@@ -214,20 +214,23 @@ async def test_events_at_places_that_were_taken(cluster: Make, chat: str, over_h
 
 
 @gen_test
-async def test_an_epoch_that_was_over(cluster: Make, chat: str) -> None:
-    """A Redis that is back in an earlier epoch doesn't go on with it: its clients missed the later one."""
+@pytest.mark.parametrize("later", [1, 3], ids=["the last one", "one of before"])
+async def test_an_epoch_that_was_over(cluster: Make, chat: str, later: int) -> None:
+    """A Redis that is back in an earlier epoch doesn't go on with it: its clients missed the later ones."""
     made = cluster(**OVER_HTTP)
     nodes = one, other = await made.nodes(2, chat)
     past = Past(made)
     earlier = (await publish(one, chat, 1))[-1]
     await until_at(chat, earlier, *nodes)
     await past.remember()
-    one.backend._subscriptions.break_off(chat)
-    await until_begun_anew(chat, earlier.epoch, *nodes)
-    lost = (await publish(one, chat, 2))[-1]
-    await until_at(chat, lost, *nodes)
+    lost = earlier
+    for number in range(later):
+        one.backend._subscriptions.break_off(chat)
+        await until_begun_anew(chat, lost.epoch, *nodes)
+        lost = (await publish(one, chat, 2 + number))[-1]
+        await until_at(chat, lost, *nodes)
     await past.restore()
-    await publish(other, chat, 3)
+    await publish(other, chat, 9)
     await until(lambda: not {one.backend.position(chat).epoch} & {earlier.epoch, lost.epoch})
     await until_begun_anew(chat, lost.epoch, *nodes)
     assert await other.backend.history(chat, earlier) is None
