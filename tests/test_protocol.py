@@ -417,6 +417,30 @@ def test_sequenced_event() -> None:
     assert parse_event(event.body) == event
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"type":"x"}',
+        b'{"type":"x","data":{"text":"a"}}',
+        b' { "type" : "x" , "data" : { "id" : null } } \n',
+        b'{"type":"message","data":{"content":"no id"}}',
+        b'{"type":"message","data":null,"timestamp":"t"}',
+        b'{"type":"x","cursor":null,"data":[1]}',
+        b'{"type":"x","data":{"cursor":"e.1"}}',
+        b'{"type":"x","text":"}"}',
+        b'{"type":"x","data":"\\ud800"}',
+    ],
+)
+@pytest.mark.parametrize("cursor", [Cursor("e", 1), Cursor("f" * 30, 10**15)])
+def test_an_event_without_an_id_keeps_its_identity(raw: bytes, cursor: Cursor) -> None:
+    """The payload without the cursor names it: before it is sequenced, after, and as other nodes read it."""
+    event = parse_event(raw)
+    sequenced = event.sequenced(cursor)
+    assert sequenced.identity == event.identity
+    assert parse_event(sequenced.body) == sequenced
+    assert parse_event(b"\n" + sequenced.body + b" ") == sequenced
+
+
 def test_ephemeral_event_crosses_nodes_with_its_origin() -> None:
     """The origin travels beside an ephemeral event and is not in what clients get."""
     event = protocol.typing_event("u1", True, "s1")
@@ -490,8 +514,9 @@ def test_any_object_is_an_event_or_malformed(fields: dict[str, Any], kind: str, 
     if event.kept:
         if event.cursor is None:
             sequenced = event.sequenced(cursor)
-            assert parse_event(sequenced.body).cursor == cursor
-            assert parse_event(sequenced.body).type == kind
+            assert (sequenced.type, sequenced.cursor) == (kind, cursor)
+            assert sequenced.identity == event.identity
+            assert parse_event(sequenced.body) == sequenced
         assert 0 < len(event.identity) <= 160
     else:
         again = parse_event(protocol.with_origin(event))

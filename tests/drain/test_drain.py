@@ -17,6 +17,7 @@ import pytest
 from benchmarks.drain import busiest
 from benchmarks.drain_parts import Application, Client
 from eclipse_ws.server import Server, _unless
+from tests.backends.harness import fresh_chat
 from tests.client import Client as Session
 from tests.client import http, running, token, until, with_another_node
 from tests.portable import inherited
@@ -95,6 +96,36 @@ async def test_nothing_is_lost_and_nobody_is_told_a_falsehood(
     await until(lambda: all(client.gone for client in clients) and not application.connections)
     api.close()
     await api.wait_closed()
+
+
+@gen_test
+async def test_a_chat_that_was_joined_during_the_drain_is_handed_over(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was still joining when the chats were handed over can resume on the other node all the same."""
+    options: dict[str, Any] = {"backend": "redis", "redis_url": redis_server.url}
+    async with running(**options) as going, running(**options) as staying:
+        neighbour = await Session.join(going.port, fresh_chat())
+        gate, subscribe, chat = asyncio.Event(), going.backend.subscribe, fresh_chat()
+
+        async def slow(chat_id: str) -> None:
+            await gate.wait()
+            await subscribe(chat_id)
+
+        monkeypatch.setattr(going.backend, "subscribe", slow)
+        late = await Session.open(going.port, f"token={token(chat)}")
+        neighbour.socket.transport.pause_reading()  # its missing answer keeps the drain waiting
+        draining = asyncio.create_task(going.drain())
+        await until(lambda: going.node.handed_over == 1)
+        gate.set()
+        cursor = (await late.next("connected"))["cursor"]
+        assert (await late.ended())[0] == 1012
+        neighbour.socket.transport.resume_reading()
+        await draining
+        assert going.node.handed_over == 2
+        await going.stop()
+        async with await Session.join(staying.port, chat, cursor=cursor) as back:
+            assert (back.connected["recovered"], back.connected["cursor"]) == (True, cursor)
 
 
 @gen_test
