@@ -394,6 +394,18 @@ def test_numbers_of_other_events_stay() -> None:
     assert parse_event(raw) == Event("ticket", raw, "ticket:1")
 
 
+@pytest.mark.parametrize(
+    ("body", "identity"),
+    [
+        ({"type": "note", "data": {"text": "a"}}, "note#e31c8dee42cb4f2ec839e53843536397"),
+        ({"type": "t" * 40, "data": {"id": "i" * 600}}, "t" * 32 + "#71773fa57be05901a71797a8b408896f"),
+    ],
+)
+def test_names_that_are_digests_stay_what_they_are(body: dict[str, object], identity: str) -> None:
+    """A node of the next version knows an event that one of this has published."""
+    assert parse_event(json.dumps(body, separators=(",", ":")).encode()).identity == identity
+
+
 def test_identity_is_bounded() -> None:
     """A huge id or type makes no huge name, and still tells events apart."""
     names = {
@@ -488,6 +500,33 @@ def test_malformed_event(raw: bytes) -> None:
     with pytest.raises(MalformedEventError) as caught:
         parse_event(raw)
     assert 5 < len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("raw", "kept"),
+    [
+        (b'{"type":"x","cursor":5}', True),
+        (b'{"type":"x","cursor":"none of ours"}', True),
+        (b'{"type":"typing","cursor":5}', False),
+        (b'{"type":"x","data":"\xff"}', True),
+        (b' {"type" : "message","data":"\xff"}', True),
+        (b'{"type":"typing","data":"\xff"}', False),
+        (b'{"type":"presence","x":{"type":"message"},"data":"\xff"}', True),
+        (b'["type","message","\xff"]', False),
+        (b'"{\xff","type":"message"', False),
+        (b"\xff", False),
+        (b'{"type":"x","data":%b}' % nested(TOO_DEEP[0]).encode(), True),
+        (b'{"type":"read","data":%b}' % nested(TOO_DEEP[0]).encode(), False),
+        (b"[" * 10_000, False),
+        (b'{"type":5}', False),
+        (b"no event", False),
+    ],
+)
+def test_what_is_lost_with_a_malformed_event(raw: bytes, kept: bool) -> None:
+    """It may have been one that its chat keeps, so that without it there is a gap, or surely was none."""
+    with pytest.raises(MalformedEventError) as caught:
+        parse_event(raw)
+    assert caught.value.kept is kept
 
 
 @given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "replace")))
