@@ -236,15 +236,21 @@ async def test_calls_are_made_on_somebodys_account() -> None:
 
 
 @pytest.mark.gen_test
-async def test_answer_that_can_not_be_trusted_is_an_error_line(expect_log: Any) -> None:
-    """An answer about another message is logged as an error, told as unknown, and published to nobody."""
+@pytest.mark.parametrize(("code", "level"), [("api_bad_answer", "ERROR"), ("api_timeout", "WARNING")])
+async def test_answer_that_can_not_be_trusted_is_an_error_line(
+    code: str, level: str, expect_log: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer about another message is logged as an error, told as unknown, and published to nobody; one
+    that doesn't come is a warning.
+    """
     expect_log("message not saved")
     async with scene() as here:
-        here.api.result = ApiError("api_bad_answer", "another message", retryable=False, outcome_unknown=True)
+        here.api.result = ApiError(code, "another message", retryable=False, outcome_unknown=True)
         told = await here.do(HELLO)
         assert told is not None
         assert told["code"] == "outcome_unknown"
         assert here.ears.heard == []
+        assert [line.levelname for line in caplog.records if "message not saved" in str(line.msg)] == [level]
 
 
 @pytest.mark.gen_test

@@ -106,6 +106,7 @@ def test_shares_are_bounded() -> None:
 def test_an_account_waits_everywhere() -> None:
     """An account that flooded waits in every chat, for the penalty's time; other accounts don't."""
     penalties = Penalties(make_settings(rate_penalty=30))
+    assert not penalties.waits(account("c1"), 100.0)
     penalties.punish(account("c1"), 100.0)
     assert penalties.waits(account("c2"), 129.0)
     assert not penalties.waits(account("c1"), 131.0)
