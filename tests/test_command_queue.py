@@ -229,7 +229,7 @@ async def test_what_waits_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gen_test
 async def test_a_queue_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for room is told when the first command is taken; a wide character counts with its bytes."""
+    """Who waits for room is told when there is some, no earlier; a wide character counts with its bytes."""
     monkeypatch.setattr(command_queue, "MOST_BYTES", 65536)
     queue = CommandQueue()
 
@@ -239,12 +239,15 @@ async def test_a_queue_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert queue.put(nothing(), "k1", "\U0001f600" * 10_000) is None
     room = queue.put(nothing(), "k2", "x" * 30_000)
     assert room is not None
-    assert queue.put(nothing(), "k3", "") is room
-    assert queue.held > 70_000
-    first = queue.take()
-    assert first.key == "k1"
+    assert queue.put(nothing(), "k3", "x" * 40_000) is room
+    assert queue.held > 100_000
+    for key in ("k1", "k2"):
+        assert not room.done()  # without the first one it is still full
+        waiting = queue.take()
+        assert waiting.key == key
+        await waiting.work
     assert room.done()
-    await first.work
+    assert queue.put(nothing(), "k4", "") is None
     while queue:
         await queue.take().work
     assert queue.held == 0
