@@ -265,6 +265,21 @@ async def test_drain_waits_for_commands_no_longer_than_the_chat_api_may_take(
 
 
 @pytest.mark.gen_test
+async def test_drain_waits_for_close_frames_no_longer_than_for_the_last_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that answers no close frame holds a drain up for a moment, not for the chat API's time."""
+    monkeypatch.setattr(server_module, "LAST_CLOSES", 0.05)
+    async with running(close_timeout=60, api_timeout=60) as server:
+        deaf = await Client.join(server.port)
+        deaf.socket.transport.pause_reading()
+        await asyncio.wait_for(server.drain(), 10)
+        assert server.node.sessions == 1
+        await server.stop()
+        deaf.socket.transport.abort()
+
+
+@pytest.mark.gen_test
 async def test_a_session_that_was_joining_is_sent_away_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was let in just before the drain, and greeted in it, is sent away like all."""
     async with running() as server:
