@@ -397,6 +397,19 @@ async def test_a_session_that_ends_in_the_middle_of_a_look(monkeypatch: pytest.M
 
 
 @pytest.mark.gen_test
+async def test_a_session_that_is_closing_does_not_expire() -> None:
+    """Who was told that the application disconnects it is told nothing else, and counts as nothing else."""
+    async with running(sweep_interval=3600) as server:
+        client = await Client.join(server.port)
+        (session,) = server.hub.members()
+        session.end(CloseCode.KICKED)
+        for _ in range(2):
+            await server._sweeper.sweep(time.time() + 100_000, 0.0)
+        assert server.node.limits.refused["token_expired"] == 0
+        assert (await client.ended())[0] == 4003
+
+
+@pytest.mark.gen_test
 async def test_a_refresh_extends_the_session() -> None:
     """A new token for the same user and chat is answered with the new end, and the old one is forgotten."""
     async with running() as server:
