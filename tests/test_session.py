@@ -113,6 +113,20 @@ async def test_refused_by_a_close_code(query: str, code: int, reason: str) -> No
 
 
 @pytest.mark.gen_test
+async def test_of_an_argument_that_comes_twice_the_last_one_counts() -> None:
+    """A page that appends its own token or cursor to a URL that has one is heard with it."""
+    async with running() as server:
+        twice = await Client.open(server.port, f"token=bad&token={token()}&cursor=x.1", greet=True)
+        now = twice.connected["cursor"]
+        again = await Client.open(server.port, f"token={token()}&cursor=x.1&cursor={now}", greet=True)
+        assert again.connected["recovered"] is True
+        bad = await Client.open(server.port, f"token={token()}&token=bad")
+        assert await bad.ended() == (4002, "Invalid token")
+        for client in (twice, again):
+            await client.close()
+
+
+@pytest.mark.gen_test
 async def test_what_a_refused_client_says_is_not_heard() -> None:
     """Commands that came along with a bad token are not carried out."""
     async with running() as server, await Client.join(server.port) as neighbour:
