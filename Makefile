@@ -7,7 +7,7 @@ STAMP := $(VENV)/.dev
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
 .PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos fleet bench attack profile fuzz \
-  portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
+  mutants portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -68,11 +68,14 @@ pythons: $(STAMP) ## the suite on each supported Python, or on some: VERSIONS="3
 fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, bodies and Redis events (SECONDS=n)
 	@$(BIN)/python -m scripts.fuzz --seconds $(or $(SECONDS),60)
 
+mutants: $(STAMP) $(VENV)/.mutants ## small mistakes, one at a time: which of them no test notices (SHARE=0.05, SEED=n, MODULE=wire.*, LUA=1)
+	@$(BIN)/python -m scripts.mutants $(if $(LUA),--lua)
+
 http-contract: $(STAMP) ## what schemathesis finds when it holds the HTTP routes to their document
 	@bash scripts/http-contract
 
-$(VENV)/.bench: requirements/bench.txt $(STAMP)
-	@sh scripts/setup bench
+$(VENV)/.bench $(VENV)/.mutants: $(VENV)/.%: requirements/%.txt $(STAMP)
+	@sh scripts/setup $*
 
 # What a range still allows stays at the version that is locked; UPGRADE=1 takes the newest.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
@@ -80,7 +83,9 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 lock: $(STAMP)   ## renew requirements/*.txt from pyproject.toml's ranges (UPGRADE=1: to the newest)
 	@$(LOCK) $(if $(UPGRADE),--upgrade) --extra dev --extra speed pyproject.toml -o requirements/dev.txt
 	@$(LOCK) -c requirements/dev.txt pyproject.toml -o requirements/runtime.txt
-	@$(LOCK) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt --extra bench pyproject.toml -o requirements/bench.txt
+	@for extra in bench mutants; do \
+	  $(LOCK) $(if $(UPGRADE),--upgrade) -c requirements/dev.txt --extra $$extra pyproject.toml -o requirements/$$extra.txt \
+	  || exit 1; done
 	@echo 'setuptools>=77,<82' | $(LOCK) -c requirements/dev.txt - -o requirements/build.txt
 
 dist: $(STAMP)   ## build the wheel and the source archive into dist/

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from scripts import bare, test
+from scripts import bare, mutants, test
 from tests import needs
 
 pytestmark = pytest.mark.slow
@@ -98,3 +99,62 @@ def test_a_lane_that_fails_says_why(
     some.write_text("def test_it(): assert 'this' == 'that'\n")
     assert not test.wait([test.Lane("some", [str(some), "-c", "/dev/null", "-p", "no:tornado"], cover=False)])
     assert "AssertionError: assert 'this' == 'that'" in capsys.readouterr().out
+
+
+def test_every_mistake_of_the_list_can_be_made() -> None:
+    """The text that it replaces is once in today's script, and it says what it causes."""
+    listed = mutants.read_list()
+    made = set()
+    for each in listed:
+        source = (mutants.ROOT / mutants.LUA / each.file).read_text(encoding="utf-8")
+        made.add((each.file, each.made_in(source)))
+        assert each.made_in(source) != source, each
+        assert each.causes[:1].isupper(), each
+        assert each.causes.endswith("."), each
+    assert len(made) == len(listed), "two of them are the same"
+    scripts = {path.name for path in (mutants.ROOT / mutants.LUA).glob("*.lua")}
+    assert {each.file for each in listed} == scripts
+
+
+@pytest.mark.parametrize("source", ["", "x = 2", "x = 1 x = 1"])
+def test_a_mistake_in_a_script_that_has_moved_on(source: str) -> None:
+    """Where the text isn't there any more, or is ambiguous, that is said rather than nothing tried."""
+    with pytest.raises(mutants.MutantsError, match=r"some.lua has 'x = 1' . times"):
+        mutants.Mutant("some.lua", "x = 1", "x = 2", "It is two.").made_in(source)
+
+
+def test_the_core_is_where_mutmut_looks_for_it() -> None:
+    """Every pattern of modules and every test that mutmut is told of is there."""
+    told = tomllib.loads((mutants.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    tests = [each.removeprefix("--ignore=") for each in told["pytest_add_cli_args_test_selection"]]
+    for pattern in (*told["only_mutate"], *told["also_copy"], *tests):
+        assert list(mutants.ROOT.glob(pattern)), pattern
+
+
+def test_a_sample_can_be_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seed is one sample of all modules; a module's name takes all of its mutants and no others."""
+    names = [f"eclipse_ws.{module}.x_f__mutmut_{n}" for module in ("hub", "wire.hub") for n in range(100)]
+    monkeypatch.setattr(mutants, "MODULE", "")
+    monkeypatch.setattr(mutants, "SEED", "7")
+    monkeypatch.setattr(mutants, "SHARE", 0.1)
+    sample = mutants.choose(names)
+    assert len(set(sample) & set(names)) == 20
+    assert sample == mutants.choose(reversed(names))
+    monkeypatch.setattr(mutants, "SEED", "8")
+    assert sample != mutants.choose(names)
+    monkeypatch.setattr(mutants, "MODULE", "hub")
+    assert mutants.choose(names) == sorted(names[:100])
+
+
+def test_survivors_are_told_with_their_diffs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every survivor is shown, then how many of each module were noticed."""
+    assert not mutants.report(["hub", "hub", "door"], [("hub", "an off by one", "-a < b\n+a <= b")], 60)
+    said = capsys.readouterr().out
+    assert "survived: an off by one\n-a < b\n+a <= b" in said
+    rows = [line.split() for line in said.splitlines()[-3:]]
+    assert rows == [
+        ["1", "1", "100.0%", "door"],
+        ["1", "2", "50.0%", "hub"],
+        ["2", "3", "66.7%", "in", "all"],
+    ]
+    assert mutants.report(["hub"], [], 60)
