@@ -1,0 +1,87 @@
+"""What Redis notes of attempts, and for how long: other nodes go by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.backends.harness import Cluster, event
+
+gen_test = pytest.mark.gen_test(timeout=30)
+Make = Callable[..., Cluster]
+LIFETIME = 300  # history_seconds by default
+
+
+@gen_test
+@pytest.mark.parametrize("outcome", ["under way", "done", "released", "unknown", "unknown and emptied"])
+async def test_an_outcome_is_remembered_for_the_historys_lifetime(
+    cluster: Make, chat: str, outcome: str
+) -> None:
+    """Each step of an attempt is remembered as long as an event, counted from then on."""
+    made = cluster()
+    node = await made.node(chat)
+    key = node.backend._names.key(chat, "attempt", "key")
+    attempt = await node.backend.attempt(chat, "key")
+    if outcome != "under way":
+        await (made.client.delete(key) if "emptied" in outcome else made.client.expire(key, 20))
+    if outcome == "done":
+        await node.backend.publish(chat, event("m1"), attempt)
+    elif outcome == "released":
+        await node.backend.release(attempt)
+    elif outcome != "under way":
+        await node.backend.abandon(attempt)
+    assert LIFETIME - 10 < await made.client.ttl(key) <= LIFETIME
+
+
+@gen_test
+async def test_an_event_that_the_application_published_first(cluster: Make, chat: str) -> None:
+    """A message whose event is in the chat already settles its attempt all the same, on every node."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    attempt = await one.backend.attempt(chat, "key", fingerprint="f1")
+    first = await other.backend.publish(chat, event("m1"))
+    assert await one.backend.publish(chat, event("m1"), attempt) == first
+    again = await other.backend.attempt(chat, "key", fingerprint="f1")
+    assert (again.state, again.receipt) == ("done", first)
+
+
+@gen_test
+async def test_what_was_released_need_not_be_asked_for(cluster: Make, chat: str) -> None:
+    """Redis knows that a released attempt saved nothing: who resends it need not wait for any node."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    await one.backend.release(await one.backend.attempt(chat, "key"))
+    assert (await other.backend.attempt(chat, "key", resent=True)).state == "new"
+    assert not one.heard.questions
+    assert (await other.backend.attempt(chat, "another", resent=True)).state == "new"
+    assert one.heard.questions
+
+
+@gen_test
+async def test_only_its_owner_ends_an_attempt(cluster: Make, chat: str) -> None:
+    """What was repeated meanwhile isn't ended by who began it first, and nothing undoes what was saved."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    late = await one.backend.attempt(chat, "key")
+    await made.client.set(one.backend._names.key(chat, "attempt", "key"), "unknown", ex=60)
+    again = await other.backend.attempt(chat, "key", again=True)
+    assert again.state == "new"
+    await one.backend.release(late)
+    third = await made.node()
+    receipt = await other.backend.publish(chat, event("m1"), again)
+    await one.backend.abandon(late)
+    await one.backend.release(late)
+    found = await third.backend.attempt(chat, "key")
+    assert (found.state, found.receipt) == ("done", receipt)
+
+
+@gen_test
+async def test_a_release_that_redis_has_forgotten(cluster: Make, chat: str) -> None:
+    """Where Redis was emptied, a released attempt is new for the other nodes, not unknown."""
+    made = cluster()
+    one, other = await made.nodes(2, chat)
+    attempt = await one.backend.attempt(chat, "key")
+    await made.client.flushdb()
+    await one.backend.release(attempt)
+    assert (await other.backend.attempt(chat, "key")).state == "new"
