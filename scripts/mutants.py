@@ -39,7 +39,7 @@ WORK = ROOT / "artefacts" / "mutants"
 LUA = Path("eclipse_ws") / "backends" / "redis"
 LIST = ROOT / "tests" / "mutants" / "lua.toml"
 MUTMUT = str(Path(sys.executable).with_name("mutmut"))
-FIRST = ("redis_guard", "redis_back_in_time", "redis_keys", "redis_cost", "contract")
+FIRST = ("redis_attempts", "redis_clock", "redis_joins", "redis_kept", "redis_guard", "contract")
 """Of the backends' tests those that notice most, in little time."""
 OTHERS = ("attempts", "redis_channel", "redis_link", "redis_names", "redis_owed", "redis_start")
 """Those that run none of the scripts, or only to begin."""

@@ -123,10 +123,11 @@ def test_a_mistake_in_a_script_that_has_moved_on(source: str) -> None:
         mutants.Mutant("some.lua", "x = 1", "x = 2", "It is two.").made_in(source)
 
 
-def test_the_core_is_where_mutmut_looks_for_it() -> None:
-    """Every pattern of modules and every test that mutmut is told of is there."""
+def test_the_core_and_its_tests_are_where_they_are_looked_for() -> None:
+    """Every pattern of modules and every test that mutants are tried with is there."""
     told = tomllib.loads((mutants.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
     tests = [each.removeprefix("--ignore=") for each in told["pytest_add_cli_args_test_selection"]]
+    tests += [f"tests/backends/test_{name}.py" for name in (*mutants.FIRST, *mutants.OTHERS)]
     for pattern in (*told["only_mutate"], *told["also_copy"], *tests):
         assert list(mutants.ROOT.glob(pattern)), pattern
 
