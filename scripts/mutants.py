@@ -235,10 +235,9 @@ def main(arguments: list[str]) -> int:
     """Run what was asked for; 0 where every mistake was noticed."""
     WORK.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background: the tests take it over
-    scripts = arguments == ["--lua"]
     try:
-        noticed = scripts or try_core()
-        if scripts or not MODULE:
+        noticed = "--lua" in arguments or try_core()
+        if "--lua" in arguments or not MODULE:
             noticed &= try_lua()
     except MutantsError as error:
         say(f"FAILED: {error}")
