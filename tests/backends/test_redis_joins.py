@@ -137,10 +137,12 @@ async def test_guards_that_have_gone_are_removed(cluster: Make, chat: str, expec
     """However often nodes reconnect and die, the chat's hash has the guards of those that hear it."""
     expect_log("redis link lost")
     made = cluster()
-    one, other = await made.nodes(2, chat)
+    one = await made.node(chat)
     for number in (2, 3):
         await made.kill_link(one)
         await until(lambda number=number: one.backend._links._number == number, "another link")
+    await until_guarded_by(made, chat, one)
+    other = await made.node(chat)
     await until_guarded_by(made, chat, one, other)
     await other.backend._links.close()
     await made.until_listeners(NAMES.node + other.link(), 0)
