@@ -63,11 +63,15 @@ async def test_only_its_owner_ends_an_attempt(cluster: Make, chat: str) -> None:
     """What was repeated meanwhile isn't ended by who began it first, and nothing undoes what was saved."""
     made = cluster()
     one, other = await made.nodes(2, chat)
+    key = one.backend._names.key(chat, "attempt", "key")
     late = await one.backend.attempt(chat, "key")
-    await made.client.set(one.backend._names.key(chat, "attempt", "key"), "unknown", ex=60)
+    await made.client.set(key, "unknown", ex=60)
     again = await other.backend.attempt(chat, "key", again=True)
     assert again.state == "new"
+    begun = await made.client.get(key)
     await one.backend.release(late)
+    await one.backend.abandon(late)
+    assert await made.client.get(key) == begun
     third = await made.node()
     receipt = await other.backend.publish(chat, event("m1"), again)
     await one.backend.abandon(late)
