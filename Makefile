@@ -54,7 +54,7 @@ bench: $(STAMP) $(VENV)/.bench ## this server and its peers, side by side, into 
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
 attack: $(STAMP) ## 100 honest pairs beside 4,000 attackers, plain and over TLS, then 10,000 killed sockets (about three minutes)
-	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m tests.security.kills
+	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m tests.attacks.kills
 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
 	@$(BIN)/python -m benchmarks.profile $(ARGS)

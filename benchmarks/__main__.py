@@ -19,7 +19,7 @@ from benchmarks.processes import CORES, CannotRunError, NotInstalledError, raise
 from benchmarks.report import QUIET
 from benchmarks.servers import Server
 from benchmarks.works import GROWTHS, WORKS, Figures, Growth, Work
-from eclipse_ws.faults import nearest
+from eclipse_ws.config.problems import nearest
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 Measure = Callable[[], tuple[Figures, float]]

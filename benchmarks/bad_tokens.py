@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.attack.sockets import PROFILE, Target, next_frame
 from benchmarks.processes import LOAD_CORE, SERVER_CORE, Process, command, raise_file_limit
-from eclipse_ws.tokens import mint
+from eclipse_ws.commands.tokens import mint
 from tests.servers import free_port
 
 FLAT = 0.8

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eclipse_ws.tokens import mint
+from eclipse_ws.commands.tokens import mint
 
 NEW_SESSION = 50.0  # ms
 HEALTH = 20.0  # ms

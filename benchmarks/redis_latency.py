@@ -26,8 +26,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
+from eclipse_ws.config.settings import Settings  # noqa: E402
 from eclipse_ws.protocol import parse_event  # noqa: E402
-from eclipse_ws.settings import Settings  # noqa: E402
 from tests.servers import SERVERS, RedisServer, default_server, free_port  # noqa: E402
 
 SECRET = "a-secret-of-the-benchmarks-which-is-long-enough"

@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 import redis.asyncio  # noqa: E402
 
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
+from eclipse_ws.config.settings import Settings  # noqa: E402
 from eclipse_ws.protocol import Message, Sender, message_event  # noqa: E402
-from eclipse_ws.settings import Settings  # noqa: E402
 from tests.servers import SERVERS, RedisServer, default_server  # noqa: E402
 
 

@@ -24,7 +24,7 @@ from benchmarks.processes import (
     nginx,
     redis,
 )
-from eclipse_ws.tokens import mint
+from eclipse_ws.commands.tokens import mint
 
 PEERS = Path(__file__).parent / "peers"
 JWT_SECRET = secrets.token_urlsafe(48)

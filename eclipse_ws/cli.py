@@ -11,12 +11,12 @@ from urllib.parse import urlsplit
 import click
 
 from eclipse_ws import __version__
-from eclipse_ws.invocation import NAME, program
+from eclipse_ws.config.invocation import NAME, program
 
 if TYPE_CHECKING:
-    from eclipse_ws.report import Finding
-    from eclipse_ws.server import Server
-    from eclipse_ws.settings import Loaded, Settings
+    from eclipse_ws.commands.report import Finding
+    from eclipse_ws.config.settings import Loaded, Settings
+    from eclipse_ws.server.server import Server
 
 WRONG = 2  # exit code: the configuration or the place to listen can't be used, or there is no answer
 WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})
@@ -57,15 +57,15 @@ def run(profile: str | None, **flags: str | None) -> None:
         # What it asks for is what a start does anyway; its default would end the process.
         signal.signal(signal.SIGHUP, lambda *_: None)
     loaded = load(profile, starting=True, **flags)
-    from eclipse_ws.observe import configure_logging
+    from eclipse_ws.observability.logging import configure_logging
 
     configure_logging(loaded.settings)
     # After the logging set-up: loggers keep what they found at their first use.
     import structlog
 
     from eclipse_ws.backends.base import BackendError
-    from eclipse_ws.server import StartError, serve
-    from eclipse_ws.settings import load as read
+    from eclipse_ws.config.settings import load as read
+    from eclipse_ws.server.server import StartError, serve
 
     for sentence in loaded.warnings:
         structlog.stdlib.get_logger("eclipse_ws").warning(sentence)
@@ -115,7 +115,7 @@ def token(  # noqa: PLR0917 - click passes names
     loaded = load(profile)
     if is_made_up(loaded):
         stop_without_secret()
-    from eclipse_ws.tokens import mint, required, socket_url
+    from eclipse_ws.commands.tokens import mint, required, socket_url
 
     check_names(chat_id, user_id)
     place = asked_place(host, loaded.settings)
@@ -135,7 +135,7 @@ def token(  # noqa: PLR0917 - click passes names
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, ...]) -> None:
     """Show the effective settings, and where each came from; secrets are masked."""
-    from eclipse_ws.settings import masked, variable
+    from eclipse_ws.config.settings import masked, variable
 
     if explain:
         explain_settings(profile, as_json, names)
@@ -180,8 +180,8 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
     import ssl
     from contextlib import closing
 
-    from eclipse_ws import tokens
-    from eclipse_ws.faults import printable
+    from eclipse_ws.commands import tokens
+    from eclipse_ws.config.problems import printable
     from eclipse_ws.protocol import decode_json
 
     asked = url if url is not None else own_url(load(profile).settings)
@@ -220,7 +220,7 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
 @main.command(short_help="Print fresh secrets for a .env file.", epilog=example("eclipse-ws secrets >> .env"))
 def secrets() -> None:
     """Print fresh secrets in the form of a .env file, below an empty line."""
-    from eclipse_ws.dev_secrets import fresh
+    from eclipse_ws.config.dev_secrets import fresh
 
     # Where it is appended to a file whose last line has no end, the first secret must not continue that line.
     click.echo("\n" + fresh(), nl=False)
@@ -238,10 +238,10 @@ def check(profile: str | None, fly_file: str | None, as_json: bool) -> None:
     import asyncio
     from pathlib import Path
 
-    from eclipse_ws import preflight
+    from eclipse_ws.commands import check
 
     _quiet()
-    show(asyncio.run(preflight.check(profile, None if fly_file is None else Path(fly_file))), as_json)
+    show(asyncio.run(check.check(profile, None if fly_file is None else Path(fly_file))), as_json)
 
 
 @main.command(
@@ -268,9 +268,9 @@ def smoke(  # noqa: PLR0917 - click passes names
     import asyncio
     import os
 
-    from eclipse_ws import report, tokens
-    from eclipse_ws.faults import check_origin
-    from eclipse_ws.smoke import WIDTH, Smoke
+    from eclipse_ws.commands import report, tokens
+    from eclipse_ws.commands.smoke import WIDTH, Smoke
+    from eclipse_ws.config.problems import check_origin
 
     for address in (url, also or url):
         if tokens.address(address, "http", "https") is None:
@@ -281,9 +281,9 @@ def smoke(  # noqa: PLR0917 - click passes names
         # The secrets and what tokens must name; the rest of the settings is the server's own matter.
         from pathlib import Path
 
-        from eclipse_ws import dev_secrets
-        from eclipse_ws.faults import check_secret_text, cleaned
-        from eclipse_ws.profiles import read_dotenv, variable
+        from eclipse_ws.config import dev_secrets
+        from eclipse_ws.config.problems import check_secret_text, cleaned
+        from eclipse_ws.config.profiles import read_dotenv, variable
 
         layers = [read_dotenv(Path(".env"))[0], os.environ]
         if tokens.is_loopback(urlsplit(url).netloc):  # what a server here has made up, no other server has
@@ -341,7 +341,8 @@ def chat(  # noqa: PLR0917 - click passes names
     """Join a chat in the terminal: type a line to send it, Ctrl-D to leave."""
     import asyncio
 
-    from eclipse_ws import dev_secrets, terminal, tokens
+    from eclipse_ws.commands import chat, tokens
+    from eclipse_ws.config import dev_secrets
 
     source: tokens.Source
     if url is not None:
@@ -360,7 +361,7 @@ def chat(  # noqa: PLR0917 - click passes names
             claims = tokens.required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
             source = tokens.Mint(secret, place, chat_id, agent or user_id, agent is not None, more=claims)
     try:
-        code = asyncio.run(terminal.chat(source, "AGENT" if agent else "USER"))
+        code = asyncio.run(chat.chat(source, "AGENT" if agent else "USER"))
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)
@@ -403,8 +404,8 @@ def bench(  # noqa: PLR0917 - click passes names
     yes_i_run_this: bool,
 ) -> None:
     """Put load on a running server and show how long events take; tokens are minted from JWT_SECRET."""
-    from eclipse_ws import tokens
-    from eclipse_ws.bench import BenchError, Plan, run
+    from eclipse_ws.commands import tokens
+    from eclipse_ws.commands.bench import BenchError, Plan, run
 
     loaded = load(profile)
     url = url if url is not None else place_of(loaded.settings)
@@ -435,20 +436,20 @@ def bench(  # noqa: PLR0917 - click passes names
 
 def explain_settings(profile: str | None, as_json: bool, names: tuple[str, ...]) -> None:
     """Prints what each setting is, or each of those that are named."""
-    from eclipse_ws import explain
+    from eclipse_ws.commands import config
 
     if as_json:
         stop("--explain is text for people: use it without --json.")
     try:
-        found = explain.find(names)
+        found = config.find(names)
     except ValueError as error:
         stop(str(error))
-    click.echo(explain.explain(load(profile), found))
+    click.echo(config.explain(load(profile), found))
 
 
 def show(findings: list[Finding], as_json: bool, told: bool = False) -> NoReturn:
     """Prints findings (their number alone if they were told), and ends: 1 if there is a fault among them."""
-    from eclipse_ws import report
+    from eclipse_ws.commands import report
 
     if as_json:
         click.echo(report.as_json(findings))
@@ -471,7 +472,7 @@ def _quiet() -> None:
 
 def load(profile: str | None, **flags: Any) -> Loaded:
     """The settings, or the end of the program with all that is wrong with them."""
-    from eclipse_ws import settings
+    from eclipse_ws.config import settings
 
     try:
         return settings.load(profile, **flags)
@@ -502,19 +503,19 @@ def place_of(settings: Settings, port: int | None = None) -> str:
 
 def check_names(chat_id: str, user_id: str | None) -> None:
     """Ends if the server would refuse a token with these ids; an empty user is a new visitor."""
-    from eclipse_ws import auth
+    from eclipse_ws.security import jwt as jwt_module
 
     for option, value in (("--chat", chat_id), ("--user", user_id)):
-        if not auth.is_name(value or ("" if option == "--chat" else "a visitor")):
+        if not jwt_module.is_name(value or ("" if option == "--chat" else "a visitor")):
             stop(
-                f"{option} is {value!r}, expected 1 to {auth.MAX_NAME} characters, not all of them blank, "
+                f"{option} is {value!r}, expected 1 to {jwt_module.MAX_NAME} characters, not all of them blank, "
                 "without control characters: the server would refuse the token."
             )
 
 
 def asked_place(host: str | None, settings: Settings) -> str:
     """The server that ``--host`` names, else the one that the settings start; ends if it can't be one."""
-    from eclipse_ws import tokens
+    from eclipse_ws.commands import tokens
 
     if not host and settings.tls_cert:
         stop("ECLIPSE_TLS_CERT is set: name the server as its certificate does, with --host.")

@@ -10,10 +10,11 @@ from pathlib import Path
 import yaml
 from prometheus_client.core import Metric
 
-from eclipse_ws import documents, explain
-from eclipse_ws.metrics import NodeCollector
-from eclipse_ws.server import Server
-from eclipse_ws.settings import Settings
+from eclipse_ws.commands import config
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.protocol import documents
+from eclipse_ws.server.metrics import NodeCollector
+from eclipse_ws.server.server import Server
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = "# Made from the code's own types by `make documents`; don't edit.\n"
@@ -30,7 +31,7 @@ def written() -> dict[str, str]:
 
 def settings_page() -> str:
     """Every setting in Markdown, under the headings that the source gives them."""
-    known, headings = explain.settings(), _headings()
+    known, headings = config.settings(), _headings()
     lines = [
         "# Settings",
         "",

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from scripts import image_labels
-from tests.api.stub import SECRET, Stub
+from tests.application.stub import SECRET, Stub
 from tests.servers import RedisServer, default_server, free_port
 
 MOST_MEGABYTES = 150

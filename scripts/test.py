@@ -37,9 +37,9 @@ SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 BROWSER = ["tests/browser", "tests/js"]
 FRAMEWORKS = ["tests/browser/test_frameworks.py", "tests/browser/test_example_nextjs.py", "tests/js"]
 """Those of BROWSER that share what npm installs."""
-SETUP = ["tests/test_setup.py", "tests/packaging"]
+SETUP = ["tests/repository/test_setup.py", "tests/packaging"]
 CHAOS = ["tests/chaos", "tests/fleet"]
-PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/security"]
+PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/attacks"]
 """Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
 QUICK_LANES = 4
 """More than run at a time, because tests of the same size don't take the same time."""

@@ -19,10 +19,10 @@ import jwt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from eclipse_ws.server import Server
-from eclipse_ws.settings import Settings
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.server.server import Server
 from tests.conftest import SECRET, make_settings
-from tests.wire.peer import open_descriptors
+from tests.websocket.peer import open_descriptors
 
 WAIT = 10.0
 """Seconds after which something that must happen counts as missing."""

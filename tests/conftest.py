@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from eclipse_ws.observe import configure_logging
-from eclipse_ws.settings import Settings
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.observability.logging import configure_logging
 from tests import needs, npm_project
 from tests.servers import SERVERS, RedisServer
 

@@ -27,9 +27,11 @@ import trustme
 from click.testing import CliRunner, Result
 from tornado.web import Application, RequestHandler
 
-from eclipse_ws import __version__, dev_secrets, terminal, tokens
+from eclipse_ws import __version__
 from eclipse_ws.cli import greet, main, place_of
-from eclipse_ws.settings import Settings
+from eclipse_ws.commands import chat, tokens
+from eclipse_ws.config import dev_secrets
+from eclipse_ws.config.settings import Settings
 from tests.nested import TOO_DEEP, nested
 from tests.portable import inherited
 
@@ -497,10 +499,11 @@ def test_run_ends_on_what_the_server_says(
     monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
 ) -> None:
     """A start that fails, a backend that is away, and Ctrl-C during the start each have their exit code."""
-    from eclipse_ws import observe, server
     from eclipse_ws.backends.base import BackendError
+    from eclipse_ws.observability import logging as logs
+    from eclipse_ws.server import server
 
-    monkeypatch.setattr(observe, "configure_logging", lambda settings: None)
+    monkeypatch.setattr(logs, "configure_logging", lambda settings: None)
     for error, code in ((server.StartError("no"), 2), (BackendError("no"), 1), (KeyboardInterrupt(), 130)):
 
         async def serve(*_: Any, error: BaseException = error) -> None:
@@ -559,7 +562,7 @@ def test_chat_has_its_token_from(
             raise KeyboardInterrupt
         return 1
 
-    monkeypatch.setattr(terminal, "chat", joined)
+    monkeypatch.setattr(chat, "chat", joined)
     with ThreadPoolExecutor() as thread:
         codes = [thread.submit(call, "chat", *arguments, **environ).result().exit_code for _ in range(2)]
     assert codes == [1, 130]

@@ -14,7 +14,7 @@ from collections import Counter
 from typing import Final
 
 from benchmarks.attack.sockets import Stream, Target, frame, get, upgrade
-from eclipse_ws.tokens import mint
+from eclipse_ws.commands.tokens import mint
 
 KINDS: Final = {
     "flood": 1000,

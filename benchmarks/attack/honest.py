@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 
 from benchmarks.attack.sockets import Stream, Target, frame, next_frame
-from eclipse_ws.tokens import mint
+from eclipse_ws.commands.tokens import mint
 
 PATIENCE = 30.0
 """Seconds after which a message counts as lost, and a visitor as refused."""

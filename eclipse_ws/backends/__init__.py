@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from eclipse_ws.backends.base import Backend, BackendError
-from eclipse_ws.settings import Settings
+from eclipse_ws.config.settings import Settings
 
 GROUP = "eclipse_ws.backends"
 

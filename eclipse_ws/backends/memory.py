@@ -11,8 +11,8 @@ from typing import Any
 
 from eclipse_ws.backends.attempts import Attempts
 from eclipse_ws.backends.base import Asker, Attempt, Backend, Health, Subscriber
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt, saved_id
-from eclipse_ws.settings import Settings
 
 
 def new_epoch() -> str:

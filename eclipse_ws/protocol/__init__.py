@@ -3,7 +3,7 @@
 Pure: bytes in, values out, no I/O. Sections are those of ``docs/protocol.md``.
 """
 
-from eclipse_ws.protocol.closing import CloseCode
+from eclipse_ws.protocol.close_codes import CloseCode
 from eclipse_ws.protocol.commands import (
     ROLES,
     AgentJoined,

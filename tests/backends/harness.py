@@ -15,8 +15,8 @@ import redis.asyncio
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.backends.redis import RedisBackend
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, parse_event
-from eclipse_ws.settings import Settings
 from tests.conftest import make_settings
 from tests.servers import RedisServer
 

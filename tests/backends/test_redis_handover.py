@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.backends.redis import nodes as redis_nodes
+from eclipse_ws.backends.redis import cluster_channel as redis_nodes
 from tests.backends.harness import Cluster, body, event, fresh_chat, number_of, until
 
 gen_test = pytest.mark.gen_test(timeout=30)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.backends.redis.link import Link
+from eclipse_ws.backends.redis.connection import Link
 from eclipse_ws.backends.redis.scripts import JOIN
 from tests.backends.harness import Cluster, Node, body, event, typing, until
 

@@ -95,7 +95,7 @@ async def test_an_unconfirmed_subscriber_is_noticed(
     expect_log("its subscription was not confirmed")
     made = cluster(redis_timeout=0.5, redis_idle_ping_interval=0.1)
     node = await made.node(start=False)
-    from eclipse_ws.backends.redis.link import Link
+    from eclipse_ws.backends.redis.connection import Link
 
     tell = Link.tell
     told: list[Any] = []

@@ -13,7 +13,7 @@ from tests.provider import Provider
 gen_test = pytest.mark.gen_test(timeout=60)
 Make = Callable[..., Cluster]
 Expect = Callable[..., None]
-LINKS = "eclipse_ws.backends.redis.links"
+LINKS = "eclipse_ws.backends.redis.connections"
 SUBSCRIPTIONS = "eclipse_ws.backends.redis.subscriptions"
 PAYMENTS = "eclipse_ws.backends.redis.payments"
 

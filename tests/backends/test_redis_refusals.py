@@ -67,7 +67,7 @@ async def refused(*nodes: Node) -> None:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has everything tried again sooner than in use."""
-    monkeypatch.setattr("eclipse_ws.backends.redis.links.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("eclipse_ws.backends.redis.connections.LONGEST_PAUSE", 0.1)
     monkeypatch.setattr("eclipse_ws.backends.redis.payments.RETRY", 0.02)
 
 

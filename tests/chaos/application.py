@@ -10,7 +10,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from tests.api.stub import Stub, event_of, person
+from tests.application.stub import Stub, event_of, person
 
 PATIENCE = 1.0
 """Seconds that the application waits for its own PUBLISH."""

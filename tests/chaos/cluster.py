@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import redis.asyncio
 
-from tests.api.stub import SECRET as API_SECRET
+from tests.application.stub import SECRET as API_SECRET
 from tests.chaos.application import Application, name_of
 from tests.portable import inherited
 from tests.provider import Provider

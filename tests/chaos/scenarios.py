@@ -8,7 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tests.api.stub import Fault
+from tests.application.stub import Fault
 from tests.chaos.client import Client
 from tests.chaos.cluster import Cluster
 

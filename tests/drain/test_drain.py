@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.drain import busiest
 from benchmarks.drain_parts import Application, Client
-from eclipse_ws.server import Server, _unless
+from eclipse_ws.server.server import Server, _unless
 from tests.backends.harness import fresh_chat
 from tests.client import Client as Session
 from tests.client import http, running, token, until, with_another_node

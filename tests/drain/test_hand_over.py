@@ -69,7 +69,7 @@ async def test_chats_are_spread_over_the_others(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of several nodes takes a part, in pieces; one that leaves itself takes none."""
-    monkeypatch.setattr("eclipse_ws.backends.redis.nodes.BATCH", 10)
+    monkeypatch.setattr("eclipse_ws.backends.redis.cluster_channel.BATCH", 10)
     async with on(redis_server) as cluster:
         chats = [fresh_chat() for _ in range(40)]
         one = await cluster.node(*chats)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-from eclipse_ws.server import Server
+from eclipse_ws.server.server import Server
 from tests.client import Client, leaving_nothing
 
 

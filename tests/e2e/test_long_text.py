@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from eclipse_ws.server import Server
-from eclipse_ws.settings import Settings
-from tests.api import stub
-from tests.api.stub import Stub
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.server.server import Server
+from tests.application import stub
+from tests.application.stub import Stub
 from tests.client import Client, http, running
 from tests.conftest import SECRET
 from tests.servers import RedisServer

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from tests.api.stub import BYPASS, Fault
+from tests.application.stub import BYPASS, Fault
 from tests.fleet.members import Member
 from tests.fleet.stage import Stage
 

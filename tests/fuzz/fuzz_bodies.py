@@ -14,7 +14,7 @@ from urllib.parse import quote
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application
 
-from eclipse_ws.server import Server
+from eclipse_ws.server.server import Server
 from tests.conftest import SECRET, make_settings
 from tests.fuzz.loop import main, quiet
 

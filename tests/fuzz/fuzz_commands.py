@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable
 
-from eclipse_ws.auth import FOR_VISITORS, Claims
 from eclipse_ws.protocol import CommandError, SendMessage, decode_command
+from eclipse_ws.security.jwt import FOR_VISITORS, Claims
 from tests.fuzz.loop import main
 
 VISITOR, AGENT = Claims("u", "c"), Claims("u", "c", True)

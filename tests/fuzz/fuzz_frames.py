@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from eclipse_ws.wire.deflate import inflated
-from eclipse_ws.wire.frames import CLOSE, TEXT, Inbound, Violation, whole_text
-from tests.wire.peer import client_frame, close_frame
+from eclipse_ws.websocket.deflate import inflated
+from eclipse_ws.websocket.frames import CLOSE, TEXT, Inbound, Violation, whole_text
+from tests.websocket.peer import client_frame, close_frame
 
 LIMIT = 4096
 SEEDS = [

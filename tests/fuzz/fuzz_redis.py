@@ -13,10 +13,10 @@ from typing import Any
 
 from eclipse_ws.backends.redis.backend import RedisBackend
 from eclipse_ws.backends.redis.channel import Channel
+from eclipse_ws.backends.redis.cluster_channel import Nodes
 from eclipse_ws.backends.redis.names import Names
-from eclipse_ws.backends.redis.nodes import Nodes
-from eclipse_ws.hub import Hub
 from eclipse_ws.protocol import Cursor, Event
+from eclipse_ws.sessions.hub import Hub
 from tests.conftest import make_settings
 from tests.fuzz.loop import main, quiet
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import structlog
 
-from eclipse_ws.node import resident_bytes
-from eclipse_ws.observe import configure_logging
+from eclipse_ws.observability.logging import configure_logging
+from eclipse_ws.sessions.node import resident_bytes
 from tests.conftest import make_settings
 
 Check = Callable[[bytes], Hashable]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eclipse_ws.wire import frames
+from eclipse_ws.websocket import frames
 from tests.fuzz import fuzz_frames
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from eclipse_ws.auth import Claims, Verifier
+from eclipse_ws.security.jwt import Claims, Verifier
 from tests.fuzz import fuzz_bodies, fuzz_commands, fuzz_cursors, fuzz_redis, fuzz_tokens, loop
 
 TARGETS = [fuzz_commands, fuzz_cursors, fuzz_tokens, fuzz_redis, fuzz_bodies]
@@ -24,7 +24,7 @@ def _logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
     import io
 
-    from eclipse_ws.observe import configure_logging
+    from eclipse_ws.observability.logging import configure_logging
     from tests.conftest import make_settings
 
     configure_logging(make_settings(log_level="debug"), io.StringIO())

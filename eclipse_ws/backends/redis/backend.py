@@ -14,15 +14,16 @@ from redis.exceptions import RedisError
 from eclipse_ws.backends.base import Asker, Attempt, Backend, Health, Subscriber
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard, parse_events
-from eclipse_ws.backends.redis.link import Link, LinkError
-from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.cluster_channel import Nodes
+from eclipse_ws.backends.redis.connection import Link, LinkError
+from eclipse_ws.backends.redis.connections import Links
 from eclipse_ws.backends.redis.names import Names
-from eclipse_ws.backends.redis.nodes import Nodes
 from eclipse_ws.backends.redis.outage import Owed
 from eclipse_ws.backends.redis.payments import Payments
 from eclipse_ws.backends.redis.probe import probe
 from eclipse_ws.backends.redis.shared_attempts import SharedAttempts, attempt_key, whole
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import (
     Cursor,
     Event,
@@ -33,7 +34,6 @@ from eclipse_ws.protocol import (
     saved_id,
     with_origin,
 )
-from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from redis.asyncio.connection import parse_url
 
-from eclipse_ws.settings import Settings
+from eclipse_ws.config.settings import Settings
 
 _BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.redis.link import Link, LinkError
-from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.connection import Link, LinkError
+from eclipse_ws.backends.redis.connections import Links
 from eclipse_ws.backends.redis.outage import Outage, Owed
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 

@@ -11,8 +11,8 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.backends.redis import scripts
-from eclipse_ws.backends.redis.link import Link, LinkError
-from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.connection import Link, LinkError
+from eclipse_ws.backends.redis.connections import Links
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from eclipse_ws.backends.redis.link import Link
+from eclipse_ws.backends.redis.connection import Link
 
 
 class Script:

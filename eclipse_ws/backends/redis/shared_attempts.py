@@ -14,12 +14,12 @@ from redis.exceptions import RedisError
 from eclipse_ws.backends.attempts import Attempts
 from eclipse_ws.backends.base import Asker, Attempt
 from eclipse_ws.backends.redis import scripts
-from eclipse_ws.backends.redis.link import Link, LinkError
-from eclipse_ws.backends.redis.links import LONGEST_PAUSE, Links
+from eclipse_ws.backends.redis.connection import Link, LinkError
+from eclipse_ws.backends.redis.connections import LONGEST_PAUSE, Links
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.outage import Owed
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Receipt
-from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
 

@@ -12,11 +12,11 @@ from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Subscriber
 from eclipse_ws.backends.redis.channel import Channel, parse_events
-from eclipse_ws.backends.redis.link import LinkError
-from eclipse_ws.backends.redis.links import Links
+from eclipse_ws.backends.redis.connection import LinkError
+from eclipse_ws.backends.redis.connections import Links
 from eclipse_ws.backends.redis.scripts import JOIN
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event
-from eclipse_ws.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
 

@@ -1,1 +1,0 @@
-"""Where messages are saved and users looked up: the application over HTTP, or a store of our own."""

@@ -1,0 +1,201 @@
+"""The embedded chat API, for development and tests: SQLite in one worker thread, never on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Final, Literal, TypeVar
+
+from tornado.routing import URLSpec
+
+from eclipse_ws.application.base import ApiError, ChatApi, Share
+from eclipse_ws.application.concurrency_limiter import LEAST_WAITING, Portions
+from eclipse_ws.application.embedded_store import ChatSummary, Store
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.protocol import Message, User
+
+T = TypeVar("T")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+MAX_ID: Final = 200
+"""Characters of a chat's id, and of a user's."""
+
+# After these the connection is as good as before; after any other error (a deleted file, a failing disk) it
+# is not.
+_PASSING: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+_CALLERS_FAULT: Final = frozenset({sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
+
+
+class EmbeddedApi(ChatApi):
+    """Saves messages in ``embedded_db``, a file or ``:memory:``, and honours keys. Chats begin with a
+    message.
+
+    Trouble with the disk is an ApiError that may be retried: what failed is rolled back, the next call
+    tries again, on a new connection where that can help.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self._path = settings.embedded_db
+        self._max_bytes = settings.embedded_max_bytes
+        # Waiting for another process's lock is a part of a call's time, and a call that is begun has all of
+        # it left.
+        self._patience = min(1.0, settings.api_timeout / 2)
+        self._queued = settings.api_timeout - self._patience
+        self._max_waiting = settings.api_max_waiting
+        self._portions = Portions(self._max_waiting, LEAST_WAITING)
+        self._store: Store | None = None  # the worker thread's alone
+        self._worker: ThreadPoolExecutor | None = None
+        self._failing = False
+
+    @property
+    def state(self) -> Literal["up", "down"]:
+        """ "down" from a call that the database failed until one that it did not."""
+        return "down" if self._failing else "up"
+
+    def routes(self) -> list[URLSpec]:
+        """The application's routes, for this server to serve itself."""
+        from eclipse_ws.application import (
+            embedded_routes,  # late, because tornado.web is the server's to load
+        )
+
+        return embedded_routes.routes(self)
+
+    def reload(self, settings: Settings) -> None:
+        """Sign tokens, and ask for the secret, of these settings from now on."""
+        self.settings = settings
+
+    async def start(self) -> None:
+        """Open the database. Raises ApiError if that can't be."""
+        self._worker = ThreadPoolExecutor(1, "embedded-api")
+        try:
+            # To open the file may take as long as it takes: nobody waits for an answer yet.
+            await self._run(lambda _: None, patience=math.inf)
+        except ApiError:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Let what is queued be done, and close the database."""
+        worker, self._worker = self._worker, None
+        if worker is None:
+            return
+        await asyncio.wrap_future(worker.submit(self._close_store))
+        worker.shutdown(wait=False)
+
+    async def send_message(
+        self,
+        chat_id: str,
+        user_id: str,
+        content: str,
+        role: str,
+        key: str | None = None,
+        *,
+        share: Share | None = None,
+    ) -> Message:
+        """Save the message, once per ``key`` and chat."""
+        if not valid_id(chat_id):
+            raise ApiError("chat_not_found", f"no chat can have the id {chat_id[:MAX_ID]!r}", retryable=False)
+        if not valid_id(user_id):
+            raise ApiError("api_rejected", f"no user can have the id {user_id[:MAX_ID]!r}", retryable=False)
+        message = await self._run(
+            lambda store: store.save(chat_id, user_id, content, role, key or None), share=share
+        )
+        if message.content != content:
+            raise ApiError("api_rejected", "the key belongs to another message of the chat", retryable=False)
+        return message
+
+    async def user(self, user_id: str, *, share: Share | None = None) -> User:
+        """The agent, or the visitor who has written before."""
+
+        def find(store: Store) -> User:
+            found = store.user(user_id) if valid_id(user_id) else None
+            if found is None:
+                raise ApiError("user_not_found", f"no user has the id {user_id[:MAX_ID]!r}", retryable=False)
+            return found
+
+        return await self._run(find, share=share)
+
+    async def history(self, chat_id: str, limit: int) -> list[Message]:
+        """The chat's last ``limit`` messages, oldest first; none of a chat that nobody has written in."""
+        return await self._run(lambda store: store.history(chat_id, limit))
+
+    async def chats(self, limit: int, before: int | None = None) -> list[ChatSummary]:
+        """The chats with the latest messages, latest first; only those whose position is below ``before``."""
+        return await self._run(lambda store: store.chats(limit, before))
+
+    async def _run(
+        self, work: Callable[[Store], T], patience: float | None = None, share: Share | None = None
+    ) -> T:
+        """Do ``work`` in the worker thread, if it gets there within ``patience`` seconds. Raises ApiError."""
+        if self._worker is None:
+            raise ApiError("api_unavailable", "the embedded API is not started, or stopping")
+        if self.stats.active >= self._max_waiting or self._portions.is_full(share):
+            raise ApiError("api_busy", f"{self.stats.active} calls wait for the disk", retry_after=1.0)
+        started = time.monotonic()
+        deadline = started + (self._queued if patience is None else patience)
+        future = asyncio.wrap_future(self._worker.submit(self._work, work, deadline))
+        self.stats.active += 1
+        self._portions.add(share)
+        future.add_done_callback(partial(self._done, share))
+        outcome = "cancelled"
+        try:
+            result = await future
+            outcome = "ok"
+            self._failing = False
+            return result
+        except ApiError as exc:
+            outcome = exc.code
+            self._failing = exc.code == "api_unavailable"
+            raise
+        finally:
+            self.stats.count(outcome, time.monotonic() - started)
+
+    def _done(self, share: Share | None, _: asyncio.Future[T]) -> None:
+        self.stats.active -= 1
+        self._portions.remove(share)
+
+    def _work(self, work: Callable[[Store], T], deadline: float) -> T:
+        if time.monotonic() > deadline:
+            raise ApiError("api_unavailable", "the disk was busy for api_timeout", retry_after=1.0)
+        try:
+            if self._store is not None and not self._store.in_place():
+                self._close_store()
+            if self._store is None:
+                self._store = Store(self._path, self._max_bytes, self._patience)
+            return work(self._store)
+        except UnicodeEncodeError:
+            raise ApiError("api_rejected", "text with lone surrogates", retryable=False) from None
+        except sqlite3.Error as exc:
+            raise self._trouble(exc) from None
+
+    def _trouble(self, error: sqlite3.Error) -> ApiError:
+        # The extended code's low byte is the plain one (sqlite.org/rescode.html).
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        if isinstance(error, sqlite3.DataError | sqlite3.IntegrityError) or code in _CALLERS_FAULT:
+            return ApiError("api_rejected", f"the database does not take it: {name}", retryable=False)
+        if code not in _PASSING and self._path != ":memory:":
+            self._close_store()
+        return ApiError("api_unavailable", f"{self._path}: {error} ({name})", retry_after=1.0)
+
+    def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            # It may be let go of because it does not work.
+            with suppress(sqlite3.Error):
+                store.close()
+
+
+def valid_id(name: str) -> bool:
+    """Whether a chat or user can be called so: not empty, not long, no control characters, no lone
+    surrogates.
+    """
+    return 0 < len(name) <= MAX_ID and not _CONTROL.search(name)

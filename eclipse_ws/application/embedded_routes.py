@@ -1,0 +1,240 @@
+"""The application's HTTP routes, served by this server itself for the embedded API."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import jwt
+import msgspec
+import structlog
+from tornado.routing import URLSpec
+from tornado.web import HTTPError, RequestHandler, url
+
+from eclipse_ws.application.base import ApiError
+from eclipse_ws.application.embedded_store import AGENTS
+from eclipse_ws.commands.tokens import required
+from eclipse_ws.protocol import ROLES, Message, Role, bounded
+from eclipse_ws.security.origins import shown
+
+if TYPE_CHECKING:
+    from eclipse_ws.application.embedded import EmbeddedApi
+
+TOKEN_SECONDS: Final = 7200
+"""Lifetime of a token, as the application's."""
+MAX_LISTED: Final = 1000
+"""Messages, and chats, of one answer."""
+MAX_HISTORY: Final = 1 << 20
+"""Characters of all messages of one answer."""
+
+_STATUS: Final = {
+    "chat_not_found": HTTPStatus.BAD_REQUEST,  # here chats begin with a message: only the id can be wrong
+    "user_not_found": HTTPStatus.NOT_FOUND,
+    "api_rejected": HTTPStatus.BAD_REQUEST,
+}
+_encode = msgspec.json.Encoder().encode
+log = structlog.get_logger("eclipse_ws.api")
+
+
+class _Draft(msgspec.Struct):
+    content: str
+    role: Role
+    userId: str  # noqa: N815 - the application's own spelling
+
+
+_decode_draft = bounded(msgspec.json.Decoder(_Draft).decode)
+
+
+def routes(api: EmbeddedApi) -> list[URLSpec]:
+    """The application's routes, and the agents' list that the demo needs."""
+    given = {"api": api}
+    return [
+        url(r"/api/chats/([^/]*)/messages/send", _Send, given),
+        url(r"/api/chats/([^/]*)/messages", _History, given),
+        url(r"/api/chats", _Chats, given),
+        url(r"/api/users/([^/]*)", _Users, given),
+        url(r"/api/ws/token", _Token, given),
+        url(r"/api/agents", _Agents, given),
+    ]
+
+
+class _Handler(RequestHandler):
+    # What the server's listener asks of a handler's class.
+    needs_secret = False
+    takes_body = False
+
+    def initialize(self, api: EmbeddedApi) -> None:
+        self.api = api
+
+    def set_default_headers(self) -> None:
+        self.set_header("Content-Type", "application/json")
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.clear_header("Server")
+        origins, origin = self.settings.get("origins"), self.request.headers.get("Origin")
+        if origins is not None:
+            self.set_header("Vary", "Origin")
+            if origin and origins.allows(origin, self.request.host):
+                self.set_header("Access-Control-Allow-Origin", origin)
+
+    def answer(self, value: Any) -> None:
+        """End with a JSON document."""
+        self.finish(_encode(value))
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """End with ``{error}``; a failure's detail goes to the log alone."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, ApiError):
+            status_code = _STATUS.get(error.code, HTTPStatus.SERVICE_UNAVAILABLE)
+            self.set_status(status_code)
+            reason = error.code
+        else:
+            known = isinstance(error, HTTPError) and error.log_message and status_code < 500
+            reason = cast(HTTPError, error).log_message or "" if known else HTTPStatus(status_code).phrase
+        if status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            served = [name for name in self.SUPPORTED_METHODS if name.lower() in vars(type(self))]
+            self.set_header("Allow", ", ".join(served))
+        self.finish(_encode({"error": reason}))
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        """An ApiError is an answer; anything else that is no HTTPError gets Tornado's trace."""
+        if not isinstance(value, ApiError | HTTPError):
+            super().log_exception(typ, value, tb)
+
+    def prepare(self) -> None:
+        """Hold the secret against the door where it is needed; 503 if there is none.
+
+        The server's listener has done so before it read the body; this is for whoever serves a handler
+        without it. In production everything here needs it: a token opens its chat to whoever has it.
+        """
+        origins, origin = self.settings.get("origins"), self.request.headers.get("Origin")
+        if origins is not None and origin and not origins.allows(origin, self.request.host):
+            # A browser only says that a header is missing.
+            log.info("answer kept from page", limit="allowed_origins", origin=shown(origin), why=origins.why)
+        if not (self.needs_secret or self.api.settings.production):
+            return
+        secret = self.api.settings.internal_api_secret.get_secret_value()
+        door = self.settings.get("door")  # none where the routes are served without the rest of the server
+        if door is not None:
+            refusal = door.refusal(self.request)
+            if refusal is not None:
+                raise HTTPError(refusal.status, refusal.text)
+            return
+        if not secret:
+            raise HTTPError(503)
+        given = self.request.headers.get("X-Internal-Secret", "")
+        # In bytes, because compare_digest takes no text outside ASCII; its time tells nothing about the
+        # secret.
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
+            raise HTTPError(401, "X-Internal-Secret is missing or wrong")
+
+    def limit(self) -> int:
+        """The argument ``limit``, 1 to MAX_LISTED, or 200."""
+        text = self.get_query_argument("limit", "200")
+        if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) <= MAX_LISTED):
+            raise HTTPError(400, f"limit has to be a number from 1 to {MAX_LISTED}")
+        return int(text)
+
+    def before(self) -> int | None:
+        """The argument ``before``, a position in the list of chats, or None."""
+        text = self.get_query_argument("before", None)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdecimal() and len(text) < 19):
+            raise HTTPError(400, "before has to be the number that a page of chats gave as next")
+        return int(text)
+
+    def check_id(self, name: str, what: str) -> str:
+        """The id, or 400."""
+        from eclipse_ws.application.embedded import MAX_ID, valid_id
+
+        if not valid_id(name):
+            raise HTTPError(400, f"{what} has to be 1 to {MAX_ID} characters, without control characters")
+        return name
+
+
+class _Send(_Handler):
+    needs_secret = True
+    takes_body = True
+
+    async def post(self, chat: str) -> None:
+        """Save a message and answer it as the application does."""
+        self.check_id(chat, "chatId")
+        try:
+            draft = _decode_draft(self.request.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise HTTPError(400, "the body has to be {content, role, userId}, role in upper case") from None
+        if not draft.content.strip():
+            raise HTTPError(400, "content must not be blank")
+        if len(draft.content) > self.api.settings.max_content:
+            raise HTTPError(413, f"content has more than {self.api.settings.max_content} characters")
+        self.check_id(draft.userId, "userId")
+        key = self.request.headers.get("Idempotency-Key")
+        message = await self.api.send_message(chat, draft.userId, draft.content, draft.role, key or None)
+        self.answer({"success": True, "message": message})
+
+
+class _History(_Handler):
+    async def get(self, chat: str) -> None:
+        """The chat's last messages, oldest first; fewer than asked for if they are very long."""
+        limit = self.limit()
+        messages: list[Message] = await self.api.history(self.check_id(chat, "chatId"), limit)
+        left, first = MAX_HISTORY, len(messages)
+        while first and (left := left - len(messages[first - 1].content)) >= 0:
+            first -= 1
+        self.answer({"messages": messages[first:]})
+
+
+class _Chats(_Handler):
+    async def get(self) -> None:
+        """A page of the chats, latest first; ``next`` is the ``before`` of the next page, null at the end."""
+        limit = self.limit()
+        chats = await self.api.chats(limit + 1, self.before())
+        following = chats[limit - 1].position if len(chats) > limit else None
+        self.answer({"chats": chats[:limit], "next": following})
+
+
+class _Users(_Handler):
+    needs_secret = True
+
+    async def get(self, user: str) -> None:
+        """A user, for who knows the secret."""
+        self.answer(await self.api.user(user))
+
+
+class _Token(_Handler):
+    async def get(self) -> None:
+        """A token for a visitor of the chat, for a given user, or for an agent."""
+        chat = self.check_id(self.get_query_argument("chatId", "", strip=False), "chatId")
+        agent = self.get_query_argument("agent", "")
+        user = self.get_query_argument("userId", "", strip=False)
+        if agent:
+            user = AGENTS[0].id if agent == "1" else agent
+            if user not in {known.id for known in AGENTS}:
+                raise HTTPError(400, "agent has to be 1 or one of the ids at /api/agents")
+        elif not user:
+            user = f"anon_{time.time_ns() // 1_000_000}_{secrets.token_hex(6)}"
+        now = int(time.time())
+        claims = {
+            "userId": self.check_id(user, "userId"),
+            "chatId": chat,
+            "isAuthenticated": bool(agent),
+            "roles": ROLES if agent else ROLES[:1],
+            "iat": now,
+            "exp": now + TOKEN_SECONDS,
+            **required(self.api.settings.jwt_issuer, self.api.settings.jwt_audience),
+        }
+        token = jwt.encode(claims, self.api.settings.jwt_secret.get_secret_value(), algorithm="HS256")
+        scheme = "wss" if self.request.protocol == "https" else "ws"
+        self.answer(
+            {"token": token, "wsUrl": f"{scheme}://{self.request.host}/ws", "userId": user, "chatId": chat}
+        )
+
+
+class _Agents(_Handler):
+    async def get(self) -> None:
+        """The made-up agents."""
+        self.answer({"agents": AGENTS})

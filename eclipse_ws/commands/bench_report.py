@@ -1,0 +1,166 @@
+"""What `eclipse-ws bench` shows: a summary, a plot in the terminal, and the same plot as a file."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from html import escape
+from typing import TextIO
+
+from eclipse_ws.config.problems import printable
+
+BAR = 40  # characters
+PERCENTILES = (50, 90, 99, 99.9)
+STEP = 1.02  # a bucket of the histogram is 2 % wide
+
+
+class Histogram:
+    """Latencies in buckets as wide as 2 % of them: any number in a few KB."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        self.total = 0
+        self.longest = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one latency."""
+        self.counts[math.floor(math.log(max(seconds, 1e-6), STEP))] += 1
+        self.total += 1
+        self.longest = max(self.longest, seconds)
+
+    def percentile(self, percent: float) -> float:
+        """Seconds within which so many percent arrived; nan without any."""
+        wanted, seen = self.total * percent / 100, 0
+        for bucket in sorted(self.counts):
+            seen += self.counts[bucket]
+            if seen >= wanted:
+                return min(float(STEP ** (bucket + 1)), self.longest)
+        return math.nan
+
+    def rows(self, most: int = 16) -> list[tuple[float, float, int]]:
+        """At most so many ranges of equal ratio, as (from, to, count) in seconds, the empty ones too."""
+        if not self.counts:
+            return []
+        low, high = min(self.counts), max(self.counts) + 1
+        wide = max(1, math.ceil((high - low) / most))
+        return [
+            (STEP**start, STEP ** (start + wide), sum(self.counts[b] for b in range(start, start + wide)))
+            for start in range(low, high, wide)
+        ]
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    asked: int = 0
+    ready: int = 0
+    connect_seconds: float = 0.0
+    refused: Counter[str] = field(default_factory=Counter)
+    """Sessions that were refused or ended, by reason."""
+    errors: Counter[str] = field(default_factory=Counter)
+    """Error events, by code."""
+    sent: int = 0
+    expected: int = 0
+    """Deliveries to others that what was sent should have brought."""
+    received: int = 0
+    seconds: float = 0.0
+    late: float = 0.0
+    """By how much this program itself was behind its schedule at worst, in s."""
+    latency: Histogram = field(default_factory=Histogram)
+
+    @property
+    def good(self) -> bool:
+        """Whether everybody was let in, and everything arrived."""
+        return self.ready == self.asked and not self.refused and self.received >= self.expected > 0
+
+
+def summary(outcome: Outcome) -> str:
+    """Connects, deliveries, errors and percentiles, a line each."""
+    rate = outcome.ready / outcome.connect_seconds if outcome.connect_seconds else 0
+    seconds = outcome.seconds or 1
+    took = f"{outcome.connect_seconds:.2f} s, {rate:,.0f}/s"
+    lines = [
+        f"connected   {outcome.ready:,} of {outcome.asked:,} in {took}",
+        f"sent        {outcome.sent:,} ({outcome.sent / seconds:,.0f}/s)",
+        f"received    {outcome.received:,} of {outcome.expected:,} expected",
+    ]
+    lines += [f"refused     {count:,} × {printable(why)}" for why, count in outcome.refused.most_common(5)]
+    lines += [f"errors      {count:,} × {printable(code)}" for code, count in outcome.errors.most_common(5)]
+    if outcome.latency.total:
+        found = [f"p{percent:g} {duration(outcome.latency.percentile(percent))}" for percent in PERCENTILES]
+        lines.append(f"latency     {'   '.join(found)}   longest {duration(outcome.latency.longest)}")
+    if outcome.late > 0.05:
+        late = duration(outcome.late)
+        lines.append(
+            f"This program was {late} behind its own schedule: it, or its machine, was the bottleneck."
+        )
+    return "\n".join(lines)
+
+
+def plot(latency: Histogram) -> str:
+    """The latencies' distribution, as lines for a terminal."""
+    rows = latency.rows()
+    most = max((count for _, _, count in rows), default=0)
+    lines = []
+    for low, high, count in rows:
+        bar = "█" * round(BAR * count / most) or ("▏" if count else "")
+        lines.append(f"{duration(low):>8} – {duration(high):<8} {bar:<{BAR}} {count:,}")
+    return "\n".join(lines)
+
+
+def svg(latency: Histogram, title: str) -> str:
+    """The latencies' distribution as a picture."""
+    rows = latency.rows(32)
+    most = max((count for _, _, count in rows), default=1)
+    boxes = []
+    for place, (low, high, count) in enumerate(rows):
+        y, wide = 40 + place * 18, 480 * count / most
+        boxes.append(
+            f'<text x="150" y="{y + 12}" text-anchor="end">{duration(low)} – {duration(high)}</text>'
+            f'<rect x="160" y="{y}" width="{wide:.1f}" height="14" fill="#4c78a8"/>'
+            f'<text x="{166 + wide:.0f}" y="{y + 12}">{count:,}</text>'
+        )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 720 {50 + len(rows) * 18}" '
+        f'font-family="sans-serif" font-size="12"><text x="10" y="22" font-size="15">{escape(title)}</text>'
+        f"{''.join(boxes)}</svg>\n"
+    )
+
+
+class Bar:
+    """A progress bar on stderr, on a terminal only; elsewhere a line for each stage."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._shown = ""
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown and self._stream.isatty():
+            self._stream.write("\r\x1b[K")
+
+    def show(self, stage: str, done: int, all_of_it: int) -> None:
+        """Draw what is done of a stage."""
+        if self._stream.isatty():
+            full = 30 * done // max(1, all_of_it)
+            line = (
+                f"\r\x1b[K{stage:<11} [{'#' * full}{'-' * (30 - full)}] {100 * done // max(1, all_of_it)} %"
+            )
+        else:
+            line = f"{stage} ...\n"
+        if line != self._shown:
+            self._shown = line
+            self._stream.write(line)
+            self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """Three digits that count, in the unit that fits."""
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"

@@ -1,0 +1,67 @@
+"""Findings, and the table of ticks that `check` and `smoke` print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Final, Literal, NamedTuple
+
+from eclipse_ws.config.problems import Fault, printable
+
+Verdict = Literal["ok", "warning", "fault", "skipped", "waiting"]
+SIGNS: Final[dict[Verdict, str]] = {"ok": "✓", "warning": "!", "fault": "✗", "skipped": "-", "waiting": "…"}
+
+
+class Finding(NamedTuple):
+    """What one look has found; ``mend`` says what to do where it isn't well."""
+
+    name: str
+    verdict: Verdict
+    text: str
+    mend: str = ""
+
+
+def of_fault(fault: Fault, verdict: Verdict = "fault") -> Finding:
+    """A configuration's fault as a finding."""
+    return Finding(fault.name, verdict, fault.problem, fault.mend)
+
+
+def table(findings: Iterable[Finding]) -> str:
+    """Every finding, one below the other."""
+    rows = list(findings)
+    width = max((len(row.name) for row in rows), default=0)
+    return "\n".join(line(row, width) for row in rows)
+
+
+def line(row: Finding, width: int) -> str:
+    """A finding in a line, and one below it with the mend."""
+    text = f"{SIGNS[row.verdict]} {row.name:<{width}}  {printable(row.text)}"
+    if row.mend and row.verdict in ("warning", "fault"):
+        text += f"\n  {'':<{width}}  → {printable(row.mend)}"
+    return text
+
+
+def summary(findings: Iterable[Finding]) -> str:
+    """How many of each."""
+    rows = list(findings)
+    count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in SIGNS}
+    parts = [f"{count['ok']} in order"]
+    parts += [
+        f"{count[kind]} {kind}{'s' if count[kind] != 1 else ''}"
+        for kind in ("warning", "fault")
+        if count[kind]
+    ]
+    if count["skipped"]:
+        parts.append(f"{count['skipped']} skipped")
+    return ", ".join(parts)
+
+
+def as_json(findings: Iterable[Finding]) -> str:
+    """The same for machines: ``{ok, findings: [{name, verdict, text, mend}]}``."""
+    rows = [row._asdict() for row in findings]
+    return json.dumps({"ok": not any(row["verdict"] == "fault" for row in rows), "findings": rows}, indent=2)
+
+
+def code(findings: Iterable[Finding]) -> int:
+    """The exit code: 1 with a fault, else 0."""
+    return int(any(row.verdict == "fault" for row in findings))

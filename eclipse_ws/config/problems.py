@@ -1,0 +1,315 @@
+"""What can be wrong with a value of the configuration, a sentence each; never with a secret in it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+from eclipse_ws.config.invocation import program
+
+MIN_SECRET_BYTES = 32  # HS256's key has to be as long as its hash (RFC 7518 section 3.2)
+MASK = "********"
+# What documentation writes in place of a value. Phrases count only where the whole value is made of words: a
+# random secret that happens to hold one of them, or a `<` and a `>`, is as good as any other.
+_WORDS = re.compile(r"[a-z]+(?:[-_ .,:!?']+[a-z0-9]+)*[-_ .!?0-9]*", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"^(?:(?:add|enter|insert|paste|put|set|use)[-_ .])?your[-_ ]|^insert[-_ ]|(?<![a-z])placeholder"
+    r"|change[-_ ]?(?:me|this|it)(?![a-z])|(?<![a-z])change[-_ ]in[-_ ]"
+    r"|replace[-_ ]?(?:me|this|with)(?![a-z])",
+    re.IGNORECASE,
+)
+_BRACKETS = re.compile(
+    r"<[\w .,:'-]+>|\[[\w .,'-]+\]|\$?\{{1,2}[\w .-]+\}{1,2}|x{3,}|\.{3,}|[*•]{3,}", re.IGNORECASE
+)
+_ALONE = re.compile(
+    "secret|password|jwt[-_]?secret|default|test|todo|tbd|dummy|example|none|null|undefined", re.IGNORECASE
+)
+# A name in a host: people have registered `your-this` and `your-that`.
+_HOST_NAME = re.compile(
+    r"your(?:[\w-]*[-_])?(?:api|app|company|database|db|domain|endpoint|host|instance|name|org|project|redis"
+    r"|server|site|url|website)(?:[-_][\w-]*)?",
+    re.IGNORECASE,
+)
+# What could end or forge a line, or steer a terminal: C0, DEL, C1, line and direction controls, surrogates.
+CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+# What nobody sees, and pasting brings along: soft hyphen, zero width, byte order mark.
+_INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"
+_AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
+_HIDDEN = re.compile(rf"{CONTROL.pattern}|[{_INVISIBLE}]")
+_UNSEEN = re.compile(f"[{_INVISIBLE}\ud800-\udfff]")
+_NOT_IN_HEADER = re.compile("[^\x20-\x7e\x80-\xff]")
+_QUOTED = re.compile(r"""(["'`])((?:(?!\1).)*)\1""", re.DOTALL)
+_KEY = re.compile(
+    r"-----\s?BEGIN [A-Z0-9 ]+|LS0tLS1CRUdJTi|(?:ssh-|ecdsa-sha2-)\S+ \S|[{\[].*\"(?:kty|keys)\"\s*:",
+    re.DOTALL,
+)
+# What may stand behind the ? of a REDIS_URL, by redis-py's names; it fails on those of others (`family=6`).
+REDIS_OPTIONS = {
+    "db": r"\d{1,5}",
+    "ssl_ca_certs": ".+",
+    "ssl_ca_path": ".+",
+    "ssl_certfile": ".+",
+    "ssl_keyfile": ".+",
+    "ssl_cert_reqs": "none|optional|required",
+    "ssl_check_hostname": "(?i:true|false)",
+}
+WHERE_REDIS_URL = (
+    "set REDIS_URL to the Redis URL of the database (Upstash's console: the database's page, "
+    "'Connect', tab 'TCP'; it begins with rediss://)"
+)
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong: the variable's (or file's) name, what is wrong, how to fix it."""
+
+    name: str
+    problem: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.problem}. Fix: {self.mend}."
+
+
+class SettingsError(Exception):
+    """The configuration can't be used; `faults` is everything that is wrong, and `str()` lists it all."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = list(faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        super().__init__(f"The configuration has {count}:{lines}")
+
+
+def printable(text: str) -> str:
+    """The text with control characters written as escapes, fit for one line of a log or a terminal."""
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` probably meant, or None; `PORT` is near to `ECLIPSE_PORT`."""
+    # Without the prefix, whose letters would make every name near to every other.
+    bare = {choice.removeprefix("ECLIPSE_"): choice for choice in known}
+    found = difflib.get_close_matches(name.removeprefix("ECLIPSE_"), bare, n=1, cutoff=0.75)
+    return bare[found[0]] if found else None
+
+
+def cleaned(value: str) -> str:
+    """A value that is no secret without what can't be meant: white space and what is invisible around it,
+    and the quotes that `docker run --env-file` leaves there.
+    """
+    value = _AROUND.sub("", value)
+    quoted = _QUOTED.fullmatch(value)
+    return _AROUND.sub("", quoted[2]) if quoted else value
+
+
+def check_text(name: str, value: str) -> list[Fault]:
+    """A fault if a value that is no secret holds what no value can: control and invisible characters."""
+    if found := _HIDDEN.search(value):
+        problem = f"holds {_character(found[0])}, which can't be meant"
+        return [Fault(name, problem, "type the value anew, in one line, rather than pasting it")]
+    return []
+
+
+def check_secret_text(name: str, value: str, *, quoted: bool) -> list[Fault]:
+    """Faults of a secret that may not be what was meant: the application may read the same text otherwise.
+
+    ``quoted`` says whether quotes around it count as one: they do where nothing has read them as quotes.
+    """
+    if _KEY.match(value.strip()):
+        return []  # which is worse: `check_secret` says so
+    mend = f"take it out, here and where the application has its {name}"
+    if found := _AROUND.search(value):
+        where = "begins" if found.start() == 0 else "ends"
+        hint = ", as `echo` leaves it in a file" if where == "ends" and "\n" in found[0] else ""
+        return [Fault(name, f"{where} with {_character(found[0])}{hint}", mend)]
+    if quoted and (found := _QUOTED.fullmatch(value)):
+        problem = f"stands in quotes ({found[1]}), which count as a part of it here"
+        mend = "leave the quotes out: `docker run --env-file` and its like don't read them as quotes"
+        return [Fault(name, problem, mend)]
+    if found := _UNSEEN.search(value):
+        return [Fault(name, f"holds {_character(found[0])}, which nobody sees", mend)]
+    if name == "INTERNAL_API_SECRET" and (found := _NOT_IN_HEADER.search(value)):
+        return [Fault(name, f"holds {_character(found[0])}, which no HTTP header carries", mend)]
+    return []
+
+
+def _character(text: str) -> str:
+    """The name of a character that can't be shown, so that it can be searched for."""
+    char = text[0]
+    if "\ud800" <= char <= "\udfff":
+        return "bytes that are no UTF-8 text"
+    usual = {
+        " ": "a space",
+        "\t": "a tab",
+        "\n": "a line break",
+        "\r": "a line break",
+        "\xa0": "a no-break space",
+    }
+    return usual.get(char, f"the character U+{ord(char):04X}")
+
+
+def is_placeholder(value: str) -> bool:
+    """True for what documentation puts where a value of one's own belongs (`your-jwt-secret-here`).
+
+    The whole value has to be one, or, of a URL, its user name, its password or a label of its host.
+    """
+    value = value.strip()
+    if "://" not in value:
+        return _is_phrase(value) or _ALONE.fullmatch(value) is not None
+    userinfo, _, place = value.partition("://")[2].partition("/")[0].rpartition("@")
+    labels = re.sub(r":[^:\]]*$", "", place).split(".")
+    return any(_is_phrase(unquote(part)) for part in userinfo.split(":", 1)) or any(
+        _BRACKETS.fullmatch(label) or _HOST_NAME.fullmatch(label) for label in labels
+    )
+
+
+def _is_phrase(text: str) -> bool:
+    if _BRACKETS.fullmatch(text):
+        return True
+    return _WORDS.fullmatch(text) is not None and _PHRASE.search(text) is not None
+
+
+def mask_url(url: str) -> str:
+    """The URL with its password (or a user name that stands alone) masked; no URL: masked whole."""
+    try:
+        parts = urlsplit(url)
+        if not parts.scheme or not (parts.netloc or parts.path):
+            return MASK
+        if parts.query:
+            parts = parts._replace(query=MASK)
+        if "@" not in parts.netloc:
+            return urlunsplit(parts)
+        userinfo, _, place = parts.netloc.rpartition("@")
+        user, colon, _ = userinfo.partition(":")
+        return urlunsplit(parts._replace(netloc=f"{user if colon else MASK}:{MASK}@{place}"))
+    except ValueError:
+        return MASK
+
+
+def check_secret(name: str, value: str, production: bool) -> list[Fault]:
+    """Faults of a secret that is set: a placeholder anywhere; too short or too uniform in production."""
+    fresh = f"put a fresh one there (`{program()} secrets` prints some), the same as the application's {name}"
+    if is_placeholder(value):
+        return [Fault(name, "is a placeholder", fresh)]
+    if _KEY.match(value.strip()):
+        mend = "set ECLIPSE_JWT_PUBLIC_KEY to the public key; " if name == "JWT_SECRET" else ""
+        return [Fault(name, "is a key in PEM, SSH or JWK form, and no secret", f"{mend}{fresh}")]
+    size = len(value.encode("utf-8", "surrogateescape"))
+    if production and size < MIN_SECRET_BYTES:
+        return [
+            Fault(name, f"has {size} bytes, at least {MIN_SECRET_BYTES} are expected in production", fresh)
+        ]
+    if production and _repeats(value):
+        return [Fault(name, "repeats a few characters, so it can be guessed", fresh)]
+    return []
+
+
+def _repeats(value: str) -> bool:
+    """Whether a text has a handful of characters, or is one piece again and again; a random one never is."""
+    again = any(value[size:] == value[:-size] for size in range(1, len(value) // 2 + 1))
+    return again or len(set(value)) < 6
+
+
+def check_redis_url(url: str) -> list[Fault]:
+    """Faults of a REDIS_URL that is set."""
+    name = "REDIS_URL"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return [
+            Fault(name, "is no URL that can be read", "write it as rediss://default:<password>@<host>:6379")
+        ]
+    if parts.scheme in ("http", "https"):
+        return [
+            Fault(
+                name,
+                f"begins with {parts.scheme}://: that is the REST API, another protocol",
+                WHERE_REDIS_URL,
+            )
+        ]
+    socket = parts.scheme == "unix"
+    if not (parts.path if socket else parts.scheme in ("redis", "rediss") and host):
+        expected = "is not of the form redis://host:port or rediss://user:password@host:port"
+        return [Fault(name, expected, WHERE_REDIS_URL)]
+    if is_placeholder(url):
+        return [Fault(name, "holds a placeholder", WHERE_REDIS_URL)]
+    if parts.fragment or not (socket or re.fullmatch(r"(/\d{0,5})?", parts.path)):
+        problem = "has more behind its host and port than the number of a database"
+        mend = "write / @ # ? of a password as %2F %40 %23 %3F, and a database as a number"
+        return [Fault(name, problem, mend)]
+    for option, value in parse_qsl(parts.query, keep_blank_values=True):
+        pattern = REDIS_OPTIONS.get(option) if option == "db" or parts.scheme == "rediss" else None
+        if pattern is None or not re.fullmatch(pattern, value):
+            what = "an option" if pattern is None else "a value for the option"
+            problem = f"has {what} {option[:40]!r} that this server can't use"
+            return [Fault(name, problem, "leave it out, with everything behind the ?")]
+    return []
+
+
+def check_api_url(url: str) -> list[Fault]:
+    """Faults of a NEXT_API_URL that is set."""
+    name, mend = "NEXT_API_URL", "set it to the application's address, such as https://app.example.com"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return [Fault(name, "is no URL that can be read", mend)]
+    if parts.scheme not in ("http", "https") or not host or re.search(r"\s", url):
+        return [Fault(name, "is no http:// or https:// URL", mend)]
+    if "@" in parts.netloc:
+        return [
+            Fault(
+                name,
+                "holds a user name or a password",
+                "leave them out: INTERNAL_API_SECRET proves who calls",
+            )
+        ]
+    if parts.query or parts.fragment:
+        return [Fault(name, "has a query or a fragment, which can't be a prefix of the API's routes", mend)]
+    if is_placeholder(url):
+        return [Fault(name, "is a placeholder", mend)]
+    return []
+
+
+def origin_of(url: str) -> str:
+    """The origin (RFC 6454: scheme, host, and the port unless it is the scheme's own) of an http(s) URL."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"[{host}]"
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    port = "" if parts.port in (None, own) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}"
+
+
+def check_host(pattern: str) -> list[Fault]:
+    """Faults of one entry of ECLIPSE_ALLOWED_HOSTS: a name, or `*.example.com`."""
+    if re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", pattern):
+        return []
+    problem = f"holds {pattern[:60]!r}, which is no name of a host"
+    mend = "list names without scheme and port, separated by commas: chat, chat.example.com, *.example.com"
+    return [Fault("ECLIPSE_ALLOWED_HOSTS", problem, mend)]
+
+
+def check_origin(pattern: str) -> list[Fault]:
+    """Faults of one entry of ALLOWED_ORIGINS: an exact origin of any scheme, or `https://*.example.com`."""
+    if pattern in ("null", "file://") or re.fullmatch(
+        r"(https?://(\*\.)?|[a-z][a-z0-9+.-]*://)([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?",
+        pattern,
+        re.IGNORECASE,
+    ):
+        return []
+    return [
+        Fault(
+            "ALLOWED_ORIGINS",
+            f"holds {pattern[:60]!r}, which is no origin",
+            "list origins as browsers send them, without a path, separated by commas: "
+            "https://app.example.com, https://*.example.com, capacitor://localhost",
+        )
+    ]

@@ -1,0 +1,219 @@
+"""Where settings are written down: variables, profiles (TOML files) and `.env`; names, finding, reading."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from eclipse_ws.config.env_file import as_next_reads, glued
+from eclipse_ws.config.invocation import program
+from eclipse_ws.config.problems import Fault, cleaned, nearest
+
+NAMES = ("dev", "test", "prod", "bench")
+NODE_ENVS = {"production": "prod", "test": "test", "development": "dev", "": "dev"}
+# The names that the deployment plan gave; every other field is ECLIPSE_<FIELD>.
+PLAN_NAMES = frozenset(
+    {
+        "allowed_origins",
+        "internal_api_secret",
+        "jwt_secret",
+        "log_level",
+        "next_api_url",
+        "node_env",
+        "port",
+        "redis_url",
+    }
+)
+PLATFORM_NAMES = {"region": "FLY_REGION", "machine": "FLY_MACHINE_ID"}
+SECRETS = frozenset({"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url", "api_headers"})
+# Taken to the letter: what is left out of them would be another secret.
+LITERAL = SECRETS - {"redis_url", "api_headers"}
+MAX_FILE = 256 * 1024  # bytes; a configuration that is longer is some other file
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field: `ping_interval` -> `ECLIPSE_PING_INTERVAL`, `port` -> `PORT`."""
+    return PLATFORM_NAMES.get(field) or (field.upper() if field in PLAN_NAMES else f"ECLIPSE_{field.upper()}")
+
+
+def from_variables(variables: Mapping[str, str], fields: Collection[str]) -> dict[str, Any]:
+    """The fields that the variables set, cleaned up unless they are secrets; an empty one counts as unset."""
+    values = {}
+    for field in fields:
+        value = variables.get(variable(field), "")
+        if value := value if field in LITERAL else cleaned(value):
+            values[field] = value
+    return values
+
+
+def unknown_variables(variables: Mapping[str, str], where: str, fields: Collection[str]) -> list[str]:
+    """A sentence for each ECLIPSE_ variable that is no setting."""
+    known = {variable(field) for field in fields}
+    sentences = []
+    for name in sorted(variables):
+        if name.startswith("ECLIPSE_") and name not in known:
+            near = nearest(name, known)
+            meant = f": did you mean {near}?" if near else f": `{program()} config` lists the settings."
+            sentences.append(f"{name} in {where} is no setting{meant}")
+    return sentences
+
+
+def choose(flag: str | None, given: Mapping[str, str]) -> tuple[str, str, list[Fault]]:
+    """The profile, who asked for it, and faults: --profile, else ECLIPSE_PROFILE, else NODE_ENV."""
+    if flag:
+        return flag, "--profile", []
+    if profile := cleaned(given.get("ECLIPSE_PROFILE", "")):
+        return profile, "ECLIPSE_PROFILE", []
+    node_env = cleaned(given.get("NODE_ENV", ""))
+    if node_env.lower() in NODE_ENVS:
+        return NODE_ENVS[node_env.lower()], "NODE_ENV" if node_env else "default", []
+    problem = f"is {node_env[:40]!r}, expected development, test or production"
+    # Judged as production, so that the list of faults is complete for the strictest reading.
+    return "prod", "NODE_ENV", [Fault("NODE_ENV", problem, "set one of them, or choose with --profile")]
+
+
+def known_keys(
+    keys: Mapping[str, Any], profile: str, fields: Collection[str]
+) -> tuple[dict[str, Any], list[Fault]]:
+    """The profile's keys that a profile may set, and a fault for each of the others."""
+    allowed = set(fields) - SECRETS - set(PLATFORM_NAMES) - {"profile", "node_env"}
+    faults = []
+    for key in keys:
+        name = f"profile {profile}"
+        if key in SECRETS:
+            mend = f"take it out of the file and set {variable(key)} in the environment or in .env"
+            faults.append(Fault(name, f"holds {key}, and a profile holds no secrets", mend))
+        elif key in fields and key not in allowed:
+            mend = f"take it out; {variable(key)} comes from the environment"
+            faults.append(Fault(name, f"sets {key}, which a profile can't", mend))
+        elif key not in allowed:
+            near = nearest(key.lower(), allowed)
+            mend = f"write {near}" if near else f"take it out (`{program()} config` lists the keys)"
+            faults.append(Fault(name, f"has the unknown key {key[:60]!r}", mend))
+    return {key: value for key, value in keys.items() if key in allowed}, faults
+
+
+def check_backend(name: str) -> list[Fault]:
+    """A fault unless the backend is ours or an installed package brings it."""
+    if name in ("memory", "redis"):
+        return []
+    from importlib.metadata import entry_points
+
+    installed = sorted({"memory", "redis", *entry_points(group="eclipse_ws.backends").names})
+    if name in installed:
+        return []
+    near = nearest(name, installed)
+    mend = (
+        f"write {near}"
+        if near
+        else f"use one of {', '.join(installed)}, or install the package that brings it"
+    )
+    return [Fault("ECLIPSE_BACKEND", f"is {name[:40]!r}, which is not installed", mend)]
+
+
+def folders() -> list[Path]:
+    """Where profiles lie: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    return [package / "conf", package.parent / "conf"]
+
+
+def base_name(profile: str) -> str:
+    """What a profile is called, given its name or its path."""
+    return Path(profile).name.removesuffix(".toml")
+
+
+def is_path(profile: str) -> bool:
+    """True when `--profile` was given a file rather than a name."""
+    return "/" in profile or "\\" in profile or profile.endswith(".toml")
+
+
+def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Fault]]:
+    """The profile's keys and values, or what is wrong; `asked_by` names the flag or variable that asked."""
+    import tomllib
+
+    path = Path(profile).expanduser() if is_path(profile) else None
+    if path is None:
+        if profile not in NAMES:
+            near = nearest(profile.lower(), NAMES)
+            meant = f"did you mean {near}? " if near else ""
+            problem = f"names the unknown profile {profile[:60]!r}"
+            return {}, [
+                Fault(asked_by, problem, f"{meant}use {', '.join(NAMES)}, or a path such as ./mine.toml")
+            ]
+        path = next(
+            (folder / f"{profile}.toml" for folder in folders() if (folder / f"{profile}.toml").is_file()),
+            None,
+        )
+        if path is None:
+            mend = "install eclipse-ws again, or give --profile a path"
+            return {}, [
+                Fault(asked_by, f"asks for the profile {profile!r}, whose file was not installed", mend)
+            ]
+    text, faults = read_text(path)
+    if faults:
+        return {}, faults
+    try:
+        return tomllib.loads(text), []
+    except tomllib.TOMLDecodeError as error:
+        return {}, [Fault(str(path), f"is no valid TOML: {error}", "write lines such as `port = 8080`")]
+
+
+def read_dotenv(path: Path) -> tuple[dict[str, str], list[Fault]]:
+    """The variables of a `.env` file (none if there is no such file), or what is wrong with it."""
+    if not path.exists():
+        return {}, []
+    text, faults = read_text(path)
+    return ({}, faults) if faults else parse_dotenv(path, text)
+
+
+def parse_dotenv(path: Path, text: str) -> tuple[dict[str, str], list[Fault]]:
+    """The variables in the text of such a file, and a fault for each line that is none."""
+    from dotenv.parser import parse_stream  # the parser itself, since the loader only logs what it can't read
+
+    values: dict[str, str] = {}
+    faults: list[Fault] = []
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error:
+            line = binding.original.line
+            faults.append(
+                Fault(str(path), f"has a line {line} that can't be read", "write lines as NAME=value")
+            )
+        elif binding.key is not None and binding.value is not None:
+            values[binding.key] = binding.value
+            if second := glued(binding.key, binding.original.string.partition("=")[2]):
+                problem = f"has two variables in line {binding.original.line}: {second} stands in the value"
+                mend = f"begin a new line before {second.removeprefix('another ')}"
+                faults.append(Fault(str(path), f"{problem} of {binding.key[:60]}", mend))
+    return values, faults
+
+
+def read_otherwise(path: Path, values: Mapping[str, str]) -> list[str]:
+    """A sentence for each secret in a `.env` file that Next.js would read otherwise in the same text."""
+    text, faults = read_text(path) if path.exists() else ("", [])
+    if faults:
+        return []
+    theirs = as_next_reads(text)
+    return [
+        f"{name} in {path.name} is read otherwise by Next.js, where # begins a comment, $ a reference and "
+        f"\\ is no escape: use a secret of letters, digits, - and _ (`{program()} secrets` prints some)."
+        for name in ("JWT_SECRET", "INTERNAL_API_SECRET")
+        if name in values and theirs.get(name) != values[name]
+    ]
+
+
+def read_text(path: Path) -> tuple[str, list[Fault]]:
+    """The file's text, or one sentence on why it can't be had."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
+        if len(data) > MAX_FILE:
+            return "", [Fault(str(path), f"has more than {MAX_FILE} bytes", "name a configuration file")]
+        return data.decode("utf-8-sig"), []
+    except OSError as error:
+        return "", [
+            Fault(str(path), f"can't be read ({error.strerror})", "check that the file is there and readable")
+        ]
+    except UnicodeDecodeError:
+        return "", [Fault(str(path), "is no UTF-8 text", "save it as UTF-8")]

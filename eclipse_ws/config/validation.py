@@ -1,0 +1,248 @@
+"""What the settings' types can't say: which values go together, what production refuses, what is made up."""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import SecretStr
+
+from eclipse_ws.config import application_headers
+from eclipse_ws.config.invocation import program
+from eclipse_ws.config.key_material import (
+    MAX_SECRETS,
+    KeyMaterialError,
+    client_context,
+    load_certificate,
+    previous_secrets,
+    public_keys,
+    tls_context,
+)
+from eclipse_ws.config.problems import (
+    WHERE_REDIS_URL,
+    Fault,
+    check_api_url,
+    check_host,
+    check_origin,
+    check_redis_url,
+    check_secret,
+    check_secret_text,
+    check_text,
+    origin_of,
+)
+from eclipse_ws.config.profiles import LITERAL, check_backend, variable
+
+if TYPE_CHECKING:
+    from eclipse_ws.config.settings import Settings
+
+SIZES: Final = (
+    # JSON may write a character as two escapes of six bytes each; the KiB is for what is around the content.
+    ("max_frame", "max_content", 12, 1024),
+    ("message_bytes_burst", "max_content", 4, 0),
+    ("api_max_answer", "max_content", 12, 1024),
+    ("max_event", "api_max_answer", 1, 1024),
+    ("max_body", "max_event", 1, 0),
+    ("queue_bytes", "max_event", 1, 1024),
+    ("node_input_bytes", "max_frame", 1, 0),
+    ("node_queue_bytes", "queue_bytes", 1, 0),
+)
+"""A message's way: the first setting, in bytes, has to hold so many bytes for each unit of the second, and so
+many more.
+"""
+
+
+HAS_LINES = frozenset({"api_headers", "jwt_public_key"})
+"""Fields whose text may have several lines."""
+
+
+def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Fault]:
+    """What types can't say: secrets, addresses, and what production refuses."""
+    faults: list[Fault] = []
+    production = settings.production
+    secret_needed = {"JWT_SECRET": not settings.jwt_public_key, "INTERNAL_API_SECRET": settings.api == "http"}
+    for name, needed in secret_needed.items():
+        value = getattr(settings, name.lower()).get_secret_value()
+        if value:
+            faults += check_secret(name, value, production)
+        elif production and needed:
+            mend = f"set it to the application's {name} (`{program()} secrets` prints fresh ones for both)"
+            faults.append(Fault(name, "is not set", mend))
+
+    url = settings.redis_url.get_secret_value()
+    if url:
+        faults += check_redis_url(url) or _check_redis_files(url)
+    elif given.get("UPSTASH_REDIS_REST_URL") and sources["backend"] in ("default", "made up"):
+        problem = "is not set; UPSTASH_REDIS_REST_URL is, but the REST API is another protocol"
+        faults.append(Fault("REDIS_URL", problem, WHERE_REDIS_URL))
+    elif production and settings.backend == "redis":
+        faults.append(Fault("REDIS_URL", "is not set", WHERE_REDIS_URL))
+    elif production and settings.backend == "memory" and not settings.allow_memory_backend:
+        mend = f"{WHERE_REDIS_URL}, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true for a single node"
+        faults.append(Fault("REDIS_URL", "is not set, and the memory backend can't join several nodes", mend))
+    if production and url and settings.backend == "memory" and not settings.allow_memory_backend:
+        mend = "leave it out to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
+        faults.append(Fault("ECLIPSE_BACKEND", "is memory, which production refuses", mend))
+    faults += check_backend(settings.backend)
+    if settings.event_loop == "uvloop" and find_spec("uvloop") is None:
+        mend = "install it (pip install 'eclipse-ws[speed]'), or set it to asyncio"
+        faults.append(Fault("ECLIPSE_EVENT_LOOP", "is uvloop, which is not installed", mend))
+
+    if settings.api == "http":
+        faults += check_api_url(settings.next_api_url)
+        if production and sources["next_api_url"] == "default":
+            mend = "set it to the application's address, such as https://app.example.com"
+            faults.append(Fault("NEXT_API_URL", "is not set", mend))
+    elif production and not settings.allow_embedded_api:
+        mend = "use http, or set ECLIPSE_ALLOW_EMBEDDED_API=true to save messages in this server"
+        faults.append(Fault("ECLIPSE_API", "is embedded, which production refuses", mend))
+    try:
+        application_headers.parse(settings.api_headers.get_secret_value())
+    except application_headers.HeadersError as error:
+        mend = "write `Name: value`, one header a line, or a JSON object in one line"
+        faults.append(Fault("ECLIPSE_API_HEADERS", str(error), mend))
+    if production and settings.demo:
+        faults.append(Fault("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false"))
+    for pattern in settings.allowed_origins:
+        faults += check_origin(pattern)
+    for name in settings.allowed_hosts:
+        faults += check_host(name)
+    return faults + _check_keys(settings)
+
+
+def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[Fault]:
+    """Faults of texts in which something stands that nobody sees, or that others read otherwise."""
+    faults: list[Fault] = []
+    for field, value in values.items():
+        if not isinstance(value, str) or field in HAS_LINES:
+            continue
+        name = variable(field)
+        if field not in LITERAL:
+            faults += check_text(name, value)
+            continue
+        # In a file quotes have been read as such: what is left of them is meant.
+        quoted = sources[field] == "environment"
+        parts = previous_secrets(value) if field == "jwt_previous_secrets" else [value]
+        wrong = [fault for part in parts for fault in check_secret_text(name, part, quoted=quoted)]
+        faults += wrong[:1]
+    return faults
+
+
+def _check_keys(settings: Settings) -> list[Fault]:
+    """Faults of previous secrets, public keys and certificates."""
+    faults: list[Fault] = []
+    previous = previous_secrets(settings.jwt_previous_secrets.get_secret_value())
+    name = "ECLIPSE_JWT_PREVIOUS_SECRETS"
+    wrong = [fault for value in previous for fault in check_secret("JWT_SECRET", value, settings.production)]
+    if wrong:
+        mend = 'write a list in JSON, ["...", "..."], where a secret holds a comma, or leave that secret out'
+        faults.append(wrong[0]._replace(name=name, mend=mend))
+    if len(previous) > MAX_SECRETS and not faults:
+        problem = f"lists {len(previous)} secrets, at most {MAX_SECRETS} are expected"
+        faults.append(Fault(name, problem, "leave out those with which no token is signed any more"))
+    try:
+        public_keys(settings.jwt_public_key)
+    except KeyMaterialError as error:
+        mend = "set it to the application's public key, or to the path of a PEM file with it"
+        faults.append(Fault("ECLIPSE_JWT_PUBLIC_KEY", str(error), mend))
+    for field in ("api_ca", "redis_ca"):
+        faults += _check_authorities(variable(field), getattr(settings, field))
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        missing = "ECLIPSE_TLS_KEY" if settings.tls_cert else "ECLIPSE_TLS_CERT"
+        mend = "set both to PEM files, or neither where a proxy does TLS"
+        faults.append(Fault(missing, "is not set, but its other half is", mend))
+    elif settings.tls_cert:
+        try:
+            tls_context(settings.tls_cert, settings.tls_key)
+        except KeyMaterialError as error:
+            mend = "give the paths of two PEM files that belong together, the key without a password"
+            faults.append(Fault("ECLIPSE_TLS_CERT", str(error), mend))
+    return faults
+
+
+def _check_authorities(name: str, path: str) -> list[Fault]:
+    try:
+        if path:
+            client_context(path)
+    except KeyMaterialError as error:
+        mend = "set it to a PEM file with the certificate of the authority, or leave it out"
+        return [Fault(name, str(error), mend)]
+    return []
+
+
+def _check_redis_files(url: str) -> list[Fault]:
+    """Faults of the files that a REDIS_URL names for TLS."""
+    options = dict(parse_qsl(urlsplit(url).query)) if url.startswith("rediss://") else {}
+    name = "REDIS_URL"
+    faults = [
+        fault._replace(name=name, problem=f"has an ssl_ca_certs that {fault.problem}")
+        for fault in _check_authorities(name, options.get("ssl_ca_certs", ""))
+    ]
+    certificate, key = options.get("ssl_certfile", ""), options.get("ssl_keyfile", "")
+    if certificate or key:
+        try:
+            load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key or certificate)
+        except KeyMaterialError as error:
+            mend = "give both the paths of PEM files that belong together, the key without a password"
+            problem = f"has an ssl_certfile with ssl_keyfile that {error}"
+            faults.append(Fault(name, problem, mend))
+    return faults
+
+
+def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+    """Values for what is missing and may be, each with a note; a secret is never in the note."""
+    made_up: dict[str, Any] = {}
+    for name in ("jwt_secret", "internal_api_secret"):
+        if not getattr(settings, name):
+            made_up[name] = SecretStr(secrets.token_urlsafe(48))
+            notes.append(
+                f"{variable(name)} is not set: a fresh one was made up until the next start "
+                f"(`{program()} secrets >> .env` keeps one)."
+            )
+    if settings.backend == "redis" and not settings.redis_url:
+        made_up["redis_url"] = SecretStr("redis://127.0.0.1:6379/0")
+        notes.append("REDIS_URL is not set: redis://127.0.0.1:6379/0 is tried.")
+    if settings.api == "http" and sources["allowed_origins"] == "default":
+        # An empty list that allowed everything would be a trap; the application's own pages must work.
+        made_up["allowed_origins"] = (origin_of(settings.next_api_url),)
+    return made_up
+
+
+def doubts(settings: Settings) -> list[str]:
+    """What works but is probably not meant."""
+    found = []
+    if settings.jwt_secret.get_secret_value() == settings.internal_api_secret.get_secret_value():
+        found.append("JWT_SECRET and INTERNAL_API_SECRET are the same: use two.")
+    if settings.production and not settings.allowed_origins:
+        found.append("ALLOWED_ORIGINS is empty: no web page may open a session.")
+    if settings.production and settings.api == "embedded":
+        found.append(
+            "ECLIPSE_API is embedded in production, which is for trials: it has no accounts, and every route "
+            "of it, the one for tokens too, needs X-Internal-Secret."
+        )
+    for field, url, scheme in (
+        ("redis_ca", settings.redis_url.get_secret_value(), "rediss"),
+        ("api_ca", settings.next_api_url, "https"),
+    ):
+        if getattr(settings, field) and not url.startswith(f"{scheme}://"):
+            found.append(
+                f"{variable(field)} is set, but the URL that it is for does not begin with {scheme}://."
+            )
+    if settings.client_address_header and settings.trusted_proxies > 1:
+        found.append(
+            "ECLIPSE_TRUSTED_PROXIES counts from the right end of ECLIPSE_CLIENT_ADDRESS_HEADER: "
+            "leave it at 0 if that header names one address."
+        )
+    if settings.ping_timeout > settings.ping_interval:
+        found.append("ECLIPSE_PING_TIMEOUT is longer than ECLIPSE_PING_INTERVAL.")
+    for name, other, times, more in SIZES:
+        size, least = getattr(settings, name), times * getattr(settings, other) + more
+        if size < least:
+            found.append(
+                f"{variable(name)} is {size}, too little for {variable(other)} "
+                f"({getattr(settings, other)}): the longest messages are lost. Set it to at least {least}."
+            )
+    return found

@@ -1,0 +1,278 @@
+"""The documents of the interface: AsyncAPI 3.0 for the socket, OpenAPI 3.1 for HTTP, made from the types."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, get_args
+
+import msgspec
+
+from eclipse_ws import __version__
+from eclipse_ws.protocol import CloseCode, Command
+from eclipse_ws.protocol import schema as types
+
+SCHEMAS = "#/components/schemas/{name}"
+TITLE = "eclipse-ws"
+
+
+def asyncapi() -> dict[str, Any]:
+    """The socket: what each side may say."""
+    commands, events = get_args(Command), get_args(types.ServerFrame)
+    schemas = _schemas((*commands, *events))
+    messages = {
+        kind.__name__: {
+            "name": kind.__struct_config__.tag,
+            "summary": _summary(kind),
+            "contentType": "application/json",
+            "payload": {"$ref": SCHEMAS.format(name=kind.__name__)},
+        }
+        for kind in (*commands, *events)
+    }
+
+    def refs(kinds: tuple[Any, ...]) -> list[dict[str, str]]:
+        return [{"$ref": f"#/channels/session/messages/{kind.__name__}"} for kind in kinds]
+
+    query = {
+        "type": "object",
+        "properties": {
+            "token": {"type": "string", "description": "the application's token (JWT)"},
+            "cursor": {"type": "string", "description": "the last cursor that this client saw"},
+        },
+    }
+    closes = "; ".join(
+        f"{close.code} {close.reason or close.name.lower()}: {close.advice}" for close in CloseCode
+    )
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": TITLE,
+            "version": __version__,
+            "description": f"Text frames of JSON over a WebSocket. Close codes: {closes}.",
+        },
+        "servers": {"production": {"host": "chat.example.com", "protocol": "wss"}},
+        "channels": {
+            "session": {
+                "address": "/ws",
+                "description": "One session in the chat that its token names; `/` is the same.",
+                "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
+                "bindings": {"ws": {"method": "GET", "query": query}},
+            }
+        },
+        "operations": {
+            "command": {
+                "action": "receive",
+                "channel": {"$ref": "#/channels/session"},
+                "summary": "What a client may say.",
+                "messages": refs(commands),
+            },
+            "event": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/session"},
+                "summary": "What the server says; other types that the application publishes are passed on.",
+                "messages": refs(events),
+            },
+        },
+        "components": {"messages": messages, "schemas": schemas},
+    }
+
+
+def openapi() -> dict[str, Any]:
+    """HTTP beside the sockets."""
+    bodies = (
+        types.HealthDocument,
+        types.Published,
+        types.Disconnected,
+        types.DisconnectRequest,
+        types.EventRequest,
+        types.ErrorBody,
+    )
+    schemas = _schemas(bodies)
+
+    def content(kind: Any) -> dict[str, Any]:
+        return {"application/json": {"schema": {"$ref": SCHEMAS.format(name=kind.__name__)}}}
+
+    def answers(right: str, kind: Any, **wrong: str) -> dict[str, Any]:
+        made: dict[str, Any] = {right: {"description": _summary(kind), "content": content(kind)}}
+        for status, text in wrong.items():
+            made[status.removeprefix("s")] = {"description": text, "content": content(types.ErrorBody)}
+        return made
+
+    health = {
+        "summary": "How this node is",
+        "operationId": "health",
+        "responses": {
+            "200": {"description": "healthy, or degraded", "content": content(types.HealthDocument)},
+            "503": {"description": "draining", "content": content(types.HealthDocument)},
+        },
+    }
+    preflight = {
+        "summary": "Whether a page may ask for it: every page may",
+        "operationId": "healthPreflight",
+        "responses": {"200": {"description": "the headers Access-Control-Allow-*"}},
+    }
+    chat = {
+        "name": "chatId",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[^\\x00-\\x1f\\x7f]+$"},
+    }
+    key = {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    }
+    refusals = {
+        "s400": "the body or the chat's id is wrong",
+        "s401": "X-Internal-Secret is missing or wrong",
+        "s429": "too many wrong secrets",
+        "s503": "no secret is configured",
+    }
+
+    def called(
+        summary: str, name: str, body: Any, answer: tuple[str, Any], *parameters: Any, **more: str
+    ) -> Any:
+        right, kind = answer
+        return {
+            "summary": summary,
+            "operationId": name,
+            "security": [{"internalSecret": []}],
+            "parameters": parameters,
+            "requestBody": {"required": body is types.EventRequest, "content": content(body)},
+            "responses": answers(right, kind, **refusals, **more),
+        }
+
+    publish = called(
+        "Publish an event to a chat",
+        "publishEvent",
+        types.EventRequest,
+        ("202", types.Published),
+        chat,
+        key,
+        s413="the event is too large",
+    )
+    disconnect = called(
+        "End sessions of a chat on all nodes (4003)",
+        "disconnect",
+        types.DisconnectRequest,
+        ("200", types.Disconnected),
+        chat,
+        s413="the body is too large",
+    )
+    metrics = {
+        "summary": "Prometheus metrics",
+        "operationId": "metrics",
+        "security": [{}, {"internalSecret": []}, {"bearer": []}],
+        "responses": {
+            "200": {
+                "description": "every counter",
+                "content": {"text/plain": {"schema": {"type": "string"}}},
+            },
+            "401": {
+                "description": "the secret is missing or wrong (on the public port of production)",
+                "content": content(types.ErrorBody),
+            },
+            "429": {"description": refusals["s429"], "content": content(types.ErrorBody)},
+        },
+    }
+    script = {
+        "200": {"description": "JavaScript", "content": {"text/javascript": {"schema": {"type": "string"}}}}
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": TITLE,
+            "version": __version__,
+            "description": "What is beside the sockets: health, metrics, and what the application may call.",
+        },
+        "servers": [{"url": "https://chat.example.com"}],
+        "paths": {
+            "/": {
+                "get": {**health, "operationId": "root", "summary": "The same, without an upgrade"},
+                "options": {**preflight, "operationId": "rootPreflight"},
+            },
+            "/health": {"get": health, "options": preflight},
+            "/metrics": {"get": metrics},
+            "/api/chats/{chatId}/events": {"post": publish},
+            "/api/chats/{chatId}/disconnect": {"post": disconnect},
+            "/widget.js": {"get": {"summary": "The widget", "operationId": "widget", "responses": script}},
+            "/eclipse-chat.js": {
+                "get": {"summary": "The client", "operationId": "client", "responses": script}
+            },
+        },
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "internalSecret": {"type": "apiKey", "in": "header", "name": "X-Internal-Secret"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def page(document: dict[str, Any]) -> str:
+    """A document as a page in Markdown: every operation and type, with its fields."""
+    kind = "asyncapi" if "asyncapi" in document else "openapi"
+    lines = [
+        f"# {'The socket' if kind == 'asyncapi' else 'HTTP beside the socket'}",
+        "",
+        f"Made from the code by `make documents`, as is [{kind}.yaml]({kind}.yaml).",
+        "[protocol.md](protocol.md) says what it means.",
+        "",
+    ]
+    schemas = document["components"]["schemas"]
+    shown: list[str] = []
+    if kind == "asyncapi":
+        for title, name in (("A client says", "command"), ("The server says", "event")):
+            lines += [f"## {title}", ""]
+            for ref in document["operations"][name]["messages"]:
+                shown.append(ref["$ref"].rsplit("/", 1)[1])
+                lines += _fields(shown[-1], schemas[shown[-1]])
+    else:
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                codes = ", ".join(f"{c} {a['description']}" for c, a in operation["responses"].items())
+                lines += [
+                    f"## `{method.upper()} {path}`",
+                    "",
+                    f"{operation['summary']}. Answers: {codes}",
+                    "",
+                ]
+    rest = [name for name in schemas if name not in shown]
+    if rest:
+        lines += ["## Types", ""]
+        for name in rest:
+            lines += _fields(name, schemas[name])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _fields(name: str, schema: dict[str, Any]) -> list[str]:
+    lines = [f"### {name}", "", schema.get("description", ""), "", "| field | type | |", "|---|---|---|"]
+    for field, about in schema.get("properties", {}).items():
+        must = "" if field in schema.get("required", ()) else "optional"
+        lines.append(f"| `{field}` | {_type(about)} | {must} |")
+    return [*lines, ""]
+
+
+def _type(about: dict[str, Any]) -> str:
+    if "$ref" in about:
+        return str(about["$ref"].rsplit("/", 1)[1])
+    if "enum" in about:
+        return ", ".join(f"`{value}`" for value in about["enum"])
+    if "anyOf" in about:
+        return " or ".join(map(_type, about["anyOf"]))
+    if about.get("type") == "array":
+        return f"list of {_type(about['items'])}"
+    return str(about.get("type", "anything"))
+
+
+def _schemas(kinds: tuple[Any, ...]) -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=SCHEMAS)
+    for schema in schemas.values():
+        if "description" in schema:
+            # A docstring, whose indentation is kept up to Python 3.12 and taken away from 3.13 on.
+            schema["description"] = inspect.cleandoc(schema["description"])
+    return schemas
+
+
+def _summary(kind: type) -> str:
+    return (kind.__doc__ or "").strip().split("\n")[0].rstrip(".")

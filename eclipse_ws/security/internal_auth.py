@@ -1,0 +1,82 @@
+"""The door: who asks, how often they may, and whether they know the secret shared with the application."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from typing import NamedTuple
+
+import structlog
+from tornado.httputil import HTTPServerRequest
+
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.security.limits import Addresses, Limits, Source, Sources
+
+log = structlog.get_logger("eclipse_ws.door")
+
+
+class Refusal(NamedTuple):
+    """What a caller is told: an HTTP status, a sentence, the limit that it ran into, if any, and the seconds
+    to wait, if it may come again.
+    """
+
+    status: int
+    text: str
+    limit: str = ""
+    retry_after: int = 0
+
+    @property
+    def document(self) -> dict[str, str]:
+        """The answer's body."""
+        return {"error": self.text, "limit": self.limit} if self.limit else {"error": self.text}
+
+
+class Door:
+    """Compares the secret in constant time, and limits wrong ones by address.
+
+    An address that has used its guesses up is refused without a comparison, so that guessing on tells
+    nothing. Only where several callers may share the address (a proxy's, and no setting names its header)
+    is the right secret still let in: a stranger there must not be able to lock the application out.
+    """
+
+    def __init__(self, settings: Settings, sources: Sources, addresses: Addresses, limits: Limits) -> None:
+        self.sources = sources
+        self.addresses = addresses
+        self.limits = limits
+        self.configure(settings)
+
+    def configure(self, settings: Settings) -> None:
+        """Take the settings' secret."""
+        self._secret = settings.internal_api_secret.get_secret_value().encode()
+
+    def source(self, request: HTTPServerRequest) -> Source:
+        """Where a request comes from."""
+        return self.sources.of(request.remote_ip or "", request.headers.get(self.sources.header))
+
+    def refusal(self, request: HTTPServerRequest) -> Refusal | None:
+        """None if the request shows the secret: as ``X-Internal-Secret``, or as a bearer token."""
+        if not self._secret:
+            return Refusal(503, "No INTERNAL_API_SECRET is configured on this server")
+        now = time.monotonic()
+        source = self.source(request)
+        may_guess = self.addresses.may_guess(source, now)
+        if may_guess or source.shared:
+            # In bytes, because compare_digest takes no text outside ASCII.
+            if hmac.compare_digest(_shown(request).encode("utf-8", "replace"), self._secret):
+                return None
+            self.addresses.guessed(source, now)
+        name = "secret" if may_guess else "guesses_per_minute"
+        self.limits.refuse(name)
+        log.info("call refused", limit=name, address=source.address, path=request.path[:200])
+        if may_guess:
+            return Refusal(401, "X-Internal-Secret is missing or wrong")
+        return Refusal(429, "Too many wrong secrets from this address; try again in a minute", name, 60)
+
+
+def _shown(request: HTTPServerRequest) -> str:
+    """The secret that a request shows; empty if it shows none."""
+    given = request.headers.get("X-Internal-Secret")
+    if given is not None:
+        return given
+    scheme, _, value = request.headers.get("Authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else ""

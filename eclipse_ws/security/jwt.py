@@ -1,0 +1,285 @@
+"""Token -> Claims: who a session belongs to. Pure; no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, TypeGuard
+
+import jwt
+import msgspec
+from jwt.algorithms import HMACAlgorithm
+from jwt.utils import base64url_decode
+
+from eclipse_ws import protocol
+from eclipse_ws.config.key_material import previous_secrets, public_keys
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.protocol import CloseCode
+
+MAX_NAME = 256
+"""Longest user or chat id that is accepted, in characters."""
+MAX_TOKEN: Final = 16384
+"""Longest token that is looked at, in characters."""
+SYMMETRIC: Final = {
+    "HS256": HMACAlgorithm.SHA256,
+    "HS384": HMACAlgorithm.SHA384,
+    "HS512": HMACAlgorithm.SHA512,
+}
+FOR_VISITORS: Final = frozenset({"typing", "ping", "read", "refresh"})
+"""Commands, besides messages in the role USER, that a user without an account may give."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What a verified token says.
+
+    ``ends``, in seconds since 1970, is its ``exp``, or the end of the longest permitted lifetime if that is
+    earlier.
+    ``roles`` are those that its claim ``roles`` narrows the user to; None without such a claim.
+    ``key``, ``issuer`` and ``audience`` are what made it valid: the fingerprint of the key that verified it,
+    ``iss`` and ``aud``.
+    """
+
+    user_id: str
+    chat_id: str
+    is_authenticated: bool = False
+    ends: float = math.inf
+    roles: tuple[str, ...] | None = None
+    key: bytes = b""
+    issuer: str | None = None
+    audience: tuple[str, ...] = ()
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """``ends`` as a date; None if it never ends."""
+        return None if self.ends == math.inf else datetime.fromtimestamp(self.ends, UTC)
+
+    def permits(self, command: protocol.Command, default_roles: Sequence[str] = protocol.ROLES) -> bool:
+        """Whether the user may give the command; the client's word about itself is not asked.
+
+        ``default_roles`` are the roles of an account whose token has no claim ``roles``.
+        """
+        if type(command) is protocol.SendMessage:
+            role = command.role
+        elif type(command) is protocol.AgentJoined:
+            role = "AGENT"
+        else:
+            return self.is_authenticated or command.__struct_config__.tag in FOR_VISITORS
+        if not self.is_authenticated:
+            return role == "USER" and (self.roles is None or role in self.roles)
+        return role in (default_roles if self.roles is None else self.roles)
+
+
+class TokenError(Exception):
+    """A token that is refused; ``close`` says what the client is told, the text what the log is."""
+
+    def __init__(self, close: CloseCode, detail: str) -> None:
+        super().__init__(detail)
+        self.close = close
+
+
+class _Hmac(HMACAlgorithm):
+    """HMAC that looks at a key once, not for every token: whether it is no public key takes a while."""
+
+    def __init__(self, hash_algorithm: Any) -> None:
+        super().__init__(hash_algorithm)
+        self._prepared: dict[str | bytes, bytes] = {}
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        """The key as bytes. Raises InvalidKeyError if it can't be a secret."""
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepared[key] = super().prepare_key(key)
+        return prepared
+
+    def check_key_length(self, key: bytes) -> None:
+        """Nothing: how long a secret is was judged when the settings were read."""
+
+
+class _Signatures(jwt.PyJWS):
+    """PyJWT's signatures, for a server that tries its keys one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, hash_algorithm in SYMMETRIC.items():
+            self.unregister_algorithm(name)
+            self.register_algorithm(name, _Hmac(hash_algorithm))
+
+    def _validate_kid(self, kid: Any) -> None:
+        """Nothing: no key is chosen by its name, and other libraries sign a name that is null or a number."""
+
+
+class Verifier:
+    """Verifies tokens with the settings' secrets and public keys, each for its own algorithms alone."""
+
+    def __init__(self, settings: Settings) -> None:
+        secret = settings.jwt_secret.get_secret_value()
+        earlier = previous_secrets(settings.jwt_previous_secrets.get_secret_value())
+        secrets = [value for value in (secret, *earlier) if value]
+        self._keys: list[tuple[Any, Sequence[str], bytes]] = [
+            (key, algorithms, _fingerprint(key))
+            for key, algorithms in (
+                *((value, tuple(SYMMETRIC)) for value in secrets),
+                *public_keys(settings.jwt_public_key),
+            )
+        ]
+        self._fingerprints = {fingerprint for _, _, fingerprint in self._keys}
+        self._issuer = settings.jwt_issuer or None
+        self._audience = settings.jwt_audience or None
+        self._leeway = settings.jwt_leeway
+        self._max_lifetime = settings.jwt_max_lifetime
+        self._jwt = jwt.PyJWT(
+            {
+                "require": ["exp"] if settings.production or settings.jwt_require_exp else [],
+                # `accepts` looks at them: PyJWT refuses a list that holds anything besides strings.
+                "verify_iss": False,
+                "verify_aud": False,
+                # `_end` looks at the times: PyJWT takes a string, or true, for a number.
+                "verify_exp": False,
+                "verify_nbf": False,
+                "verify_iat": False,
+                # What the application's own library doesn't look at is no reason to refuse its tokens.
+                "verify_sub": False,
+                "verify_jti": False,
+            }
+        )
+        self._jwt._jws = _Signatures()  # PyJWT gives no choice
+
+    def _decode(self, token: str) -> tuple[dict[str, Any], bytes]:
+        """The payload and the fingerprint of the key that has signed it. Raises what PyJWT raises."""
+        _check_parts(token)
+        fault: Exception = jwt.InvalidAlgorithmError("no key is configured")
+        for key, algorithms, fingerprint in self._keys:
+            try:
+                return self._jwt.decode(token, key, algorithms=algorithms), fingerprint
+            except jwt.InvalidAlgorithmError as error:
+                fault = error if not isinstance(fault, jwt.InvalidSignatureError) else fault
+            except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
+                fault = error
+        raise fault
+
+    def verify(self, token: str) -> Claims:
+        """Check a token's signature, times and claims. Raises TokenError."""
+        if not token:
+            raise TokenError(CloseCode.MISSING_TOKEN, "no token was sent")
+        if len(token) > MAX_TOKEN:
+            raise TokenError(CloseCode.INVALID_TOKEN, f"the token has more than {MAX_TOKEN} characters")
+        try:
+            payload, key = self._decode(token)
+            ends = self._end(payload, time.time())
+        except jwt.PyJWTError as error:
+            text = f"the token is invalid: {type(error).__name__}"
+            if isinstance(error, jwt.InvalidSignatureError):
+                text += "; JWT_SECRET has to be the same here and in the application"
+            raise TokenError(CloseCode.INVALID_TOKEN, text) from None
+        except (protocol.TooDeepError, ValueError, TypeError, OverflowError) as error:
+            # Not PyJWT's own: what hostile headers and payloads bring its parts to.
+            raise TokenError(
+                CloseCode.INVALID_TOKEN, f"the token is malformed: {type(error).__name__}"
+            ) from None
+        user_id, chat_id = payload.get("userId"), payload.get("chatId")
+        if not is_name(user_id) or not is_name(chat_id):
+            raise TokenError(
+                CloseCode.INVALID_CLAIMS,
+                f"userId and chatId must be strings of 1 to {MAX_NAME} characters without control characters",
+            )
+        issuer, audience = payload.get("iss"), payload.get("aud")
+        claims = Claims(
+            user_id,
+            chat_id,
+            payload.get("isAuthenticated") is True,
+            ends,
+            _roles(payload.get("roles")),
+            key,
+            issuer if isinstance(issuer, str) else None,
+            tuple(each for each in _listed(audience) if isinstance(each, str)),
+        )
+        if not self.accepts(claims):
+            raise TokenError(
+                CloseCode.INVALID_TOKEN,
+                "the token's iss or aud is not the one of the settings (jwt_issuer, jwt_audience)",
+            )
+        return claims
+
+    def accepts(self, claims: Claims) -> bool:
+        """Whether a token that was verified before, by an earlier verifier, would still be accepted: its key
+        is still there, and its issuer and audience are those of the settings. Its time is not looked at.
+        """
+        return (
+            claims.key in self._fingerprints
+            and self._issuer in (None, claims.issuer)
+            and (self._audience is None or self._audience in claims.audience)
+        )
+
+    def _end(self, payload: dict[str, Any], now: float) -> float:
+        """When what the token allows ends, in seconds since 1970. Raises TokenError, ValueError."""
+        exp, nbf, iat = (_seconds(payload, name) for name in ("exp", "nbf", "iat"))
+        if nbf is not None and nbf > now + self._leeway:
+            raise TokenError(CloseCode.INVALID_TOKEN, "the token is not valid yet (nbf)")
+        if iat is not None and iat <= now + self._leeway:
+            latest = iat + self._max_lifetime
+        else:
+            # Nothing says when its life began, so its end must be near.
+            latest = now + self._max_lifetime
+            if exp is not None and exp > latest + self._leeway:
+                raise TokenError(
+                    CloseCode.INVALID_TOKEN,
+                    f"the token has no valid iat, and its exp is more than {self._max_lifetime:g} s ahead "
+                    "(jwt_max_lifetime)",
+                )
+        ends = latest if exp is None else min(exp, latest)
+        if ends <= now - self._leeway:
+            raise TokenError(CloseCode.TOKEN_EXPIRED, "the token has expired")
+        return ends
+
+
+def _check_parts(token: str) -> None:
+    """Bound what PyJWT parses, the header even before the signature. Raises TooDeepError or ValueError."""
+    for part in token.rpartition(".")[0].split(".", 1):
+        text = base64url_decode(part)
+        if b"\0" in text:  # no JSON in UTF-8 has one: it would be read as UTF-16
+            raise ValueError("not UTF-8")
+        protocol.check_depth(text)
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether a claim can name a user or a chat: in URLs, in Redis, in logs."""
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or value.isspace():
+        return False
+    return not any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in value)
+
+
+def _roles(value: object) -> tuple[str, ...] | None:
+    """The roles that a claim narrows to: none if it can't be read, None where there is no such claim."""
+    if value is None:
+        return None
+    named = _listed(value)
+    return tuple(role for role in protocol.ROLES if role in named)
+
+
+def _listed(value: object) -> list[object]:
+    """A claim that may be one string or a list; what is neither is an empty one."""
+    return [value] if isinstance(value, str) else value if isinstance(value, list) else []
+
+
+def _seconds(payload: dict[str, Any], name: str) -> float | None:
+    """A claim that is a time, in seconds since 1970; None if it isn't there. Raises ValueError."""
+    if name not in payload:
+        return None
+    value = payload[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} is no number")
+    return value
+
+
+def _fingerprint(key: Any) -> bytes:
+    """Eight bytes that tell keys apart."""
+    if not isinstance(key, str):
+        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+        data: bytes = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    else:
+        data = key.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=8).digest()

@@ -1,0 +1,234 @@
+"""Accepting: a few sockets at a time, and what happens when the system has no file for another one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
+
+import structlog
+from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream, SSLIOStream
+
+from eclipse_ws.security.limits import Limits, Source, Sources
+from eclipse_ws.server.connections import Connections
+from eclipse_ws.server.pacing import OLDEST, Gate, PacedLoop, Turns
+
+log = structlog.get_logger("eclipse_ws.listener")
+
+ACCEPTS_PER_TURN: Final = 32
+"""Sockets that are accepted in a turn of the event loop; few of them are served in it."""
+HEAD: Final = 4096
+"""Bytes of a request that are looked at for the header that names its client."""
+RECORDS_PER_TURN: Final = 32
+"""TLS records of one connection that are read before everything else on the loop has its turn again."""
+ACCEPT_PAUSE: Final = 0.2
+"""Seconds without accepting when the system has no file or memory for another socket."""
+TURNED_AWAY: Final = 64
+"""Waiting sockets that are accepted and closed at once before such a pause."""
+SAY_AGAIN: Final = 30.0
+"""Seconds until the log says again that accepting pauses."""
+GONE: Final = frozenset(
+    getattr(errno, name)
+    for name in ("ECONNABORTED", "EPROTO", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH")
+    if hasattr(errno, name)
+)
+"""Errors of accept() that are the accepted socket's own, which is gone already (accept(2))."""
+
+
+class _Accepted(NamedTuple):
+    """A socket that waits to be served."""
+
+    since: float
+    socket: socket.socket
+    address: Any
+
+
+class Acceptor(HTTPServer):
+    """The part of an HTTP server that accepts. Whoever subclasses it sets the first five attributes.
+
+    What is accepted, as many sockets as there may be connections, waits here until the gate lets it through:
+    the addresses take turns, and of one address, which may be a proxy's, most of those that are served are
+    the newest. In the system's own queue a newcomer would wait behind a whole crowd.
+    """
+
+    limits: Limits
+    sources: Sources
+    gate: Gate
+    connections: Connections
+    timeout: float
+    """Seconds that an accepted socket may wait."""
+    _paced: PacedLoop | None = None
+    """What watches the connections."""
+    _serving = False
+    """Whether some of those who wait are about to be served."""
+    _served = 0
+    """How many were served."""
+    _reserve = -1
+    """A file that is given up so that somebody can be turned away when there is no other."""
+    _said = -SAY_AGAIN
+    """When the log was told last that accepting pauses."""
+
+    def initialize(self, *args: Any, **kwargs: Any) -> None:
+        """Tornado calls this with what the constructor was given."""
+        super().initialize(*args, **kwargs)
+        self._accepted: Turns[_Accepted] = Turns()
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept on these, a few at a time.
+
+        Tornado takes as many as 128 in one turn of the loop, and each is a handshake that takes as long as
+        twenty messages: whoever comes back in a crowd would hold everybody else up.
+        """
+        self._take_reserve()
+        self._paced = PacedLoop(self.gate)
+        loop = IOLoop.current()
+        for listening in sockets:
+            self._sockets[listening.fileno()] = listening
+            loop.add_handler(listening, self._accept, IOLoop.READ)
+            self._handlers[listening.fileno()] = partial(loop.remove_handler, listening)
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Serve a connection that was accepted, in its turn."""
+        if isinstance(stream, SSLIOStream):
+            cast(Any, stream).__class__ = _Records  # Tornado gives no choice
+        self.pace(stream, paced=True)
+        super().handle_stream(stream, address)
+
+    def pace(self, stream: IOStream, paced: bool) -> None:
+        """Serve a connection in its turn, as a stranger's, or whenever there is something to do."""
+        watched: Any = stream
+        loop: Any = self._paced if paced and self._paced is not None else IOLoop.current()
+        if watched.io_loop is loop:
+            return
+        if watched._state is not None:
+            watched.io_loop.remove_handler(watched.fileno())
+            loop.add_handler(watched.fileno(), watched._handle_events, watched._state)
+        watched.io_loop = loop
+
+    async def close_all_connections(self) -> None:
+        """Close what is open, and wait until it is."""
+        await super().close_all_connections()
+        if self._paced is not None:
+            self._paced.close()
+            self._paced = None
+
+    def stop(self) -> None:
+        """Accept no more. Idempotent."""
+        super().stop()
+        self._give_reserve()
+        while self._accepted:
+            self._accepted.take().socket.close()
+
+    def drop_overdue(self, now: float) -> None:
+        """Close the sockets that have waited too long to be served."""
+        for overdue in self._accepted.take_while(lambda each: now - each.since >= self.timeout):
+            overdue.socket.close()
+            self.limits.refuse("handshake_timeout")
+
+    def _accept(self, listening: socket.socket, _events: int) -> None:
+        for _ in range(min(ACCEPTS_PER_TURN, self.connections.most - len(self._accepted))):
+            try:
+                accepted, address = listening.accept()
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                if error.errno in GONE:
+                    continue
+                self._pause(listening, error)
+                break
+            waiting = _Accepted(time.monotonic(), accepted, address)
+            self._accepted.add(self._source(waiting).address, waiting)
+        if not self._serving:
+            self._serve()
+
+    def _source(self, accepted: _Accepted) -> Source:
+        """Whose turn such a socket waits for. Behind a proxy the request says so, which is seldom there later
+        than its socket.
+        """
+        head = b""
+        if self.sources.header and self.ssl_options is None:
+            with contextlib.suppress(OSError):
+                head = accepted.socket.recv(HEAD, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return self.sources.guess(accepted.address[0] if accepted.address else "", head)
+
+    def _serve(self) -> None:
+        """Serve a few of those who wait."""
+        self._serving = bool(self._accepted)
+        if self._paced is None or not self._serving:
+            return  # nobody waits, or the server has stopped meanwhile
+        for _ in range(self.gate.allowed):
+            if not self._accepted:
+                break
+            self._served += 1
+            accepted = self._accepted.take(newest=self._served % OLDEST != 0)
+            try:
+                self._handle_connection(accepted.socket, accepted.address)
+            except OSError as error:  # the peer has left before its TLS handshake began
+                log.debug("connection lost", why=str(error))
+                accepted.socket.close()
+        self._serving = bool(self._accepted)
+        if self._serving:
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _pause(self, listening: socket.socket, error: OSError) -> None:
+        """Turn away whoever waits, and look again in a moment: the socket stays ready, and would be asked
+        without end.
+        """
+        loop, now = IOLoop.current(), time.monotonic()
+        self._turn_away(listening)
+        loop.remove_handler(listening)
+        loop.call_later(ACCEPT_PAUSE, self._resume, listening)
+        if now - self._said >= SAY_AGAIN:
+            self._said = now
+            log.error("accepting paused", limit="file_limit", why=error.strerror or str(error))
+
+    def _resume(self, listening: socket.socket) -> None:
+        self._take_reserve()
+        if not self._stopped:
+            IOLoop.current().add_handler(listening, self._accept, IOLoop.READ)
+
+    def _turn_away(self, listening: socket.socket) -> None:
+        self._give_reserve()
+        for _ in range(TURNED_AWAY):
+            try:
+                accepted, _address = listening.accept()
+            except OSError:
+                break
+            accepted.close()
+            self.limits.refused["file_limit"] += 1
+        self._take_reserve()
+
+    def _take_reserve(self) -> None:
+        if self._reserve < 0 and not self._stopped:
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_reserve(self) -> None:
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            self._reserve = -1
+
+
+class _Records(SSLIOStream):
+    """A TLS connection that is read a few records at a time.
+
+    Tornado reads for as long as there is something to read. The system joins small segments, but nothing
+    joins records: a request in records of a byte each would hold everybody else up for a second.
+    """
+
+    _read = 0
+    """Records that were read since the peer was waited for."""
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """As Tornado's. None after so many records: what is left stays in the kernel, which says so again."""
+        size = super().read_from_fd(buf) if self._read < RECORDS_PER_TURN else None
+        self._read = 0 if size is None else self._read + 1
+        return size

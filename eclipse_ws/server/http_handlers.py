@@ -1,0 +1,355 @@
+"""HTTP beside the sockets: health, what the application may call, the widget's files and the demo."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any
+
+import msgspec
+import structlog
+from tornado.httputil import HTTPServerRequest
+from tornado.routing import PathMatches, URLSpec
+from tornado.web import Finish, HTTPError, RequestHandler
+
+from eclipse_ws.backends.base import Attempt
+from eclipse_ws.delivery import idempotency
+from eclipse_ws.observability.histogram import Kept
+from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
+from eclipse_ws.server import static_files
+from eclipse_ws.sessions import health
+from eclipse_ws.sessions.node import Node
+
+log = structlog.get_logger("eclipse_ws.web")
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class JsonHandler(RequestHandler):
+    """Answers JSON, errors included, and never more of an error than its status and one sentence."""
+
+    internal = False
+    """Whether it is served at ``admin_port`` alone, where there is one."""
+    needs_secret = False
+    """Whether only who shows the shared secret is answered."""
+    takes_body = False
+    """Whether a body is kept; it is read and dropped where it is not."""
+
+    def initialize(self, node: Node) -> None:
+        """Take what the application's routes give every handler."""
+        self.node = node
+
+    def prepare(self) -> None:
+        """Hold the secret against the door: 401 without it, 429 after many wrong ones, 503 if there is none.
+
+        The listener has done so before it read the body; this is for whoever serves a handler without it.
+        """
+        refusal = self.node.door.refusal(self.request) if self.needs_secret else None
+        if refusal is not None:
+            self.set_status(refusal.status)
+            if refusal.retry_after:
+                self.set_header("Retry-After", refusal.retry_after)
+            self.finish(refusal.document)
+            raise Finish
+
+    def set_default_headers(self) -> None:
+        """Tell browsers to take nothing here for anything else."""
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Cache-Control", "no-store")
+        self.clear_header("Server")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer ``{"error": ...}``."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        text = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
+        if status_code == 405:
+            known = [name for name in self.SUPPORTED_METHODS if self._knows(name.lower())]
+            self.set_header("Allow", ", ".join(known))
+        self.finish({"error": text})
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """An HTTPError is an answer, which the access log tells of; anything else is a fault."""
+        if not isinstance(value, HTTPError):
+            super().log_exception(typ, value, tb)
+
+    def _knows(self, method: str) -> bool:
+        return getattr(type(self), method) is not getattr(RequestHandler, method)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Not used: bodies are bounded by the server."""
+
+
+class NotFound(JsonHandler):
+    """Every path that is nobody's."""
+
+    def prepare(self) -> None:
+        """Answer before anything else is looked at."""
+        raise HTTPError(404, "No such path: sockets are at / and /ws, health is at /health")
+
+
+class Health(JsonHandler):
+    """``GET /health`` (section 8)."""
+
+    def get(self) -> None:
+        """Answer the health document; 503 while draining."""
+        health.answer(self, self.node)
+
+    head = get
+
+    def options(self) -> None:
+        """Answer a browser's preflight."""
+        health.answer_preflight(self)
+
+
+class Metrics(JsonHandler):
+    """``GET /metrics``: Prometheus' text format."""
+
+    internal = True
+
+    def initialize(self, node: Node, page: Kept[bytes] | None = None) -> None:
+        """Take the page that all requests share, beside what every handler is given."""
+        super().initialize(node)
+        self.page = page or _page(node)
+
+    def get(self) -> None:
+        """Answer every counter."""
+        from eclipse_ws.server import metrics  # late: only who is scraped needs it
+
+        self.set_header("Content-Type", metrics.CONTENT_TYPE)
+        self.finish(self.page.get())
+
+
+class GuardedMetrics(Metrics):
+    """The same where anybody may ask: only who shows the shared secret gets it."""
+
+    needs_secret = True
+
+
+class ApplicationHandler(JsonHandler):
+    """What only the application may call: it shows the shared secret (section 7)."""
+
+    internal = True
+    needs_secret = True
+    takes_body = True
+
+
+class Events(ApplicationHandler):
+    """``POST /api/chats/{chatId}/events``."""
+
+    async def post(self, chat: str) -> None:
+        """Sequence and publish the event in the body: 202 ``{cursor}``; ``Idempotency-Key`` is honoured."""
+        most = self.node.settings.max_event
+        if len(self.request.body) > most:
+            raise HTTPError(413, f"The event must have at most {most} bytes")
+        try:
+            event = parse_event(self.request.body)
+        except MalformedEventError as error:
+            raise HTTPError(
+                400, f"The body must be an event, a JSON object with a string type: {error}"
+            ) from None
+        if event.cursor is not None:
+            raise HTTPError(400, "The event must not have a cursor: the server gives it one")
+        chat_id = _chat_id(chat)
+        if not event.kept:
+            self.node.backend.broadcast(chat_id, event)
+            self.set_status(202)
+            self.finish({"cursor": None})
+            return
+        key = self.request.headers.get("Idempotency-Key")
+        attempt: Attempt | None = None
+        if key is not None:
+            if not 1 <= len(key) <= 128:
+                raise HTTPError(400, "Idempotency-Key must have 1 to 128 characters")
+            # Publishing is safe to repeat (an event's identity makes it one), so an unknown outcome is too.
+            attempt = await self.node.backend.attempt(
+                chat_id,
+                idempotency.application_key(chat_id, key),
+                fingerprint=idempotency.fingerprint(untimed(event)),
+                again=True,
+            )
+            if attempt.state == "reused":
+                self.set_status(422)
+                self.finish({"error": "The Idempotency-Key was used for another event", "code": "key_reused"})
+                return
+        if attempt is not None and attempt.receipt is not None:
+            receipt = attempt.receipt
+        else:
+            receipt = await self.node.backend.publish(chat_id, event, attempt)
+        self.set_status(202)
+        self.finish({"cursor": receipt.cursor, "delivery": receipt.delivery})
+
+
+class _DisconnectBody(msgspec.Struct, rename="camel"):
+    user_id: str | None = None
+    reason: str | None = None
+
+
+_decode_disconnect = bounded(msgspec.json.Decoder(_DisconnectBody).decode)
+
+
+class Disconnect(ApplicationHandler):
+    """``POST /api/chats/{chatId}/disconnect``."""
+
+    async def post(self, chat: str) -> None:
+        """End the chat's sessions (of one user) on all nodes with 4003: ``{disconnected}``."""
+        try:
+            body = _decode_disconnect(self.request.body or b"{}")
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise HTTPError(400, f"The body must be {{userId?, reason?}}: {error}") from None
+        reason = body.reason or CloseCode.KICKED.reason
+        if len(reason.encode()) > 123:
+            raise HTTPError(
+                400, "reason must have at most 123 bytes of UTF-8: it becomes a close frame's reason"
+            )
+        question = {"disconnect": {"chatId": _chat_id(chat), "userId": body.user_id, "reason": reason}}
+        answers = await self.node.backend.ask(question)
+        self.finish({"disconnected": sum(answer for answer in answers if isinstance(answer, int))})
+
+
+class File(JsonHandler):
+    """The widget's files and the demo's pages."""
+
+    def get(self, name: str) -> None:
+        """Answer a file, compressed for whoever takes it; 304 to who has it already. A range is the whole."""
+        file = static_files.find(name)
+        if file is None:
+            raise HTTPError(404)
+        # Asked for again each time, which costs a 304: the widget must not meet a client of another version.
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("Content-Type", file.kind)
+        self.set_header("Last-Modified", file.modified)
+        self.set_header("Etag", file.etag)
+        self.set_header("Vary", "Accept-Encoding")
+        if name.endswith(".html"):
+            self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+            self.set_header("Referrer-Policy", "no-referrer")
+            self.set_header("X-Frame-Options", "DENY")
+        else:
+            self.set_header("Access-Control-Allow-Origin", "*")
+            self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+        if self._is_known(file):
+            self.set_status(304)
+            self.finish()
+            return
+        body = file.plain
+        # Only here: what is compressed together with a secret can give it away by its length.
+        if "gzip" in self.request.headers.get("Accept-Encoding", ""):
+            self.set_header("Content-Encoding", "gzip")
+            body = file.compressed
+        self.set_header("Content-Length", len(body))
+        self.flush()  # the headers alone: so the body is not copied for each peer that takes its time
+        if self.request.method != "HEAD":
+            self.write(body)
+        self.finish()
+
+    head = get
+
+    def _is_known(self, file: static_files.Asset) -> bool:
+        if "If-None-Match" in self.request.headers:
+            return self.check_etag_header()
+        try:
+            since = parsedate_to_datetime(self.request.headers.get("If-Modified-Since", ""))
+        except (ValueError, OverflowError):
+            return False
+        return (since if since.tzinfo else since.replace(tzinfo=UTC)) >= file.modified
+
+
+def _chat_id(chat_id: str) -> str:
+    """The path's part, decoded already, if a chat can be called so."""
+    if not 1 <= len(chat_id) <= 256 or any(char < " " or char == "\x7f" for char in chat_id):
+        raise HTTPError(400, "The chat's id must have 1 to 256 characters and no control characters")
+    return chat_id
+
+
+def routes(node: Node) -> list[URLSpec]:
+    """Every path but the sockets'."""
+    settings = node.settings
+    arguments: dict[str, Any] = {"node": node}
+    guarded = settings.production and settings.admin_port is None and settings.metrics_port is None
+    found = [
+        URLSpec(r"/health", Health, arguments, name="health"),
+        URLSpec(
+            r"/metrics",
+            GuardedMetrics if guarded else Metrics,
+            {**arguments, "page": _page(node)},
+            name="metrics",
+        ),
+        URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
+        URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
+        URLSpec(r"/((?:widget|eclipse-chat)(?:\.(?:panel|[a-z]{2}))?\.(?:js|d\.ts))", File, arguments),
+    ]
+    if settings.has_demo:
+        front = URLSpec(r"/", _ToDemo, arguments)
+        front.matcher = _PageWanted(r"/")
+        found += [
+            front,
+            URLSpec(r"/(demo)", _Page, arguments),
+            URLSpec(r"/(demo/agent)", _Page, arguments),
+            URLSpec(r"/static/([a-z0-9.-]+)", File, arguments),
+        ]
+    return found
+
+
+def _page(node: Node) -> Kept[bytes]:
+    def make() -> bytes:
+        from eclipse_ws.server import metrics
+
+        return metrics.exposition(node)
+
+    return Kept(make)
+
+
+def is_internal(route: URLSpec) -> bool:
+    """Whether a route moves to ``admin_port`` where there is one."""
+    return bool(getattr(route.handler_class, "internal", False))
+
+
+class _Page(File):
+    """A page of the demo: ``/demo/agent`` is ``demo-agent.html``."""
+
+    def get(self, name: str) -> None:
+        super().get(name.replace("/", "-") + ".html")
+
+    head = get
+
+
+class _PageWanted(PathMatches):
+    """The path when a browser asks for a page there; what asks for anything else is nobody's here."""
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        headers = request.headers
+        page = "Upgrade" not in headers and prefers_html(headers.get("Accept", ""))
+        return super().match(request) if page and request.method == "GET" else None
+
+
+class _ToDemo(JsonHandler):
+    """``GET /`` of a browser, where there is a demo."""
+
+    def get(self) -> None:
+        self.set_header("Vary", "Accept")
+        self.redirect("/demo")
+
+
+def prefers_html(accept: str) -> bool:
+    """Whether a header ``Accept`` asks for a page rather than for JSON, as a browser's does."""
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        kind, *parameters = (piece.strip() for piece in part.split(";"))
+        given = [piece.removeprefix("q=") for piece in parameters if piece.startswith("q=")]
+        try:
+            weights[kind] = float(given[0]) if given else 1
+        except ValueError:
+            weights[kind] = 0
+    json = next(
+        (weights[kind] for kind in ("application/json", "application/*", "*/*") if kind in weights), 0
+    )
+    return weights.get("text/html", 0) > json

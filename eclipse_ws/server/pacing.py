@@ -1,0 +1,270 @@
+"""Whose turn it is: strangers are served a few at a time, so that nobody who has a session waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar
+
+from tornado.ioloop import IOLoop
+
+from eclipse_ws.websocket.readiness import BROKEN, READ, WRITE, watch
+
+T = TypeVar("T")
+
+MOST_PER_TURN: Final = 4
+"""Sockets that are accepted, and requests that are answered, before everything else on the loop has its turn
+again.
+"""
+SLOW_TURN: Final = 0.001
+"""Seconds of a turn after which strangers rest, and then half as many are let through."""
+QUICK_TURN: Final = 0.0001
+"""Seconds of a turn in which nobody had anything to do: then such a rest is over."""
+REST: Final = 8
+"""Turns of the longest rest: a message takes about as many."""
+LONG_REST: Final = 0.01
+"""Seconds after which a rest is over, however few turns it had."""
+EVENTS: Final = 2
+"""Streams that are served in a turn for each stranger whom the gate lets through."""
+OLDEST: Final = 3
+"""One of so many who are served or accepted is the oldest that waits, the others are the newest."""
+FOUND: Final = 64
+"""Ready streams that are looked at in one turn."""
+_NUMBER: Final = attrgetter("number")
+
+
+class Turns(Generic[T]):
+    """What waits, by address. The addresses take turns, so that a crowd behind one keeps no other waiting."""
+
+    def __init__(self) -> None:
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        """The address whose turn it is comes first, and of each address what has waited longest."""
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, address: Hashable, item: T) -> None:
+        """Let something wait for its address's turn."""
+        self._size += 1
+        self._queues.setdefault(address, deque()).append(item)
+
+    def take(self, newest: bool = False) -> T:
+        """What comes next: of the address whose turn it is what has waited longest, or shortest."""
+        self._size -= 1
+        address, queue = next(iter(self._queues.items()))
+        item = queue.pop() if newest else queue.popleft()
+        if queue:
+            self._queues.move_to_end(address)
+        else:
+            del self._queues[address]
+        return item
+
+    def take_while(self, condition: Callable[[T], bool]) -> list[T]:
+        """Of each address, what has waited longest, for as long as the condition holds."""
+        taken = []
+        for address, queue in list(self._queues.items()):
+            while queue and condition(queue[0]):
+                taken.append(queue.popleft())
+            if not queue:
+                del self._queues[address]
+        self._size -= len(taken)
+        return taken
+
+
+class Gate:
+    """Lets a few strangers through in each turn of the loop. After a slow turn it lets nobody through for a
+    few turns, and then fewer: a message takes several turns of the loop, and waits for the strangers of one
+    of them at most.
+    """
+
+    def __init__(self) -> None:
+        self._allowed = self._left = MOST_PER_TURN
+        self._waiting: Turns[asyncio.Future[None]] = Turns()
+        self._began: float | None = None
+        """When the turn began; None while nobody comes."""
+        self._came = False
+        """Whether anybody came in this turn."""
+        self._rest = 0
+        """Turns that are left of a rest."""
+        self._rested = 0.0
+        """When the rest is over at the latest."""
+
+    @property
+    def allowed(self) -> int:
+        """How many may be accepted in this turn."""
+        self._watch()
+        return 0 if self._rest else self._allowed
+
+    def enter(self, address: Hashable) -> asyncio.Future[None] | None:
+        """None if a request of that address may go on at once, else what it has to wait for."""
+        self._watch()
+        if self._left:
+            self._left -= 1
+            return None
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(address, waiting)
+        return waiting
+
+    def _watch(self) -> None:
+        self._came = True
+        if self._began is None:
+            loop = asyncio.get_running_loop()
+            self._began = time.monotonic()  # uvloop's own clock stands still for a turn
+            loop.call_soon(self._turn, loop)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        now, began = time.monotonic(), self._began
+        if self._came or self._waiting or self._rest:
+            self._began, self._came = now, False
+            loop.call_soon(self._turn, loop)
+        else:
+            self._began = None
+        took = 0.0 if began is None else now - began
+        if self._rest:
+            self._rest = self._rest - 1 if took > QUICK_TURN and now < self._rested else 0
+        elif took > SLOW_TURN:
+            self._allowed = max(1, self._allowed // 2)
+            self._rest, self._rested = REST, now + LONG_REST
+        else:
+            self._allowed = min(MOST_PER_TURN, 2 * self._allowed)
+        self._left = 0 if self._rest else self._allowed
+        while self._left and self._waiting:
+            waiting = self._waiting.take()
+            if not waiting.done():
+                waiting.set_result(None)
+                self._left -= 1
+
+
+class _Stream:
+    """A connection that is watched; the newest has the highest number."""
+
+    __slots__ = ("events", "found", "handle", "number", "of", "watched")
+
+    def __init__(
+        self, number: int, of: socket.socket, handle: Callable[[socket.socket, int], None], events: int
+    ) -> None:
+        self.number = number
+        self.of = of
+        self.handle = handle
+        self.events = events
+        """What it is to be watched for."""
+        self.watched = True
+        """Whether it is watched for that now."""
+        self.found = 0
+        """What it is ready for, while it waits to be served."""
+
+
+class PacedLoop:
+    """An `IOLoop` whose handlers are called a few at a time; everything else is the loop's own.
+
+    On the event loop itself, everything that is ready is served in the same turn: a few hundred steps of TLS
+    handshakes, or of bodies that nobody wants, would hold every session up. Here whoever is ready waits, and
+    most of those who are served are the newest: a newcomer waits for no crowd. Some are the oldest, so that
+    nobody waits for ever.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._loop = IOLoop.current()
+        self._asyncio = asyncio.get_running_loop()
+        self._streams: dict[int, _Stream] = {}
+        """By file descriptor."""
+        self._waiting: list[_Stream] = []
+        """Those that are ready, the oldest first."""
+        self._added = 0
+        self._served = 0
+        self._due: asyncio.Handle | None = None
+        """The next turn in which somebody is served, if it is arranged already."""
+        self._readiness = watch(self._asyncio, self._ready)
+
+    @property
+    def watched(self) -> int:
+        """How many connections are watched."""
+        return len(self._streams)
+
+    def add_handler(
+        self, of: socket.socket, handler: Callable[[socket.socket, int], None], events: int
+    ) -> None:
+        """See IOLoop."""
+        fd = of.fileno()
+        self._added += 1
+        self._streams[fd] = _Stream(self._added, of, handler, events)
+        self._readiness.register(fd, events & (READ | WRITE))
+
+    def update_handler(self, of: socket.socket, events: int) -> None:
+        """See IOLoop."""
+        fd = of.fileno()
+        stream = self._streams[fd]
+        stream.events = events
+        if stream.watched:
+            self._readiness.modify(fd, events & (READ | WRITE))
+
+    def remove_handler(self, of: socket.socket) -> None:
+        """See IOLoop."""
+        fd = of.fileno()
+        stream = self._streams.pop(fd, None)
+        if stream is None:
+            return
+        if stream.found:
+            del self._waiting[bisect_left(self._waiting, stream.number, key=_NUMBER)]
+        with contextlib.suppress(OSError):
+            self._readiness.unregister(fd)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def close(self) -> None:
+        """Watch nothing any more."""
+        self._streams.clear()
+        self._waiting.clear()
+        self._readiness.close()
+        if self._due is not None:
+            self._due.cancel()
+
+    def _ready(self) -> None:
+        """Let whoever is ready wait, and serve a few; who still waits then is not watched until served."""
+        found = []
+        for fd, events in self._readiness.poll(0, FOUND):
+            stream = self._streams.get(fd)
+            if stream is None:
+                continue
+            if not stream.found:
+                insort(self._waiting, stream, key=_NUMBER)
+                found.append((fd, stream))
+            stream.found |= events
+        if self._due is None:
+            self._serve()
+        for fd, stream in found:
+            if stream.found and self._streams.get(fd) is stream:
+                stream.watched = False
+                self._readiness.modify(fd, 0)
+
+    def _serve(self) -> None:
+        """Serve a few of those who wait."""
+        self._due = None
+        for _ in range(EVENTS * self._gate.allowed):
+            if not self._waiting:
+                return
+            self._served += 1
+            stream = self._waiting.pop(-1 if self._served % OLDEST else 0)
+            self._handle(stream)
+        if self._waiting:
+            self._due = self._asyncio.call_soon(self._serve)
+
+    def _handle(self, stream: _Stream) -> None:
+        fd = stream.of.fileno()
+        events, stream.found = stream.found & (stream.events | BROKEN), 0
+        try:
+            if events:
+                stream.handle(stream.of, events)
+        finally:
+            if not stream.watched and self._streams.get(fd) is stream:  # neither closed nor a session's now
+                stream.watched = True
+                self._readiness.modify(fd, stream.events & (READ | WRITE))

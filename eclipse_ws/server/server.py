@@ -1,0 +1,394 @@
+"""The server: wiring, listening, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import signal
+import socket
+import ssl
+import traceback
+import warnings
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import structlog
+from tornado.netutil import bind_sockets
+from tornado.routing import URLSpec
+
+from eclipse_ws import backends
+from eclipse_ws.application.base import ApiError, ChatApi
+from eclipse_ws.config.key_material import KeyMaterialError, load_certificate, tls_context
+from eclipse_ws.config.settings import Loaded, Settings, SettingsError, variable
+from eclipse_ws.observability.logging import log_request, mask_also
+from eclipse_ws.protocol import CloseCode
+from eclipse_ws.security.hosts import HostApplication
+from eclipse_ws.security.jwt import Verifier
+from eclipse_ws.server import file_descriptors, http_handlers
+from eclipse_ws.server.listener import Listener
+from eclipse_ws.server.sweeper import Sweeper
+from eclipse_ws.sessions.commands import Commands
+from eclipse_ws.sessions.hub import Hub
+from eclipse_ws.sessions.node import RELOADED, Node
+from eclipse_ws.sessions.session import ChatSession
+
+log = structlog.get_logger("eclipse_ws.server")
+
+LAST_CLOSES = 1.0
+"""Seconds that the last sessions have to answer their close frames."""
+SPREAD = 0.95
+"""Part of ``drain_seconds`` that the sessions are spread over; the rest is for the last ones' closes."""
+CATCH_UP, CATCH_UP_AT_ONCE = 1.1, 0.015
+"""How much faster than planned, and how large a part at once, sessions go when the loop was held up."""
+STOP_CLOSES = 0.5
+"""The same on a stop without a drain, after which their sockets are cut off."""
+
+
+class StartError(Exception):
+    """The server can't start; the text says why, and what to do about it."""
+
+
+class Server:
+    """One node: everything made of its settings, started, drained and stopped."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.backend = backends.create(settings.backend, settings)
+        self.api, api_routes = _chat_api(settings)
+        self.hub = Hub(self.backend, limit=settings.history_events)
+        self.node = Node(
+            settings=settings,
+            backend=self.backend,
+            api=self.api,
+            hub=self.hub,
+            commands=Commands(settings, self.backend, self.api),
+            verifier=Verifier(settings),
+            session_counts=ChatSession.counts,
+        )
+        self._tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
+        routes = http_handlers.routes(self.node)
+        sockets = URLSpec(r"/(?:ws)?", ChatSession, {"node": self.node})
+        apart, scraped = settings.admin_port is not None, settings.metrics_port is not None
+        health = [route for route in routes if route.name == "health"]
+        page = [route for route in routes if route.name == "metrics"]
+        internal = [route for route in routes if http_handlers.is_internal(route)]
+        public = [route for route in routes if not (apart and route in internal)]
+        if scraped:
+            public, internal = ([r for r in some if r not in page] for some in (public, internal))
+        self._http = self._listener([*public, *api_routes, sockets], self._tls)
+        # Without TLS: these addresses are for the application and a monitor, not for the world.
+        inside = file_descriptors.INTERNAL_CONNECTIONS
+        self._admin = self._listener([*internal, *health], most=inside) if apart else None
+        self._metrics = self._listener([*page, *health], most=inside) if scraped else None
+        self._listeners = [each for each in (self._http, self._admin, self._metrics) if each is not None]
+        self.node.http_connections = lambda: sum(len(each.connections) for each in self._listeners)
+        self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
+        self._stopped = False
+        self._alone = asyncio.Event()  # no other node takes this one's chats over
+        self.made_up: frozenset[str] | None = None
+        """The settings that the start made up; None where it isn't known: then those of the reload count."""
+        self.port = settings.port
+        self.admin_port = settings.admin_port
+        self.metrics_port = settings.metrics_port
+
+    def _listener(
+        self, routes: list[URLSpec], tls: ssl.SSLContext | None = None, most: int | None = None
+    ) -> Listener:
+        settings = self.settings
+        application = HostApplication(
+            routes,
+            self.node.hosts,
+            default_handler_class=http_handlers.NotFound,
+            default_handler_args={"node": self.node},
+            log_function=log_request,
+            origins=self.node.origins,
+            door=self.node.door,
+            wire_max_message=settings.max_frame,
+            wire_queue_bytes=settings.queue_bytes,
+            wire_ping_interval=settings.ping_interval,
+            wire_ping_timeout=settings.ping_timeout,
+            wire_close_timeout=settings.close_timeout,
+        )
+        return Listener(application, settings, self.node.door, tls, most)
+
+    async def start(self) -> None:
+        """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""
+        settings = self.settings
+        sockets = listen("port", settings.host, settings.port)
+        self.port = sockets[0].getsockname()[1]
+        more: dict[str, list[socket.socket]] = {}
+        for name, host in (("admin_port", settings.admin_host), ("metrics_port", settings.host)):
+            port = getattr(settings, name)
+            if port is None:
+                continue
+            try:
+                more[name] = listen(name, host, port)
+            except StartError:
+                close(sockets, *more.values())
+                raise
+            setattr(self, name, more[name][0].getsockname()[1])
+        try:
+            await self.api.start()
+            await self.backend.start(self.hub)
+        except BaseException as error:
+            close(sockets, *more.values())
+            await self.api.close()
+            await self.backend.close()
+            if isinstance(error, ApiError):
+                fix = "set ECLIPSE_EMBEDDED_DB to a file that can be written, or to :memory:"
+                raise StartError(f"the chat API can't start: {error}. Fix: {fix}") from error
+            raise
+        self._http.add_sockets(sockets)
+        if self._admin is not None:
+            self._admin.add_sockets(more["admin_port"])
+        if self._metrics is not None:
+            self._metrics.add_sockets(more["metrics_port"])
+        self._sweeper.start()
+        self.node.lag.start()
+        # What is there now stays for ever: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        # Rarely: what comes and goes makes few cycles, and a collection takes about 0.6 us for each object.
+        gc.set_threshold(200_000, 20, 100)
+        log.info(
+            "listening",
+            host=self.settings.host,
+            port=self.port,
+            backend=self.backend.name,
+            api=self.settings.api,
+        )
+
+    async def drain(self) -> None:
+        """Refuse upgrades, end commands under way, and send the sessions away over ``drain_seconds``.
+
+        Meanwhile the other nodes take the chats over, so that whoever comes back anywhere can resume. Where
+        none does, the sessions go at once: nobody serves them until this node is started again.
+        """
+        if self.node.draining:
+            return
+        self.node.draining = True
+        clock = asyncio.get_running_loop().time
+        sessions = self._sessions()
+        self.node.drain_sessions = len(sessions)
+        log.info("draining", sessions=len(sessions), seconds=self.settings.drain_seconds)
+        handing = asyncio.create_task(self._hand_over())
+        await self._send_away(sessions)
+        # The commands that wait have the chat API's time to begin, and the last one has it to end: what is
+        # cut off may be saved, and nobody would hear of it.
+        deadline = clock() + LAST_CLOSES
+        patience = deadline + 2 * self.settings.api_timeout
+        while self.node.sessions or self.node.under_way:
+            if clock() > (patience if self.node.under_way else deadline):
+                break
+            for session in self._sessions():
+                if not session.retiring:  # it was joining when the others were told
+                    session.retire()
+            await asyncio.sleep(0.02)
+        await handing
+        if not self._alone.is_set():
+            await self._hand_over()  # what was joined meanwhile
+
+    async def _send_away(self, sessions: Sequence[ChatSession]) -> None:
+        """Retire the sessions evenly, so that they don't come to the other nodes all at once.
+
+        After a stall the next ones are paced too. Where there is no other node, there is nothing to pace.
+        """
+        spread, count = SPREAD * self.settings.drain_seconds, max(1, len(sessions))
+        clock = asyncio.get_running_loop().time
+        began = last = clock()
+        most, rate = max(1.0, CATCH_UP_AT_ONCE * count), CATCH_UP * count / max(spread, 0.001)
+        allowed = most
+        for number, session in enumerate(sessions):
+            while spread and not self._alone.is_set():
+                # By the clock rather than by sleeping: a thousand short sleeps would take twice as long.
+                now = clock()
+                allowed, last = min(most, allowed + (now - last) * rate), now
+                ahead = max(began + number * spread / count - now, (1 - allowed) / rate)
+                if ahead <= 0 or now - began > self.settings.drain_seconds:
+                    break
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ahead):
+                        await self._alone.wait()
+            allowed -= 1
+            session.retire()
+
+    async def _hand_over(self) -> None:
+        try:
+            heard = await self.backend.hand_over()
+            if heard is None:
+                self._alone.set()
+            self.node.handed_over = heard or 0
+        except Exception:
+            # The sessions have to go all the same.
+            log.exception("chats not handed over")
+
+    def reload(self, loaded: Loaded) -> None:
+        """Take fresh secrets, keys, origins, limits and certificates; no session notices.
+
+        What was made up stays as it is, and what only a restart can change is named in the log. What was
+        set at the start and is no more is gone: a secret that was taken out must not hold. A certificate
+        that can't be used leaves the one that is there.
+        """
+        before = self.node.settings
+        made_up = loaded.made_up if self.made_up is None else self.made_up & loaded.made_up
+        kept = {name: getattr(before, name) for name in made_up}
+        self.made_up = loaded.made_up
+        fresh = loaded.settings.model_copy(update=kept)
+        changed = [name for name in RELOADED if getattr(fresh, name) != getattr(before, name)]
+        mask_also(fresh)
+        self.node.reload(fresh)
+        if self._tls is not None and fresh.tls_cert:
+            try:
+                load_certificate(self._tls, fresh.tls_cert, fresh.tls_key)
+            except KeyMaterialError as error:
+                log.error("certificate not reloaded", why=f"ECLIPSE_TLS_CERT {error}")
+        fixed = [
+            variable(name)
+            for name in type(before).model_fields
+            if name not in RELOADED and getattr(fresh, name) != getattr(self.settings, name)
+        ]
+        log.info("reloaded", changed=[variable(name) for name in changed], needs_restart=fixed)
+
+    def _sessions(self) -> list[ChatSession]:
+        return [session for session in self.hub.members() if isinstance(session, ChatSession)]
+
+    async def stop(self) -> None:
+        """Stop listening, end what is left, and let everything go. Idempotent."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self.node.draining = True
+        self._sweeper.stop()
+        self.node.lag.stop()
+        for listener in self._listeners:
+            listener.stop()
+        for session in self._sessions():
+            session.end(CloseCode.RESTARTING)
+        deadline = asyncio.get_running_loop().time() + STOP_CLOSES
+        while self.hub.sessions:
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.01)
+        for session in self._sessions():
+            session.wire.abort()
+        for listener in self._listeners:
+            await listener.close_all_connections()
+        await self.backend.close()
+        await self.api.close()
+        gc.unfreeze()
+        log.info("stopped")
+
+
+async def serve(
+    settings: Settings,
+    notes: Sequence[str] = (),
+    started: Callable[[Server], None] | None = None,
+    load: Callable[[], Loaded] | None = None,
+    made_up: frozenset[str] = frozenset(),
+) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal means now. Raises StartError, BackendError.
+
+    On SIGHUP ``load`` is called, and the server takes of it what a running one can (`Server.reload`);
+    ``made_up`` names the settings that nobody has set.
+    """
+    for note in notes:
+        log.warning(note)
+    settings, lack = file_descriptors.fit(settings)
+    if lack:
+        log.warning(lack)
+    server = Server(settings)
+    server.made_up = made_up
+    loop = asyncio.get_running_loop()
+    asked, now = asyncio.Event(), asyncio.Event()
+
+    def on_signal(name: str) -> None:
+        (now if asked.is_set() else asked).set()
+        log.info("signal", name=name)
+
+    def on_hangup() -> None:
+        if load is None:
+            return
+        try:
+            loaded = load()
+            server.reload(replace(loaded, settings=file_descriptors.fit(loaded.settings)[0]))
+        except SettingsError as error:
+            log.error("not reloaded", faults=[str(fault) for fault in error.faults])
+        except Exception:
+            log.exception("not reloaded")
+
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        # A signal that comes during the start ends it: there is nothing to drain yet.
+        if await _unless(asked, server.start()):
+            if started is not None:
+                started(server)
+            await asked.wait()
+            await _unless(now, server.drain())
+    finally:
+        await server.stop()
+
+
+async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work, or leave off when the event comes first; whether it was done. Raises what it raises."""
+    working = asyncio.create_task(work)
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    done = working.done()
+    if not done:
+        working.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    with contextlib.suppress(asyncio.CancelledError):
+        await working
+    return done
+
+
+def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
+    """The chat API that the settings name, and the routes that it serves itself."""
+    if settings.api == "embedded":
+        from eclipse_ws.application.embedded import EmbeddedApi
+
+        embedded = EmbeddedApi(settings)
+        return embedded, embedded.routes()
+    from eclipse_ws.application.http import HttpApi
+
+    return HttpApi(settings), []
+
+
+def listen(field: str, host: str, port: int) -> list[socket.socket]:
+    """Listen on a setting's port, at every address of its host. Raises StartError, from its cause."""
+    try:
+        return bind_sockets(port, host or None, backlog=4096)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be one
+        with warnings.catch_warnings():
+            # Tornado leaves the sockets that it has made to the collector: let go of them now.
+            warnings.simplefilter("ignore", ResourceWarning)
+            traceback.clear_frames(error.__traceback__)
+        raise StartError(_explain(error, field, f"{host}:{port}")) from error
+
+
+def close(*groups: Sequence[socket.socket]) -> None:
+    """Close the sockets of all groups."""
+    for each in chain.from_iterable(groups):
+        each.close()
+
+
+def _explain(error: OSError | UnicodeError, field: str, where: str) -> str:
+    number = getattr(error, "errno", None)
+    if field != "port":
+        return f"can't listen on {where}: {error}; check {variable(field)} and its host"
+    if number == errno.EADDRINUSE:
+        return (
+            f"{where} is taken by another program, perhaps by this server started before: "
+            "stop it, or choose another port (PORT=8081, or --port 8081)"
+        )
+    if number == errno.EACCES:
+        return f"no permission to listen on {where}: choose a port from 1024 on (PORT=8080, or --port 8080)"
+    return f"can't listen on {where}: {error}; check --host and --port"

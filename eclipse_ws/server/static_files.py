@@ -1,0 +1,50 @@
+"""The files that browsers load, each read and compressed once for all requests."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+STATIC = Path(__file__).parents[1] / "static"
+
+
+class Asset:
+    """One file."""
+
+    def __init__(self, path: Path, changed: int) -> None:
+        self.changed = changed
+        """When the file was written, in nanoseconds; another time means another file."""
+        self.plain = path.read_bytes()
+        self.compressed = gzip.compress(self.plain, mtime=0)
+        self.etag = f'"{hashlib.sha256(self.plain).hexdigest()}"'
+        self.modified = datetime.fromtimestamp(changed // 1_000_000_000, UTC)
+        self.kind = _KINDS[path.suffix]
+
+
+_KINDS = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".ts": "text/plain",
+}
+_files: dict[Path, Asset] = {}
+"""What was read; only names that are in the folder get in."""
+
+
+def find(name: str) -> Asset | None:
+    """The file of that name in the package's folder; None if there is none."""
+    path = STATIC / name
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    if path.suffix not in _KINDS or not stat.S_ISREG(about.st_mode):
+        return None
+    found = _files.get(path)
+    if found is None or found.changed != about.st_mtime_ns:
+        found = _files[path] = Asset(path, about.st_mtime_ns)
+    return found

@@ -1,0 +1,195 @@
+"""The node: one running server process, as its handlers see it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from eclipse_ws import __version__
+from eclipse_ws.application.base import ChatApi
+from eclipse_ws.backends.base import Backend
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.observability.histogram import Kept, LoopLag
+from eclipse_ws.protocol import timestamp
+from eclipse_ws.security.hosts import Hosts
+from eclipse_ws.security.internal_auth import Door
+from eclipse_ws.security.jwt import Verifier
+from eclipse_ws.security.limits import Addresses, Limits, Rate, Sources
+from eclipse_ws.security.origins import Origins
+from eclipse_ws.security.senders import Penalties, Shares
+from eclipse_ws.sessions.commands import Commands
+from eclipse_ws.sessions.hub import Hub
+
+LARGEST_CHATS = 20
+TYPING_AT_ONCE = 2
+"""Seconds' worth of ``chat_typing`` that one chat may deliver at once."""
+RELOADED = frozenset(
+    {
+        "allowed_origins",
+        "api_headers",
+        "chat_typing",
+        "client_address_header",
+        "command_burst",
+        "command_rate",
+        "default_roles",
+        "expiry_grace",
+        "expiry_grace_without_resume",
+        "guesses_per_minute",
+        "internal_api_secret",
+        "jwt_audience",
+        "jwt_issuer",
+        "jwt_leeway",
+        "jwt_max_lifetime",
+        "jwt_previous_secrets",
+        "jwt_public_key",
+        "jwt_require_exp",
+        "jwt_secret",
+        "max_addresses",
+        "max_content",
+        "max_sessions",
+        "max_sessions_per_address",
+        "max_sessions_per_chat",
+        "message_burst",
+        "message_bytes",
+        "message_bytes_burst",
+        "message_rate",
+        "node_input_bytes",
+        "node_queue_bytes",
+        "rate_patience",
+        "rate_penalty",
+        "tls_cert",
+        "tls_key",
+        "trusted_proxies",
+        "typing_burst",
+        "typing_rate",
+        "upgrades_per_minute",
+    }
+)
+"""Settings that a running node can take; the others need a restart."""
+
+
+@dataclass
+class Node:
+    """What a process is made of; each part can be replaced without the others noticing."""
+
+    settings: Settings
+    backend: Backend
+    api: ChatApi
+    hub: Hub
+    commands: Commands
+    verifier: Verifier
+    session_counts: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("started", "ended", "refused", "errors"), 0)
+    )
+    """What all sessions count."""
+    draining: bool = False
+    drain_sessions: int = 0
+    """Sessions that there were when the drain began."""
+    handed_over: int = 0
+    """Chats that another node hears by now, in a drain."""
+    under_way: int = 0
+    """Commands that were read and have not ended, also those that have not begun."""
+    sessions: int = 0
+    """Sessions, also those whose upgrade or joining is under way; not those that were refused."""
+    http_connections: Callable[[], int] = lambda: 0
+    """HTTP connections that are no sessions, on all ports."""
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.lag = LoopLag()
+        self._health = Kept(self._look_at_health)
+        self.limits = Limits(self.settings)
+        self.shares = Shares(self.settings)
+        self.penalties = Penalties(self.settings)
+        self.addresses = Addresses(self.settings)
+        self.sources = Sources(self.settings)
+        self.origins = Origins(self.settings)
+        self.hosts = Hosts(self.settings)
+        self.door = Door(self.settings, self.sources, self.addresses, self.limits)
+        self._bound_fan_out()
+
+    def reload(self, fresh: Settings) -> None:
+        """Take what of fresh settings a running node can: secrets, keys, origins and limits."""
+        self.settings = self.settings.model_copy(update={name: getattr(fresh, name) for name in RELOADED})
+        self.verifier = Verifier(self.settings)
+        parts = (
+            self.limits,
+            self.shares,
+            self.penalties,
+            self.addresses,
+            self.sources,
+            self.origins,
+            self.door,
+        )
+        for part in parts:
+            part.configure(self.settings)
+        self._bound_fan_out()
+        self.api.reload(self.settings)
+
+    def _bound_fan_out(self) -> None:
+        rate = self.settings.chat_typing
+        self.hub.fan_out = Rate.of(rate, TYPING_AT_ONCE * rate)
+
+    def health(self) -> dict[str, Any]:
+        """The health document (section 8); at most a second old where very many ask."""
+        return self._health.get()
+
+    def _look_at_health(self) -> dict[str, Any]:
+        """Today's fields, then ours."""
+        backend = self.backend.health()
+        used, total = resident_bytes(), memory_bytes()
+        status = "draining" if self.draining else "healthy" if backend.state == "up" else "degraded"
+        return {
+            "status": status,
+            "uptime": round(time.monotonic() - self.started, 3),
+            "connections": {
+                "total": self.hub.sessions,
+                "byChat": [
+                    {"chatId": chat_id[:8] + "...", "count": count}
+                    for chat_id, count in self.hub.largest(LARGEST_CHATS)
+                ],
+                "chats": self.hub.chats,
+            },
+            "memory": {"used": used, "total": total, "percentage": round(100 * used / total)},
+            "timestamp": timestamp(),
+            "backend": {
+                "name": backend.name,
+                "state": backend.state,
+                "latency": backend.latency,
+                "queued": backend.queued,
+            },
+            "api": self.api.state,
+            "version": __version__,
+            "machine": self.settings.machine,
+            "region": self.settings.region,
+        }
+
+
+def resident_bytes() -> int:
+    """This process's resident memory; at a place that doesn't tell (Linux without /proc) its peak."""
+    try:
+        return int(psutil.Process().memory_info().rss)
+    except (psutil.Error, OSError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # in KiB on Linux
+
+
+def memory_bytes() -> int:
+    """What this process may use: its control group's limit where there is one, else the machine's memory."""
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = int(Path(path).read_text())
+        except (OSError, ValueError):
+            continue
+        if limit < 1 << 60:
+            return limit
+    try:
+        return int(psutil.virtual_memory().total)
+    except (psutil.Error, OSError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

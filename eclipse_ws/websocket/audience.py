@@ -1,0 +1,137 @@
+"""Sockets that get the same frames: what is sent to them costs the same whether they are two or two
+thousand.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from eclipse_ws.websocket.event_poll import Poll
+
+if TYPE_CHECKING:
+    from eclipse_ws.websocket.socket import Socket
+    from eclipse_ws.websocket.writer import Outgoing
+
+
+_NOTHING: list[bytes] = []
+"""What an audience has for a list when it has no frames; never changed, so that the idle ones share it."""
+
+
+class Audience:
+    """A set of open sockets that get the same frames, each in one system call at the end of the turn.
+
+    Order: a socket gets an audience's frames in the order of `send`, and its own (`Socket.send`) where they
+    were sent among them. Whoever joins gets what is sent from then on; whoever leaves still gets what was
+    sent until then. Between two audiences there is no order. A socket that closes leaves by itself.
+    """
+
+    __slots__ = ("__weakref__", "_alone", "_bytes", "_marks", "_members", "_poll", "_soft", "frames")
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = _NOTHING
+        """What was sent in this turn."""
+        self._soft = 0
+        """Bit n: frame n may be dropped."""
+        self._bytes = 0
+        self._members: set[Socket] = set()
+        self._marks: dict[Outgoing, int] = {}
+        """How many of the frames some members must not get here, because they have them or came later."""
+        self._alone: tuple[Audience, ...] = ()
+        """What members that are in no other audience share as their list of audiences. It refers back to us,
+        so it is there only while there are members: an empty audience goes without the collector's help.
+        """
+        self._poll: Poll | None = None
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __iter__(self) -> Iterator["Socket"]:
+        return iter(tuple(self._members))
+
+    def __contains__(self, socket: object) -> bool:
+        return socket in self._members
+
+    def add(self, socket: "Socket") -> None:
+        """Let a socket have what is sent from now on. One that is closing, or a member already, changes
+        nothing.
+        """
+        if socket.is_closing or socket in self._members:
+            return
+        if self.frames:
+            self._marks[socket] = len(self.frames)
+        if not self._members:
+            self._alone = (self,)
+        self._members.add(socket)
+        self._poll = socket.poll
+        socket.audiences = (*socket.audiences, self) if socket.audiences else self._alone
+
+    def discard(self, socket: "Outgoing", with_frames: bool = True) -> None:
+        """Let a socket have nothing that is sent from now on; without frames, not even what this turn has
+        sent.
+        """
+        if socket not in self._members:
+            return
+        if self.frames and with_frames:
+            self.pull(socket)
+        self._members.discard(socket)
+        socket.audiences = tuple(audience for audience in socket.audiences if audience is not self)
+        if not self._members:
+            self._alone = ()
+
+    def send(self, frame: bytes, *, droppable: bool = False, skip: "Socket | None" = None) -> None:
+        """Send a frame to all members but `skip`. `droppable` as in `Socket.send`. Never raises, never
+        blocks.
+        """
+        if not self._members:
+            return
+        frames = self.frames
+        if not frames:
+            frames = self.frames = []
+            poll = self._poll
+            assert poll is not None  # there was a member
+            poll.audiences.append(self)
+            if not poll.scheduled:
+                poll.schedule()
+        elif self._bytes > 1 << 18:
+            self.flush()
+            self.send(frame, droppable=droppable, skip=skip)
+            return
+        if skip is not None and skip in self._members:
+            if frames:
+                self.pull(skip)
+            self._marks[skip] = len(frames) + 1
+        if droppable:
+            self._soft |= 1 << len(frames)
+        frames.append(frame)
+        self._bytes += len(frame)
+
+    def pull(self, socket: "Outgoing") -> None:
+        """Move what a member has not got yet of this turn's frames to its own, so that they go out in
+        order.
+        """
+        count = len(self.frames)
+        mark = self._marks.get(socket, 0)
+        if mark <= count:
+            self._marks[socket] = count
+            if mark < count:
+                socket.take(self.frames[mark:], self._soft >> mark)
+
+    def flush(self) -> None:
+        """The turn's end: all of the frames to each member in one call."""
+        frames = self.frames
+        if not frames:
+            return
+        soft, marks = self._soft, self._marks
+        self.frames = _NOTHING
+        self._soft = self._bytes = 0
+        if marks:
+            self._marks = {}
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        for socket in tuple(self._members):  # a copy: who turns out to be gone leaves
+            mark = marks.get(socket, 0) if marks else 0
+            if mark:
+                if mark < len(frames):
+                    socket.take(frames[mark:], soft >> mark)
+            elif socket.out is None:
+                socket.put(frames, soft, data)
+            else:
+                socket.take(frames, soft)

@@ -1,0 +1,373 @@
+"""From an HTTP upgrade to a `Socket`: the handshake, the takeover, and letting go of the rest."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import socket as sockets
+import ssl
+import sys
+from types import TracebackType
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from tornado.concurrent import Future
+from tornado.escape import json_encode
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.log import app_log, gen_log
+from tornado.web import Application
+from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
+
+from eclipse_ws.websocket import frames
+from eclipse_ws.websocket.deflate import Deflate, accepted_offer
+from eclipse_ws.websocket.event_poll import Params, poll_for, stats
+from eclipse_ws.websocket.layered import LayeredSocket
+from eclipse_ws.websocket.socket import Socket
+from eclipse_ws.websocket.writer import GONE
+
+# What RequestHandler and WebSocketHandler keep of the request. `WireHandler` answers for those that are
+# asked later.
+_LET_GO = frozenset(
+    (
+        "_auto_finish",
+        "_finished",
+        "_headers",
+        "_headers_written",
+        "_on_close_called",
+        "_prepared_future",
+        "_reason",
+        "_status_code",
+        "_transforms",
+        "_write_buffer",
+        "close_code",
+        "close_reason",
+        "open_args",
+        "open_kwargs",
+        "path_args",
+        "path_kwargs",
+        "request",
+        "ui",
+    )
+)
+_params: WeakKeyDictionary[Application, dict[type, Params]] = WeakKeyDictionary()
+
+
+def _closed_socket() -> Socket:
+    socket = Socket.__new__(Socket)
+    socket._state = GONE
+    socket.audiences = ()
+    socket.out = None
+    socket.queued = 0
+    return socket
+
+
+CLOSED = _closed_socket()
+"""What a handler has for a socket when its own is gone: takes frames, and does nothing."""
+
+
+class WireHandler(WebSocketHandler):
+    """A `WebSocketHandler` whose frames go through this package. Everything of Tornado's is used as ever.
+
+    From `open` on there is `self.wire`. What only the upgrade needed (the request, its headers, the
+    arguments of the URL) is gone once `open` is done: keep what you need of it there. `close_code` and
+    `close_reason` in `on_close` are ours if we closed first, else the peer's (1005: its frame had none;
+    1006: it left without one).
+
+    The bounds below are None for: as the application setting of that name says, else as `Params` says.
+    """
+
+    wire: Socket
+    wire_max_message: int | None = None
+    wire_queue_bytes: int | None = None
+    wire_read_bytes: int | None = None
+    wire_messages_per_turn: int | None = None
+    wire_ping_interval: float | None = None
+    wire_ping_timeout: float | None = None
+    wire_close_timeout: float | None = None
+    wire_frame_rate: float | None = None
+    wire_frame_burst: float | None = None
+    wire_slow_close: tuple[int, str] = (4008, "Too slow: outgoing queue is full")
+    """How a peer that does not read is told."""
+    wire_flood_close: tuple[int, str] = (1008, "Too many frames that are no messages")
+    """How a peer is told that it costs more than `Params.frame_rate`."""
+    wire_error_close: tuple[int, str] = (1011, "Internal error")
+    """How a peer is told that `open` or `on_message` raised."""
+
+    under_way: "Future[Any] | None" = None
+    """What the handler still does with messages for which `on_message` has returned None. The peer's close is
+    answered, and a peer that is lost let go, when it is done.
+    """
+
+    _subprotocol: str | None = None
+
+    # What Tornado asks of a handler whose own attributes have been let go.
+    _auto_finish = False
+    _finished = True
+    _headers_written = True
+    _on_close_called = False
+    _prepared_future = None
+    _status_code = 101
+    close_code: int | None = None
+    close_reason: str | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes of messages that the handler keeps until it is done with them."""
+        return 0
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Ours."""
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            return None
+        return cast(WebSocketProtocol, _UPGRADE)
+
+    @property
+    def ping_interval(self) -> float:
+        """Seconds; Tornado's name for ours."""
+        return self.wire_params().ping_interval
+
+    @property
+    def ping_timeout(self) -> float:
+        """Seconds, at most the interval; Tornado's name for ours."""
+        params = self.wire_params()
+        return min(params.ping_timeout, params.ping_interval)
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes; Tornado's name for ours."""
+        return self.wire_params().max_message
+
+    def wire_params(self) -> Params:
+        """The bounds of this class's sockets under this application."""
+        known = _params.setdefault(self.application, {})
+        params = known.get(type(self))
+        if params is None:
+            chosen = {}
+            for name in Params.__dataclass_fields__:
+                value = getattr(self, f"wire_{name}")
+                if value is None:
+                    value = self.settings.get(f"wire_{name}")
+                if value is not None:
+                    chosen[name] = value
+            params = known[type(self)] = Params(**chosen)
+        return params
+
+    @property
+    def selected_subprotocol(self) -> str | None:
+        """What `select_subprotocol` returned."""
+        return self._subprotocol
+
+    def write_message(self, message: bytes | str | dict[str, Any], binary: bool = False) -> "Future[None]":
+        """As Tornado's; the future is done already. Raises WebSocketClosedError after a close."""
+        wire = self._open_wire()
+        if isinstance(message, dict):
+            message = json_encode(message)
+        payload = message.encode() if isinstance(message, str) else message
+        wire.send(frames.frame(frames.BINARY if binary else frames.TEXT, payload))
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def ping(self, data: str | bytes = b"") -> None:
+        """Send a ping of at most 125 bytes; `on_pong` follows. Raises WebSocketClosedError after a close."""
+        payload = data.encode() if isinstance(data, str) else data
+        if len(payload) > frames.CONTROL_BYTES:
+            raise ValueError(
+                f"A ping carries at most {frames.CONTROL_BYTES} bytes, not {len(payload)}: send fewer"
+            )
+        self._open_wire().ping(payload)
+
+    def close(self, code: int | None = None, reason: str | None = None) -> None:
+        """Start the closing handshake. Before the upgrade it does nothing."""
+        wire = self.__dict__.get("wire")
+        if wire is not None:
+            wire.close(1000 if code is None and reason else code, reason or "")
+
+    def set_nodelay(self, value: bool) -> None:
+        """Does nothing: what leaves, leaves at the turn's end and in one piece, so it never has to wait for
+        more.
+        """
+
+    def _open_wire(self) -> Socket:
+        wire: Socket | None = self.__dict__.get("wire")
+        if wire is None or wire.is_closing:
+            raise WebSocketClosedError
+        return wire
+
+    def on_flood(self) -> None:
+        """The peer costs more than it may (`Params.frame_rate`): it is about to be closed with
+        `wire_flood_close`.
+        """
+
+    def on_failure(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """`open`, `on_message`, `on_ping` or `on_pong` raised: log it, and end the session with
+        `wire_error_close`.
+        """
+        if isinstance(value, WebSocketClosedError) and self.wire.is_closing:
+            return  # it answered a peer that has left meanwhile
+        self.log_exception(typ, value, tb)
+        self.wire.close(*self.wire_error_close)
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """As Tornado's, also when the request, which it would quote, is gone."""
+        if "request" in self.__dict__:
+            super().log_exception(typ, value, tb)
+        else:
+            app_log.error("Uncaught exception in %s", type(self).__name__, exc_info=(typ, value, tb))  # type: ignore[arg-type]
+
+    def closed(self, code: int, reason: str) -> None:
+        """The session is over: run `on_close`, once."""
+        self.close_code = code
+        self.close_reason = reason
+        self.ws_connection = None
+        if not self._on_close_called:
+            self._on_close_called = True
+            try:
+                self.on_close()
+            except Exception:
+                self.log_exception(*sys.exc_info())
+        self.wire = CLOSED
+        self.__dict__.pop("ui", None)  # refers back to us
+
+    def let_go(self) -> None:
+        """Forget what only the upgrade needed."""
+        # A new dict, not deletions: those would leave one that is as large as it ever was.
+        self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in _LET_GO}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _LET_GO:
+            raise AttributeError(f"{name!r} is gone once open() is done: keep what you need of it in open()")
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+
+class Upgrade:
+    """The server's side of the opening handshake (RFC 6455 section 4.2)."""
+
+    async def accept_connection(self, handler: WireHandler) -> None:
+        """Answer the upgrade, take its socket over, and run the handler's open()."""
+        request = handler.request
+        fault = _fault(request)
+        if fault:
+            handler.set_status(400)
+            handler.finish(fault)
+            return
+        header = request.headers.get("Sec-WebSocket-Protocol", "")
+        offered = [name.strip() for name in header.split(",")] if header else []
+        selected = handler.select_subprotocol(offered)
+        if selected is not None:
+            if selected not in offered:
+                raise ValueError(
+                    f"select_subprotocol() returned {selected!r}, which the client did not offer"
+                )
+            handler._subprotocol = selected
+            handler.set_header("Sec-WebSocket-Protocol", selected)
+        deflate = _compression(handler)
+        if deflate is not None:
+            handler.set_header("Sec-WebSocket-Extensions", deflate.accepted)
+        handler.clear_header("Content-Type")
+        handler.set_status(101)
+        handler.set_header("Upgrade", "websocket")
+        handler.set_header("Connection", "Upgrade")
+        key = request.headers["Sec-WebSocket-Key"].strip()
+        handler.set_header("Sec-WebSocket-Accept", WebSocketProtocol13.compute_accept_value(key))
+        handler.finish()
+        stream = cast(HTTP1Connection, request.connection).stream
+        try:
+            if stream.writing():
+                # Before it is detached: Tornado still needs its stream when the answer has left.
+                await stream.write(b"")
+            socket, rest = take_over(handler, handler.detach(), deflate)
+        except (StreamClosedError, OSError) as error:
+            if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are the peer's doing
+                gen_log.warning("Can't take a socket over: %s", error)
+            stream.close()
+            handler.let_go()
+            handler.closed(frames.LOST, "")
+            return
+        handler.wire = socket
+        handler.ws_connection = cast(WebSocketProtocol, socket)
+        if rest:
+            stats.bytes_in += len(rest)
+            socket.receive(rest)
+        try:
+            result = handler.open(*handler.open_args, **handler.open_kwargs)
+            if result is not None:
+                await result
+        except (Exception, asyncio.CancelledError):
+            handler.on_failure(*sys.exc_info())
+        handler.let_go()
+        socket.opened()
+
+    def on_connection_close(self) -> None:
+        """Tornado tells us that the client has left during the handshake: the takeover will find out."""
+
+
+_UPGRADE = Upgrade()
+
+
+def _fault(request: HTTPServerRequest) -> str | None:
+    """What is wrong with an upgrade that Tornado has found to be one; None if nothing is."""
+    if request.version == "HTTP/1.0":
+        return "An upgrade needs HTTP/1.1."
+    if not request.headers.get("Host"):
+        return "Host header is missing."
+    try:
+        key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", "").strip(), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != 16:
+        return "Sec-WebSocket-Key must be 16 bytes in base64."
+    return None
+
+
+def _compression(handler: WireHandler) -> Deflate | None:
+    """What the handler offers and the client takes."""
+    options = handler.get_compression_options()
+    if options is None:
+        return None
+    offer = accepted_offer(handler.request.headers.get("Sec-WebSocket-Extensions", ""))
+    return None if offer is None else Deflate.of(offer, options)
+
+
+def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -> tuple[Socket, bytes]:
+    """Get a stream's socket, and the bytes that the stream has read from it already; the stream is closed
+    then.
+
+    Raises StreamClosedError if the peer has left, OSError if there is no file descriptor to be had.
+    """
+    # Partial, and as large as the buffer can be: whatever is in there comes at once, or nothing is.
+    reading = cast("Future[bytes]", stream.read_bytes(stream.max_buffer_size, partial=True))
+    rest = reading.result() if reading.done() else b""
+    if stream.socket is None:
+        raise StreamClosedError
+    if isinstance(stream, SSLIOStream):
+        taken: sockets.socket = stream.socket
+        stream.close_fd = _keep_open  # type: ignore[method-assign]
+    else:
+        taken = stream.socket.dup()
+    stream.close()
+    if taken.family != sockets.AF_UNIX:
+        with contextlib.suppress(OSError):  # macOS refuses it once the peer has left
+            taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+    poll = poll_for(handler.wire_params())
+    if isinstance(taken, ssl.SSLSocket):
+        return LayeredSocket(handler, poll, taken.fileno(), deflate, taken), rest
+    if deflate is not None:
+        return LayeredSocket(handler, poll, taken.detach(), deflate), rest
+    return Socket(handler, poll, taken.detach()), rest
+
+
+def _keep_open() -> None:
+    """Instead of `close_fd`, for a TLS socket: it has the session's keys, and can't be duplicated."""

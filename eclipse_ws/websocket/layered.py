@@ -1,0 +1,134 @@
+"""A `Socket` with a layer more: TLS in this process below its frames, compression within them, or both.
+
+Everything else is the same as elsewhere: the poll, the turn's share, the bounds, the charges and the clock.
+"""
+
+import contextlib
+import socket as sockets
+import ssl
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from eclipse_ws.websocket import frames
+from eclipse_ws.websocket.backlog import Backlog, Frame
+from eclipse_ws.websocket.deflate import Deflate, deflated, inflated
+from eclipse_ws.websocket.event_poll import Poll, stats
+from eclipse_ws.websocket.reader import BYTES_PER_READ
+from eclipse_ws.websocket.socket import Socket
+
+if TYPE_CHECKING:
+    from eclipse_ws.websocket.handler import WireHandler
+
+RECORD_BYTES: Final = 16384
+"""The most that a TLS record carries. OpenSSL reads one record at a time, so the poll sees what waits."""
+
+
+class LayeredSocket(Socket):
+    """See the module. `tls` has done its handshake, belongs to this socket, and has the descriptor `fd`."""
+
+    __slots__ = ("_deflate", "_pieces", "_tls")
+
+    def __init__(
+        self,
+        handler: "WireHandler",
+        poll: Poll,
+        fd: int,
+        deflate: Deflate | None,
+        tls: ssl.SSLSocket | None = None,
+    ) -> None:
+        super().__init__(handler, poll, fd)
+        self._deflate = deflate
+        self._tls = tls
+        self._pieces = 0
+        """Reads that have brought nothing but a piece of a TLS record."""
+
+    # In
+
+    def _parser(self) -> frames.Inbound:
+        return frames.Inbound(self.poll.params.max_message, None if self._deflate is None else inflated)
+
+    def _read(self) -> bytes:
+        tls = self._tls
+        if tls is None:
+            return super()._read()
+        try:
+            data = tls.recv(RECORD_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._pieces += 1
+            self._charge(1)  # a piece of a record, or a record that carries nothing
+            raise BlockingIOError from None
+        if self._pieces:
+            self._charge(-min(self._pieces, len(data) / BYTES_PER_READ))
+            self._pieces = 0
+        return data
+
+    # Out
+
+    def put(self, taken: Sequence[bytes], soft: int, data: bytes) -> None:
+        """See Outgoing."""
+        if self._deflate is not None:
+            taken = self._deflated(taken)
+            data = b"".join(taken)
+        if self._tls is None:
+            super().put(taken, soft, data)
+            return
+        try:
+            size = self._write(data)
+        except BlockingIOError:
+            out = self.out = Backlog()
+            out.push((data,), 0, 0)
+            stats.frames_out += len(taken) - 1 + out.pin()
+            self.queued = out.size
+            self._watch()
+            self._limit(out)
+            return
+        except OSError:
+            self._part()
+            return
+        stats.sends += 1
+        stats.bytes_out += size
+        stats.frames_out += len(taken)
+
+    def take(self, taken: Sequence[bytes], soft: int) -> None:
+        """See Outgoing."""
+        if self._deflate is not None and isinstance(self.out, Backlog):
+            taken = self._deflated(taken)
+        super().take(taken, soft)
+
+    def writable(self) -> None:
+        """See Outgoing."""
+        if self._tls is not None and isinstance(self.out, Backlog):
+            stats.frames_out += self.out.pin()
+        super().writable()
+
+    def _write(self, data: Frame) -> int:
+        if self._tls is None:
+            return super()._write(data)
+        try:
+            return self._tls.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    def _deflated(self, taken: Sequence[bytes]) -> list[bytes]:
+        assert self._deflate is not None
+        return [deflated(frame, *self._deflate[1:]) for frame in taken]
+
+    # The end
+
+    def _shut(self) -> None:
+        tls = self._tls
+        if tls is None:
+            super()._shut()
+            return
+        with contextlib.suppress(OSError, ValueError):
+            tls.unwrap()  # says goodbye; the peer's answer is not waited for
+        with contextlib.suppress(OSError):
+            tls.shutdown(sockets.SHUT_WR)
+
+    def _close_fd(self) -> None:
+        if self._tls is None:
+            super()._close_fd()
+            return
+        self._tls.close()
+        self._tls = None
+        self._fd = -1

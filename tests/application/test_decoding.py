@@ -1,0 +1,156 @@
+"""The application's answers, from the contract's to those of applications that mean the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from eclipse_ws.application.base import ApiError
+from eclipse_ws.application.decoding import decode_message, decode_user
+from eclipse_ws.protocol import Message, Sender, User
+
+RIGHT: dict[str, Any] = {
+    "id": "m",
+    "content": "hello",
+    "role": "USER",
+    "createdAt": "2026-01-31T10:20:30.456Z",
+    "sender": {"id": "s", "name": "N", "email": "e", "avatar": "a"},
+}
+NOW = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def answered(success: Any = True, **fields: Any) -> Message:
+    """What is made of a right answer with these fields changed; ``...`` takes one out."""
+    message = {name: value for name, value in {**RIGHT, **fields}.items() if value is not ...}
+    answer = {"message": message} if success is ... else {"success": success, "message": message}
+    return decode_message(json.dumps(answer).encode(), "sent-by", "what was sent", "AGENT")
+
+
+def test_the_contracts_answer() -> None:
+    """What the contract says comes out as it is."""
+    message = answered()
+    assert msgspec.to_builtins(message) == {**RIGHT, "chatId": None}
+    assert msgspec.to_builtins(answered(new=1)) == msgspec.to_builtins(answered(success="true"))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"), [(1, "1"), (2**53 + 1, "9007199254740993"), (-3, "-3"), ("07", "07")]
+)
+def test_ids_become_text(given: Any, text: str) -> None:
+    """A number for an id is taken as text, a message's, a sender's and a user's."""
+    message = answered(id=given, sender={"id": given})
+    assert (message.id, message.sender.id) == (text, text)
+    assert decode_user(json.dumps({"id": given}).encode(), "asked").id == text
+
+
+@pytest.mark.parametrize("given", [..., None, "", True, 1.5, [], {"$oid": "1"}])
+def test_no_id_is_no_message(given: Any) -> None:
+    """Without an id nobody knows what was saved."""
+    with pytest.raises(msgspec.DecodeError):
+        answered(id=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "iso"),
+    [
+        (1769854830456, "2026-01-31T10:20:30.456Z"),
+        (1769854830, "2026-01-31T10:20:30.000Z"),
+        (1769854830.456, "2026-01-31T10:20:30.456Z"),
+        (1769854830456789, "2026-01-31T10:20:30.456Z"),
+        ("1769854830456", "2026-01-31T10:20:30.456Z"),
+        ("2026-01-31T10:20:30Z", "2026-01-31T10:20:30.000Z"),
+        ("2026-01-31T12:20:30.456789+02:00", "2026-01-31T10:20:30.456Z"),
+        ("2026-01-31 10:20:30.456", "2026-01-31T10:20:30.456Z"),
+        ("2026-01-31 10:20:30+00", "2026-01-31T10:20:30.000Z"),
+        ("Sat, 31 Jan 2026 10:20:30 GMT", "2026-01-31T10:20:30.000Z"),
+        ("Sat Jan 31 2026 12:20:30 GMT+0200 (Eastern European Time)", "2026-01-31T10:20:30.000Z"),
+    ],
+)
+def test_dates_become_the_contracts(given: Any, iso: str) -> None:
+    """Numbers and the usual texts become ISO 8601 in UTC with milliseconds."""
+    assert answered(createdAt=given).createdAt == iso
+
+
+@pytest.mark.parametrize(
+    "given", [..., None, "", "just now", 0, -1, True, 1e300, "9" * 400, {}, "0001-01-01T00:00+05:00"]
+)
+def test_a_date_that_cannot_be_read_is_now(given: Any) -> None:
+    """A message that was saved just now has a moment, whatever its answer says."""
+    assert NOW.fullmatch(answered(createdAt=given).createdAt)
+
+
+@pytest.mark.parametrize("given", [..., None, "x", [], {}, {"id": None, "name": None}])
+def test_no_sender_is_who_sent_it(given: Any) -> None:
+    """Without a sender the message is from the user who sent it, and nameless."""
+    assert answered(sender=given).sender == Sender("sent-by")
+
+
+@pytest.mark.parametrize(
+    ("given", "sender"),
+    [
+        ({"name": "N"}, Sender("sent-by", "N")),
+        ({"id": "s", "image": "i"}, Sender("s", None, None, "i")),
+        ({"id": 7, "image": "i"}, Sender("7", None, None, "i")),
+        ({"id": "s", "name": 7, "email": {}, "avatar": False}, Sender("s", "7")),
+        ({"id": "s", "name": ["N"], "email": "e", "role": "ADMIN"}, Sender("s", None, "e")),
+    ],
+)
+def test_a_part_of_a_sender(given: Any, sender: Sender) -> None:
+    """Of a sender everything that makes sense is taken."""
+    assert answered(sender=given).sender == sender
+
+
+@pytest.mark.parametrize("given", [..., None, ["hello"], {"text": "hello"}, 5])
+def test_no_content_is_what_was_sent(given: Any) -> None:
+    """Without content the message says what was sent."""
+    assert answered(content=given).content == "what was sent"
+
+
+@pytest.mark.parametrize("given", [..., None, "", []])
+def test_no_role_is_the_one_that_was_sent(given: Any) -> None:
+    """Without a role the message is in the role in which it was sent."""
+    assert answered(role=given, id=1).role == "AGENT"
+    assert answered(role="agent", id=1).role == "agent"
+
+
+@pytest.mark.parametrize("given", [..., None, True, "true", "yes", 1])
+def test_success(given: Any) -> None:
+    """A message with an id is a success, unless the answer says that it is none."""
+    assert answered(success=given).id == "m"
+
+
+@pytest.mark.parametrize("given", [False, "false", 0])
+def test_no_success(given: Any) -> None:
+    """The application's own word that it did not save the message is final."""
+    with pytest.raises(ApiError) as caught:
+        answered(success=given)
+    assert (caught.value.code, caught.value.outcome_unknown) == ("api_rejected", False)
+
+
+@pytest.mark.parametrize(
+    ("given", "user"),
+    [
+        ({"id": "u", "name": "N", "email": "e", "image": "i"}, User("u", "N", "e", "i")),
+        ({"id": 7, "name": None, "email": None, "image": None}, User("7")),
+        ({"id": "u", "name": 7, "email": [], "avatar": "a"}, User("u", "7", None, "a")),
+        ({"name": "N"}, User("asked", "N")),
+        ({"id": None, "email": "e"}, User("asked", None, "e")),
+        ({"id": "", "email": "e"}, User("asked", None, "e")),
+    ],
+)
+def test_a_user(given: Any, user: User) -> None:
+    """Of a user everything that makes sense is taken, and the id is the one that was asked for."""
+    assert decode_user(json.dumps(given).encode(), "asked") == user
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"error": "no"}, {"id": None}, {"user": {"id": "u"}}, [], "u", 7, None]
+)
+def test_nobody(given: Any) -> None:
+    """An answer that tells of nobody is not a user."""
+    with pytest.raises(msgspec.DecodeError):
+        decode_user(json.dumps(given).encode(), "asked")

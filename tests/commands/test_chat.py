@@ -1,0 +1,401 @@
+"""The terminal's chat client against a scripted server: what it shows, sends and settles, and its return."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import socket
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tornado.web import Application
+from tornado.websocket import WebSocketHandler
+
+from eclipse_ws.commands import chat as chat_module
+from eclipse_ws.commands.chat import Chat, chat
+from eclipse_ws.commands.tokens import FixedUrl
+
+CONNECTED = {"type": "connected", "chatId": "c1", "cursor": "e.1"}
+
+
+class Scripted(WebSocketHandler):
+    """A server that tells the test who came and what was sent, and does what the test wants."""
+
+    def initialize(self, server: Server) -> None:
+        """Who is told."""
+        self._server = server
+
+    async def prepare(self) -> None:
+        """Lets nobody in before the test wants it."""
+        await self._server.gate.wait()
+
+    def on_close(self) -> None:
+        """Tells that somebody left."""
+        self._server.left.set()
+
+    async def open(self) -> None:
+        """Greets as the test wants."""
+        self.arguments = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        code = self._server.refuse.pop(0) if self._server.refuse else None
+        if code is not None:
+            self.close(code, "Token expired" if code == 4002 else None)
+            return
+        await self.write_message(json.dumps(CONNECTED))
+        self._server.came.put_nowait(self)
+
+    async def on_message(self, message: str | bytes) -> None:
+        """Passes the command on."""
+        self._server.commands.put_nowait(json.loads(message))
+
+
+class Server:
+    """What the scripted server and a test share."""
+
+    def __init__(self) -> None:
+        self.came: asyncio.Queue[Scripted] = asyncio.Queue()
+        self.commands: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.refuse: list[int] = []
+        self.gate, self.left = asyncio.Event(), asyncio.Event()
+        self.gate.set()
+
+
+class Screen:
+    """The lines shown, which can be waited for."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._more = asyncio.Event()
+
+    def __call__(self, line: str) -> None:
+        """Shows a line."""
+        self.lines.append(line)
+        self._more.set()
+
+    async def shows(self, part: str) -> str:
+        """The first line that holds `part`."""
+        while True:
+            for line in self.lines:
+                if part in line:
+                    return line
+            self._more.clear()
+            await self._more.wait()
+
+
+@pytest.fixture
+def server() -> Server:
+    """What the scripted server and the test share."""
+    return Server()
+
+
+@pytest.fixture
+def app(server: Server) -> Application:
+    """The scripted server."""
+    return Application([(r"/ws", Scripted, {"server": server})], log_function=lambda handler: None)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts follow each other at once."""
+    monkeypatch.setattr(chat_module, "FIRST_WAIT", 0.001)
+
+
+@pytest.fixture
+def url(http_server: Any, http_port: int) -> str:
+    """The scripted server's URL."""
+    return f"ws://127.0.0.1:{http_port}/ws?token=t"
+
+
+async def leave(staying: asyncio.Task[None]) -> None:
+    """Ends a participant's task."""
+    staying.cancel()
+    await asyncio.gather(staying, return_exceptions=True)
+
+
+EVENTS = [
+    ({"type": "message", "data": {"content": "hi", "sender": {"id": "u", "name": "Ann"}}}, "Ann: hi"),
+    ({"type": "message", "data": {"content": "hi", "sender": {"id": "u", "email": "a@b"}}}, "a@b: hi"),
+    ({"type": "message", "data": {"content": "hi", "sender": {"id": "u", "name": None}}}, "u: hi"),
+    ({"type": "message", "data": {"content": "hi", "sender": 3}}, "somebody: hi"),
+    ({"type": "message_updated", "data": {"content": "ho", "sender": {"id": "u"}}}, "u (changed): ho"),
+    ({"type": "message", "data": {"content": "\x1b[2Jx\ny", "sender": {"id": "\r"}}}, "\\r: \\x1b[2Jx\\ny"),
+    ({"type": "typing", "data": {"userId": "u", "isTyping": True}}, "* u is typing ..."),
+    ({"type": "agent_joined", "data": {"agentName": "Bob"}}, "* Bob has joined"),
+    ({"type": "error", "error": "Missing content or role"}, "! Missing content or role"),
+]
+
+
+@pytest.mark.parametrize(("event", "line"), EVENTS)
+@pytest.mark.gen_test
+async def test_events_are_shown(server: Server, url: str, event: dict[str, Any], line: str) -> None:
+    """Each event is a line, with nothing in it that could steer the terminal."""
+    screen = Screen()
+    staying = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).stay())
+    socket = await server.came.get()
+    await socket.write_message("no json")
+    await socket.write_message("[]")
+    await socket.write_message(json.dumps({"type": "typing", "data": {"userId": "u", "isTyping": False}}))
+    await socket.write_message(json.dumps({"type": "presence", "data": {}}))
+    await socket.write_message(json.dumps(event))
+    await screen.shows(line)
+    assert screen.lines == ["* connected to the chat c1", line]
+    await leave(staying)
+
+
+@pytest.mark.parametrize("answer", ["ack", "message"])
+@pytest.mark.gen_test
+async def test_a_line_is_sent_and_settled(server: Server, url: str, answer: str) -> None:
+    """A line becomes a command; an ack settles it, or the message itself where there are no acks."""
+    me = Chat(FixedUrl(url), "AGENT", Screen())
+    staying = asyncio.create_task(me.stay())
+    socket = await server.came.get()
+    await me.say("hello")
+    command = await server.commands.get()
+    key = command.pop("clientMessageId")
+    assert command == {"type": "message", "content": "hello", "role": "AGENT"}
+    assert 1 <= len(key) <= 64
+    assert not await me.finish(patience=0)
+    other = {"type": "message", "data": {"content": "something else"}}
+    event = (
+        {"type": "ack", "clientMessageId": key}
+        if answer == "ack"
+        else {"type": "message", "data": {"content": "hello"}}
+    )
+    await socket.write_message(json.dumps(other))
+    await socket.write_message(json.dumps(event))
+    assert await me.finish(patience=60)
+    await me.typing(True)
+    assert await server.commands.get() == {"type": "typing", "isTyping": True}
+    await leave(staying)
+
+
+@pytest.mark.gen_test
+async def test_an_error_names_the_line_that_was_not_sent(server: Server, url: str) -> None:
+    """An error that answers a line shows it again, so that it can be typed anew, and settles it."""
+    screen = Screen()
+    me = Chat(FixedUrl(url), "USER", screen)
+    staying = asyncio.create_task(me.stay())
+    socket = await server.came.get()
+    await me.say("hello")
+    key = (await server.commands.get())["clientMessageId"]
+    error = {"type": "error", "error": "Failed to send message", "clientMessageId": key}
+    await socket.write_message(json.dumps(error))
+    assert await me.finish(patience=60)
+    assert "! Failed to send message (not sent: hello)" in screen.lines
+    await me.say("again")
+    key = (await server.commands.get())["clientMessageId"]
+    await socket.write_message(json.dumps({**error, "code": "outcome_unknown", "clientMessageId": key}))
+    assert await me.finish(patience=60)
+    assert "! Failed to send message (perhaps sent: again)" in screen.lines
+    await leave(staying)
+
+
+@pytest.mark.gen_test
+async def test_a_lost_connection_is_made_again_with_the_cursor(server: Server, url: str) -> None:
+    """After a close the client comes back with the last cursor, and what was not settled goes out again."""
+    screen = Screen()
+    me = Chat(FixedUrl(url), "USER", screen)
+    await me.say("typed before there was a connection")
+    staying = asyncio.create_task(me.stay())
+    first = await server.came.get()
+    assert "cursor" not in first.arguments
+    sent = await server.commands.get()
+    await first.write_message(json.dumps({"type": "message", "data": {"content": "x"}, "cursor": "e.2&3"}))
+    await screen.shows("somebody: x")
+    first.close(1012, "server restarting")
+    second = await server.came.get()
+    assert second.arguments == {"token": "t", "cursor": "e.2&3"}
+    assert await server.commands.get() == sent
+    assert "connection lost (1012: server restarting); trying again in" in screen.lines[2]
+    await leave(staying)
+
+
+@pytest.mark.gen_test
+async def test_refusals_are_told_and_tried_again(server: Server, url: str) -> None:
+    """A refused token and a close without a reason are lines, and the client goes on."""
+    screen = Screen()
+    server.refuse = [4002, 4000]
+    staying = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).stay())
+    await server.came.get()
+    assert screen.lines[0].startswith("* Token expired (4002); trying again")
+    assert screen.lines[1].startswith("* connection lost (4000); trying again")
+    await leave(staying)
+
+
+@pytest.mark.gen_test
+async def test_a_kick_is_the_end(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4003 means stop: the client says so, and the program ends with 1."""
+    monkeypatch.setattr(chat_module, "lines", silence)
+    printed: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda line, **_: printed.append(line))
+    server.refuse = [4003]
+    assert await chat(FixedUrl(url), "USER") == 1
+    assert printed == ["* disconnected by the application"]
+
+
+@pytest.mark.gen_test
+async def test_a_server_that_is_not_there(http_port: int, url: str) -> None:
+    """A refused connection, and a page that is no socket, are told and tried again."""
+    for address, part in (
+        (url.replace("/ws?", "/other?"), "the server refused"),
+        ("ws://127.0.0.1:1/ws", "refused"),
+    ):
+        screen = Screen()
+        staying = asyncio.create_task(Chat(FixedUrl(address), "USER", screen).stay())
+        assert "trying again" in await screen.shows(part)
+        await leave(staying)
+
+
+@pytest.mark.gen_test
+async def test_a_dead_connection_is_none_to_write_to(server: Server, url: str) -> None:
+    """Typing into a connection that has just closed raises nothing: the line waits for the next one."""
+    screen = Screen()
+    me = Chat(FixedUrl(url), "USER", screen)
+    staying = asyncio.create_task(me.stay())
+    first = await server.came.get()
+    await screen.shows("connected")
+    me._socket.close()
+    await me.say("late")
+    await server.came.get()
+    assert (await server.commands.get())["content"] == "late"
+    first.close()
+    await leave(staying)
+
+
+@pytest.mark.gen_test
+async def test_too_many_unsettled_lines_wait(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for its ack is bounded: a further line waits for room."""
+    monkeypatch.setattr(chat_module, "MAX_UNSETTLED", 1)
+    me = Chat(FixedUrl(url), "USER", Screen())
+    staying = asyncio.create_task(me.stay())
+    socket = await server.came.get()
+    await me.say("one")
+    waiting = asyncio.create_task(me.say("two"))
+    key = (await server.commands.get())["clientMessageId"]
+    assert not waiting.done()
+    await socket.write_message(json.dumps({"type": "ack", "clientMessageId": key}))
+    await waiting
+    assert (await server.commands.get())["content"] == "two"
+    await leave(staying)
+
+
+async def silence(prompt: str) -> AsyncIterator[str]:
+    """An input that never ends and says nothing."""
+    await asyncio.Event().wait()
+    yield prompt
+
+
+@pytest.mark.gen_test
+async def test_the_program_reads_its_input_to_the_end(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines from a pipe are sent, blank ones are not; the end waits for the acks, and is 1 without them."""
+    monkeypatch.setattr(chat_module, "LAST_WORDS", 0.2)
+    for acks in (True, False):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("one\n \ntwo\n"))
+        program = asyncio.create_task(chat(FixedUrl(url), "USER"))
+        socket = await server.came.get()
+        for content in ("one", "two"):
+            command = await server.commands.get()
+            assert command["content"] == content
+            if acks:
+                await socket.write_message(
+                    json.dumps({"type": "ack", "clientMessageId": command["clientMessageId"]})
+                )
+        assert await program == (0 if acks else 1)
+        left = "" if acks else "! perhaps not sent: one\n! perhaps not sent: two\n"
+        assert capsys.readouterr().out == f"* connected to the chat c1\n{left}"
+
+
+@pytest.mark.gen_test
+async def test_no_server_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever never got in gets 1, and sees each line that is left; what breaks afterwards is not logged."""
+    monkeypatch.setattr(chat_module, "LAST_WORDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        url = FixedUrl(f"ws://127.0.0.1:{silent.getsockname()[1]}/ws?token=t")
+        for typed, left in (("", ""), ("one\ntwo", "! not sent: one\n! not sent: two\n")):
+            monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+            assert await chat(url, "USER") == 1
+            assert capsys.readouterr().out == left
+    await asyncio.sleep(0.1)  # the connections end now, after everybody has left
+
+
+@pytest.mark.gen_test
+async def test_an_empty_input_still_joins(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing to say the program gets in before it leaves: 0 means that the chat can be joined."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert await chat(FixedUrl(url), "USER") == 0
+    assert not server.came.empty()
+
+
+@pytest.mark.gen_test
+async def test_a_connection_that_comes_too_late_is_closed(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is made after the program gave it up is not left open."""
+    monkeypatch.setattr(chat_module, "CONNECT_TIMEOUT", 0.1)
+    server.gate.clear()
+    screen = Screen()
+    staying = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).stay())
+    await screen.shows("TimeoutError")
+    await leave(staying)
+    server.gate.set()
+    await server.left.wait()
+
+
+@pytest.mark.gen_test
+async def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw ends the program with a traceback, not in silence."""
+
+    class Broken(FixedUrl):
+        async def url(self) -> str:
+            """Never one."""
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(chat_module, "lines", silence)
+    with pytest.raises(ZeroDivisionError):
+        await chat(Broken(""), "USER")
+
+
+@pytest.mark.gen_test
+async def test_typing_is_told_while_a_line_grows(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a terminal the others learn that one types, and what they say appears above the line being typed."""
+    typed = "hel"
+    monkeypatch.setattr(chat_module, "TYPING_EVERY", 0.001)
+    monkeypatch.setattr(chat_module, "_line_editor", lambda: lambda: typed)
+    monkeypatch.setattr(chat_module, "lines", silence)
+    program = asyncio.create_task(chat(FixedUrl(url), "USER"))
+    await server.came.get()
+    first = await server.commands.get()
+    typed = ""
+    second = await server.commands.get()
+    assert [first["isTyping"], second["isTyping"]] == [True, False]
+    program.cancel()
+    await asyncio.gather(program, return_exceptions=True)
+    assert "\r\x1b[K* connected to the chat c1\n> hel" in capsys.readouterr().out
+
+
+def test_the_line_editor_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe has no line being typed; a terminal has, where Python has readline."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert chat_module._line_editor() is None
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    editor = chat_module._line_editor()
+    assert editor is not None
+    assert editor() == ""
+    monkeypatch.setitem(sys.modules, "readline", None)
+    assert chat_module._line_editor() is None

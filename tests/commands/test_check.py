@@ -1,0 +1,498 @@
+"""`check`: every finding of a right configuration, and of many wrong ones; against real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import resource
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from eclipse_ws.commands import check as check_module
+from eclipse_ws.commands import report
+from eclipse_ws.commands.report import Finding
+from tests import needs
+from tests.application.stub import Fault, Stub
+from tests.conftest import SECRET, make_settings
+from tests.provider import Provider
+from tests.servers import RedisServer, free_port
+
+ROOT = Path(__file__).parents[2]
+SECRETS = {
+    "JWT_SECRET": "an-honest-jwt-secret-0123456789-abcdef",
+    "INTERNAL_API_SECRET": "an-honest-internal-secret-0123456789-ab",
+}
+ALL_BUT = ("--user", "default", "on", "nopass", "~*", "&*", "+@all")
+gen_test = pytest.mark.gen_test(timeout=40)
+Check = Callable[..., Awaitable[list[Finding]]]
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """A right Redis."""
+    server = RedisServer(needs.server()).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisServer) -> Check:
+    """`check` with a right configuration, of which some variables are changed; None takes one out."""
+    monkeypatch.chdir(tmp_path)
+
+    async def run(fly_file: Path | None = None, **given: str | None) -> list[Finding]:
+        stub = Stub(SECRETS["INTERNAL_API_SECRET"])
+        await stub.start()
+        environ: dict[str, str | None] = {
+            **SECRETS,
+            "REDIS_URL": redis.url,
+            "NEXT_API_URL": stub.url,
+            "PORT": str(free_port()),
+            "ECLIPSE_API_TIMEOUT": "2",
+            "ECLIPSE_REDIS_TIMEOUT": "1",
+            **given,
+        }
+        try:
+            return await check_module.check(
+                "prod", fly_file, {k: v for k, v in environ.items() if v is not None}
+            )
+        finally:
+            await stub.stop()
+
+    return run
+
+
+def verdicts(findings: list[Finding]) -> dict[str, str]:
+    """The worst verdict by name."""
+    worst: dict[str, str] = {}
+    order = ("ok", "skipped", "warning", "fault")
+    for finding in findings:
+        worst[finding.name] = max(worst.get(finding.name, "ok"), finding.verdict, key=order.index)
+    return worst
+
+
+def origins(findings: list[Finding]) -> list[str]:
+    """What was found about pages, the lines that are in order first."""
+    found = [finding for finding in findings if finding.name == "ALLOWED_ORIGINS"]
+    return [finding.text for finding in sorted(found, key=lambda finding: finding.verdict)]
+
+
+@pytest.mark.parametrize(
+    ("listed", "missing"),
+    [
+        ("https://example.com", ["https://www.example.com"]),
+        ("https://www.example.com:8443", ["https://example.com:8443"]),
+        ("https://www.shop.example.com", ["https://shop.example.com"]),
+        ("https://example.com,https://www.example.com", []),
+        ("https://example.com,https://*.example.com", []),
+        ("https://app.example.com,http://localhost:3000,https://1.2.3.4,capacitor://localhost", []),
+    ],
+)
+def test_an_origin_without_its_sibling(listed: str, missing: list[str]) -> None:
+    """`check` shows which pages may come, and warns where the name with or without www may not."""
+    value = make_settings(profile="prod", allowed_origins=listed)
+    first, *others = origins(check_module.pages(value, made_up=False))
+    assert first == f"pages of {listed.replace(',', ', ')} may open sessions"
+    assert others == [f"{origin} may not open sessions" for origin in missing]
+
+
+def test_pages_of_a_sandbox_are_warned_of() -> None:
+    """`null` is the origin of many pages at once."""
+    value = make_settings(profile="prod", allowed_origins="null")
+    assert [finding.verdict for finding in check_module.pages(value, made_up=False)] == ["ok", "warning"]
+
+
+def test_pages_without_a_list() -> None:
+    """In development every page of this machine may come; production's empty list is warned of already."""
+    (found,) = check_module.pages(make_settings(), made_up=False)
+    assert "pages of this machine" in found.text
+    assert check_module.pages(make_settings(profile="prod"), made_up=False) == []
+
+
+@gen_test
+async def test_the_default_origin_is_shown(check: Check) -> None:
+    """Unset, it is the application's own origin, and `check` says so."""
+    (text,) = origins(await check())
+    assert re.fullmatch(
+        r"pages of http://127.0.0.1:\d+ may open sessions; .* the application's own origin", text
+    )
+
+
+@gen_test
+async def test_a_right_configuration(check: Check) -> None:
+    """Everything that docs/deploy.md shows is in order."""
+    findings = await check(
+        ROOT / "fly.toml", PORT="8080", ECLIPSE_API_TIMEOUT=None, ALLOWED_ORIGINS="https://a.example"
+    )
+    faults = [finding for finding in findings if finding.verdict == "fault"]
+    assert not faults, report.table(faults)
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    output = re.search(r"^\$ eclipse-ws check .*\n((?:✓ .*\n)+)", guide, re.MULTILINE)
+    assert output, "no output of check"
+    documented = set(re.findall(r"^✓ (.+?)  ", output[1], re.MULTILINE))
+    assert "NEXT_API_URL" in documented
+    assert documented <= set(verdicts(findings))
+    assert report.code(findings) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "says"),
+    [
+        ({"JWT_SECRET": None}, "JWT_SECRET", "is not set"),
+        ({"JWT_SECRET": "short"}, "JWT_SECRET", "at least 32"),
+        ({"JWT_SECRET": "your-production-jwt-secret-goes-here"}, "JWT_SECRET", "placeholder"),
+        ({"JWT_SECRET": "a" * 40}, "JWT_SECRET", "repeats"),
+        ({"INTERNAL_API_SECRET": None}, "INTERNAL_API_SECRET", "is not set"),
+        ({"INTERNAL_API_SECRET": "changeme"}, "INTERNAL_API_SECRET", "placeholder"),
+        (
+            {"INTERNAL_API_SECRET": "another-honest-secret-0123456789-abc"},
+            "INTERNAL_API_SECRET",
+            "does not accept",
+        ),
+        ({"JWT_SECRET": SECRET, "INTERNAL_API_SECRET": SECRET}, "settings", "are the same"),
+        ({"REDIS_URL": None}, "REDIS_URL", "is not set"),
+        ({"REDIS_URL": "https://eu1.upstash.io"}, "REDIS_URL", "REST API"),
+        (
+            {"REDIS_URL": None, "UPSTASH_REDIS_REST_URL": "https://x.upstash.io"},
+            "REDIS_URL",
+            "another protocol",
+        ),
+        ({"REDIS_URL": "redis://default:your-password@your-redis-host:6379"}, "REDIS_URL", "placeholder"),
+        ({"REDIS_URL": "localhost:6379"}, "REDIS_URL", "not of the form"),
+        ({"REDIS_URL": "redis://no-such-host.invalid:6379"}, "REDIS_URL", "can't be resolved"),
+        ({"REDIS_URL": "unix:///no/such.sock"}, "REDIS_URL", "the socket /no/such.sock does not answer"),
+        ({"REDIS_URL": "rediss://default:p@h:6379?family=6"}, "REDIS_URL", "'family'"),
+        ({"NEXT_API_URL": None}, "NEXT_API_URL", "is not set"),
+        ({"NEXT_API_URL": "app.example.com"}, "NEXT_API_URL", "no http"),
+        ({"NEXT_API_URL": "https://your-app.vercel.app"}, "NEXT_API_URL", "placeholder"),
+        ({"NEXT_API_URL": "http://no-such-host.invalid"}, "NEXT_API_URL", "can't be resolved"),
+        ({"NEXT_API_URL": "http://u:p@127.0.0.1"}, "NEXT_API_URL", "user name"),
+        ({"ALLOWED_ORIGINS": "app.example.com"}, "ALLOWED_ORIGINS", "no origin"),
+        ({"ECLIPSE_BACKEND": "memory"}, "ECLIPSE_BACKEND", "production refuses"),
+        ({"ECLIPSE_API": "embedded"}, "ECLIPSE_API", "production refuses"),
+        ({"ECLIPSE_DEMO": "true"}, "ECLIPSE_DEMO", "development"),
+        ({"ECLIPSE_PNIG_INTERVAL": "3"}, "settings", "did you mean ECLIPSE_PING_INTERVAL"),
+        ({"PORT": "http"}, "PORT", "expected"),
+        ({"ECLIPSE_METRICS_PORT": "1", "ECLIPSE_ADMIN_PORT": "1"}, "ECLIPSE_METRICS_PORT", "another port"),
+        ({"ECLIPSE_MAX_SESSIONS": "9000000"}, "file limit", "HTTP connections need"),
+        ({"ECLIPSE_MAX_HANDSHAKES": "9000000"}, "file limit", "this node takes 5000 and"),
+        ({}, "ECLIPSE_METRICS_PORT", "answers who shows INTERNAL_API_SECRET"),
+    ],
+)
+@gen_test
+async def test_a_wrong_configuration(
+    check: Check, given: dict[str, str | None], name: str, says: str
+) -> None:
+    """The fault is named, with its mend."""
+    findings = await check(**given)
+    found = [finding for finding in findings if finding.verdict != "ok" and finding.name == name]
+    assert any(says in finding.text for finding in found), report.table(findings)
+    assert all(finding.mend for finding in found)
+
+
+@gen_test
+async def test_nobody_listens(check: Check) -> None:
+    """Redis and the application away are two faults of their own."""
+    port = free_port()
+    findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}", NEXT_API_URL=f"http://127.0.0.1:{port}")
+    assert verdicts(findings)["REDIS_URL"] == verdicts(findings)["NEXT_API_URL"] == "fault"
+    assert report.code(findings) == 1
+
+
+@gen_test
+async def test_a_port_that_is_taken(check: Check) -> None:
+    """It is a warning: it may be this very server."""
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        findings = await check(PORT=str(taken.getsockname()[1]))
+    assert verdicts(findings)["PORT"] == "warning"
+
+
+@gen_test
+async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
+    """fly.toml's faults are among the findings, and one without [http_service] is no right one."""
+    path = tmp_path / "fly.toml"
+    path.write_text((ROOT / "fly.toml").read_text().replace("internal_port = 8080", "internal_port = 8081"))
+    assert verdicts(await check(PORT="8080"))["fly.toml"] == "fault"  # taken from the working directory
+    for text in ("app = 3", "env = 5", "env = []"):
+        path.write_text(text)
+        assert verdicts(await check(path))["fly.toml"] == "fault"
+    assert verdicts(await check(tmp_path / "no.toml"))[str(tmp_path / "no.toml")] == "fault"
+
+
+# -- Redis ----------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def redis_with(*options: str) -> AsyncIterator[RedisServer]:
+    """A Redis of one's own."""
+    server = RedisServer(needs.server(), None, *options)
+    await asyncio.to_thread(server.start)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "userinfo", "name", "says"),
+    [
+        (("--requirepass", "right"), ":wrong@", "REDIS_URL", "refuses this server"),
+        (("--requirepass", "right"), "", "REDIS_URL", "Authentication required"),
+        (("--cluster-enabled", "yes", "--cluster-port", str(free_port())), "", "REDIS_URL", "is a cluster"),
+        (("--replicaof", "127.0.0.1", "1"), "", "REDIS_URL", "read-only replica"),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "", "Redis memory", "allkeys-lru"),
+        (
+            (*ALL_BUT, "-evalsha", "-eval"),
+            "",
+            "Redis rights",
+            "lacks a right",
+        ),
+        (
+            ("--user", *["default", "on", "nopass", "~*", "&*", "+@all", "-subscribe"]),
+            "",
+            "Redis rights",
+            "SUBSCRIBE",
+        ),
+    ],
+)
+@gen_test
+async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
+    check: Check, expect_log: Any, options: tuple[str, ...], userinfo: str, name: str, says: str
+) -> None:
+    """Reachable, but the password, the mode, the role, the policy or a right is wrong."""
+    expect_log("redis link lost", "redis refuses commands", optional=True)
+    async with redis_with(*options) as server:
+        findings = await check(REDIS_URL=f"redis://{userinfo}127.0.0.1:{server.port}")
+    assert any(f.name == name and says in f.text and f.mend for f in findings), report.table(findings)
+
+
+@gen_test
+@pytest.mark.parametrize("prefix", ["", "staging:"])
+async def test_the_account_of_the_documents_is_enough(check: Check, prefix: str) -> None:
+    """The rights that docs/deploy.md names suffice, with a prefix too, and they are far from all."""
+    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+    rights = re.search(r"^`(\+@[^`]+?) (~[^`]+)`", guide, re.MULTILINE)
+    patterns = re.search(r"patterns are `(~<prefix>[^`]+)`", guide)
+    assert rights and patterns
+    named = patterns[1].replace("<prefix>", prefix) if prefix else rights[2]
+    account = (
+        "--user",
+        "eclipse",
+        "on",
+        ">a-password",
+        "resetkeys",
+        "resetchannels",
+        "-@all",
+        *rights[1].split(),
+        *named.split(),
+    )
+    async with redis_with(*account) as server:
+        url = f"redis://eclipse:a-password@127.0.0.1:{server.port}"
+        findings = await check(REDIS_URL=url, ECLIPSE_REDIS_PREFIX=prefix)
+    assert verdicts(findings)["Redis rights"] == "ok", report.table(findings)
+
+
+@gen_test
+async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> None:
+    """A database number alone keeps chats' events of two environments no more apart than nothing does."""
+    found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub knows no databases" in f.text]
+    assert [f.verdict for f in found] == ["warning"]
+    assert "ECLIPSE_REDIS_PREFIX" in found[0].mend
+    for given in ({}, {"REDIS_URL": f"{redis.url}/1", "ECLIPSE_REDIS_PREFIX": "staging:"}):
+        assert not [f for f in await check(**given) if "pub/sub knows no databases" in f.text]
+
+
+@gen_test
+async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, redis: RedisServer) -> None:
+    """A scheme that doesn't fit the port is told apart from a host that is away."""
+    findings = await check(REDIS_URL=f"rediss://127.0.0.1:{redis.port}")
+    assert any("does not speak TLS" in f.text for f in findings), report.table(findings)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}")
+        assert any("rediss://" in f.mend for f in findings), report.table(findings)
+        findings = await check(
+            REDIS_URL=f"rediss://127.0.0.1:{port}", NEXT_API_URL=f"https://127.0.0.1:{port}"
+        )
+        assert sum("can't be trusted" in f.text for f in findings) == 2, report.table(findings)
+    finally:
+        server.close()
+
+
+# -- the application ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Fault("status", 200, "<html>", {"Content-Type": "text/html"}), "this is not the chat API"),
+        (Fault("status", 302, "", {"Location": "https://elsewhere.example"}), "leads to another page, https"),
+        (Fault("status", 307, "", {"Location": "/login?code=hidden"}), "leads to another page, /login,"),
+        (Fault("status", 303, ""), "does not say where to"),
+        (Fault(delay=20), "did not answer within 1 s"),
+        (Fault(mode="status", status=500), "500"),
+        (Fault(mode="status", status=418), "418"),
+    ],
+)
+@gen_test
+async def test_a_wrong_application(check: Check, fault: Fault, says: str) -> None:
+    """One that answers HTML, redirects, sleeps or fails is told apart."""
+    stub = Stub(SECRETS["INTERNAL_API_SECRET"])
+    await stub.start()
+    stub.fault = fault
+    try:
+        findings = await check(NEXT_API_URL=stub.url, ECLIPSE_API_TIMEOUT="1")
+    finally:
+        await stub.stop()
+    found = [f for f in findings if f.name == "NEXT_API_URL" and f.verdict == "fault"]
+    assert found, report.table(findings)
+    assert says in found[0].text
+    assert found[0].mend
+    assert "hidden" not in str(found)
+    assert ("ECLIPSE_API_HEADERS" in found[0].mend) or "page" not in says
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """Something that answers every request so; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not await reader.read(4096):
+            writer.close()
+            return
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "name", "says"),
+    [
+        ("404 Not Found", b'{"detail":"Not Found"}', "NEXT_API_URL", "another application"),
+        ("401 Unauthorized", b'{"error":{"code":401}}', "INTERNAL_API_SECRET", "ECLIPSE_API_HEADERS"),
+    ],
+)
+@gen_test
+async def test_json_of_somebody_else(check: Check, status: str, body: bytes, name: str, says: str) -> None:
+    """Another API's 404, and the refusal of what stands in front of the application, are named as such."""
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    async with answering(head.encode() + body) as url:
+        findings = await check(NEXT_API_URL=url)
+    found = [f for f in findings if f.name == name and f.verdict in ("warning", "fault")]
+    assert any(says in f"{f.text} {f.mend}" for f in found), report.table(findings)
+
+
+@gen_test
+async def test_an_application_that_lets_anybody_in_and_whose_clock_is_wrong(check: Check) -> None:
+    """A secret that nobody looks at, and a Date of last year, are worth a warning each."""
+    head = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    async with answering(head + b"Date: Tue, 01 Jan 2019 00:00:00 GMT\r\n\r\n{}") as url:
+        found = verdicts(await check(NEXT_API_URL=url))
+    assert found["INTERNAL_API_SECRET"] == found["clock"] == "warning"
+    async with answering(b"") as url:
+        findings = await check(NEXT_API_URL=url)
+    assert any("broke the connection off" in f.text for f in findings), report.table(findings)
+
+
+@gen_test
+async def test_development_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The profile dev has no Redis and no application: both are skipped, what is made up is told."""
+    monkeypatch.chdir(tmp_path)
+    found = verdicts(await check_module.check("dev", None, {"PORT": str(free_port())}))
+    assert found["backend"] == found["chat API"] == "skipped"
+    assert found["JWT_SECRET"] == "warning"
+
+
+def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A privileged port is a fault; a limit that is no limit is none."""
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    assert check_module._port("port", "", 80).verdict == "fault"
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (0, resource.RLIM_INFINITY))
+    from tests.conftest import make_settings
+
+    assert check_module.machine(make_settings())[0].verdict == "ok"
+
+
+def test_the_table_and_its_json() -> None:
+    """A line a finding, the mend below what needs one, and the same for machines."""
+    findings = [
+        Finding("a", "ok", "well"),
+        Finding("bb", "warning", "so so", "do this"),
+        Finding("c", "fault", "bad\nthing", "do that"),
+        Finding("d", "skipped", "not now"),
+    ]
+    assert report.table(findings).splitlines() == [
+        "✓ a   well",
+        "! bb  so so",
+        "      → do this",
+        "✗ c   bad\\nthing",
+        "      → do that",
+        "- d   not now",
+    ]
+    assert report.summary(findings) == "1 in order, 1 warning, 1 fault, 1 skipped"
+    assert json.loads(report.as_json(findings))["ok"] is False
+    assert (report.code(findings), report.code(findings[:2]), report.table([])) == (1, 0, "")
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`check` prints its table, or JSON, and its exit code says whether there is a fault."""
+    monkeypatch.chdir(tmp_path)
+    for name in (*SECRETS, "REDIS_URL", "NEXT_API_URL", "NODE_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    environ = {"PATH": os.environ["PATH"], "PORT": str(free_port())}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "eclipse_ws", "check", *arguments]
+        return subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    right, wrong = run("--profile", "dev"), run("--profile", "prod", "--json")
+    assert (right.returncode, wrong.returncode) == (0, 1), right.stderr + wrong.stderr
+    assert right.stdout.splitlines()[-1].startswith("4 in order")
+    assert {row["name"] for row in json.loads(wrong.stdout)["findings"]} >= {"JWT_SECRET", "REDIS_URL"}
+    assert "Traceback" not in right.stderr + wrong.stderr
+
+
+@gen_test
+@pytest.mark.parametrize("setup", [False, True])
+async def test_a_quota_that_is_used_up(check: Check, redis: RedisServer, setup: bool) -> None:
+    """Over its provider's quota Redis is reached: the advice is not about hosts and passwords."""
+    provider = await Provider(redis.port).start()
+    provider.refuse("ERR max requests limit exceeded. Limit: 500000", setup=setup)
+    try:
+        findings = await check(REDIS_URL=provider.url)
+    finally:
+        await provider.stop()
+    (fault,) = [finding for finding in findings if finding.verdict == "fault"]
+    assert "max requests limit exceeded" in fault.text
+    assert "limits" in fault.mend
+    assert "password" not in fault.mend

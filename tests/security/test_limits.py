@@ -1,0 +1,261 @@
+"""Limits: buckets, what a log is told, and addresses; all on a clock that the tests hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from eclipse_ws.security.limits import COMMAND_LENGTH, Addresses, Budget, Limits, Rate, Source, Sources
+from tests.conftest import make_settings
+
+PUBLIC = Source("93.184.216.34", shared=False)
+PRIVATE = Source("10.0.0.1", shared=True)
+
+
+def budget(**given: object) -> Budget:
+    """A fresh session's budget; rates that are not given are off."""
+    rates = {"command_rate": 0, "typing_rate": 0}
+    return Budget(Limits(make_settings(**{**rates, **given})))
+
+
+@pytest.mark.parametrize("kind", ["command", "typing"])
+def test_a_burst_passes_and_then_the_rate(kind: str) -> None:
+    """A bucket lets its burst pass at once, then says how long to wait, and refills steadily."""
+    mine = budget(**{f"{kind}_rate": 10, f"{kind}_burst": 3})
+    take = getattr(mine, kind)
+    assert [take(100.0) for _ in range(3)] == [0, 0, 0]
+    assert take(100.0) == pytest.approx(0.1)
+    assert take(100.05) == pytest.approx(0.05)
+    assert take(100.11) == 0
+    assert take(100.11) > 0
+    assert [take(200.0) for _ in range(3)] == [0, 0, 0]
+    assert take(200.0) > 0
+
+
+@pytest.mark.parametrize("kind", ["command", "typing"])
+def test_a_burst_is_exact(kind: str) -> None:
+    """All of a burst passes at once, also where no rounding helps; then half a second's wait, exactly."""
+    take = getattr(budget(**{f"{kind}_rate": 2, f"{kind}_burst": 3}), kind)
+    assert [take(100.0) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert [take(100.5) for _ in range(2)] == [0, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["command", "typing"])
+def test_a_rate_of_zero_limits_nothing(kind: str) -> None:
+    """A rate of 0 lets everything pass, and no rate at all means that sessions are not even asked."""
+    take = getattr(budget(), kind)
+    assert not any(take(5.0) for _ in range(10_000))
+    none = dict.fromkeys(("command_rate", "message_rate", "message_bytes", "typing_rate"), 0)
+    assert not Limits(make_settings(**none)).rated
+    for name in none:
+        assert Limits(make_settings(**{**none, name: 1})).rated
+
+
+def test_long_commands_count_as_several() -> None:
+    """What a session has us read is bounded in length too; one long command after a rest passes."""
+    mine = budget(command_rate=10, command_burst=20)
+    assert mine.command(1.0, 20 * COMMAND_LENGTH) == 0
+    assert mine.command(1.0) == pytest.approx(0.2)
+    assert [mine.command(10.0, COMMAND_LENGTH) for _ in range(10)] == [0] * 10
+    assert mine.command(10.0, COMMAND_LENGTH) > 0
+
+
+def test_patience_ends_and_comes_back() -> None:
+    """So many refusals are forgiven at once; then one a second is."""
+    mine = budget(rate_patience=3)
+    assert [mine.forgives(10.0) for _ in range(4)] == [True, True, True, False]
+    assert mine.forgives(11.01)
+    assert not mine.forgives(11.02)
+
+
+def test_new_rates_hold_for_sessions_that_are_there() -> None:
+    """A budget asks its node's limits each time, so a reload reaches it."""
+    limits = Limits(make_settings(command_rate=1, command_burst=1))
+    mine = Budget(limits)
+    assert mine.command(1.0) == 0
+    assert mine.command(1.0) > 0
+    limits.configure(make_settings(command_rate=0))
+    assert mine.command(1.0) == 0
+
+
+def test_refusals_are_counted() -> None:
+    """Every refusal counts once, under the name of what it ran into."""
+    limits = Limits(make_settings())
+    for name in ("token", "token", "forbidden"):
+        limits.refuse(name)
+    assert {name: count for name, count in limits.refused.items() if count} == {"token": 2, "forbidden": 1}
+
+
+def test_a_rate_of_one_at_once() -> None:
+    """A burst of one leaves no tolerance."""
+    assert Rate.of(2, 1) == (0.5, 0)
+
+
+# -- where from ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("93.184.216.34", ("93.184.216.34", False)),
+        ("10.1.2.3", ("10.1.2.3", True)),
+        ("127.0.0.1", ("127.0.0.1", True)),
+        ("2606:2800:220:1:248:1893:25c8:1946", ("2606:2800:220:1::/64", False)),
+        ("2606:2800:220:1::", ("2606:2800:220:1::/64", False)),
+        ("fdaa:0:1::2", ("fdaa:0:1::/64", True)),
+        ("fe80::1%eth0", ("fe80::/64", True)),
+        ("::ffff:93.184.216.34", ("93.184.216.34", False)),
+        ("", ("unknown", True)),
+        ("/run/socket", ("/run/socket", True)),
+    ],
+)
+def test_a_peer_without_a_trusted_header(peer: str, expected: tuple[str, bool]) -> None:
+    """IPv4 by address, IPv6 by /64; no header is believed; a private peer may be anybody's proxy."""
+    assert Sources(make_settings()).of(peer, "1.2.3.4") == expected
+
+
+@pytest.mark.parametrize(
+    ("proxies", "header", "expected"),
+    [
+        (1, "6.6.6.6, 93.184.216.34", "93.184.216.34"),
+        (2, "6.6.6.6, 93.184.216.34, 10.0.0.2", "93.184.216.34"),
+        (3, "93.184.216.34, 10.0.0.2", "93.184.216.34"),
+        (1, "93.184.216.34:1234", "93.184.216.34"),
+        (1, "[2606:2800::1]:443", "2606:2800::/64"),
+        (1, "2606:2800::1", "2606:2800::/64"),
+        (1, "unknown", "10.0.0.9"),
+        (1, "1.2.3.4, ", "10.0.0.9"),
+        (1, "", "10.0.0.9"),
+        (1, None, "10.0.0.9"),
+    ],
+)
+def test_a_forwarded_address_counts_from_the_right(proxies: int, header: str | None, expected: str) -> None:
+    """What trusted proxies appended is at the right end; what a client writes to the left is not believed."""
+    sources = Sources(make_settings(trusted_proxies=proxies))
+    assert sources.header == "X-Forwarded-For"
+    assert sources.of("10.0.0.9", header) == (expected, False)
+
+
+def test_a_named_header() -> None:
+    """A header that names one address is its proxy's word; the client's own, joined before it, is not."""
+    sources = Sources(make_settings(client_address_header="Fly-Client-IP"))
+    assert sources.header == "Fly-Client-IP"
+    assert sources.of("172.16.0.1", "93.184.216.34").address == "93.184.216.34"
+    assert sources.of("172.16.0.1", "6.6.6.6,93.184.216.34").address == "93.184.216.34"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"GET / HTTP/1.1\r\nfly-client-ip:93.184.216.34\r\nHost: x\r\n\r\n", "93.184.216.34"),
+        (b"GET / HTTP/1.1\nFly-Client-IP:  93.184.216.34 \nHost: x\n\n", "93.184.216.34"),
+        (b"GET / HTTP/1.1\r\nFly-Client-IP: 6.6.6.6\r\nFly-Client-IP: 9.9.9.9\r\n\r\n", "9.9.9.9"),
+        (b"GET / HTTP/1.1\r\nFly-Client-IP: 93.184.216.3", "172.16.0.1"),
+        (b"GET /?Fly-Client-IP:1.2.3.4 HTTP/1.1\r\nX-Fly-Client-IP: 1.2.3.4\r\n\r\n", "172.16.0.1"),
+        (b"GET / HTTP/1.1\r\nFly-Client-IP: \xff\r\n\r\n", "172.16.0.1"),
+        (b"", "172.16.0.1"),
+    ],
+)
+def test_a_guess_at_the_source_of_a_request(head: bytes, expected: str) -> None:
+    """Whose turn it is can be told from the first bytes, if the whole line is among them."""
+    sources = Sources(make_settings(client_address_header="Fly-Client-IP"))
+    assert sources.guess("172.16.0.1", head).address == expected
+    assert Sources(make_settings()).guess("172.16.0.1", head).address == "172.16.0.1"
+
+
+# -- how many -----------------------------------------------------------------------------------
+
+
+def test_sessions_of_one_address() -> None:
+    """An address has so many sessions; one that ends makes room, and the others never notice."""
+    addresses = Addresses(make_settings(max_sessions_per_address=2))
+    for _ in range(2):
+        assert addresses.upgrade(PUBLIC, 1.0) is None
+    assert addresses.upgrade(PUBLIC, 1.0) == "max_sessions_per_address"
+    assert addresses.upgrade(Source("8.8.8.8", shared=False), 1.0) is None
+    addresses.leave(PUBLIC.address)
+    assert addresses.sessions(PUBLIC.address) == 1
+    assert addresses.upgrade(PUBLIC, 1.0) is None
+    for _ in range(3):
+        addresses.leave(PUBLIC.address)  # one too many changes nothing
+    assert addresses.sessions(PUBLIC.address) == 0
+
+
+def test_upgrades_a_minute() -> None:
+    """An address may upgrade so often in a burst, then at the minute's rate."""
+    addresses = Addresses(make_settings(upgrades_per_minute=3))
+    assert [addresses.upgrade(PUBLIC, 5.0) for _ in range(4)] == [None, None, None, "upgrades_per_minute"]
+    assert addresses.upgrade(PUBLIC, 26.0) is None
+    assert addresses.upgrade(PUBLIC, 26.0) == "upgrades_per_minute"
+    assert addresses.sessions(PUBLIC.address) == 4  # what is refused is not counted
+
+
+def test_by_default_proxies_are_not_clients() -> None:
+    """Unset, the limits hold public addresses alone: behind a private one there may be everybody."""
+    addresses = Addresses(make_settings())
+    assert {addresses.upgrade(PRIVATE, 1.0) for _ in range(5000)} == {None}
+    assert {addresses.upgrade(PUBLIC, 1.0) for _ in range(200)} == {None}
+    assert addresses.upgrade(PUBLIC, 1.0) == "max_sessions_per_address"
+    other = Source("8.8.8.8", shared=False)
+    found = []
+    for _ in range(601):
+        found.append(addresses.upgrade(other, 1.0))
+        addresses.leave(other.address)
+    assert set(found[:599]) == {None}
+    assert found[-1] == "upgrades_per_minute"
+    addresses.configure(make_settings(max_sessions_per_address=1))
+    assert addresses.upgrade(PRIVATE, 1.0) == "max_sessions_per_address"
+
+
+def test_guesses() -> None:
+    """Wrong secrets use an address's guesses up; asking whether there are any left does not."""
+    addresses = Addresses(make_settings(guesses_per_minute=2))
+    for _ in range(2):
+        assert addresses.may_guess(PUBLIC, 1.0)
+        assert addresses.may_guess(PUBLIC, 1.0)
+        addresses.guessed(PUBLIC, 1.0)
+    assert not addresses.may_guess(PUBLIC, 1.0)
+    assert addresses.may_guess(Source("8.8.8.8", shared=False), 1.0)
+    assert addresses.may_guess(PUBLIC, 32.0)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """A million addresses leave the bound's number of entries, and a sweep forgets those that are quiet."""
+    addresses = Addresses(make_settings(max_addresses=100))
+    for number in range(10_000):
+        source = Source(f"2606:{number:x}::/64", shared=False)
+        addresses.upgrade(source, 1.0)
+        addresses.leave(source.address)
+        addresses.guessed(source, 1.0)
+    assert len(addresses) == 200
+    addresses.sweep(2.0)
+    assert len(addresses) == 100  # an upgrade is forgotten after a tenth of a second, a guess after six
+    addresses.sweep(100.0)
+    assert len(addresses) == 0
+
+
+def test_the_latest_addresses_are_remembered() -> None:
+    """Beyond its bound a node forgets the addresses that came first: a newcomer is limited like any other."""
+    addresses = Addresses(make_settings(max_addresses=2, guesses_per_minute=1, upgrades_per_minute=1))
+    first, second, third = (Source(f"8.8.8.{number}", shared=False) for number in (1, 2, 3))
+    for source in (first, second):
+        addresses.guessed(source, 1.0)
+        assert addresses.upgrade(source, 1.0) is None
+    addresses.guessed(first, 1.5)  # which makes it one of the latest
+    assert addresses.upgrade(first, 1.5) == "upgrades_per_minute"
+    addresses.guessed(third, 2.0)
+    assert addresses.upgrade(third, 2.0) is None
+    assert not addresses.may_guess(third, 2.0)
+    assert addresses.upgrade(third, 2.0) == "upgrades_per_minute"
+    assert addresses.upgrade(second, 2.0) == "upgrades_per_minute"
+    assert [addresses.may_guess(each, 2.0) for each in (first, second)] == [True, False]
+    assert addresses.upgrade(first, 2.0) is None
+
+
+def test_requests_of_many_addresses_are_limited() -> None:
+    """An address that asks without a pause is refused, however many others were seen before it."""
+    addresses = Addresses(make_settings(max_addresses=10))
+    for number in range(50):
+        assert addresses.may_ask(f"8.8.8.{number}", 1.0)
+    answers = [addresses.may_ask("9.9.9.9", 1.0) for _ in range(401)]
+    assert (answers[:399], answers[400]) == ([True] * 399, False)
+    assert addresses.may_ask("8.8.8.49", 1.0)

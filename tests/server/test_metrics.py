@@ -1,0 +1,268 @@
+"""The page at /metrics."""
+
+from __future__ import annotations
+
+import builtins
+import io
+import math
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from eclipse_ws.observability.histogram import Kept, LoopLag, Timing
+from eclipse_ws.server.metrics import exposition
+from eclipse_ws.server.server import Server
+from eclipse_ws.websocket.event_poll import stats
+from tests.client import Client, http, running, until
+from tests.conftest import make_settings
+
+
+def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """Every sample of a page by name and labels."""
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page.decode())
+        for sample in family.samples
+    }
+
+
+def value(page: bytes, name: str, **labels: str) -> float:
+    """One sample's value."""
+    return samples(page)[name, tuple(sorted(labels.items()))]
+
+
+@pytest.mark.gen_test
+async def test_the_page_counts_what_happens() -> None:
+    """Sessions, commands, events, deliveries, resumes, API calls and refusals are on the page."""
+    async with running() as server:
+        one = await Client.join(server.port, "c1", "u1")
+        two = await Client.join(server.port, "c1", "u2")
+        await one.say(type="message", content="x", role="USER", clientMessageId="k")
+        cursor = (await one.seek("ack"))["cursor"]
+        await two.seek("message")
+        await two.close()
+        await until(lambda: server.hub.sessions == 1)
+        two = await Client.join(server.port, "c1", "u2", cursor=cursor)
+        wrong = await Client.open(server.port, "token=wrong")
+        await wrong.ended()
+        before = stats.too_big
+        large = await Client.join(server.port, "c2", "u3")
+        await large.raw("x" * (server.settings.max_frame + 1))
+        await large.ended()
+        answer = await http(server.port, "/metrics")
+        assert answer.status == 200
+        assert answer.headers["content-type"].startswith("text/plain")
+        page = answer.body
+        assert value(page, "eclipse_sessions") == 2
+        assert value(page, "eclipse_http_connections") == 1  # this very request
+        assert value(page, "eclipse_chats") == 1
+        assert value(page, "eclipse_commands_total", type="message") == 1
+        assert value(page, "eclipse_events_total") == 1
+        assert value(page, "eclipse_deliveries_total") == 2
+        assert value(page, "eclipse_resumes_total", outcome="recovered") == 1
+        assert value(page, "eclipse_api_calls_total", outcome="ok") >= 1
+        assert value(page, "eclipse_api_seconds_count") >= 1
+        assert value(page, "eclipse_event_to_socket_seconds_count") == 1
+        assert value(page, "eclipse_refusals_total", reason="token") == 1
+        assert value(page, "eclipse_refusals_total", reason="max_frame") == before + 1
+        assert value(page, "eclipse_refusals_total", reason="queue_bytes") == stats.closed_slow
+        assert value(page, "eclipse_backend_up") == 1
+        assert value(page, "eclipse_draining") == 0
+        await one.close()
+        await two.close()
+
+
+@pytest.mark.gen_test
+async def test_the_page_is_as_long_with_many_sessions() -> None:
+    """No metric has a label that grows with chats or users."""
+    async with running() as server:
+        first = samples((await http(server.port, "/metrics")).body)
+        clients = [await Client.join(server.port, f"c{number}", f"u{number}") for number in range(30)]
+        for client in clients:
+            await client.say(type="message", content="x", role="USER")
+            await client.seek("message")
+        page = (await http(server.port, "/metrics")).body
+        assert samples(page).keys() == first.keys()
+        assert not re.search(rb'"(c|u)\d+"', page)
+        for client in clients:
+            await client.close()
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/"])
+async def test_very_many_who_ask_get_the_same_page(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets a fresh one until making them has cost too much; then one is made for all."""
+    now, made = [100.0], []
+    async with running() as server:
+
+        def slow(node: Any) -> Any:
+            made.append(now[0])
+            now[0] += 0.01
+            return {} if path != "/metrics" else b""
+
+        monkeypatch.setattr(
+            "eclipse_ws.observability.histogram.time", SimpleNamespace(monotonic=lambda: now[0])
+        )
+        monkeypatch.setattr("eclipse_ws.server.metrics.exposition", slow)
+        server.node._health = Kept(lambda: slow(server.node))
+        for _ in range(100):
+            assert (await http(server.port, path)).status == 200
+        assert len(made) == 11  # a tenth of a second in all
+        now[0] += 0.3
+        await http(server.port, path)
+        assert len(made) == 11
+        now[0] += 60
+        for _ in range(5):
+            await http(server.port, path)
+        assert len(made) == 16
+
+
+def test_a_page_is_never_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much making it costs, one is at most a second old."""
+    now = [100.0]
+    monkeypatch.setattr("eclipse_ws.observability.histogram.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def make() -> float:
+        began = now[0]
+        now[0] += 1
+        return began
+
+    kept = Kept(make)
+    assert kept.get() == 100
+    now[0] = 100.9
+    assert kept.get() == 100
+    now[0] = 101
+    assert kept.get() == 101
+
+
+@pytest.mark.gen_test
+async def test_a_port_for_metrics_alone() -> None:
+    """With metrics_port the page is there, with the health document, and nowhere else."""
+    async with running(metrics_port=0) as server:
+        assert server.metrics_port
+        assert (await http(server.metrics_port, "/metrics")).status == 200
+        assert (await http(server.metrics_port, "/health")).status == 200
+        assert (await http(server.metrics_port, "/api/chats/c/events", "POST", {})).status == 404
+        assert (await http(server.port, "/metrics")).status == 404
+
+
+@pytest.mark.gen_test
+async def test_the_page_moves_with_the_admin_port() -> None:
+    """With admin_port alone the page is there, and the public port has none."""
+    async with running(admin_port=0) as server:
+        assert (await http(server.admin_port, "/metrics")).status == 200
+        assert (await http(server.port, "/metrics")).status == 404
+
+
+def test_an_outcome_that_nobody_foresaw_is_counted_as_other() -> None:
+    """The labels stay the same whatever an API calls its errors."""
+    server = Server(make_settings())
+    server.api.stats.count("never_heard_of", 0.1)
+    page = exposition(server.node)
+    assert value(page, "eclipse_api_calls_total", outcome="other") == 1
+    assert b"never_heard_of" not in page
+
+
+def test_timings_put_durations_into_their_buckets() -> None:
+    """A bound belongs to its own bucket, and what is slower than all to the last."""
+    timing = Timing((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 7):
+        timing.count(seconds)
+    assert timing.buckets == [2, 1, 1]
+    assert timing.seconds == pytest.approx(7.65)
+
+
+@pytest.mark.gen_test
+async def test_a_busy_loop_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lag's histogram fills by itself, until it is stopped."""
+    monkeypatch.setattr("eclipse_ws.observability.histogram.LOOK_EVERY", 0.001)
+    lag = LoopLag()
+    lag.stop()
+    lag.start()
+    await until(lambda: sum(lag.timing.buckets) >= 3)
+    lag.stop()
+
+
+def hide_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take /proc away as on macOS, except from psutil, which does without it there."""
+
+    def hidden(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any = ".", *arguments: Any, **named: Any) -> Any:
+            caller = sys._getframe(1).f_globals["__name__"]
+            if str(path).startswith("/proc") and not caller.startswith("psutil"):
+                raise FileNotFoundError(2, "hidden", str(path))
+            return function(path, *arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(
+        "eclipse_ws.server.metrics.memory_bytes", lambda: 1 << 30
+    )  # tests/sessions/test_node.py has its own
+    for module, name in ((builtins, "open"), (io, "open"), (os, "listdir"), (os, "stat"), (os, "readlink")):
+        monkeypatch.setattr(module, name, hidden(getattr(module, name)))
+
+
+PROCESS = (
+    "process_resident_memory_bytes",
+    "process_virtual_memory_bytes",
+    "process_cpu_seconds_total",
+    "process_start_time_seconds",
+    "process_open_fds",
+)
+
+
+def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only psutil looks into the system; its figures have the names that alerts use."""
+    server = Server(make_settings())
+    mebibyte, now = 1 << 20, time.time()
+    hide_proc(monkeypatch)
+    with pytest.raises(FileNotFoundError):
+        Path("/proc/self/stat").read_text()
+    page = exposition(server.node)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert 20 * mebibyte < value(page, "process_resident_memory_bytes") < 4096 * mebibyte
+    assert value(page, "process_virtual_memory_bytes") > value(page, "process_resident_memory_bytes")
+    assert 0 < value(page, "process_cpu_seconds_total") <= time.process_time() + 1
+    assert now - 86400 < value(page, "process_start_time_seconds") < now
+    assert 3 < value(page, "process_open_fds") < value(page, "process_max_fds") == limit
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert value(exposition(server.node), "process_max_fds") == math.inf
+
+
+def test_open_files_are_counted() -> None:
+    """One more is one more."""
+    server = Server(make_settings())
+    before = value(exposition(server.node), "process_open_fds")
+    with Path(os.devnull).open():
+        assert value(exposition(server.node), "process_open_fds") == before + 1
+
+
+def test_the_page_comes_without_what_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where even psutil finds nothing, the rest of the page is there."""
+    server = Server(make_settings())
+    monkeypatch.setattr(psutil, "PROCFS_PATH", "/nowhere")
+    page = exposition(server.node)
+    assert value(page, "eclipse_sessions") == 0
+    assert not {name for name, _ in samples(page)} & set(PROCESS)
+
+
+def test_a_histogram_without_a_bucket_too_many() -> None:
+    """The exposition's histograms are cumulative and end at their count."""
+    node = Server(make_settings()).node
+    node.hub.latency.count(0.003)
+    node.hub.latency.count(100)
+    page = samples(exposition(node))
+    name = "eclipse_event_to_socket_seconds"
+    assert page[f"{name}_bucket", (("le", "0.005"),)] == 1
+    assert page[f"{name}_bucket", (("le", "+Inf"),)] == page[f"{name}_count", ()] == 2
+    assert page[f"{name}_sum", ()] == pytest.approx(100.003)

@@ -1,0 +1,188 @@
+"""The hub with several sessions in motion: whoever joins, resumes or leaves changes nothing for others."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from eclipse_ws.protocol import CloseCode, Cursor, Event
+from tests.backends.harness import event, typing
+from tests.sessions.test_hub import CHAT, Session, Stage, gen_test, greet, on_stage, turn
+
+
+async def until_joined(*joining: asyncio.Task[bool]) -> None:
+    """All of them have joined."""
+    assert await asyncio.gather(*joining) == [True] * len(joining)
+
+
+async def one_ahead(stage: Stage, name: str) -> tuple[Session, Event]:
+    """A session whose replay told an event that this node has not delivered, and that event."""
+    held: list[Event] = []
+    deliver = stage.hub.deliver
+    stage.hub.deliver = lambda chat_id, event: held.append(event)  # type: ignore[method-assign]
+    await stage.publish("x")
+    stage.backend.behind = 1
+    session = await stage.join(name, stage.start())
+    stage.backend.behind = 0
+    stage.hub.deliver = deliver  # type: ignore[method-assign]
+    return session, held[0]
+
+
+@gen_test
+@pytest.mark.parametrize("order", ["fresh, resuming, back", "resuming, fresh, back", "back, resuming, fresh"])
+async def test_some_join_while_others_resume(order: str) -> None:
+    """Whoever comes first, each one that resumes has what came meanwhile, and who doesn't starts after it."""
+    async with on_stage() as stage:
+        await stage.join("one")
+        start = stage.start()
+        await stage.publish("m1", "m2")
+        after = {"fresh": None, "resuming": start, "back": Cursor(start.epoch, 1)}
+        sessions = {name: stage.session(name) for name in order.split(", ")}
+        late, subscribe = asyncio.Event(), stage.backend.subscribe
+
+        async def slow(chat_id: str) -> None:
+            await late.wait()
+            await subscribe(chat_id)
+
+        stage.backend.gate.clear()
+        joining = []
+        for name, session in sessions.items():
+            stage.backend.subscribe = slow if name == "fresh" else subscribe  # type: ignore[method-assign]
+            joining.append(await stage.begin_join(session, after[name]))
+        await stage.publish("m3")
+        late.set()
+        await turn()
+        await stage.publish("m4")
+        stage.backend.gate.set()
+        await until_joined(*joining)
+        await stage.publish("m5")
+        await turn()
+        assert sessions["resuming"].events == ["m1", "m2", "m3", "m4", "m5"]
+        assert sessions["back"].events == ["m2", "m3", "m4", "m5"]
+        assert sessions["fresh"].got[0]["greeting"] == f"{start.epoch}.3"
+        assert sessions["fresh"].events == ["m4", "m5"]
+
+
+@gen_test
+async def test_who_takes_too_long_to_resume_holds_nobody_up() -> None:
+    """Of two that resume the one whose history comes too late is sent away; the other has everything."""
+    async with on_stage(limit=3) as stage:
+        await stage.join("one")
+        start = stage.start()
+        stage.backend.gate.clear()
+        slow, quick = stage.session("slow"), stage.session("quick")
+        first = await stage.begin_join(slow, start)
+        await stage.publish("m1", "m2", "m3")
+        second = await stage.begin_join(quick, start)
+        await stage.publish("m4")
+        stage.backend.gate.set()
+        assert await asyncio.gather(first, second) == [False, True]
+        await turn()
+        assert slow.ended == [(CloseCode.RESUME_NEEDED, None)]
+        assert (quick.ended, quick.events) == ([], ["m1", "m2", "m3", "m4"])
+
+
+@gen_test
+@pytest.mark.parametrize("who", ["ahead", "member", "joining"])
+async def test_leaving_while_somebody_is_ahead(who: str) -> None:
+    """Who leaves has nothing more, and the others have every event once, whether they are ahead or not."""
+    async with on_stage() as stage:
+        member, stays = await stage.join("member"), await stage.join("stays")
+        ahead, late = await one_ahead(stage, "ahead")
+        stage.backend.gate.clear()
+        joining = stage.session("joining")
+        task = await stage.begin_join(joining, stage.start())
+        leaving = {"ahead": ahead, "member": member, "joining": joining}[who]
+        stage.hub.leave(leaving)
+        stage.hub.deliver(CHAT, late)
+        stage.backend.gate.set()
+        assert await task is (who != "joining")
+        await stage.publish("m1")
+        await turn()
+        for session in {member, stays, ahead, joining} - {leaving}:
+            assert session.events == ["x", "m1"], session.id
+        assert leaving.events == (["x"] if who == "ahead" else [])
+        assert stage.hub.sessions == stage.hub.size(CHAT) == 3
+
+
+@gen_test
+async def test_two_are_ahead() -> None:
+    """Sessions that are ahead by different events come into step one after the other, with nothing twice."""
+    async with on_stage() as stage:
+        await stage.join("one")
+        first, x = await one_ahead(stage, "first")
+        held: list[Event] = []
+        deliver = stage.hub.deliver
+        stage.hub.deliver = lambda chat_id, event: held.append(event)  # type: ignore[method-assign]
+        await stage.publish("y")
+        stage.backend.behind = 2
+        second = await stage.join("second", stage.start())
+        stage.backend.behind = 0
+        stage.hub.deliver = deliver  # type: ignore[method-assign]
+        for each in (x, *held, event("local")):
+            deliver(CHAT, each)
+        await stage.publish("m1", "local")
+        await turn()
+        assert first.events == second.events == ["x", "y", "local", "m1"]
+
+
+@gen_test
+async def test_an_interrupted_chat_begins_anew() -> None:
+    """After an interrupt those who come back are served as ever, local copies of before included."""
+    async with on_stage() as stage:
+        one = await stage.join("one")
+        stage.hub.deliver(CHAT, event("m1"))
+        stage.hub.interrupt(CHAT)
+        back, fresh = await stage.join("back", stage.start()), await stage.join("fresh")
+        await stage.publish("m1", "m2")
+        await turn()
+        assert one.events == ["m1"]
+        assert back.events == fresh.events == ["m1", "m2"]
+        assert stage.hub.sessions == stage.hub.size(CHAT) == 2
+
+
+@gen_test
+async def test_who_reads_nothing_loses_typing_alone() -> None:
+    """Typing may be dropped for a client that reads nothing, and kept events may not; others have both."""
+    async with on_stage() as stage:
+        reader, slow = await stage.join("reader"), await stage.join("slow")
+        slow.wire.reads = False
+        for number in range(3):
+            stage.backend.broadcast(CHAT, typing())
+            await stage.publish(f"m{number}")
+        await turn()
+        assert slow.events == ["m0", "m1", "m2"]
+        assert reader.events == ["typing", "m0", "typing", "m1", "typing", "m2"]
+
+
+@gen_test
+async def test_every_resume_is_counted() -> None:
+    """Resumes, those that failed and sessions that were sent away are counted, each of them once."""
+    async with on_stage() as stage:
+        await stage.join("one")
+        start = stage.start()
+        await stage.publish("m1")
+        for number in range(3):
+            await stage.join(f"back {number}", start)
+            await stage.join(f"lost {number}", "nonsense.1")
+            await stage.join(f"fresh {number}")
+        assert (stage.hub.resumed, stage.hub.not_resumed) == (3, 3)
+        stage.hub.interrupt(CHAT)
+        assert stage.hub.interrupted == 10
+
+
+@gen_test
+async def test_a_member_of_two_chats_is_interrupted_in_one() -> None:
+    """It is sent away as a whole, and gets nothing of the other chat any more, whose members stay."""
+    async with on_stage() as stage:
+        both, other = stage.session("both"), await stage.join("other", chat="other chat")
+        for chat in (CHAT, "other chat"):
+            assert await stage.hub.join(chat, both, None, greet)
+        stage.hub.interrupt(CHAT)
+        await stage.publish("m1", chat="other chat")
+        await turn()
+        assert both.ended == [(CloseCode.RESUME_NEEDED, None)]
+        assert "m1" not in both.got
+        assert other.events == ["m1"]
+        assert (stage.hub.sessions, stage.hub.size("other chat"), stage.hub.chats) == (1, 1, 1)
