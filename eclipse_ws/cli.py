@@ -15,7 +15,8 @@ from eclipse_ws.config.invocation import NAME, program
 
 if TYPE_CHECKING:
     from eclipse_ws.commands.report import Finding
-    from eclipse_ws.config.settings import Loaded, Settings
+    from eclipse_ws.config.loading import Loaded
+    from eclipse_ws.config.settings import Settings
     from eclipse_ws.server.server import Server
 
 WRONG = 2  # exit code: the configuration or the place to listen can't be used, or there is no answer
@@ -64,7 +65,7 @@ def run(profile: str | None, **flags: str | None) -> None:
     import structlog
 
     from eclipse_ws.backends.base import BackendError
-    from eclipse_ws.config.settings import load as read
+    from eclipse_ws.config.loading import load as read
     from eclipse_ws.server.server import StartError, serve
 
     for sentence in loaded.warnings:
@@ -115,7 +116,8 @@ def token(  # noqa: PLR0917 - click passes names
     loaded = load(profile)
     if is_made_up(loaded):
         stop_without_secret()
-    from eclipse_ws.commands.tokens import mint, required, socket_url
+    from eclipse_ws.commands.tokens import mint, socket_url
+    from eclipse_ws.security.jwt import required
 
     check_names(chat_id, user_id)
     place = asked_place(host, loaded.settings)
@@ -135,7 +137,8 @@ def token(  # noqa: PLR0917 - click passes names
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, ...]) -> None:
     """Show the effective settings, and where each came from; secrets are masked."""
-    from eclipse_ws.config.settings import masked, variable
+    from eclipse_ws.config.profiles import variable
+    from eclipse_ws.config.settings import masked
 
     if explain:
         explain_settings(profile, as_json, names)
@@ -271,6 +274,7 @@ def smoke(  # noqa: PLR0917 - click passes names
     from eclipse_ws.commands import report, tokens
     from eclipse_ws.commands.smoke import WIDTH, Smoke
     from eclipse_ws.config.problems import check_origin
+    from eclipse_ws.security.jwt import required
 
     for address in (url, also or url):
         if tokens.address(address, "http", "https") is None:
@@ -313,7 +317,7 @@ def smoke(  # noqa: PLR0917 - click passes names
         if not as_json:
             click.echo(report.line(finding, WIDTH))
 
-    claims = tokens.required(issuer, audience)
+    claims = required(issuer, audience)
     looks = Smoke(url, jwt_secret, internal_secret, chat_id, also, origin=origin, claims=claims, tell=tell)
     show(asyncio.run(looks.run(drain)), as_json, told=True)
 
@@ -343,6 +347,7 @@ def chat(  # noqa: PLR0917 - click passes names
 
     from eclipse_ws.commands import chat, tokens
     from eclipse_ws.config import dev_secrets
+    from eclipse_ws.security.jwt import required
 
     source: tokens.Source
     if url is not None:
@@ -358,7 +363,7 @@ def chat(  # noqa: PLR0917 - click passes names
         else:
             check_names(chat_id, agent or user_id)
             secret = loaded.settings.jwt_secret.get_secret_value()
-            claims = tokens.required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
+            claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
             source = tokens.Mint(secret, place, chat_id, agent or user_id, agent is not None, more=claims)
     try:
         code = asyncio.run(chat.chat(source, "AGENT" if agent else "USER"))
@@ -406,6 +411,7 @@ def bench(  # noqa: PLR0917 - click passes names
     """Put load on a running server and show how long events take; tokens are minted from JWT_SECRET."""
     from eclipse_ws.commands import tokens
     from eclipse_ws.commands.bench import BenchError, Plan, run
+    from eclipse_ws.security.jwt import required
 
     loaded = load(profile)
     url = url if url is not None else place_of(loaded.settings)
@@ -421,7 +427,7 @@ def bench(  # noqa: PLR0917 - click passes names
     if is_made_up(loaded):
         stop_without_secret()
     secret = loaded.settings.jwt_secret.get_secret_value()
-    claims = tokens.required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
+    claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
     place = address._replace(scheme=scheme).geturl()
     plan = Plan(place, secret, sessions, per_chat, rate, seconds, mode, claims)
     try:
@@ -472,11 +478,12 @@ def _quiet() -> None:
 
 def load(profile: str | None, **flags: Any) -> Loaded:
     """The settings, or the end of the program with all that is wrong with them."""
-    from eclipse_ws.config import settings
+    from eclipse_ws.config import loading
+    from eclipse_ws.config.problems import SettingsError
 
     try:
-        return settings.load(profile, **flags)
-    except settings.SettingsError as error:
+        return loading.load(profile, **flags)
+    except SettingsError as error:
         stop(str(error))
 
 
@@ -503,12 +510,12 @@ def place_of(settings: Settings, port: int | None = None) -> str:
 
 def check_names(chat_id: str, user_id: str | None) -> None:
     """Ends if the server would refuse a token with these ids; an empty user is a new visitor."""
-    from eclipse_ws.security import jwt as jwt_module
+    from eclipse_ws.security.jwt import MAX_NAME, is_name
 
     for option, value in (("--chat", chat_id), ("--user", user_id)):
-        if not jwt_module.is_name(value or ("" if option == "--chat" else "a visitor")):
+        if not is_name(value or ("" if option == "--chat" else "a visitor")):
             stop(
-                f"{option} is {value!r}, expected 1 to {jwt_module.MAX_NAME} characters, not all of them blank, "
+                f"{option} is {value!r}, expected 1 to {MAX_NAME} characters, not all of them blank, "
                 "without control characters: the server would refuse the token."
             )
 

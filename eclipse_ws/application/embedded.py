@@ -13,8 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, TypeVar
 
-from tornado.routing import URLSpec
-
 from eclipse_ws.application.base import ApiError, ChatApi, Share
 from eclipse_ws.application.concurrency_limiter import LEAST_WAITING, Portions
 from eclipse_ws.application.embedded_store import ChatSummary, Store
@@ -59,14 +57,6 @@ class EmbeddedApi(ChatApi):
     def state(self) -> Literal["up", "down"]:
         """ "down" from a call that the database failed until one that it did not."""
         return "down" if self._failing else "up"
-
-    def routes(self) -> list[URLSpec]:
-        """The application's routes, for this server to serve itself."""
-        from eclipse_ws.application import (
-            embedded_routes,  # late, because tornado.web is the server's to load
-        )
-
-        return embedded_routes.routes(self)
 
     def reload(self, settings: Settings) -> None:
         """Sign tokens, and ask for the secret, of these settings from now on."""

@@ -6,7 +6,7 @@ import hmac
 import secrets
 import time
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 import jwt
 import msgspec
@@ -15,13 +15,11 @@ from tornado.routing import URLSpec
 from tornado.web import HTTPError, RequestHandler, url
 
 from eclipse_ws.application.base import ApiError
+from eclipse_ws.application.embedded import EmbeddedApi
 from eclipse_ws.application.embedded_store import AGENTS
-from eclipse_ws.commands.tokens import required
 from eclipse_ws.protocol import ROLES, Message, Role, bounded
+from eclipse_ws.security.jwt import required
 from eclipse_ws.security.origins import shown
-
-if TYPE_CHECKING:
-    from eclipse_ws.application.embedded import EmbeddedApi
 
 TOKEN_SECONDS: Final = 7200
 """Lifetime of a token, as the application's."""

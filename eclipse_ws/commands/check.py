@@ -21,8 +21,11 @@ from pydantic import SecretStr
 
 from eclipse_ws.commands import connectivity, fly_toml
 from eclipse_ws.commands.report import Finding, Verdict, of_fault
-from eclipse_ws.config import profiles, settings
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config import profiles
+from eclipse_ws.config.loading import load
+from eclipse_ws.config.problems import SettingsError
+from eclipse_ws.config.profiles import variable
+from eclipse_ws.config.settings import Settings, is_production
 from eclipse_ws.security.origins import Origins
 from eclipse_ws.server import file_descriptors, server
 
@@ -50,7 +53,7 @@ async def check(
     given: dict[str, Any] = {}
     findings: list[Finding] = []
     name = profiles.choose(profile, {**profiles.read_dotenv(Path(".env"))[0], **environment})[0]
-    if fly_file is None and path.exists() and not settings.is_production(name):
+    if fly_file is None and path.exists() and not is_production(name):
         text = f"not looked at: the profile {name} is for this machine. --profile prod looks at it"
         findings.append(Finding(fly_toml.NAME, "skipped", text))
     elif fly_file is not None or path.exists():
@@ -60,18 +63,16 @@ async def check(
     variables = {k: v for k, v in fly_toml.variables(given).items() if isinstance(v, str)}
     variables |= environment
     try:
-        loaded = settings.load(profile, environ=variables)
-    except settings.SettingsError as error:
+        loaded = load(profile, environ=variables)
+    except SettingsError as error:
         return [*findings, *map(of_fault, error.faults)]
     value = loaded.settings
     findings.append(Finding("settings", "ok", f"profile {loaded.profile}, {len(loaded.sources)} settings"))
     for name in ("jwt_secret", "internal_api_secret"):
         if loaded.sources[name] == "made up":
-            findings.append(
-                Finding(settings.variable(name), "warning", "is not set, a start makes one up", "set it")
-            )
+            findings.append(Finding(variable(name), "warning", "is not set, a start makes one up", "set it"))
         elif secret := getattr(value, name).get_secret_value():
-            findings.append(Finding(settings.variable(name), "ok", f"{len(secret.encode())} bytes"))
+            findings.append(Finding(variable(name), "ok", f"{len(secret.encode())} bytes"))
     findings += [
         Finding("settings", "warning", sentence, "see docs/deploy.md") for sentence in loaded.warnings
     ]
@@ -133,14 +134,14 @@ def machine(value: Settings) -> list[Finding]:
     for field, port in ports.items():
         if port and list(ports.values()).count(port) > 1:
             text = f"is {port}, as another port"
-            findings.append(Finding(settings.variable(field), "fault", text, "give each its own"))
+            findings.append(Finding(variable(field), "fault", text, "give each its own"))
         elif port:
             findings.append(_port(field, hosts[field], port))
     return findings
 
 
 def _port(field: str, host: str, port: int) -> Finding:
-    name, where = settings.variable(field), f"{host}:{port}"
+    name, where = variable(field), f"{host}:{port}"
     try:
         server.close(server.listen(field, host, port))
     except server.StartError as error:
@@ -151,9 +152,7 @@ def _port(field: str, host: str, port: int) -> Finding:
         if getattr(cause, "errno", None) == errno.EADDRINUSE:
             mend = "stop what listens there, unless it is this very server; or choose another"
             return Finding(name, "warning", f"{where} can't be listened on ({said})", mend)
-        mend = (
-            f"check it and its host; {settings.variable('host')}=0.0.0.0 takes every address of this machine"
-        )
+        mend = f"check it and its host; {variable('host')}=0.0.0.0 takes every address of this machine"
         return Finding(name, "fault", f"{where} can't be listened on ({said})", mend)
     return Finding(name, "ok", f"{where} is free")
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from eclipse_ws.config.loading import Loaded
 from eclipse_ws.config.problems import nearest, printable
 from eclipse_ws.config.profiles import SECRETS, variable
-from eclipse_ws.config.settings import Loaded, Settings, masked
+from eclipse_ws.config.settings import Settings, masked
 from eclipse_ws.sessions.node import RELOADED
 
 

@@ -15,12 +15,6 @@ from eclipse_ws.protocol import ROLES, decode_json
 TIMEOUT = 10.0  # s to get a token from a server
 
 
-def required(issuer: str, audience: str) -> dict[str, str]:
-    """The claims that a server with these settings requires of tokens; an empty setting requires none."""
-    claims = {"iss": issuer, "aud": audience}
-    return {name: value for name, value in claims.items() if value}
-
-
 def mint(
     secret: str,
     chat_id: str,

@@ -1,27 +1,18 @@
-"""Settings: every value that can be configured; defaults < profile < `.env` < environment < flags.
+"""Settings: every value that can be configured. `loading` says where the values come from.
 
-Each size holds what the one before it on a message's way lets through, see `checks.SIZES`.
-
-The profile dev has a source more, below `.env`: the secrets that its first start made up and kept.
+Each size holds what the one before it on a message's way lets through, see `validation.SIZES`.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from eclipse_ws.config import dev_secrets, profiles, validation
-from eclipse_ws.config.problems import MASK, Fault, SettingsError, mask_url
-from eclipse_ws.config.profiles import variable
-
-__all__ = ["Loaded", "Settings", "SettingsError", "load", "masked", "variable"]
+from eclipse_ws.config import profiles
+from eclipse_ws.config.problems import MASK, mask_url
 
 LEVELS = {"warn": "warning", "fatal": "critical", "trace": "debug", "verbose": "debug"}  # Node's names
 
@@ -388,28 +379,6 @@ class Settings(BaseSettings):
         return self.demo and self.api == "embedded"
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Settings, each field's source, what was made up (`notes`), what is probably not meant (`warnings`)."""
-
-    settings: Settings
-    sources: dict[str, str]
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    overridden: dict[str, list[str]] = field(default_factory=dict)
-    """Of each field the sources that set it too and lost, the strongest first."""
-
-    @property
-    def profile(self) -> str:
-        """The profile and who asked for it."""
-        return f"{self.settings.profile} ({self.sources['profile']})"
-
-    @property
-    def made_up(self) -> frozenset[str]:
-        """The fields that no source sets and that have a value made for this start."""
-        return frozenset(name for name, source in self.sources.items() if source == "made up")
-
-
 def is_production(profile: str) -> bool:
     """Whether a profile (name or path) is held to production's rules."""
     return profiles.base_name(profile) not in ("dev", "test")
@@ -423,106 +392,3 @@ def masked(settings: Settings, name: str) -> Any:
     if name.endswith("_url"):
         return mask_url(value.get_secret_value()) if value else ""
     return MASK if value else ""
-
-
-def load(
-    profile: str | None = None,
-    *,
-    environ: Mapping[str, str] | None = None,
-    dotenv: Path | None = None,
-    starting: bool = False,
-    **flags: Any,
-) -> Loaded:
-    """Settings from all sources; a flag that is None was not given. Raises SettingsError (every fault).
-
-    ``starting``: a server starts with them, which keeps the secrets that it makes up in development.
-    """
-    environment = os.environ if environ is None else environ
-    path = Path(".env") if dotenv is None else dotenv
-    fields = Settings.model_fields
-    from_file, faults = profiles.read_dotenv(path)
-    given = {**from_file, **environment}
-    warnings = profiles.unknown_variables(environment, "the environment", fields)
-    warnings += profiles.unknown_variables(from_file, path.name, fields)
-
-    name, asked_by, more = profiles.choose(profile, given)
-    faults += more
-    keys, more = ({}, []) if more else profiles.read_profile(name, asked_by)
-    if more:
-        # What else is wrong depends on the profile that was meant.
-        raise SettingsError(faults + more)
-    keys, more = profiles.known_keys(keys, name, fields)
-    faults += more
-    kept: dict[str, str] = {}
-    notes: list[str] = []
-    if profiles.base_name(name) == "dev" and not all(given.get(each) for each in dev_secrets.SECRETS):
-        place = path.with_name(dev_secrets.NAME)
-        if starting:
-            try:
-                dev_secrets.keep(place)
-            except OSError as error:
-                notes.append(f"Secrets can't be kept in {place}: {error.strerror or error}.")
-        kept, more = dev_secrets.read(place)
-        faults += more
-
-    layers: list[tuple[str, dict[str, Any]]] = [
-        (f"profile {name}", keys),
-        (dev_secrets.NAME, profiles.from_variables(kept, fields)),
-        (path.name, profiles.from_variables(from_file, fields)),
-        ("environment", profiles.from_variables(environment, fields)),
-        ("flag", {key: value for key, value in flags.items() if value is not None}),
-    ]
-    values: dict[str, Any] = {}
-    setters: dict[str, list[str]] = {key: ["default"] for key in fields}
-    for source, layer in layers:
-        values.update(layer)
-        for key in layer:
-            setters[key].insert(0, source)
-    # `choose` has looked at the variables of its own, in an order of its own.
-    values["profile"] = name
-    setters["profile"] = [
-        asked_by,
-        *(["ECLIPSE_PROFILE"] if profile and given.get("ECLIPSE_PROFILE") else []),
-    ]
-    sources = {key: found[0] for key, found in setters.items()}
-
-    texts = {fault.name: fault for fault in validation.check_texts(values, sources)}
-    wrong = _drop_invalid(values, sources) | texts
-    faults += wrong.values()
-    settings = Settings(**values)
-    faults += [fault for fault in validation.check(settings, sources, given) if fault.name not in wrong]
-    if not faults:
-        made_up = validation.make_up(settings, sources, notes)
-        settings = Settings(**{**values, **made_up})
-        sources.update(dict.fromkeys(made_up, "made up"))
-        warnings += validation.doubts(settings)
-        warnings += profiles.read_otherwise(
-            path, {name: value for name, value in from_file.items() if name not in environment}
-        )
-    if faults:
-        raise SettingsError(faults)
-    overridden = {key: [each for each in found[1:] if each != "default"] for key, found in setters.items()}
-    return Loaded(settings, sources, notes, warnings, overridden)
-
-
-def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[str, Fault]:
-    """Takes what is of a wrong type or out of bounds out of `values`, so that the rest can be checked."""
-    try:
-        Settings(**values)
-    except ValidationError as error:
-        wrong: dict[str, Fault] = {}
-        for detail in error.errors(include_url=False, include_context=False):
-            name = str(detail["loc"][0])
-            flag = sources[name] == "flag"
-            label, shown = f"--{name.replace('_', '-')}" if flag else variable(name), values.get(name)
-            expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            hidden = name.endswith(("_secret", "_secrets", "_url", "_key"))
-            problem = "has a wrong value" if hidden else f"is {str(shown)[:40]!r}"
-            where = "" if sources[name] in ("environment", "flag") else f" ({sources[name]})"
-            about = Settings.model_fields[name]
-            mend = f"give it such a value ({about.description}; the default is {about.default!r})"
-            wrong[variable(name)] = Fault(label, f"{problem}{where}, expected {expected}", mend)
-        for name in [name for name in values if variable(name) in wrong]:
-            del values[name]
-        return wrong
-    return {}

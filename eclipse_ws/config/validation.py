@@ -6,7 +6,7 @@ import secrets
 import ssl
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
@@ -35,9 +35,7 @@ from eclipse_ws.config.problems import (
     origin_of,
 )
 from eclipse_ws.config.profiles import LITERAL, check_backend, variable
-
-if TYPE_CHECKING:
-    from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import Settings
 
 SIZES: Final = (
     # JSON may write a character as two escapes of six bytes each; the KiB is for what is around the content.

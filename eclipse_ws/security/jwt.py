@@ -283,3 +283,9 @@ def _fingerprint(key: Any) -> bytes:
     else:
         data = key.encode("utf-8", "surrogatepass")
     return hashlib.blake2b(data, digest_size=8).digest()
+
+
+def required(issuer: str, audience: str) -> dict[str, str]:
+    """The claims that a server with these settings requires of tokens; an empty setting requires none."""
+    claims = {"iss": issuer, "aud": audience}
+    return {name: value for name, value in claims.items() if value}

@@ -23,7 +23,10 @@ from tornado.routing import URLSpec
 from eclipse_ws import backends
 from eclipse_ws.application.base import ApiError, ChatApi
 from eclipse_ws.config.key_material import KeyMaterialError, load_certificate, tls_context
-from eclipse_ws.config.settings import Loaded, Settings, SettingsError, variable
+from eclipse_ws.config.loading import Loaded
+from eclipse_ws.config.problems import SettingsError
+from eclipse_ws.config.profiles import variable
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.observability.logging import log_request, mask_also
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.security.hosts import HostApplication
@@ -354,9 +357,10 @@ def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
     """The chat API that the settings name, and the routes that it serves itself."""
     if settings.api == "embedded":
         from eclipse_ws.application.embedded import EmbeddedApi
+        from eclipse_ws.application.embedded_routes import routes
 
         embedded = EmbeddedApi(settings)
-        return embedded, embedded.routes()
+        return embedded, routes(embedded)
     from eclipse_ws.application.http import HttpApi
 
     return HttpApi(settings), []

@@ -2,18 +2,32 @@
 thousand.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
+from eclipse_ws.websocket.backlog import Backlog
 from eclipse_ws.websocket.event_poll import Poll
-
-if TYPE_CHECKING:
-    from eclipse_ws.websocket.socket import Socket
-    from eclipse_ws.websocket.writer import Outgoing
-
 
 _NOTHING: list[bytes] = []
 """What an audience has for a list when it has no frames; never changed, so that the idle ones share it."""
+
+
+class Member(Protocol):
+    """What an audience knows of its sockets; see `Outgoing`."""
+
+    poll: Poll
+    audiences: "tuple[Audience, ...]"
+    out: list[bytes] | Backlog | None
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether a frame that is sent now goes nowhere."""
+
+    def take(self, taken: Sequence[bytes], soft: int) -> None:
+        """Append frames to its own."""
+
+    def put(self, taken: Sequence[bytes], soft: int, data: bytes) -> None:
+        """Write frames now."""
 
 
 class Audience:
@@ -32,8 +46,8 @@ class Audience:
         self._soft = 0
         """Bit n: frame n may be dropped."""
         self._bytes = 0
-        self._members: set[Socket] = set()
-        self._marks: dict[Outgoing, int] = {}
+        self._members: set[Member] = set()
+        self._marks: dict[Member, int] = {}
         """How many of the frames some members must not get here, because they have them or came later."""
         self._alone: tuple[Audience, ...] = ()
         """What members that are in no other audience share as their list of audiences. It refers back to us,
@@ -44,13 +58,13 @@ class Audience:
     def __len__(self) -> int:
         return len(self._members)
 
-    def __iter__(self) -> Iterator["Socket"]:
+    def __iter__(self) -> Iterator[Member]:
         return iter(tuple(self._members))
 
     def __contains__(self, socket: object) -> bool:
         return socket in self._members
 
-    def add(self, socket: "Socket") -> None:
+    def add(self, socket: Member) -> None:
         """Let a socket have what is sent from now on. One that is closing, or a member already, changes
         nothing.
         """
@@ -64,7 +78,7 @@ class Audience:
         self._poll = socket.poll
         socket.audiences = (*socket.audiences, self) if socket.audiences else self._alone
 
-    def discard(self, socket: "Outgoing", with_frames: bool = True) -> None:
+    def discard(self, socket: Member, with_frames: bool = True) -> None:
         """Let a socket have nothing that is sent from now on; without frames, not even what this turn has
         sent.
         """
@@ -77,7 +91,7 @@ class Audience:
         if not self._members:
             self._alone = ()
 
-    def send(self, frame: bytes, *, droppable: bool = False, skip: "Socket | None" = None) -> None:
+    def send(self, frame: bytes, *, droppable: bool = False, skip: Member | None = None) -> None:
         """Send a frame to all members but `skip`. `droppable` as in `Socket.send`. Never raises, never
         blocks.
         """
@@ -104,7 +118,7 @@ class Audience:
         frames.append(frame)
         self._bytes += len(frame)
 
-    def pull(self, socket: "Outgoing") -> None:
+    def pull(self, socket: Member) -> None:
         """Move what a member has not got yet of this turn's frames to its own, so that they go out in
         order.
         """

@@ -8,15 +8,9 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from eclipse_ws.websocket.readiness import READ, WRITE, watch
-
-if TYPE_CHECKING:
-    from eclipse_ws.websocket.audience import Audience
-    from eclipse_ws.websocket.reader import Incoming
-    from eclipse_ws.websocket.socket import Socket
-    from eclipse_ws.websocket.writer import Outgoing
 
 EVENTS_PER_TURN: Final = 256
 """Sockets that are served before everything else on the loop has its turn again."""
@@ -96,6 +90,45 @@ class Stats:
         """Sockets that were closed because a message was larger than it may be."""
 
 
+class Flushable(Protocol):
+    """What has frames for the turn's end: a socket, or an audience."""
+
+    def flush(self) -> None:
+        """Hand them to the kernel."""
+
+
+class Unfinished(Protocol):
+    """A socket with frames left over from its share of a turn."""
+
+    def go_on(self) -> None:
+        """The others have had their turn."""
+
+
+class Pollable(Flushable, Protocol):
+    """What a poll knows of its sockets."""
+
+    queued: int
+    """Bytes that wait for the peer."""
+
+    def readable(self, event: int) -> None:
+        """There is something to read, or the peer is gone."""
+
+    def writable(self) -> None:
+        """The kernel takes bytes again."""
+
+    def probe(self) -> None:
+        """Ask the peer for a sign of life."""
+
+    def answered(self) -> None:
+        """The time for that sign is over."""
+
+    def abort(self) -> None:
+        """End without another word."""
+
+    def forget(self) -> None:
+        """Be gone: the loop is closed."""
+
+
 stats = Stats()
 _polls: dict[tuple[asyncio.AbstractEventLoop, Params], "Poll"] = {}
 
@@ -125,24 +158,24 @@ class Poll:
     def __init__(self, loop: asyncio.AbstractEventLoop, params: Params) -> None:
         self.loop = loop
         self.params = params
-        self.table: list[Socket | None] = []
+        self.table: list[Pollable | None] = []
         """The sockets by file descriptor. Those are small and dense, so a list is the smallest map there
         is.
         """
-        self.sockets: list[Outgoing] = []
+        self.sockets: list[Flushable] = []
         """Those with frames of their own for the turn's end."""
-        self.audiences: list[Audience] = []
+        self.audiences: list[Flushable] = []
         """Those with frames for the turn's end."""
         self.scheduled = False
         """Whether the turn's end is already arranged."""
-        self.closing: dict[Socket, float] = {}
+        self.closing: dict[Pollable, float] = {}
         """Sockets in a closing handshake, the oldest first, and when it has taken too long."""
         self._count = 0
-        self._again: deque[Incoming] = deque()
+        self._again: deque[Unfinished] = deque()
         """Sockets with frames left over from their share of the last turn."""
         self._going_on = False
         """Whether their next turn is already arranged."""
-        self._pinged: deque[tuple[float, list[Socket]]] = deque()
+        self._pinged: deque[tuple[float, list[Pollable]]] = deque()
         """Whom we have pinged, and until when they may be silent."""
         self._events = EVENTS_PER_TURN
         """How many sockets are served in the next turn: fewer after a slow one."""
@@ -156,7 +189,7 @@ class Poll:
 
     # Membership
 
-    def add(self, socket: "Socket", fd: int) -> None:
+    def add(self, socket: Pollable, fd: int) -> None:
         """Watch a socket for something to read."""
         self._count += 1
         if fd >= len(self.table):
@@ -172,7 +205,7 @@ class Poll:
         """Report nothing of this socket any more, not even that it was reset."""
         self._readiness.unregister(fd)
 
-    def remove(self, socket: "Socket", fd: int, watched: bool) -> None:
+    def remove(self, socket: Pollable, fd: int, watched: bool) -> None:
         """Forget a socket; its file descriptor is the caller's to close, afterwards."""
         if watched:
             self._readiness.unregister(fd)
@@ -215,7 +248,7 @@ class Poll:
             socket.flush()
         self.scheduled = False
 
-    def again(self, socket: "Incoming") -> None:
+    def again(self, socket: Unfinished) -> None:
         """Let a socket go on with its buffered frames once the others have had their turn."""
         self._again.append(socket)
         if not self._going_on:
@@ -271,7 +304,7 @@ class Poll:
                 self._pinged.append((now + min(self.params.ping_timeout, self.params.ping_interval), share))
         self._overdue()
 
-    def close(self, socket: "Socket") -> None:
+    def close(self, socket: Pollable) -> None:
         """A socket's closing handshake begins. Of too many the oldest ends, when its close frame has left."""
         self.closing[socket] = self.loop.time() + self.params.close_timeout
         if len(self.closing) > MOST_CLOSING:

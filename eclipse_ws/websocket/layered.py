@@ -7,7 +7,7 @@ import contextlib
 import socket as sockets
 import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eclipse_ws.websocket import frames
 from eclipse_ws.websocket.backlog import Backlog, Frame
@@ -15,9 +15,7 @@ from eclipse_ws.websocket.deflate import Deflate, deflated, inflated
 from eclipse_ws.websocket.event_poll import Poll, stats
 from eclipse_ws.websocket.reader import BYTES_PER_READ
 from eclipse_ws.websocket.socket import Socket
-
-if TYPE_CHECKING:
-    from eclipse_ws.websocket.handler import WireHandler
+from eclipse_ws.websocket.writer import Handler
 
 RECORD_BYTES: Final = 16384
 """The most that a TLS record carries. OpenSSL reads one record at a time, so the poll sees what waits."""
@@ -30,7 +28,7 @@ class LayeredSocket(Socket):
 
     def __init__(
         self,
-        handler: "WireHandler",
+        handler: Handler,
         poll: Poll,
         fd: int,
         deflate: Deflate | None,

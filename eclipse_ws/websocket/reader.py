@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from tornado import gen
 
@@ -13,10 +13,7 @@ from eclipse_ws.websocket import frames
 from eclipse_ws.websocket.backlog import Backlog
 from eclipse_ws.websocket.event_poll import Poll, stats
 from eclipse_ws.websocket.readiness import READ, WRITE
-from eclipse_ws.websocket.writer import CLOSING, GONE, OPEN, Outgoing
-
-if TYPE_CHECKING:
-    from eclipse_ws.websocket.handler import WireHandler
+from eclipse_ws.websocket.writer import CLOSING, GONE, OPEN, Handler, Outgoing
 
 READ_BYTES: Final = 65536
 READS_AHEAD: Final = 64
@@ -63,7 +60,7 @@ class Incoming(Outgoing):
 
     __slots__ = ("__weakref__", "_busy", "_code", "_full", "_inbound", "_intake", "_pings", "_reason")
 
-    def __init__(self, handler: "WireHandler", poll: Poll, fd: int) -> None:
+    def __init__(self, handler: Handler, poll: Poll, fd: int) -> None:
         super().__init__(handler, poll, fd)
         self._inbound: frames.Inbound | None = None
         """Reads what is not one whole short message; exists only while something is under way."""

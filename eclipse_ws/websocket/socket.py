@@ -3,15 +3,12 @@
 import asyncio
 import os
 import socket as sockets
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from eclipse_ws.websocket import frames
 from eclipse_ws.websocket.event_poll import Poll, stats
 from eclipse_ws.websocket.reader import MUTED, OPENING, PAUSED, READING, Incoming
-from eclipse_ws.websocket.writer import CLOSING, ENDING, GONE, LINGERING, OPEN
-
-if TYPE_CHECKING:
-    from eclipse_ws.websocket.handler import WireHandler
+from eclipse_ws.websocket.writer import CLOSING, ENDING, GONE, LINGERING, OPEN, Handler
 
 LOOK: Final = 0.01
 """Seconds between looks for a sign of life that somebody waits for."""
@@ -22,7 +19,7 @@ class Socket(Incoming):
 
     __slots__ = ("_ended",)
 
-    def __init__(self, handler: "WireHandler", poll: Poll, fd: int) -> None:
+    def __init__(self, handler: Handler, poll: Poll, fd: int) -> None:
         super().__init__(handler, poll, fd)
         self._ended = False
         """Whether the handler was told, or is about to be."""

@@ -1,15 +1,14 @@
 """The outgoing half of a socket: frames for the turn's end, and those that the kernel does not take."""
 
+import asyncio
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Sequence
+from types import TracebackType
+from typing import Any, Final, Protocol
 
+from eclipse_ws.websocket.audience import Audience
 from eclipse_ws.websocket.backlog import Backlog, Frame
 from eclipse_ws.websocket.event_poll import Poll, stats
-
-if TYPE_CHECKING:
-    from eclipse_ws.websocket.audience import Audience
-    from eclipse_ws.websocket.handler import WireHandler
 
 OPEN: Final = 0
 CLOSING: Final = 1
@@ -21,12 +20,44 @@ LINGERING: Final = 3
 GONE: Final = 4
 
 
+class Handler(Protocol):
+    """What a socket knows of its handler; see `WireHandler`."""
+
+    wire_slow_close: tuple[int, str]
+    wire_flood_close: tuple[int, str]
+    under_way: "asyncio.Future[Any] | None"
+
+    @property
+    def held(self) -> int:
+        """Bytes of messages that the handler keeps until it is done with them."""
+
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """Handle a message; the next one waits for what is returned."""
+
+    def on_ping(self, data: bytes) -> None:
+        """A ping came."""
+
+    def on_pong(self, data: bytes) -> None:
+        """A pong came."""
+
+    def on_flood(self) -> None:
+        """The peer is about to be closed for what it costs."""
+
+    def on_failure(
+        self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """One of the methods above raised."""
+
+    def closed(self, code: int, reason: str) -> None:
+        """The session is over."""
+
+
 class Outgoing:
     """Takes frames, and gets them to the kernel in as few calls as there are turns."""
 
     __slots__ = ("_fd", "_heard", "_soft", "_state", "audiences", "handler", "out", "poll", "queued")
 
-    def __init__(self, handler: "WireHandler", poll: Poll, fd: int) -> None:
+    def __init__(self, handler: Handler, poll: Poll, fd: int) -> None:
         self.handler = handler
         self.poll = poll
         self.audiences: tuple[Audience, ...] = ()

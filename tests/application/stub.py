@@ -1,8 +1,8 @@
 """A stand-in for the application's chat API, whose behaviour a test can choose.
 
-``python -m tests.application.stub --port N [--redis URL] [--secret S] [--honour-keys]`` runs it alone; ``--help``
-lists how else it may answer, see Stub. It serves the application's two routes, saves messages in memory, and
-besides:
+``python -m tests.application.stub --port N [--redis URL] [--secret S] [--honour-keys]`` runs it alone;
+``--help`` lists how else it may answer, see Stub. It serves the application's two routes, saves messages in
+memory, and besides:
 
 - ``POST /control`` with a Fault's fields as JSON: the next requests fail in that way; ``{"mode": "ok"}``
   ends it.

@@ -20,6 +20,7 @@ from tornado.web import Application
 
 from eclipse_ws.application.base import ApiError, Share
 from eclipse_ws.application.embedded import EmbeddedApi
+from eclipse_ws.application.embedded_routes import routes
 from eclipse_ws.application.embedded_store import Store
 from eclipse_ws.application.http import HttpApi
 from tests.application.conftest import JWT_SECRET, make_settings
@@ -351,9 +352,7 @@ class Site:
         sockets = bind_sockets(0, "127.0.0.1")
         self.host = f"127.0.0.1:{sockets[0].getsockname()[1]}"
         self.url = f"http://{self.host}"
-        self.server = HTTPServer(
-            Application(list(api.routes()), log_function=lambda handler: None), xheaders=True
-        )
+        self.server = HTTPServer(Application(routes(api), log_function=lambda handler: None), xheaders=True)
         self.server.add_sockets(sockets)
 
     async def ask(self, path: str, body: Any = None, **headers: str) -> HTTPResponse:

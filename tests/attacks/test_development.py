@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.config.settings import SettingsError, load
+from eclipse_ws.config.loading import load
+from eclipse_ws.config.problems import SettingsError
 from eclipse_ws.security.hosts import Hosts
 from tests.client import UPGRADE, Client, exchange, http, running, token
 from tests.conftest import SECRET, make_settings

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from eclipse_ws.config.settings import Loaded
+from eclipse_ws.config.loading import Loaded
 from eclipse_ws.observability.logging import configure_logging
 from tests.client import Client, http, running, token
 from tests.conftest import SECRET, make_settings

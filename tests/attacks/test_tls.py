@@ -16,7 +16,8 @@ import trustme
 from tornado.iostream import SSLIOStream
 
 from eclipse_ws.config.key_material import tls_context
-from eclipse_ws.config.settings import Loaded, SettingsError, load
+from eclipse_ws.config.loading import Loaded, load
+from eclipse_ws.config.problems import SettingsError
 from eclipse_ws.server.acceptor import RECORDS_PER_TURN
 from tests.client import UPGRADE, Client, exchange, running, token, until
 from tests.conftest import make_settings

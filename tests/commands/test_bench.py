@@ -312,7 +312,7 @@ def test_nothing_measured_is_no_plot(
 
 def test_the_bench_profile_is_what_it_says() -> None:
     """`--profile bench` takes production's path with limits out of the way, and Redis only if it is given."""
-    from eclipse_ws.config.settings import load
+    from eclipse_ws.config.loading import load
 
     environ = {
         "JWT_SECRET": SECRET,

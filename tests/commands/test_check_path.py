@@ -21,7 +21,9 @@ from eclipse_ws.backends.redis import RedisBackend
 from eclipse_ws.commands import check
 from eclipse_ws.commands.report import Finding, table
 from eclipse_ws.config.key_material import tls_context
-from eclipse_ws.config.settings import Settings, SettingsError, load
+from eclipse_ws.config.loading import load
+from eclipse_ws.config.problems import SettingsError
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.server.server import Server, StartError
 from tests import needs
 from tests.application.stub import SECRET as API_SECRET

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eclipse_ws.commands import fly_toml
-from eclipse_ws.config.settings import load
+from eclipse_ws.config.loading import load
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {

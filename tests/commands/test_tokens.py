@@ -12,6 +12,7 @@ from tornado.web import Application, RequestHandler
 
 from eclipse_ws.commands import tokens
 from eclipse_ws.commands.tokens import Ask, FixedUrl, Mint
+from eclipse_ws.security.jwt import required
 from tests.nested import TOO_DEEP, nested
 
 SECRET = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
@@ -62,8 +63,8 @@ async def test_each_attempt_has_a_fresh_token() -> None:
 @pytest.mark.gen_test
 async def test_a_token_names_what_the_settings_require() -> None:
     """Where the server takes only tokens of an issuer, for an audience, a minted one has both."""
-    assert tokens.required("", "") == {}
-    more = tokens.required("https://app.example.com", "chat")
+    assert required("", "") == {}
+    more = required("https://app.example.com", "chat")
     url = urlsplit(await Mint(SECRET, "127.0.0.1:1", "c1", "u1", True, more=more).url())
     token = parse_qs(url.query)["token"][0]
     given = {"issuer": "https://app.example.com", "audience": "chat"}

@@ -11,7 +11,9 @@ import structlog
 from pydantic import SecretStr
 
 from eclipse_ws.config.application_headers import HeadersError, parse
-from eclipse_ws.config.settings import SettingsError, load, masked
+from eclipse_ws.config.loading import load
+from eclipse_ws.config.problems import SettingsError
+from eclipse_ws.config.settings import masked
 from eclipse_ws.observability.logging import configure_logging
 from tests.conftest import make_settings
 

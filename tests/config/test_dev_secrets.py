@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from eclipse_ws.config import dev_secrets
-from eclipse_ws.config.settings import Loaded, SettingsError, load
+from eclipse_ws.config.loading import Loaded, load
+from eclipse_ws.config.problems import SettingsError
 
 NAMES = ("jwt_secret", "internal_api_secret")
 

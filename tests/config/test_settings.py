@@ -17,7 +17,10 @@ from pydantic import SecretStr, ValidationError
 from eclipse_ws.cli import main
 from eclipse_ws.config import problems, profiles, validation
 from eclipse_ws.config.key_material import previous_secrets
-from eclipse_ws.config.settings import Loaded, Settings, SettingsError, load, masked, variable
+from eclipse_ws.config.loading import Loaded, load
+from eclipse_ws.config.problems import SettingsError
+from eclipse_ws.config.profiles import variable
+from eclipse_ws.config.settings import Settings, masked
 
 ROOT = Path(__file__).parents[2]
 STRONG = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from eclipse_ws.config.settings import Settings, variable
+from eclipse_ws.config.profiles import variable
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import documents
 from eclipse_ws.protocol import schema as types
 from eclipse_ws.server import http_handlers

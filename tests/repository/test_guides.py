@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from eclipse_ws.cli import main
-from eclipse_ws.config.settings import Settings, variable
+from eclipse_ws.config.profiles import variable
+from eclipse_ws.config.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 GUIDES = {
