@@ -33,7 +33,7 @@ def test_the_table_is_read() -> None:
 @pytest.mark.parametrize(("file", "test"), named())
 def test_a_test_that_is_named_exists(file: str, test: str) -> None:
     """The file is there, and defines the test (a star stands for several)."""
-    places = [ROOT / "tests" / "security" / file, ROOT / file]
+    places = [ROOT / "tests" / "attacks" / file, ROOT / file]
     assert any(list(place.parent.glob(place.name)) or place.is_dir() for place in places), file
     text = "".join(place.read_text(encoding="utf-8") for place in places if place.is_file())
     assert not test or re.search(rf"def {test}\(", text), test
