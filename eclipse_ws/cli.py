@@ -291,16 +291,16 @@ def smoke(  # noqa: PLR0917 - click passes names
 
         layers = [read_dotenv(Path(".env"))[0], os.environ]
         if tokens.is_loopback(urlsplit(url).netloc):  # what a server here has made up, no other server has
-            kept, faults = dev_secrets.read(Path(dev_secrets.NAME))
-            if faults:
-                stop(str(faults[0]))
+            kept, problems = dev_secrets.read(Path(dev_secrets.NAME))
+            if problems:
+                stop(str(problems[0]))
             layers.insert(0, kept)
         given = {name: value for layer in layers for name, value in layer.items() if value}
         jwt_secret, internal_secret = (given.get(name, "") for name in dev_secrets.SECRETS)
         issuer, audience = (cleaned(given.get(variable(name), "")) for name in ("jwt_issuer", "jwt_audience"))
         for name in dev_secrets.SECRETS:
-            for fault in check_secret_text(name, given.get(name, ""), quoted=bool(os.environ.get(name))):
-                stop(str(fault))
+            for problem in check_secret_text(name, given.get(name, ""), quoted=bool(os.environ.get(name))):
+                stop(str(problem))
     else:
         loaded = load(profile)
         # What was made up here is not what the server has made up.
@@ -454,7 +454,7 @@ def explain_settings(profile: str | None, as_json: bool, names: tuple[str, ...])
 
 
 def show(findings: list[Finding], as_json: bool, told: bool = False) -> NoReturn:
-    """Prints findings (their number alone if they were told), and ends: 1 if there is a fault among them."""
+    """Prints findings (their number alone if they were told), and ends: 1 if one of them is a problem."""
     from eclipse_ws.commands import report
 
     if as_json:

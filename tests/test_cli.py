@@ -327,10 +327,10 @@ def test_config_as_json() -> None:
 
 @pytest.mark.parametrize("command", ["run", "token", "config", "health", "chat"])
 def test_a_wrong_configuration_ends_every_command(command: str) -> None:
-    """Whatever needs the settings ends with code 2 and the list of faults, on stderr alone."""
+    """Whatever needs the settings ends with code 2 and the list of problems, on stderr alone."""
     result = call(command, "--profile", "prod", PORT="x")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "The configuration has 5 faults:" in result.stderr
+    assert "The configuration has 5 problems:" in result.stderr
 
 
 class Health(RequestHandler):
@@ -405,7 +405,7 @@ async def test_health_asks_the_configured_server(http_port: int, monkeypatch: py
 
 
 def test_health_of_nobody() -> None:
-    """A server that isn't there is unreachable, and an address that is none is a fault of the command."""
+    """A server that isn't there is unreachable, and an address that is none is a problem of the command."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         result = call("health", "--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")

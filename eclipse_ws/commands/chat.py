@@ -215,7 +215,7 @@ async def chat(source: Source, role: str) -> int:
     try:
         await asyncio.wait([staying, reading], return_when=asyncio.FIRST_COMPLETED)
         if staying.done():
-            staying.result()  # it ends by itself only when it was told to stop, or by a fault of ours
+            staying.result()  # it ends by itself only when it was told to stop, or by a problem of ours
         done = await me.finish(0 if me.stopped else LAST_WORDS)
         for content in me.unsettled:
             show(f"! {'perhaps ' if me.was_in else ''}not sent: {printable(content)}")

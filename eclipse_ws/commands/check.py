@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from eclipse_ws.commands import connectivity, fly_toml
-from eclipse_ws.commands.report import Finding, Verdict, of_fault
+from eclipse_ws.commands.report import Finding, Verdict, of_problem
 from eclipse_ws.config import profiles
 from eclipse_ws.config.loading import load
 from eclipse_ws.config.problems import SettingsError
@@ -57,15 +57,15 @@ async def check(
         text = f"not looked at: the profile {name} is for this machine. --profile prod looks at it"
         findings.append(Finding(fly_toml.NAME, "skipped", text))
     elif fly_file is not None or path.exists():
-        given, faults = fly_toml.read(path)
-        faults = faults or fly_toml.check_schema(given)
-        findings += [of_fault(fault) for fault in faults]
+        given, problems = fly_toml.read(path)
+        problems = problems or fly_toml.check_schema(given)
+        findings += [of_problem(problem) for problem in problems]
     variables = {k: v for k, v in fly_toml.variables(given).items() if isinstance(v, str)}
     variables |= environment
     try:
         loaded = load(profile, environ=variables)
     except SettingsError as error:
-        return [*findings, *map(of_fault, error.faults)]
+        return [*findings, *map(of_problem, error.problems)]
     value = loaded.settings
     findings.append(Finding("settings", "ok", f"profile {loaded.profile}, {len(loaded.sources)} settings"))
     for name in ("jwt_secret", "internal_api_secret"):
@@ -77,8 +77,8 @@ async def check(
         Finding("settings", "warning", sentence, "see docs/deploy.md") for sentence in loaded.warnings
     ]
     if given:
-        faults = fly_toml.check_agreement(given, value)
-        findings += map(of_fault, faults)
+        problems = fly_toml.check_agreement(given, value)
+        findings += map(of_problem, problems)
         if not any(finding.name == fly_toml.NAME for finding in findings):
             findings.append(Finding(fly_toml.NAME, "ok", "every key is known, and agrees with the settings"))
     findings += pages(value, loaded.sources["allowed_origins"] == "made up")
@@ -102,8 +102,8 @@ def pages(value: Settings, made_up: bool) -> list[Finding]:
     text += "; it is unset, so this is the application's own origin" if made_up else ""
     findings = [Finding(name, "ok", text)]
     for sibling in Origins(value).siblings(listed):
-        mend = f"add {sibling} to it if the application's pages are served there too"
-        findings.append(Finding(name, "warning", f"{sibling} may not open sessions", mend))
+        fix = f"add {sibling} to it if the application's pages are served there too"
+        findings.append(Finding(name, "warning", f"{sibling} may not open sessions", fix))
     if "null" in listed:
         text = "null lets every sandboxed frame in, whosever it is"
         findings.append(Finding(name, "warning", text, "leave it out, and list the origins that are meant"))
@@ -118,23 +118,23 @@ def machine(value: Settings) -> list[Finding]:
     findings = []
     most, needed = file_descriptors.allowed(), file_descriptors.needed(value)
     if most is not None and most < needed:
-        mend = f"raise it (`ulimit -Hn {needed}`, or the platform's setting), or lower ECLIPSE_MAX_SESSIONS"
+        fix = f"raise it (`ulimit -Hn {needed}`, or the platform's setting), or lower ECLIPSE_MAX_SESSIONS"
         verdict: Verdict = (
-            "fault" if file_descriptors.fitting(value, most)[0] < value.max_sessions else "warning"
+            "problem" if file_descriptors.fitting(value, most)[0] < value.max_sessions else "warning"
         )
-        findings.append(Finding("file limit", verdict, file_descriptors.lack(value, most), mend))
+        findings.append(Finding("file limit", verdict, file_descriptors.lack(value, most), fix))
     else:
         findings.append(Finding("file limit", "ok", f"{needed} needed, {most or 'any number'} allowed"))
     if value.production and value.metrics_port is None and value.admin_port is None:
         text = "is unset: /metrics is on the public port, and answers who shows INTERNAL_API_SECRET"
-        mend = "set it, or have Prometheus show the secret (docs/operate.md)"
-        findings.append(Finding("ECLIPSE_METRICS_PORT", "warning", text, mend))
+        fix = "set it, or have Prometheus show the secret (docs/operate.md)"
+        findings.append(Finding("ECLIPSE_METRICS_PORT", "warning", text, fix))
     hosts = {"port": value.host, "admin_port": value.admin_host, "metrics_port": value.host}
     ports = {field: getattr(value, field) for field in hosts}
     for field, port in ports.items():
         if port and list(ports.values()).count(port) > 1:
             text = f"is {port}, as another port"
-            findings.append(Finding(variable(field), "fault", text, "give each its own"))
+            findings.append(Finding(variable(field), "problem", text, "give each its own"))
         elif port:
             findings.append(_port(field, hosts[field], port))
     return findings
@@ -147,13 +147,13 @@ def _port(field: str, host: str, port: int) -> Finding:
     except server.StartError as error:
         cause = error.__cause__
         if isinstance(cause, PermissionError):
-            return Finding(name, "fault", f"may not listen on {port}", "choose one above 1023")
+            return Finding(name, "problem", f"may not listen on {port}", "choose one above 1023")
         said = getattr(cause, "strerror", None) or cause
         if getattr(cause, "errno", None) == errno.EADDRINUSE:
-            mend = "stop what listens there, unless it is this very server; or choose another"
-            return Finding(name, "warning", f"{where} can't be listened on ({said})", mend)
-        mend = f"check it and its host; {variable('host')}=0.0.0.0 takes every address of this machine"
-        return Finding(name, "fault", f"{where} can't be listened on ({said})", mend)
+            fix = "stop what listens there, unless it is this very server; or choose another"
+            return Finding(name, "warning", f"{where} can't be listened on ({said})", fix)
+        fix = f"check it and its host; {variable('host')}=0.0.0.0 takes every address of this machine"
+        return Finding(name, "problem", f"{where} can't be listened on ({said})", fix)
     return Finding(name, "ok", f"{where} is free")
 
 
@@ -189,24 +189,24 @@ async def redis(value: Settings) -> list[Finding]:
     except LinkError as error:
         return [await connectivity.redis(url, error, value.redis_timeout)]
     except RedisError as error:
-        return [Finding(name, "fault", f"Redis refuses this server: {error}", classify(error).value)]
+        return [Finding(name, "problem", f"Redis refuses this server: {error}", classify(error).value)]
     running = asyncio.create_task(link.run())
     try:
         findings = [*await _look_at_redis(link), *_environment(value)]
     except (LinkError, RedisError) as error:
-        mend = classify(error).value if isinstance(error, RedisError) else connectivity.REDIS_MEND
-        findings = [Finding(name, "fault", f"Redis does not do what it is asked: {error}", mend)]
+        fix = classify(error).value if isinstance(error, RedisError) else connectivity.REDIS_FIX
+        findings = [Finding(name, "problem", f"Redis does not do what it is asked: {error}", fix)]
     finally:
         link.close("looked at")
         await running
-    if any(finding.verdict == "fault" for finding in findings):
+    if any(finding.verdict == "problem" for finding in findings):
         return findings
     backend = RedisBackend(value)
     try:
         await backend.start(_Nobody())
         rights = Finding("Redis rights", "ok", "every command and script that is used is permitted")
     except BackendError as error:
-        rights = Finding("Redis rights", "fault", str(error), "grant what is missing, see docs/deploy.md")
+        rights = Finding("Redis rights", "problem", str(error), "grant what is missing, see docs/deploy.md")
     finally:
         await backend.close()
     return [*findings, rights]
@@ -222,11 +222,11 @@ def _environment(value: Settings) -> list[Finding]:
         f"names database {number}, but pub/sub knows no databases: chat events go to every environment on "
         "this Redis that has a chat of the same id"
     )
-    mend = (
+    fix = (
         "set ECLIPSE_REDIS_PREFIX, here and in what the application publishes to, or give each environment "
         "a Redis of its own"
     )
-    return [Finding("REDIS_URL", "warning", text, mend)]
+    return [Finding("REDIS_URL", "warning", text, fix)]
 
 
 async def _look_at_redis(link: Any) -> list[Finding]:
@@ -239,8 +239,8 @@ async def _look_at_redis(link: Any) -> list[Finding]:
         await link.call("PING")
         trips.append(time.monotonic() - began)
     trip = sorted(trips)[2] * 1000
-    mend = "put this server into Redis's region: each event waits for it"
-    findings = [Finding("REDIS_URL", "ok" if trip < 20 else "warning", f"answers in {trip:.1f} ms", mend)]
+    fix = "put this server into Redis's region: each event waits for it"
+    findings = [Finding("REDIS_URL", "ok" if trip < 20 else "warning", f"answers in {trip:.1f} ms", fix)]
     if skew > SKEW:
         findings.append(
             Finding(
@@ -251,10 +251,10 @@ async def _look_at_redis(link: Any) -> list[Finding]:
     version = about.get("redis_version", "")
     if about.get("cluster_enabled") == "1":
         text = "is a cluster, which this server does not speak"
-        findings.append(Finding("REDIS_URL", "fault", text, "use a database without cluster mode"))
+        findings.append(Finding("REDIS_URL", "problem", text, "use a database without cluster mode"))
     if about.get("role") == "slave":
         text = "is a read-only replica"
-        findings.append(Finding("REDIS_URL", "fault", text, "use the primary's address"))
+        findings.append(Finding("REDIS_URL", "problem", text, "use the primary's address"))
     if about.get("loading") == "1":
         findings.append(Finding("REDIS_URL", "warning", "is loading its data", "wait until it has"))
     policy = about.get("maxmemory_policy", "noeviction")
@@ -291,10 +291,10 @@ async def application(value: Settings) -> list[Finding]:
     right, wrong = await asyncio.gather(_ask(value), _ask(strangers))
     findings = [_judge(value, *right)]
     _, answer, _ = right
-    if findings[0].verdict != "fault" and wrong[1] is not None and wrong[1].code not in (401, 403):
+    if findings[0].verdict != "problem" and wrong[1] is not None and wrong[1].code not in (401, 403):
         text = f"lets anybody in: a wrong secret is answered with {wrong[1].code}"
-        mend = "have its routes compare X-Internal-Secret"
-        findings.append(Finding("INTERNAL_API_SECRET", "warning", text, mend))
+        fix = "have its routes compare X-Internal-Secret"
+        findings.append(Finding("INTERNAL_API_SECRET", "warning", text, fix))
     headers = {} if answer is None else answer.headers
     if date := headers.get("Date"):
         with contextlib.suppress(ValueError):
@@ -347,17 +347,17 @@ def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None,
     status, kind = answer.code, answer.headers.get("Content-Type", "")
     if 300 <= status < 400:
         # In the server's own words: they leave out the query, which may hold a secret.
-        text, _, mend = str(error).removeprefix("GET user: ").rpartition("; ")
-        return Finding(name, "fault", text, mend)
+        text, _, fix = str(error).removeprefix("GET user: ").rpartition("; ")
+        return Finding(name, "problem", text, fix)
     if status in (401, 403) and "json" in kind:
-        text, mend = "the application does not accept it", "set the same INTERNAL_API_SECRET here and there"
+        text, fix = "the application does not accept it", "set the same INTERNAL_API_SECRET here and there"
         if not is_own_answer(status, answer.body):
-            mend += f"; if something in front of the application answers, {LET_IN}"
-        return Finding("INTERNAL_API_SECRET", "fault", text, mend)
+            fix += f"; if something in front of the application answers, {LET_IN}"
+        return Finding("INTERNAL_API_SECRET", "problem", text, fix)
     if "json" not in kind:
         text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the chat API"
-        mend = f"set it to the application's root, or {LET_IN}"
-        return Finding(name, "fault", text, mend)
+        fix = f"set it to the application's root, or {LET_IN}"
+        return Finding(name, "problem", text, fix)
     if status == 404 and not is_own_answer(status, answer.body):
         text = 'answers 404 without {"error": "..."}: another application, or another path of this one'
         return Finding(name, "warning", text, "set it to the address below which /api/users/<id> is")
@@ -368,6 +368,6 @@ def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None,
             name, "warning" if slow else "ok", text, "a slow first answer is one asleep; keep it awake"
         )
     if status >= 500:
-        return Finding(name, "fault", f"answers {status}", "look at the application's log")
-    mend = "check the address, and the application's log"
-    return Finding(name, "fault", f"answers {status}, expected a user or 404 ({error.code})", mend)
+        return Finding(name, "problem", f"answers {status}", "look at the application's log")
+    fix = "check the address, and the application's log"
+    return Finding(name, "problem", f"answers {status}, expected a user or 404 ({error.code})", fix)

@@ -11,9 +11,9 @@ from urllib.parse import SplitResult, urlsplit
 from eclipse_ws.commands.report import Finding
 from eclipse_ws.config.settings import Settings
 
-REDIS_MEND = "check host, port and scheme of REDIS_URL, and that this machine may reach it"
-TRUST_MEND = "use the name that the certificate is for, or set {} to a PEM file with its authority"
-CLIENT_MEND = "if it asks clients for a certificate, add ?ssl_certfile=...&ssl_keyfile=... to REDIS_URL"
+REDIS_FIX = "check host, port and scheme of REDIS_URL, and that this machine may reach it"
+TRUST_FIX = "use the name that the certificate is for, or set {} to a PEM file with its authority"
+CLIENT_FIX = "if it asks clients for a certificate, add ?ssl_certfile=...&ssl_keyfile=... to REDIS_URL"
 
 
 async def redis(url: str, error: BaseException, timeout: float) -> Finding:
@@ -21,41 +21,41 @@ async def redis(url: str, error: BaseException, timeout: float) -> Finding:
     name, parts = "REDIS_URL", urlsplit(url)
     if not parts.hostname:
         text = f"the socket {parts.path} does not answer as Redis ({error})"
-        return Finding(name, "fault", text, "check that Redis runs here, and listens there")
+        return Finding(name, "problem", text, "check that Redis runs here, and listens there")
     place = f"{parts.hostname}:{parts.port or 6379}"
     for cause in _causes(error):
         said = str(getattr(cause, "strerror", None) or cause or type(cause).__name__)
         match cause:
             case socket.gaierror() | UnicodeError():
-                text, mend = f"{parts.hostname} can't be resolved ({said})", "check the host's name, and DNS"
+                text, fix = f"{parts.hostname} can't be resolved ({said})", "check the host's name, and DNS"
             case ssl.SSLCertVerificationError():
                 text = f"{place} shows a certificate that can't be trusted: {cause.verify_message}"
-                mend = TRUST_MEND.format("ECLIPSE_REDIS_CA")
+                fix = TRUST_FIX.format("ECLIPSE_REDIS_CA")
             case ssl.SSLError(reason=str(said)) if "ALERT" in said:
-                text, mend = f"{place} refuses the TLS connection ({said})", CLIENT_MEND
+                text, fix = f"{place} refuses the TLS connection ({said})", CLIENT_FIX
             case ConnectionResetError() if parts.scheme == "rediss":
-                text, mend = f"{place} breaks the TLS connection off ({said})", CLIENT_MEND
+                text, fix = f"{place} breaks the TLS connection off ({said})", CLIENT_FIX
             case ConnectionResetError():
                 continue
             case ssl.SSLError():
                 text = f"{place} does not speak TLS ({cause.reason or said})"
-                mend = "use the scheme without TLS, or the port that has it"
+                fix = "use the scheme without TLS, or the port that has it"
             case TimeoutError() if parts.scheme == "rediss" and await _accepts(parts, timeout):
                 # Who doesn't speak TLS may just wait for more.
                 text = f"{place} accepts, but does not speak TLS within {timeout:g} s"
-                mend = "use the scheme without TLS, or the port that has it"
+                fix = "use the scheme without TLS, or the port that has it"
             case TimeoutError():
                 text = f"{place} does not answer within {timeout:g} s"
-                mend = "check the port, firewalls, and private networks"
+                fix = "check the port, firewalls, and private networks"
             case OSError():
-                text, mend = f"{place} can't be reached ({said})", "check that it runs there"
+                text, fix = f"{place} can't be reached ({said})", "check that it runs there"
             case _:
                 continue
-        return Finding(name, "fault", text, mend)
-    mend = REDIS_MEND
+        return Finding(name, "problem", text, fix)
+    fix = REDIS_FIX
     if parts.scheme == "redis":
-        mend += "; where only TLS is spoken the URL begins with rediss://"
-    return Finding(name, "fault", f"{place} accepts, but does not answer as Redis ({error})", mend)
+        fix += "; where only TLS is spoken the URL begins with rediss://"
+    return Finding(name, "problem", f"{place} accepts, but does not answer as Redis ({error})", fix)
 
 
 def application(value: Settings, error: BaseException | None, took: float) -> Finding:
@@ -67,24 +67,24 @@ def application(value: Settings, error: BaseException | None, took: float) -> Fi
     cause = next((each for each in _causes(error) if hasattr(each, "errno")), None)
     said, number = getattr(cause, "message", None) or str(error), getattr(cause, "errno", None)
     if number == pycurl.E_COULDNT_RESOLVE_HOST:
-        text, mend = f"{parts.hostname} can't be resolved ({said})", "check the host's name, and DNS"
+        text, fix = f"{parts.hostname} can't be resolved ({said})", "check the host's name, and DNS"
     elif number == pycurl.E_COULDNT_CONNECT:
-        text, mend = f"{place} can't be reached ({said})", "check that it runs there"
+        text, fix = f"{place} can't be reached ({said})", "check that it runs there"
     elif number == pycurl.E_OPERATION_TIMEDOUT and took > 0.9 * value.api_timeout:
         text = f"did not answer within {value.api_timeout:g} s"
-        mend = "ask again: if it was asleep it is awake now; else look at its log"
+        fix = "ask again: if it was asleep it is awake now; else look at its log"
     elif number == pycurl.E_OPERATION_TIMEDOUT:
         text = f"{place} does not answer within {value.api_connect_timeout:g} s"
-        mend = "check the port, firewalls, and private networks"
+        fix = "check the port, firewalls, and private networks"
     elif number in (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT, pycurl.E_SSL_CACERT_BADFILE):
         text = f"{place} shows a certificate that can't be trusted: {said}"
-        mend = TRUST_MEND.format("ECLIPSE_API_CA")
+        fix = TRUST_FIX.format("ECLIPSE_API_CA")
     elif number == pycurl.E_SSL_CONNECT_ERROR:
         text = f"{place} does not speak TLS ({said})"
-        mend = "use the scheme without TLS, or the port that has it"
+        fix = "use the scheme without TLS, or the port that has it"
     else:
-        text, mend = f"broke the connection off ({said})", "look at the application's log"
-    return Finding(name, "fault", text, mend)
+        text, fix = f"broke the connection off ({said})", "look at the application's log"
+    return Finding(name, "problem", text, fix)
 
 
 async def _accepts(parts: SplitResult, timeout: float) -> bool:

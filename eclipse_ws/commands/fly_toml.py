@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from eclipse_ws.config.problems import Fault, is_placeholder, nearest
+from eclipse_ws.config.problems import Problem, is_placeholder, nearest
 from eclipse_ws.config.profiles import SECRETS, variable
 from eclipse_ws.config.settings import Settings
 
@@ -81,14 +81,14 @@ SCHEMA: Final[dict[str, Any]] = {
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def read(path: Path) -> tuple[dict[str, Any], list[Fault]]:
+def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
     """The parsed file, or what is wrong with it."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8")), []
     except OSError as error:
-        return {}, [Fault(str(path), f"can't be read ({error.strerror})", "name the file with --fly")]
+        return {}, [Problem(str(path), f"can't be read ({error.strerror})", "name the file with --fly")]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        return {}, [Fault(str(path), f"is no valid TOML: {error}", "take the one of this repository")]
+        return {}, [Problem(str(path), f"is no valid TOML: {error}", "take the one of this repository")]
 
 
 def variables(given: dict[str, Any]) -> dict[str, Any]:
@@ -111,47 +111,47 @@ def megabytes(value: object) -> float | None:
     return None if found is None else float(found[1]) * (1024 if found[2] == "gb" else 1)
 
 
-def check_schema(given: dict[str, Any]) -> list[Fault]:
+def check_schema(given: dict[str, Any]) -> list[Problem]:
     """Unknown keys, wrong types, and variables that may not be there."""
-    faults = list(_walk(given, SCHEMA, ""))
+    problems = list(_walk(given, SCHEMA, ""))
     for name, value in variables(given).items():
         if not isinstance(value, str):
-            faults.append(_fault(f"env.{name} is {value!r}", f'write it as text: "{value}"'))
+            problems.append(_problem(f"env.{name} is {value!r}", f'write it as text: "{value}"'))
         elif name.startswith("FLY_"):
-            faults.append(_fault(f"env.{name} is the platform's own name", "take it out"))
+            problems.append(_problem(f"env.{name} is the platform's own name", "take it out"))
         elif name in {variable(field) for field in SECRETS}:
-            faults.append(_fault(f"env.{name} is a secret", f"take it out; `fly secrets set {name}=...`"))
+            problems.append(_problem(f"env.{name} is a secret", f"take it out; `fly secrets set {name}=...`"))
         elif is_placeholder(value):
-            faults.append(_fault(f"env.{name} is a placeholder", "put the value there"))
-    return faults
+            problems.append(_problem(f"env.{name} is a placeholder", "put the value there"))
+    return problems
 
 
-def _walk(given: Any, schema: Any, at: str) -> Iterator[Fault]:
+def _walk(given: Any, schema: Any, at: str) -> Iterator[Problem]:
     if schema == _DURATION:
         if seconds(given) is None:
-            yield _fault(
+            yield _problem(
                 f'{at} is {given!r}, expected a duration with its unit, "30s"', f'write {at} = "30s"'
             )
     elif isinstance(schema, dict):
         if not isinstance(given, dict):
-            yield _fault(f"{at} is {given!r}, expected a table", f"write [{at}]")
+            yield _problem(f"{at} is {given!r}, expected a table", f"write [{at}]")
             return
         for key, value in given.items():
             where = f"{at}.{key}" if at else key
             if key not in schema:
                 near = nearest(key, schema)
-                yield _fault(f"has the unknown key {where}", f"write {near}" if near else "take it out")
+                yield _problem(f"has the unknown key {where}", f"write {near}" if near else "take it out")
             else:
                 yield from _walk(value, schema[key], where)
     elif isinstance(schema, list):
         if not isinstance(given, list):
-            yield _fault(f"{at} is no list of tables", f"write [[{at}]]")
+            yield _problem(f"{at} is no list of tables", f"write [[{at}]]")
             return
         for value in given:
             yield from _walk(value, schema[0], at)
     elif not _is_of(given, kinds := schema if isinstance(schema, tuple) else (schema,)):
         expected = " or ".join(kind.__name__ for kind in kinds)
-        yield _fault(f"{at} is {given!r}, expected {expected}", f"write {at} as such a value")
+        yield _problem(f"{at} is {given!r}, expected {expected}", f"write {at} as such a value")
 
 
 def _is_of(given: Any, kinds: tuple[type, ...]) -> bool:
@@ -159,90 +159,96 @@ def _is_of(given: Any, kinds: tuple[type, ...]) -> bool:
     return type(given) in kinds if isinstance(given, bool) else isinstance(given, kinds)
 
 
-def check_agreement(given: dict[str, Any], settings: Settings) -> list[Fault]:
+def check_agreement(given: dict[str, Any], settings: Settings) -> list[Problem]:
     """Where the file and the settings say different things."""
     if check_schema(given):
         return []
     return [*_service(given, settings), *_stopping(given, settings), *_machine(given, settings)]
 
 
-def _service(given: dict[str, Any], settings: Settings) -> Iterator[Fault]:
+def _service(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
     service = given.get("http_service")
     if service is None:
-        yield _fault("has no [http_service]", "take the one of this repository")
+        yield _problem("has no [http_service]", "take the one of this repository")
         return
     port = service.get("internal_port")
     if port != settings.port:
-        mend = f"make both {settings.port}"
-        yield _fault(f"http_service.internal_port is {port}, but the server listens on {settings.port}", mend)
+        fix = f"make both {settings.port}"
+        yield _problem(
+            f"http_service.internal_port is {port}, but the server listens on {settings.port}", fix
+        )
     if settings.host not in ("", "0.0.0.0", "::", "*"):  # nosec B104 - compared, not listened on
-        yield Fault(
+        yield Problem(
             "ECLIPSE_HOST", f"is {settings.host}, where the platform's proxy can't reach", "set it to 0.0.0.0"
         )
     if service.get("force_https") is not True:
-        yield _fault("http_service.force_https is not true: tokens would go in clear", "set it to true")
+        yield _problem("http_service.force_https is not true: tokens would go in clear", "set it to true")
     if service.get("auto_stop_machines") not in ("off", False):
-        yield _fault(
+        yield _problem(
             'http_service.auto_stop_machines is not "off": machines that hold sockets are stopped',
             'set it to "off"',
         )
     if service.get("min_machines_running", 0) < 1:
-        yield _fault("http_service.min_machines_running is below 1", "set it to 1, or to 2 for two machines")
+        yield _problem(
+            "http_service.min_machines_running is below 1", "set it to 1, or to 2 for two machines"
+        )
     limits = service.get("concurrency", {})
     soft, hard = limits.get("soft_limit"), limits.get("hard_limit")
     if soft is None or hard is None:
-        yield _fault("http_service.concurrency lacks a limit: the default is 20 connections", "set both")
+        yield _problem("http_service.concurrency lacks a limit: the default is 20 connections", "set both")
     elif not soft <= hard <= settings.max_sessions:
-        yield _fault(
+        yield _problem(
             f"http_service.concurrency is {soft} and {hard}, a node takes {settings.max_sessions} sessions",
             "keep soft_limit <= hard_limit <= ECLIPSE_MAX_SESSIONS",
         )
     if limits.get("type") != "connections":
-        yield _fault(
+        yield _problem(
             'http_service.concurrency.type is not "connections": a socket is one request', "set it so"
         )
     checks = service.get("checks", [])
     if not any(
         each.get("path") in ("/health", "/") and each.get("method", "GET").upper() == "GET" for each in checks
     ):
-        yield _fault(
+        yield _problem(
             "http_service.checks has none for GET /health: a draining machine gets sessions", "add it"
         )
     metrics = given.get("metrics")
     page = settings.metrics_port or settings.admin_port or settings.port
     if metrics and (metrics.get("port"), metrics.get("path", "/metrics")) != (page, "/metrics"):
-        yield _fault(
+        yield _problem(
             f"metrics is {metrics.get('port')}{metrics.get('path', '')}, but the page is {page}/metrics",
             "make them the same (ECLIPSE_METRICS_PORT)",
         )
 
 
-def _stopping(given: dict[str, Any], settings: Settings) -> Iterator[Fault]:
+def _stopping(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
     patience = seconds(given.get("kill_timeout", "5s")) or 0.0
     needed = settings.drain_seconds + 2 * settings.api_timeout + 2  # as in Server.drain
     if patience < needed:
-        yield _fault(
+        yield _problem(
             f"kill_timeout is {patience:g} s, but a drain may take {needed:g} s",
             f'set it to "{min(LONGEST_KILL, needed + 3):.0f}s", or ECLIPSE_DRAIN_SECONDS lower',
         )
     elif patience > LONGEST_KILL:
-        yield _fault(f"kill_timeout is {patience:g} s, at most {LONGEST_KILL:g} s are given", 'write "300s"')
+        yield _problem(
+            f"kill_timeout is {patience:g} s, at most {LONGEST_KILL:g} s are given", 'write "300s"'
+        )
     if given.get("kill_signal", "SIGINT") not in ("SIGINT", "SIGTERM"):
-        yield _fault("kill_signal is neither SIGTERM nor SIGINT: there would be no drain", "write SIGTERM")
+        yield _problem("kill_signal is neither SIGTERM nor SIGINT: there would be no drain", "write SIGTERM")
 
 
-def _machine(given: dict[str, Any], settings: Settings) -> Iterator[Fault]:
+def _machine(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
     for machine in given.get("vm", []):
         memory = megabytes(machine.get("memory", machine.get("memory_mb", 256)))
         needed = (BASE_BYTES + settings.max_sessions * SESSION_BYTES) / 1e6
         if memory is None:
-            yield _fault(f"vm.memory is {machine.get('memory')!r}", 'write "512mb"')
+            yield _problem(f"vm.memory is {machine.get('memory')!r}", 'write "512mb"')
         elif memory < needed:
-            yield _fault(
+            yield _problem(
                 f"vm.memory is {memory:.0f} MB, but {settings.max_sessions} sessions want {needed:.0f} MB",
                 "give it more, or lower ECLIPSE_MAX_SESSIONS",
             )
 
 
-def _fault(problem: str, mend: str) -> Fault:
-    return Fault(NAME, problem, mend)
+def _problem(problem: str, fix: str) -> Problem:
+    return Problem(NAME, problem, fix)

@@ -6,24 +6,24 @@ import json
 from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple
 
-from eclipse_ws.config.problems import Fault, printable
+from eclipse_ws.config.problems import Problem, printable
 
-Verdict = Literal["ok", "warning", "fault", "skipped", "waiting"]
-SIGNS: Final[dict[Verdict, str]] = {"ok": "✓", "warning": "!", "fault": "✗", "skipped": "-", "waiting": "…"}
+Verdict = Literal["ok", "warning", "problem", "skipped", "waiting"]
+SIGNS: Final[dict[Verdict, str]] = {"ok": "✓", "warning": "!", "problem": "✗", "skipped": "-", "waiting": "…"}
 
 
 class Finding(NamedTuple):
-    """What one look has found; ``mend`` says what to do where it isn't well."""
+    """What one look has found; ``fix`` says what to do where it isn't well."""
 
     name: str
     verdict: Verdict
     text: str
-    mend: str = ""
+    fix: str = ""
 
 
-def of_fault(fault: Fault, verdict: Verdict = "fault") -> Finding:
-    """A configuration's fault as a finding."""
-    return Finding(fault.name, verdict, fault.problem, fault.mend)
+def of_problem(problem: Problem, verdict: Verdict = "problem") -> Finding:
+    """A configuration's problem as a finding."""
+    return Finding(problem.name, verdict, problem.text, problem.fix)
 
 
 def table(findings: Iterable[Finding]) -> str:
@@ -34,10 +34,10 @@ def table(findings: Iterable[Finding]) -> str:
 
 
 def line(row: Finding, width: int) -> str:
-    """A finding in a line, and one below it with the mend."""
+    """A finding in a line, and one below it with the fix."""
     text = f"{SIGNS[row.verdict]} {row.name:<{width}}  {printable(row.text)}"
-    if row.mend and row.verdict in ("warning", "fault"):
-        text += f"\n  {'':<{width}}  → {printable(row.mend)}"
+    if row.fix and row.verdict in ("warning", "problem"):
+        text += f"\n  {'':<{width}}  → {printable(row.fix)}"
     return text
 
 
@@ -48,7 +48,7 @@ def summary(findings: Iterable[Finding]) -> str:
     parts = [f"{count['ok']} in order"]
     parts += [
         f"{count[kind]} {kind}{'s' if count[kind] != 1 else ''}"
-        for kind in ("warning", "fault")
+        for kind in ("warning", "problem")
         if count[kind]
     ]
     if count["skipped"]:
@@ -57,11 +57,13 @@ def summary(findings: Iterable[Finding]) -> str:
 
 
 def as_json(findings: Iterable[Finding]) -> str:
-    """The same for machines: ``{ok, findings: [{name, verdict, text, mend}]}``."""
+    """The same for machines: ``{ok, findings: [{name, verdict, text, fix}]}``."""
     rows = [row._asdict() for row in findings]
-    return json.dumps({"ok": not any(row["verdict"] == "fault" for row in rows), "findings": rows}, indent=2)
+    return json.dumps(
+        {"ok": not any(row["verdict"] == "problem" for row in rows), "findings": rows}, indent=2
+    )
 
 
 def code(findings: Iterable[Finding]) -> int:
-    """The exit code: 1 with a fault, else 0."""
-    return int(any(row.verdict == "fault" for row in findings))
+    """The exit code: 1 with a problem, else 0."""
+    return int(any(row.verdict == "problem" for row in findings))

@@ -80,7 +80,7 @@ class Smoke:
             text = (
                 "this is the service of before: it acknowledges nothing, resumes nothing, and repeats events"
             )
-            self._found(Finding("summary", "fault", text, "deploy this server there (docs/deploy.md)"))
+            self._found(Finding("summary", "problem", text, "deploy this server there (docs/deploy.md)"))
         return self.findings
 
     def _found(self, finding: Finding) -> None:
@@ -111,11 +111,11 @@ class Smoke:
         try:
             found = await look()
         except MissedError as error:
-            found = Finding(name, "fault", str(error), advice(name, error.word))
+            found = Finding(name, "problem", str(error), advice(name, error.word))
         except (OSError, HTTPClientError) as error:
-            found = Finding(name, "fault", f"can't be reached: {error}", advice("health", word_of(error)))
+            found = Finding(name, "problem", f"can't be reached: {error}", advice("health", word_of(error)))
         self._found(found if isinstance(found, Finding) else Finding(name, "ok", found))
-        return self.findings[-1].verdict != "fault"
+        return self.findings[-1].verdict != "problem"
 
     def _token(self) -> str:
         """A new visitor's: an account would have to be one that the application knows."""
@@ -168,7 +168,7 @@ class Smoke:
         text += f", {len(machines)} machines seen" if len(machines) > 1 else ""
         if status != "healthy":
             return Finding(
-                "health", "fault" if answer.code != 200 else "warning", text, "see docs/operate.md"
+                "health", "problem" if answer.code != 200 else "warning", text, "see docs/operate.md"
             )
         return text
 
@@ -183,7 +183,7 @@ class Smoke:
         except HTTPClientError as error:
             if error.code != 403:
                 raise
-            return Finding("origin", "fault", f"pages of {origin} are refused (403)", advice("origin"))
+            return Finding("origin", "problem", f"pages of {origin} are refused (403)", advice("origin"))
         socket.close()
         return f"pages of {origin} may open sessions"
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from eclipse_ws.config.invocation import program
-from eclipse_ws.config.problems import Fault
+from eclipse_ws.config.problems import Problem
 from eclipse_ws.config.profiles import parse_dotenv
 
 NAME = ".eclipse-dev-secrets"
@@ -24,7 +24,7 @@ def fresh() -> str:
     return "".join(f"{name}={secrets.token_urlsafe(48)}\n" for name in SECRETS)
 
 
-def read(path: Path) -> tuple[dict[str, str], list[Fault]]:
+def read(path: Path) -> tuple[dict[str, str], list[Problem]]:
     """The secrets in the file (none if there is no such file), or why they can't be trusted."""
     try:
         # A link, or a pipe that would keep us waiting, is no file of ours.
@@ -32,18 +32,18 @@ def read(path: Path) -> tuple[dict[str, str], list[Fault]]:
     except FileNotFoundError:
         return {}, []
     except OSError as error:
-        return {}, [_fault(path, f"can't be read ({error.strerror})")]
+        return {}, [_problem(path, f"can't be read ({error.strerror})")]
     try:
         problem = _why_not(os.fstat(file))
         if problem:
-            return {}, [_fault(path, problem)]
+            return {}, [_problem(path, problem)]
         text = os.read(file, LIMIT).decode(errors="replace")
     finally:
         os.close(file)
-    values, faults = parse_dotenv(path, text)
-    if not faults and not all(values.get(name) for name in SECRETS):
-        return {}, [_fault(path, f"does not hold both {' and '.join(SECRETS)}")]
-    return {name: values[name] for name in SECRETS if values.get(name)}, faults
+    values, problems = parse_dotenv(path, text)
+    if not problems and not all(values.get(name) for name in SECRETS):
+        return {}, [_problem(path, f"does not hold both {' and '.join(SECRETS)}")]
+    return {name: values[name] for name in SECRETS if values.get(name)}, problems
 
 
 def keep(path: Path) -> None:
@@ -76,5 +76,5 @@ def _why_not(about: os.stat_result) -> str:
     return ""
 
 
-def _fault(path: Path, problem: str) -> Fault:
-    return Fault(str(path), problem, f"delete it; `{program()} run` makes up fresh secrets")
+def _problem(path: Path, problem: str) -> Problem:
+    return Problem(str(path), problem, f"delete it; `{program()} run` makes up fresh secrets")

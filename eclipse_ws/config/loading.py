@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from eclipse_ws.config import dev_secrets, profiles, validation
-from eclipse_ws.config.problems import Fault, SettingsError
+from eclipse_ws.config.problems import Problem, SettingsError
 from eclipse_ws.config.profiles import variable
 from eclipse_ws.config.settings import Settings
 
@@ -49,26 +49,26 @@ def load(
     starting: bool = False,
     **flags: Any,
 ) -> Loaded:
-    """Settings from all sources; a flag that is None was not given. Raises SettingsError (every fault).
+    """Settings from all sources; a flag that is None was not given. Raises SettingsError (every problem).
 
     ``starting``: a server starts with them, which keeps the secrets that it makes up in development.
     """
     environment = os.environ if environ is None else environ
     path = Path(".env") if dotenv is None else dotenv
     fields = Settings.model_fields
-    from_file, faults = profiles.read_dotenv(path)
+    from_file, problems = profiles.read_dotenv(path)
     given = {**from_file, **environment}
     warnings = profiles.unknown_variables(environment, "the environment", fields)
     warnings += profiles.unknown_variables(from_file, path.name, fields)
 
     name, asked_by, more = profiles.choose(profile, given)
-    faults += more
+    problems += more
     keys, more = ({}, []) if more else profiles.read_profile(name, asked_by)
     if more:
         # What else is wrong depends on the profile that was meant.
-        raise SettingsError(faults + more)
+        raise SettingsError(problems + more)
     keys, more = profiles.known_keys(keys, name, fields)
-    faults += more
+    problems += more
     kept: dict[str, str] = {}
     notes: list[str] = []
     if profiles.base_name(name) == "dev" and not all(given.get(each) for each in dev_secrets.SECRETS):
@@ -79,7 +79,7 @@ def load(
             except OSError as error:
                 notes.append(f"Secrets can't be kept in {place}: {error.strerror or error}.")
         kept, more = dev_secrets.read(place)
-        faults += more
+        problems += more
 
     layers: list[tuple[str, dict[str, Any]]] = [
         (f"profile {name}", keys),
@@ -102,12 +102,14 @@ def load(
     ]
     sources = {key: found[0] for key, found in setters.items()}
 
-    texts = {fault.name: fault for fault in validation.check_texts(values, sources)}
+    texts = {problem.name: problem for problem in validation.check_texts(values, sources)}
     wrong = _drop_invalid(values, sources) | texts
-    faults += wrong.values()
+    problems += wrong.values()
     settings = Settings(**values)
-    faults += [fault for fault in validation.check(settings, sources, given) if fault.name not in wrong]
-    if not faults:
+    problems += [
+        problem for problem in validation.check(settings, sources, given) if problem.name not in wrong
+    ]
+    if not problems:
         made_up = validation.make_up(settings, sources, notes)
         settings = Settings(**{**values, **made_up})
         sources.update(dict.fromkeys(made_up, "made up"))
@@ -115,18 +117,18 @@ def load(
         warnings += profiles.read_otherwise(
             path, {name: value for name, value in from_file.items() if name not in environment}
         )
-    if faults:
-        raise SettingsError(faults)
+    if problems:
+        raise SettingsError(problems)
     overridden = {key: [each for each in found[1:] if each != "default"] for key, found in setters.items()}
     return Loaded(settings, sources, notes, warnings, overridden)
 
 
-def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[str, Fault]:
+def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[str, Problem]:
     """Takes what is of a wrong type or out of bounds out of `values`, so that the rest can be checked."""
     try:
         Settings(**values)
     except ValidationError as error:
-        wrong: dict[str, Fault] = {}
+        wrong: dict[str, Problem] = {}
         for detail in error.errors(include_url=False, include_context=False):
             name = str(detail["loc"][0])
             flag = sources[name] == "flag"
@@ -136,8 +138,8 @@ def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[st
             problem = "has a wrong value" if hidden else f"is {str(shown)[:40]!r}"
             where = "" if sources[name] in ("environment", "flag") else f" ({sources[name]})"
             about = Settings.model_fields[name]
-            mend = f"give it such a value ({about.description}; the default is {about.default!r})"
-            wrong[variable(name)] = Fault(label, f"{problem}{where}, expected {expected}", mend)
+            fix = f"give it such a value ({about.description}; the default is {about.default!r})"
+            wrong[variable(name)] = Problem(label, f"{problem}{where}, expected {expected}", fix)
         for name in [name for name in values if variable(name) in wrong]:
             del values[name]
         return wrong

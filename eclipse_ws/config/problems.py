@@ -64,24 +64,24 @@ WHERE_REDIS_URL = (
 )
 
 
-class Fault(NamedTuple):
+class Problem(NamedTuple):
     """One thing that is wrong: the variable's (or file's) name, what is wrong, how to fix it."""
 
     name: str
-    problem: str
-    mend: str
+    text: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.name} {self.problem}. Fix: {self.mend}."
+        return f"{self.name} {self.text}. Fix: {self.fix}."
 
 
 class SettingsError(Exception):
-    """The configuration can't be used; `faults` is everything that is wrong, and `str()` lists it all."""
+    """The configuration can't be used; `problems` is everything that is wrong, and `str()` lists it all."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
-        self.faults = list(faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
+        lines = "".join(f"\n  - {problem}" for problem in self.problems)
         super().__init__(f"The configuration has {count}:{lines}")
 
 
@@ -107,34 +107,34 @@ def cleaned(value: str) -> str:
     return _AROUND.sub("", quoted[2]) if quoted else value
 
 
-def check_text(name: str, value: str) -> list[Fault]:
-    """A fault if a value that is no secret holds what no value can: control and invisible characters."""
+def check_text(name: str, value: str) -> list[Problem]:
+    """A problem if a value that is no secret holds what no value can: control and invisible characters."""
     if found := _HIDDEN.search(value):
         problem = f"holds {_character(found[0])}, which can't be meant"
-        return [Fault(name, problem, "type the value anew, in one line, rather than pasting it")]
+        return [Problem(name, problem, "type the value anew, in one line, rather than pasting it")]
     return []
 
 
-def check_secret_text(name: str, value: str, *, quoted: bool) -> list[Fault]:
-    """Faults of a secret that may not be what was meant: the application may read the same text otherwise.
+def check_secret_text(name: str, value: str, *, quoted: bool) -> list[Problem]:
+    """Problems of a secret that may not be what was meant: the application may read the same text otherwise.
 
     ``quoted`` says whether quotes around it count as one: they do where nothing has read them as quotes.
     """
     if _KEY.match(value.strip()):
         return []  # which is worse: `check_secret` says so
-    mend = f"take it out, here and where the application has its {name}"
+    fix = f"take it out, here and where the application has its {name}"
     if found := _AROUND.search(value):
         where = "begins" if found.start() == 0 else "ends"
         hint = ", as `echo` leaves it in a file" if where == "ends" and "\n" in found[0] else ""
-        return [Fault(name, f"{where} with {_character(found[0])}{hint}", mend)]
+        return [Problem(name, f"{where} with {_character(found[0])}{hint}", fix)]
     if quoted and (found := _QUOTED.fullmatch(value)):
         problem = f"stands in quotes ({found[1]}), which count as a part of it here"
-        mend = "leave the quotes out: `docker run --env-file` and its like don't read them as quotes"
-        return [Fault(name, problem, mend)]
+        fix = "leave the quotes out: `docker run --env-file` and its like don't read them as quotes"
+        return [Problem(name, problem, fix)]
     if found := _UNSEEN.search(value):
-        return [Fault(name, f"holds {_character(found[0])}, which nobody sees", mend)]
+        return [Problem(name, f"holds {_character(found[0])}, which nobody sees", fix)]
     if name == "INTERNAL_API_SECRET" and (found := _NOT_IN_HEADER.search(value)):
-        return [Fault(name, f"holds {_character(found[0])}, which no HTTP header carries", mend)]
+        return [Problem(name, f"holds {_character(found[0])}, which no HTTP header carries", fix)]
     return []
 
 
@@ -191,21 +191,21 @@ def mask_url(url: str) -> str:
         return MASK
 
 
-def check_secret(name: str, value: str, production: bool) -> list[Fault]:
-    """Faults of a secret that is set: a placeholder anywhere; too short or too uniform in production."""
+def check_secret(name: str, value: str, production: bool) -> list[Problem]:
+    """Problems of a secret that is set: a placeholder anywhere; too short or too uniform in production."""
     fresh = f"put a fresh one there (`{program()} secrets` prints some), the same as the application's {name}"
     if is_placeholder(value):
-        return [Fault(name, "is a placeholder", fresh)]
+        return [Problem(name, "is a placeholder", fresh)]
     if _KEY.match(value.strip()):
-        mend = "set ECLIPSE_JWT_PUBLIC_KEY to the public key; " if name == "JWT_SECRET" else ""
-        return [Fault(name, "is a key in PEM, SSH or JWK form, and no secret", f"{mend}{fresh}")]
+        fix = "set ECLIPSE_JWT_PUBLIC_KEY to the public key; " if name == "JWT_SECRET" else ""
+        return [Problem(name, "is a key in PEM, SSH or JWK form, and no secret", f"{fix}{fresh}")]
     size = len(value.encode("utf-8", "surrogateescape"))
     if production and size < MIN_SECRET_BYTES:
         return [
-            Fault(name, f"has {size} bytes, at least {MIN_SECRET_BYTES} are expected in production", fresh)
+            Problem(name, f"has {size} bytes, at least {MIN_SECRET_BYTES} are expected in production", fresh)
         ]
     if production and _repeats(value):
-        return [Fault(name, "repeats a few characters, so it can be guessed", fresh)]
+        return [Problem(name, "repeats a few characters, so it can be guessed", fresh)]
     return []
 
 
@@ -215,19 +215,19 @@ def _repeats(value: str) -> bool:
     return again or len(set(value)) < 6
 
 
-def check_redis_url(url: str) -> list[Fault]:
-    """Faults of a REDIS_URL that is set."""
+def check_redis_url(url: str) -> list[Problem]:
+    """Problems of a REDIS_URL that is set."""
     name = "REDIS_URL"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         return [
-            Fault(name, "is no URL that can be read", "write it as rediss://default:<password>@<host>:6379")
+            Problem(name, "is no URL that can be read", "write it as rediss://default:<password>@<host>:6379")
         ]
     if parts.scheme in ("http", "https"):
         return [
-            Fault(
+            Problem(
                 name,
                 f"begins with {parts.scheme}://: that is the REST API, another protocol",
                 WHERE_REDIS_URL,
@@ -236,44 +236,44 @@ def check_redis_url(url: str) -> list[Fault]:
     socket = parts.scheme == "unix"
     if not (parts.path if socket else parts.scheme in ("redis", "rediss") and host):
         expected = "is not of the form redis://host:port or rediss://user:password@host:port"
-        return [Fault(name, expected, WHERE_REDIS_URL)]
+        return [Problem(name, expected, WHERE_REDIS_URL)]
     if is_placeholder(url):
-        return [Fault(name, "holds a placeholder", WHERE_REDIS_URL)]
+        return [Problem(name, "holds a placeholder", WHERE_REDIS_URL)]
     if parts.fragment or not (socket or re.fullmatch(r"(/\d{0,5})?", parts.path)):
         problem = "has more behind its host and port than the number of a database"
-        mend = "write / @ # ? of a password as %2F %40 %23 %3F, and a database as a number"
-        return [Fault(name, problem, mend)]
+        fix = "write / @ # ? of a password as %2F %40 %23 %3F, and a database as a number"
+        return [Problem(name, problem, fix)]
     for option, value in parse_qsl(parts.query, keep_blank_values=True):
         pattern = REDIS_OPTIONS.get(option) if option == "db" or parts.scheme == "rediss" else None
         if pattern is None or not re.fullmatch(pattern, value):
             what = "an option" if pattern is None else "a value for the option"
             problem = f"has {what} {option[:40]!r} that this server can't use"
-            return [Fault(name, problem, "leave it out, with everything behind the ?")]
+            return [Problem(name, problem, "leave it out, with everything behind the ?")]
     return []
 
 
-def check_api_url(url: str) -> list[Fault]:
-    """Faults of a NEXT_API_URL that is set."""
-    name, mend = "NEXT_API_URL", "set it to the application's address, such as https://app.example.com"
+def check_api_url(url: str) -> list[Problem]:
+    """Problems of a NEXT_API_URL that is set."""
+    name, fix = "NEXT_API_URL", "set it to the application's address, such as https://app.example.com"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return [Fault(name, "is no URL that can be read", mend)]
+        return [Problem(name, "is no URL that can be read", fix)]
     if parts.scheme not in ("http", "https") or not host or re.search(r"\s", url):
-        return [Fault(name, "is no http:// or https:// URL", mend)]
+        return [Problem(name, "is no http:// or https:// URL", fix)]
     if "@" in parts.netloc:
         return [
-            Fault(
+            Problem(
                 name,
                 "holds a user name or a password",
                 "leave them out: INTERNAL_API_SECRET proves who calls",
             )
         ]
     if parts.query or parts.fragment:
-        return [Fault(name, "has a query or a fragment, which can't be a prefix of the API's routes", mend)]
+        return [Problem(name, "has a query or a fragment, which can't be a prefix of the API's routes", fix)]
     if is_placeholder(url):
-        return [Fault(name, "is a placeholder", mend)]
+        return [Problem(name, "is a placeholder", fix)]
     return []
 
 
@@ -288,17 +288,17 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}{port}"
 
 
-def check_host(pattern: str) -> list[Fault]:
-    """Faults of one entry of ECLIPSE_ALLOWED_HOSTS: a name, or `*.example.com`."""
+def check_host(pattern: str) -> list[Problem]:
+    """Problems of one entry of ECLIPSE_ALLOWED_HOSTS: a name, or `*.example.com`."""
     if re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", pattern):
         return []
     problem = f"holds {pattern[:60]!r}, which is no name of a host"
-    mend = "list names without scheme and port, separated by commas: chat, chat.example.com, *.example.com"
-    return [Fault("ECLIPSE_ALLOWED_HOSTS", problem, mend)]
+    fix = "list names without scheme and port, separated by commas: chat, chat.example.com, *.example.com"
+    return [Problem("ECLIPSE_ALLOWED_HOSTS", problem, fix)]
 
 
-def check_origin(pattern: str) -> list[Fault]:
-    """Faults of one entry of ALLOWED_ORIGINS: an exact origin of any scheme, or `https://*.example.com`."""
+def check_origin(pattern: str) -> list[Problem]:
+    """Problems of one entry of ALLOWED_ORIGINS: an exact origin of any scheme, or `https://*.example.com`."""
     if pattern in ("null", "file://") or re.fullmatch(
         r"(https?://(\*\.)?|[a-z][a-z0-9+.-]*://)([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?",
         pattern,
@@ -306,7 +306,7 @@ def check_origin(pattern: str) -> list[Fault]:
     ):
         return []
     return [
-        Fault(
+        Problem(
             "ALLOWED_ORIGINS",
             f"holds {pattern[:60]!r}, which is no origin",
             "list origins as browsers send them, without a path, separated by commas: "

@@ -9,7 +9,7 @@ from typing import Any
 
 from eclipse_ws.config.env_file import as_next_reads, glued
 from eclipse_ws.config.invocation import program
-from eclipse_ws.config.problems import Fault, cleaned, nearest
+from eclipse_ws.config.problems import Problem, cleaned, nearest
 
 NAMES = ("dev", "test", "prod", "bench")
 NODE_ENVS = {"production": "prod", "test": "test", "development": "dev", "": "dev"}
@@ -60,8 +60,8 @@ def unknown_variables(variables: Mapping[str, str], where: str, fields: Collecti
     return sentences
 
 
-def choose(flag: str | None, given: Mapping[str, str]) -> tuple[str, str, list[Fault]]:
-    """The profile, who asked for it, and faults: --profile, else ECLIPSE_PROFILE, else NODE_ENV."""
+def choose(flag: str | None, given: Mapping[str, str]) -> tuple[str, str, list[Problem]]:
+    """The profile, who asked for it, and problems: --profile, else ECLIPSE_PROFILE, else NODE_ENV."""
     if flag:
         return flag, "--profile", []
     if profile := cleaned(given.get("ECLIPSE_PROFILE", "")):
@@ -70,33 +70,33 @@ def choose(flag: str | None, given: Mapping[str, str]) -> tuple[str, str, list[F
     if node_env.lower() in NODE_ENVS:
         return NODE_ENVS[node_env.lower()], "NODE_ENV" if node_env else "default", []
     problem = f"is {node_env[:40]!r}, expected development, test or production"
-    # Judged as production, so that the list of faults is complete for the strictest reading.
-    return "prod", "NODE_ENV", [Fault("NODE_ENV", problem, "set one of them, or choose with --profile")]
+    # Judged as production, so that the list of problems is complete for the strictest reading.
+    return "prod", "NODE_ENV", [Problem("NODE_ENV", problem, "set one of them, or choose with --profile")]
 
 
 def known_keys(
     keys: Mapping[str, Any], profile: str, fields: Collection[str]
-) -> tuple[dict[str, Any], list[Fault]]:
-    """The profile's keys that a profile may set, and a fault for each of the others."""
+) -> tuple[dict[str, Any], list[Problem]]:
+    """The profile's keys that a profile may set, and a problem for each of the others."""
     allowed = set(fields) - SECRETS - set(PLATFORM_NAMES) - {"profile", "node_env"}
-    faults = []
+    problems = []
     for key in keys:
         name = f"profile {profile}"
         if key in SECRETS:
-            mend = f"take it out of the file and set {variable(key)} in the environment or in .env"
-            faults.append(Fault(name, f"holds {key}, and a profile holds no secrets", mend))
+            fix = f"take it out of the file and set {variable(key)} in the environment or in .env"
+            problems.append(Problem(name, f"holds {key}, and a profile holds no secrets", fix))
         elif key in fields and key not in allowed:
-            mend = f"take it out; {variable(key)} comes from the environment"
-            faults.append(Fault(name, f"sets {key}, which a profile can't", mend))
+            fix = f"take it out; {variable(key)} comes from the environment"
+            problems.append(Problem(name, f"sets {key}, which a profile can't", fix))
         elif key not in allowed:
             near = nearest(key.lower(), allowed)
-            mend = f"write {near}" if near else f"take it out (`{program()} config` lists the keys)"
-            faults.append(Fault(name, f"has the unknown key {key[:60]!r}", mend))
-    return {key: value for key, value in keys.items() if key in allowed}, faults
+            fix = f"write {near}" if near else f"take it out (`{program()} config` lists the keys)"
+            problems.append(Problem(name, f"has the unknown key {key[:60]!r}", fix))
+    return {key: value for key, value in keys.items() if key in allowed}, problems
 
 
-def check_backend(name: str) -> list[Fault]:
-    """A fault unless the backend is ours or an installed package brings it."""
+def check_backend(name: str) -> list[Problem]:
+    """A problem unless the backend is ours or an installed package brings it."""
     if name in ("memory", "redis"):
         return []
     from importlib.metadata import entry_points
@@ -105,12 +105,12 @@ def check_backend(name: str) -> list[Fault]:
     if name in installed:
         return []
     near = nearest(name, installed)
-    mend = (
+    fix = (
         f"write {near}"
         if near
         else f"use one of {', '.join(installed)}, or install the package that brings it"
     )
-    return [Fault("ECLIPSE_BACKEND", f"is {name[:40]!r}, which is not installed", mend)]
+    return [Problem("ECLIPSE_BACKEND", f"is {name[:40]!r}, which is not installed", fix)]
 
 
 def folders() -> list[Path]:
@@ -129,7 +129,7 @@ def is_path(profile: str) -> bool:
     return "/" in profile or "\\" in profile or profile.endswith(".toml")
 
 
-def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Fault]]:
+def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Problem]]:
     """The profile's keys and values, or what is wrong; `asked_by` names the flag or variable that asked."""
     import tomllib
 
@@ -140,59 +140,59 @@ def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Faul
             meant = f"did you mean {near}? " if near else ""
             problem = f"names the unknown profile {profile[:60]!r}"
             return {}, [
-                Fault(asked_by, problem, f"{meant}use {', '.join(NAMES)}, or a path such as ./mine.toml")
+                Problem(asked_by, problem, f"{meant}use {', '.join(NAMES)}, or a path such as ./mine.toml")
             ]
         path = next(
             (folder / f"{profile}.toml" for folder in folders() if (folder / f"{profile}.toml").is_file()),
             None,
         )
         if path is None:
-            mend = "install eclipse-ws again, or give --profile a path"
+            fix = "install eclipse-ws again, or give --profile a path"
             return {}, [
-                Fault(asked_by, f"asks for the profile {profile!r}, whose file was not installed", mend)
+                Problem(asked_by, f"asks for the profile {profile!r}, whose file was not installed", fix)
             ]
-    text, faults = read_text(path)
-    if faults:
-        return {}, faults
+    text, problems = read_text(path)
+    if problems:
+        return {}, problems
     try:
         return tomllib.loads(text), []
     except tomllib.TOMLDecodeError as error:
-        return {}, [Fault(str(path), f"is no valid TOML: {error}", "write lines such as `port = 8080`")]
+        return {}, [Problem(str(path), f"is no valid TOML: {error}", "write lines such as `port = 8080`")]
 
 
-def read_dotenv(path: Path) -> tuple[dict[str, str], list[Fault]]:
+def read_dotenv(path: Path) -> tuple[dict[str, str], list[Problem]]:
     """The variables of a `.env` file (none if there is no such file), or what is wrong with it."""
     if not path.exists():
         return {}, []
-    text, faults = read_text(path)
-    return ({}, faults) if faults else parse_dotenv(path, text)
+    text, problems = read_text(path)
+    return ({}, problems) if problems else parse_dotenv(path, text)
 
 
-def parse_dotenv(path: Path, text: str) -> tuple[dict[str, str], list[Fault]]:
-    """The variables in the text of such a file, and a fault for each line that is none."""
+def parse_dotenv(path: Path, text: str) -> tuple[dict[str, str], list[Problem]]:
+    """The variables in the text of such a file, and a problem for each line that is none."""
     from dotenv.parser import parse_stream  # the parser itself, since the loader only logs what it can't read
 
     values: dict[str, str] = {}
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
             line = binding.original.line
-            faults.append(
-                Fault(str(path), f"has a line {line} that can't be read", "write lines as NAME=value")
+            problems.append(
+                Problem(str(path), f"has a line {line} that can't be read", "write lines as NAME=value")
             )
         elif binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
             if second := glued(binding.key, binding.original.string.partition("=")[2]):
                 problem = f"has two variables in line {binding.original.line}: {second} stands in the value"
-                mend = f"begin a new line before {second.removeprefix('another ')}"
-                faults.append(Fault(str(path), f"{problem} of {binding.key[:60]}", mend))
-    return values, faults
+                fix = f"begin a new line before {second.removeprefix('another ')}"
+                problems.append(Problem(str(path), f"{problem} of {binding.key[:60]}", fix))
+    return values, problems
 
 
 def read_otherwise(path: Path, values: Mapping[str, str]) -> list[str]:
     """A sentence for each secret in a `.env` file that Next.js would read otherwise in the same text."""
-    text, faults = read_text(path) if path.exists() else ("", [])
-    if faults:
+    text, problems = read_text(path) if path.exists() else ("", [])
+    if problems:
         return []
     theirs = as_next_reads(text)
     return [
@@ -203,17 +203,19 @@ def read_otherwise(path: Path, values: Mapping[str, str]) -> list[str]:
     ]
 
 
-def read_text(path: Path) -> tuple[str, list[Fault]]:
+def read_text(path: Path) -> tuple[str, list[Problem]]:
     """The file's text, or one sentence on why it can't be had."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
         if len(data) > MAX_FILE:
-            return "", [Fault(str(path), f"has more than {MAX_FILE} bytes", "name a configuration file")]
+            return "", [Problem(str(path), f"has more than {MAX_FILE} bytes", "name a configuration file")]
         return data.decode("utf-8-sig"), []
     except OSError as error:
         return "", [
-            Fault(str(path), f"can't be read ({error.strerror})", "check that the file is there and readable")
+            Problem(
+                str(path), f"can't be read ({error.strerror})", "check that the file is there and readable"
+            )
         ]
     except UnicodeDecodeError:
-        return "", [Fault(str(path), "is no UTF-8 text", "save it as UTF-8")]
+        return "", [Problem(str(path), "is no UTF-8 text", "save it as UTF-8")]

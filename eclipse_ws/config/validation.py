@@ -24,7 +24,7 @@ from eclipse_ws.config.key_material import (
 )
 from eclipse_ws.config.problems import (
     WHERE_REDIS_URL,
-    Fault,
+    Problem,
     check_api_url,
     check_host,
     check_origin,
@@ -57,137 +57,143 @@ HAS_LINES = frozenset({"api_headers", "jwt_public_key"})
 """Fields whose text may have several lines."""
 
 
-def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Fault]:
+def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Problem]:
     """What types can't say: secrets, addresses, and what production refuses."""
-    faults: list[Fault] = []
+    problems: list[Problem] = []
     production = settings.production
     secret_needed = {"JWT_SECRET": not settings.jwt_public_key, "INTERNAL_API_SECRET": settings.api == "http"}
     for name, needed in secret_needed.items():
         value = getattr(settings, name.lower()).get_secret_value()
         if value:
-            faults += check_secret(name, value, production)
+            problems += check_secret(name, value, production)
         elif production and needed:
-            mend = f"set it to the application's {name} (`{program()} secrets` prints fresh ones for both)"
-            faults.append(Fault(name, "is not set", mend))
+            fix = f"set it to the application's {name} (`{program()} secrets` prints fresh ones for both)"
+            problems.append(Problem(name, "is not set", fix))
 
     url = settings.redis_url.get_secret_value()
     if url:
-        faults += check_redis_url(url) or _check_redis_files(url)
+        problems += check_redis_url(url) or _check_redis_files(url)
     elif given.get("UPSTASH_REDIS_REST_URL") and sources["backend"] in ("default", "made up"):
         problem = "is not set; UPSTASH_REDIS_REST_URL is, but the REST API is another protocol"
-        faults.append(Fault("REDIS_URL", problem, WHERE_REDIS_URL))
+        problems.append(Problem("REDIS_URL", problem, WHERE_REDIS_URL))
     elif production and settings.backend == "redis":
-        faults.append(Fault("REDIS_URL", "is not set", WHERE_REDIS_URL))
+        problems.append(Problem("REDIS_URL", "is not set", WHERE_REDIS_URL))
     elif production and settings.backend == "memory" and not settings.allow_memory_backend:
-        mend = f"{WHERE_REDIS_URL}, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true for a single node"
-        faults.append(Fault("REDIS_URL", "is not set, and the memory backend can't join several nodes", mend))
+        fix = f"{WHERE_REDIS_URL}, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true for a single node"
+        problems.append(
+            Problem("REDIS_URL", "is not set, and the memory backend can't join several nodes", fix)
+        )
     if production and url and settings.backend == "memory" and not settings.allow_memory_backend:
-        mend = "leave it out to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
-        faults.append(Fault("ECLIPSE_BACKEND", "is memory, which production refuses", mend))
-    faults += check_backend(settings.backend)
+        fix = "leave it out to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
+        problems.append(Problem("ECLIPSE_BACKEND", "is memory, which production refuses", fix))
+    problems += check_backend(settings.backend)
     if settings.event_loop == "uvloop" and find_spec("uvloop") is None:
-        mend = "install it (pip install 'eclipse-ws[speed]'), or set it to asyncio"
-        faults.append(Fault("ECLIPSE_EVENT_LOOP", "is uvloop, which is not installed", mend))
+        fix = "install it (pip install 'eclipse-ws[speed]'), or set it to asyncio"
+        problems.append(Problem("ECLIPSE_EVENT_LOOP", "is uvloop, which is not installed", fix))
 
     if settings.api == "http":
-        faults += check_api_url(settings.next_api_url)
+        problems += check_api_url(settings.next_api_url)
         if production and sources["next_api_url"] == "default":
-            mend = "set it to the application's address, such as https://app.example.com"
-            faults.append(Fault("NEXT_API_URL", "is not set", mend))
+            fix = "set it to the application's address, such as https://app.example.com"
+            problems.append(Problem("NEXT_API_URL", "is not set", fix))
     elif production and not settings.allow_embedded_api:
-        mend = "use http, or set ECLIPSE_ALLOW_EMBEDDED_API=true to save messages in this server"
-        faults.append(Fault("ECLIPSE_API", "is embedded, which production refuses", mend))
+        fix = "use http, or set ECLIPSE_ALLOW_EMBEDDED_API=true to save messages in this server"
+        problems.append(Problem("ECLIPSE_API", "is embedded, which production refuses", fix))
     try:
         application_headers.parse(settings.api_headers.get_secret_value())
     except application_headers.HeadersError as error:
-        mend = "write `Name: value`, one header a line, or a JSON object in one line"
-        faults.append(Fault("ECLIPSE_API_HEADERS", str(error), mend))
+        fix = "write `Name: value`, one header a line, or a JSON object in one line"
+        problems.append(Problem("ECLIPSE_API_HEADERS", str(error), fix))
     if production and settings.demo:
-        faults.append(Fault("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false"))
+        problems.append(
+            Problem("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false")
+        )
     for pattern in settings.allowed_origins:
-        faults += check_origin(pattern)
+        problems += check_origin(pattern)
     for name in settings.allowed_hosts:
-        faults += check_host(name)
-    return faults + _check_keys(settings)
+        problems += check_host(name)
+    return problems + _check_keys(settings)
 
 
-def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[Fault]:
-    """Faults of texts in which something stands that nobody sees, or that others read otherwise."""
-    faults: list[Fault] = []
+def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[Problem]:
+    """Problems of texts in which something stands that nobody sees, or that others read otherwise."""
+    problems: list[Problem] = []
     for field, value in values.items():
         if not isinstance(value, str) or field in HAS_LINES:
             continue
         name = variable(field)
         if field not in LITERAL:
-            faults += check_text(name, value)
+            problems += check_text(name, value)
             continue
         # In a file quotes have been read as such: what is left of them is meant.
         quoted = sources[field] == "environment"
         parts = previous_secrets(value) if field == "jwt_previous_secrets" else [value]
-        wrong = [fault for part in parts for fault in check_secret_text(name, part, quoted=quoted)]
-        faults += wrong[:1]
-    return faults
+        wrong = [problem for part in parts for problem in check_secret_text(name, part, quoted=quoted)]
+        problems += wrong[:1]
+    return problems
 
 
-def _check_keys(settings: Settings) -> list[Fault]:
-    """Faults of previous secrets, public keys and certificates."""
-    faults: list[Fault] = []
+def _check_keys(settings: Settings) -> list[Problem]:
+    """Problems of previous secrets, public keys and certificates."""
+    problems: list[Problem] = []
     previous = previous_secrets(settings.jwt_previous_secrets.get_secret_value())
     name = "ECLIPSE_JWT_PREVIOUS_SECRETS"
-    wrong = [fault for value in previous for fault in check_secret("JWT_SECRET", value, settings.production)]
+    wrong = [
+        problem for value in previous for problem in check_secret("JWT_SECRET", value, settings.production)
+    ]
     if wrong:
-        mend = 'write a list in JSON, ["...", "..."], where a secret holds a comma, or leave that secret out'
-        faults.append(wrong[0]._replace(name=name, mend=mend))
-    if len(previous) > MAX_SECRETS and not faults:
+        fix = 'write a list in JSON, ["...", "..."], where a secret holds a comma, or leave that secret out'
+        problems.append(wrong[0]._replace(name=name, fix=fix))
+    if len(previous) > MAX_SECRETS and not problems:
         problem = f"lists {len(previous)} secrets, at most {MAX_SECRETS} are expected"
-        faults.append(Fault(name, problem, "leave out those with which no token is signed any more"))
+        problems.append(Problem(name, problem, "leave out those with which no token is signed any more"))
     try:
         public_keys(settings.jwt_public_key)
     except KeyMaterialError as error:
-        mend = "set it to the application's public key, or to the path of a PEM file with it"
-        faults.append(Fault("ECLIPSE_JWT_PUBLIC_KEY", str(error), mend))
+        fix = "set it to the application's public key, or to the path of a PEM file with it"
+        problems.append(Problem("ECLIPSE_JWT_PUBLIC_KEY", str(error), fix))
     for field in ("api_ca", "redis_ca"):
-        faults += _check_authorities(variable(field), getattr(settings, field))
+        problems += _check_authorities(variable(field), getattr(settings, field))
     if bool(settings.tls_cert) != bool(settings.tls_key):
         missing = "ECLIPSE_TLS_KEY" if settings.tls_cert else "ECLIPSE_TLS_CERT"
-        mend = "set both to PEM files, or neither where a proxy does TLS"
-        faults.append(Fault(missing, "is not set, but its other half is", mend))
+        fix = "set both to PEM files, or neither where a proxy does TLS"
+        problems.append(Problem(missing, "is not set, but its other half is", fix))
     elif settings.tls_cert:
         try:
             tls_context(settings.tls_cert, settings.tls_key)
         except KeyMaterialError as error:
-            mend = "give the paths of two PEM files that belong together, the key without a password"
-            faults.append(Fault("ECLIPSE_TLS_CERT", str(error), mend))
-    return faults
+            fix = "give the paths of two PEM files that belong together, the key without a password"
+            problems.append(Problem("ECLIPSE_TLS_CERT", str(error), fix))
+    return problems
 
 
-def _check_authorities(name: str, path: str) -> list[Fault]:
+def _check_authorities(name: str, path: str) -> list[Problem]:
     try:
         if path:
             client_context(path)
     except KeyMaterialError as error:
-        mend = "set it to a PEM file with the certificate of the authority, or leave it out"
-        return [Fault(name, str(error), mend)]
+        fix = "set it to a PEM file with the certificate of the authority, or leave it out"
+        return [Problem(name, str(error), fix)]
     return []
 
 
-def _check_redis_files(url: str) -> list[Fault]:
-    """Faults of the files that a REDIS_URL names for TLS."""
+def _check_redis_files(url: str) -> list[Problem]:
+    """Problems of the files that a REDIS_URL names for TLS."""
     options = dict(parse_qsl(urlsplit(url).query)) if url.startswith("rediss://") else {}
     name = "REDIS_URL"
-    faults = [
-        fault._replace(name=name, problem=f"has an ssl_ca_certs that {fault.problem}")
-        for fault in _check_authorities(name, options.get("ssl_ca_certs", ""))
+    problems = [
+        problem._replace(name=name, text=f"has an ssl_ca_certs that {problem.text}")
+        for problem in _check_authorities(name, options.get("ssl_ca_certs", ""))
     ]
     certificate, key = options.get("ssl_certfile", ""), options.get("ssl_keyfile", "")
     if certificate or key:
         try:
             load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key or certificate)
         except KeyMaterialError as error:
-            mend = "give both the paths of PEM files that belong together, the key without a password"
+            fix = "give both the paths of PEM files that belong together, the key without a password"
             problem = f"has an ssl_certfile with ssl_keyfile that {error}"
-            faults.append(Fault(name, problem, mend))
-    return faults
+            problems.append(Problem(name, problem, fix))
+    return problems
 
 
 def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) -> dict[str, Any]:

@@ -319,7 +319,7 @@ async def serve(
             loaded = load()
             server.reload(replace(loaded, settings=file_descriptors.fit(loaded.settings)[0]))
         except SettingsError as error:
-            log.error("not reloaded", faults=[str(fault) for fault in error.faults])
+            log.error("not reloaded", problems=[str(problem) for problem in error.problems])
         except Exception:
             log.exception("not reloaded")
 

@@ -165,8 +165,8 @@ def test_elsewhere_every_name_is_answered(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["http://chat", "chat:8080", "*", "a.*.example", "*example.com", "a b"])
-def test_what_is_no_name_is_a_fault(tmp_path: Path, wrong: str) -> None:
+def test_what_is_no_name_is_a_problem(tmp_path: Path, wrong: str) -> None:
     """An entry that no request could match is refused at the start."""
     with pytest.raises(SettingsError) as caught:
         load("test", environ={"ECLIPSE_ALLOWED_HOSTS": f"chat,{wrong}"}, dotenv=tmp_path / ".env")
-    assert [fault.name for fault in caught.value.faults] == ["ECLIPSE_ALLOWED_HOSTS"]
+    assert [problem.name for problem in caught.value.problems] == ["ECLIPSE_ALLOWED_HOSTS"]

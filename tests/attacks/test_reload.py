@@ -119,7 +119,7 @@ async def test_the_log_names_what_needs_a_restart_and_no_secret() -> None:
 
 
 def test_sighup_on_a_real_process(tmp_path: Path) -> None:
-    """The signal makes a running server read its files again; a fault is told, and it goes on."""
+    """The signal makes a running server read its files again; a problem is told, and it goes on."""
     (tmp_path / ".env").write_text(f"JWT_SECRET={SECRET}\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "eclipse_ws", "run", "--profile", "test"],

@@ -210,7 +210,9 @@ async def test_a_broken_certificate_leaves_the_good_one(tmp_path: Path, expect_l
         ),
     ],
 )
-def test_what_does_not_fit_is_a_fault(tmp_path: Path, given: dict[str, str], name: str, problem: str) -> None:
+def test_what_does_not_fit_is_a_problem(
+    tmp_path: Path, given: dict[str, str], name: str, problem: str
+) -> None:
     """Half a pair, a missing file, the wrong file: a sentence at the start, which names the variable."""
     authority = Authority(tmp_path)
     big = tmp_path / "big"
@@ -219,7 +221,7 @@ def test_what_does_not_fit_is_a_fault(tmp_path: Path, given: dict[str, str], nam
     environ = {key: value.format(**places) for key, value in given.items()}
     with pytest.raises(SettingsError) as caught:
         load("test", environ=environ, dotenv=tmp_path / "none")
-    assert [fault.name for fault in caught.value.faults] == [name]
+    assert [problem.name for problem in caught.value.problems] == [name]
     assert problem in str(caught.value)
 
 

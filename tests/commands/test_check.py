@@ -76,7 +76,7 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisServer) -
 def verdicts(findings: list[Finding]) -> dict[str, str]:
     """The worst verdict by name."""
     worst: dict[str, str] = {}
-    order = ("ok", "skipped", "warning", "fault")
+    order = ("ok", "skipped", "warning", "problem")
     for finding in findings:
         worst[finding.name] = max(worst.get(finding.name, "ok"), finding.verdict, key=order.index)
     return worst
@@ -135,8 +135,8 @@ async def test_a_right_configuration(check: Check) -> None:
     findings = await check(
         ROOT / "fly.toml", PORT="8080", ECLIPSE_API_TIMEOUT=None, ALLOWED_ORIGINS="https://a.example"
     )
-    faults = [finding for finding in findings if finding.verdict == "fault"]
-    assert not faults, report.table(faults)
+    problems = [finding for finding in findings if finding.verdict == "problem"]
+    assert not problems, report.table(problems)
     guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     output = re.search(r"^\$ eclipse-ws check .*\n((?:✓ .*\n)+)", guide, re.MULTILINE)
     assert output, "no output of check"
@@ -194,19 +194,19 @@ async def test_a_right_configuration(check: Check) -> None:
 async def test_a_wrong_configuration(
     check: Check, given: dict[str, str | None], name: str, says: str
 ) -> None:
-    """The fault is named, with its mend."""
+    """The problem is named, with its fix."""
     findings = await check(**given)
     found = [finding for finding in findings if finding.verdict != "ok" and finding.name == name]
     assert any(says in finding.text for finding in found), report.table(findings)
-    assert all(finding.mend for finding in found)
+    assert all(finding.fix for finding in found)
 
 
 @gen_test
 async def test_nobody_listens(check: Check) -> None:
-    """Redis and the application away are two faults of their own."""
+    """Redis and the application away are two problems of their own."""
     port = free_port()
     findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}", NEXT_API_URL=f"http://127.0.0.1:{port}")
-    assert verdicts(findings)["REDIS_URL"] == verdicts(findings)["NEXT_API_URL"] == "fault"
+    assert verdicts(findings)["REDIS_URL"] == verdicts(findings)["NEXT_API_URL"] == "problem"
     assert report.code(findings) == 1
 
 
@@ -222,14 +222,14 @@ async def test_a_port_that_is_taken(check: Check) -> None:
 
 @gen_test
 async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
-    """fly.toml's faults are among the findings, and one without [http_service] is no right one."""
+    """fly.toml's problems are among the findings, and one without [http_service] is no right one."""
     path = tmp_path / "fly.toml"
     path.write_text((ROOT / "fly.toml").read_text().replace("internal_port = 8080", "internal_port = 8081"))
-    assert verdicts(await check(PORT="8080"))["fly.toml"] == "fault"  # taken from the working directory
+    assert verdicts(await check(PORT="8080"))["fly.toml"] == "problem"  # taken from the working directory
     for text in ("app = 3", "env = 5", "env = []"):
         path.write_text(text)
-        assert verdicts(await check(path))["fly.toml"] == "fault"
-    assert verdicts(await check(tmp_path / "no.toml"))[str(tmp_path / "no.toml")] == "fault"
+        assert verdicts(await check(path))["fly.toml"] == "problem"
+    assert verdicts(await check(tmp_path / "no.toml"))[str(tmp_path / "no.toml")] == "problem"
 
 
 # -- Redis ----------------------------------------------------------------------------------------
@@ -276,7 +276,7 @@ async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
     expect_log("redis link lost", "redis refuses commands", optional=True)
     async with redis_with(*options) as server:
         findings = await check(REDIS_URL=f"redis://{userinfo}127.0.0.1:{server.port}")
-    assert any(f.name == name and says in f.text and f.mend for f in findings), report.table(findings)
+    assert any(f.name == name and says in f.text and f.fix for f in findings), report.table(findings)
 
 
 @gen_test
@@ -310,7 +310,7 @@ async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> No
     """A database number alone keeps chats' events of two environments no more apart than nothing does."""
     found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub knows no databases" in f.text]
     assert [f.verdict for f in found] == ["warning"]
-    assert "ECLIPSE_REDIS_PREFIX" in found[0].mend
+    assert "ECLIPSE_REDIS_PREFIX" in found[0].fix
     for given in ({}, {"REDIS_URL": f"{redis.url}/1", "ECLIPSE_REDIS_PREFIX": "staging:"}):
         assert not [f for f in await check(**given) if "pub/sub knows no databases" in f.text]
 
@@ -331,7 +331,7 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
     port = server.sockets[0].getsockname()[1]
     try:
         findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}")
-        assert any("rediss://" in f.mend for f in findings), report.table(findings)
+        assert any("rediss://" in f.fix for f in findings), report.table(findings)
         findings = await check(
             REDIS_URL=f"rediss://127.0.0.1:{port}", NEXT_API_URL=f"https://127.0.0.1:{port}"
         )
@@ -347,7 +347,10 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
     ("fault", "says"),
     [
         (Fault("status", 200, "<html>", {"Content-Type": "text/html"}), "this is not the chat API"),
-        (Fault("status", 302, "", {"Location": "https://elsewhere.example"}), "leads to another page, https"),
+        (
+            Fault("status", 302, "", {"Location": "https://elsewhere.example"}),
+            "leads to another page, https",
+        ),
         (Fault("status", 307, "", {"Location": "/login?code=hidden"}), "leads to another page, /login,"),
         (Fault("status", 303, ""), "does not say where to"),
         (Fault(delay=20), "did not answer within 1 s"),
@@ -365,12 +368,12 @@ async def test_a_wrong_application(check: Check, fault: Fault, says: str) -> Non
         findings = await check(NEXT_API_URL=stub.url, ECLIPSE_API_TIMEOUT="1")
     finally:
         await stub.stop()
-    found = [f for f in findings if f.name == "NEXT_API_URL" and f.verdict == "fault"]
+    found = [f for f in findings if f.name == "NEXT_API_URL" and f.verdict == "problem"]
     assert found, report.table(findings)
     assert says in found[0].text
-    assert found[0].mend
+    assert found[0].fix
     assert "hidden" not in str(found)
-    assert ("ECLIPSE_API_HEADERS" in found[0].mend) or "page" not in says
+    assert ("ECLIPSE_API_HEADERS" in found[0].fix) or "page" not in says
 
 
 @asynccontextmanager
@@ -404,8 +407,8 @@ async def test_json_of_somebody_else(check: Check, status: str, body: bytes, nam
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     async with answering(head.encode() + body) as url:
         findings = await check(NEXT_API_URL=url)
-    found = [f for f in findings if f.name == name and f.verdict in ("warning", "fault")]
-    assert any(says in f"{f.text} {f.mend}" for f in found), report.table(findings)
+    found = [f for f in findings if f.name == name and f.verdict in ("warning", "problem")]
+    assert any(says in f"{f.text} {f.fix}" for f in found), report.table(findings)
 
 
 @gen_test
@@ -430,13 +433,13 @@ async def test_development_needs_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A privileged port is a fault; a limit that is no limit is none."""
+    """A privileged port is a problem; a limit that is no limit is none."""
 
     def refuse(self: socket.socket, address: Any) -> None:
         raise PermissionError
 
     monkeypatch.setattr(socket.socket, "bind", refuse)
-    assert check_module._port("port", "", 80).verdict == "fault"
+    assert check_module._port("port", "", 80).verdict == "problem"
     monkeypatch.setattr(resource, "getrlimit", lambda _: (0, resource.RLIM_INFINITY))
     from tests.conftest import make_settings
 
@@ -444,11 +447,11 @@ def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_and_its_json() -> None:
-    """A line a finding, the mend below what needs one, and the same for machines."""
+    """A line a finding, the fix below what needs one, and the same for machines."""
     findings = [
         Finding("a", "ok", "well"),
         Finding("bb", "warning", "so so", "do this"),
-        Finding("c", "fault", "bad\nthing", "do that"),
+        Finding("c", "problem", "bad\nthing", "do that"),
         Finding("d", "skipped", "not now"),
     ]
     assert report.table(findings).splitlines() == [
@@ -459,13 +462,13 @@ def test_the_table_and_its_json() -> None:
         "      → do that",
         "- d   not now",
     ]
-    assert report.summary(findings) == "1 in order, 1 warning, 1 fault, 1 skipped"
+    assert report.summary(findings) == "1 in order, 1 warning, 1 problem, 1 skipped"
     assert json.loads(report.as_json(findings))["ok"] is False
     assert (report.code(findings), report.code(findings[:2]), report.table([])) == (1, 0, "")
 
 
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`check` prints its table, or JSON, and its exit code says whether there is a fault."""
+    """`check` prints its table, or JSON, and its exit code says whether there is a problem."""
     monkeypatch.chdir(tmp_path)
     for name in (*SECRETS, "REDIS_URL", "NEXT_API_URL", "NODE_ENV"):
         monkeypatch.delenv(name, raising=False)
@@ -492,7 +495,7 @@ async def test_a_quota_that_is_used_up(check: Check, redis: RedisServer, setup: 
         findings = await check(REDIS_URL=provider.url)
     finally:
         await provider.stop()
-    (fault,) = [finding for finding in findings if finding.verdict == "fault"]
-    assert "max requests limit exceeded" in fault.text
-    assert "limits" in fault.mend
-    assert "password" not in fault.mend
+    (problem,) = [finding for finding in findings if finding.verdict == "problem"]
+    assert "max requests limit exceeded" in problem.text
+    assert "limits" in problem.fix
+    assert "password" not in problem.fix

@@ -124,8 +124,8 @@ async def server_has_application(settings: Settings) -> bool:
 
 
 def is_well(findings: list[Finding]) -> bool:
-    """Whether there is no fault among the findings."""
-    return not any(finding.verdict == "fault" for finding in findings)
+    """Whether there is no problem among the findings."""
+    return not any(finding.verdict == "problem" for finding in findings)
 
 
 REDIS_CASES: dict[str, tuple[str, dict[str, str], str]] = {
@@ -178,7 +178,7 @@ async def test_a_redis_with_tls(
         findings = await check.redis(settings)
         assert is_well(findings) is await server_has_redis(settings) is (not says), table(findings)
     assert says in findings[0].text
-    assert not says or findings[0].mend
+    assert not says or findings[0].fix
 
 
 @asynccontextmanager
@@ -238,7 +238,7 @@ async def test_an_application_with_tls(case: str, files: Files, monkeypatch: pyt
         findings = await check.application(settings)
         assert is_well(findings) is await server_has_application(settings) is (not says), table(findings)
     assert says in findings[0].text
-    assert not says or findings[0].mend
+    assert not says or findings[0].fix
 
 
 @pytest.mark.gen_test
@@ -307,9 +307,9 @@ def test_files_that_can_not_be_used(files: Files, tmp_path: Path, name: str, val
     places = {**files._asdict(), "folder": str(tmp_path), "empty": str(tmp_path / "empty")}
     with pytest.raises(SettingsError) as caught:
         load("test", environ={name: value.format(**places)}, dotenv=tmp_path / "none")
-    (fault,) = caught.value.faults
-    assert fault.name == name
-    assert says in fault.problem
+    (problem,) = caught.value.problems
+    assert problem.name == name
+    assert says in problem.text
 
 
 def test_files_that_can_be_used(files: Files, tmp_path: Path) -> None:

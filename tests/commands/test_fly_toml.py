@@ -24,18 +24,20 @@ ENVIRONMENT = {
 @pytest.fixture
 def given() -> dict[str, Any]:
     """The file of this repository."""
-    parsed, faults = fly_toml.read(ROOT / "fly.toml")
-    assert not faults
+    parsed, problems = fly_toml.read(ROOT / "fly.toml")
+    assert not problems
     return parsed
 
 
 def judged(given: dict[str, Any], **more: str) -> list[str]:
     """What is wrong with a file, a sentence each."""
     environ = {**fly_toml.variables(given), **ENVIRONMENT, **more}
-    faults = fly_toml.check_schema(given)
-    if not faults:
-        faults = fly_toml.check_agreement(given, load(environ=environ, dotenv=Path("/nonexistent")).settings)
-    return [str(fault) for fault in faults]
+    problems = fly_toml.check_schema(given)
+    if not problems:
+        problems = fly_toml.check_agreement(
+            given, load(environ=environ, dotenv=Path("/nonexistent")).settings
+        )
+    return [str(problem) for problem in problems]
 
 
 def test_the_file_is_what_the_plan_says(given: dict[str, Any]) -> None:
@@ -121,7 +123,7 @@ def put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("metrics.path", "/health", "the page is 9091/metrics"),
     ],
 )
-def test_a_wrong_file_is_told_what_to_mend(given: dict[str, Any], path: str, value: Any, says: str) -> None:
+def test_a_wrong_file_is_told_what_to_fix(given: dict[str, Any], path: str, value: Any, says: str) -> None:
     """One thing that is wrong is named, with what to do."""
     found = judged(put(given, path, value))
     assert any(says in sentence for sentence in found), found
@@ -129,7 +131,7 @@ def test_a_wrong_file_is_told_what_to_mend(given: dict[str, Any], path: str, val
 
 
 def test_what_can_not_be_read(tmp_path: Path) -> None:
-    """A file that is away, or no TOML, is one fault."""
+    """A file that is away, or no TOML, is one problem."""
     assert "can't be read" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])
     (tmp_path / "fly.toml").write_text("app = ")
     assert "no valid TOML" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])

@@ -107,10 +107,10 @@ async def test_a_degraded_server_is_worth_a_warning(monkeypatch: pytest.MonkeyPa
 
 @gen_test
 async def test_a_server_without_the_application_routes() -> None:
-    """Where they are on another port, publishing is a fault, and so is what needs it."""
+    """Where they are on another port, publishing is a problem, and so is what needs it."""
     async with running(admin_port=0) as server:
         findings = await smoke(server.port).run()
-        assert verdicts(findings)["event over HTTP"] == verdicts(findings)["resume after a cut"] == "fault"
+        assert verdicts(findings)["event over HTTP"] == verdicts(findings)["resume after a cut"] == "problem"
         assert verdicts(findings)["latency"] == "ok"  # the session that was cut has come back
 
 
@@ -136,7 +136,7 @@ async def test_two_nodes_and_a_drain(redis_server: RedisServer) -> None:
 
 @gen_test
 async def test_a_chat_that_the_application_does_not_know(expect_log: Any) -> None:
-    """With a made-up chat that isn't there nothing is saved, and that is no fault."""
+    """With a made-up chat that isn't there nothing is saved, and that is no problem."""
     expect_log("message not saved")
     stub = Stub(API_SECRET)
     await stub.start()
@@ -178,7 +178,7 @@ async def test_the_application_accepts_who_writes() -> None:
 
 @gen_test
 @pytest.mark.parametrize(
-    ("fault", "settings", "said", "mend"),
+    ("fault", "settings", "said", "fix"),
     [
         (Fault("status", 500), {}, "api_error", "the application's log: it accepted the secret"),
         (Fault(), {"internal_api_secret": "x" * 40}, "api_unauthorized", "the same INTERNAL_API_SECRET"),
@@ -196,7 +196,7 @@ async def test_the_application_accepts_who_writes() -> None:
     ],
 )
 async def test_advice_names_what_the_answer_said(
-    expect_log: Any, fault: Fault, settings: dict[str, Any], said: str, mend: str
+    expect_log: Any, fault: Fault, settings: dict[str, Any], said: str, fix: str
 ) -> None:
     """A message that isn't saved is no proof against the secrets: each error has an advice of its own."""
     expect_log("message not saved", "the outcome", optional=True)
@@ -206,14 +206,14 @@ async def test_advice_names_what_the_answer_said(
         secret = settings.get("internal_api_secret", API_SECRET)
         findings = await smoke(port, internal_secret=secret, chat="a-test-chat").run()
     found = next(finding for finding in findings if finding.name == "message and ack")
-    assert found.verdict == "fault"
+    assert found.verdict == "problem"
     assert said in found.text
-    assert mend in found.mend
+    assert fix in found.fix
 
 
 @gen_test
 @pytest.mark.parametrize(
-    ("given", "settings", "name", "mend"),
+    ("given", "settings", "name", "fix"),
     [
         ({"internal_secret": "another"}, {}, "event over HTTP", "set INTERNAL_API_SECRET here"),
         ({}, {"admin_port": 0}, "event over HTTP", "ECLIPSE_ADMIN_PORT"),
@@ -228,13 +228,13 @@ async def test_advice_names_what_the_answer_said(
     ],
 )
 async def test_advice_about_the_other_looks(
-    given: dict[str, str], settings: dict[str, Any], name: str, mend: str
+    given: dict[str, str], settings: dict[str, Any], name: str, fix: str
 ) -> None:
     """Sessions and events that are refused for other reasons don't blame the secrets either."""
     async with running(**settings) as server:
         findings = await smoke(server.port, **given).run()
     found = next(finding for finding in findings if finding.name == name)
-    assert (found.verdict, mend in found.mend) == ("fault", True), report.table(findings)
+    assert (found.verdict, fix in found.fix) == ("problem", True), report.table(findings)
 
 
 @gen_test
@@ -246,7 +246,7 @@ async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
     made.private_key_pem.write_to_path(str(files[1]))
     async with running(tls_cert=str(files[0]), tls_key=str(files[1])) as server:
         (found,) = await Smoke(f"https://127.0.0.1:{server.port}", SECRET, SECRET, None, None).run()
-    assert "SSL_CERT_FILE" in found.mend, found
+    assert "SSL_CERT_FILE" in found.fix, found
 
 
 @gen_test
@@ -254,9 +254,9 @@ async def test_wrong_secrets() -> None:
     """A JWT_SECRET or INTERNAL_API_SECRET that isn't the server's is found out."""
     async with running() as server:
         findings = await smoke(server.port, jwt_secret="another-secret-which-is-long-enough-too").run()
-        assert verdicts(findings)["two sessions"] == "fault"
+        assert verdicts(findings)["two sessions"] == "problem"
         findings = await smoke(server.port, internal_secret="another").run()
-        assert verdicts(findings)["event over HTTP"] == "fault"
+        assert verdicts(findings)["event over HTTP"] == "problem"
         findings = await smoke(server.port, internal_secret="").run()
         assert verdicts(findings)["resume after a cut"] == "skipped"
 
@@ -270,22 +270,22 @@ async def test_pages_of_an_origin(origin: str) -> None:
         assert report.code(findings) == 0, report.table(findings)
         assert verdicts(findings)["origin"] == "ok"
         findings = await smoke(server.port, origin="https://www.example.com").run()
-        assert verdicts(findings) == {"health": "ok", "origin": "fault"}
+        assert verdicts(findings) == {"health": "ok", "origin": "problem"}
         assert "https://www.example.com are refused (403)" in findings[-1].text
-        assert "ALLOWED_ORIGINS" in findings[-1].mend
+        assert "ALLOWED_ORIGINS" in findings[-1].fix
 
 
 @gen_test
 async def test_a_server_that_drains_and_none_at_all() -> None:
-    """Draining is a fault of its health; nobody there is one too."""
+    """Draining is a problem of its health; nobody there is one too."""
     async with running() as server:
         server.node.draining = True
         findings = await smoke(server.port).run()
-        assert verdicts(findings) == {"health": "fault"}
+        assert verdicts(findings) == {"health": "problem"}
         port = server.port
     findings = await smoke(port).run()
-    assert verdicts(findings) == {"health": "fault"}
-    assert findings[0].mend
+    assert verdicts(findings) == {"health": "problem"}
+    assert findings[0].fix
 
 
 @gen_test
@@ -353,7 +353,7 @@ async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
         findings = await smoke(port).run()
     found = verdicts(findings)
     assert found["typing"] == "warning"
-    assert found["message and ack"] == found["resume after a cut"] == found["summary"] == "fault"
+    assert found["message and ack"] == found["resume after a cut"] == found["summary"] == "problem"
     assert "service of before" in findings[-1].text
 
 

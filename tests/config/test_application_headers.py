@@ -70,9 +70,9 @@ def test_what_is_no_header(text: str, problem: str, tmp_path: Path) -> None:
         parse(text)
     with pytest.raises(SettingsError) as caught:
         load("test", environ={"ECLIPSE_API_HEADERS": text}, dotenv=tmp_path / "none")
-    (fault,) = caught.value.faults
-    assert fault.name == "ECLIPSE_API_HEADERS"
-    assert PASS not in str(fault)
+    (problem,) = caught.value.problems
+    assert problem.name == "ECLIPSE_API_HEADERS"
+    assert PASS not in str(problem)
 
 
 def test_it_is_masked(tmp_path: Path) -> None:

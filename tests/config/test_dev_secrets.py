@@ -114,7 +114,7 @@ def test_starts_at_the_same_time_share_one_file(place: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(found) == 8
-    assert all(values == found[0][0] and len(values) == 2 and not faults for values, faults in found)
+    assert all(values == found[0][0] and len(values) == 2 and not problems for values, problems in found)
     assert [path.name for path in place.parent.iterdir()] == [dev_secrets.NAME]
 
 

@@ -1,4 +1,4 @@
-"""Settings: precedence, every fault at once, what is made up, and secrets that are never shown."""
+"""Settings: precedence, every problem at once, what is made up, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def read(environ: dict[str, str] | None = None, dotenv: Path | None = None, **mo
     return load(environ=environ or {}, dotenv=dotenv or Path("/nonexistent/.env"), **more)
 
 
-def faults_of(environ: dict[str, str], **more: Any) -> dict[str, str]:
-    """The faults that loading gives: name -> the whole sentence."""
+def problems_of(environ: dict[str, str], **more: Any) -> dict[str, str]:
+    """The problems that loading gives: name -> the whole sentence."""
     with pytest.raises(SettingsError) as caught:
         read(environ, **more)
-    found = {fault.name: str(fault) for fault in caught.value.faults}
-    assert len(found) == len(caught.value.faults)
+    found = {problem.name: str(problem) for problem in caught.value.problems}
+    assert len(found) == len(caught.value.problems)
     for sentence in found.values():
         assert sentence in str(caught.value)
     return found
@@ -119,8 +119,8 @@ def test_a_right_production_environment_loads() -> None:
 
 
 def test_every_fault_is_listed_at_once() -> None:
-    """One message names each wrong variable, what is wrong, and how to mend it."""
-    found = faults_of(
+    """One message names each wrong variable, what is wrong, and how to fix it."""
+    found = problems_of(
         {
             "NODE_ENV": "production",
             "JWT_SECRET": "your-jwt-secret-here",
@@ -178,7 +178,7 @@ def test_random_passwords_and_previous_secrets_are_no_placeholders() -> None:
     listed = [f"{printable(rng)},{n}" for n in range(8)]
     loaded = read(prod(ECLIPSE_JWT_PREVIOUS_SECRETS=json.dumps(listed)))
     assert previous_secrets(loaded.settings.jwt_previous_secrets.get_secret_value()) == listed
-    split = faults_of(prod(ECLIPSE_JWT_PREVIOUS_SECRETS="Kx7Q9mZ2pL,8@tR4vB6nW1yC3dF5gH0jKx7Q9mZ2pL8tR4v"))
+    split = problems_of(prod(ECLIPSE_JWT_PREVIOUS_SECRETS="Kx7Q9mZ2pL,8@tR4vB6nW1yC3dF5gH0jKx7Q9mZ2pL8tR4v"))
     assert "a list in JSON" in split["ECLIPSE_JWT_PREVIOUS_SECRETS"]
 
 
@@ -226,7 +226,7 @@ def test_a_real_url_is_no_placeholder(url: str) -> None:
 )
 def test_a_key_is_no_secret(value: str) -> None:
     """A public key in JWT_SECRET's place verifies no token: the start names the right setting."""
-    assert "set ECLIPSE_JWT_PUBLIC_KEY" in faults_of(prod(JWT_SECRET=value))["JWT_SECRET"]
+    assert "set ECLIPSE_JWT_PUBLIC_KEY" in problems_of(prod(JWT_SECRET=value))["JWT_SECRET"]
 
 
 PLACEHOLDERS = (
@@ -239,7 +239,7 @@ PLACEHOLDERS = (
 @pytest.mark.parametrize("profile", ["dev", "prod"])
 def test_a_placeholder_is_no_secret_in_any_profile(value: str, profile: str) -> None:
     """What documentation puts in a secret's place is refused, and not repeated."""
-    found = faults_of(prod(JWT_SECRET=value), profile=profile)
+    found = problems_of(prod(JWT_SECRET=value), profile=profile)
     assert "is a placeholder" in found["JWT_SECRET"]
     assert f" {value} " not in found["JWT_SECRET"]
 
@@ -255,7 +255,7 @@ def test_a_real_secret_is_no_placeholder(value: str) -> None:
 )
 def test_a_uniform_secret_is_refused_in_production(value: str) -> None:
     """Forty times the same letter is long, and no secret; nor is a piece that comes again and again."""
-    assert "can be guessed" in faults_of(prod(JWT_SECRET=value))["JWT_SECRET"]
+    assert "can be guessed" in problems_of(prod(JWT_SECRET=value))["JWT_SECRET"]
 
 
 def test_random_digits_are_not_uniform() -> None:
@@ -273,7 +273,7 @@ def test_a_uniform_secret_is_accepted_in_development() -> None:
 
 def test_production_requires_its_variables() -> None:
     """prod with an empty environment names all four that are missing."""
-    found = faults_of({"NODE_ENV": "production"})
+    found = problems_of({"NODE_ENV": "production"})
     assert set(found) == {"JWT_SECRET", "INTERNAL_API_SECRET", "REDIS_URL", "NEXT_API_URL"}
     assert all("is not set" in sentence for sentence in found.values())
     assert "ECLIPSE_ALLOW_MEMORY_BACKEND" in found["REDIS_URL"]
@@ -283,7 +283,7 @@ def test_production_requires_its_variables() -> None:
 def test_the_rest_url_is_no_redis_url(profile: str) -> None:
     """UPSTASH_REDIS_REST_URL without REDIS_URL is named, with where the Redis URL is found."""
     environ = prod(REDIS_URL=None, UPSTASH_REDIS_REST_URL="https://eu1.upstash.io")
-    found = faults_of(environ, profile=profile)
+    found = problems_of(environ, profile=profile)
     assert "UPSTASH_REDIS_REST_URL is, but the REST API is another protocol" in found["REDIS_URL"]
     assert "console" in found["REDIS_URL"]
 
@@ -316,7 +316,7 @@ def test_the_rest_url_is_ignored_beside_a_redis_url_or_a_chosen_backend() -> Non
 )
 def test_a_wrong_redis_url_is_named_and_not_repeated(url: str, says: str) -> None:
     """Each kind of wrong REDIS_URL gets its own sentence, without the URL's password."""
-    found = faults_of(prod(REDIS_URL=url))
+    found = problems_of(prod(REDIS_URL=url))
     assert says in found["REDIS_URL"]
     assert "your-password" not in found["REDIS_URL"]
 
@@ -351,7 +351,7 @@ def test_a_right_redis_url_selects_redis(url: str) -> None:
 )
 def test_a_wrong_api_url_is_named(url: str, says: str) -> None:
     """Each kind of wrong NEXT_API_URL gets its own sentence."""
-    found = faults_of(prod(NEXT_API_URL=url))
+    found = problems_of(prod(NEXT_API_URL=url))
     assert says in found["NEXT_API_URL"]
     assert "hunter2" not in found["NEXT_API_URL"]
 
@@ -359,7 +359,7 @@ def test_a_wrong_api_url_is_named(url: str, says: str) -> None:
 def test_production_refuses_what_only_development_may_use() -> None:
     """The embedded API, the memory backend and the demo need leave, or are for dev alone."""
     environ = prod(ECLIPSE_API="embedded", ECLIPSE_BACKEND="memory", ECLIPSE_DEMO="true")
-    found = faults_of(environ)
+    found = problems_of(environ)
     assert set(found) == {"ECLIPSE_API", "ECLIPSE_BACKEND", "ECLIPSE_DEMO"}
     assert "ECLIPSE_ALLOW_EMBEDDED_API=true" in found["ECLIPSE_API"]
     assert "ECLIPSE_ALLOW_MEMORY_BACKEND=true" in found["ECLIPSE_BACKEND"]
@@ -380,17 +380,17 @@ def test_production_uses_them_where_it_is_allowed() -> None:
 
 
 def test_redis_asked_for_without_a_url() -> None:
-    """`--backend redis` tries the usual address in dev, and is a fault in prod."""
+    """`--backend redis` tries the usual address in dev, and is a problem in prod."""
     loaded = read(backend="redis")
     assert loaded.settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
     assert "REDIS_URL is not set: redis://127.0.0.1:6379/0 is tried." in loaded.notes
-    assert "is not set" in faults_of(prod(REDIS_URL=None), backend="redis")["REDIS_URL"]
+    assert "is not set" in problems_of(prod(REDIS_URL=None), backend="redis")["REDIS_URL"]
 
 
 def test_a_backend_that_is_not_installed_is_named() -> None:
     """An unknown backend gets the nearest name, or the list of those installed."""
-    assert "write redis" in faults_of({}, backend="reddis")["ECLIPSE_BACKEND"]
-    assert "memory, redis" in faults_of({}, backend="kafka")["ECLIPSE_BACKEND"]
+    assert "write redis" in problems_of({}, backend="reddis")["ECLIPSE_BACKEND"]
+    assert "memory, redis" in problems_of({}, backend="kafka")["ECLIPSE_BACKEND"]
 
 
 def test_an_event_loop_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +398,7 @@ def test_an_event_loop_that_is_not_installed_is_named(monkeypatch: pytest.Monkey
     asked = {"ECLIPSE_EVENT_LOOP": "uvloop"}
     assert read(asked).settings.event_loop == "uvloop"
     monkeypatch.setattr("eclipse_ws.config.validation.find_spec", lambda name: None)
-    assert "eclipse-ws[speed]" in faults_of(asked)["ECLIPSE_EVENT_LOOP"]
+    assert "eclipse-ws[speed]" in problems_of(asked)["ECLIPSE_EVENT_LOOP"]
 
 
 def test_a_backend_of_another_package_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,7 +412,7 @@ def test_a_backend_of_another_package_is_accepted(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unknown_variable_is_warned_of_with_the_nearest_name(tmp_path: Path) -> None:
-    """A mistyped ECLIPSE_ variable is no fault, but it is said, wherever it stands."""
+    """A mistyped ECLIPSE_ variable is no problem, but it is said, wherever it stands."""
     dotenv = tmp_path / ".env"
     dotenv.write_text("ECLIPSE_PORT=1\n")
     loaded = read({"ECLIPSE_PINGINTERVAL": "3", "ECLIPSE_ZZZ": "1", "OTHER": "1"}, dotenv)
@@ -454,7 +454,7 @@ def test_wrong_keys_of_a_profile_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         read(PROD, profile=str(profile))
     text = str(caught.value)
-    assert "4 faults" in text
+    assert "4 problems" in text
     assert "unknown key 'prot'. Fix: write port" in text
     assert "unknown key 'qwertz'. Fix: take it out" in text
     assert "holds jwt_secret, and a profile holds no secrets" in text
@@ -472,50 +472,50 @@ def test_wrong_keys_of_a_profile_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_an_unreadable_profile_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
-    """A profile that can't be read is one fault, with its path."""
+    """A profile that can't be read is one problem, with its path."""
     profile = tmp_path / "mine.toml"
     if content is not None:
         profile.write_bytes(content)
-    assert says in faults_of(PROD, profile=str(profile))[str(profile)]
+    assert says in problems_of(PROD, profile=str(profile))[str(profile)]
 
 
 def test_a_folder_is_no_profile(tmp_path: Path) -> None:
-    """A path to a folder is one fault as well."""
-    assert "can't be read (Is a directory)" in faults_of(PROD, profile=f"{tmp_path}/")[str(tmp_path)]
+    """A path to a folder is one problem as well."""
+    assert "can't be read (Is a directory)" in problems_of(PROD, profile=f"{tmp_path}/")[str(tmp_path)]
 
 
 def test_a_wrong_value_in_a_profile_says_where(tmp_path: Path) -> None:
-    """The fault names the variable and the profile that set it."""
+    """The problem names the variable and the profile that set it."""
     profile = tmp_path / "dev.toml"
     profile.write_text('port = "x"\n')
-    assert f"(profile {profile})" in faults_of({}, profile=str(profile))["PORT"]
+    assert f"(profile {profile})" in problems_of({}, profile=str(profile))["PORT"]
 
 
 def test_unknown_profiles_are_named() -> None:
-    """A profile there is not, and a NODE_ENV there is not, are faults of who asked."""
-    assert "did you mean prod" in faults_of(PROD, profile="prodd")["--profile"]
-    assert "names the unknown profile 'x'" in faults_of({"ECLIPSE_PROFILE": "x"})["ECLIPSE_PROFILE"]
-    assert "expected development, test or production" in faults_of(prod(NODE_ENV="staging"))["NODE_ENV"]
+    """A profile there is not, and a NODE_ENV there is not, are problems of who asked."""
+    assert "did you mean prod" in problems_of(PROD, profile="prodd")["--profile"]
+    assert "names the unknown profile 'x'" in problems_of({"ECLIPSE_PROFILE": "x"})["ECLIPSE_PROFILE"]
+    assert "expected development, test or production" in problems_of(prod(NODE_ENV="staging"))["NODE_ENV"]
 
 
 def test_a_profile_that_was_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation says so, and how to go on."""
     monkeypatch.setattr(profiles, "folders", list)
-    assert "was not installed" in faults_of(PROD, profile="prod")["--profile"]
+    assert "was not installed" in problems_of(PROD, profile="prod")["--profile"]
 
 
 def test_a_broken_dotenv_is_named(tmp_path: Path) -> None:
-    """A line of .env that can't be read is a fault with its number, and its text is not shown."""
+    """A line of .env that can't be read is a problem with its number, and its text is not shown."""
     dotenv = tmp_path / ".env"
     dotenv.write_text('PORT=8081\nJWT_SECRET="hunter2hunter2\n')
-    found = faults_of({}, dotenv=dotenv)
+    found = problems_of({}, dotenv=dotenv)
     assert "line 2" in found[str(dotenv)]
     assert "hunter2" not in found[str(dotenv)]
 
 
 def test_an_unreadable_dotenv_is_named(tmp_path: Path) -> None:
-    """A .env that is a folder is a fault, not a traceback."""
-    assert "can't be read" in faults_of({}, dotenv=tmp_path)[str(tmp_path)]
+    """A .env that is a folder is a problem, not a traceback."""
+    assert "can't be read" in problems_of({}, dotenv=tmp_path)[str(tmp_path)]
 
 
 def test_dotenv_values_are_literal(tmp_path: Path) -> None:
@@ -574,7 +574,7 @@ def test_a_redis_url_with_a_line_end() -> None:
 @pytest.mark.parametrize("name", ["JWT_SECRET", "INTERNAL_API_SECRET"])
 def test_a_secret_that_others_may_read_otherwise_is_refused(name: str, value: str, says: str) -> None:
     """What stands around a secret may be a part of it or not: the start asks, and shows nothing."""
-    found = faults_of(prod(JWT_SECRET=OTHER) | {name: value})
+    found = problems_of(prod(JWT_SECRET=OTHER) | {name: value})
     assert set(found) == {name}
     assert says in found[name]
     assert STRONG[:9] not in found[name]
@@ -583,14 +583,14 @@ def test_a_secret_that_others_may_read_otherwise_is_refused(name: str, value: st
 @pytest.mark.parametrize("value", [f'"{STRONG}"', f'"{STRONG}","{OTHER}"', f"{OTHER},{STRONG}\u200b"])
 def test_a_previous_secret_that_may_be_another_is_refused(value: str) -> None:
     """The same holds for each secret of a list."""
-    found = faults_of(prod(ECLIPSE_JWT_PREVIOUS_SECRETS=value))
+    found = problems_of(prod(ECLIPSE_JWT_PREVIOUS_SECRETS=value))
     assert set(found) == {"ECLIPSE_JWT_PREVIOUS_SECRETS"}
 
 
 @pytest.mark.parametrize("value", ["k\x01" * 20, "k€" * 20, "k\n" * 20 + "k"])
 def test_what_no_header_carries_is_no_secret_of_the_api(value: str) -> None:
     """INTERNAL_API_SECRET goes in a header, where a control character, or one beyond Latin-1, can't."""
-    assert "no HTTP header carries" in faults_of(prod(INTERNAL_API_SECRET=value))["INTERNAL_API_SECRET"]
+    assert "no HTTP header carries" in problems_of(prod(INTERNAL_API_SECRET=value))["INTERNAL_API_SECRET"]
 
 
 @pytest.mark.parametrize(
@@ -606,7 +606,7 @@ def test_what_no_header_carries_is_no_secret_of_the_api(value: str) -> None:
 )
 def test_what_nobody_sees_within_a_value_is_refused(name: str, value: str, says: str) -> None:
     """A line break or an invisible character in the middle would be found out by the first message only."""
-    found = faults_of(prod(**{name: value}))
+    found = problems_of(prod(**{name: value}))
     assert set(found) == {name}
     assert says in found[name]
     assert "hunter2" not in found[name]
@@ -638,7 +638,7 @@ def test_two_lines_that_are_one(tmp_path: Path, text: str, says: str) -> None:
     """`echo NAME=value >> .env` after a last line without an end sets nothing: the line is named."""
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"# a comment\n{text}")
-    found = faults_of({}, dotenv=dotenv)[str(dotenv)]
+    found = problems_of({}, dotenv=dotenv)[str(dotenv)]
     assert says in found
     assert "line 2" in found
     assert "0123456789" not in found
@@ -711,10 +711,10 @@ def test_origins_are_a_list_in_every_source(tmp_path: Path) -> None:
     profile.write_text('allowed_origins = ["https://app.acme.com", "https://*.acme.com:8443"]\n')
     assert read(profile=str(profile)).settings.allowed_origins == expected
     profile.write_text("allowed_origins = 3\n")
-    assert "ALLOWED_ORIGINS" in faults_of({}, profile=str(profile))
+    assert "ALLOWED_ORIGINS" in problems_of({}, profile=str(profile))
     assert (
         "'https://a/b', which is no origin"
-        in faults_of({"ALLOWED_ORIGINS": "https://a/b"})["ALLOWED_ORIGINS"]
+        in problems_of({"ALLOWED_ORIGINS": "https://a/b"})["ALLOWED_ORIGINS"]
     )
 
 
@@ -765,8 +765,8 @@ def test_an_origin_need_not_be_of_the_web(origin: str) -> None:
     ],
 )
 def test_what_is_no_origin(given: str) -> None:
-    """What no browser sends is a fault that says what one looks like."""
-    text = faults_of({"ALLOWED_ORIGINS": given})["ALLOWED_ORIGINS"]
+    """What no browser sends is a problem that says what one looks like."""
+    text = problems_of({"ALLOWED_ORIGINS": given})["ALLOWED_ORIGINS"]
     assert "which is no origin" in text
     assert "capacitor://localhost" in text
 
@@ -825,14 +825,14 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 
 def test_a_wrong_secret_type_is_not_repeated() -> None:
     """A flag of a wrong type for a secret says only that it is wrong."""
-    found = faults_of({}, jwt_secret=[STRONG])
+    found = problems_of({}, jwt_secret=[STRONG])
     assert "has a wrong value, expected" in found["--jwt-secret"]
     assert STRONG not in found["--jwt-secret"]
 
 
-def test_a_wrong_value_is_one_fault() -> None:
+def test_a_wrong_value_is_one_problem() -> None:
     """A secret of a wrong type is not said to be missing as well."""
-    assert set(faults_of(prod(JWT_SECRET=None), jwt_secret=[STRONG])) == {"--jwt-secret"}
+    assert set(problems_of(prod(JWT_SECRET=None), jwt_secret=[STRONG])) == {"--jwt-secret"}
 
 
 def test_settings_alone_read_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
