@@ -6,7 +6,7 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python has gone, begins anew.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test quick bare lint types layers cover lock dist clean anew chaos fleet bench attack profile fuzz \
+.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench attack profile fuzz \
   mutants portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
 
 help:            ## what can be made
@@ -38,8 +38,11 @@ lint: $(STAMP)   ## ruff
 types: $(STAMP)  ## mypy --strict
 	@$(BIN)/mypy
 
-layers: $(STAMP) ## imports point down
+layers: $(STAMP) ## imports point down, and have no cycles
 	@$(BIN)/lint-imports --no-logo
+
+structure: $(STAMP) ## count what the structure is held to: entries, cycles, the backend contract, lines, settings
+	@$(BIN)/python -m scripts.structure
 
 chaos: $(STAMP)  ## faults put on real processes, a minute each, about ten in all
 	@$(BIN)/python -m tests.chaos --document docs/chaos.md

@@ -1,0 +1,27 @@
+"""The structure's numbers that are reached stay reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scripts import structure
+
+
+def test_the_package_has_few_entries() -> None:
+    """A newcomer sees all of the package at a glance."""
+    assert len(structure.entries()) <= 14
+    assert {"cli", "sessions", "backends"} <= set(structure.entries())
+
+
+def test_every_setting_is_documented() -> None:
+    """docs/settings.md names each of them."""
+    assert structure.undocumented() == []
+
+
+def test_lines_are_counted(tmp_path: Path) -> None:
+    """Of a folder the Python and Lua files, in all depths."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.py").write_text("1\n2\n")
+    (tmp_path / "deep" / "b.lua").write_text("1\n")
+    (tmp_path / "deep" / "c.txt").write_text("1\n")
+    assert structure.lines([tmp_path]) == 3
