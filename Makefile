@@ -71,7 +71,7 @@ pythons: $(STAMP) ## the suite on each supported Python, or on some: VERSIONS="3
 fuzz: $(STAMP)   ## a minute each of hostile frames, commands, cursors, tokens, bodies and Redis events (SECONDS=n)
 	@$(BIN)/python -m scripts.fuzz --seconds $(or $(SECONDS),60)
 
-mutants: $(STAMP) $(VENV)/.mutants ## small mistakes, one at a time: which of them no test notices (SHARE=0.05, SEED=n, MODULE=wire.*, LUA=1)
+mutants: $(STAMP) $(VENV)/.mutants ## small mistakes, one at a time: which of them no test notices (SHARE=0.05, SEED=n, MODULE=websocket.*, LUA=1)
 	@$(BIN)/python -m scripts.mutants $(if $(LUA),--lua)
 
 http-contract: $(STAMP) ## what schemathesis finds when it holds the HTTP routes to their document

@@ -7,7 +7,7 @@ sample is tried; those in Redis' scripts are written by hand, in tests/mutants/l
     python -m scripts.mutants --lua    the scripts alone
 
 SHARE=0.05 is how much of the core is tried; SEED=n repeats a choice; MODULE=glob tries all of these modules
-("hub", "wire.*") or, with --lua, of these scripts; JOBS=n processes run at a time.
+("sessions.hub", "websocket.*") or, with --lua, of these scripts; JOBS=n processes run at a time.
 """
 
 from __future__ import annotations
