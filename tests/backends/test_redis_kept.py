@@ -66,11 +66,17 @@ async def test_each_join_renews_the_position(cluster: Make, chat: str) -> None:
     made = cluster()
     node = await made.node(chat)
     for number in range(2):
-        await expire(made, node, chat)
-        await made.node(chat)
-        position = (await lifetimes(made, node, chat))[0]
-        assert POSITION_SECONDS - 10 < position <= POSITION_SECONDS
-        await node.backend.publish(chat, event(number))
+        for newcomer in (True, False):
+            await expire(made, node, chat)
+            if newcomer:
+                await made.node(chat)
+            else:
+                node.backend._subscriptions.look_again([chat])  # as after a gap
+                await node.backend.subscribe(chat)
+            position = (await lifetimes(made, node, chat))[0]
+            assert POSITION_SECONDS - 10 < position <= POSITION_SECONDS
+        cursors = await publish(node, chat, number)
+        await until_at(chat, cursors[-1], *made.made)
 
 
 @gen_test
