@@ -134,7 +134,7 @@ def test_the_core_and_its_tests_are_where_they_are_looked_for() -> None:
 
 def test_a_sample_can_be_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """One seed is one sample of all modules; a module's name takes all of its mutants and no others."""
-    names = [f"eclipse_ws.{module}.x_f__mutmut_{n}" for module in ("hub", "wire.hub") for n in range(100)]
+    names = [f"eclipse_ws.{module}.x_f__mutmut_{n}" for module in ("hub", "sessions.hub") for n in range(100)]
     monkeypatch.setattr(mutants, "MODULE", "")
     monkeypatch.setattr(mutants, "SEED", "7")
     monkeypatch.setattr(mutants, "SHARE", 0.1)
