@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.idempotency import Case, Decision, State, decide
 from eclipse_ws.protocol import Receipt
 
 
@@ -20,6 +21,17 @@ class _Entry:
         self.expires = expires
         self.released = released
         self.settled: asyncio.Future[None] | None = None
+
+    def state(self, fingerprint: str) -> State:
+        """What this node knows of the key, for a message with this fingerprint."""
+        if self.attempt.differs(fingerprint):
+            return "reused"
+        if self.released:
+            return "released"
+        match self.attempt.state:
+            case "done" | "unknown" as settled:
+                return settled
+        return "pending"
 
 
 _Place = tuple[str, str]  # chat and key
@@ -59,7 +71,7 @@ class Attempts:
         return len(self._pending) + len(self._settled)
 
     async def take(
-        self, chat_id: str, key: str, *, again: bool, patience: float, fingerprint: str = ""
+        self, chat_id: str, key: str, *, retry_unknown: bool, patience: float, fingerprint: str = ""
     ) -> Attempt:
         """Answer the outcome that is known, wait for one that is under way, or begin a new attempt.
 
@@ -68,17 +80,17 @@ class Attempts:
         """
         deadline = self._clock() + patience
         while entry := self._live(chat_id, key):
-            attempt = entry.attempt
-            if attempt.differs(fingerprint):
-                return Attempt(chat_id, key, "reused")
-            if entry.released:
-                break
-            if attempt.state == "done" or (attempt.state == "unknown" and not again):
-                return attempt
-            if attempt.state == "unknown":
-                break
-            if (left := deadline - self._clock()) <= 0:
-                return Attempt(chat_id, key, "unknown")
+            left = deadline - self._clock()
+            case = Case(here=entry.state(fingerprint), retry_unknown=retry_unknown, expired=left <= 0)
+            match decide(case):
+                case Decision.REUSED:
+                    return Attempt(chat_id, key, "reused")
+                case Decision.DONE:
+                    return entry.attempt
+                case Decision.UNKNOWN:
+                    return Attempt(chat_id, key, "unknown")
+                case Decision.ASK_BACKEND:
+                    break
             if entry.settled is None:
                 entry.settled = asyncio.get_running_loop().create_future()
             # Shielded by wait(): one waiter's cancellation must not settle the others.

@@ -30,20 +30,6 @@ class Subscriber(Protocol):
         """Answer another node's question (see `Backend.ask`); both are JSON values."""
 
 
-class Asker(Protocol):
-    """Who asks for an attempt: the session that the message came from."""
-
-    began: float
-    """Monotonic seconds at which it came to this node."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether it has lost its socket, so that it asks again, perhaps elsewhere."""
-
-    async def is_alive(self, seconds: float) -> bool:
-        """Whether its client gives a sign of life within so many seconds."""
-
-
 class Attempt(msgspec.Struct):
     """A try at saving a message under its key.
 
@@ -163,20 +149,15 @@ class Backend(abc.ABC):
         key: str,
         *,
         fingerprint: str = "",
-        again: bool = False,
         resent: bool = False,
-        asker: Asker | None = None,
+        retry_unknown: bool = False,
     ) -> Attempt:
         """Ask for the right to save a message under its key, on all nodes, for the history's lifetime.
 
-        Waits for an earlier attempt that is still under way, however long that may take at the most
-        (``api_timeout`` and a margin). An earlier one with another ``fingerprint``, a word without spaces,
-        makes it ``reused`` at once, whatever became of that. ``again``: an attempt whose outcome is unknown
-        may be repeated.
-        ``resent``: the sender says that it sent this before; where this node knows nothing of that and can't
-        ask the others, the answer is ``later`` rather than ``new``, as it is for an ``asker`` that is gone by
-        then. One that doesn't say so and is hardly older than an outage may be repeating what it said on
-        another node all the same, and may have to wait for the outage's end.
+        ``fingerprint``, a word without spaces, names what the key stands for. ``resent``: the client says
+        that it sent this message before. ``retry_unknown``: an attempt of unknown outcome may be repeated.
+        Waits for an earlier attempt that is under way, at most ``api_timeout`` and a margin.
+        `idempotency.decide` has the rules.
         """
 
     @abc.abstractmethod

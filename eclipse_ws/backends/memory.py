@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eclipse_ws.backends.attempts import Attempts
-from eclipse_ws.backends.base import Asker, Attempt, Backend, Health, Subscriber
+from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt, saved_id
 
@@ -131,14 +131,13 @@ class MemoryBackend(Backend):
         key: str,
         *,
         fingerprint: str = "",
-        again: bool = False,
         resent: bool = False,
-        asker: Asker | None = None,
+        retry_unknown: bool = False,
     ) -> Attempt:
         """Answer from this node's table: there is no other node."""
         patience = self._settings.api_timeout + self._settings.attempt_margin
         return await self._attempts.take(
-            chat_id, key, fingerprint=fingerprint, again=again, patience=patience
+            chat_id, key, fingerprint=fingerprint, retry_unknown=retry_unknown, patience=patience
         )
 
     async def release(self, attempt: Attempt) -> None:

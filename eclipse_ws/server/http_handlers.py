@@ -174,7 +174,7 @@ class Events(ApplicationHandler):
                 chat_id,
                 idempotency.application_key(chat_id, key),
                 fingerprint=idempotency.fingerprint(untimed(event)),
-                again=True,
+                retry_unknown=True,
             )
             if attempt.state == "reused":
                 self.set_status(422)

@@ -26,18 +26,10 @@ class Speaker(Protocol):
 
     id: str
     claims: Claims
-    began: float
 
     @property
     def address(self) -> str | None:
         """The client's address; None where clients can't be told apart by theirs."""
-
-    @property
-    def gone(self) -> bool:
-        """Whether its socket is lost."""
-
-    async def is_alive(self, seconds: float) -> bool:
-        """Whether its client gives a sign of life within so many seconds."""
 
     def send(self, frame: bytes) -> None:
         """Send one event, as JSON text, to this session alone."""
@@ -95,9 +87,8 @@ class Commands:
                 claims.chat_id,
                 name,
                 fingerprint=idempotency.fingerprint(command.content, command.role),
-                again=self._settings.api_honours_idempotency,
                 resent=command.resend,
-                asker=session,
+                retry_unknown=self._settings.api_honours_idempotency,
             )
             if attempt.state == "done" and attempt.receipt is not None:
                 session.send(protocol.ack(key, attempt.receipt))

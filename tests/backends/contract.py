@@ -320,7 +320,7 @@ class BackendContract:
         await one.backend.abandon(first)
         assert [a.state for a in await asyncio.gather(*waiting)] == ["unknown", "unknown"]
         assert (await other.backend.attempt(chat, "key")).state == "unknown"
-        again = await other.backend.attempt(chat, "key", again=True)
+        again = await other.backend.attempt(chat, "key", retry_unknown=True)
         assert again.state == "new"
         receipt = await other.backend.publish(chat, event("m1"), again)
         assert (await other.backend.attempt(chat, "key")).receipt == receipt
@@ -343,7 +343,7 @@ class BackendContract:
         for node in (other, one, other):
             for again in (False, True):
                 async with asyncio.timeout(2):
-                    reused = await node.backend.attempt(chat, "key", fingerprint="f2", again=again)
+                    reused = await node.backend.attempt(chat, "key", fingerprint="f2", retry_unknown=again)
                 assert (reused.state, reused.receipt) == ("reused", None)
         same = asyncio.ensure_future(other.backend.attempt(chat, "key", fingerprint="f1"))
         if state == "under way":
@@ -357,7 +357,7 @@ class BackendContract:
         one, other = await cluster.nodes(2, chat)
         await other.backend.release(await other.backend.attempt(chat, "key", fingerprint="f1"))
         await one.backend.abandon(await one.backend.attempt(chat, "key", fingerprint="f1"))
-        again = await one.backend.attempt(chat, "key", fingerprint="f1", again=True)
+        again = await one.backend.attempt(chat, "key", fingerprint="f1", retry_unknown=True)
         assert again.state == "new"
         receipt = await one.backend.publish(chat, event("m1"), again)
         for node in (one, other):

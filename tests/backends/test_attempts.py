@@ -30,9 +30,11 @@ def table(limit: int = 100, lifetime: float = 300) -> tuple[Attempts, Clock]:
     return Attempts(lifetime, limit, clock), clock
 
 
-async def take(attempts: Attempts, key: str = "key", again: bool = False, patience: float = 5) -> Attempt:
+async def take(
+    attempts: Attempts, key: str = "key", retry_unknown: bool = False, patience: float = 5
+) -> Attempt:
     """Take one."""
-    return await attempts.take("chat", key, again=again, patience=patience)
+    return await attempts.take("chat", key, retry_unknown=retry_unknown, patience=patience)
 
 
 @pytest.mark.gen_test
@@ -93,7 +95,7 @@ async def test_even_open_ones_are_bounded() -> None:
 
 async def saved(attempts: Attempts, chat_id: str, key: str) -> str:
     """Take an attempt, and settle it as done if it is new; what it was."""
-    attempt = await attempts.take(chat_id, key, again=False, patience=0)
+    attempt = await attempts.take(chat_id, key, retry_unknown=False, patience=0)
     if attempt.state == "new":
         attempts.settle(attempt, "done", RECEIPT)
     return attempt.state
@@ -144,7 +146,7 @@ async def test_an_outcome_is_remembered_however_late_it_comes() -> None:
     attempts, _ = table(limit=2)
     unknown = await take(attempts)
     attempts.settle(unknown, "unknown")
-    assert (await attempts.take("other chat", "key", again=False, patience=0)).state == "new"
+    assert (await attempts.take("other chat", "key", retry_unknown=False, patience=0)).state == "new"
     attempts.settle(unknown, "done", RECEIPT)  # in a full table, too
     assert (await take(attempts)).receipt == RECEIPT
 
@@ -192,13 +194,13 @@ async def test_patience_ends() -> None:
 async def test_a_released_one_is_known_to_nobody() -> None:
     """A released attempt is new for the same, reused for anything else, and no answer to other nodes."""
     attempts, _ = table(limit=1)
-    first = await attempts.take("chat", "key", again=False, patience=0, fingerprint="f1")
+    first = await attempts.take("chat", "key", retry_unknown=False, patience=0, fingerprint="f1")
     attempts.release(first)
     assert attempts.known("chat", "key") is None
     assert attempts.under_way() == []
-    reused = await attempts.take("chat", "key", again=True, patience=0, fingerprint="f2")
+    reused = await attempts.take("chat", "key", retry_unknown=True, patience=0, fingerprint="f2")
     assert reused.state == "reused"
-    again = await attempts.take("chat", "key", again=False, patience=0, fingerprint="f1")
+    again = await attempts.take("chat", "key", retry_unknown=False, patience=0, fingerprint="f1")
     assert again.state == "new"
     assert attempts.under_way() == [again]
     assert len(attempts) == 1
@@ -210,9 +212,9 @@ async def test_unknown_stays_unknown_unless_it_may_be_repeated() -> None:
     attempts, _ = table()
     attempts.settle(await take(attempts), "unknown")
     assert [(await take(attempts)).state for _ in range(2)] == ["unknown", "unknown"]
-    again = await take(attempts, again=True)
+    again = await take(attempts, retry_unknown=True)
     assert again.state == "new"
-    waiting = asyncio.ensure_future(take(attempts, again=True))
+    waiting = asyncio.ensure_future(take(attempts, retry_unknown=True))
     await asyncio.sleep(0)
     attempts.settle(again, "done", RECEIPT)
     assert (await waiting).receipt == RECEIPT

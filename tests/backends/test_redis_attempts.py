@@ -66,7 +66,7 @@ async def test_only_its_owner_ends_an_attempt(cluster: Make, chat: str) -> None:
     key = one.backend._names.key(chat, "attempt", "key")
     late = await one.backend.attempt(chat, "key")
     await made.client.set(key, "unknown", ex=60)
-    again = await other.backend.attempt(chat, "key", again=True)
+    again = await other.backend.attempt(chat, "key", retry_unknown=True)
     assert again.state == "new"
     begun = await made.client.get(key)
     await one.backend.release(late)

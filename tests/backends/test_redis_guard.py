@@ -431,4 +431,4 @@ async def test_an_attempt_of_a_dead_node(cluster: Make, chat: str) -> None:
     assert (await one.backend.attempt(chat, "key")).state == "new"
     await die(one)
     assert (await other.backend.attempt(chat, "key")).state == "unknown"
-    assert (await other.backend.attempt(chat, "key", again=True)).state == "new"
+    assert (await other.backend.attempt(chat, "key", retry_unknown=True)).state == "new"

@@ -86,13 +86,7 @@ class Speaker:
         self.id = f"s-{user}"
         self.claims = Claims(user, "c1", known)
         self.address = address
-        self.began = 0.0
-        self.gone = False
         self.got: list[dict[str, Any]] = []
-
-    async def is_alive(self, seconds: float) -> bool:
-        """It always is."""
-        return True
 
     def send(self, frame: bytes) -> None:
         """Keep an answer."""

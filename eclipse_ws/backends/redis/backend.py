@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.base import Asker, Attempt, Backend, Health, Subscriber
+from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard, parse_events
 from eclipse_ws.backends.redis.cluster_channel import Nodes
@@ -308,13 +308,12 @@ class RedisBackend(Backend):
         key: str,
         *,
         fingerprint: str = "",
-        again: bool = False,
         resent: bool = False,
-        asker: Asker | None = None,
+        retry_unknown: bool = False,
     ) -> Attempt:
         """See the contract."""
         return await self._attempts.take(
-            chat_id, key, fingerprint=fingerprint, again=again, resent=resent, asker=asker
+            chat_id, key, fingerprint=fingerprint, resent=resent, retry_unknown=retry_unknown
         )
 
     async def release(self, attempt: Attempt) -> None:

@@ -6,13 +6,15 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 from redis.exceptions import RedisError
 
 from eclipse_ws.backends.attempts import Attempts
-from eclipse_ws.backends.base import Asker, Attempt
+from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.idempotency import Case, Decision, State, decide
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.connection import Link, LinkError
 from eclipse_ws.backends.redis.connections import LONGEST_PAUSE, Links
@@ -24,11 +26,34 @@ from eclipse_ws.protocol import Receipt
 log = structlog.get_logger("eclipse_ws.redis")
 
 AGAIN = 0.5
-"""Seconds that an attempt waits for a link that breaks under it, before this node goes on alone."""
+"""Seconds that an attempt waits for the link that follows one that broke under it."""
 SETTLING = LONGEST_PAUSE + 0.5
 """Seconds after an outage by which every node has found Redis again, and told it of its attempts."""
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
 """Seconds between looks at an attempt that another node has under way."""
+
+_STATES: Final[dict[str, State]] = {
+    "new": "none",
+    "released": "released",
+    "pending": "pending",
+    "unknown": "unknown",
+    "reused": "reused",
+}
+"""What was known of a key before, by the answer of the script `attempt`. The first two have reserved it."""
+_ANSWERS: Final[dict[Decision, Literal["done", "unknown", "later", "reused"]]] = {
+    Decision.DONE: "done",
+    Decision.UNKNOWN: "unknown",
+    Decision.LATER: "later",
+    Decision.REUSED: "reused",
+}
+
+
+class _Record(NamedTuple):
+    """What Redis knew of a key; ``why`` a connection broke under the question."""
+
+    state: State | Literal["unavailable"]
+    receipt: Receipt | None = None
+    why: str = ""
 
 
 class SharedAttempts:
@@ -60,18 +85,17 @@ class SharedAttempts:
         await asyncio.gather(*self._told, return_exceptions=True)
 
     async def take(
-        self, chat_id: str, key: str, *, fingerprint: str, again: bool, resent: bool, asker: Asker | None
+        self, chat_id: str, key: str, *, fingerprint: str, resent: bool, retry_unknown: bool
     ) -> Attempt:
-        """Ask this node's table first, then Redis (see `Backend.attempt`)."""
+        """Ask this node's table first, then Redis, then the other nodes (see `Backend.attempt`)."""
         attempt = await self._table.take(
-            chat_id, key, fingerprint=fingerprint, again=again, patience=self._patience
+            chat_id, key, fingerprint=fingerprint, retry_unknown=retry_unknown, patience=self._patience
         )
         if attempt.state != "new":
             return attempt
         attempt.token = secrets.token_hex(8)
         try:
-            # Where an attempt may be repeated, nothing need be known of an earlier one.
-            return await self._take_everywhere(attempt, again, resent and not again, asker)
+            return await self._decide(attempt, Case(resent=resent, retry_unknown=retry_unknown))
         except BaseException:
             self._table.forget(attempt)
             raise
@@ -84,11 +108,6 @@ class SharedAttempts:
         """End an attempt that has saved nothing, here and in Redis."""
         self._table.release(attempt)
         await self._end_or_owe(attempt, "release")
-
-    async def _withdraw(self, attempt: Attempt) -> None:
-        """Take an attempt back without a word on earlier ones."""
-        self._table.forget(attempt)
-        await self._end_or_owe(attempt, "forget")
 
     async def abandon(self, attempt: Attempt) -> None:
         """Leave an attempt as unknown here and in Redis."""
@@ -117,7 +136,7 @@ class SharedAttempts:
         link = self._links.commands
         for attempt in self._table.under_way():
             if attempt.token and link is not None:
-                told = asyncio.ensure_future(self._call(link, attempt, again=True))
+                told = asyncio.ensure_future(self._call(link, attempt, retry_unknown=True))
                 self._told.add(told)
                 told.add_done_callback(self._was_told)
 
@@ -126,119 +145,89 @@ class SharedAttempts:
         if not told.cancelled():
             told.exception()  # the link has gone again: the next one is told
 
-    def _waits(self, asker: Asker | None) -> bool:
-        """Whether a sender may be repeating what it said on a node that this one can't ask now.
-
-        That is one whose session is hardly older than the outage: it has just come from somewhere. It
-        waits until Redis knows again what the others did, but for no longer than ``attempt_margin``
-        after its session began: an outage of Redis is not an outage of chat.
-        """
-        if asker is None or asker.began < self._links.lost_at - self._margin:
-            return False
-        return self._alone and time.monotonic() <= asker.began + self._margin
-
     @property
     def _alone(self) -> bool:
         """Whether this node can't ask Redis, or Redis may not have heard yet what others have to tell."""
         return self._links.commands is None or time.monotonic() < self._links.found_at + SETTLING
 
-    async def _go_alone(self, attempt: Attempt, resent: bool, asker: Asker | None, why: str = "") -> Attempt:
-        """Answer without knowing what other nodes did: go on, or leave it to whoever is asked again.
-
-        ``why`` the link failed under the question, which Redis may yet take for one of ours. While that was
-        waited for, the sender may have lost patience, or its connection without our knowing.
-        """
-        there = asker is None or (await asker.is_alive(AGAIN) if why else not asker.gone)
-        if there and not resent:
-            if why:
-                log.warning("attempt is only known here", chat=attempt.chat_id, why=why)
-            return attempt
-        self._table.forget(attempt)
-        if why:
-            self._owe(Owed(attempt.chat_id, None, attempt, "forget"))
-        return Attempt(attempt.chat_id, attempt.key, "later")
-
-    async def _take_everywhere(
-        self, attempt: Attempt, again: bool, resent: bool, asker: Asker | None
-    ) -> Attempt:
-        deadline = time.monotonic() + self._patience
-        pause, elsewhere = FIRST_POLL, False
-        while time.monotonic() <= deadline:
-            if resent and not elsewhere and self._alone:
-                return await self._go_alone(attempt, resent, asker)
-            if not elsewhere and self._waits(asker):
-                await asyncio.sleep(FIRST_POLL)
-                continue
-            commands = self._links.commands
-            if commands is None and not elsewhere:
-                return await self._go_alone(attempt, resent, asker)
-            verdict = "pending"  # where another node was at it, and Redis went away: that is all we know
-            if commands is not None:
-                try:
-                    verdict, *rest = (await self._call(commands, attempt, again=again)).split(" ")
-                except (LinkError, RedisError) as error:
-                    linked = isinstance(error, LinkError)
-                    if self._links.doubt(error):
-                        continue  # an outage like any other
-                    if not elsewhere:
-                        back = linked and await self._links.commands_after(commands, AGAIN)
-                        if not back and not (linked and self._waits(asker)):
-                            return await self._go_alone(attempt, resent, asker, why=str(error))
-                        if linked:
-                            continue
-            if verdict == "released":
-                return attempt
-            if verdict == "new":
-                if elsewhere:
-                    # Redis was emptied meanwhile, and has forgotten whoever was at it.
-                    await self.abandon(attempt)
-                    return Attempt(attempt.chat_id, attempt.key, "unknown")
-                return await self._known_elsewhere(attempt, asker) if resent else attempt
-            if verdict == "done":
-                cursor, _, saved = " ".join(rest).partition(" ")
-                receipt = Receipt(saved, cursor, "published")
-                self._table.settle(attempt, "done", receipt)
-                return Attempt(attempt.chat_id, attempt.key, "done", receipt)
-            if verdict == "unknown":
-                break
-            if verdict == "reused":
-                self._table.forget(attempt)
-                return Attempt(attempt.chat_id, attempt.key, "reused")
-            elsewhere = True
+    async def _decide(self, attempt: Attempt, case: Case) -> Attempt:
+        """Ask Redis, and where it has to be the nodes, until `decide` has an answer."""
+        deadline, pause = time.monotonic() + self._patience, FIRST_POLL
+        while True:
+            record = await self._reserve(attempt, case, deadline)
+            case = replace(case, backend=record.state, expired=time.monotonic() > deadline)
+            decision = decide(case)
+            if decision is Decision.ASK_NODES:
+                nodes, receipt = await self._known_elsewhere(attempt)
+                case, record = replace(case, nodes=nodes), record._replace(receipt=receipt)
+                decision = decide(case)
+            if decision is not Decision.WAIT:
+                return await self._conclude(attempt, decision, record)
+            case = replace(case, seen_pending=True)
             await asyncio.sleep(pause)
             pause = min(LONGEST_POLL, pause * 2)
-        self._table.settle(attempt, "unknown")
-        return Attempt(attempt.chat_id, attempt.key, "unknown")
 
-    async def _known_elsewhere(self, attempt: Attempt, asker: Asker | None) -> Attempt:
-        """Ask the nodes of what was sent before and Redis knows nothing of.
+    async def _conclude(self, attempt: Attempt, decision: Decision, record: _Record) -> Attempt:
+        """Answer a decision, and undo what this node has reserved unless it saves the message."""
+        if decision is Decision.SAVE:
+            if record.why:
+                log.warning("attempt is only known here", chat=attempt.chat_id, why=record.why)
+            return attempt
+        reserved = record.state in ("none", "released")
+        answer = Attempt(attempt.chat_id, attempt.key, _ANSWERS[decision], record.receipt)
+        if decision is Decision.UNKNOWN:
+            self._table.settle(attempt, "unknown")
+            if reserved:
+                await self._end_or_owe(attempt, "unknown")
+            return answer
+        self._table.forget(attempt)
+        if reserved:
+            await self._end_or_owe(attempt, "forget")
+        elif record.why:  # Redis may have noted it all the same
+            self._owe(Owed(attempt.chat_id, None, attempt, "forget"))
+        if decision is Decision.DONE:
+            self._table.settle(attempt, "done", record.receipt)
+        return answer
 
-        Redis may have been emptied, or one of the nodes cut off from it. That one gives no answer: a session
-        that came lately then has to ask again.
+    async def _reserve(self, attempt: Attempt, case: Case, deadline: float) -> _Record:
+        """Reserve the key in Redis, and tell what was known of it there before."""
+        if case.resent and not (case.retry_unknown or case.seen_pending) and self._alone:
+            return _Record("unavailable")
+        while (link := self._links.commands) is not None:
+            try:
+                state, *rest = (await self._call(link, attempt, retry_unknown=case.retry_unknown)).split(" ")
+            except (LinkError, RedisError) as error:
+                if self._links.doubt(error):
+                    continue  # an outage like any other
+                late = case.seen_pending or time.monotonic() > deadline
+                broken = isinstance(error, LinkError) and not late
+                if broken and await self._links.commands_after(link, AGAIN):
+                    continue
+                return _Record("unavailable", why=str(error))
+            if state == "done":
+                cursor, _, saved = " ".join(rest).partition(" ")
+                return _Record("done", Receipt(saved, cursor, "published"))
+            return _Record(_STATES[state])
+        return _Record("unavailable")
+
+    async def _known_elsewhere(self, attempt: Attempt) -> tuple[State | Literal["silent"], Receipt | None]:
+        """Ask the nodes what they know of a message that was sent before and that Redis does not know.
+
+        Redis may have been emptied, or one of the nodes cut off from it.
         """
-        chat_id, key = attempt.chat_id, attempt.key
-        question = {"attempt": {"node": self._links.node, "chatId": chat_id, "key": key}}
+        question = {"attempt": {"node": self._links.node, "chatId": attempt.chat_id, "key": attempt.key}}
         answers, complete = await self._ask(question)
         for answer in answers:
             match answer:
                 case {"fingerprint": str(other)} if attempt.differs(other):
-                    await self._withdraw(attempt)
-                    return Attempt(chat_id, key, "reused")
+                    return "reused", None
                 case {"state": "done", "id": str(saved), "cursor": str() | None as cursor}:
-                    receipt = Receipt(saved, cursor, "published" if cursor else "local")
-                    await self._withdraw(attempt)
-                    self._table.settle(attempt, "done", receipt)
-                    return Attempt(chat_id, key, "done", receipt)
+                    return "done", Receipt(saved, cursor, "published" if cursor else "local")
                 case {"state": "new"}:
-                    await self._withdraw(attempt)
-                    return Attempt(chat_id, key, "later")
+                    return "pending", None
                 case {"state": "unknown"}:
-                    await self.abandon(attempt)
-                    return Attempt(chat_id, key, "unknown")
-        if not complete and asker is not None and time.monotonic() < asker.began + self._patience:
-            await self._withdraw(attempt)
-            return Attempt(chat_id, key, "later")
-        return attempt
+                    return "unknown", None
+        return "none" if complete else "silent", None
 
     def answer(self, question: Any) -> Any:
         """Tell another node what this one knows of an attempt; None to any other question."""
@@ -255,14 +244,14 @@ class SharedAttempts:
                     }
         return None
 
-    async def _call(self, link: Link, attempt: Attempt, *, again: bool) -> str:
+    async def _call(self, link: Link, attempt: Attempt, *, retry_unknown: bool) -> str:
         answer = await scripts.ATTEMPT(
             link,
             [attempt_key(self._links.names, attempt)],
             attempt.token,
             int(self._patience * 1000),
             self._lifetime,
-            int(again),
+            int(retry_unknown),
             attempt.fingerprint,
         )
         return str(answer.decode())
