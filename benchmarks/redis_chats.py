@@ -50,6 +50,9 @@ class Counter:
     def answer(self, question: Any) -> Any:
         """Nothing to say."""
 
+    def restored(self) -> None:
+        """Nothing was begun."""
+
 
 async def measure(server: str, chats: int, events: int) -> dict[str, Any]:
     """One point of the curve."""

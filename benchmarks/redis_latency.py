@@ -53,6 +53,9 @@ class Nobody:
     def answer(self, question: Any) -> Any:
         """Nothing to say."""
 
+    def restored(self) -> None:
+        """Nothing was begun."""
+
 
 async def publish(redis_url: str, chats: int, rate: float, seconds: float) -> None:
     """Publish ``rate`` events a second, evenly, over the chats in turn."""

@@ -38,6 +38,9 @@ class Nobody:
     def answer(self, question: Any) -> Any:
         """Nothing to say."""
 
+    def restored(self) -> None:
+        """Nothing was begun."""
+
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
     """Fill, and ask Redis."""

@@ -17,6 +17,14 @@ class BackendError(Exception):
     """A backend can't do what it was asked, now or at all; the text says what to do about it."""
 
 
+class Unavailable(BackendError):  # noqa: N818 - a state, which passes
+    """The backend can't do it now. ``asked``: it was asked, and may have done it all the same."""
+
+    def __init__(self, text: str = "the backend is unavailable", *, asked: bool = False) -> None:
+        super().__init__(text)
+        self.asked = asked
+
+
 class Subscriber(Protocol):
     """What the hub is to its backend. Every method is synchronous and must not block."""
 
@@ -30,28 +38,48 @@ class Subscriber(Protocol):
         """Answer another node's question (see `Backend.ask`); both are JSON values."""
 
 
-class Attempt(msgspec.Struct):
-    """A try at saving a message under its key.
+class Listener(Subscriber, Protocol):
+    """What delivery is to its backend."""
 
-    ``new``: the caller saves the message, and then publishes it with this attempt, releases it, or
-    abandons it. ``done``: it was saved before, ``receipt`` says what became of it. ``unknown``:
-    whether an earlier try has saved it can't be known. ``later``: that can't be known now, because the
-    other nodes can't be asked, or this one has no room to remember it; nothing was begun. ``reused``: the
-    key was used for something else.
+    def restored(self) -> None:
+        """Tell that the backend takes commands again, as it does after its start and after an outage."""
 
-    ``fingerprint`` says what the key stands for; "" is like any other.
+
+class Key(msgspec.Struct, frozen=True):
+    """An idempotency key in a chat, as one attempt at saving a message uses it.
+
+    ``token`` tells this attempt from others, ``fingerprint`` what the key stands for ("": anything).
     """
 
-    chat_id: str
-    key: str
-    state: Literal["new", "done", "unknown", "later", "reused"]
-    receipt: Receipt | None = None
-    token: str = ""
+    name: str
+    token: str
     fingerprint: str = ""
 
     def differs(self, fingerprint: str) -> bool:
-        """Whether the key stands for something else than ``fingerprint``."""
+        """Whether the key stands for another message than ``fingerprint``."""
         return bool(self.fingerprint and fingerprint) and self.fingerprint != fingerprint
+
+
+KeyState = Literal["none", "released", "pending", "unknown", "done", "reused"]
+"""What is known of a key: nothing; that an earlier attempt saved nothing; that one is under way; that the
+outcome of one can't be known; that its message is saved; that the key stands for another message.
+"""
+Outcome = Literal["released", "unknown", "forgotten"]
+"""How an attempt ends without a message: nothing was saved; nobody knows; it counts as never reserved."""
+
+
+class Record(msgspec.Struct):
+    """What a backend knew of a key before it was reserved; the receipt of one that is done."""
+
+    state: KeyState
+    receipt: Receipt | None = None
+
+
+class Answers(msgspec.Struct):
+    """The nodes' answers to a question, and whether all nodes have answered."""
+
+    values: list[Any]
+    complete: bool
 
 
 class Health(msgspec.Struct):
@@ -88,6 +116,8 @@ class Backend(abc.ABC):
     """
 
     name: str = ""
+    is_shared: bool = True
+    """Whether other nodes share it, so that it remembers keys for this node, too."""
 
     # Plain counters, read when metrics are scraped.
     published = 0
@@ -97,7 +127,7 @@ class Backend(abc.ABC):
     queue_overflowed = 0
 
     @abc.abstractmethod
-    async def start(self, subscriber: Subscriber) -> None:
+    async def start(self, listener: Listener) -> None:
         """Begin to carry events.
 
         Raises BackendError if the backend can never work (wrong address, password or rights); one that
@@ -132,8 +162,8 @@ class Backend(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def publish(self, chat_id: str, event: Event, attempt: Attempt | None = None) -> Receipt:
-        """Sequence, keep and fan out a kept event, once per identity, and settle ``attempt`` as done.
+    async def publish(self, chat_id: str, event: Event, key: Key | None = None) -> Receipt:
+        """Sequence, keep and fan out a kept event, once per identity, and settle ``key`` as done.
 
         ``event`` without a cursor. An event that was published before answers with its first receipt.
         """
@@ -143,33 +173,24 @@ class Backend(abc.ABC):
         """Fan out an ephemeral event, without waiting. Never raises."""
 
     @abc.abstractmethod
-    async def attempt(
-        self,
-        chat_id: str,
-        key: str,
-        *,
-        fingerprint: str = "",
-        resent: bool = False,
-        retry_unknown: bool = False,
-    ) -> Attempt:
-        """Ask for the right to save a message under its key, on all nodes, for the history's lifetime.
+    async def reserve(
+        self, chat_id: str, key: Key, *, retry_unknown: bool = False, certain: bool = False
+    ) -> Record:
+        """Reserve a key for an attempt at saving a message, unless it is taken; tell what was known of it.
 
-        ``fingerprint``, a word without spaces, names what the key stands for. ``resent``: the client says
-        that it sent this message before. ``retry_unknown``: an attempt of unknown outcome may be repeated.
-        Waits for an earlier attempt that is under way, at most ``api_timeout`` and a margin.
-        `idempotency.decide` has the rules.
+        It is reserved if that is ``none``, ``released``, or ``unknown`` and ``retry_unknown``; by the same
+        token again and again. Records last as long as the history. Raises Unavailable; ``certain`` also while
+        other nodes may not have told yet what they did in an outage.
         """
 
     @abc.abstractmethod
-    async def release(self, attempt: Attempt) -> None:
-        """Give a new attempt back: nothing was saved, so that the next one for the same is new again."""
+    async def settle(self, chat_id: str, key: Key, outcome: Outcome) -> None:
+        """End an attempt that led to no event; its owner alone can. Raises nothing: what can't be done now is
+        done after the outage.
+        """
 
     @abc.abstractmethod
-    async def abandon(self, attempt: Attempt) -> None:
-        """Settle a new attempt as unknown: it may have been saved."""
-
-    @abc.abstractmethod
-    async def ask(self, question: Any) -> list[Any]:
+    async def ask(self, question: Any) -> Answers:
         """Put a JSON question to every node, this one included, and gather their answers within a bound."""
 
     async def hand_over(self) -> int | None:

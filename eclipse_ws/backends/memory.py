@@ -9,8 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eclipse_ws.backends.attempts import Attempts
-from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
+from eclipse_ws.backends.base import Answers, Backend, Health, Key, Listener, Outcome, Record
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt, saved_id
 
@@ -51,25 +50,25 @@ class MemoryBackend(Backend):
     """
 
     name = "memory"
+    is_shared = False
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
         self._channels: dict[str, _Channel] = {}
-        self._attempts = Attempts(settings.history_seconds, settings.max_attempts, clock)
-        self._subscriber: Subscriber | None = None
+        self._listener: Listener | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def start(self, subscriber: Subscriber) -> None:
+    async def start(self, listener: Listener) -> None:
         """Begin; there is nothing that could be away."""
-        self._subscriber = subscriber
+        self._listener = listener
         self._sweep()
 
     async def close(self) -> None:
         """Forget every chat."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        self._subscriber = None
+        self._listener = None
         self._channels.clear()
 
     async def subscribe(self, chat_id: str) -> None:
@@ -98,7 +97,7 @@ class MemoryBackend(Backend):
             return None
         return list(channel.events)[len(channel.events) - missed :]
 
-    async def publish(self, chat_id: str, event: Event, attempt: Attempt | None = None) -> Receipt:
+    async def publish(self, chat_id: str, event: Event, key: Key | None = None) -> Receipt:
         """Sequence and deliver at once."""
         channel = self._channel(chat_id)
         receipt = channel.receipts.get(event.identity)
@@ -115,42 +114,26 @@ class MemoryBackend(Backend):
             self._deliver(chat_id, channel, sequenced)
         else:
             self.duplicates_dropped += 1
-        if attempt is not None:
-            self._attempts.settle(attempt, "done", receipt)
         return receipt
 
     def broadcast(self, chat_id: str, event: Event) -> None:
         """Deliver at once."""
         channel = self._channels.get(chat_id)
-        if channel is not None and channel.subscribed and self._subscriber is not None:
-            self._subscriber.deliver(chat_id, event)
+        if channel is not None and channel.subscribed and self._listener is not None:
+            self._listener.deliver(chat_id, event)
 
-    async def attempt(
-        self,
-        chat_id: str,
-        key: str,
-        *,
-        fingerprint: str = "",
-        resent: bool = False,
-        retry_unknown: bool = False,
-    ) -> Attempt:
-        """Answer from this node's table: there is no other node."""
-        patience = self._settings.api_timeout + self._settings.attempt_margin
-        return await self._attempts.take(
-            chat_id, key, fingerprint=fingerprint, retry_unknown=retry_unknown, patience=patience
-        )
+    async def reserve(
+        self, chat_id: str, key: Key, *, retry_unknown: bool = False, certain: bool = False
+    ) -> Record:
+        """Know of nothing: what this node's own table does not know, nobody does."""
+        return Record("none")
 
-    async def release(self, attempt: Attempt) -> None:
-        """Let the next one for the same begin anew."""
-        self._attempts.release(attempt)
+    async def settle(self, chat_id: str, key: Key, outcome: Outcome) -> None:
+        """Do nothing: this node's own table knows it."""
 
-    async def abandon(self, attempt: Attempt) -> None:
-        """Remember that nobody knows."""
-        self._attempts.settle(attempt, "unknown")
-
-    async def ask(self, question: Any) -> list[Any]:
+    async def ask(self, question: Any) -> Answers:
         """Ask the only node that there is."""
-        return [] if self._subscriber is None else [self._subscriber.answer(question)]
+        return Answers([] if self._listener is None else [self._listener.answer(question)], True)
 
     def health(self) -> Health:
         """Always up."""
@@ -166,8 +149,8 @@ class MemoryBackend(Backend):
         return channel
 
     def _deliver(self, chat_id: str, channel: _Channel, event: Event) -> None:
-        if channel.subscribed and self._subscriber is not None:
-            self._subscriber.deliver(chat_id, event)
+        if channel.subscribed and self._listener is not None:
+            self._listener.deliver(chat_id, event)
 
     def _sweep(self) -> None:
         """Forget the chats whose lingering is over; costs a look at each, a few times per lifetime."""

@@ -161,13 +161,15 @@ def _port(field: str, host: str, port: int) -> Finding:
 
 
 class _Nobody:
-    """A subscriber to whom nothing is delivered."""
+    """A listener to whom nothing is delivered."""
 
     def deliver(self, chat_id: str, event: object) -> None: ...
 
     def interrupt(self, chat_id: str) -> None: ...
 
     def answer(self, question: object) -> None: ...
+
+    def restored(self) -> None: ...
 
 
 async def redis(value: Settings) -> list[Finding]:

@@ -1,40 +1,185 @@
-"""Whose idempotency key is whose, and what was sent under it. Pure."""
+"""A message under an idempotency key is saved once, on whatever node it comes: `decide` has the rules."""
 
 from __future__ import annotations
 
-import hashlib
-from typing import Final
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final, Literal, NamedTuple
 
-_USER: Final = "user"
-_VISITORS: Final = "visitors"
-_APPLICATION: Final = "application"
+import structlog
+
+from eclipse_ws.backends.base import Backend, BackendError, Key, KeyState, Record, Unavailable
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.delivery.decisions import Case, Decision, decide
+from eclipse_ws.delivery.records import Attempt, Records
+from eclipse_ws.protocol import Receipt
+
+log = structlog.get_logger("eclipse_ws.delivery")
+
+FIRST_POLL, LONGEST_POLL = 0.05, 0.5
+"""Seconds between looks at an attempt that another node has under way."""
+_ANSWERS: Final[dict[Decision, Literal["done", "unknown", "later", "reused"]]] = {
+    Decision.DONE: "done",
+    Decision.UNKNOWN: "unknown",
+    Decision.LATER: "later",
+    Decision.REUSED: "reused",
+}
 
 
-def user_key(chat_id: str, user_id: str, key: str) -> str:
-    """The name of a user's key in a chat: nobody else can use it."""
-    return _digest(_USER, chat_id, user_id, key)
+class _Known(NamedTuple):
+    """What the backend knew of a key; ``broken`` says why it gave no answer though it was asked."""
+
+    state: KeyState | Literal["unavailable"]
+    receipt: Receipt | None = None
+    broken: str = ""
 
 
-def visitors_key(chat_id: str, key: str) -> str:
-    """The name of a key of a chat's visitors, who have another id with every token."""
-    return _digest(_VISITORS, chat_id, key)
+class Idempotency:
+    """Takes and settles attempts, in this node's own table and in the backend."""
 
+    def __init__(
+        self, settings: Settings, backend: Backend, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._backend = backend
+        self._records = Records(
+            settings.history_seconds, settings.max_attempts, clock, elsewhere=backend.is_shared
+        )
+        self._patience = settings.api_timeout + settings.attempt_margin
+        self._node = secrets.token_hex(6)
+        self._told: set[asyncio.Task[None]] = set()
 
-def application_key(chat_id: str, key: str) -> str:
-    """The name of the application's own key for a chat."""
-    return _digest(_APPLICATION, chat_id, key)
+    def __len__(self) -> int:
+        return len(self._records)
 
+    async def close(self) -> None:
+        """Tell the backend nothing any more."""
+        for task in self._told:
+            task.cancel()
+        await asyncio.gather(*self._told, return_exceptions=True)
 
-def fingerprint(*sent: str | bytes) -> str:
-    """What was sent under a key, as 32 hexadecimal digits: the same for the same, and for nothing else."""
-    return _digest(*sent)
+    async def take(
+        self, chat_id: str, name: str, *, fingerprint: str, resent: bool, retry_unknown: bool
+    ) -> Attempt:
+        """See `Delivery.attempt`: ask this node's table, the backend, then the other nodes."""
+        key = Key(name, secrets.token_hex(8), fingerprint)
+        attempt = await self._records.take(chat_id, key, retry_unknown=retry_unknown, patience=self._patience)
+        if attempt.state != "new":
+            return attempt
+        try:
+            return await self._decide(attempt, Case(resent=resent, retry_unknown=retry_unknown))
+        except BaseException:
+            self._records.forget(attempt)
+            raise
 
+    def done(self, attempt: Attempt, receipt: Receipt) -> None:
+        """Settle an attempt here, whose message is published; the backend has done so with the event."""
+        self._records.settle(attempt, "done", receipt)
 
-def _digest(*parts: str | bytes) -> str:
-    """32 hexadecimal digits of the parts; their lengths go in, so that no two lists of them read the same."""
-    digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        raw = part.encode() if isinstance(part, str) else part
-        digest.update(b"%d:" % len(raw))
-        digest.update(raw)
-    return digest.hexdigest()
+    async def release(self, attempt: Attempt) -> None:
+        """End an attempt that has saved nothing."""
+        self._records.release(attempt)
+        await self._backend.settle(attempt.chat_id, attempt.key, "released")
+
+    async def abandon(self, attempt: Attempt) -> None:
+        """End an attempt that may have saved its message."""
+        self._records.settle(attempt, "unknown")
+        await self._backend.settle(attempt.chat_id, attempt.key, "unknown")
+
+    def restored(self) -> None:
+        """Tell the backend, which was unavailable, of the attempts that are under way."""
+        for attempt in self._records.under_way():
+            task = asyncio.create_task(self._tell(attempt))
+            self._told.add(task)
+            task.add_done_callback(self._told.discard)
+
+    def answer(self, question: Any) -> Any:
+        """Tell another node what this one knows of a key; None to any other question."""
+        match question:
+            case {"attempt": {"node": str(node), "chatId": str(chat_id), "key": str(name)}}:
+                known = None if node == self._node else self._records.known(chat_id, name)
+                if known is not None:
+                    receipt = known.receipt or Receipt("", None, "local")
+                    return {
+                        "state": known.state,
+                        "id": receipt.id,
+                        "cursor": receipt.cursor,
+                        "fingerprint": known.key.fingerprint,
+                    }
+        return None
+
+    async def _tell(self, attempt: Attempt) -> None:
+        try:
+            await self._backend.reserve(attempt.chat_id, attempt.key, retry_unknown=True)
+        except BackendError as error:  # it is told when the backend is back
+            log.debug("attempt not told", chat=attempt.chat_id, why=str(error))
+
+    async def _decide(self, attempt: Attempt, case: Case) -> Attempt:
+        """Ask the backend, and where it has to be the nodes, until there is a decision."""
+        deadline, pause = time.monotonic() + self._patience, FIRST_POLL
+        while True:
+            known = await self._reserve(attempt, case)
+            case = replace(case, backend=known.state, expired=time.monotonic() > deadline)
+            decision = decide(case)
+            if decision is Decision.ASK_NODES:
+                nodes, receipt = await self._ask_nodes(attempt)
+                case, known = replace(case, nodes=nodes), known._replace(receipt=receipt)
+                decision = decide(case)
+            if decision is not Decision.WAIT:
+                return await self._conclude(attempt, decision, known)
+            case = replace(case, seen_pending=True)
+            await asyncio.sleep(pause)
+            pause = min(LONGEST_POLL, pause * 2)
+
+    async def _reserve(self, attempt: Attempt, case: Case) -> _Known:
+        # Only where nothing can be repeated does it matter what other nodes have not told yet.
+        certain = case.resent and not (case.retry_unknown or case.seen_pending)
+        try:
+            record: Record = await self._backend.reserve(
+                attempt.chat_id, attempt.key, retry_unknown=case.retry_unknown, certain=certain
+            )
+        except Unavailable as error:
+            return _Known("unavailable", broken=str(error) if error.asked else "")
+        return _Known(record.state, record.receipt)
+
+    async def _ask_nodes(self, attempt: Attempt) -> tuple[KeyState | Literal["silent"], Receipt | None]:
+        """Ask the nodes what they know of a message that was sent before and that the backend does not know.
+
+        The backend may have lost its records, or one of the nodes may be cut off from it.
+        """
+        key = attempt.key
+        question = {"attempt": {"node": self._node, "chatId": attempt.chat_id, "key": key.name}}
+        answers = await self._backend.ask(question)
+        for answer in answers.values:
+            match answer:
+                case {"fingerprint": str(other)} if key.differs(other):
+                    return "reused", None
+                case {"state": "done", "id": str(saved), "cursor": str() | None as cursor}:
+                    return "done", Receipt(saved, cursor, "published" if cursor else "local")
+                case {"state": "new"}:
+                    return "pending", None
+                case {"state": "unknown"}:
+                    return "unknown", None
+        return "none" if answers.complete else "silent", None
+
+    async def _conclude(self, attempt: Attempt, decision: Decision, known: _Known) -> Attempt:
+        """Answer a decision, and undo what this node has reserved unless it saves the message."""
+        if decision is Decision.SAVE:
+            if known.broken:
+                log.warning("attempt is only known here", chat=attempt.chat_id, why=known.broken)
+            return attempt
+        # Without an answer the backend may have reserved it all the same.
+        reserved = known.state in ("none", "released") or bool(known.broken)
+        if decision is Decision.UNKNOWN:
+            self._records.settle(attempt, "unknown")
+            if reserved:
+                await self._backend.settle(attempt.chat_id, attempt.key, "unknown")
+        else:
+            self._records.forget(attempt)
+            if reserved:
+                await self._backend.settle(attempt.chat_id, attempt.key, "forgotten")
+        if decision is Decision.DONE:
+            self._records.settle(attempt, "done", known.receipt)
+        return Attempt(attempt.chat_id, attempt.key, _ANSWERS[decision], known.receipt)

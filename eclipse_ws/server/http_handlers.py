@@ -13,8 +13,8 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from eclipse_ws.backends.base import Attempt
-from eclipse_ws.delivery import idempotency
+from eclipse_ws.delivery import keys
+from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.observability.histogram import Kept
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.server import static_files
@@ -160,7 +160,7 @@ class Events(ApplicationHandler):
             raise HTTPError(400, "The event must not have a cursor: the server gives it one")
         chat_id = _chat_id(chat)
         if not event.kept:
-            self.node.backend.broadcast(chat_id, event)
+            self.node.delivery.broadcast(chat_id, event)
             self.set_status(202)
             self.finish({"cursor": None})
             return
@@ -170,10 +170,10 @@ class Events(ApplicationHandler):
             if not 1 <= len(key) <= 128:
                 raise HTTPError(400, "Idempotency-Key must have 1 to 128 characters")
             # Publishing is safe to repeat (an event's identity makes it one), so an unknown outcome is too.
-            attempt = await self.node.backend.attempt(
+            attempt = await self.node.delivery.attempt(
                 chat_id,
-                idempotency.application_key(chat_id, key),
-                fingerprint=idempotency.fingerprint(untimed(event)),
+                keys.application_key(chat_id, key),
+                fingerprint=keys.fingerprint(untimed(event)),
                 retry_unknown=True,
             )
             if attempt.state == "reused":
@@ -183,7 +183,7 @@ class Events(ApplicationHandler):
         if attempt is not None and attempt.receipt is not None:
             receipt = attempt.receipt
         else:
-            receipt = await self.node.backend.publish(chat_id, event, attempt)
+            receipt = await self.node.delivery.publish(chat_id, event, attempt)
         self.set_status(202)
         self.finish({"cursor": receipt.cursor, "delivery": receipt.delivery})
 
@@ -212,7 +212,7 @@ class Disconnect(ApplicationHandler):
             )
         question = {"disconnect": {"chatId": _chat_id(chat), "userId": body.user_id, "reason": reason}}
         answers = await self.node.backend.ask(question)
-        self.finish({"disconnected": sum(answer for answer in answers if isinstance(answer, int))})
+        self.finish({"disconnected": sum(answer for answer in answers.values if isinstance(answer, int))})
 
 
 class File(JsonHandler):

@@ -27,6 +27,7 @@ from eclipse_ws.config.loading import Loaded
 from eclipse_ws.config.problems import SettingsError
 from eclipse_ws.config.profiles import variable
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.logging import log_request, mask_also
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.security.hosts import HostApplication
@@ -62,13 +63,15 @@ class Server:
         self.settings = settings
         self.backend = backends.create(settings.backend, settings)
         self.api, api_routes = _chat_api(settings)
+        self.delivery = Delivery(settings, self.backend)
         self.hub = Hub(self.backend, limit=settings.history_events)
         self.node = Node(
             settings=settings,
             backend=self.backend,
+            delivery=self.delivery,
             api=self.api,
             hub=self.hub,
-            commands=Commands(settings, self.backend, self.api),
+            commands=Commands(settings, self.delivery, self.api),
             verifier=Verifier(settings),
             session_counts=ChatSession.counts,
         )
@@ -136,11 +139,11 @@ class Server:
             setattr(self, name, more[name][0].getsockname()[1])
         try:
             await self.api.start()
-            await self.backend.start(self.hub)
+            await self.delivery.start(self.hub)
         except BaseException as error:
             close(sockets, *more.values())
             await self.api.close()
-            await self.backend.close()
+            await self.delivery.close()
             if isinstance(error, ApiError):
                 fix = "set ECLIPSE_EMBEDDED_DB to a file that can be written, or to :memory:"
                 raise StartError(f"the chat API can't start: {error}. Fix: {fix}") from error
@@ -280,7 +283,7 @@ class Server:
             session.wire.abort()
         for listener in self._listeners:
             await listener.close_all_connections()
-        await self.backend.close()
+        await self.delivery.close()
         await self.api.close()
         gc.unfreeze()
         log.info("stopped")

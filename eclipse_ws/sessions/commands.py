@@ -9,9 +9,10 @@ import structlog
 
 from eclipse_ws import protocol
 from eclipse_ws.application.base import ApiError, ChatApi, Share
-from eclipse_ws.backends.base import Attempt, Backend
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.delivery import idempotency
+from eclipse_ws.delivery import keys
+from eclipse_ws.delivery.delivery import Delivery
+from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.protocol import CommandError
 from eclipse_ws.security.jwt import Claims
 
@@ -36,11 +37,11 @@ class Speaker(Protocol):
 
 
 class Commands:
-    """Carries out commands: saves through the chat API, tells the chat through the backend."""
+    """Carries out commands: saves through the chat API, tells the chat through delivery."""
 
-    def __init__(self, settings: Settings, backend: Backend, api: ChatApi) -> None:
+    def __init__(self, settings: Settings, delivery: Delivery, api: ChatApi) -> None:
         self._settings = settings
-        self._backend = backend
+        self._delivery = delivery
         self._api = api
         # Plain counters, read when metrics are scraped.
         self.handled = {
@@ -60,7 +61,7 @@ class Commands:
         if type(command) is protocol.Typing:  # by far the most frequent
             self.handled["typing"] += 1
             event = protocol.typing_event(session.claims.user_id, command.is_typing, session.id)
-            self._backend.broadcast(session.claims.chat_id, event)
+            self._delivery.broadcast(session.claims.chat_id, event)
             return None
         match command:
             case protocol.SendMessage():
@@ -83,10 +84,10 @@ class Commands:
         attempt, name = None, None
         if key is not None:
             name = _name(claims, key)
-            attempt = await self._backend.attempt(
+            attempt = await self._delivery.attempt(
                 claims.chat_id,
                 name,
-                fingerprint=idempotency.fingerprint(command.content, command.role),
+                fingerprint=keys.fingerprint(command.content, command.role),
                 resent=command.resend,
                 retry_unknown=self._settings.api_honours_idempotency,
             )
@@ -121,7 +122,7 @@ class Commands:
             await self._give_up(attempt, unknown=True)
             raise
         # Saved means saved: from here on the sender never hears of an error (section 4.5).
-        receipt = await self._backend.publish(claims.chat_id, protocol.message_event(message), attempt)
+        receipt = await self._delivery.publish(claims.chat_id, protocol.message_event(message), attempt)
         if key is not None:
             session.send(protocol.ack(key, receipt))
 
@@ -129,9 +130,9 @@ class Commands:
         if attempt is None:
             return
         if unknown:
-            await self._backend.abandon(attempt)
+            await self._delivery.abandon(attempt)
         else:
-            await self._backend.release(attempt)
+            await self._delivery.release(attempt)
 
     async def _agent_joined(self, session: Speaker, claims: Claims) -> None:
         """Tell the chat that an agent has come; the name is the chat API's, never the client's word."""
@@ -148,7 +149,7 @@ class Commands:
                 retry_after=error.retry_after,
             ) from error
         try:
-            await self._backend.publish(claims.chat_id, protocol.agent_joined_event(user))
+            await self._delivery.publish(claims.chat_id, protocol.agent_joined_event(user))
         except Exception as error:
             log.exception("agent_joined failed", session=session.id, chat=claims.chat_id)
             raise CommandError(
@@ -159,8 +160,8 @@ class Commands:
 def _name(claims: Claims, key: str) -> str:
     """The key's name in its chat: a user's own, or one of the chat's visitors, whose ids change."""
     if claims.is_authenticated:
-        return idempotency.user_key(claims.chat_id, claims.user_id, key)
-    return idempotency.visitors_key(claims.chat_id, key)
+        return keys.user_key(claims.chat_id, claims.user_id, key)
+    return keys.visitors_key(claims.chat_id, key)
 
 
 def _share(claims: Claims, address: str | None) -> Share:

@@ -16,6 +16,7 @@ from eclipse_ws import __version__
 from eclipse_ws.application.base import ChatApi
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.histogram import Kept, LoopLag
 from eclipse_ws.protocol import timestamp
 from eclipse_ws.security.hosts import Hosts
@@ -81,6 +82,7 @@ class Node:
 
     settings: Settings
     backend: Backend
+    delivery: Delivery
     api: ChatApi
     hub: Hub
     commands: Commands

@@ -29,7 +29,7 @@ class BackendContract:
     async def test_publisher_hears_itself(self, cluster: Cluster, chat: str) -> None:
         """What a node publishes comes back to it with the cursor of its receipt."""
         node = await cluster.node(chat)
-        receipt = await node.backend.publish(chat, event("m1"))
+        receipt = await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
         assert receipt.id == "m1"
         assert receipt.delivery == "published"
@@ -41,9 +41,9 @@ class BackendContract:
         """An event of a chat that a node has not subscribed is not handed to it."""
         node = await cluster.node(chat)
         other = fresh_chat()
-        await node.backend.publish(other, event("m1"))
-        node.backend.broadcast(other, typing())
-        await node.backend.publish(chat, event("m2"))
+        await node.delivery.publish(other, event("m1"))
+        node.delivery.broadcast(other, typing())
+        await node.delivery.publish(chat, event("m2"))
         await node.until_heard(chat, "m2")
         assert list(node.heard.events) == [chat]
 
@@ -53,8 +53,8 @@ class BackendContract:
         one, other = await cluster.nodes(2, chat)
         publishing = []
         for number in range(150):
-            publishing.append(one.backend.publish(chat, event(f"a{number}")))
-            publishing.append(other.backend.publish(chat, event(f"b{number}")))
+            publishing.append(one.delivery.publish(chat, event(f"a{number}")))
+            publishing.append(other.delivery.publish(chat, event(f"b{number}")))
         receipts = await asyncio.gather(*publishing)
         for node in (one, other):
             await until(lambda node=node: len(node.heard.events[chat]) >= 300)
@@ -70,10 +70,10 @@ class BackendContract:
         """The same event published on both nodes is delivered once, and both get the one receipt."""
         one, other = await cluster.nodes(2, chat)
         first, second = await asyncio.gather(
-            one.backend.publish(chat, event("m1")), other.backend.publish(chat, event("m1"))
+            one.delivery.publish(chat, event("m1")), other.delivery.publish(chat, event("m1"))
         )
         assert first == second
-        await one.backend.publish(chat, event("m2"))
+        await one.delivery.publish(chat, event("m2"))
         await one.until_heard(chat, "m1", "m2")
         await other.until_heard(chat, "m1", "m2")
         assert one.backend.duplicates_dropped + other.backend.duplicates_dropped >= 1
@@ -82,8 +82,8 @@ class BackendContract:
     async def test_an_update_is_another_event(self, cluster: Cluster, chat: str) -> None:
         """Type and ``data.updatedAt`` belong to the identity: an update is no duplicate of its message."""
         node = await cluster.node(chat)
-        await node.backend.publish(chat, event("m1"))
-        await node.backend.publish(chat, event("m1", "message_updated"))
+        await node.delivery.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m1", "message_updated"))
         await node.until_heard(chat, "m1", "m1")
 
     @gen_test
@@ -95,7 +95,7 @@ class BackendContract:
         start = node.backend.position(chat)
         assert start is not None
         assert start.offset == 0
-        await node.backend.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
         assert node.backend.position(chat) == Cursor(start.epoch, 1)
 
@@ -104,7 +104,7 @@ class BackendContract:
         """An ephemeral event reaches both nodes with its origin, without a cursor, and no history."""
         one, other = await cluster.nodes(2, chat)
         start = one.backend.position(chat)
-        one.backend.broadcast(chat, typing("session-1"))
+        one.delivery.broadcast(chat, typing("session-1"))
         await until(lambda: one.heard.events[chat] and other.heard.events[chat])
         for node in (one, other):
             (heard,) = node.heard.events[chat]
@@ -120,7 +120,7 @@ class BackendContract:
         one, other = await cluster.nodes(2, chat)
         start = one.backend.position(chat)
         for number in range(5):
-            await one.backend.publish(chat, event(number))
+            await one.delivery.publish(chat, event(number))
         for node in (one, other):
             await node.until_heard(chat, *range(5))
             for after in range(6):
@@ -134,7 +134,7 @@ class BackendContract:
         node = await cluster.node(chat, history_events=10)
         start = node.backend.position(chat)
         for number in range(25):
-            await node.backend.publish(chat, event(number))
+            await node.delivery.publish(chat, event(number))
         await node.until_heard(chat, *range(25))
         assert await node.backend.history(chat, Cursor(start.epoch, 14)) is None
         assert await node.backend.history(chat, start) is None
@@ -145,7 +145,7 @@ class BackendContract:
     async def test_history_refuses_foreign_cursors(self, cluster: Cluster, chat: str) -> None:
         """A cursor from the future, of another epoch or of another chat gets None."""
         node = await cluster.node(chat)
-        await node.backend.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
         at = node.backend.position(chat)
         other = fresh_chat()
@@ -168,8 +168,8 @@ class BackendContract:
         await asyncio.gather(*(node.backend.subscribe(chat) for _ in range(20)))
         assert node.backend.position(chat) is not None
         await node.backend.subscribe(chat)
-        await node.backend.publish(chat, event("m1"))
-        await node.backend.publish(chat, event("m2"))
+        await node.delivery.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m2"))
         await node.until_heard(chat, "m1", "m2")
         assert not node.heard.interrupts
 
@@ -181,23 +181,23 @@ class BackendContract:
         await asyncio.sleep(0)
         waiting[0].cancel()
         await waiting[1]
-        await node.backend.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
 
     @gen_test
     async def test_a_lingering_chat_can_be_resumed(self, cluster: Cluster, chat: str) -> None:
         """What is published after the last member has left can be resumed, and joining again wins."""
         node = await cluster.node(chat)
-        await node.backend.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
         at = node.backend.position(chat)
         node.backend.unsubscribe(chat)
         node.backend.unsubscribe(chat)
-        await node.backend.publish(chat, event("m2"))
+        await node.delivery.publish(chat, event("m2"))
         await node.backend.subscribe(chat)
         await until(lambda: node.backend.position(chat) == Cursor(at.epoch, 2))
         assert [number_of(e) for e in await node.backend.history(chat, at)] == ["m2"]
-        await node.backend.publish(chat, event("m3"))
+        await node.delivery.publish(chat, event("m3"))
         await until(lambda: "m3" in node.heard.numbers(chat))
         assert node.backend.position(chat) == Cursor(at.epoch, 3)
         assert not node.heard.interrupts
@@ -214,7 +214,7 @@ class BackendContract:
         node.backend.unsubscribe(other)  # its end is later than the first one's would have been
         await until(lambda: node.backend.position(other) is None, "the other chat to be forgotten")
         assert node.backend.position(chat) == Cursor(epoch, 0)
-        await node.backend.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
 
     @gen_test
@@ -233,7 +233,7 @@ class BackendContract:
     async def test_after_lingering_a_new_epoch_begins(self, cluster: Cluster, chat: str) -> None:
         """A chat that nobody has heard any more doesn't pretend to know what passed: its epoch is new."""
         node = await cluster.node(chat, history_seconds=0.2)
-        await node.backend.publish(chat, event("m1"))
+        await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
         at = node.backend.position(chat)
         node.backend.unsubscribe(chat)
@@ -241,7 +241,7 @@ class BackendContract:
         await node.backend.subscribe(chat)
         assert node.backend.position(chat).epoch != at.epoch
         assert await node.backend.history(chat, at) is None
-        await node.backend.publish(chat, event("m2"))
+        await node.delivery.publish(chat, event("m2"))
         await node.until_heard(chat, "m1", "m2")
 
     # -- attempts -------------------------------------------------------------------------------
@@ -250,11 +250,11 @@ class BackendContract:
     async def test_an_attempt_is_new_once(self, cluster: Cluster, chat: str) -> None:
         """The first one saves; whoever comes later, on any node, gets the receipt of that."""
         one, other = await cluster.nodes(2, chat)
-        first = await one.backend.attempt(chat, "key")
+        first = await one.delivery.attempt(chat, "key")
         assert first.state == "new"
-        receipt = await one.backend.publish(chat, event("m1"), first)
+        receipt = await one.delivery.publish(chat, event("m1"), first)
         for node in (one, other):
-            again = await node.backend.attempt(chat, "key")
+            again = await node.delivery.attempt(chat, "key")
             assert (again.state, again.receipt) == ("done", receipt)
         assert receipt.id == "m1"
 
@@ -264,11 +264,11 @@ class BackendContract:
     ) -> None:
         """An event that was published before settles the attempt as well, with the first receipt."""
         one, other = await cluster.nodes(2, chat)
-        receipt = await one.backend.publish(chat, event("m1"))
-        attempt = await other.backend.attempt(chat, "key")
-        assert await other.backend.publish(chat, event("m1"), attempt) == receipt
+        receipt = await one.delivery.publish(chat, event("m1"))
+        attempt = await other.delivery.attempt(chat, "key")
+        assert await other.delivery.publish(chat, event("m1"), attempt) == receipt
         for node in (one, other):
-            again = await node.backend.attempt(chat, "key")
+            again = await node.delivery.attempt(chat, "key")
             assert (again.state, again.receipt) == ("done", receipt)
 
     @gen_test
@@ -276,17 +276,17 @@ class BackendContract:
         """The same key in another chat, and another key in the same chat, are new."""
         node = await cluster.node()
         for chat_id, key in ((chat, "key"), (chat, "KEY"), (chat, "key "), (fresh_chat(), "key")):
-            assert (await node.backend.attempt(chat_id, key)).state == "new"
+            assert (await node.delivery.attempt(chat_id, key)).state == "new"
 
     @gen_test
     async def test_an_attempt_waits_for_one_under_way(self, cluster: Cluster, chat: str) -> None:
         """While the first one is saving, the others wait, on both nodes, and get its receipt."""
         one, other = await cluster.nodes(2, chat)
-        first = await one.backend.attempt(chat, "key")
-        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in (one, other, one, other)]
+        first = await one.delivery.attempt(chat, "key")
+        waiting = [asyncio.ensure_future(n.delivery.attempt(chat, "key")) for n in (one, other, one, other)]
         done, _ = await asyncio.wait(waiting, timeout=0.15)
         assert not done
-        receipt = await one.backend.publish(chat, event("m1"), first)
+        receipt = await one.delivery.publish(chat, event("m1"), first)
         for attempt in await asyncio.gather(*waiting):
             assert (attempt.state, attempt.receipt) == ("done", receipt)
 
@@ -297,16 +297,16 @@ class BackendContract:
     ) -> None:
         """After a release, one of those who wait saves, and the other waits for that one."""
         one, other = await cluster.nodes(2, chat)
-        first = await one.backend.attempt(chat, "key")
+        first = await one.delivery.attempt(chat, "key")
         nodes = (one, one) if same_node else (one, other)
-        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in nodes]
+        waiting = [asyncio.ensure_future(n.delivery.attempt(chat, "key")) for n in nodes]
         await asyncio.sleep(0)
-        await one.backend.release(first)
+        await one.delivery.release(first)
         done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         assert (len(done), len(pending)) == (1, 1)
         (new,) = done
         assert new.result().state == "new"
-        receipt = await nodes[waiting.index(new)].backend.publish(chat, event("m1"), new.result())
+        receipt = await nodes[waiting.index(new)].delivery.publish(chat, event("m1"), new.result())
         second = await pending.pop()
         assert (second.state, second.receipt) == ("done", receipt)
 
@@ -314,16 +314,16 @@ class BackendContract:
     async def test_an_abandoned_attempt_is_unknown(self, cluster: Cluster, chat: str) -> None:
         """An abandoned attempt is unknown to everybody, until somebody may try it again."""
         one, other = await cluster.nodes(2, chat)
-        first = await one.backend.attempt(chat, "key")
-        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in (one, other)]
+        first = await one.delivery.attempt(chat, "key")
+        waiting = [asyncio.ensure_future(n.delivery.attempt(chat, "key")) for n in (one, other)]
         await asyncio.sleep(0)
-        await one.backend.abandon(first)
+        await one.delivery.abandon(first)
         assert [a.state for a in await asyncio.gather(*waiting)] == ["unknown", "unknown"]
-        assert (await other.backend.attempt(chat, "key")).state == "unknown"
-        again = await other.backend.attempt(chat, "key", retry_unknown=True)
+        assert (await other.delivery.attempt(chat, "key")).state == "unknown"
+        again = await other.delivery.attempt(chat, "key", retry_unknown=True)
         assert again.state == "new"
-        receipt = await other.backend.publish(chat, event("m1"), again)
-        assert (await other.backend.attempt(chat, "key")).receipt == receipt
+        receipt = await other.delivery.publish(chat, event("m1"), again)
+        assert (await other.delivery.attempt(chat, "key")).receipt == receipt
 
     @gen_test
     @pytest.mark.parametrize("state", ["done", "under way", "unknown", "released"])
@@ -332,37 +332,37 @@ class BackendContract:
         once; with its own it is what it was.
         """
         one, other = await cluster.nodes(2, chat)
-        first = await one.backend.attempt(chat, "key", fingerprint="f1")
-        assert (first.state, first.fingerprint) == ("new", "f1")
+        first = await one.delivery.attempt(chat, "key", fingerprint="f1")
+        assert (first.state, first.key.fingerprint) == ("new", "f1")
         if state == "done":
-            await one.backend.publish(chat, event("m1"), first)
+            await one.delivery.publish(chat, event("m1"), first)
         elif state == "unknown":
-            await one.backend.abandon(first)
+            await one.delivery.abandon(first)
         elif state == "released":
-            await one.backend.release(first)
+            await one.delivery.release(first)
         for node in (other, one, other):
             for again in (False, True):
                 async with asyncio.timeout(2):
-                    reused = await node.backend.attempt(chat, "key", fingerprint="f2", retry_unknown=again)
+                    reused = await node.delivery.attempt(chat, "key", fingerprint="f2", retry_unknown=again)
                 assert (reused.state, reused.receipt) == ("reused", None)
-        same = asyncio.ensure_future(other.backend.attempt(chat, "key", fingerprint="f1"))
+        same = asyncio.ensure_future(other.delivery.attempt(chat, "key", fingerprint="f1"))
         if state == "under way":
             assert not (await asyncio.wait([same], timeout=0.1))[0]
-            await one.backend.publish(chat, event("m1"), first)
+            await one.delivery.publish(chat, event("m1"), first)
         assert (await same).state == {"unknown": "unknown", "released": "new"}.get(state, "done")
 
     @gen_test
     async def test_a_fingerprint_holds_after_the_same_again(self, cluster: Cluster, chat: str) -> None:
         """An attempt that is made again under its own fingerprint keeps it."""
         one, other = await cluster.nodes(2, chat)
-        await other.backend.release(await other.backend.attempt(chat, "key", fingerprint="f1"))
-        await one.backend.abandon(await one.backend.attempt(chat, "key", fingerprint="f1"))
-        again = await one.backend.attempt(chat, "key", fingerprint="f1", retry_unknown=True)
+        await other.delivery.release(await other.delivery.attempt(chat, "key", fingerprint="f1"))
+        await one.delivery.abandon(await one.delivery.attempt(chat, "key", fingerprint="f1"))
+        again = await one.delivery.attempt(chat, "key", fingerprint="f1", retry_unknown=True)
         assert again.state == "new"
-        receipt = await one.backend.publish(chat, event("m1"), again)
+        receipt = await one.delivery.publish(chat, event("m1"), again)
         for node in (one, other):
-            assert (await node.backend.attempt(chat, "key", fingerprint="f2")).state == "reused"
-            assert (await node.backend.attempt(chat, "key", fingerprint="f1")).receipt == receipt
+            assert (await node.delivery.attempt(chat, "key", fingerprint="f2")).state == "reused"
+            assert (await node.delivery.attempt(chat, "key", fingerprint="f1")).receipt == receipt
 
     @gen_test
     async def test_no_fingerprint_is_like_any(self, cluster: Cluster, chat: str) -> None:
@@ -370,11 +370,11 @@ class BackendContract:
         one, other = await cluster.nodes(2, chat)
         receipts = {}
         for key, fingerprint in (("old", ""), ("new", "f1")):
-            attempt = await one.backend.attempt(chat, key, fingerprint=fingerprint)
-            receipts[key] = await one.backend.publish(chat, event(key), attempt)
+            attempt = await one.delivery.attempt(chat, key, fingerprint=fingerprint)
+            receipts[key] = await one.delivery.publish(chat, event(key), attempt)
         for node in (one, other):
-            assert (await node.backend.attempt(chat, "old", fingerprint="f2")).receipt == receipts["old"]
-            assert (await node.backend.attempt(chat, "new")).receipt == receipts["new"]
+            assert (await node.delivery.attempt(chat, "old", fingerprint="f2")).receipt == receipts["old"]
+            assert (await node.delivery.attempt(chat, "new")).receipt == receipts["new"]
 
     @gen_test
     async def test_an_attempt_that_never_ends_is_unknown(self, cluster: Cluster, chat: str) -> None:
@@ -382,8 +382,8 @@ class BackendContract:
         one, other = await cluster.nodes(2, chat, api_timeout=0.2, attempt_margin=0.1)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        assert (await one.backend.attempt(chat, "key")).state == "new"
-        states = await asyncio.gather(*(n.backend.attempt(chat, "key") for n in (one, other)))
+        assert (await one.delivery.attempt(chat, "key")).state == "new"
+        states = await asyncio.gather(*(n.delivery.attempt(chat, "key") for n in (one, other)))
         assert [a.state for a in states] == ["unknown", "unknown"]
         assert loop.time() - began > 0.29
 
@@ -391,24 +391,24 @@ class BackendContract:
     async def test_a_cancelled_wait_leaves_the_others(self, cluster: Cluster, chat: str) -> None:
         """Somebody who stops waiting for an attempt doesn't end it for the others."""
         one, other = await cluster.nodes(2, chat)
-        first = await one.backend.attempt(chat, "key")
-        waiting = [asyncio.ensure_future(n.backend.attempt(chat, "key")) for n in (one, other, one, other)]
+        first = await one.delivery.attempt(chat, "key")
+        waiting = [asyncio.ensure_future(n.delivery.attempt(chat, "key")) for n in (one, other, one, other)]
         await asyncio.sleep(0.02)
         for task in waiting[:2]:
             task.cancel()
-        receipt = await one.backend.publish(chat, event("m1"), first)
+        receipt = await one.delivery.publish(chat, event("m1"), first)
         assert [(await task).receipt for task in waiting[2:]] == [receipt, receipt]
 
     @gen_test
     async def test_attempts_are_forgotten_with_the_history(self, cluster: Cluster, chat: str) -> None:
         """A key is remembered for the history's lifetime and not for ever."""
         node = await cluster.node(chat, history_seconds=1)
-        first = await node.backend.attempt(chat, "key")
-        await node.backend.publish(chat, event("m1"), first)
-        assert (await node.backend.attempt(chat, "key")).state == "done"
+        first = await node.delivery.attempt(chat, "key")
+        await node.delivery.publish(chat, event("m1"), first)
+        assert (await node.delivery.attempt(chat, "key")).state == "done"
         loop = asyncio.get_running_loop()
         deadline = loop.time() + 5
-        while (await node.backend.attempt(chat, "key")).state != "new":
+        while (await node.delivery.attempt(chat, "key")).state != "new":
             assert loop.time() < deadline
             await asyncio.sleep(0.1)
 
@@ -416,32 +416,32 @@ class BackendContract:
     async def test_the_table_of_attempts_is_bounded(self, cluster: Cluster, chat: str) -> None:
         """However many keys are used, a node remembers as many as its setting says, and the open ones."""
         node = await cluster.node(chat, max_attempts=20)
-        first = await node.backend.attempt(chat, "first")
+        first = await node.delivery.attempt(chat, "first")
         for number in range(60):
-            attempt = await node.backend.attempt(chat, f"key-{number}")
-            await node.backend.publish(chat, event(number), attempt)
-        assert len(node.backend._attempts) <= 20
-        waiting = asyncio.ensure_future(node.backend.attempt(chat, "first"))
+            attempt = await node.delivery.attempt(chat, f"key-{number}")
+            await node.delivery.publish(chat, event(number), attempt)
+        assert len(node.delivery._idempotency) <= 20
+        waiting = asyncio.ensure_future(node.delivery.attempt(chat, "first"))
         done, _ = await asyncio.wait([waiting], timeout=0.05)
         assert not done
-        receipt = await node.backend.publish(chat, event("first"), first)
+        receipt = await node.delivery.publish(chat, event("first"), first)
         assert (await waiting).receipt == receipt
 
     @gen_test
     async def test_no_chat_makes_another_forget_its_attempts(self, cluster: Cluster, chat: str) -> None:
         """However many keys other chats use, what was saved is known for as long as the history lives."""
         node = await cluster.node(max_attempts=20)
-        first = await node.backend.attempt(chat, "key")
-        receipt = await node.backend.publish(chat, event("first"), first)
+        first = await node.delivery.attempt(chat, "key")
+        receipt = await node.delivery.publish(chat, event("first"), first)
         others = [fresh_chat() for _ in range(30)]
         for number in range(60):
-            attempt = await node.backend.attempt(others[number % 30], f"key-{number}")
+            attempt = await node.delivery.attempt(others[number % 30], f"key-{number}")
             if attempt.state == "new":
-                await node.backend.publish(attempt.chat_id, event(number), attempt)
+                await node.delivery.publish(attempt.chat_id, event(number), attempt)
             else:
                 assert attempt.state == "later"  # put off: nothing is saved
-        assert (await node.backend.attempt(chat, "key")).receipt == receipt
-        assert len(node.backend._attempts) <= 20
+        assert (await node.delivery.attempt(chat, "key")).receipt == receipt
+        assert len(node.delivery._idempotency) <= 20
 
     # -- questions, health, end -----------------------------------------------------------------
 
@@ -452,7 +452,7 @@ class BackendContract:
         for number, node in enumerate(nodes):
             node.heard.reply = lambda question, number=number: {"number": number, "question": question}
         question = {"disconnect": secrets.token_hex(3), "漢字": [1, None]}
-        answers = await nodes[0].backend.ask(question)
+        answers = (await nodes[0].backend.ask(question)).values
         assert sorted(a["number"] for a in answers) == list(range(len(nodes)))
         assert all(a["question"] == question for a in answers)
 
@@ -462,7 +462,7 @@ class BackendContract:
         nodes = await cluster.nodes(2)
         count = len(set(nodes))
         asked = await asyncio.gather(*(nodes[n % 2].backend.ask(n) for n in range(30)))
-        assert asked == [[n] * count for n in range(30)]
+        assert [answers.values for answers in asked] == [[n] * count for n in range(30)]
 
     @gen_test
     async def test_health_is_up(self, cluster: Cluster) -> None:
@@ -475,10 +475,10 @@ class BackendContract:
     async def test_close_is_idempotent(self, cluster: Cluster, chat: str) -> None:
         """Closing twice, or before a start, is no error; what is left is looked at after every test."""
         node = await cluster.node(chat)
-        await node.backend.publish(chat, event("m1"))
-        await node.backend.attempt(chat, "key")
-        await node.backend.close()
-        await node.backend.close()
+        await node.delivery.publish(chat, event("m1"))
+        await node.delivery.attempt(chat, "key")
+        await node.delivery.close()
+        await node.delivery.close()
         never = type(node.backend)(cluster.settings())
         await never.close()
 
@@ -487,11 +487,11 @@ class BackendContract:
         """What is remembered of a chat doesn't grow with what was published to it."""
         node = await cluster.node(chat, history_events=5)
         for number in range(60):
-            await node.backend.publish(chat, event(number))
+            await node.delivery.publish(chat, event(number))
         await until(lambda: len(node.heard.events[chat]) == 60)
         assert await self.kept(cluster, chat) <= 5
         # An identity is remembered for as long as its event at the least.
-        receipt = await node.backend.publish(chat, event(55))
+        receipt = await node.delivery.publish(chat, event(55))
         assert receipt.cursor == str(node.heard.cursors(chat)[55])
 
     @gen_test
@@ -500,7 +500,7 @@ class BackendContract:
         node = await cluster.node(chat, history_bytes=10_000)
         sizes = [100] * 10 + [2000] * 30 + [100] * 60 + [3000, 100, 7000, 100, 9000]
         for number, size in enumerate(sizes):
-            await node.backend.publish(chat, parse_event(body(number, padding="x" * size)))
+            await node.delivery.publish(chat, parse_event(body(number, padding="x" * size)))
             kept = await self.bodies(cluster, chat)
             assert sum(map(len, kept)) <= 10_000
             assert [json.loads(each)["data"]["id"] for each in kept][-1] == str(number)
@@ -522,7 +522,7 @@ class BackendContract:
         node = await cluster.node(chat, history_bytes=1024)
         at = node.backend.position(chat)
         for number, size in enumerate((10, 5000, 5000, 900)):
-            await node.backend.publish(chat, parse_event(body(number, padding="x" * size)))
+            await node.delivery.publish(chat, parse_event(body(number, padding="x" * size)))
             await until(lambda number=number: node.backend.position(chat).offset == number + 1)
             assert len(await self.bodies(cluster, chat)) == 1
             (newest,) = await node.backend.history(chat, Cursor(at.epoch, number))

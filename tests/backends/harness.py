@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import secrets
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,6 +17,7 @@ from eclipse_ws.backends.base import Backend
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.backends.redis import RedisBackend
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.protocol import Cursor, Event, parse_event
 from tests.conftest import make_settings
 from tests.servers import RedisServer
@@ -99,10 +101,13 @@ class Recorder:
 
 
 class Node:
-    """One node: a backend and its recorder."""
+    """One node: a backend, delivery above it, and its recorder."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(
+        self, settings: Settings, backend: Backend, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.backend: Any = backend
+        self.delivery: Any = Delivery(settings, backend, clock)
         self.heard = Recorder()
         unsubscribe = backend.unsubscribe
 
@@ -151,10 +156,10 @@ class Cluster:
             node = self.made[0]
         else:
             settings = self.settings(**given)
-            node = Node(RedisBackend(settings) if self.server else MemoryBackend(settings))
+            node = Node(settings, RedisBackend(settings) if self.server else MemoryBackend(settings))
             self.made.append(node)
             if start:
-                await node.backend.start(node.heard)
+                await node.delivery.start(node.heard)
         for chat_id in chats:
             await node.backend.subscribe(chat_id)
         return node
@@ -224,7 +229,7 @@ class Cluster:
         Nor may any node have missed an event silently, or delivered one twice or out of order.
         """
         for node in self.made:
-            await node.backend.close()
+            await node.delivery.close()
             assert not node.heard.unannounced, f"gaps that were not told: {node.heard.unannounced}"
         try:
             if self.server is not None and self.server.process is not None:

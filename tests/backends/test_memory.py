@@ -23,8 +23,8 @@ class Stage:
     def __init__(self) -> None:
         self.now = 1000.0
         settings = make_settings(backend="memory", history_seconds=LIFETIME)
-        self.node = Node(MemoryBackend(settings, lambda: self.now))
-        self.backend = self.node.backend
+        self.node = Node(settings, MemoryBackend(settings, lambda: self.now), lambda: self.now)
+        self.backend, self.delivery = self.node.backend, self.node.delivery
 
     async def until_swept(self) -> None:
         """Wait until the sweep has looked at every chat, at the clock's time."""
@@ -40,7 +40,7 @@ class Stage:
 def stage(io_loop: IOLoop) -> Iterator[Stage]:
     """A started node."""
     made = Stage()
-    io_loop.run_sync(lambda: made.backend.start(made.node.heard))
+    io_loop.run_sync(lambda: made.node.delivery.start(made.node.heard))
     yield made
     io_loop.run_sync(made.backend.close)
 
@@ -50,12 +50,12 @@ async def test_a_chat_with_members_is_never_forgotten(stage: Stage, chat: str) -
     """A chat that somebody is in keeps its epoch and its events for ever, however quiet it is."""
     await stage.backend.subscribe(chat)
     at = stage.backend.position(chat)
-    await stage.backend.publish(chat, event("m1"))
+    await stage.delivery.publish(chat, event("m1"))
     for _ in range(3):
         stage.now += 10 * LIFETIME
         await stage.until_swept()
     assert [number_of(e) for e in await stage.backend.history(chat, at)] == ["m1"]
-    receipt = await stage.backend.publish(chat, event("m2"))
+    receipt = await stage.delivery.publish(chat, event("m2"))
     assert receipt.cursor == str(Cursor(at.epoch, 2))
     await stage.node.until_heard(chat, "m1", "m2")
 
@@ -69,12 +69,12 @@ async def test_a_chat_that_was_published_to_lately_is_remembered(
     if joined:
         await stage.backend.subscribe(chat)
         stage.backend.unsubscribe(chat)
-    await stage.backend.publish(chat, event(0))
+    await stage.delivery.publish(chat, event(0))
     at = stage.backend.position(chat)
     for number in range(1, 5):
         stage.now += 0.6 * LIFETIME
         await stage.until_swept()
-        await stage.backend.publish(chat, event(number))
+        await stage.delivery.publish(chat, event(number))
     assert [number_of(e) for e in await stage.backend.history(chat, at)] == ["1", "2", "3", "4"]
     stage.now += LIFETIME
     await until(lambda: stage.backend.position(chat) is None, "the chat to be forgotten")

@@ -22,15 +22,15 @@ async def test_an_outcome_is_remembered_for_the_historys_lifetime(
     made = cluster()
     node = await made.node(chat)
     key = node.backend._names.key(chat, "attempt", "key")
-    attempt = await node.backend.attempt(chat, "key")
+    attempt = await node.delivery.attempt(chat, "key")
     if outcome != "under way":
         await (made.client.delete(key) if "emptied" in outcome else made.client.expire(key, 20))
     if outcome == "done":
-        await node.backend.publish(chat, event("m1"), attempt)
+        await node.delivery.publish(chat, event("m1"), attempt)
     elif outcome == "released":
-        await node.backend.release(attempt)
+        await node.delivery.release(attempt)
     elif outcome != "under way":
-        await node.backend.abandon(attempt)
+        await node.delivery.abandon(attempt)
     assert LIFETIME - 10 < await made.client.ttl(key) <= LIFETIME
 
 
@@ -39,10 +39,10 @@ async def test_an_event_that_the_application_published_first(cluster: Make, chat
     """A message whose event is in the chat already settles its attempt all the same, on every node."""
     made = cluster()
     one, other = await made.nodes(2, chat)
-    attempt = await one.backend.attempt(chat, "key", fingerprint="f1")
-    first = await other.backend.publish(chat, event("m1"))
-    assert await one.backend.publish(chat, event("m1"), attempt) == first
-    again = await other.backend.attempt(chat, "key", fingerprint="f1")
+    attempt = await one.delivery.attempt(chat, "key", fingerprint="f1")
+    first = await other.delivery.publish(chat, event("m1"))
+    assert await one.delivery.publish(chat, event("m1"), attempt) == first
+    again = await other.delivery.attempt(chat, "key", fingerprint="f1")
     assert (again.state, again.receipt) == ("done", first)
 
 
@@ -51,10 +51,10 @@ async def test_what_was_released_need_not_be_asked_for(cluster: Make, chat: str)
     """Redis knows that a released attempt saved nothing: who resends it need not wait for any node."""
     made = cluster()
     one, other = await made.nodes(2, chat)
-    await one.backend.release(await one.backend.attempt(chat, "key"))
-    assert (await other.backend.attempt(chat, "key", resent=True)).state == "new"
+    await one.delivery.release(await one.delivery.attempt(chat, "key"))
+    assert (await other.delivery.attempt(chat, "key", resent=True)).state == "new"
     assert not one.heard.questions
-    assert (await other.backend.attempt(chat, "another", resent=True)).state == "new"
+    assert (await other.delivery.attempt(chat, "another", resent=True)).state == "new"
     assert one.heard.questions
 
 
@@ -64,19 +64,19 @@ async def test_only_its_owner_ends_an_attempt(cluster: Make, chat: str) -> None:
     made = cluster()
     one, other = await made.nodes(2, chat)
     key = one.backend._names.key(chat, "attempt", "key")
-    late = await one.backend.attempt(chat, "key")
+    late = await one.delivery.attempt(chat, "key")
     await made.client.set(key, "unknown", ex=60)
-    again = await other.backend.attempt(chat, "key", retry_unknown=True)
+    again = await other.delivery.attempt(chat, "key", retry_unknown=True)
     assert again.state == "new"
     begun = await made.client.get(key)
-    await one.backend.release(late)
-    await one.backend.abandon(late)
+    await one.delivery.release(late)
+    await one.delivery.abandon(late)
     assert await made.client.get(key) == begun
     third = await made.node()
-    receipt = await other.backend.publish(chat, event("m1"), again)
-    await one.backend.abandon(late)
-    await one.backend.release(late)
-    found = await third.backend.attempt(chat, "key")
+    receipt = await other.delivery.publish(chat, event("m1"), again)
+    await one.delivery.abandon(late)
+    await one.delivery.release(late)
+    found = await third.delivery.attempt(chat, "key")
     assert (found.state, found.receipt) == ("done", receipt)
 
 
@@ -85,7 +85,7 @@ async def test_a_release_that_redis_has_forgotten(cluster: Make, chat: str) -> N
     """Where Redis was emptied, a released attempt is new for the other nodes, not unknown."""
     made = cluster()
     one, other = await made.nodes(2, chat)
-    attempt = await one.backend.attempt(chat, "key")
+    attempt = await one.delivery.attempt(chat, "key")
     await made.client.flushdb()
-    await one.backend.release(attempt)
-    assert (await other.backend.attempt(chat, "key")).state == "new"
+    await one.delivery.release(attempt)
+    assert (await other.delivery.attempt(chat, "key")).state == "new"

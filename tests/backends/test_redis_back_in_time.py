@@ -25,7 +25,7 @@ OVER_HTTP = {"app_publishes_over_http": True}
 
 async def publish(node: Node, chat: str, *numbers: int | str) -> list[Cursor]:
     """Publish one after the other; the cursors that were answered."""
-    receipts = [await node.backend.publish(chat, event(number)) for number in numbers]
+    receipts = [await node.delivery.publish(chat, event(number)) for number in numbers]
     return [cursor for receipt in receipts if (cursor := Cursor.parse(receipt.cursor or "")) is not None]
 
 

@@ -104,9 +104,9 @@ async def test_an_attempt_is_under_way_for_as_long_as_it_may(
     one, other = await made.nodes(2)
     patience = int(one.backend._settings.api_timeout + one.backend._settings.attempt_margin) * 1000
     stop(NOW)
-    assert (await one.backend.attempt(chat, "key")).state == "new"
+    assert (await one.delivery.attempt(chat, "key")).state == "new"
     stop(NOW + patience)
-    waiting = asyncio.ensure_future(other.backend.attempt(chat, "key"))
+    waiting = asyncio.ensure_future(other.delivery.attempt(chat, "key"))
     assert not (await asyncio.wait([waiting], timeout=0.2))[0]
     stop(NOW + patience + 1)
     assert (await waiting).state == "unknown"

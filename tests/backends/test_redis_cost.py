@@ -43,8 +43,8 @@ async def test_a_message_costs_two_commands(own_cluster: Make, chat: str) -> Non
     one, other = await made.nodes(2, chat)
     await quiet(made, one, other)
     for number in range(50):
-        attempt = await one.backend.attempt(chat, f"key {number}")
-        await one.backend.publish(chat, event(number), attempt)
+        attempt = await one.delivery.attempt(chat, f"key {number}")
+        await one.delivery.publish(chat, event(number), attempt)
     await other.until_heard(chat, *range(50))
     assert await asked(made) == {"evalsha": 100}
 
@@ -54,11 +54,11 @@ async def test_a_retry_costs_nothing_on_its_node(own_cluster: Make, chat: str) -
     """A key whose outcome this node knows is answered without Redis."""
     made = own_cluster()
     node = await made.node(chat)
-    attempt = await node.backend.attempt(chat, "key")
-    await node.backend.publish(chat, event("m1"), attempt)
+    attempt = await node.delivery.attempt(chat, "key")
+    await node.delivery.publish(chat, event("m1"), attempt)
     await quiet(made, node)
     for _ in range(10):
-        assert (await node.backend.attempt(chat, "key")).state == "done"
+        assert (await node.delivery.attempt(chat, "key")).state == "done"
     assert await asked(made) == {}
 
 
@@ -86,7 +86,7 @@ async def test_an_ephemeral_event_costs_one_command(own_cluster: Make, chat: str
     one, other = await made.nodes(2, chat)
     await quiet(made, one, other)
     for _ in range(20):
-        one.backend.broadcast(chat, typing("session-1"))
+        one.delivery.broadcast(chat, typing("session-1"))
     await until(lambda: len(other.heard.events[chat]) == 20)
     assert await other.backend.history(chat, other.backend.position(chat)) == []
     assert await asked(made) == {"publish": 20}
@@ -122,10 +122,10 @@ async def test_a_history_is_measured_seldom(own_cluster: Make, chat: str) -> Non
     node = await made.node(chat)
     await quiet(made, node)
     for number in range(500):
-        await node.backend.publish(chat, event(number))  # of about 90 bytes: 9,000 are kept
+        await node.delivery.publish(chat, event(number))  # of about 90 bytes: 9,000 are kept
     assert (await made.client.info("commandstats")).get("cmdstat_xrange", {"calls": 0})["calls"] == 0
     for number in range(500, 1000):
-        await node.backend.publish(chat, parse_event(body(number, padding="x" * 5000)))
+        await node.delivery.publish(chat, parse_event(body(number, padding="x" * 5000)))
     assert (await made.client.info("commandstats"))["cmdstat_xrange"]["calls"] <= 500 / 4
     kept = await made.client.xrange(f"eclipse:{{{chat}}}:events")
     assert 75_000 - 5200 <= sum(len(fields[b"e"]) for _, fields in kept) <= 100_000
@@ -137,9 +137,9 @@ async def test_a_history_of_an_earlier_server(own_cluster: Make, chat: str) -> N
     made = own_cluster(history_bytes=10_000)
     node = await made.node(chat)
     for number in range(5):
-        await node.backend.publish(chat, event(number))
+        await node.delivery.publish(chat, event(number))
     await made.client.hdel(f"eclipse:{{{chat}}}:meta", "bytes")
-    await node.backend.publish(chat, event(5))
+    await node.delivery.publish(chat, event(5))
     kept = await made.client.xrange(f"eclipse:{{{chat}}}:events")
     assert len(kept) == 6
     noted = await made.client.hget(f"eclipse:{{{chat}}}:meta", "bytes")

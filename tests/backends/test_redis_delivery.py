@@ -30,7 +30,7 @@ async def test_a_full_queue_keeps_the_oldest(own_cluster: Make, chat: str, expec
     before = one.backend.position(chat)
     await refuse(made, one)
     for number in range(12):
-        assert (await one.backend.publish(chat, event(number))).delivery == "local"
+        assert (await one.delivery.publish(chat, event(number))).delivery == "local"
     assert (one.backend.health().queued, one.backend.queue_overflowed) == (5, 7)
     await made.client.config_set("maxmemory", 0)
     await until(lambda: one.heard.interrupts and other.heard.interrupts, "the interrupts")
@@ -53,14 +53,14 @@ async def test_each_outage_has_all_of_the_room(
     for number in range(10, 19, 3):
         await refuse(made, one)
         for each in range(number, number + 3):
-            assert (await one.backend.publish(chat, event(each))).delivery == "local"
+            assert (await one.delivery.publish(chat, event(each))).delivery == "local"
         await made.client.config_set("maxmemory", 0)
         await one.until_up()
         await other.until_heard(chat, *range(10, number + 3))
     assert one.backend.queue_overflowed == 0
     await refuse(made, one)
     for each in range(20, 24):
-        await one.backend.publish(chat, event(each))
+        await one.delivery.publish(chat, event(each))
     assert one.backend.queue_overflowed == 1
     await made.client.config_set("maxmemory", 0)
     await until(lambda: one.heard.interrupts and other.heard.interrupts, "the interrupts")
@@ -75,13 +75,13 @@ async def test_what_is_ephemeral_is_never_queued(own_cluster: Make, chat: str, e
     at = other.backend.position(chat)
     await refuse(made, one)
     for number in range(2):
-        one.backend.broadcast(chat, typing())
-        await one.backend.publish(chat, event(number))
-        one.backend.broadcast(chat, typing())
+        one.delivery.broadcast(chat, typing())
+        await one.delivery.publish(chat, event(number))
+        one.delivery.broadcast(chat, typing())
     assert (one.backend.health().queued, one.backend.broadcasts_dropped) == (2, 4)
     await made.client.config_set("maxmemory", 0)
     await one.until_up()
-    await one.backend.publish(chat, event("after"))
+    await one.delivery.publish(chat, event("after"))
     await other.until_heard(chat, 0, 1, "after")
     assert {heard.type for heard in other.heard.events[chat]} == {"message"}
     assert len(await other.backend.history(chat, at)) == 3
@@ -94,17 +94,17 @@ async def test_the_same_event_again_in_an_outage(own_cluster: Make, chat: str, e
     expect_log("redis refuses commands")
     made = own_cluster(redis_ping_interval=0.1)
     one, other = await made.nodes(2, chat)
-    receipt = await one.backend.publish(chat, event("before"))
+    receipt = await one.delivery.publish(chat, event("before"))
     await one.until_heard(chat, "before")
     await refuse(made, one)
-    assert await one.backend.publish(chat, event("before")) == receipt
+    assert await one.delivery.publish(chat, event("before")) == receipt
     for _ in range(3):
-        again = await one.backend.publish(chat, event("m1"))
+        again = await one.delivery.publish(chat, event("m1"))
         assert (again.id, again.cursor, again.delivery) == ("m1", None, "local")
     await one.until_heard(chat, "before", "m1")
     await made.client.config_set("maxmemory", 0)
     await one.until_up()
-    await one.backend.publish(chat, event("after"))
+    await one.delivery.publish(chat, event("after"))
     await other.until_heard(chat, "before", "m1", "after")
     await one.until_heard(
         chat, "before", "m1", "m1", "after"
@@ -121,14 +121,14 @@ async def test_what_comes_after_an_outage_stays_behind_it(
     one, other = await made.nodes(2, chat)
     await refuse(made, one)
     for number in range(300):
-        await one.backend.publish(chat, event(number))
+        await one.delivery.publish(chat, event(number))
     await made.client.config_set("maxmemory", 0)
     late = 300
     while one.backend.health().queued or late < 310:
-        await one.backend.publish(chat, event(late))
+        await one.delivery.publish(chat, event(late))
         late += 1
         await asyncio.sleep(0.005)
-    await one.backend.publish(chat, event(late))
+    await one.delivery.publish(chat, event(late))
     await other.until_heard(chat, *range(late + 1))
 
 
@@ -146,10 +146,10 @@ async def test_a_loss_without_a_subscription_is_told_later(
     provider.refuse("ERR max requests limit exceeded", "SUBSCRIBE")
     provider.cut()
     async with asyncio.timeout(10):
-        while (await one.backend.publish(fresh_chat(), event("m0"))).delivery == "local":  # noqa: ASYNC110
+        while (await one.delivery.publish(fresh_chat(), event("m0"))).delivery == "local":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await made.client.set(f"eclipse:{{{chat}}}:events", "not a stream", ex=60)
-    assert (await one.backend.publish(chat, event("m1"))).delivery == "local"
+    assert (await one.delivery.publish(chat, event("m1"))).delivery == "local"
     await until(lambda: one.backend.queue_overflowed == 1, "the loss")
     assert one.backend.health().state == "down"
     assert not other.heard.interrupts

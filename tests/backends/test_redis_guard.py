@@ -47,7 +47,7 @@ async def test_joining_a_guarded_chat_keeps_its_epoch(cluster: Make, chat: str) 
     """A node that comes to a chat that another one hears takes over its position."""
     made = cluster()
     one = await made.node(chat)
-    await one.backend.publish(chat, event("m1"))
+    await one.delivery.publish(chat, event("m1"))
     await one.until_heard(chat, "m1")
     other = await made.node(chat)
     assert other.backend.position(chat) == one.backend.position(chat)
@@ -59,7 +59,7 @@ async def test_a_dead_node_guards_nothing(cluster: Make, chat: str) -> None:
     """A killed node's guard is void at once, although its lease and its note still live."""
     made = cluster()
     one = await made.node(chat)
-    await one.backend.publish(chat, event("m1"))
+    await one.delivery.publish(chat, event("m1"))
     await one.until_heard(chat, "m1")
     at = one.backend.position(chat)
     link = one.link()
@@ -81,16 +81,16 @@ async def test_a_guarded_cut_is_replayed(cluster: Make, chat: str, expect_log: C
     expect_log(LOST)
     made = cluster()
     one, other = await made.nodes(2, chat)
-    await one.backend.publish(chat, event(0))
+    await one.delivery.publish(chat, event(0))
     await one.until_heard(chat, 0)
     await made.until_overlapping(chat, one)
     before = epoch(one, chat)
     await made.kill_link(one)
     for number in range(1, 20):
         await made.raw(chat, body(number))
-        await other.backend.publish(chat, event(f"other {number}"))
+        await other.delivery.publish(chat, event(f"other {number}"))
     await until(lambda: one.backend._links._number == 2, "another link")
-    await one.backend.publish(chat, event("last"))
+    await one.delivery.publish(chat, event("last"))
     for node in (one, other):
         await until(lambda node=node: len(node.heard.events[chat]) >= 40)
         assert [c.offset for c in node.heard.cursors(chat) if c] == list(range(1, 41))
@@ -105,7 +105,7 @@ async def test_an_unguarded_cut_interrupts(cluster: Make, chat: str, expect_log:
     expect_log(LOST)
     made = cluster()
     node = await made.node(chat)
-    await node.backend.publish(chat, event("m1"))
+    await node.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     at = node.backend.position(chat)
     await made.kill_link(node)
@@ -126,18 +126,18 @@ async def test_without_raw_events_no_guard_is_needed(
     expect_log(LOST)
     made = cluster(app_publishes_over_http=True)
     node, elsewhere = await made.node(chat), await made.node()
-    await node.backend.publish(chat, event("m1"))
+    await node.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     await made.kill_link(node)
-    await elsewhere.backend.publish(chat, event("m2"))
+    await elsewhere.delivery.publish(chat, event("m2"))
     await until(lambda: node.backend._links._number == 2, "another link")
-    await elsewhere.backend.publish(chat, event("m3"))
+    await elsewhere.delivery.publish(chat, event("m3"))
     await node.until_heard(chat, "m1", "m2", "m3")
     assert not node.heard.interrupts
     # Nor does a chat that nobody heard for a while begin anew.
     at = node.backend.position(chat)
     await die(node)
-    await elsewhere.backend.publish(chat, event("m4"))
+    await elsewhere.delivery.publish(chat, event("m4"))
     await elsewhere.backend.subscribe(chat)
     assert [number_of(e) for e in await elsewhere.backend.history(chat, at)] == ["m4"]
 
@@ -153,11 +153,11 @@ async def test_a_gap_longer_than_the_history_interrupts(
     await made.until_overlapping(chat, one)
     await made.kill_link(one)
     # At once: the link must not be back before all of them are published.
-    await asyncio.gather(*(other.backend.publish(chat, event(number)) for number in range(20)))
+    await asyncio.gather(*(other.delivery.publish(chat, event(number)) for number in range(20)))
     await until(lambda: one.heard.interrupts == [chat])
     await until_agreed(chat, one, other)
     assert not other.heard.interrupts
-    await other.backend.publish(chat, event("m2"))
+    await other.delivery.publish(chat, event("m2"))
     await until(lambda: "m2" in one.heard.numbers(chat))
     assert [c.offset for c in one.heard.cursors(chat) if c][-1] == 21
 
@@ -173,7 +173,7 @@ async def test_all_cut_at_once(cluster: Make, chat: str, expect_log: Callable[..
     await until(lambda: all(node.heard.interrupts for node in nodes))
     await until_agreed(chat, *nodes, not_in=before)
     for node in nodes:
-        await node.backend.publish(chat, event(node.link()))
+        await node.delivery.publish(chat, event(node.link()))
     for node in nodes:
         await until(lambda node=node: len(node.heard.events[chat]) == 3)
         assert node.heard.numbers(chat) == nodes[0].heard.numbers(chat)
@@ -185,7 +185,7 @@ async def test_a_guard_that_came_late_is_none(cluster: Make, chat: str, later: i
     """A guard bridges a cut only if it began before the cut node was last sure to hear."""
     made = cluster()
     node = await made.node(chat)
-    await node.backend.publish(chat, event("m1"))
+    await node.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     at = node.backend.position(chat)
     since = int(await made.client.hget(f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}"))
@@ -212,7 +212,7 @@ async def test_breaking_off_is_known_everywhere(cluster: Make, chat: str) -> Non
     nodes[0].backend._subscriptions.break_off(chat)
     await until(lambda: all(node.heard.interrupts == [chat] for node in nodes))
     await until_agreed(chat, *nodes, not_in=before)
-    await nodes[1].backend.publish(chat, event("m1"))
+    await nodes[1].delivery.publish(chat, event("m1"))
     for node in nodes:
         await node.until_heard(chat, "m1")
 
@@ -230,7 +230,7 @@ async def test_breaking_off_by_all_is_one_epoch(cluster: Make, chat: str) -> Non
     begun = epoch(nodes[0], chat)
     for node in nodes:  # one that is late finds it done
         node.backend._subscriptions.break_off(chat, before)
-    await nodes[1].backend.publish(chat, event("m1"))
+    await nodes[1].delivery.publish(chat, event("m1"))
     for node in nodes:
         await node.until_heard(chat, "m1")
         assert node.heard.cursors(chat) == [Cursor(begun, 1)]
@@ -272,16 +272,16 @@ async def test_flushed_while_running(cluster: Make, chat: str) -> None:
     made = cluster()
     nodes = await made.nodes(3, chat)
     for number in range(3):
-        await nodes[number].backend.publish(chat, event(number))
+        await nodes[number].delivery.publish(chat, event(number))
     before = epoch(nodes[0], chat)
     await made.client.flushall()
-    await asyncio.gather(*(node.backend.publish(chat, event(f"x{node.link()}")) for node in nodes))
+    await asyncio.gather(*(node.delivery.publish(chat, event(f"x{node.link()}")) for node in nodes))
     await until(lambda: all(node.heard.interrupts for node in nodes))
     await until_agreed(chat, *nodes, not_in=before)
     interrupted = [len(node.heard.interrupts) for node in nodes]
     agreed = epoch(nodes[0], chat)
     for number in range(20):
-        await nodes[number % 3].backend.publish(chat, event(f"after {number}"))
+        await nodes[number % 3].delivery.publish(chat, event(f"after {number}"))
     for node in nodes:
         await until(lambda node=node: f"after {19}" in node.heard.numbers(chat))
         assert node.heard.numbers(chat)[-20:] == [f"after {number}" for number in range(20)]
@@ -295,7 +295,7 @@ async def test_scripts_flushed_while_running(cluster: Make, chat: str) -> None:
     made = cluster()
     node = await made.node(chat)
     await made.client.script_flush()
-    receipts = await asyncio.gather(*(node.backend.publish(chat, event(n)) for n in range(20)))
+    receipts = await asyncio.gather(*(node.delivery.publish(chat, event(n)) for n in range(20)))
     assert {r.delivery for r in receipts} == {"published"}
     await node.until_heard(chat, *range(20))
 
@@ -311,9 +311,9 @@ async def test_commands_cut_is_no_gap(cluster: Make, chat: str, expect_log: Call
     late = fresh_chat()
     await one.backend.subscribe(late)
     assert one.backend.health().state == "down"
-    receipt = await one.backend.publish(chat, event("m1"))
+    receipt = await one.delivery.publish(chat, event("m1"))
     assert (receipt.delivery, receipt.cursor) == ("local", None)
-    await other.backend.publish(chat, event("m2"))
+    await other.delivery.publish(chat, event("m2"))
     await one.until_up()
     await until(lambda: one.backend.position(late) is not None, "the late chat")
     await made.raw(late, body("m3"))
@@ -342,7 +342,7 @@ async def test_greeted_without_a_position(cluster: Make, expect_log: Callable[..
     other = await made.node(chat)
     await made.until_overlapping(chat, node)
     await made.kill_link(node)
-    await other.backend.publish(chat, event("m1"))
+    await other.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     assert node.heard.interrupts == [chat]
 
@@ -396,11 +396,11 @@ async def test_nodes_clocks_mean_nothing(
     one, other = await made.nodes(2, chat)
     await made.until_overlapping(chat, one)
     before = epoch(one, chat)
-    first = await one.backend.attempt(chat, "key")
-    waiting = asyncio.ensure_future(other.backend.attempt(chat, "key"))
+    first = await one.delivery.attempt(chat, "key")
+    waiting = asyncio.ensure_future(other.delivery.attempt(chat, "key"))
     await made.kill_link(one)
-    await other.backend.publish(chat, event("m1"))
-    receipt = await one.backend.publish(chat, event("m2"), first)
+    await other.delivery.publish(chat, event("m1"))
+    receipt = await one.delivery.publish(chat, event("m2"), first)
     assert (await waiting).receipt == receipt
     for node in (one, other):
         await node.until_heard(chat, "m1", "m2")
@@ -418,7 +418,7 @@ async def test_a_forgotten_position_begins_anew(cluster: Make, chat: str) -> Non
     await made.raw(chat, body("m1"))
     await until(lambda: one.heard.interrupts and other.heard.interrupts)
     await until_agreed(chat, one, other, not_in=before)
-    await one.backend.publish(chat, event("m2"))
+    await one.delivery.publish(chat, event("m2"))
     for node in (one, other):
         await until(lambda node=node: "m2" in node.heard.numbers(chat))
 
@@ -428,7 +428,7 @@ async def test_an_attempt_of_a_dead_node(cluster: Make, chat: str) -> None:
     """What a killed node had under way is unknown once its time is over, and may then be tried again."""
     made = cluster(api_timeout=0.2, attempt_margin=0.1)
     one, other = await made.nodes(2)
-    assert (await one.backend.attempt(chat, "key")).state == "new"
+    assert (await one.delivery.attempt(chat, "key")).state == "new"
     await die(one)
-    assert (await other.backend.attempt(chat, "key")).state == "unknown"
-    assert (await other.backend.attempt(chat, "key", retry_unknown=True)).state == "new"
+    assert (await other.delivery.attempt(chat, "key")).state == "unknown"
+    assert (await other.delivery.attempt(chat, "key", retry_unknown=True)).state == "new"

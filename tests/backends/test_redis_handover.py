@@ -21,7 +21,7 @@ async def test_a_chat_outlives_its_node(cluster: Make, chat: str) -> None:
     """After its node has handed it over and stopped, a chat keeps its epoch, and raw events are heard."""
     made = cluster()
     one, other = await made.node(chat), await made.node()
-    await one.backend.publish(chat, event("m1"))
+    await one.delivery.publish(chat, event("m1"))
     await one.until_heard(chat, "m1")
     at = one.backend.position(chat)
     assert await one.backend.hand_over() == 1

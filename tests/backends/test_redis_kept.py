@@ -37,12 +37,12 @@ async def test_identities_are_bounded_and_kept_as_long_as_their_events(cluster: 
     halves = node.backend._names.chat_keys(chat)[2:]
     receipts = []
     for number in range(30):
-        receipts.append(await node.backend.publish(chat, event(number)))
+        receipts.append(await node.delivery.publish(chat, event(number)))
         sizes = [await made.client.hlen(half) for half in halves]
         assert max(sizes) <= 4
         assert sum(sizes) >= min(4, number + 1)
         for known in range(max(0, number - 3), number + 1):
-            assert await node.backend.publish(chat, event(known)) == receipts[known]
+            assert await node.delivery.publish(chat, event(known)) == receipts[known]
     assert [receipt.cursor.split(".")[1] for receipt in receipts] == [str(n) for n in range(1, 31)]
 
 
@@ -52,7 +52,7 @@ async def test_each_event_renews_all_that_is_kept(cluster: Make, chat: str) -> N
     made = cluster(history_events=2)
     node = await made.node(chat)
     for number in range(6):
-        await node.backend.publish(chat, event(number))
+        await node.delivery.publish(chat, event(number))
         if number >= 2:
             position, *others = await lifetimes(made, node, chat)
             assert POSITION_SECONDS - 10 < position <= POSITION_SECONDS
@@ -84,10 +84,10 @@ async def test_a_position_that_only_a_known_event_brings_back(cluster: Make, cha
     """Where the position has gone and the identities haven't, what begins anew has a lifetime, too."""
     made = cluster()
     elsewhere = await made.node()
-    first = await elsewhere.backend.publish(chat, event("m1"))
+    first = await elsewhere.delivery.publish(chat, event("m1"))
     meta = elsewhere.backend._names.chat_keys(chat)[0]
     await made.client.delete(meta)
-    assert await elsewhere.backend.publish(chat, event("m1")) == first
+    assert await elsewhere.delivery.publish(chat, event("m1")) == first
     assert 0 < await made.client.ttl(meta) <= POSITION_SECONDS
 
 
@@ -98,7 +98,7 @@ async def test_a_history_is_bounded_in_both_ways_at_once(cluster: Make, chat: st
     node = await made.node(chat)
     events = node.backend._names.chat_keys(chat)[1]
     for number in range(60):
-        await node.backend.publish(chat, event(number))
+        await node.delivery.publish(chat, event(number))
         assert await made.client.xlen(events) == min(5, number + 1)
 
 
@@ -113,11 +113,11 @@ async def test_what_fits_exactly_is_kept(cluster: Make, chat: str) -> None:
         room = 1024 - sum(len(fields[b"e"]) for _, fields in kept)
         short = parse_event(body(number, padding=""))
         fill = "x" * (room - len(short.body) - len(',"cursor":"123456789012.1"')) if number == 2 else ""
-        await node.backend.publish(chat, parse_event(body(number, padding=fill)))
+        await node.delivery.publish(chat, parse_event(body(number, padding=fill)))
     kept = await made.client.xrange(events)
     assert [len(kept), sum(len(fields[b"e"]) for _, fields in kept)] == [3, 1024]
     assert await made.client.hget(meta, "bytes") == b"1024"
-    await node.backend.publish(chat, event("m4"))
+    await node.delivery.publish(chat, event("m4"))
     assert await made.client.xlen(events) < 4
 
 
@@ -127,12 +127,12 @@ async def test_a_new_epoch_is_measured_from_its_beginning(cluster: Make, chat: s
     made = cluster()
     node = await made.node(chat)
     meta, events, *_ = node.backend._names.chat_keys(chat)
-    await node.backend.publish(chat, event("m1"))
+    await node.delivery.publish(chat, event("m1"))
     before = await made.client.hget(meta, "epoch")
     node.backend._subscriptions.break_off(chat)
     await until(lambda: node.heard.interrupts)
     for number in range(3):
-        await node.backend.publish(chat, event(number))
+        await node.delivery.publish(chat, event(number))
     assert await made.client.hget(meta, "epoch") != before
     kept = await made.client.xrange(events)
     assert int(await made.client.hget(meta, "bytes")) == sum(len(fields[b"e"]) for _, fields in kept)
@@ -144,7 +144,7 @@ async def test_what_redis_does_not_keep_is_not_published(cluster: Make, chat: st
     made = cluster()
     node = await made.node(chat)
     meta, events, *_ = keys = node.backend._names.chat_keys(chat)
-    await node.backend.publish(chat, event("m1"))
+    await node.delivery.publish(chat, event("m1"))
     noted, kept = await made.client.hgetall(meta), await made.client.dump(events)
     await made.client.set(events, "not a stream", ex=60)
     refused = event("m2")
@@ -157,7 +157,7 @@ async def test_what_redis_does_not_keep_is_not_published(cluster: Make, chat: st
         )
     assert await made.client.hgetall(meta) == noted
     await made.client.restore(events, 60_000, kept, replace=True)
-    await node.backend.publish(chat, event("m3"))
+    await node.delivery.publish(chat, event("m3"))
     await node.until_heard(chat, "m1", "m3")
     assert node.backend.position(chat).offset == 2
     assert not node.heard.interrupts

@@ -17,14 +17,14 @@ STATES = ("done", "under way", "unknown")
 
 async def begin(node: Node, chat: str) -> None:
     """Attempts at a message "f1" under three keys, each of which has come to another state."""
-    backend = node.backend
+    delivery = node.delivery
     for state in STATES:
-        attempt = await backend.attempt(chat, state, fingerprint="f1")
+        attempt = await delivery.attempt(chat, state, fingerprint="f1")
         assert attempt.state == "new"
         if state == "done":
-            await backend.publish(chat, event("m1"), attempt)
+            await delivery.publish(chat, event("m1"), attempt)
         elif state == "unknown":
-            await backend.abandon(attempt)
+            await delivery.abandon(attempt)
 
 
 @gen_test
@@ -35,10 +35,10 @@ async def test_a_redis_that_was_emptied(cluster: Make, chat: str) -> None:
     await begin(one, chat)
     await made.client.flushall()
     for key in STATES:
-        assert (await other.backend.attempt(chat, key, fingerprint="f2", resent=True)).state == "reused"
-    assert (await other.backend.attempt(chat, "done", fingerprint="f1", resent=True)).state == "done"
-    assert (await other.backend.attempt(chat, "under way", fingerprint="f1", resent=True)).state == "later"
-    assert (await other.backend.attempt(chat, "unknown", fingerprint="f1", resent=True)).state == "unknown"
+        assert (await other.delivery.attempt(chat, key, fingerprint="f2", resent=True)).state == "reused"
+    assert (await other.delivery.attempt(chat, "done", fingerprint="f1", resent=True)).state == "done"
+    assert (await other.delivery.attempt(chat, "under way", fingerprint="f1", resent=True)).state == "later"
+    assert (await other.delivery.attempt(chat, "unknown", fingerprint="f1", resent=True)).state == "unknown"
 
 
 @gen_test
@@ -51,13 +51,13 @@ async def test_keys_of_an_outage(own_cluster: Make, chat: str, expect_log: Expec
     await until_away(one, other)
     await begin(one, chat)
     for key in STATES:
-        assert (await one.backend.attempt(chat, key, fingerprint="f2")).state == "reused"
+        assert (await one.delivery.attempt(chat, key, fingerprint="f2")).state == "reused"
     made.server.start()
     for node in (one, other):
         await node.until_up()
     for key in STATES:
-        assert (await other.backend.attempt(chat, key, fingerprint="f2")).state == "reused"
-    assert (await other.backend.attempt(chat, "done", fingerprint="f1")).state == "done"
+        assert (await other.delivery.attempt(chat, key, fingerprint="f2")).state == "reused"
+    assert (await other.delivery.attempt(chat, "done", fingerprint="f1")).state == "done"
 
 
 @gen_test
@@ -70,7 +70,7 @@ async def test_records_of_before(cluster: Make, chat: str, value: str, state: st
     made = cluster()
     node = await made.node(chat)
     await made.client.set(f"eclipse:{{{chat}}}:attempt:key", value, ex=60)
-    attempt = await node.backend.attempt(chat, "key", fingerprint="f1")
+    attempt = await node.delivery.attempt(chat, "key", fingerprint="f1")
     assert attempt.state == state
     if state == "done":
         assert (attempt.receipt.id, attempt.receipt.cursor) == ("m 1", "e.1")

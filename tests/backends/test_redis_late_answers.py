@@ -78,7 +78,7 @@ async def test_an_answer_of_an_earlier_link_is_not_believed(
     at = one.backend.position(chat)
     await other.backend.subscribe(chat)
     assert other.backend.position(chat) == at is not None
-    await other.backend.publish(chat, event("m1"))
+    await other.delivery.publish(chat, event("m1"))
     for node in (one, other):
         await node.until_heard(chat, "m1")
         assert not node.heard.interrupts
@@ -92,7 +92,7 @@ async def test_live_events_meet_what_is_replayed(
     expect_log("redis link lost")
     made = cluster()
     one, other = await made.nodes(2, chat)
-    await other.backend.publish(chat, event(0))
+    await other.delivery.publish(chat, event(0))
     await one.until_heard(chat, 0)
     await made.until_overlapping(chat, one)
     held = Held(monkeypatch, lambda command: command[1] == JOIN.digest, ask=False)
@@ -100,8 +100,8 @@ async def test_live_events_meet_what_is_replayed(
     async def publish(*numbers: int) -> None:
         """Publish, and wait until it has reached the other node, which lets nothing ephemeral wait."""
         for number in numbers:
-            await other.backend.publish(chat, event(number))
-        other.backend.broadcast(chat, typing(f"after {numbers}"))
+            await other.delivery.publish(chat, event(number))
+        other.delivery.broadcast(chat, typing(f"after {numbers}"))
         await until(lambda: one.heard.events[chat][-1].origin == f"after {numbers}", "what is ephemeral")
 
     await cut_and_back(made, one)
@@ -126,15 +126,15 @@ async def test_a_new_epoch_is_told_before_its_events(
     """Of events that come while a new epoch is being found none is delivered before the interrupt."""
     made = cluster()
     nodes = _, other = await made.nodes(2, chat)
-    await other.backend.publish(chat, event(0))
+    await other.delivery.publish(chat, event(0))
     for node in nodes:
         await node.until_heard(chat, 0)
     held = Held(monkeypatch, lambda command: command[1] == JOIN.digest)
     await made.client.flushall()
-    await other.backend.publish(chat, event("m1"))
+    await other.delivery.publish(chat, event("m1"))
     await until(lambda: held.answered == 2, "the joins")
-    await other.backend.publish(chat, event("m2"))
-    other.backend.broadcast(chat, typing("marker"))
+    await other.delivery.publish(chat, event("m2"))
+    other.delivery.broadcast(chat, typing("marker"))
     await until(lambda: all(node.heard.events[chat][-1].origin == "marker" for node in nodes), "the marker")
     held.release()
     for node in nodes:

@@ -29,8 +29,8 @@ async def test_databases_do_not_hear_each_others_questions(cluster: Make, chat: 
     production, staging = await node_of(made, 0, chat), await node_of(made, 1, chat)
     for node in (production, staging):
         node.heard.reply = lambda question, node=node: node.link()
-    assert await staging.backend.ask({"disconnect": chat}) == [staging.link()]
-    assert await production.backend.ask({"disconnect": chat}) == [production.link()]
+    assert (await staging.backend.ask({"disconnect": chat})).values == [staging.link()]
+    assert (await production.backend.ask({"disconnect": chat})).values == [production.link()]
 
 
 @gen_test
@@ -51,15 +51,15 @@ async def test_prefixes_keep_everything_apart(cluster: Make) -> None:
     second = await made.node(redis_prefix=STAGING)
     await made.client.publish(f"{STAGING}chat:{chat}", body("raw"))
     await staging.until_heard(chat, "raw")
-    staging.backend.broadcast(chat, typing())
-    attempt = await staging.backend.attempt(chat, "key")
-    await staging.backend.publish(chat, event("m1"), attempt)
-    await production.backend.publish(chat, event("m2"))
+    staging.delivery.broadcast(chat, typing())
+    attempt = await staging.delivery.attempt(chat, "key")
+    await staging.delivery.publish(chat, event("m1"), attempt)
+    await production.delivery.publish(chat, event("m2"))
     await until(lambda: len(staging.heard.events[chat]) == 3)
     await production.until_heard(chat, "m2")
     assert len(production.heard.events[chat]) == 1
-    assert (await production.backend.attempt(chat, "key")).state == "new"
-    assert await production.backend.ask("x") == ["x"]
+    assert (await production.delivery.attempt(chat, "key")).state == "new"
+    assert (await production.backend.ask("x")).values == ["x"]
     assert await staging.backend.hand_over() == 1
     assert second.backend._subscriptions.chats() == [chat]
     names = [*await made.client.keys("*"), *await made.client.pubsub_channels()]

@@ -35,7 +35,7 @@ async def until_away(*nodes: Node) -> None:
 
 async def publish(node: Node, chat: str, *numbers: Any) -> set[str]:
     """Publish one after the other; the kinds of delivery that were answered."""
-    return {(await node.backend.publish(chat, event(number))).delivery for number in numbers}
+    return {(await node.delivery.publish(chat, event(number))).delivery for number in numbers}
 
 
 @gen_test
@@ -106,7 +106,7 @@ async def test_an_unconfirmed_subscriber_is_noticed(
             tell(link, *command)
 
     monkeypatch.setattr(Link, "tell", tell_not_at_first)
-    await node.backend.start(node.heard)
+    await node.delivery.start(node.heard)
     await node.until_up()
 
 
@@ -167,11 +167,11 @@ async def test_an_attempt_that_finds_no_room_is_no_gap(
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.3, outage_queue_events=1)
     one, other = await made.nodes(2, chat)
-    attempt = await one.backend.attempt(chat, "key")
+    attempt = await one.delivery.attempt(chat, "key")
     made.server.kill()
     await until_away(one)
     assert await publish(one, chat, "m1") == {"local"}
-    await one.backend.abandon(attempt)
+    await one.delivery.abandon(attempt)
     assert (one.backend.queue_overflowed, one.backend.health().queued) == (0, 1)
     assert not one.backend._payments._lost
     made.server.start()
@@ -201,9 +201,9 @@ async def test_typing_is_dropped(own_cluster: Make, chat: str, expect_log: Expec
     made = own_cluster(redis_timeout=0.5)
     node = await made.node(chat)
     made.freeze()
-    node.backend.broadcast(chat, typing())
+    node.delivery.broadcast(chat, typing())
     await until_away(node)
-    node.backend.broadcast(chat, typing())
+    node.delivery.broadcast(chat, typing())
     await until(lambda: node.backend.broadcasts_dropped == 2)
     made.server.kill()
     made.server.start()
@@ -223,30 +223,30 @@ async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_lo
     one, other = await made.nodes(2, chat)
     made.freeze()
     await publish(one, chat, "first")
-    sent, given_back, lost = [await one.backend.attempt(chat, key) for key in ("sent", "back", "lost")]
+    sent, given_back, lost = [await one.delivery.attempt(chat, key) for key in ("sent", "back", "lost")]
     assert {a.state for a in (sent, given_back, lost)} == {"new"}
-    waiting = asyncio.ensure_future(one.backend.attempt(chat, "sent"))
-    receipt = await one.backend.publish(chat, event("m1"), sent)
+    waiting = asyncio.ensure_future(one.delivery.attempt(chat, "sent"))
+    receipt = await one.delivery.publish(chat, event("m1"), sent)
     assert receipt.delivery == "local"
     assert (await waiting).receipt == receipt
-    await one.backend.release(given_back)
-    await one.backend.abandon(lost)
-    second = await one.backend.attempt(chat, "back")
+    await one.delivery.release(given_back)
+    await one.delivery.abandon(lost)
+    second = await one.delivery.attempt(chat, "back")
     assert second.state == "new"
-    under_way = await one.backend.attempt(chat, "under way")
-    assert (await one.backend.attempt(chat, "lost")).state == "unknown"
+    under_way = await one.delivery.attempt(chat, "under way")
+    assert (await one.delivery.attempt(chat, "lost")).state == "unknown"
     made.server.thaw()
     for node in (one, other):
         await node.until_up()
-    known = await other.backend.attempt(chat, "sent")
+    known = await other.delivery.attempt(chat, "sent")
     assert (known.state, known.receipt.id, known.receipt.delivery) == ("done", "m1", "published")
-    assert (await other.backend.attempt(chat, "lost")).state == "unknown"
-    await one.backend.release(second)
-    assert (await other.backend.attempt(chat, "back")).state == "new"
-    waiting = asyncio.ensure_future(other.backend.attempt(chat, "under way"))
+    assert (await other.delivery.attempt(chat, "lost")).state == "unknown"
+    await one.delivery.release(second)
+    assert (await other.delivery.attempt(chat, "back")).state == "new"
+    waiting = asyncio.ensure_future(other.delivery.attempt(chat, "under way"))
     done, _ = await asyncio.wait([waiting], timeout=0.1)
     assert not done
-    receipt = await one.backend.publish(chat, event("m2"), under_way)
+    receipt = await one.delivery.publish(chat, event("m2"), under_way)
     assert (await waiting).receipt == receipt
 
 
@@ -257,7 +257,7 @@ async def test_an_answer_that_was_lost(own_cluster: Make, chat: str, expect_log:
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
     made.freeze()
-    publishing = asyncio.ensure_future(one.backend.publish(chat, event("m1")))
+    publishing = asyncio.ensure_future(one.delivery.publish(chat, event("m1")))
     assert (await publishing).delivery == "local"
     made.server.thaw()
     await one.until_up()
@@ -282,10 +282,10 @@ async def test_refusals_that_pass(own_cluster: Make, chat: str, refusal: str, ex
     one, other = await made.nodes(2, chat)
     await made.client.execute_command(*begin)
     assert await publish(one, chat, "m1", "m2") == {"local"}
-    attempt = await one.backend.attempt(chat, "key")
+    attempt = await one.delivery.attempt(chat, "key")
     await made.raw(chat, body("raw"))
     await until(lambda: "raw" in one.heard.numbers(chat) and "raw" in other.heard.numbers(chat))
-    assert (await one.backend.publish(chat, event("m3"), attempt)).delivery == "local"
+    assert (await one.delivery.publish(chat, event("m3"), attempt)).delivery == "local"
     assert one.backend.health().state == "down"
     await made.client.execute_command(*end)
     for node in (one, other):
@@ -296,7 +296,7 @@ async def test_refusals_that_pass(own_cluster: Make, chat: str, refusal: str, ex
         await until(lambda node=node: sum(c is not None for c in node.heard.cursors(chat)) == 4)
         assert node.backend.queue_overflowed == 0
         assert not node.heard.interrupts
-    assert (await other.backend.attempt(chat, "key")).state == "done"
+    assert (await other.delivery.attempt(chat, "key")).state == "done"
 
 
 @gen_test
@@ -378,7 +378,7 @@ async def test_started_before_redis(own_cluster: Make, chat: str, expect_log: Ex
     assert one.backend.health().state == "connecting"
     assert one.backend.position(chat) is None
     assert await publish(one, chat, "m1") == {"local"}
-    assert await one.backend.ask("x") == ["x"]
+    assert (await one.backend.ask("x")).values == ["x"]
     made.server.start()
     for node in (one, other):
         await node.until_up()
@@ -396,7 +396,7 @@ async def test_asking_when_a_node_is_silent(cluster: Make, expect_log: Expect) -
     made = cluster(redis_timeout=0.3)
     one, other = await made.nodes(2)
     other.backend._nodes.hear = lambda raw: None
-    assert await one.backend.ask("x") == ["x"]
+    assert (await one.backend.ask("x")).values == ["x"]
 
 
 @gen_test
@@ -407,7 +407,7 @@ async def test_asking_when_redis_fails(own_cluster: Make, expect_log: Expect) ->
     made = own_cluster(redis_timeout=0.3)
     node = await made.node()
     made.freeze()
-    assert await node.backend.ask("x") == ["x"]
+    assert (await node.backend.ask("x")).values == ["x"]
     made.server.thaw()
     await node.until_up()
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.base import Key
 from eclipse_ws.backends.redis.outage import Outage, Owed
 from tests.backends.harness import event
 
 
 def owed(number: int, chat: str = "chat") -> Owed:
     """One event that is owed."""
-    return Owed(chat, event(number), None)
+    return Owed(chat, event(number))
 
 
 def test_paid_in_order() -> None:
@@ -42,7 +42,7 @@ def test_overflow_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eclipse_ws.backends.redis.outage.MAX_BYTES", 2 * size)
     outage = Outage(10)
     assert [outage.owe(owed(n)) for n in (1, 2, 3)] == [True, True, False]
-    assert outage.owe(Owed("chat", None, Attempt("chat", "key", "new"), "done"))
+    assert outage.owe(Owed("chat", None, Key("key", ""), "released"))
     outage.paid(1)
     assert [outage.owe(owed(n)) for n in (4, 5)] == [True, False]
     outage.paid(3)

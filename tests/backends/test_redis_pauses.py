@@ -127,7 +127,7 @@ async def test_what_redis_refuses_for_a_while_again_and_again_is_not_lost(
     events = f"eclipse:{{{chat}}}:events"
     for number in range(3):
         await made.client.xadd(events, {"e": "{}"}, id="9999-0")
-        assert (await one.backend.publish(chat, event(number))).delivery == "local"
+        assert (await one.delivery.publish(chat, event(number))).delivery == "local"
         await until_refused(made, 20)
         await made.client.delete(events)
         await one.until_up()

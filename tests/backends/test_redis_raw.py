@@ -40,9 +40,9 @@ async def test_own_publish_and_the_applications_are_one_event(cluster: Make, cha
     one, other = await made.nodes(2, chat)
     await made.raw(chat, body("m1"))
     await one.until_heard(chat, "m1")
-    receipt = await one.backend.publish(chat, event("m1"))
+    receipt = await one.delivery.publish(chat, event("m1"))
     assert receipt.cursor == str(one.heard.cursors(chat)[0])
-    await other.backend.publish(chat, event("m2"))
+    await other.delivery.publish(chat, event("m2"))
     await made.raw(chat, body("m2"))
     await made.raw(chat, body("m2", "message_updated"))
     for node in (one, other):
@@ -58,8 +58,8 @@ async def test_an_old_server_sees_todays_events(cluster: Make, chat: str) -> Non
     await old.subscribe(f"chat:{chat}")
     while await old.get_message(timeout=0.05) is not None:
         pass
-    receipt = await node.backend.publish(chat, event("m1"))
-    node.backend.broadcast(chat, typing("session-1"))
+    receipt = await node.delivery.publish(chat, event("m1"))
+    node.delivery.broadcast(chat, typing("session-1"))
     heard = []
     while len(heard) < 2:
         message = await old.get_message(timeout=PATIENCE)
@@ -149,14 +149,14 @@ async def test_a_kept_event_that_is_dropped_is_a_gap(
     made = cluster(max_event=30_000, redis_timeout=5)
     nodes = await made.nodes(3, chat)
     one = nodes[0]
-    await one.backend.publish(chat, event("m1"))
+    await one.delivery.publish(chat, event("m1"))
     for node in nodes:
         await node.until_heard(chat, "m1")
     before = one.backend.position(chat)
     await made.raw(chat, DAMAGED[what])
     await until(lambda: all(node.heard.interrupts for node in nodes), "the interrupts")
     for node in nodes:
-        await node.backend.publish(chat, event(node.link()))
+        await node.delivery.publish(chat, event(node.link()))
     for node in nodes:
         await until(lambda node=node: len(node.heard.numbers(chat)) == 4, "the events after it")
         # Were there a second epoch, offsets would begin anew, and sessions be interrupted again.
@@ -175,7 +175,7 @@ async def test_a_sequenced_event_beyond_the_limit(cluster: Make, chat: str) -> N
     other = await made.node(chat, max_event=2000)
     large = parse_event(body("large", filler="x" * 5000))
     for each in (event("m1"), large, event("m2")):
-        await one.backend.publish(chat, each)
+        await one.delivery.publish(chat, each)
     for node in (one, other):
         await node.until_heard(chat, "m1", "large", "m2")
         assert not node.heard.interrupts
@@ -200,14 +200,14 @@ async def test_a_history_that_cannot_be_read(cluster: Make, chat: str) -> None:
     """What a server with wider limits has kept is a gap, which is told, and no reason to fail for ever."""
     made = cluster()
     node = await made.node(chat)
-    await node.backend.publish(chat, event("m1"))
+    await node.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     at = node.backend.position(chat)
     deep = b'{"type":"message","data":%b}' % nested(TOO_DEEP[0]).encode()
-    await node.backend.publish(chat, Event("message", deep, "message:deep"))
+    await node.delivery.publish(chat, Event("message", deep, "message:deep"))
     await until(lambda: node.heard.interrupts == [chat], "the interrupt")
     assert await node.backend.history(chat, at) is None
-    await node.backend.publish(chat, event("m2"))
+    await node.delivery.publish(chat, event("m2"))
     await node.until_heard(chat, "m1", "m2")
     assert node.heard.interrupts == [chat]
 
@@ -223,7 +223,7 @@ async def test_deepest_event(cluster: Make, chat: str) -> None:
         await until(lambda node=node: node.heard.events[chat])
         assert await node.backend.history(chat, start) == node.heard.events[chat]
     question = json.loads(nested(DEEPEST))
-    assert await one.backend.ask(question) == [question, question]
+    assert (await one.backend.ask(question)).values == [question, question]
 
 
 @gen_test
@@ -237,10 +237,10 @@ async def test_forged_cursors_are_dropped(
     made = cluster()
     one, other = await made.nodes(2, chat)
     epoch = one.backend.position(chat).epoch
-    await one.backend.publish(chat, event("m1"))
+    await one.delivery.publish(chat, event("m1"))
     await made.raw(chat, body("forged", cursor=cursor.format(epoch=epoch)))
     await made.raw(chat, body("m2"))
-    await one.backend.publish(chat, event("m3"))
+    await one.delivery.publish(chat, event("m3"))
     for node in (one, other):
         await until(lambda node=node: len(node.heard.events[chat]) >= 3)
         assert sorted(node.heard.numbers(chat)) == ["m1", "m2", "m3"]
@@ -255,7 +255,7 @@ async def test_old_cursors_are_duplicates(cluster: Make, chat: str) -> None:
     made = cluster()
     node = await made.node(chat)
     for number in range(3):
-        await node.backend.publish(chat, event(number))
+        await node.delivery.publish(chat, event(number))
     epoch = node.backend.position(chat).epoch
     dropped = node.backend.duplicates_dropped
     channel = node.backend._subscriptions.get(chat)
@@ -279,9 +279,9 @@ async def test_a_flood_of_forged_cursors_loses_nothing(
     sending = []
     for number in range(10):
         forged = [body(f"x{n}", cursor=f"{epoch}.{9000 + n}") for n in range(50 * number, 50 * number + 50)]
-        sending += [made.raw_many(chat, forged), one.backend.publish(chat, event(number))]
+        sending += [made.raw_many(chat, forged), one.delivery.publish(chat, event(number))]
     await asyncio.gather(*sending)
-    await one.backend.publish(chat, event("last"))
+    await one.delivery.publish(chat, event("last"))
     for node in (one, other):
         await until(lambda node=node: len(node.heard.events[chat]) >= 11)
         assert [c.offset for c in node.heard.cursors(chat) if c] == list(range(1, 12))
@@ -299,7 +299,7 @@ async def test_notes_that_no_node_has_written(cluster: Make, expect_log: Callabl
         await made.client.publish("eclipse:nodes", garbage)
         await made.client.publish(f"eclipse:node:{one.link()}", garbage)
     await made.client.publish("eclipse:nodes", b'{"id":"never asked","answer":1}')
-    assert await one.backend.ask("x") == ["x", "x"]
+    assert (await one.backend.ask("x")).values == ["x", "x"]
 
 
 @gen_test
@@ -310,15 +310,14 @@ async def test_a_subscriber_that_fails_deafens_nobody(
     expect_log("event could not be delivered")
     made = cluster()
     node = await made.node(chat)
-    deliver = node.heard.deliver
 
     def fail(chat_id: str, event: object) -> None:
-        node.heard.deliver = deliver
+        node.backend._listener.deliver = node.heard.deliver
         raise RuntimeError("of the test")
 
-    node.backend._subscriber.deliver = fail
-    node.backend.broadcast(chat, typing())
-    node.backend.broadcast(chat, typing())
+    node.backend._listener.deliver = fail
+    node.delivery.broadcast(chat, typing())
+    node.delivery.broadcast(chat, typing())
     await until(lambda: node.heard.events[chat])
     assert node.heard.interrupts == [chat]
 
@@ -331,7 +330,7 @@ async def test_awkward_chats_stay_apart(cluster: Make) -> None:
     chats = ["*", "{}", "a}:meta{", "a b", "漢字🙂", "../x", "[a-z]", "x" * 200]
     for name in chats:
         await node.backend.subscribe(name)
-        await node.backend.publish(name, event(name))
+        await node.delivery.publish(name, event(name))
     for name in chats:
         await node.until_heard(name, name)
     await made.client.flushdb()

@@ -41,7 +41,7 @@ async def test_an_attempt_outlives_its_link(own_cluster: Make, chat: str, expect
     expect_log("redis link lost")
     made = own_cluster()
     one, other = await made.nodes(2, chat)
-    asking = one.backend.attempt(chat, "k1")
+    asking = one.delivery.attempt(chat, "k1")
     link = redis_of(one)._links.commands
     assert link is not None
     call, broken = link.call, []
@@ -55,8 +55,8 @@ async def test_an_attempt_outlives_its_link(own_cluster: Make, chat: str, expect
     link.call = breaks  # type: ignore[method-assign, assignment]
     attempt = await asking
     assert attempt.state == "new"
-    await one.backend.abandon(attempt)
-    assert (await other.backend.attempt(chat, "k1")).state == "unknown"
+    await one.delivery.abandon(attempt)
+    assert (await other.delivery.attempt(chat, "k1")).state == "unknown"
 
 
 @pytest.mark.gen_test(timeout=30)
@@ -69,9 +69,9 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     backend = redis_of(one)
     payments = backend._payments
     pay, payments.pay_soon = payments.pay_soon, lambda: None  # type: ignore[method-assign]
-    attempt = await one.backend.attempt(chat, "k1", fingerprint="f1")
+    attempt = await one.delivery.attempt(chat, "k1", fingerprint="f1")
     made.server.freeze()
-    assert (await one.backend.publish(chat, event("m1"), attempt)).delivery == "local"
+    assert (await one.delivery.publish(chat, event("m1"), attempt)).delivery == "local"
     made.server.thaw()
     # On a slow machine both have lost their links, and what is published before they are back is lost, too.
     await until(lambda: all(redis_of(node)._links.state == "up" for node in (one, other)), "the links")
@@ -85,10 +85,10 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     payments.pay_soon = pay  # type: ignore[method-assign]
     pay()
     await one.until_up()
-    await one.backend.publish(chat, event("m2"))
+    await one.delivery.publish(chat, event("m2"))
     await other.until_heard(chat, "m1", "m2")
-    assert (await other.backend.attempt(chat, "k1", fingerprint="f2")).state == "reused"
-    known = await other.backend.attempt(chat, "k1", fingerprint="f1")
+    assert (await other.delivery.attempt(chat, "k1", fingerprint="f2")).state == "reused"
+    known = await other.delivery.attempt(chat, "k1", fingerprint="f1")
     assert known.receipt is not None
     assert (known.state, known.receipt.id) == ("done", "m1")
 
@@ -102,12 +102,12 @@ async def test_redis_goes_while_another_node_is_at_it(
     expect_log("attempt not settled", optional=True)
     made = own_cluster(redis_timeout=0.5, api_timeout=1, attempt_margin=0.5)
     one, other = await made.nodes(2, chat)
-    attempt = await one.backend.attempt(chat, "k1")
-    asking = asyncio.ensure_future(other.backend.attempt(chat, "k1"))
+    attempt = await one.delivery.attempt(chat, "k1")
+    asking = asyncio.ensure_future(other.delivery.attempt(chat, "k1"))
     done, _ = await asyncio.wait([asking], timeout=0.1)
     assert not done
     made.server.freeze()
     assert (await asking).state == "unknown"
     made.server.thaw()
     await one.until_up()
-    await one.backend.release(attempt)
+    await one.delivery.release(attempt)

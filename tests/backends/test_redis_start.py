@@ -12,6 +12,7 @@ import pytest
 from eclipse_ws.backends import create
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.backends.redis import RedisBackend
+from eclipse_ws.delivery.delivery import Delivery
 from tests.backends.harness import Cluster, Recorder, event, until
 from tests.conftest import make_settings
 from tests.servers import free_port
@@ -23,10 +24,11 @@ Expect = Callable[..., None]
 
 async def failure(url: str, **given: Any) -> str:
     """The text of the BackendError that a start has to end with; it leaves no task behind."""
-    backend = RedisBackend(make_settings(backend="redis", redis_url=url, redis_timeout=1, **given))
+    settings = make_settings(backend="redis", redis_url=url, redis_timeout=1, **given)
+    backend = RedisBackend(settings)
     try:
         with pytest.raises(BackendError) as caught:
-            await backend.start(Recorder())
+            await Delivery(settings, backend).start(Recorder())
     finally:
         await backend.close()
     # A stand-in's own tasks end when its sockets do, on some versions of Python a moment later.
@@ -67,9 +69,10 @@ async def test_the_right_password(own_cluster: Make, chat: str) -> None:
     made = own_cluster("--requirepass", "r/ght@")
     settings = make_settings(backend="redis", redis_url=f"redis://:r%2Fght%40@127.0.0.1:{made.server.port}")
     backend, heard = RedisBackend(settings), Recorder()
-    await backend.start(heard)
+    delivery = Delivery(settings, backend)
+    await delivery.start(heard)
     await backend.subscribe(chat)
-    await backend.publish(chat, event("m1"))
+    await delivery.publish(chat, event("m1"))
     await until(lambda: heard.events[chat])
     await backend.close()
     made.server.kill()
@@ -132,12 +135,13 @@ async def test_an_account_with_just_enough(cluster: Make, chat: str) -> None:
         backend="redis", redis_url=f"redis://enough:secret@127.0.0.1:{made.server.port}", history_seconds=0.2
     )
     backend, heard = create("redis", settings), Recorder()
-    await backend.start(heard)
+    delivery = Delivery(settings, backend)
+    await delivery.start(heard)
     await backend.subscribe(chat)
-    attempt = await backend.attempt(chat, "key")
-    assert (await backend.publish(chat, event("m1"), attempt)).delivery == "published"
+    attempt = await delivery.attempt(chat, "key")
+    assert (await delivery.publish(chat, event("m1"), attempt)).delivery == "published"
     await until(lambda: heard.events[chat])
-    assert await backend.ask("x") == ["x"]
+    assert (await backend.ask("x")).values == ["x"]
     backend.unsubscribe(chat)
     await until(lambda: backend.position(chat) is None)
     await backend.close()
@@ -215,8 +219,9 @@ async def test_a_loading_redis_is_waited_for(expect_log: Expect) -> None:
     """A Redis that is still loading its data is away, and no reason not to start."""
     expect_log("redis refuses commands|redis does not take events now")
     async with answering(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
-        backend = RedisBackend(make_settings(backend="redis", redis_url=url, redis_timeout=0.3))
-        await backend.start(Recorder())
+        settings = make_settings(backend="redis", redis_url=url, redis_timeout=0.3)
+        backend = RedisBackend(settings)
+        await Delivery(settings, backend).start(Recorder())
         assert backend.health().state != "up"
         await backend.close()
 
@@ -226,8 +231,9 @@ async def test_nobody_listens(expect_log: Expect) -> None:
     """A Redis that isn't there is no reason not to start."""
     expect_log("redis is away", "redis link lost")
     url = f"redis://127.0.0.1:{free_port()}"
-    backend = RedisBackend(make_settings(backend="redis", redis_url=url, redis_timeout=0.3))
-    await backend.start(Recorder())
+    settings = make_settings(backend="redis", redis_url=url, redis_timeout=0.3)
+    backend = RedisBackend(settings)
+    await Delivery(settings, backend).start(Recorder())
     assert backend.health().state == "connecting"
     await backend.close()
 

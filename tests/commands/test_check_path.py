@@ -99,6 +99,8 @@ class _Nobody:
 
     def answer(self, question: object) -> None: ...
 
+    def restored(self) -> None: ...
+
 
 async def server_has_redis(settings: Settings) -> bool:
     """Whether a server with these settings gets its links."""

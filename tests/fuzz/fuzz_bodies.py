@@ -110,7 +110,7 @@ class _Target:
 
     async def start(self) -> None:
         await self.server.api.start()
-        await self.server.backend.start(self.server.hub)
+        await self.server.delivery.start(self.server.hub)
 
     async def answer(self, method: str, uri: str, body: bytes) -> _Sink:
         sink = _Sink()

@@ -104,7 +104,7 @@ class _Target:
         channel.live = True
         channel.position = Cursor("e1", 0)
         self.channel = channel
-        self.backend._subscriber = hub
+        self.backend._listener = hub
         hub.deliver = lambda _, event: self.delivered.append(event)  # type: ignore[method-assign]
         self.backend._subscriptions = _Subscriptions(channel)  # type: ignore[assignment]
         self.backend._links = _Links()  # type: ignore[assignment]

@@ -12,9 +12,11 @@ import pytest
 
 from eclipse_ws import protocol
 from eclipse_ws.application.base import ApiError, ChatApi, Share
-from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.base import Key
 from eclipse_ws.backends.memory import MemoryBackend
-from eclipse_ws.delivery.idempotency import visitors_key
+from eclipse_ws.delivery.delivery import Delivery
+from eclipse_ws.delivery.keys import visitors_key
+from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.protocol import (
     AgentJoined,
     CommandError,
@@ -117,7 +119,8 @@ class Scene:
         self.settings = make_settings(**given)
         self.api = ScriptedApi()
         self.backend = MemoryBackend(self.settings)
-        self.commands = Commands(self.settings, self.backend, self.api)
+        self.delivery = Delivery(self.settings, self.backend)
+        self.commands = Commands(self.settings, self.delivery, self.api)
         self.ears = Ears()
         self.speaker = Speaker()
 
@@ -138,10 +141,10 @@ class Scene:
 async def scene(**given: object) -> AsyncIterator[Scene]:
     """A scene whose chat is subscribed."""
     made = Scene(**given)
-    await made.backend.start(made.ears)
+    await made.delivery.start(made.ears)
     await made.backend.subscribe("c1")
     yield made
-    await made.backend.close()
+    await made.delivery.close()
 
 
 @pytest.mark.gen_test
@@ -328,9 +331,9 @@ async def test_a_resend_that_nobody_can_decide_is_asked_again_later() -> None:
 
         async def attempt(chat_id: str, key: str, **given: Any) -> Attempt:
             asked.append(given)
-            return Attempt(chat_id, key, "later")
+            return Attempt(chat_id, Key(key, ""), "later")
 
-        here.backend.attempt = attempt  # type: ignore[method-assign]
+        here.delivery.attempt = attempt  # type: ignore[method-assign]
         told = await here.do(resend)
         assert told is not None
         assert (told["code"], told["retryable"]) == ("outcome_unknown", True)

@@ -787,7 +787,7 @@ async def test_disconnecting(user: str | None, reason: str | None, ended: set[st
             await stage.hub.join(CHAT, session, None, greet)
         elsewhere = await stage.join("d", chat="other chat")
         question = {"disconnect": {"chatId": CHAT, "userId": user, "reason": reason}}
-        assert await stage.backend.ask(question) == [len(ended)]
+        assert (await stage.backend.ask(question)).values == [len(ended)]
         assert {s.id for s in sessions if s.ended} == ended
         assert all(s.ended == [(CloseCode.KICKED, reason)] for s in sessions if s.ended)
         assert elsewhere.ended == []

@@ -11,17 +11,17 @@ from typing import Any
 import structlog
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.base import Attempt, Backend, Health, Subscriber
+from eclipse_ws.backends.base import Answers, Backend, Health, Key, Listener, Outcome, Record
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard, parse_events
 from eclipse_ws.backends.redis.cluster_channel import Nodes
 from eclipse_ws.backends.redis.connection import Link, LinkError
 from eclipse_ws.backends.redis.connections import Links
+from eclipse_ws.backends.redis.keys import Keys, redis_key, whole
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.outage import Owed
 from eclipse_ws.backends.redis.payments import Payments
 from eclipse_ws.backends.redis.probe import probe
-from eclipse_ws.backends.redis.shared_attempts import SharedAttempts, attempt_key, whole
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import (
@@ -54,16 +54,16 @@ class RedisBackend(Backend):
         self._closed = False
         self._names = Names.of(settings)
         self._chats = self._names.chats.encode()
-        self._subscriber: Subscriber
+        self._listener: Listener
         self._links: Links
         self._payments: Payments
-        self._attempts: SharedAttempts
+        self._keys: Keys
         self._subscriptions: Subscriptions
         self._nodes: Nodes
 
-    async def start(self, subscriber: Subscriber) -> None:
+    async def start(self, listener: Listener) -> None:
         """Connect; see the contract for what is raised."""
-        self._subscriber = subscriber
+        self._listener = listener
         self._links = Links(
             self._settings,
             self._names,
@@ -81,18 +81,16 @@ class RedisBackend(Backend):
             break_off=lambda chat_id, epoch: self._subscriptions.break_off(chat_id, epoch),
             count_lost=self._count_lost,
         )
-        self._attempts = SharedAttempts(
-            self._settings, self._links, self._payments.owe, lambda question: self._nodes.ask(question)
-        )
+        self._keys = Keys(self._settings, self._links, self._payments.owe)
         self._nodes = Nodes(
             self._links,
             self._settings.redis_timeout,
-            answer=lambda question: self._attempts.answer(question) or subscriber.answer(question),
+            answer=listener.answer,
             look_again=lambda chat_ids: self._subscriptions.look_again(chat_ids),
             take_over=lambda chat_ids: self._subscriptions.take_over(chat_ids),
         )
         self._subscriptions = Subscriptions(
-            self._settings, self._links, subscriber, self._nodes.tell_to_look_again
+            self._settings, self._links, listener, self._nodes.tell_to_look_again
         )
         try:
             await self._links.start()
@@ -112,7 +110,6 @@ class RedisBackend(Backend):
             task.cancel()
         await asyncio.gather(*self._raw, return_exceptions=True)
         await self._payments.close(self._settings.redis_timeout)
-        await self._attempts.close()
         await self._nodes.close()
         await self._subscriptions.close()
         await self._links.close()
@@ -165,7 +162,7 @@ class RedisBackend(Backend):
                     self._hear(chat_id, answer[2])
                 except Exception:
                     log.exception("event could not be delivered, the chat's sessions resume", chat=chat_id)
-                    self._subscriber.interrupt(chat_id)
+                    self._listener.interrupt(chat_id)
             else:
                 self._nodes.hear(answer[2])
         elif kind == b"subscribe" and name.startswith(self._chats):
@@ -185,7 +182,7 @@ class RedisBackend(Backend):
             self._drop(channel, raw, str(error), kept=error.kept)
             return
         if not event.kept:
-            self._subscriber.deliver(chat_id, event)
+            self._listener.deliver(chat_id, event)
         elif event.cursor is not None:
             heard = channel.hear(event)
             if heard is Heard.DUPLICATE:
@@ -223,45 +220,37 @@ class RedisBackend(Backend):
 
     # -- publishing -----------------------------------------------------------------------------
 
-    async def publish(self, chat_id: str, event: Event, attempt: Attempt | None = None) -> Receipt:
+    async def publish(self, chat_id: str, event: Event, key: Key | None = None) -> Receipt:
         """Sequence, keep and fan out by one script; while that can't be had, deliver here and owe it."""
         commands = self._links.commands
         # Behind what is owed, so that a chat's events keep their order.
         if commands is not None and not self._payments:
             try:
-                cursor = await self._call_publish(commands, chat_id, event, attempt)
+                cursor = await self._call_publish(commands, chat_id, event, key)
             except (LinkError, RedisError) as error:
                 if not (self._links.doubt(error) or self._payments):  # one line as it begins
                     log.warning("event not published, it is delivered locally", chat=chat_id, why=str(error))
             else:
-                receipt = Receipt(saved_id(event), cursor, "published")
-                if attempt is not None:
-                    self._attempts.done(attempt, receipt)
-                return receipt
-        return self._deliver_locally(chat_id, event, attempt)
+                return Receipt(saved_id(event), cursor, "published")
+        return self._deliver_locally(chat_id, event, key)
 
-    def _deliver_locally(self, chat_id: str, event: Event, attempt: Attempt | None) -> Receipt:
+    def _deliver_locally(self, chat_id: str, event: Event, key: Key | None) -> Receipt:
         channel = self._subscriptions.get(chat_id)
         seen = None if channel is None else channel.seen
         cursor = None if seen is None else seen.get(event.identity)
         if channel is not None and (seen is None or event.identity not in seen):
             channel.note(event.identity, None)
-            self._subscriber.deliver(chat_id, event)
-        receipt = Receipt(
-            saved_id(event), str(cursor) if cursor else None, "published" if cursor else "local"
-        )
-        self._payments.owe(Owed(chat_id, event, attempt))
-        if attempt is not None:
-            self._attempts.done(attempt, receipt)
-        return receipt
+            self._listener.deliver(chat_id, event)
+        self._payments.owe(Owed(chat_id, event, key))
+        return Receipt(saved_id(event), str(cursor) if cursor else None, "published" if cursor else "local")
 
-    async def _call_publish(self, link: Link, chat_id: str, event: Event, attempt: Attempt | None) -> str:
+    async def _call_publish(self, link: Link, chat_id: str, event: Event, key: Key | None) -> str:
         channel = self._subscriptions.get(chat_id)
         heard = channel is not None and channel.confirmed and channel.link == self._links.name
         known = None if channel is None else channel.position
         keys = self._names.chat_keys(chat_id)
-        if attempt is not None:
-            keys.append(attempt_key(self._names, attempt))
+        if key is not None:
+            keys.append(redis_key(self._names, chat_id, key))
         cursor, fresh = await scripts.PUBLISH(
             link,
             keys,
@@ -275,7 +264,7 @@ class RedisBackend(Backend):
             self._links.name if heard else "",
             saved_id(event),
             self._settings.history_bytes,
-            "" if attempt is None else attempt.fingerprint,
+            "" if key is None else key.fingerprint,
             "" if known is None else known.epoch,
             0 if known is None else known.offset,
         )
@@ -300,35 +289,23 @@ class RedisBackend(Backend):
         if not done.cancelled():
             self._links.doubt(done.exception())
 
-    # -- attempts -------------------------------------------------------------------------------
+    # -- idempotency keys -------------------------------------------------------------------------
 
-    async def attempt(
-        self,
-        chat_id: str,
-        key: str,
-        *,
-        fingerprint: str = "",
-        resent: bool = False,
-        retry_unknown: bool = False,
-    ) -> Attempt:
+    async def reserve(
+        self, chat_id: str, key: Key, *, retry_unknown: bool = False, certain: bool = False
+    ) -> Record:
         """See the contract."""
-        return await self._attempts.take(
-            chat_id, key, fingerprint=fingerprint, resent=resent, retry_unknown=retry_unknown
-        )
+        return await self._keys.reserve(chat_id, key, retry_unknown=retry_unknown, certain=certain)
 
-    async def release(self, attempt: Attempt) -> None:
+    async def settle(self, chat_id: str, key: Key, outcome: Outcome) -> None:
         """See the contract."""
-        await self._attempts.release(attempt)
-
-    async def abandon(self, attempt: Attempt) -> None:
-        """See the contract."""
-        await self._attempts.abandon(attempt)
+        await self._keys.settle(chat_id, key, outcome)
 
     # -- what is owed ---------------------------------------------------------------------------
 
     def _on_commands(self) -> None:
         # First of all: their senders may be sent away now, and ask again on another node.
-        self._attempts.tell()
+        self._listener.restored()
         self._subscriptions.on_commands()
         self._payments.pay_soon()
 
@@ -338,13 +315,13 @@ class RedisBackend(Backend):
     async def _pay(self, commands: Link, owed: Owed) -> None:
         """Have it done. Raises LinkError or RedisError."""
         if owed.event is None:
-            if owed.attempt is not None:
-                await self._attempts.end(commands, owed.attempt, owed.verdict)
+            if owed.key is not None and owed.outcome is not None:
+                await self._keys.end(commands, owed.chat_id, owed.key, owed.outcome)
         elif (cursor := self._cursor_of(owed.chat_id, owed.event)) is None:
-            await self._call_publish(commands, owed.chat_id, owed.event, owed.attempt)
-        elif owed.attempt is not None:
+            await self._call_publish(commands, owed.chat_id, owed.event, owed.key)
+        elif owed.key is not None:
             receipt = Receipt(saved_id(owed.event), str(cursor), "published")
-            await self._attempts.note(commands, owed.attempt, receipt)
+            await self._keys.note(commands, owed.chat_id, owed.key, receipt)
 
     def _cursor_of(self, chat_id: str, event: Event) -> Cursor | None:
         """The cursor with which an event has come back: it is published, whatever became of our own call.
@@ -357,10 +334,9 @@ class RedisBackend(Backend):
 
     # -- nodes and health -----------------------------------------------------------------------
 
-    async def ask(self, question: Any) -> list[Any]:
+    async def ask(self, question: Any) -> Answers:
         """See the contract."""
-        answers, _ = await self._nodes.ask(question)
-        return answers
+        return Answers(*await self._nodes.ask(question))
 
     async def hand_over(self) -> int | None:
         """Spread the chats over the other nodes, and wait until those hear them."""

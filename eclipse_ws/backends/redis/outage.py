@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
-from eclipse_ws.backends.base import Attempt
+from eclipse_ws.backends.base import Key, Outcome
 from eclipse_ws.protocol import Event
 
 MAX_BYTES: Final = 1 << 26
@@ -13,12 +13,12 @@ MAX_BYTES: Final = 1 << 26
 
 
 class Owed(NamedTuple):
-    """One thing to do when Redis is back: publish ``event``, or else end ``attempt`` as ``verdict`` says."""
+    """One thing to do when Redis is back: publish ``event``, or else settle ``key`` with ``outcome``."""
 
     chat_id: str
     event: Event | None
-    attempt: Attempt | None
-    verdict: str = ""
+    key: Key | None = None
+    outcome: Outcome | None = None
 
     @property
     def size(self) -> int:

@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Literal
 
-State = Literal["none", "released", "pending", "unknown", "done", "reused"]
-"""What is known of a key: nothing; that an earlier attempt saved nothing; that one is under way; that the
-outcome of one can't be known; that its message is saved; that the key stands for another message.
-"""
+from eclipse_ws.backends.base import KeyState
 
 
 class Decision(Enum):
@@ -37,13 +34,13 @@ class Decision(Enum):
 class Case:
     """What is known when a message comes."""
 
-    here: State = "none"
+    here: KeyState = "none"
     """In this node's own table."""
-    backend: State | Literal["unasked", "unavailable"] = "unasked"
+    backend: KeyState | Literal["unasked", "unavailable"] = "unasked"
     """In the backend, whose record all nodes share. ``unavailable`` also while the other nodes may not have
     told it yet what they did in an outage that has just ended.
     """
-    nodes: State | Literal["unasked", "silent"] = "unasked"
+    nodes: KeyState | Literal["unasked", "silent"] = "unasked"
     """In the tables of the other nodes; ``silent``: none of them knows it, and one gave no answer."""
     resent: bool = False
     """The client says that it has sent this message before."""

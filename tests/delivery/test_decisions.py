@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from eclipse_ws.backends.idempotency import Case, Decision, State, decide
+from eclipse_ws.backends.base import KeyState
+from eclipse_ws.delivery.decisions import Case, Decision, decide
 
 ROWS: list[tuple[int, dict[str, Any], str]] = [
     (1, {"here": "reused"}, "REUSED"),
@@ -60,7 +61,7 @@ def test_each_row_has_a_test() -> None:
 
 def test_nothing_is_saved_that_somebody_may_have_saved() -> None:
     """No message is saved beside an earlier attempt, unless that saved nothing or may be repeated."""
-    states = get_args(State)
+    states = get_args(KeyState)
     for here, backend, nodes, resent, repeat, seen, expired in product(
         states,
         (*states, "unasked", "unavailable"),

@@ -1,4 +1,4 @@
-"""The attempts that this node knows of: who saves a message, and who waits for the outcome."""
+"""This node's idempotency records: which messages are being saved, and who waits for the outcome."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
-from eclipse_ws.backends.base import Attempt
-from eclipse_ws.backends.idempotency import Case, Decision, State, decide
+import msgspec
+
+from eclipse_ws.backends.base import Key, KeyState
+from eclipse_ws.delivery.decisions import Case, Decision, decide
 from eclipse_ws.protocol import Receipt
+
+
+class Attempt(msgspec.Struct):
+    """A try at saving a message under its key.
+
+    ``new``: the caller saves the message, and then publishes it with this attempt, releases it, or abandons
+    it. ``done``: it was saved before, ``receipt`` says what became of it. ``unknown``: nobody can know
+    whether an earlier try has saved it. ``later``: that can't be known now, because the other nodes can't be
+    asked, or this one has no room to remember it; nothing was begun. ``reused``: the key stands for another
+    message.
+    """
+
+    chat_id: str
+    key: Key
+    state: Literal["new", "done", "unknown", "later", "reused"]
+    receipt: Receipt | None = None
 
 
 class _Entry:
@@ -22,9 +40,9 @@ class _Entry:
         self.released = released
         self.settled: asyncio.Future[None] | None = None
 
-    def state(self, fingerprint: str) -> State:
+    def state(self, fingerprint: str) -> KeyState:
         """What this node knows of the key, for a message with this fingerprint."""
-        if self.attempt.differs(fingerprint):
+        if self.attempt.key.differs(fingerprint):
             return "reused"
         if self.released:
             return "released"
@@ -34,14 +52,14 @@ class _Entry:
         return "pending"
 
 
-_Place = tuple[str, str]  # chat and key
+_Place = tuple[str, str]  # chat and name of the key
 
 
 SHARE: Final = 100
 """One chat may fill this part of the table (a hundredth of it), or as many entries in a small one."""
 
 
-class Attempts:
+class Records:
     """A bounded table of (chat, key) -> attempt, whose entries live for ``lifetime`` seconds.
 
     At most ``limit`` are remembered. Of a chat that has more than its share, or needs room in a full table,
@@ -70,18 +88,16 @@ class Attempts:
     def __len__(self) -> int:
         return len(self._pending) + len(self._settled)
 
-    async def take(
-        self, chat_id: str, key: str, *, retry_unknown: bool, patience: float, fingerprint: str = ""
-    ) -> Attempt:
+    async def take(self, chat_id: str, key: Key, *, retry_unknown: bool, patience: float) -> Attempt:
         """Answer the outcome that is known, wait for one that is under way, or begin a new attempt.
 
         ``later``: there is no room for a new one. Waits at most ``patience`` seconds; an attempt that
         outlives that is unknown.
         """
         deadline = self._clock() + patience
-        while entry := self._live(chat_id, key):
+        while entry := self._live(chat_id, key.name):
             left = deadline - self._clock()
-            case = Case(here=entry.state(fingerprint), retry_unknown=retry_unknown, expired=left <= 0)
+            case = Case(here=entry.state(key.fingerprint), retry_unknown=retry_unknown, expired=left <= 0)
             match decide(case):
                 case Decision.REUSED:
                     return Attempt(chat_id, key, "reused")
@@ -95,32 +111,28 @@ class Attempts:
                 entry.settled = asyncio.get_running_loop().create_future()
             # Shielded by wait(): one waiter's cancellation must not settle the others.
             await asyncio.wait([entry.settled], timeout=left)
-        known = (chat_id, key) in self._settled
+        known = (chat_id, key.name) in self._settled
         if not known and not self._make_room(chat_id):
             return Attempt(chat_id, key, "later")
-        attempt = Attempt(chat_id, key, "new", fingerprint=fingerprint)
+        attempt = Attempt(chat_id, key, "new")
         self._put(attempt)
         return attempt
 
-    def known(self, chat_id: str, key: str) -> Attempt | None:
-        """What is known of an attempt now; ``new`` while it is under way."""
-        entry = self._live(chat_id, key)
+    def known(self, chat_id: str, name: str) -> Attempt | None:
+        """What is known of a key now, by its name; ``new`` while an attempt is under way."""
+        entry = self._live(chat_id, name)
         return None if entry is None or entry.released else entry.attempt
 
     def under_way(self) -> list[Attempt]:
         """The attempts that are not settled yet."""
         return [entry.attempt for entry in self._pending.values()]
 
-    def settle(self, attempt: Attempt, state: str, receipt: Receipt | None = None) -> None:
-        """Remember an outcome: ``done`` with its receipt, or ``unknown``; whoever waits is told."""
-        outcome = Attempt(
-            attempt.chat_id,
-            attempt.key,
-            "done" if state == "done" else "unknown",
-            receipt,
-            fingerprint=attempt.fingerprint,
-        )
-        place = (attempt.chat_id, attempt.key)
+    def settle(
+        self, attempt: Attempt, state: Literal["done", "unknown"], receipt: Receipt | None = None
+    ) -> None:
+        """Remember an outcome, ``done`` with its receipt; those who wait are told."""
+        outcome = Attempt(attempt.chat_id, attempt.key, state, receipt)
+        place = (attempt.chat_id, attempt.key.name)
         if place in self._pending or place in self._settled or self._make_room(attempt.chat_id):
             self._put(outcome)
 
@@ -130,12 +142,12 @@ class Attempts:
 
     def forget(self, attempt: Attempt) -> None:
         """Drop an attempt, so that the next one is new, whatever it is for."""
-        self._drop((attempt.chat_id, attempt.key))
+        self._drop((attempt.chat_id, attempt.key.name))
 
-    def _live(self, chat_id: str, key: str) -> _Entry | None:
-        entry = self._pending.get((chat_id, key)) or self._settled.get((chat_id, key))
+    def _live(self, chat_id: str, name: str) -> _Entry | None:
+        entry = self._pending.get((chat_id, name)) or self._settled.get((chat_id, name))
         if entry is not None and entry.expires <= self._clock():
-            self._drop((chat_id, key))
+            self._drop((chat_id, name))
             return None
         return entry
 
@@ -156,14 +168,14 @@ class Attempts:
         return True
 
     def _put(self, attempt: Attempt, *, released: bool = False) -> None:
-        place = (attempt.chat_id, attempt.key)
+        place = (attempt.chat_id, attempt.key.name)
         self._drop(place)
         entry = _Entry(attempt, self._clock() + self._lifetime, released)
         if attempt.state == "new" and not released:
             self._pending[place] = entry
         else:
             self._settled[place] = entry
-            self._settled_of.setdefault(attempt.chat_id, {})[attempt.key] = None
+            self._settled_of.setdefault(attempt.chat_id, {})[attempt.key.name] = None
 
     def _drop(self, place: _Place) -> None:
         entry = self._pending.pop(place, None)

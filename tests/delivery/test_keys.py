@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from eclipse_ws.delivery.idempotency import application_key, fingerprint, user_key, visitors_key
+from eclipse_ws.delivery.keys import application_key, fingerprint, user_key, visitors_key
 
 
 @pytest.mark.parametrize(
