@@ -92,7 +92,7 @@ class Health(msgspec.Struct):
 
 
 class Backend(abc.ABC):
-    """Carries events between nodes, keeps the recent ones, and knows which sends were tried already.
+    """Carries events between nodes, keeps the recent ones, and knows which keys are taken.
 
     What everything above may rely on, and every backend is held to by ``tests/backends/contract.py``:
 
@@ -105,7 +105,8 @@ class Backend(abc.ABC):
     - **Ephemeral events may be lost**, are never kept, and have no cursor.
     - **An outage is not an outage of chat.** While the backend can't reach the other nodes, `publish`
       hands the local copy, without a cursor, to `Subscriber.deliver`, answers ``local``, and sequences the
-      event when it can. `broadcast` drops what it can't carry. Nothing raises on account of an outage.
+      event when it can. `broadcast` drops what it can't carry. Of all methods `reserve` alone raises on
+      account of an outage.
     - **Leaving lingers**: after `unsubscribe` a chat stays subscribed for ``history_seconds``, so that what
       comes in between can be resumed; `subscribe` in between wins.
     - **Everything is bounded**: histories, queues, waits and lifetimes, each by a setting.
