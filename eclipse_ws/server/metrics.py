@@ -86,7 +86,7 @@ class NodeCollector(Collector):
         )
 
     def _sessions(self) -> Iterator[Metric]:
-        node, counts = self._node, self._node.session_counts
+        node, counts = self._node, self._node.counts
         yield _gauge("eclipse_sessions", "Sessions that have joined a chat", node.hub.sessions)
         yield _gauge(
             "eclipse_sessions_limit",
@@ -97,10 +97,8 @@ class NodeCollector(Collector):
             "eclipse_http_connections", "HTTP connections that are no sessions", node.http_connections()
         )
         yield _gauge("eclipse_chats", "Chats with sessions on this node", node.hub.chats)
-        yield _counter(
-            "eclipse_sessions_started", "Sessions that began with a valid token", counts["started"]
-        )
-        yield _counter("eclipse_sessions_ended", "Sessions that have ended", counts["ended"])
+        yield _counter("eclipse_sessions_started", "Sessions that began with a valid token", counts.started)
+        yield _counter("eclipse_sessions_ended", "Sessions that have ended", counts.ended)
         yield _counters(
             "eclipse_refusals",
             "Refused connections, requests and commands, by the limit or check that refused them",
@@ -119,7 +117,7 @@ class NodeCollector(Collector):
             node.limits.closed,
         )
         yield _counters("eclipse_commands", "Commands accepted", "type", node.commands.handled)
-        yield _counter("eclipse_command_errors", "Commands answered with an error", counts["errors"])
+        yield _counter("eclipse_command_errors", "Commands answered with an error", counts.errors)
         yield _gauge("eclipse_commands_under_way", "Commands in progress", node.under_way)
         yield _gauge("eclipse_sockets", "Open WebSockets", wire.sockets)
         yield _gauge(

@@ -73,7 +73,6 @@ class Server:
             hub=self.hub,
             commands=Commands(settings, self.delivery, self.api),
             verifier=Verifier(settings),
-            session_counts=ChatSession.counts,
         )
         self._tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert else None
         routes = http_handlers.routes(self.node)

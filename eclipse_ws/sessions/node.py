@@ -76,6 +76,17 @@ RELOADED = frozenset(
 """Settings that a running node can take; the others need a restart."""
 
 
+@dataclass(slots=True)
+class SessionCounts:
+    """What the sessions of a node count; plain counters, read when metrics are scraped."""
+
+    started: int = 0
+    ended: int = 0
+    refused: int = 0
+    errors: int = 0
+    """Commands that were answered with an error."""
+
+
 @dataclass
 class Node:
     """What a process is made of; each part can be replaced without the others noticing."""
@@ -87,10 +98,7 @@ class Node:
     hub: Hub
     commands: Commands
     verifier: Verifier
-    session_counts: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("started", "ended", "refused", "errors"), 0)
-    )
-    """What all sessions count."""
+    counts: SessionCounts = field(default_factory=SessionCounts)
     draining: bool = False
     drain_sessions: int = 0
     """Sessions that there were when the drain began."""

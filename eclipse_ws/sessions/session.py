@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Coroutine
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import structlog
 from tornado.web import HTTPError
@@ -37,8 +37,6 @@ class ChatSession(WireHandler):
     other in a bounded queue; the others are carried out as they are read.
     """
 
-    # Plain counters over all sessions, read when metrics are scraped.
-    counts: ClassVar[dict[str, int]] = {"started": 0, "ended": 0, "refused": 0, "errors": 0}
     wire_error_close = (CloseCode.INTERNAL_ERROR.code, CloseCode.INTERNAL_ERROR.reason)
     wire_flood_close = (CloseCode.RATE_LIMITED.code, f"{CloseCode.RATE_LIMITED.reason}: frame_rate")
 
@@ -199,7 +197,7 @@ class ChatSession(WireHandler):
 
     def refuse(self, status: int, limit: str, text: str, **fields: Any) -> None:
         """Refuse the upgrade with an HTTP status, naming the limit that it ran into; log the fields, too."""
-        self.counts["refused"] += 1
+        self.node.counts.refused += 1
         self._note("upgrade refused", limit, status=status, **fields)
         self.set_status(status)
         if status != 403:
@@ -229,12 +227,12 @@ class ChatSession(WireHandler):
         try:
             self._live_by(self.node.verifier.verify(token))
         except TokenError as error:
-            self.counts["refused"] += 1
+            self.node.counts.refused += 1
             self._note("session refused", "token", session=self.id, code=error.close.code, why=str(error))
             self._make_room()
             self.end(error.close)
             return
-        self.counts["started"] += 1
+        self.node.counts.started += 1
         limit = None
         if self.node.penalties.waits(self._sender(), self.began):
             limit = "rate_penalty"
@@ -454,7 +452,7 @@ class ChatSession(WireHandler):
             self._answer(CommandError(text, "session_ended", retryable=True, client_message_id=key))
 
     def _answer(self, error: CommandError) -> None:
-        self.counts["errors"] += 1
+        self.node.counts.errors += 1
         self.send(error.encode())
 
     def send(self, frame: bytes) -> None:
@@ -487,7 +485,7 @@ class ChatSession(WireHandler):
         self._release()
         self.node.hub.leave(self)
         if hasattr(self, "claims"):
-            self.counts["ended"] += 1
+            self.node.counts.ended += 1
             log.info(
                 "session ended",
                 session=self.id,

@@ -709,9 +709,7 @@ async def test_dead_peer_is_noticed() -> None:
 async def test_sessions_are_counted_and_ended_once() -> None:
     """What started is what ended, whoever ended it; refusals count for themselves."""
     async with running() as server:
-        from eclipse_ws.sessions.session import ChatSession
-
-        before = dict(ChatSession.counts)
+        counts = server.node.counts
         one, two = await Client.join(server.port), await Client.join(server.port)
         bad = await Client.open(server.port, "token=x")
         await bad.ended()
@@ -719,11 +717,9 @@ async def test_sessions_are_counted_and_ended_once() -> None:
         for session in server.hub.members():
             session.end(CloseCode.NORMAL)
             session.end(CloseCode.KICKED)
-        await until(lambda: ChatSession.counts["ended"] == before["ended"] + 2)
+        await until(lambda: counts.ended == 2)
         await until(lambda: two.socket.close_code is not None)
-        counts = ChatSession.counts
-        assert counts["started"] - before["started"] == 2
-        assert counts["refused"] - before["refused"] == 1
+        assert (counts.started, counts.refused) == (2, 1)
 
 
 @pytest.mark.gen_test
