@@ -32,3 +32,7 @@ class CloseCode(Enum):
         self.code = code
         self.reason = reason
         self.advice = advice
+
+    def with_detail(self, detail: str) -> str:
+        """The reason, and a word that says more, such as the limit that a session ran into."""
+        return f"{self.reason}: {detail}"

@@ -95,7 +95,7 @@ class Sweeper:
             bound = _Bound("node_queue_bytes", settings.node_queue_bytes, CloseCode.TOO_SLOW, None)
             self._relieve([(session.wire.queued, session) for session in sessions], bound)
         if held > settings.node_input_bytes:
-            reason = f"{CloseCode.RATE_LIMITED.reason}: node_input_bytes"
+            reason = CloseCode.RATE_LIMITED.with_detail("node_input_bytes")
             bound = _Bound("node_input_bytes", settings.node_input_bytes, CloseCode.RATE_LIMITED, reason)
             self._relieve([(session.wire.held, session) for session in sessions], bound)
 

@@ -1,4 +1,4 @@
-"""One socket: the session from upgrade to close, the rules of its commands, and the hub of all sessions.
+"""One socket: its admission, its session, the commands, and the hub of all sessions.
 
 `server` and above may import from here; these may import `application`, `delivery` and below.
 """

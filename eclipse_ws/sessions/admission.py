@@ -1,0 +1,239 @@
+"""Admission: who may upgrade, and whose session may begin. What becomes of it is in `session`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+from tornado.web import HTTPError
+
+from eclipse_ws.protocol import CloseCode
+from eclipse_ws.security.jwt import Claims, TokenError, Verifier
+from eclipse_ws.security.limits import Source
+from eclipse_ws.security.origins import shown
+from eclipse_ws.security.senders import Sender
+from eclipse_ws.sessions import health
+from eclipse_ws.sessions.node import Node
+from eclipse_ws.websocket import WireHandler
+
+log = structlog.get_logger("eclipse_ws.session")
+
+SUBPROTOCOL: Final = "eclipse.v1"
+BEARER: Final = "bearer."
+Refusal = tuple[CloseCode, str | None]
+"""How a session is closed; None for the code's own reason."""
+
+
+class UpgradeHandler(WireHandler):
+    """Refuses an upgrade by an HTTP status (draining, origin, address, a full node), and a session by a close
+    code (`admit`: token, penalty, a full chat), which a browser can read.
+    """
+
+    claims: Claims
+    id = ""
+    began = 0.0
+    """Monotonic seconds at which it was upgraded."""
+    verifier: Verifier
+    """What verified its token, or found later that the token is still good."""
+    source: Source | None = None
+    """Where it comes from, while it is counted there and as one of the node's sessions."""
+    made_room = False
+    """Whether it is not one of the node's sessions any more."""
+
+    def initialize(self, node: Node) -> None:
+        """Take what the application's routes give every handler."""
+        self.node = node
+
+    @property
+    def address(self) -> str | None:
+        """The client's address; None where clients can't be told apart by theirs."""
+        return None if self.source is None or self.source.shared else self.source.address
+
+    @property
+    def sender(self) -> Sender:
+        """Whose budget and penalties this session shares."""
+        claims = self.claims
+        if claims.is_authenticated:
+            return Sender(claims.chat_id, claims.user_id, is_account=True)
+        return Sender(claims.chat_id, self.address or "", is_account=False)
+
+    # -- before the upgrade -----------------------------------------------------------------------
+
+    def set_default_headers(self) -> None:
+        """Leave out the name and version of the server."""
+        self.clear_header("Server")
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Upgrade; without one, ``/`` answers the health document."""
+        if "websocket" not in self.request.headers.get("Upgrade", "").lower():
+            if self.request.path == "/":
+                health.answer(self, self.node)
+                return
+            self.set_status(426)
+            self.set_header("Upgrade", "websocket")
+            self.finish({"error": "This is a WebSocket endpoint: connect with Upgrade: websocket"})
+            return
+        if self.request.headers.get("Sec-WebSocket-Version") != "13":
+            self.set_status(426)
+            self.set_header("Sec-WebSocket-Version", "13")
+            self.finish({"error": "The upgrade needs Sec-WebSocket-Version: 13 (RFC 6455)"})
+            return
+        if self.node.draining:
+            self.refuse(503, "draining", "The server is restarting; connect again")
+            return
+        host = self.request.headers.get("Host", "")
+        # Before Tornado's own check, which lets the server's own pages in anywhere.
+        origin = self.request.headers.get("Origin", self.request.headers.get("Sec-Websocket-Origin"))
+        if origin is not None and not self.node.origins.allows(origin, host):
+            text = "Pages of this origin may not connect; it is not in the server's ALLOWED_ORIGINS"
+            self.refuse(403, "allowed_origins", text, origin=shown(origin), why=self.node.origins.why)
+            return
+        if not self._reserve():
+            return
+        try:
+            await super().get(*args, **kwargs)
+        finally:
+            if "wire" not in self.__dict__:
+                self.release()  # no session has come of it, so none will end
+
+    def _reserve(self) -> bool:
+        """Count the session before anything is waited for, or refuse it.
+
+        Counted later, any number of upgrades that are under way at once would find the same place free.
+        """
+        source = self._source()
+        limit = self.node.addresses.upgrade(source, time.monotonic())
+        if limit is not None:
+            self.refuse(429, limit, "Too many sessions or upgrades from this address; try again later")
+            return False
+        if self.node.sessions >= self.node.settings.max_sessions:
+            self.node.addresses.leave(source.address)
+            self.refuse(503, "max_sessions", "The server is full; try again later")
+            return False
+        self.node.sessions += 1
+        self.source = source
+        return True
+
+    def release(self) -> None:
+        """Give back what `_reserve` has counted. Idempotent."""
+        self._make_room()
+        if self.source is not None:
+            self.node.addresses.leave(self.source.address)
+            self.source = None
+
+    def _make_room(self) -> None:
+        """Leave the session's place on the node to others. Idempotent."""
+        if self.source is not None and not self.made_room:
+            self.made_room = True
+            self.node.sessions -= 1
+
+    def refuse(self, status: int, limit: str, text: str, **fields: Any) -> None:
+        """Refuse the upgrade with an HTTP status, naming the limit that it ran into; log the fields, too."""
+        self.node.counts.refused += 1
+        self.note("upgrade refused", limit, status=status, **fields)
+        self.set_status(status)
+        if status != 403:
+            self.set_header("Retry-After", "5")
+        self.finish({"error": text, "limit": limit})
+
+    def check_origin(self, origin: str) -> bool:
+        """`get` has checked it already, for more requests than Tornado asks about."""
+        return True
+
+    def get_compression_options(self) -> dict[str, Any] | None:
+        """Offer permessage-deflate where the setting ``compression`` says so."""
+        return {} if self.node.settings.compression else None
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Select ours if it is offered; the one that carries the token is never echoed."""
+        return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
+
+    # -- after the upgrade ------------------------------------------------------------------------
+
+    def admit(self) -> Refusal | None:
+        """Let the session begin with what its token says, or say how to close it."""
+        token = self._token()
+        self.id = secrets.token_hex(8)
+        self.began = time.monotonic()
+        try:
+            self.live_by(self.node.verifier.verify(token))
+        except TokenError as error:
+            self.node.counts.refused += 1
+            self.note("session refused", "token", session=self.id, code=error.close.code, why=str(error))
+            self._make_room()
+            return error.close, None
+        self.node.counts.started += 1
+        if self.node.penalties.waits(self.sender, self.began):
+            limit = "rate_penalty"
+        elif self.node.hub.size(self.claims.chat_id) >= self.node.settings.max_sessions_per_chat:
+            limit = "max_sessions_per_chat"
+        else:
+            return None
+        self.note("session refused", limit, session=self.id, chat=self.claims.chat_id)
+        self._make_room()
+        return CloseCode.RATE_LIMITED, CloseCode.RATE_LIMITED.with_detail(limit)
+
+    def live_by(self, claims: Claims) -> None:
+        """Take the claims of a token that was verified just now."""
+        self.claims, self.verifier = claims, self.node.verifier
+
+    def _source(self) -> Source:
+        """Where the request comes from."""
+        header = self.request.headers.get(self.node.sources.header)
+        return self.node.sources.of(self.request.remote_ip or "", header)
+
+    def note(self, event: str, limit: str, **fields: Any) -> None:
+        """Count a refusal, and log it."""
+        self.node.limits.refuse(limit)
+        source = self.source or (self._source() if "request" in self.__dict__ else None)
+        log.info(event, limit=limit, address=None if source is None else source.address, **fields)
+
+    def _token(self) -> str:
+        """The token from the URL, the Authorization header, or the subprotocol pair."""
+        token = self.argument("token")
+        if not token:
+            scheme, _, value = self.request.headers.get("Authorization", "").partition(" ")
+            token = value.strip() if scheme.lower() == "bearer" else ""
+        if not token:
+            offered = self.request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+            names = [name.strip() for name in offered]
+            token = next((name.removeprefix(BEARER) for name in names if name.startswith(BEARER)), "")
+        return token
+
+    def argument(self, name: str) -> str | None:
+        """The URL's last argument of that name; bytes that are not UTF-8 make it a wrong one, no error."""
+        values = self.request.query_arguments.get(name)
+        return values[-1].decode("utf-8", "replace").strip() if values else None
+
+    # -- without an upgrade -----------------------------------------------------------------------
+
+    def head(self, *args: Any, **kwargs: Any) -> None:
+        """As GET without an upgrade, for monitors of ``/``."""
+        if self.request.path != "/":
+            raise HTTPError(405)
+        health.answer(self, self.node)
+
+    def options(self, *args: Any, **kwargs: Any) -> None:
+        """Answer a browser's preflight for the health document at ``/``."""
+        if self.request.path != "/":
+            raise HTTPError(405)
+        health.answer_preflight(self)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer ``{"error": ...}``."""
+        if status_code == 405:
+            self.set_header("Allow", health.METHODS if self.request.path == "/" else "GET")
+        self.finish({"error": self._reason})
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """An HTTPError is an answer, which the access log tells of; anything else is a fault."""
+        if not isinstance(value, HTTPError):
+            super().log_exception(typ, value, tb)
