@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
@@ -56,7 +56,29 @@ class CommandError(Exception):
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
-class SendMessage(msgspec.Struct, tag="message", rename="camel"):
+class BaseCommand(msgspec.Struct):
+    """What every command says about itself. A new one is added to `Command`, too."""
+
+    @property
+    def client_message_id(self) -> str | None:
+        """The key that the answers to it carry."""
+        return None
+
+    @property
+    def text(self) -> str:
+        """Its content, which limits count."""
+        return ""
+
+    @classmethod
+    def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError | None:
+        """What is wrong with ``fields`` that can't be decoded as this command; None to ignore them.
+
+        ``key`` is their clientMessageId, if it is a valid one.
+        """
+        return _malformed(key)
+
+
+class SendMessage(BaseCommand, tag="message", rename="camel"):
     """Say something: saved by the chat API, then an event for everybody in the chat.
 
     ``resend``: this ``client_message_id`` was sent before, perhaps to another node, and not answered.
@@ -67,28 +89,59 @@ class SendMessage(msgspec.Struct, tag="message", rename="camel"):
     client_message_id: _Id | None = None
     resend: bool = False
 
+    @property
+    def text(self) -> str:
+        """The content."""
+        return self.content
 
-class Typing(msgspec.Struct, tag="typing", rename="camel"):
+    @classmethod
+    def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
+        """The first of its fields that is wrong."""
+        content = fields.get("content")
+        if not isinstance(content, str) or not content.strip() or fields.get("role") not in ROLES:
+            return _missing(key)
+        if key == fields.get("clientMessageId"):
+            return CommandError(
+                "Invalid resend: expected true or false", "invalid_resend", client_message_id=key
+            )
+        return CommandError(
+            "Invalid clientMessageId: expected a string of 1 to 64 characters", "invalid_client_message_id"
+        )
+
+
+class Typing(BaseCommand, tag="typing", rename="camel"):
     """The user types, or has stopped."""
 
     is_typing: bool
 
+    @classmethod
+    def refusal(cls, fields: dict[str, Any], key: str | None) -> None:
+        """Nothing: it is ignored in silence."""
 
-class AgentJoined(msgspec.Struct, tag="agent_joined"):
+
+class AgentJoined(BaseCommand, tag="agent_joined"):
     """An agent has come; whatever the client says of itself is ignored."""
 
 
-class Ping(msgspec.Struct, tag="ping"):
+class Ping(BaseCommand, tag="ping"):
     """An application-level ping, for clients that can't see the protocol's own."""
 
 
-class Refresh(msgspec.Struct, tag="refresh"):
+class Refresh(BaseCommand, tag="refresh"):
     """A new token for the same user and chat extends the session."""
 
     token: str
 
+    @classmethod
+    def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
+        """It has no token."""
+        return CommandError("Missing token", "missing_token")
+
 
 Command = SendMessage | Typing | AgentJoined | Ping | Refresh
+_BY_TYPE: Final[dict[str, type[BaseCommand]]] = {
+    struct.__struct_config__.tag: struct for struct in get_args(Command)
+}
 _decode_command: Callable[[str | bytes], Command] = bounded(msgspec.json.Decoder(Command).decode)
 _decode_any = bounded(msgspec.json.Decoder().decode)
 
@@ -127,27 +180,15 @@ def _explain(text: str | bytes) -> None:
         raise _malformed()
     given = fields.get("clientMessageId")
     key = given if isinstance(given, str) and 1 <= len(given) <= 64 else None
-    match fields.get("type"):
-        case "typing":
-            return
-        case "message":
-            content = fields.get("content")
-            if not isinstance(content, str) or not content.strip() or fields.get("role") not in ROLES:
-                raise _missing(key)
-            if key == given:
-                raise CommandError(
-                    "Invalid resend: expected true or false", "invalid_resend", client_message_id=key
-                )
-            raise CommandError(
-                "Invalid clientMessageId: expected a string of 1 to 64 characters",
-                "invalid_client_message_id",
-            )
-        case "refresh":
-            raise CommandError("Missing token", "missing_token")
-        case str():
-            raise CommandError("Unknown message type", "unknown_type", client_message_id=key)
-        case _:
-            raise _malformed(key)
+    name = fields.get("type")
+    if not isinstance(name, str):
+        raise _malformed(key)
+    struct = _BY_TYPE.get(name)
+    if struct is None:
+        raise CommandError("Unknown message type", "unknown_type", client_message_id=key)
+    error = struct.refusal(fields, key)
+    if error is not None:
+        raise error
 
 
 def _malformed(client_message_id: str | None = None) -> CommandError:

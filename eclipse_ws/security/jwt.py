@@ -28,8 +28,6 @@ SYMMETRIC: Final = {
     "HS384": HMACAlgorithm.SHA384,
     "HS512": HMACAlgorithm.SHA512,
 }
-FOR_VISITORS: Final = frozenset({"typing", "ping", "read", "refresh"})
-"""Commands, besides messages in the role USER, that a user without an account may give."""
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -56,17 +54,11 @@ class Claims(msgspec.Struct, frozen=True):
         """``ends`` as a date; None if it never ends."""
         return None if self.ends == math.inf else datetime.fromtimestamp(self.ends, UTC)
 
-    def permits(self, command: protocol.Command, default_roles: Sequence[str] = protocol.ROLES) -> bool:
-        """Whether the user may give the command; the client's word about itself is not asked.
+    def permits(self, role: protocol.Role, default_roles: Sequence[str] = protocol.ROLES) -> bool:
+        """Whether the user may act in a role; a user without an account may only in USER.
 
         ``default_roles`` are the roles of an account whose token has no claim ``roles``.
         """
-        if type(command) is protocol.SendMessage:
-            role = command.role
-        elif type(command) is protocol.AgentJoined:
-            role = "AGENT"
-        else:
-            return self.is_authenticated or command.__struct_config__.tag in FOR_VISITORS
         if not self.is_authenticated:
             return role == "USER" and (self.roles is None or role in self.roles)
         return role in (default_roles if self.roles is None else self.roles)

@@ -1,9 +1,10 @@
-"""What each command does: the rules of a chat, one function a command."""
+"""What each command does, who may give it and what it counts against: a row of `ROWS` for each."""
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import structlog
 
@@ -35,6 +36,43 @@ class Speaker(Protocol):
     def send(self, frame: bytes) -> None:
         """Send one event, as JSON text, to this session alone."""
 
+    def refresh(self, token: str) -> None:
+        """Live as long as a new token for the same user and chat. Raises CommandError."""
+
+
+C = TypeVar("C", bound=protocol.Command)
+
+
+@dataclass(slots=True)
+class Row(Generic[C]):
+    """A command, apart from its fields (`protocol.commands`)."""
+
+    struct: type[C]
+    role: Callable[[C], protocol.Role] | None
+    """The role that a user needs for it; None: everybody may give it, a user without an account too."""
+    limit: Literal["message_rate", "typing_rate"] | None
+    """What it counts against besides ``command_rate``.
+
+    ``message_rate``: also ``message_bytes`` and ``max_content``, by its text. ``typing_rate``: also
+    ``chat_typing`` of its chat; beyond that it is dropped in silence: nobody waits for an answer to it.
+    """
+    handler: Callable[[Commands, Speaker, Claims, C], Coroutine[Any, Any, None] | None]
+    """Carries it out, with the claims that its session had when it was read. Raises CommandError.
+
+    Where it takes time, it is a coroutine function: then the command waits for those before it.
+    """
+    handled: int = 0
+    """How many a node has accepted; each node has rows of its own."""
+
+    @property
+    def name(self) -> str:
+        """Its ``type`` on the wire."""
+        return str(self.struct.__struct_config__.tag)
+
+    def permits(self, claims: Claims, command: C, default_roles: Sequence[str] = protocol.ROLES) -> bool:
+        """Whether the user may give the command; what the client says about itself doesn't count."""
+        return self.role is None or claims.permits(self.role(command), default_roles)
+
 
 class Commands:
     """Carries out commands: saves through the chat API, tells the chat through delivery."""
@@ -43,39 +81,34 @@ class Commands:
         self._settings = settings
         self._delivery = delivery
         self._api = api
-        # Plain counters, read when metrics are scraped.
-        self.handled = {
-            "message": 0,
-            "typing": 0,
-            "agent_joined": 0,
-            "ping": 0,
-            "refresh": 0,
-        }
-        self.failed = 0
+        self.rows: dict[type, Row[Any]] = {struct: replace(row) for struct, row in ROWS.items()}
 
-    def handle(self, session: Speaker, command: protocol.Command) -> Coroutine[Any, Any, None] | None:
-        """Carry out a command; what takes time comes back as a coroutine, which raises CommandError.
+    @property
+    def handled(self) -> dict[str, int]:
+        """How many commands were accepted, by their names; read when metrics are scraped."""
+        return {row.name: row.handled for row in self.rows.values()}
+
+    def handle(self, session: Speaker, row: Row[C], command: C) -> Coroutine[Any, Any, None] | None:
+        """Carry out a command by its row in `rows`; what takes time comes back as a coroutine.
 
         However late the coroutine begins, the command is its session's as it was now: a new token may follow.
+        Both raise CommandError.
         """
-        if type(command) is protocol.Typing:  # by far the most frequent
-            self.handled["typing"] += 1
-            event = protocol.typing_event(session.claims.user_id, command.is_typing, session.id)
-            self._delivery.broadcast(session.claims.chat_id, event)
-            return None
-        match command:
-            case protocol.SendMessage():
-                self.handled["message"] += 1
-                return self._send_message(session, session.claims, command)
-            case protocol.Ping():
-                self.handled["ping"] += 1
-                session.send(protocol.pong())
-                return None
-            case protocol.AgentJoined():
-                self.handled["agent_joined"] += 1
-                return self._agent_joined(session, session.claims)
-            case _:
-                raise CommandError("Unknown message type", "unknown_type")
+        row.handled += 1
+        return row.handler(self, session, session.claims, command)
+
+    def _typing(self, session: Speaker, claims: Claims, command: protocol.Typing) -> None:
+        """Tell the others in the chat."""
+        event = protocol.typing_event(claims.user_id, command.is_typing, session.id)
+        self._delivery.broadcast(claims.chat_id, event)
+
+    def _ping(self, session: Speaker, claims: Claims, command: protocol.Ping) -> None:
+        """Answer."""
+        session.send(protocol.pong())
+
+    def _refresh(self, session: Speaker, claims: Claims, command: protocol.Refresh) -> None:
+        """Let the session live as long as the new token."""
+        session.refresh(command.token)
 
     async def _send_message(self, session: Speaker, claims: Claims, command: protocol.SendMessage) -> None:
         """Save a message once, tell the chat, and tell the sender if it asked."""
@@ -134,7 +167,7 @@ class Commands:
         else:
             await self._delivery.release(attempt)
 
-    async def _agent_joined(self, session: Speaker, claims: Claims) -> None:
+    async def _agent_joined(self, session: Speaker, claims: Claims, command: protocol.AgentJoined) -> None:
         """Tell the chat that an agent has come; the name is the chat API's, never the client's word."""
         try:
             user = await self._api.user(claims.user_id, share=_share(claims, session.address))
@@ -155,6 +188,19 @@ class Commands:
             raise CommandError(
                 "Failed to process agent_joined event", "internal_error", retryable=True
             ) from error
+
+
+ROWS: Final[Mapping[type, Row[Any]]] = {
+    row.struct: row
+    for row in (
+        Row(protocol.SendMessage, lambda command: command.role, "message_rate", Commands._send_message),
+        Row(protocol.Typing, None, "typing_rate", Commands._typing),
+        Row(protocol.AgentJoined, lambda command: "AGENT", None, Commands._agent_joined),
+        Row(protocol.Ping, None, None, Commands._ping),
+        Row(protocol.Refresh, None, None, Commands._refresh),
+    )
+}
+"""Each command's row by its struct."""
 
 
 def _name(claims: Claims, key: str) -> str:

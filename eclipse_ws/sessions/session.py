@@ -16,6 +16,7 @@ from eclipse_ws.security.jwt import TokenError
 from eclipse_ws.security.limits import COMMAND_LENGTH, REFUSED_TYPING, Budget
 from eclipse_ws.sessions.admission import UpgradeHandler
 from eclipse_ws.sessions.command_queue import CommandQueue
+from eclipse_ws.sessions.commands import ROWS, Row
 from eclipse_ws.websocket import text_frame
 
 log = structlog.get_logger("eclipse_ws.session")
@@ -108,19 +109,20 @@ class ChatSession(UpgradeHandler):
             return self.under_way  # nothing more is read: the session ends with its last command
         self.commands_in += 1
         try:
+            now = time.monotonic()
             if self.node.limits.rated:
-                command = self._within_rates(message)
-            else:
-                command = protocol.decode_command(message)
+                budget = self.budget
+                if budget is None:
+                    budget = self.budget = Budget(self.node.limits)
+                if wait := budget.command(now, len(message)):
+                    self._exceeded("command_rate", wait, now, *_key_and_cost(message))
+            command = protocol.decode_command(message)
             if command is None:
                 return None
-            key = _key(command)
-            self._check(command, key)
-            if type(command) is protocol.Refresh:
-                self.can_resume = True
-                self._refresh(command.token)
+            row = self.node.commands.rows[type(command)]
+            if not self._accepts(row, command, now):
                 return None
-            outcome = self.node.commands.handle(self, command)
+            outcome = self.node.commands.handle(self, row, command)
         except CommandError as error:
             if error.client_message_id is not None:
                 self.can_resume = True
@@ -128,6 +130,7 @@ class ChatSession(UpgradeHandler):
             return None
         if outcome is None:
             return None
+        key = command.client_message_id
         if key is not None:
             self.can_resume = True
         # Already now: the coroutine begins only with the loop's next turn, and a close may come before.
@@ -137,24 +140,31 @@ class ChatSession(UpgradeHandler):
             return None
         if self.queue is None:
             self.queue = CommandQueue()
-        said = command.content if type(command) is protocol.SendMessage else ""
-        return self.queue.put(outcome, key, said)
+        return self.queue.put(outcome, key, command.text)
 
-    def _within_rates(self, message: str | bytes) -> protocol.Command | None:
-        """Decode a command if the session may give one now. Raises CommandError."""
-        budget = self.budget
-        if budget is None:
-            budget = self.budget = Budget(self.node.limits)
-        now = time.monotonic()
-        if wait := budget.command(now, len(message)):
-            self._exceeded("command_rate", wait, now, *_key_and_cost(message))
-        command = protocol.decode_command(message)
-        if type(command) is protocol.Typing:
+    def _accepts(self, row: Row[Any], command: protocol.Command, now: float) -> bool:
+        """Hold a command against its row: False to drop it in silence. Raises CommandError."""
+        node, budget = self.node, self.budget
+        if row.limit == "typing_rate" and budget is not None and node.limits.rated:
             if wait := budget.typing(now):
                 self._exceeded("typing_rate", wait, now, None, REFUSED_TYPING)
-            if self.node.hub.is_loud(self.claims.chat_id, now):
-                return None  # nobody waits for an answer to it
-        return command
+            if node.hub.is_loud(self.claims.chat_id, now):
+                return False
+        if row.role is not None and not row.permits(self.claims, command, node.settings.default_roles):
+            self.note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
+            key = command.client_message_id
+            raise CommandError("Not allowed for this user", "forbidden", client_message_id=key)
+        if row.limit == "message_rate":
+            most, key = node.settings.max_content, command.client_message_id
+            if len(command.text) > most:
+                self.note("command refused", "max_content", session=self.id, chat=self.claims.chat_id)
+                text = f"Content too long: at most {most} characters (max_content)"
+                raise CommandError(text, "content_too_long", client_message_id=key)
+            if node.limits.rated:
+                refusal = node.shares.message(self.sender, command.text, now)
+                if refusal is not None:
+                    self._exceeded(*refusal, now, key)
+        return True
 
     def _exceeded(self, limit: str, wait: float, now: float, key: str | None, cost: float = 1.0) -> NoReturn:
         """Tell the client when to go on; if it has been told often, end the session. ``cost`` is what the
@@ -183,26 +193,9 @@ class ChatSession(UpgradeHandler):
         self.node.limits.closed += 1
         self.node.penalties.punish(self.sender, now)
 
-    def _check(self, command: protocol.Command, key: str | None) -> None:
-        """Hold a command against who the user is and how much it may say; raises CommandError."""
-        if not self.claims.permits(command, self.node.settings.default_roles):
-            self.note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
-            raise CommandError("Not allowed for this user", "forbidden", client_message_id=key)
-        if type(command) is protocol.SendMessage:
-            most = self.node.settings.max_content
-            if len(command.content) > most:
-                self.note("command refused", "max_content", session=self.id, chat=self.claims.chat_id)
-                text = f"Content too long: at most {most} characters (max_content)"
-                raise CommandError(text, "content_too_long", client_message_id=key)
-            if self.node.limits.rated:
-                now = time.monotonic()
-                refusal = self.node.shares.message(self.sender, command.content, now)
-                if refusal is not None:
-                    self._exceeded(*refusal, now, key)
-
-    def _refresh(self, token: str) -> None:
+    def refresh(self, token: str) -> None:
         """Live as long as a new token for the same user and chat. Raises CommandError."""
-        self.node.commands.handled["refresh"] += 1
+        self.can_resume = True
         try:
             claims = self.node.verifier.verify(token)
         except TokenError as error:
@@ -306,11 +299,6 @@ def _key_and_cost(message: str | bytes) -> tuple[str | None, float]:
         command = protocol.decode_command(message)
     except CommandError as error:
         return error.client_message_id, 1.0
-    if command is None or type(command) is protocol.Typing:
+    if command is None or ROWS[type(command)].limit == "typing_rate":
         return None, REFUSED_TYPING * (1 + len(message) // COMMAND_LENGTH)
-    return _key(command), 1.0
-
-
-def _key(command: protocol.Command) -> str | None:
-    """The clientMessageId that an error about the command has to carry."""
-    return command.client_message_id if type(command) is protocol.SendMessage else None
+    return command.client_message_id, 1.0

@@ -163,12 +163,9 @@ def test_default_roles_are_roles() -> None:
 def test_roles_never_widen() -> None:
     """A visitor whose token lists AGENT is still a visitor."""
     made = Verifier(make_settings()).verify(token(isAuthenticated=False, roles=["AGENT", "USER"]))
-    from eclipse_ws.protocol import AgentJoined, Ping, SendMessage
-
-    assert made.permits(SendMessage("x", "USER"))
-    assert made.permits(Ping())
-    assert not made.permits(SendMessage("x", "AGENT"))
-    assert not made.permits(AgentJoined())
+    assert made.permits("USER")
+    assert not made.permits("AGENT")
+    assert not made.permits("ASSISTANT")
 
 
 # -- tokens -------------------------------------------------------------------------------------
@@ -613,7 +610,7 @@ async def test_a_reload_in_the_middle_of_a_look_ends_nobody(monkeypatch: pytest.
             await asyncio.sleep(0)
             server.node.reload(make_settings())
             (session,) = server._sessions()
-            session._refresh(token())
+            session.refresh(token())
             assert not look.done()
             await look
             await client.next("refreshed")

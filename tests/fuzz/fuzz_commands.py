@@ -10,7 +10,8 @@ import json
 from collections.abc import Hashable
 
 from eclipse_ws.protocol import CommandError, SendMessage, decode_command
-from eclipse_ws.security.jwt import FOR_VISITORS, Claims
+from eclipse_ws.security.jwt import Claims
+from eclipse_ws.sessions.commands import ROWS
 from tests.fuzz.loop import main
 
 VISITOR, AGENT = Claims("u", "c"), Claims("u", "c", True)
@@ -21,7 +22,7 @@ SEEDS = [
     b'{"type":"typing","isTyping":true}',
     b'{"type":"agent_joined","agentId":"a","agentName":"b"}',
     b'{"type":"ping"}',
-    b'{"type":"read","messageId":"m1"}',
+    b'{"type":"dance"}',
     b'{"type":"refresh","token":"a.b.c"}',
     b'[[[[{"type":null}]]]]',
 ]
@@ -70,16 +71,17 @@ def told(message: str | bytes) -> Hashable:
         return answer["code"], "clientMessageId" in answer
     if command is None:
         return None
-    tag = command.__struct_config__.tag
+    row = ROWS[type(command)]
+    tag = row.name
     if isinstance(command, SendMessage):
         assert command.content.strip()
-        assert VISITOR.permits(command) is (command.role == "USER")
-        assert not NOBODY.permits(command)
+        assert row.permits(VISITOR, command) is (command.role == "USER")
+        assert not row.permits(NOBODY, command)
         assert command.client_message_id is None or 1 <= len(command.client_message_id) <= 64
         command.content.encode()  # what the chat API and the log get has to be encodable
         return tag, command.role, command.client_message_id is None
-    assert VISITOR.permits(command) is (tag in FOR_VISITORS)
-    assert AGENT.permits(command)
+    assert row.permits(VISITOR, command) is (tag != "agent_joined")
+    assert row.permits(AGENT, command)
     return tag
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -13,10 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eclipse_ws.config.profiles import variable
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import documents
+from eclipse_ws.protocol import Command, documents
 from eclipse_ws.protocol import schema as types
 from eclipse_ws.server import http_handlers
 from eclipse_ws.server.server import Server
+from eclipse_ws.sessions.commands import ROWS
 from scripts.documents import written
 from tests.client import Client, http, running, token, until
 from tests.conftest import SECRET, make_settings
@@ -159,6 +160,29 @@ def test_the_pages_name_every_type() -> None:
         text = documents.page(document)
         for name in document["components"]["schemas"]:
             assert f"### {name}\n" in text
+
+
+def section(number: int) -> str:
+    """A section of the contract."""
+    return re.split(r"^## \d+\. ", (DOCS / "protocol.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[
+        number
+    ]
+
+
+def test_the_contract_names_every_command_and_event() -> None:
+    """The tables of sections 2 and 3 have a row for each, and no other."""
+    commands = {struct.__struct_config__.tag for struct in get_args(Command)}
+    assert set(re.findall(r"^\| `(\w+)`", section(2), re.MULTILINE)) == commands
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*)", section(3), re.MULTILINE)
+    events = {struct.__struct_config__.tag for struct in get_args(types.ServerFrame)}
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == events
+
+
+def test_the_contract_says_which_commands_a_visitor_may_give() -> None:
+    """Messages as USER, and those that need no role."""
+    (told,) = re.findall(r"`isAuthenticated: false` may send (.*);", section(2))
+    names = [row.name for row in ROWS.values() if row.role is None]
+    assert set(re.findall(r"`(\w+)`", told)) == {"USER", *names}
 
 
 def table(page: str) -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -23,13 +23,14 @@ from eclipse_ws.protocol import (
     Event,
     Message,
     Ping,
+    Refresh,
     Sender,
     SendMessage,
     Typing,
     User,
 )
 from eclipse_ws.security.jwt import Claims
-from eclipse_ws.sessions.commands import Commands
+from eclipse_ws.sessions.commands import ROWS, Commands
 from tests.client import until
 from tests.conftest import make_settings
 
@@ -94,6 +95,10 @@ class Speaker:
         """Keep an answer."""
         self.got.append(json.loads(frame))
 
+    def refresh(self, token: str) -> None:
+        """Keep a token."""
+        self.got.append({"token": token})
+
 
 class Ears:
     """A subscriber that keeps what it hears."""
@@ -127,7 +132,8 @@ class Scene:
     async def do(self, command: protocol.Command, speaker: Speaker | None = None) -> dict[str, Any] | None:
         """Carry a command out; what an error would tell the client, without its time, or None."""
         try:
-            outcome: Awaitable[None] | None = self.commands.handle(speaker or self.speaker, command)
+            row = self.commands.rows[type(command)]
+            outcome: Awaitable[None] | None = self.commands.handle(speaker or self.speaker, row, command)
             if outcome is not None:
                 await outcome
         except CommandError as error:
@@ -446,5 +452,32 @@ async def test_handled_commands_are_counted() -> None:
     async with scene() as here:
         for command in (HELLO, Typing(True), Ping(), Ping(), AgentJoined()):
             await here.do(command)
-        counts = here.commands.handled
-        assert (counts["message"], counts["typing"], counts["ping"], counts["agent_joined"]) == (1, 1, 2, 1)
+        counts = {"message": 1, "typing": 1, "agent_joined": 1, "ping": 2, "refresh": 0}
+        assert here.commands.handled == counts
+    async with scene() as another:
+        assert set(another.commands.handled.values()) == {0}, "nodes count for themselves"
+
+
+@pytest.mark.parametrize(
+    ("command", "roles"),
+    [
+        (SendMessage("x", "USER"), {"USER"}),
+        (SendMessage("x", "AGENT"), {"AGENT"}),
+        (AgentJoined(), {"AGENT"}),
+        (Typing(True), {"USER", "ASSISTANT", "AGENT", None}),
+        (Ping(), {"USER", "ASSISTANT", "AGENT", None}),
+        (Refresh("t"), {"USER", "ASSISTANT", "AGENT", None}),
+    ],
+)
+def test_who_may_give_a_command(command: protocol.Command, roles: set[str | None]) -> None:
+    """A message and `agent_joined` need a role, which a visitor has only as USER; the others need none."""
+    row = ROWS[type(command)]
+    for role in ("USER", "ASSISTANT", "AGENT", None):
+        claims = Claims("u1", "c1", True, roles=() if role is None else (role,))
+        assert row.permits(claims, command) is (role in roles)
+    assert row.permits(Claims("u1", "c1"), command) is ("USER" in roles)
+
+
+def test_every_command_has_a_row() -> None:
+    """None can be decoded that nobody carries out."""
+    assert set(ROWS) == set(get_args(protocol.Command))
