@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from eclipse_ws.commands.tokens import Source
 from eclipse_ws.config.problems import printable
-from eclipse_ws.protocol import decode_json
+from eclipse_ws.protocol import CloseCode, decode_json
 
 PROMPT = "> "
 FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # s between attempts, doubled each time, with jitter
@@ -25,8 +25,8 @@ LAST_WORDS = 5.0  # s to wait at the end of the input for what is not acknowledg
 TYPING_EVERY = 0.5  # s between looks at the line being typed
 MAX_UNSETTLED = 100  # messages that wait for their ack; a further line waits for room
 MAX_FRAME = 1 << 22  # bytes of one event; a server lets 2 MiB pass unless it is set otherwise
-STOPPED = 4003  # the application ended this session: come no more
-NEW_TOKEN = frozenset({4001, 4002})
+STOPPED = frozenset(close.code for close in CloseCode if not close.comes_back)
+NEW_TOKEN = frozenset(close.code for close in CloseCode if close.needs_token)
 
 
 class Chat:
@@ -87,7 +87,7 @@ class Chat:
                 trouble = str(error) or type(error).__name__
             else:
                 trouble = self._trouble(code)
-            if code == STOPPED:
+            if code in STOPPED:
                 self.stopped = True
                 self._show(f"* {trouble}")
                 return
@@ -135,7 +135,7 @@ class Chat:
         return socket.close_code, was_in
 
     def _trouble(self, code: int | None) -> str:
-        if code == STOPPED:
+        if code in STOPPED:
             return "disconnected by the application"
         if code in NEW_TOKEN:
             return f"{self._reason or 'token refused'} ({code})"

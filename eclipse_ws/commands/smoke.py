@@ -22,7 +22,7 @@ from eclipse_ws.commands.report import Finding
 from eclipse_ws.commands.smoke_advice import advice, word_of
 from eclipse_ws.commands.smoke_client import WAIT, Client, MissedError
 from eclipse_ws.commands.tokens import mint
-from eclipse_ws.protocol import decode_json
+from eclipse_ws.protocol import CloseCode, decode_json
 
 ACK_WAIT = 10.0
 """Seconds that an ack may take: the application is asked for it."""
@@ -201,9 +201,10 @@ class Smoke:
             finally:
                 socket.close()
             codes.append(socket.close_code)
-        if codes != [4001, 4002]:
-            raise MissedError(f"no token and a forged one were answered {codes}, not [4001, 4002]")
-        return "none is refused with 4001, a forged one with 4002"
+        expected = [CloseCode.MISSING_TOKEN.code, CloseCode.INVALID_TOKEN.code]
+        if codes != expected:
+            raise MissedError(f"no token and a forged one were answered {codes}, not {expected}")
+        return f"none is refused with {expected[0]}, a forged one with {expected[1]}"
 
     async def _join(self) -> str:
         for number, url in enumerate(self._urls):
@@ -311,10 +312,11 @@ class Smoke:
         text = f"restart the server now; both sessions stay until it ends them, for at most {DRAIN_WAIT:g} s"
         self._tell(Finding("drain", "waiting", text))
         ended = await asyncio.gather(*(client.ended(DRAIN_WAIT) for client in self._clients))
-        told = [code for code in ended if code == 1012]
-        if not told:
-            raise MissedError(f"the sessions ended with {list(ended)}, not 1012")
-        self._tell(Finding("drain", "waiting", "told to come back (1012), coming back for at most 60 s each"))
+        restarting = CloseCode.RESTARTING.code
+        if restarting not in ended:
+            raise MissedError(f"the sessions ended with {list(ended)}, not {restarting}")
+        told = f"told to come back ({restarting})"
+        self._tell(Finding("drain", "waiting", f"{told}, coming back for at most 60 s each"))
         cursors = [client.cursor or cursor for client, cursor in zip(self._clients, cursors, strict=True)]
         for client, cursor in zip(self._clients, cursors, strict=True):
             deadline = time.monotonic() + 60
@@ -326,7 +328,7 @@ class Smoke:
                     if time.monotonic() > deadline:
                         raise MissedError(f"no server to come back to: {error}") from error
                     await asyncio.sleep(1)
-        return "told to come back (1012), came back, and resumed"
+        return f"{told}, came back, and resumed"
 
 
 def _has(name: str) -> Callable[[dict[str, Any]], bool]:

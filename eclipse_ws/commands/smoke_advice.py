@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from typing import Final
 
+from eclipse_ws.protocol import CloseCode
+
 Word = int | str
 """What was answered: an error's code, a close code, or an HTTP status."""
 
@@ -13,7 +15,7 @@ CERTIFICATE: Final = "certificate"
 
 _LOG: Final = "look at the server's log"
 _WAIT: Final = "wait a minute and try again: the server's limits stopped this test"
-_CLOSED_4002: Final = (
+_FORGED: Final = (
     "set JWT_SECRET here to the server's own, ECLIPSE_JWT_ISSUER and ECLIPSE_JWT_AUDIENCE where it has them; "
     "hold both clocks against each other"
 )
@@ -37,15 +39,15 @@ _BY_WORD: Final[dict[Word, str]] = {
     "outcome_unknown": "see whether the chat has the message: the application's answer to it was lost",
     "rate_limited": _WAIT,
     # closes
-    1009: "raise ECLIPSE_MAX_FRAME of the server",
-    1012: "try again when the server has restarted",
-    4000: _LOG,
-    4001: "look for a proxy that takes the query, with the token, out of the address",
-    4002: _CLOSED_4002,
-    4003: "name another chat: the application has disconnected this test's user there",
-    4008: "look at the network between here and there: it is too slow",
-    4009: _WAIT,
-    4010: "try again: the server has lost its Redis for a moment",
+    CloseCode.TOO_BIG.code: "raise ECLIPSE_MAX_FRAME of the server",
+    CloseCode.RESTARTING.code: "try again when the server has restarted",
+    CloseCode.INTERNAL_ERROR.code: _LOG,
+    CloseCode.MISSING_TOKEN.code: "look for a proxy that takes the query, with the token, out of the address",
+    CloseCode.INVALID_TOKEN.code: _FORGED,
+    CloseCode.KICKED.code: "name another chat: the application has disconnected this test's user there",
+    CloseCode.TOO_SLOW.code: "look at the network between here and there: it is too slow",
+    CloseCode.RATE_LIMITED.code: _WAIT,
+    CloseCode.RESUME_NEEDED.code: "try again: the server has lost its Redis for a moment",
     # statuses
     401: "set INTERNAL_API_SECRET here to the server's own",
     403: "let the server answer under this name and to this origin (ECLIPSE_ALLOWED_HOSTS, ALLOWED_ORIGINS)",

@@ -39,9 +39,7 @@ def asyncapi() -> dict[str, Any]:
             "cursor": {"type": "string", "description": "the last cursor that this client saw"},
         },
     }
-    closes = "; ".join(
-        f"{close.code} {close.reason or close.name.lower()}: {close.advice}" for close in CloseCode
-    )
+    closes = "; ".join(f"{close.code} {close.meaning}: {close.advice}" for close in CloseCode)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -151,7 +149,7 @@ def openapi() -> dict[str, Any]:
         s413="the event is too large",
     )
     disconnect = called(
-        "End sessions of a chat on all nodes (4003)",
+        f"End sessions of a chat on all nodes ({CloseCode.KICKED.code})",
         "disconnect",
         types.DisconnectRequest,
         ("200", types.Disconnected),

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from eclipse_ws import __version__
 from eclipse_ws.application.base import LATENCY_BUCKETS
+from eclipse_ws.protocol import CloseCode
 from eclipse_ws.sessions.node import Node, memory_bytes
 from eclipse_ws.websocket.event_poll import queued_bytes
 from eclipse_ws.websocket.event_poll import stats as wire
@@ -113,7 +114,7 @@ class NodeCollector(Collector):
         )
         yield _counter(
             "eclipse_rate_closes",
-            "Sessions closed because too many of their commands were refused (4009)",
+            f"Sessions closed for too many refused commands ({CloseCode.RATE_LIMITED.code})",
             node.limits.closed,
         )
         yield _counters("eclipse_commands", "Commands accepted", "type", node.commands.handled)
@@ -141,7 +142,11 @@ class NodeCollector(Collector):
         yield _counter(
             "eclipse_frames_dropped", "Ephemeral frames dropped because a queue was full", wire.dropped
         )
-        yield _counter("eclipse_slow_closes", "Sessions closed as too slow (4008)", wire.closed_slow)
+        yield _counter(
+            "eclipse_slow_closes",
+            f"Sessions closed as too slow ({CloseCode.TOO_SLOW.code})",
+            wire.closed_slow,
+        )
         yield _counter(
             "eclipse_protocol_errors",
             "Connections closed because the peer violated RFC 6455",
@@ -158,7 +163,11 @@ class NodeCollector(Collector):
             "outcome",
             {"recovered": hub.resumed, "not_recovered": hub.not_resumed},
         )
-        yield _counter("eclipse_interrupts", "Sessions closed so that they resume (4010)", hub.interrupted)
+        yield _counter(
+            "eclipse_interrupts",
+            f"Sessions closed so that they resume ({CloseCode.RESUME_NEEDED.code})",
+            hub.interrupted,
+        )
         yield _histogram(
             "eclipse_event_to_socket_seconds",
             "Time from an event's arrival on this node to its last socket; one event per loop turn",

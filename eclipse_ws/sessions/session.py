@@ -29,6 +29,7 @@ class ChatSession(UpgradeHandler):
     other in a bounded queue; the others are carried out as they are read.
     """
 
+    wire_slow_close = (CloseCode.TOO_SLOW.code, CloseCode.TOO_SLOW.reason)
     wire_error_close = (CloseCode.INTERNAL_ERROR.code, CloseCode.INTERNAL_ERROR.reason)
     wire_flood_close = (CloseCode.RATE_LIMITED.code, CloseCode.RATE_LIMITED.with_detail("frame_rate"))
 

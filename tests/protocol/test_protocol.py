@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from eclipse_ws import protocol
 from eclipse_ws.protocol import (
-    CloseCode,
     CommandError,
     Cursor,
     Event,
@@ -676,27 +675,6 @@ def test_timestamp() -> None:
     """A moment is written in UTC with milliseconds and a Z, also at a whole second."""
     assert protocol.timestamp(datetime(2026, 1, 2, 3, 4, 5, 0, UTC)) == "2026-01-02T03:04:05.000Z"
     assert STAMP.fullmatch(protocol.timestamp())
-
-
-def test_close_codes() -> None:
-    """The codes and the reasons that today's clients know are these, each with what a client should do."""
-    table = {(close.code, close.reason) for close in CloseCode}
-    assert table == {
-        (1000, ""),
-        (1001, ""),
-        (1009, "Message too big"),
-        (1012, "Server restarting"),
-        (4000, "Internal server error"),
-        (4001, "Missing authentication token"),
-        (4002, "Token expired"),
-        (4002, "Invalid token"),
-        (4002, "Invalid token payload: missing userId or chatId"),
-        (4003, "Disconnected by the application"),
-        (4008, "Too slow: outgoing queue is full"),
-        (4009, "Rate limit exceeded"),
-        (4010, "Resume needed: this node missed events of the chat"),
-    }
-    assert all(close.advice for close in CloseCode)
 
 
 def test_an_ephemeral_event_has_no_cursor_whoever_says_so() -> None:
