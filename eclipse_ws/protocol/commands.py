@@ -7,12 +7,12 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 
+from eclipse_ws.protocol import schema
 from eclipse_ws.protocol.depth import TooDeepError, bounded
 from eclipse_ws.protocol.events import timestamp
 
 Role = Literal["USER", "ASSISTANT", "AGENT"]
 ROLES: Final = ("USER", "ASSISTANT", "AGENT")
-_encode = msgspec.json.Encoder().encode
 
 
 class CommandError(Exception):
@@ -39,18 +39,14 @@ class CommandError(Exception):
 
     def encode(self) -> bytes:
         """The error event."""
-        body: dict[str, Any] = {
-            "type": "error",
-            "error": self.text,
-            "code": self.code,
-            "retryable": self.retryable,
-        }
-        if self.retry_after is not None:
-            body["retryAfter"] = round(self.retry_after, 3)
-        if self.client_message_id is not None:
-            body["clientMessageId"] = self.client_message_id
-        body["timestamp"] = timestamp()
-        return _encode(body)
+        return schema.Error(
+            error=self.text,
+            code=self.code,
+            retryable=self.retryable,
+            retry_after=None if self.retry_after is None else round(self.retry_after, 3),
+            client_message_id=self.client_message_id,
+            timestamp=timestamp(),
+        ).encode()
 
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
+from eclipse_ws.protocol import schema
 from eclipse_ws.protocol.events import Cursor, Event, identity, parse_event, timestamp
 
 _encode = msgspec.json.Encoder().encode
@@ -42,31 +43,18 @@ class User(msgspec.Struct):
 
 def message_event(message: Message) -> Event:
     """The event that tells a chat of a saved message."""
-    sender = message.sender
-    body = {
-        "type": "message",
-        "data": {
-            "id": message.id,
-            "content": message.content,
-            "role": message.role.lower(),
-            "timestamp": message.createdAt,
-            "sender": {
-                "id": sender.id,
-                "name": sender.name,
-                "email": sender.email,
-                "avatar": sender.avatar,
-            },
-        },
-        "timestamp": timestamp(),
-    }
-    return Event("message", _encode(body), identity("message", message.id))
+    by = message.sender
+    sender = schema.SenderData(by.id, by.name, by.email, by.avatar)
+    data = schema.MessageData(message.id, message.content, message.role.lower(), message.createdAt, sender)
+    body = schema.MessageEvent(data, timestamp()).encode()
+    return Event("message", body, identity("message", message.id))
 
 
 def agent_joined_event(user: User) -> Event:
     """The event that tells a chat that an agent has come; the name falls back to the e-mail, then "Agent"."""
     now = timestamp()
-    data = {"agentId": user.id, "agentName": user.name or user.email or "Agent", "timestamp": now}
-    return parse_event(_encode({"type": "agent_joined", "data": data, "timestamp": now}))
+    data = schema.AgentData(user.id, user.name or user.email or "Agent", now)
+    return parse_event(schema.AgentJoinedEvent(data, now).encode())
 
 
 def typing_event(user_id: str, is_typing: bool, origin: str) -> Event:
@@ -88,29 +76,25 @@ def connected(
     recovered: bool | None,
 ) -> bytes:
     """The first event of a session; ``recovered`` is None where the client gave no cursor."""
-    body: dict[str, Any] = {"type": "connected", "chatId": chat_id, "sessionId": session_id}
-    if cursor is not None:
-        body["cursor"] = str(cursor)
-    if recovered is not None:
-        body["recovered"] = recovered
-    if expires_at is not None:
-        body["expiresAt"] = timestamp(expires_at)
-    body["timestamp"] = timestamp()
-    return _encode(body)
+    return schema.Connected(
+        chat_id=chat_id,
+        session_id=session_id,
+        cursor=None if cursor is None else str(cursor),
+        recovered=recovered,
+        expires_at=None if expires_at is None else timestamp(expires_at),
+        timestamp=timestamp(),
+    ).encode()
 
 
 def refreshed(expires_at: datetime | None) -> bytes:
     """The answer to the command ``refresh``: until when the session lives now."""
-    body: dict[str, Any] = {"type": "refreshed"}
-    if expires_at is not None:
-        body["expiresAt"] = timestamp(expires_at)
-    body["timestamp"] = timestamp()
-    return _encode(body)
+    until = None if expires_at is None else timestamp(expires_at)
+    return schema.Refreshed(expires_at=until, timestamp=timestamp()).encode()
 
 
 def pong() -> bytes:
     """The answer to the command ``ping``."""
-    return _encode({"type": "pong", "timestamp": timestamp()})
+    return schema.Pong(timestamp()).encode()
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -126,13 +110,4 @@ class Receipt(msgspec.Struct, frozen=True):
 
 def ack(client_message_id: str, receipt: Receipt) -> bytes:
     """Tell a sender that its message is saved, and how far it has come."""
-    return _encode(
-        {
-            "type": "ack",
-            "clientMessageId": client_message_id,
-            "id": receipt.id,
-            "cursor": receipt.cursor,
-            "delivery": receipt.delivery,
-            "timestamp": timestamp(),
-        }
-    )
+    return schema.Ack(client_message_id, receipt.id, receipt.cursor, receipt.delivery, timestamp()).encode()

@@ -1,7 +1,7 @@
-"""What the server says, as types: the documents of the interface are made from these and the commands.
+"""What the server says, as types: frames are encoded from these, and the documents are made from them.
 
-The server builds its frames by hand, which is faster; the tests hold every frame and answer of a running
-server against these types, without a field too many.
+Answers over HTTP and typing are built by hand; the tests hold every frame and answer of a running server
+against these types, without a field too many.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ Timestamp = str
 """ISO 8601, UTC, milliseconds, ``Z``."""
 
 
-class _Frame(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    timestamp: Timestamp
+_encode = msgspec.json.Encoder().encode
 
 
-class Connected(_Frame, tag="connected"):
+class _Frame(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    def encode(self) -> bytes:
+        """The frame as JSON text; optional fields that are None are left out."""
+        return _encode(self)
+
+
+class Connected(_Frame, tag="connected", kw_only=True):
     """The first event of a session. ``recovered`` comes only with a cursor."""
 
     chat_id: str
@@ -26,6 +31,7 @@ class Connected(_Frame, tag="connected"):
     cursor: str | None = None
     recovered: bool | None = None
     expires_at: Timestamp | None = None
+    timestamp: Timestamp
 
 
 class SenderData(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,7 +43,7 @@ class SenderData(msgspec.Struct, forbid_unknown_fields=True):
     avatar: str | None
 
 
-class MessageData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+class MessageData(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
     """A saved message; ``timestamp`` is when it was saved, ``updatedAt`` comes with an update alone."""
 
     id: str
@@ -52,6 +58,7 @@ class MessageEvent(_Frame, tag="message"):
     """Somebody said something, and it is saved."""
 
     data: MessageData
+    timestamp: Timestamp
     cursor: str | None = None
 
 
@@ -59,6 +66,7 @@ class MessageUpdated(_Frame, tag="message_updated"):
     """The application has changed a message."""
 
     data: MessageData
+    timestamp: Timestamp
     cursor: str | None = None
 
 
@@ -73,6 +81,7 @@ class TypingEvent(_Frame, tag="typing"):
     """Somebody else types, or has stopped. Never kept, may be lost."""
 
     data: TypingData
+    timestamp: Timestamp
 
 
 class AgentData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -87,17 +96,21 @@ class AgentJoinedEvent(_Frame, tag="agent_joined"):
     """An agent has come."""
 
     data: AgentData
+    timestamp: Timestamp
     cursor: str | None = None
 
 
 class Pong(_Frame, tag="pong"):
     """The answer to a ping."""
 
+    timestamp: Timestamp
 
-class Refreshed(_Frame, tag="refreshed"):
+
+class Refreshed(_Frame, tag="refreshed", kw_only=True):
     """The answer to a refresh."""
 
     expires_at: Timestamp | None = None
+    timestamp: Timestamp
 
 
 class Ack(_Frame, tag="ack"):
@@ -105,11 +118,12 @@ class Ack(_Frame, tag="ack"):
 
     client_message_id: str
     id: str
+    cursor: str | None
     delivery: Literal["published", "local"]
-    cursor: str | None = None
+    timestamp: Timestamp
 
 
-class Error(_Frame, tag="error"):
+class Error(_Frame, tag="error", kw_only=True):
     """A command was refused, or has failed. ``retryAfter`` is in seconds."""
 
     error: str
@@ -117,6 +131,7 @@ class Error(_Frame, tag="error"):
     retryable: bool
     retry_after: float | None = None
     client_message_id: str | None = None
+    timestamp: Timestamp
 
 
 ServerFrame = (

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eclipse_ws.config.profiles import variable
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import Command, documents
+from eclipse_ws.protocol import EPHEMERAL_TYPES, Command, documents
 from eclipse_ws.protocol import schema as types
 from eclipse_ws.server import http_handlers
 from eclipse_ws.server.server import Server
@@ -183,6 +183,14 @@ def test_the_contract_says_which_commands_a_visitor_may_give() -> None:
     (told,) = re.findall(r"`isAuthenticated: false` may send (.*);", section(2))
     names = [row.name for row in ROWS.values() if row.role is None]
     assert set(re.findall(r"`(\w+)`", told)) == {"USER", *names}
+
+
+def test_kept_events_have_a_cursor() -> None:
+    """Of the events that a chat carries, those that are kept, and no other."""
+    for struct in get_args(types.ServerFrame):
+        name, fields = struct.__struct_config__.tag, struct.__struct_fields__
+        if "data" in fields:
+            assert ("cursor" in fields) is (name not in EPHEMERAL_TYPES)
 
 
 def table(page: str) -> dict[str, list[str]]:
