@@ -145,7 +145,7 @@ _decode_any = bounded(msgspec.json.Decoder().decode)
 def decode_command(text: str | bytes) -> Command | None:
     """Read one frame of a client; None for what the contract ignores in silence.
 
-    Raises CommandError with the contract's wording (section 2) for everything else that is no command.
+    Raises CommandError with the contract's wording (section 2) for everything else that is not a command.
     """
     try:
         command = _decode_command(text)
@@ -167,7 +167,7 @@ def decode_command(text: str | bytes) -> Command | None:
 
 
 def _explain(text: str | bytes) -> None:
-    """Say what is wrong with a frame that is no valid command (the slow path)."""
+    """Say what is wrong with a frame that is not a valid command (the slow path)."""
     try:
         fields = _decode_any(text)
     except (msgspec.MsgspecError, UnicodeError):

@@ -1,4 +1,4 @@
-"""Admission: who may upgrade, and whose session may begin. What becomes of it is in `session`."""
+"""Admission: who may upgrade, and whose session may begin. The session itself is in `session`."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class UpgradeHandler(WireHandler):
             await super().get(*args, **kwargs)
         finally:
             if "wire" not in self.__dict__:
-                self.release()  # no session has come of it, so none will end
+                self.release()  # no session began, so `on_close` won't run
 
     def _reserve(self) -> bool:
         """Count the session before anything is waited for, or refuse it.
@@ -154,7 +154,7 @@ class UpgradeHandler(WireHandler):
     # -- after the upgrade ------------------------------------------------------------------------
 
     def admit(self) -> Refusal | None:
-        """Let the session begin with what its token says, or say how to close it."""
+        """Take the claims of the request's token. How to close the session; None if it may begin."""
         token = self._token()
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
@@ -204,7 +204,7 @@ class UpgradeHandler(WireHandler):
         return token
 
     def argument(self, name: str) -> str | None:
-        """The URL's last argument of that name; bytes that are not UTF-8 make it a wrong one, no error."""
+        """The URL's last argument of that name; bytes that are not UTF-8 become U+FFFD."""
         values = self.request.query_arguments.get(name)
         return values[-1].decode("utf-8", "replace").strip() if values else None
 
@@ -234,6 +234,6 @@ class UpgradeHandler(WireHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """An HTTPError is an answer, which the access log tells of; anything else is a fault."""
+        """Log unexpected exceptions alone: an HTTPError is an answer, which is in the access log."""
         if not isinstance(value, HTTPError):
             super().log_exception(typ, value, tb)

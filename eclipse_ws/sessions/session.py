@@ -38,7 +38,7 @@ class ChatSession(UpgradeHandler):
     budget: Budget | None = None
     can_resume = False
     """Whether its client has shown that a reconnect costs it nothing: by a cursor, ``events``, our
-    subprotocol, a clientMessageId or a refresh. Pages that know only the service of before show none of them.
+    subprotocol, a clientMessageId or a refresh. Pages written for the previous service show none of them.
     """
     under_way: asyncio.Task[None] | None = None
     """Carries out the commands that need the application, while there are any."""
@@ -104,10 +104,10 @@ class ChatSession(UpgradeHandler):
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
         """Carry out a command at once, or in its turn if it needs the application.
 
-        What is returned has to be done before the next command is read: that is room in a full queue.
+        Returns what the socket waits for before it reads the next command: room in a full queue.
         """
         if self.retiring is not None:
-            return self.under_way  # nothing more is read: the session ends with its last command
+            return self.under_way  # read nothing more: the session ends after its last command
         self.commands_in += 1
         try:
             now = time.monotonic()
@@ -168,8 +168,9 @@ class ChatSession(UpgradeHandler):
         return True
 
     def _exceeded(self, limit: str, wait: float, now: float, key: str | None, cost: float = 1.0) -> NoReturn:
-        """Tell the client when to go on; if it has been told often, end the session. ``cost`` is what the
-        command counts of a refusal.
+        """Refuse a command until ``wait`` seconds from now; end the session after too many refusals.
+
+        ``cost`` is the part of a refusal that this one counts. Raises CommandError.
         """
         self.note("command refused", limit, session=self.id, chat=self.claims.chat_id)
         if self.budget is not None and not self.budget.forgives(now, cost) and not self.wire.is_closing:
@@ -185,12 +186,12 @@ class ChatSession(UpgradeHandler):
         )
 
     def on_flood(self) -> None:
-        """The client floods with frames that are no commands: it is treated as after too many commands."""
+        """Treat a flood of frames that are not commands as too many commands."""
         self.note("session closed", "frame_rate", session=self.id, chat=self.claims.chat_id)
         self._punish(time.monotonic())
 
     def _punish(self, now: float) -> None:
-        """The session is closed for its rate: for a while its sender can't come back."""
+        """Count a session that is closed for its rate, and keep its sender away for a while."""
         self.node.limits.closed += 1
         self.node.penalties.punish(self.sender, now)
 
@@ -229,7 +230,7 @@ class ChatSession(UpgradeHandler):
                 if not self.queue:
                     self.queue = None
         except asyncio.CancelledError:
-            self.end(CloseCode.INTERNAL_ERROR)  # what was said is not carried out any more
+            self.end(CloseCode.INTERNAL_ERROR)  # commands that were read are not carried out any more
             raise
         finally:
             self.under_way = None
@@ -237,7 +238,7 @@ class ChatSession(UpgradeHandler):
                 self.end(*self.retiring)
 
     def _refuse_queued(self) -> None:
-        """Answer the commands that wait, and carry them out no more. Idempotent."""
+        """Refuse the commands that wait, with ``session_ended``. Idempotent."""
         queue, self.queue = self.queue, None
         while queue:
             work, key, _ = queue.take()
@@ -257,7 +258,7 @@ class ChatSession(UpgradeHandler):
     # -- the end --------------------------------------------------------------------------------
 
     def end(self, close: CloseCode, reason: str | None = None) -> None:
-        """Close the socket with one of the contract's codes; commands that have not begun never will."""
+        """Close the socket with one of the contract's codes, and refuse the commands that have not begun."""
         self._refuse_queued()
         self.wire.close(close.code, close.reason if reason is None else reason)
 
@@ -293,9 +294,7 @@ class ChatSession(UpgradeHandler):
 
 
 def _key_and_cost(message: str | bytes) -> tuple[str | None, float]:
-    """The clientMessageId of a command that is refused, so that its sender knows which it was, and what the
-    command counts of a refusal.
-    """
+    """The clientMessageId of a refused command, and the part of a refusal that it counts."""
     try:
         command = protocol.decode_command(message)
     except CommandError as error:
