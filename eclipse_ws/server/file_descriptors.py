@@ -8,8 +8,8 @@ from typing import Final
 from eclipse_ws.config.settings import Settings
 
 SPARE: Final = 600
-"""Files of everything else: sockets in a closing handshake (`wire.poll.MOST_CLOSING`), libraries, the
-listeners, Redis, the store, a socket that is being taken over.
+"""Files of everything else: sockets in a closing handshake (`websocket.event_poll.MOST_CLOSING`), libraries,
+the listeners, Redis, the store, a socket that is being taken over.
 """
 INTERNAL_CONNECTIONS: Final = 200
 """HTTP connections of ECLIPSE_ADMIN_PORT, and of ECLIPSE_METRICS_PORT."""

@@ -13,7 +13,7 @@ _NOTHING: list[bytes] = []
 
 
 class Member(Protocol):
-    """What an audience knows of its sockets; see `Outgoing`."""
+    """What an audience knows of its sockets; see `Socket`."""
 
     poll: Poll
     audiences: "tuple[Audience, ...]"

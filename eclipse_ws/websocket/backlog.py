@@ -10,12 +10,21 @@ CHUNK = 1 << 18
 Frame = bytes | memoryview
 
 
+def count_started(frames: Sequence[bytes], size: int) -> int:
+    """How many of these frames have left, the last one perhaps in part, when `size` bytes have."""
+    count = 0
+    while size > 0:
+        size -= len(frames[count])
+        count += 1
+    return count
+
+
 class Backlog:
     """A queue of frames. They are shared between sockets, also one that left in part while most of it waits:
     then the rest is copied, so that a queue holds at most twice the bytes that it counts.
     """
 
-    __slots__ = ("_whole", "frames", "late", "size", "started")
+    __slots__ = ("_whole", "frames", "pong", "size", "started")
 
     def __init__(self) -> None:
         self.frames: deque[tuple[Frame, bool]] = deque()
@@ -26,7 +35,7 @@ class Backlog:
         """Bytes."""
         self.started = False
         """Whether the first frame has left in part, so that its rest must follow whatever happens."""
-        self.late: bytes | None = None
+        self.pong: bytes | None = None
         """The answer to the peer's last ping, to be sent when everything else is out."""
 
     def push(self, frames: Sequence[bytes], soft: int, room: int) -> int:

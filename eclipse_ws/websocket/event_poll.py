@@ -100,7 +100,7 @@ class Flushable(Protocol):
 class Unfinished(Protocol):
     """A socket with frames left over from its share of a turn."""
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """The others have had their turn."""
 
 
@@ -119,7 +119,7 @@ class Pollable(Flushable, Protocol):
     def probe(self) -> None:
         """Ask the peer for a sign of life."""
 
-    def answered(self) -> None:
+    def check_alive(self) -> None:
         """The time for that sign is over."""
 
     def abort(self) -> None:
@@ -253,18 +253,18 @@ class Poll:
         self._again.append(socket)
         if not self._going_on:
             self._going_on = True
-            self.loop.call_soon(self._go_on)
+            self.loop.call_soon(self._resume)
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         # For a bounded time: a crowd that floods must not fill the turn of everybody else.
         until = time.monotonic() + LEFT_OVER
         for _ in range(len(self._again)):
-            self._again.popleft().go_on()
+            self._again.popleft().resume()
             if time.monotonic() > until:
                 break
         self._going_on = bool(self._again)
         if self._going_on:
-            self.loop.call_soon(self._go_on)
+            self.loop.call_soon(self._resume)
 
     def _ready(self) -> None:
         self.scheduled = True  # what is sent from here on leaves at the end of this call
@@ -294,7 +294,7 @@ class Poll:
         self._timer = self.loop.call_later(self._every, self._sweep)
         while self._pinged and self._pinged[0][0] <= now:
             for socket in self._pinged.popleft()[1]:
-                socket.answered()
+                socket.check_alive()
         if self.params.ping_interval:
             self._turn = (self._turn + 1) % self._shares
             share = [socket for socket in self.table[self._turn :: self._shares] if socket is not None]

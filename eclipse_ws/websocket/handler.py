@@ -24,8 +24,8 @@ from eclipse_ws.websocket import frames
 from eclipse_ws.websocket.deflate import Deflate, accepted_offer
 from eclipse_ws.websocket.event_poll import Params, poll_for, stats
 from eclipse_ws.websocket.layered import LayeredSocket
+from eclipse_ws.websocket.socket import CLOSED as CLOSED_STATE
 from eclipse_ws.websocket.socket import Socket
-from eclipse_ws.websocket.writer import GONE
 
 # What RequestHandler and WebSocketHandler keep of the request. `WireHandler` answers for those that are
 # asked later.
@@ -56,7 +56,7 @@ _params: WeakKeyDictionary[Application, dict[type, Params]] = WeakKeyDictionary(
 
 def _closed_socket() -> Socket:
     socket = Socket.__new__(Socket)
-    socket._state = GONE
+    socket._state = CLOSED_STATE
     socket.audiences = ()
     socket.out = None
     socket.queued = 0

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from eclipse_ws.websocket import frames
+from eclipse_ws.websocket.allowance import BYTES_PER_READ
 from eclipse_ws.websocket.backlog import Backlog, Frame
+from eclipse_ws.websocket.callbacks import Handler
 from eclipse_ws.websocket.deflate import Deflate, deflated, inflated
 from eclipse_ws.websocket.event_poll import Poll, stats
-from eclipse_ws.websocket.reader import BYTES_PER_READ
 from eclipse_ws.websocket.socket import Socket
-from eclipse_ws.websocket.writer import Handler
 
 RECORD_BYTES: Final = 16384
 """The most that a TLS record carries. OpenSSL reads one record at a time, so the poll sees what waits."""
@@ -62,39 +62,38 @@ class LayeredSocket(Socket):
 
     # Out
 
-    def put(self, taken: Sequence[bytes], soft: int, data: bytes) -> None:
-        """See Outgoing."""
+    def put(self, batch: Sequence[bytes], soft: int, data: bytes) -> None:
+        """See Socket."""
         if self._deflate is not None:
-            taken = self._deflated(taken)
-            data = b"".join(taken)
+            batch = self._deflated(batch)
+            data = b"".join(batch)
         if self._tls is None:
-            super().put(taken, soft, data)
+            super().put(batch, soft, data)
             return
         try:
             size = self._write(data)
         except BlockingIOError:
             out = self.out = Backlog()
             out.push((data,), 0, 0)
-            stats.frames_out += len(taken) - 1 + out.pin()
-            self.queued = out.size
+            stats.frames_out += len(batch) - 1 + out.pin()
             self._watch()
             self._limit(out)
             return
         except OSError:
-            self._part()
+            self._lose()
             return
         stats.sends += 1
         stats.bytes_out += size
-        stats.frames_out += len(taken)
+        stats.frames_out += len(batch)
 
-    def take(self, taken: Sequence[bytes], soft: int) -> None:
-        """See Outgoing."""
+    def take(self, batch: Sequence[bytes], soft: int) -> None:
+        """See Socket."""
         if self._deflate is not None and isinstance(self.out, Backlog):
-            taken = self._deflated(taken)
-        super().take(taken, soft)
+            batch = self._deflated(batch)
+        super().take(batch, soft)
 
     def writable(self) -> None:
-        """See Outgoing."""
+        """See Socket."""
         if self._tls is not None and isinstance(self.out, Backlog):
             stats.frames_out += self.out.pin()
         super().writable()
@@ -107,16 +106,16 @@ class LayeredSocket(Socket):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
 
-    def _deflated(self, taken: Sequence[bytes]) -> list[bytes]:
+    def _deflated(self, batch: Sequence[bytes]) -> list[bytes]:
         assert self._deflate is not None
-        return [deflated(frame, *self._deflate[1:]) for frame in taken]
+        return [deflated(frame, *self._deflate[1:]) for frame in batch]
 
     # The end
 
-    def _shut(self) -> None:
+    def _half_close(self) -> None:
         tls = self._tls
         if tls is None:
-            super()._shut()
+            super()._half_close()
             return
         with contextlib.suppress(OSError, ValueError):
             tls.unwrap()  # says goodbye; the peer's answer is not waited for

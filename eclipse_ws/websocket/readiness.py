@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -55,6 +56,17 @@ def is_closed_by_peer(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, _CLOSED_BY_PEER)
     return bool(poll.poll(0))
+
+
+def half_close(fd: int) -> None:
+    """Tell the peer of a connection that nothing more will come."""
+    connection = socket.socket(fileno=fd)
+    try:
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the peer is gone
+    finally:
+        connection.detach()
 
 
 class Epoll:

@@ -1,60 +1,455 @@
-"""One WebSocket on a socket that was taken over from the HTTP server: its life, its end, and its clock."""
+"""One WebSocket on a socket that was taken over from the HTTP server: its states, its frames, its end."""
 
 import asyncio
 import os
-import socket as sockets
-from typing import Final
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final
 
 from eclipse_ws.websocket import frames
+from eclipse_ws.websocket.after_close import LATE_FRAMES, discard
+from eclipse_ws.websocket.allowance import charged, is_overdrawn, late_read_cost, read_cost
+from eclipse_ws.websocket.audience import Audience
+from eclipse_ws.websocket.backlog import Backlog, Frame, count_started
+from eclipse_ws.websocket.callbacks import OPENING, YIELDED, Handler, after, as_future, call
 from eclipse_ws.websocket.event_poll import Poll, stats
-from eclipse_ws.websocket.reader import MUTED, OPENING, PAUSED, READING, Incoming
-from eclipse_ws.websocket.writer import CLOSING, ENDING, GONE, LINGERING, OPEN, Handler
+from eclipse_ws.websocket.readiness import READ, WRITE, half_close
 
+READ_BYTES: Final = 65536
+READS_AHEAD: Final = 64
+"""Reads that may wait for a message under way, however small; after that the peer is not read from."""
+BYTES_PER_SHARE: Final = 8192
+"""Bytes of a message that count as one more frame of the turn's share."""
 LOOK: Final = 0.01
-"""Seconds between looks for a sign of life that somebody waits for."""
+"""Seconds between two looks for a sign of life in `Socket.is_alive`."""
+
+# The states of a socket, and of its intake: see Socket.
+OPEN, CLOSING, FLUSHING, LINGERING, CLOSED = range(5)
+READING, PAUSED, STOPPED, ENDED = range(4)
 
 
-class Socket(Incoming):
-    """What sessions and audiences hold: something that takes frames. Belongs to the event loop's thread."""
+class Socket:
+    """What sessions and audiences send frames through. Belongs to the event loop's thread.
 
-    __slots__ = ("_ended",)
+    It exists once the opening handshake is done; the rest is RFC 6455 section 7:
+
+             close(), a full queue,       the peer's close           the queue
+             an overdrawn allowance       frame, a violation         is empty
+        OPEN ─────────────────────▶ CLOSING ───────────────▶ FLUSHING ────────▶ LINGERING
+          │                            │                        │                   │
+          └────────────────────────────┴────────────┬───────────┴───────────────────┘
+                                                    ▼ the peer is gone, `close_timeout`, abort()
+                                                 CLOSED
+
+    - CLOSING: our close frame is queued or sent ("the closing handshake is started", 7.1.3). Of what the peer
+      sends only its close frame matters; everything is charged.
+    - FLUSHING: the handshake is complete but for our queue. A peer's close frame or a violation (7.1.7) that
+      comes in OPEN leads here at once, with our close frame in the queue.
+    - LINGERING: our side of the TCP connection is shut down and the handler was told. The peer closes first
+      (7.1.1), because a reset could take bytes from it that it has not read.
+    - CLOSED: the file descriptor is closed (7.1.4). The handler is told, if it was not.
+
+    What is read from the peer is a second state, the intake:
+
+                enough waits            it floods
+                for the handler         after our close
+        READING ◀─────────────▶ PAUSED ───────────────▶ STOPPED
+           │                      │                        │
+           └──────────────────────┴───────────┬────────────┘
+                                              ▼ the peer is gone, what it sent is still being handled
+                                            ENDED
+
+    - PAUSED: nothing is read until there is room. READING leads to STOPPED, too.
+    - STOPPED: nothing is read any more. The peer can still read our close frame; `close_timeout` ends it.
+    - ENDED: the file descriptor is not watched any more; CLOSED follows when all is handled.
+
+    Messages are handled one after the other. While one is waited for (`_busy`), what arrives stays unparsed.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_busy",
+        "_code",
+        "_fd",
+        "_full_at",
+        "_heard",
+        "_inbound",
+        "_intake",
+        "_pings",
+        "_reason",
+        "_soft",
+        "_state",
+        "_told",
+        "audiences",
+        "handler",
+        "out",
+        "poll",
+        "queued",
+    )
 
     def __init__(self, handler: Handler, poll: Poll, fd: int) -> None:
-        super().__init__(handler, poll, fd)
-        self._ended = False
-        """Whether the handler was told, or is about to be."""
+        self.handler = handler
+        self.poll = poll
+        self._fd = fd
+        self._state = OPEN
+        self._intake = READING
+        self._code = frames.LOST
+        """The close code and reason for the handler."""
+        self._reason = ""
+        self._told = False
+        """Whether the handler was told of the end, or is about to be."""
+
+        self.audiences: tuple[Audience, ...] = ()
+        """Those that the socket is in."""
+        self.out: list[bytes] | Backlog | None = None
+        """Its own frames for the turn's end, or those that the kernel did not take."""
+        self.queued = 0
+        """Bytes of `out`."""
+        self._soft = 0
+        """Bit n: frame n of the list may be dropped."""
+
+        self._inbound: frames.Inbound | None = None
+        """Parses what is not one whole short message; exists only while there is something to parse."""
+        self._busy: object = OPENING
+        """What the next message waits for."""
+        self._full_at = 0.0
+        """The peer's allowance, on the loop's clock: see `allowance`."""
+        self._heard = True
+        """Whether the peer sent (or took) anything since the last ping."""
+        self._pings = 0
+        """Pings that were not answered; as many pongs cost nothing."""
         poll.add(self, fd)
         stats.sockets += 1
 
     @property
+    def is_closing(self) -> bool:
+        """Whether a frame that is sent now goes nowhere."""
+        return self._state != OPEN
+
+    @property
     def is_lost(self) -> bool:
-        """Whether the peer is known to be gone, though what it said before may still be handled."""
-        return self._state == GONE or self._intake == MUTED
+        """Whether the peer is known to be gone, though what it sent before may still be handled."""
+        return self._state == CLOSED or self._intake == ENDED
 
     @property
     def held(self) -> int:
         """Bytes that the peer has sent and that wait: for the rest of their message, or for the handler."""
-        if self._state == GONE:
+        if self._state == CLOSED:
             return 0
         return self.handler.held + (0 if self._inbound is None else self._inbound.held)
 
-    async def is_alive(self, seconds: float) -> bool:
-        """Ask for a sign of life, and tell whether there is one within so many seconds."""
-        if self.is_lost or self._intake:
-            return not self.is_lost  # who is not read from says a lot
-        self.probe()
-        deadline = self.poll.loop.time() + seconds
-        while not self._heard and not self.is_lost and self.poll.loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
-        return self._heard and not self.is_lost
+    # Sending
+
+    def send(self, frame: bytes, droppable: bool = False) -> None:
+        """Send a frame at the turn's end. Never raises, never blocks; after a close it does nothing.
+
+        A droppable frame is dropped when the peer does not read and the queue is half full. When one that is
+        not droppable meets a full queue, the droppable ones in it are dropped, and if that is not enough the
+        socket is closed.
+        """
+        if self._state:
+            return
+        for audience in self.audiences:
+            if audience.frames:
+                audience.pull(self)
+                if self.is_closing:
+                    return  # those were too much for its queue
+        out = self.out
+        if out is None:
+            self.out = [frame]
+            self._soft = 1 if droppable else 0
+            poll = self.poll
+            poll.sockets.append(self)
+            if not poll.scheduled:
+                poll.schedule()
+        elif type(out) is list:
+            if droppable:
+                self._soft |= 1 << len(out)
+            out.append(frame)
+        else:
+            self.take((frame,), 1 if droppable else 0)
+            return
+        self.queued += len(frame)
+        if self.queued > self.poll.params.queue_bytes:
+            self.flush()
+
+    def take(self, batch: Sequence[bytes], soft: int) -> None:
+        """Append frames to the socket's own; bit n of `soft` says that frame n may be dropped."""
+        out = self.out
+        if out is None:
+            self.out = list(batch)
+            self._soft = soft & (1 << len(batch)) - 1
+            self.poll.sockets.append(self)
+            self.poll.schedule()
+        elif isinstance(out, list):
+            self._soft |= (soft & (1 << len(batch)) - 1) << len(out)
+            out.extend(batch)
+        else:
+            stats.dropped += out.push(batch, soft, self.poll.params.queue_bytes // 2)
+            self._limit(out)
+            return
+        self.queued += sum(map(len, batch))
+        if self.queued > self.poll.params.queue_bytes:
+            self.flush()
+
+    def put(self, batch: Sequence[bytes], soft: int, data: bytes) -> None:
+        """Write frames now, `data` being all of them; only if nothing waits (`out` is None)."""
+        try:
+            size = os.write(self._fd, data)
+        except BlockingIOError:
+            size = 0
+        except OSError:
+            self._lose()
+            return
+        stats.sends += 1
+        stats.bytes_out += size
+        if size == len(data):
+            stats.frames_out += len(batch)
+            return
+        soft &= -1 << count_started(batch, size)  # the rest of a frame must follow
+        out = self.out = Backlog()
+        stats.dropped += out.push(batch, soft, self.poll.params.queue_bytes // 2)
+        stats.frames_out += out.advance(size)
+        self._watch()
+        self._limit(out)
+
+    def flush(self) -> None:
+        """The turn's end: write the socket's own frames in one call."""
+        out = self.out
+        if not isinstance(out, list):
+            return  # closed meanwhile, or flushed when the list grew too large
+        self.out = None
+        self.queued = 0
+        self.put(out, self._soft, out[0] if len(out) == 1 else b"".join(out))
+        if self._state and self.out is None:
+            self._flushed()
+
+    def writable(self) -> None:
+        """The kernel takes bytes again."""
+        out = self.out
+        if not isinstance(out, Backlog):
+            return
+        try:
+            size = self._write(out.chunk())
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lose()
+            return
+        self._heard = True  # a slow reader is not a dead one
+        stats.sends += 1
+        stats.bytes_out += size
+        stats.frames_out += out.advance(size)
+        self.queued = out.size
+        if not out.size:
+            self.out = None
+            self._watch()
+            if self._state:
+                self._flushed()
+            elif out.pong is not None:
+                self.send(out.pong)
+
+    def _write(self, data: Frame) -> int:
+        """Offer bytes that have waited to the kernel. Returns how many it takes; raises OSError."""
+        return os.write(self._fd, data)
+
+    def _limit(self, out: Backlog) -> None:
+        """Keep the queue's bound: drop what may be dropped, then close. Other sockets are not affected."""
+        if out.size > self.poll.params.queue_bytes:
+            stats.dropped += out.drop()
+        self.queued = out.size
+        if out.size > self.poll.params.queue_bytes and self._state == OPEN:
+            stats.closed_slow += 1
+            self._leave_audiences(with_frames=False)
+            out.clear()
+            self.close(*self.handler.wire_slow_close)
+
+    # Receiving
+
+    def readable(self, event: int) -> None:
+        """There is something to read, or the peer is gone."""
+        if self._intake and not event & READ:
+            self._lose()  # a reset: nothing that we have not read will ever come
+            return
+        try:
+            data = self._read()
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lose()
+            return
+        self._heard = True
+        stats.bytes_in += len(data)
+        if self._state == OPEN:
+            self.receive(data)
+            return
+        self._charge(late_read_cost(len(data)))
+        if self._state == CLOSING and self._intake < STOPPED:
+            inbound = self._inbound = self._inbound or self._parser()
+            inbound.receive(data)
+            self._discard(inbound)
+
+    def _read(self) -> bytes:
+        """What there is to read, b"" at the end. Raises OSError."""
+        return os.read(self._fd, READ_BYTES)
+
+    def _parser(self) -> frames.Inbound:
+        return frames.Inbound(self.poll.params.max_message)
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes that the peer sent while the socket was open."""
+        inbound = self._inbound
+        if inbound is None:
+            if self._busy is None:
+                text = frames.whole_text(data, self.poll.params.max_message)
+                if text is not None:
+                    stats.frames_in += 1
+                    self._message(text)
+                    return
+            inbound = self._inbound = self._parser()
+        inbound.receive(data)
+        if self._busy is None:
+            self._parse(inbound)
+        elif not self._intake and (
+            inbound.waiting > self.poll.params.read_bytes or inbound.reads > READS_AHEAD
+        ):
+            self._set_intake(PAUSED)
+
+    def _parse(self, inbound: frames.Inbound) -> None:
+        """Handle whole frames until a message has to be waited for or the turn's share is used up."""
+        share = self.poll.params.messages_per_turn
+        before, cost, is_piece = inbound.waiting, 0, True
+        inbound.reads = 0
+        try:
+            while self._state == OPEN:
+                event = inbound.next()
+                if event is None:
+                    if inbound.idle:
+                        self._inbound = None
+                    break
+                stats.frames_in += 1
+                share -= 1 + (len(event.text) + len(event.data)) // BYTES_PER_SHARE
+                is_piece = False
+                cost += self._handle(event)
+                if self._busy is not None:
+                    break
+                if share <= 0:
+                    self._busy = YIELDED
+                    self.poll.again(self)
+                    break
+        except frames.Violation as violation:
+            self._when_handled(partial(self._fail, violation))
+            return
+        if self._state == OPEN:
+            self._charge(read_cost(None if is_piece else cost, before - inbound.waiting))
+        if self._state == CLOSING and self._inbound is not None:
+            self._discard(inbound)
+
+    def _handle(self, event: frames.Event) -> int:
+        """Handle one frame. Returns its cost: 0 for messages, which the handler charges."""
+        opcode = event.opcode
+        if opcode == frames.TEXT:
+            self._message(event.text)
+            return 0
+        if opcode == frames.BINARY:
+            self._message(event.data)
+            return 0
+        if opcode == frames.CLOSE:
+            self._when_handled(partial(self._answer_close, event))
+        elif opcode == frames.PING:
+            # Only the last of several pings has to be answered (RFC 6455 section 5.5.3): a peer that pings
+            # and does not read gets that one answer.
+            pong = frames.frame(frames.PONG, event.data)
+            if isinstance(self.out, Backlog):
+                self.out.pong = pong
+            else:
+                self.send(pong, droppable=True)
+            call(self.handler, self.handler.on_ping, event.data)
+        elif opcode == frames.PONG:
+            call(self.handler, self.handler.on_pong, event.data)
+            if self._pings:
+                self._pings -= 1
+                return 0
+        return 1
+
+    def _message(self, message: str | bytes) -> None:
+        try:
+            result = self.handler.on_message(message)
+        except (Exception, asyncio.CancelledError):
+            self.handler.on_failure(*sys.exc_info())
+            return
+        if result is not None:
+            self._wait(result)
+
+    def _wait(self, result: Awaitable[None]) -> None:
+        """Let the next message wait until this one is done."""
+        future = self._busy = as_future(result, self.poll.loop)
+        future.add_done_callback(self._waited)
+
+    def _waited(self, future: "asyncio.Future[Any]") -> None:
+        call(self.handler, future.result)
+        if self._inbound is None:
+            self.resume()
+        else:
+            self.poll.again(self)  # many may have waited for the same thing
 
     def opened(self) -> None:
-        """open() is done: the messages that came meanwhile are handled now."""
-        if self._ended:
-            self._notify()  # it waited for us
-        self.go_on()
+        """The handler's `open` has returned: handle the messages that came meanwhile."""
+        if self._told:
+            self._tell()
+        self.resume()
 
-    # The end
+    def resume(self) -> None:
+        """Nothing holds the next message up any more."""
+        self._busy = None
+        if self._state == CLOSED:
+            return
+        if self._inbound is not None:
+            self._parse(self._inbound)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Read again, or be closed if the peer is gone, unless a message is waited for."""
+        if self._busy is not None:
+            return
+        if self._intake == ENDED:
+            if self.handler.under_way is None:
+                self.abort()
+            else:
+                self._wait(self.handler.under_way)
+        elif self._intake == PAUSED:
+            self._set_intake(READING)
+
+    def _charge(self, units: float) -> None:
+        """Charge the peer's allowance, or add what it has earned (below 0). If overdrawn, the peer is closed;
+        after our close it is not read from any more.
+        """
+        if units <= 0 and not self._full_at:
+            return
+        now, params = self.poll.loop.time(), self.poll.params
+        self._full_at = charged(self._full_at, now, units, params)
+        if not is_overdrawn(self._full_at, now, params):
+            return
+        if self._state != OPEN:
+            self._stop_reading()
+            return
+        call(self.handler, self.handler.on_flood)
+        self.close(*self.handler.wire_flood_close)
+
+    def _set_intake(self, intake: int) -> None:
+        self._intake = intake
+        self._watch()
+
+    def _watch(self) -> None:
+        """Watch the descriptor for what matters now."""
+        if self._intake < ENDED:
+            wanted = 0 if self._intake else READ
+            self.poll.watch(self._fd, wanted | WRITE if isinstance(self.out, Backlog) else wanted)
+
+    # Closing
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Start the closing handshake; what was sent before goes out first. Later calls do nothing.
@@ -63,99 +458,132 @@ class Socket(Incoming):
         its time.
         """
         if self._state == OPEN:
-            self._say_close(code, reason)
+            self._send_close(code, reason)
 
-    def _say_close(self, code: int | None, reason: str, keep: bool = False) -> None:
-        self._leave()
+    def _send_close(self, code: int | None, reason: str, keep: bool = False) -> None:
+        """OPEN to CLOSING; `keep` leaves the code and reason for the handler as they are."""
+        self._leave_audiences()
         if self._state != OPEN:
             return  # its audiences' last frames were too much for its queue
         if not keep:
             self._code, self._reason = frames.NO_CODE if code is None else code, reason
         self._state = CLOSING
-        self._full = 0.0  # whoever was closed for its flood may answer, too
+        self._full_at = 0.0  # a peer that is closed for its flood may answer, too
         self.poll.close(self)
         self.take((frames.close_frame(code, reason),), 0)
 
-    def _end(self) -> None:
-        """Both sides have said what they had to say, once our queue is empty."""
+    def _leave_audiences(self, with_frames: bool = True) -> None:
+        for audience in self.audiences:
+            audience.discard(self, with_frames)
+
+    def _when_handled(self, end: Callable[[], None]) -> None:
+        """Do what the peer's last bytes ask for once what it sent before has been handled."""
+        if self.handler.under_way is None:
+            end()
+        else:
+            self._wait(after(self.handler.under_way, end))
+
+    def _answer_close(self, event: frames.Event) -> None:
+        """The peer's close frame came first, or crossed ours."""
+        if self._state == OPEN:
+            self._code, self._reason = event.code, event.text
+            self._send_close(event.code, "", keep=True)
+        self._finish()
+
+    def _fail(self, violation: frames.Violation) -> None:
+        """Fail the WebSocket connection (RFC 6455 section 7.1.7)."""
+        stats.protocol_errors += 1
+        if self._state == OPEN:
+            stats.too_big += violation.code == frames.TOO_BIG
+            self._send_close(violation.code, violation.reason)
+        self._finish()
+
+    def _discard(self, inbound: frames.Inbound) -> None:
+        """CLOSING: search what comes for the peer's close frame. The rest is thrown away and charged."""
+        try:
+            discarded = discard(inbound)
+        except frames.Violation as violation:
+            self._fail(violation)
+            return
+        if discarded is None:
+            self._finish()
+        elif discarded > LATE_FRAMES:
+            self._stop_reading()
+        else:
+            self._charge(discarded)
+
+    def _stop_reading(self) -> None:
         self._inbound = None
-        if self._state < ENDING:
-            self._state = ENDING
+        if self._intake < STOPPED:
+            self._set_intake(STOPPED)
+
+    def _finish(self) -> None:
+        """CLOSING to FLUSHING: the closing handshake is done but for our queue."""
+        self._inbound = None
+        if self._state < FLUSHING:
+            self._state = FLUSHING
             if self._intake == PAUSED:
-                self._intake = READING
-                self._watch()
+                self._set_intake(READING)
             if self.out is None:
                 self._flushed()
 
     def _flushed(self) -> None:
-        """Everything is out, in a closing handshake."""
-        if self._state != ENDING:
-            return
-        # The peer ends it (and keeps no bytes that a reset could take from it): half close, wait for its end.
-        self._state = LINGERING
-        self._shut()
-        self._ended_now()
+        """The queue is empty, after our close: FLUSHING to LINGERING."""
+        if self._state == FLUSHING:
+            self._state = LINGERING
+            self._half_close()
+            self._tell_soon()
 
-    def _shut(self) -> None:
-        """Tell the peer that nothing more will come."""
-        handle = sockets.socket(fileno=self._fd)
-        try:
-            handle.shutdown(sockets.SHUT_WR)
-        except OSError:
-            pass
-        finally:
-            handle.detach()
+    def _half_close(self) -> None:
+        half_close(self._fd)
 
     def _close_fd(self) -> None:
         os.close(self._fd)
         self._fd = -1
 
-    def _part(self) -> None:
-        """The peer is gone. What it said before is still handled."""
-        if self._intake == MUTED:
+    def _lose(self) -> None:
+        """The peer is gone. What it sent before is still handled."""
+        if self._intake == ENDED:
             return
-        if self._state < ENDING and (self._busy is not None or self.handler.under_way is not None):
-            self._intake = MUTED
+        if self._state < FLUSHING and (self._busy is not None or self.handler.under_way is not None):
+            self._intake = ENDED
             self.poll.mute(self._fd)
             self._settle()
         else:
-            self._lose()
+            self.abort()
 
     def abort(self) -> None:
-        """End without another word."""
-        self._lose()
-
-    def _lose(self) -> None:
-        if self._state == GONE:
+        """Close at once, without another frame."""
+        if self._state == CLOSED:
             return
-        self._leave(with_frames=False)
-        self._state = GONE
-        self.poll.remove(self, self._fd, self._intake < MUTED)
+        self._leave_audiences(with_frames=False)
+        self._state = CLOSED
+        self.poll.remove(self, self._fd, self._intake < ENDED)
         self._close_fd()
         self.out = self._inbound = None
         self.queued = 0
-        self._ended_now()
+        self._tell_soon()
 
     def forget(self) -> None:
-        """Be gone without a word to anybody: the loop is closed."""
-        self._state = GONE
+        """Close without telling anybody: the loop is closed."""
+        self._state = CLOSED
         self._close_fd()
-        if not self._ended:
-            self._ended = True
+        if not self._told:
+            self._told = True
             stats.sockets -= 1
 
-    def _ended_now(self) -> None:
-        if not self._ended:
-            self._ended = True
+    def _tell_soon(self) -> None:
+        if not self._told:
+            self._told = True
             stats.sockets -= 1
             if self._busy is not OPENING:
-                self.poll.loop.call_soon(self._notify)
+                self.poll.loop.call_soon(self._tell)
 
-    def _notify(self) -> None:
+    def _tell(self) -> None:
         """Tell the handler, once, and never from within a send."""
         self.handler.closed(self._code, self._reason)
 
-    # The clock
+    # Signs of life
 
     def ping(self, payload: bytes = b"", droppable: bool = False) -> None:
         """Send a ping of at most 125 bytes."""
@@ -164,13 +592,21 @@ class Socket(Incoming):
             self.send(frames.frame(frames.PING, payload), droppable)
 
     def probe(self) -> None:
-        """Ask for a sign of life; `answered` looks for it later."""
+        """Ask for a sign of life; `check_alive` looks for it later."""
         self._heard = False
         self.ping(droppable=True)
 
-    def answered(self) -> None:
-        """The time for an answer to a ping is over: whoever gave none is dead, unless it is us who do not
-        read.
-        """
+    def check_alive(self) -> None:
+        """The time to answer a ping is over: a peer that did not is gone, unless we do not read from it."""
         if not self._heard and self._state == OPEN and not self._intake:
-            self._part()
+            self._lose()
+
+    async def is_alive(self, seconds: float) -> bool:
+        """Ask for a sign of life, and tell whether there is one within so many seconds."""
+        if self.is_lost or self._intake:
+            return not self.is_lost  # a peer that is not read from has sent a lot
+        self.probe()
+        deadline = self.poll.loop.time() + seconds
+        while not self._heard and not self.is_lost and self.poll.loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK)
+        return self._heard and not self.is_lost

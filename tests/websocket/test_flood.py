@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from eclipse_ws.websocket import stats
-from eclipse_ws.websocket.reader import HUSHED, READS_AHEAD
-from eclipse_ws.websocket.writer import OPEN
+from eclipse_ws.websocket.socket import OPEN, READS_AHEAD, STOPPED
 from tests.websocket.lines import KINDS, Counts, line
 from tests.websocket.peer import (
     BINARY,
@@ -220,7 +219,7 @@ async def test_a_well_behaved_socket_has_no_bucket() -> None:
             assert await peer.frame() == (FIN | PING, b"")
             peer.send(client_frame(PONG) + client_frame(TEXT, b"x"))
         await until(lambda: len(server.sessions[0].events) == 4)
-        assert server.sessions[0].wire._full == 0
+        assert server.sessions[0].wire._full_at == 0
 
 
 @pytest.mark.parametrize("pings", [0, 1, 5])
@@ -306,7 +305,7 @@ async def test_a_flood_after_our_close_is_not_read_on(flood: str, kind: str, sid
         session.close(4009, "go")
         wire = session.wire
         number, begun = 0, stats.frames_in
-        while wire._intake != HUSHED:
+        while wire._intake != STOPPED:
             peer.send(AFTER[flood](number))
             for _ in range(3):
                 await asyncio.sleep(0)
@@ -332,7 +331,7 @@ async def test_who_is_hushed_has_the_whole_close_timeout() -> None:
         session.close(4009)
         due = wire.poll.closing[wire]
         peer.send(client_frame(TEXT, b"spam") * 50_000)
-        await until(lambda: wire._intake == HUSHED)
+        await until(lambda: wire._intake == STOPPED)
         wire.poll._overdue()
         assert wire.poll.closing[wire] == due > loop.time() + 5
         assert (await peer.frame())[1] == (4009).to_bytes(2, "big")
@@ -381,9 +380,9 @@ async def test_a_flood_after_the_peers_own_close_is_not_read_on(kind: str, sides
                 os.write(raw.fileno(), b"x")
             for _ in range(3):
                 await asyncio.sleep(0)
-            if wire._intake == HUSHED:
+            if wire._intake == STOPPED:
                 break
-        assert wire._intake == HUSHED
+        assert wire._intake == STOPPED
         assert stats.bytes_in - before <= 110
         assert await session.ended() == (1000, "")
 

@@ -13,7 +13,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError
 
 from eclipse_ws.websocket import stats
-from eclipse_ws.websocket.reader import MUTED
+from eclipse_ws.websocket.socket import ENDED
 from tests.websocket.peer import (
     CLOSE,
     PING,
@@ -87,7 +87,7 @@ async def test_a_peer_that_leaves_during_open(leave: Any) -> None:
         peer.send(client_frame(TEXT, b"hello"))
         await until(lambda: session.wire._inbound is not None)
         leave(peer)
-        await until(lambda: session.wire._intake == MUTED)
+        await until(lambda: session.wire._intake == ENDED)
         session.write_message("to nobody")
         await asyncio.sleep(0)
         assert session.events == []
