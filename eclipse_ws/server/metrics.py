@@ -21,8 +21,8 @@ from eclipse_ws import __version__
 from eclipse_ws.application.base import LATENCY_BUCKETS
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.sessions.node import Node, memory_bytes
+from eclipse_ws.websocket.counters import stats as wire
 from eclipse_ws.websocket.event_poll import queued_bytes
-from eclipse_ws.websocket.event_poll import stats as wire
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 OUTCOMES: Final = (

@@ -6,7 +6,8 @@ the same frames, `text_frame` encodes one. `stats` counts, `queued_bytes` looks.
 """
 
 from eclipse_ws.websocket.audience import Audience
-from eclipse_ws.websocket.event_poll import Stats, queued_bytes, stats
+from eclipse_ws.websocket.counters import Stats, stats
+from eclipse_ws.websocket.event_poll import queued_bytes
 from eclipse_ws.websocket.frames import text_frame
 from eclipse_ws.websocket.handler import WireHandler
 from eclipse_ws.websocket.socket import Socket

@@ -3,7 +3,7 @@
 from typing import Final
 
 from eclipse_ws.websocket import frames
-from eclipse_ws.websocket.event_poll import stats
+from eclipse_ws.websocket.counters import stats
 
 LATE_FRAMES: Final = 64
 """Frames of one read that are searched for the peer's close frame."""

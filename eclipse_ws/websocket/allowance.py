@@ -7,7 +7,7 @@ Messages are charged by the handler; here they only earn.
 
 from typing import Final
 
-from eclipse_ws.websocket.event_poll import Params
+from eclipse_ws.websocket.params import Params
 
 BYTES_PER_UNIT: Final = 512
 """Bytes that earn, or after our close cost, one unit."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from eclipse_ws.websocket.backlog import Backlog
-from eclipse_ws.websocket.event_poll import Poll
+from eclipse_ws.websocket.event_poll import EventPoll
 
 _NOTHING: list[bytes] = []
 """What an audience has for a list when it has no frames; never changed, so that the idle ones share it."""
@@ -15,7 +15,7 @@ _NOTHING: list[bytes] = []
 class Member(Protocol):
     """What an audience knows of its sockets; see `Socket`."""
 
-    poll: Poll
+    poll: EventPoll
     audiences: "tuple[Audience, ...]"
     out: list[bytes] | Backlog | None
 
@@ -53,7 +53,7 @@ class Audience:
         """What members that are in no other audience share as their list of audiences. It refers back to us,
         so it is there only while there are members: an empty audience goes without the collector's help.
         """
-        self._poll: Poll | None = None
+        self._poll: EventPoll | None = None
 
     def __len__(self) -> int:
         return len(self._members)

@@ -7,9 +7,9 @@ context and no timer.
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Final, Protocol
 
+from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.readiness import READ, WRITE, watch
 
 EVENTS_PER_TURN: Final = 256
@@ -26,86 +26,15 @@ TICK: Final = 0.25
 """Seconds between two looks at the clock, at most; pings are spread evenly over them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Params:
-    """The bounds of a handler class's sockets."""
-
-    max_message: int = 65536
-    """Bytes; a larger message ends the session with 1009."""
-    queue_bytes: int = 1 << 20
-    """Bytes that may wait for a peer that does not read."""
-    read_bytes: int = 65536
-    """Bytes that may wait for us; beyond that the peer is not read from."""
-    messages_per_turn: int = 16
-    """Frames of one socket that are handled before the others have their turn again."""
-    frame_rate: float = 50.0
-    """What a peer may cost beyond its messages, a second: one for each control frame, each fragment that does
-    not end its message, and each read below 64 bytes that completes no frame, less one for each 512 bytes of
-    all these. After our close each read, each frame and each 512 bytes cost one."""
-    frame_burst: float = 256.0
-    """What it may cost at once. Whoever costs more is closed with `WireHandler.wire_flood_close`."""
-    ping_interval: float = 25.0
-    """Seconds; 0 sends no pings."""
-    ping_timeout: float = 20.0
-    """Seconds without a byte after a ping until the peer counts as dead; at most the interval, 0 never."""
-    close_timeout: float = 5.0
-    """Seconds that a closing handshake may take."""
-
-
-class Stats:
-    """Counters since the process began; plain integers, so that a scrape may collect them and a send may
-    afford them.
-    """
-
-    __slots__ = (
-        "bytes_in",
-        "bytes_out",
-        "closed_slow",
-        "dropped",
-        "frames_in",
-        "frames_out",
-        "protocol_errors",
-        "sends",
-        "sockets",
-        "too_big",
-    )
-
-    def __init__(self) -> None:
-        self.sockets = 0
-        """Open now."""
-        self.frames_in = 0
-        """Fragments and control frames included."""
-        self.frames_out = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.sends = 0
-        """System calls that wrote."""
-        self.dropped = 0
-        """Droppable frames that a full queue cost."""
-        self.closed_slow = 0
-        """Sockets that were closed because their queue was full."""
-        self.protocol_errors = 0
-        """Peers that broke RFC 6455, those whose message was too big among them."""
-        self.too_big = 0
-        """Sockets that were closed because a message was larger than it may be."""
-
-
 class Flushable(Protocol):
     """What has frames for the turn's end: a socket, or an audience."""
 
     def flush(self) -> None:
-        """Hand them to the kernel."""
-
-
-class Unfinished(Protocol):
-    """A socket with frames left over from its share of a turn."""
-
-    def resume(self) -> None:
-        """The others have had their turn."""
+        """Write them to the kernel."""
 
 
 class Pollable(Flushable, Protocol):
-    """What a poll knows of its sockets."""
+    """What an event poll knows of its sockets; see `Socket`."""
 
     queued: int
     """Bytes that wait for the peer."""
@@ -116,6 +45,9 @@ class Pollable(Flushable, Protocol):
     def writable(self) -> None:
         """The kernel takes bytes again."""
 
+    def resume(self) -> None:
+        """The other sockets have had their turn."""
+
     def probe(self) -> None:
         """Ask the peer for a sign of life."""
 
@@ -123,17 +55,16 @@ class Pollable(Flushable, Protocol):
         """The time for that sign is over."""
 
     def abort(self) -> None:
-        """End without another word."""
+        """Close at once, without another frame."""
 
     def forget(self) -> None:
-        """Be gone: the loop is closed."""
+        """Close without telling anybody: the loop is closed."""
 
 
-stats = Stats()
-_polls: dict[tuple[asyncio.AbstractEventLoop, Params], "Poll"] = {}
+_polls: dict[tuple[asyncio.AbstractEventLoop, Params], "EventPoll"] = {}
 
 
-def poll_for(params: Params) -> "Poll":
+def event_poll_for(params: Params) -> "EventPoll":
     """The running loop's poll for sockets with these bounds; it lasts for as long as it has sockets."""
     loop = asyncio.get_running_loop()
     poll = _polls.get((loop, params))
@@ -141,7 +72,7 @@ def poll_for(params: Params) -> "Poll":
         # A loop that was closed with sockets open can't let go of them any more.
         for key in [key for key in _polls if key[0].is_closed()]:
             _polls[key].abandon()
-        poll = _polls[loop, params] = Poll(loop, params)
+        poll = _polls[loop, params] = EventPoll(loop, params)
     return poll
 
 
@@ -152,7 +83,7 @@ def queued_bytes() -> int:
     return sum(socket.queued for poll in _polls.values() for socket in poll.table if socket is not None)
 
 
-class Poll:
+class EventPoll:
     """The sockets of one loop and one set of bounds."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, params: Params) -> None:
@@ -171,9 +102,9 @@ class Poll:
         self.closing: dict[Pollable, float] = {}
         """Sockets in a closing handshake, the oldest first, and when it has taken too long."""
         self._count = 0
-        self._again: deque[Unfinished] = deque()
+        self._unfinished: deque[Pollable] = deque()
         """Sockets with frames left over from their share of the last turn."""
-        self._going_on = False
+        self._resuming = False
         """Whether their next turn is already arranged."""
         self._pinged: deque[tuple[float, list[Pollable]]] = deque()
         """Whom we have pinged, and until when they may be silent."""
@@ -201,7 +132,7 @@ class Poll:
         """Watch for these events from now on. Where there is an epoll, resets are always reported."""
         self._readiness.modify(fd, events)
 
-    def mute(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> None:
         """Report nothing of this socket any more, not even that it was reset."""
         self._readiness.unregister(fd)
 
@@ -248,23 +179,23 @@ class Poll:
             socket.flush()
         self.scheduled = False
 
-    def again(self, socket: Unfinished) -> None:
+    def resume_later(self, socket: Pollable) -> None:
         """Let a socket go on with its buffered frames once the others have had their turn."""
-        self._again.append(socket)
-        if not self._going_on:
-            self._going_on = True
-            self.loop.call_soon(self._resume)
+        self._unfinished.append(socket)
+        if not self._resuming:
+            self._resuming = True
+            self.loop.call_soon(self._resume_unfinished)
 
-    def _resume(self) -> None:
+    def _resume_unfinished(self) -> None:
         # For a bounded time: a crowd that floods must not fill the turn of everybody else.
         until = time.monotonic() + LEFT_OVER
-        for _ in range(len(self._again)):
-            self._again.popleft().resume()
+        for _ in range(len(self._unfinished)):
+            self._unfinished.popleft().resume()
             if time.monotonic() > until:
                 break
-        self._going_on = bool(self._again)
-        if self._going_on:
-            self.loop.call_soon(self._resume)
+        self._resuming = bool(self._unfinished)
+        if self._resuming:
+            self.loop.call_soon(self._resume_unfinished)
 
     def _ready(self) -> None:
         self.scheduled = True  # what is sent from here on leaves at the end of this call
@@ -302,9 +233,9 @@ class Poll:
                 socket.probe()
             if share and self.params.ping_timeout:
                 self._pinged.append((now + min(self.params.ping_timeout, self.params.ping_interval), share))
-        self._overdue()
+        self._end_overdue()
 
-    def close(self, socket: Pollable) -> None:
+    def track_closing(self, socket: Pollable) -> None:
         """A socket's closing handshake begins. Of too many the oldest ends, when its close frame has left."""
         self.closing[socket] = self.loop.time() + self.params.close_timeout
         if len(self.closing) > MOST_CLOSING:
@@ -314,7 +245,7 @@ class Poll:
         if len(self.closing) > MOST_CLOSING:
             next(iter(self.closing)).abort()
 
-    def _overdue(self) -> None:
+    def _end_overdue(self) -> None:
         """End closing handshakes that have taken too long, a few at a time."""
         now = self.loop.time()
         for _ in range(FEWEST_EVENTS):
@@ -324,4 +255,4 @@ class Poll:
             if deadline > now:
                 return
             socket.abort()
-        self.loop.call_later(SLOW_TURN, self._overdue)
+        self.loop.call_later(SLOW_TURN, self._end_overdue)

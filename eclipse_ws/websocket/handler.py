@@ -21,9 +21,11 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from eclipse_ws.websocket import frames
+from eclipse_ws.websocket.counters import stats
 from eclipse_ws.websocket.deflate import Deflate, accepted_offer
-from eclipse_ws.websocket.event_poll import Params, poll_for, stats
+from eclipse_ws.websocket.event_poll import event_poll_for
 from eclipse_ws.websocket.layered import LayeredSocket
+from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.socket import CLOSED as CLOSED_STATE
 from eclipse_ws.websocket.socket import Socket
 
@@ -361,7 +363,7 @@ def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -
     if taken.family != sockets.AF_UNIX:
         with contextlib.suppress(OSError):  # macOS refuses it once the peer has left
             taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-    poll = poll_for(handler.wire_params())
+    poll = event_poll_for(handler.wire_params())
     if isinstance(taken, ssl.SSLSocket):
         return LayeredSocket(handler, poll, taken.fileno(), deflate, taken), rest
     if deflate is not None:

@@ -13,8 +13,9 @@ from eclipse_ws.websocket import frames
 from eclipse_ws.websocket.allowance import BYTES_PER_READ
 from eclipse_ws.websocket.backlog import Backlog, Frame
 from eclipse_ws.websocket.callbacks import Handler
+from eclipse_ws.websocket.counters import stats
 from eclipse_ws.websocket.deflate import Deflate, deflated, inflated
-from eclipse_ws.websocket.event_poll import Poll, stats
+from eclipse_ws.websocket.event_poll import EventPoll
 from eclipse_ws.websocket.socket import Socket
 
 RECORD_BYTES: Final = 16384
@@ -29,7 +30,7 @@ class LayeredSocket(Socket):
     def __init__(
         self,
         handler: Handler,
-        poll: Poll,
+        poll: EventPoll,
         fd: int,
         deflate: Deflate | None,
         tls: ssl.SSLSocket | None = None,

@@ -13,7 +13,8 @@ from eclipse_ws.websocket.allowance import charged, is_overdrawn, late_read_cost
 from eclipse_ws.websocket.audience import Audience
 from eclipse_ws.websocket.backlog import Backlog, Frame, count_started
 from eclipse_ws.websocket.callbacks import OPENING, YIELDED, Handler, after, as_future, call
-from eclipse_ws.websocket.event_poll import Poll, stats
+from eclipse_ws.websocket.counters import stats
+from eclipse_ws.websocket.event_poll import EventPoll
 from eclipse_ws.websocket.readiness import READ, WRITE, half_close
 
 READ_BYTES: Final = 65536
@@ -88,7 +89,7 @@ class Socket:
         "queued",
     )
 
-    def __init__(self, handler: Handler, poll: Poll, fd: int) -> None:
+    def __init__(self, handler: Handler, poll: EventPoll, fd: int) -> None:
         self.handler = handler
         self.poll = poll
         self._fd = fd
@@ -338,7 +339,7 @@ class Socket:
                     break
                 if share <= 0:
                     self._busy = YIELDED
-                    self.poll.again(self)
+                    self.poll.resume_later(self)
                     break
         except frames.Violation as violation:
             self._when_handled(partial(self._fail, violation))
@@ -394,7 +395,7 @@ class Socket:
         if self._inbound is None:
             self.resume()
         else:
-            self.poll.again(self)  # many may have waited for the same thing
+            self.poll.resume_later(self)  # many may have waited for the same thing
 
     def opened(self) -> None:
         """The handler's `open` has returned: handle the messages that came meanwhile."""
@@ -469,7 +470,7 @@ class Socket:
             self._code, self._reason = frames.NO_CODE if code is None else code, reason
         self._state = CLOSING
         self._full_at = 0.0  # a peer that is closed for its flood may answer, too
-        self.poll.close(self)
+        self.poll.track_closing(self)
         self.take((frames.close_frame(code, reason),), 0)
 
     def _leave_audiences(self, with_frames: bool = True) -> None:
@@ -547,7 +548,7 @@ class Socket:
             return
         if self._state < FLUSHING and (self._busy is not None or self.handler.under_way is not None):
             self._intake = ENDED
-            self.poll.mute(self._fd)
+            self.poll.unwatch(self._fd)
             self._settle()
         else:
             self.abort()

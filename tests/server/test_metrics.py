@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from eclipse_ws.observability.histogram import Kept, LoopLag, Timing
 from eclipse_ws.server.metrics import exposition
 from eclipse_ws.server.server import Server
-from eclipse_ws.websocket.event_poll import stats
+from eclipse_ws.websocket.counters import stats
 from tests.client import Client, http, running, until
 from tests.conftest import make_settings
 

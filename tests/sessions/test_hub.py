@@ -19,7 +19,7 @@ from eclipse_ws.sessions import hub as hub_module
 from eclipse_ws.sessions import replay
 from eclipse_ws.sessions.hub import Hub
 from eclipse_ws.websocket import text_frame
-from eclipse_ws.websocket.event_poll import Params
+from eclipse_ws.websocket.params import Params
 from tests.backends.harness import event, typing
 from tests.conftest import make_settings
 
@@ -27,7 +27,7 @@ gen_test = pytest.mark.gen_test(timeout=10)
 CHAT = "chat"
 
 
-class Poll:
+class EventPoll:
     """Flushes audiences at the turn's end."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Wire:
     ``queued`` is what its client has not read: what it is sent if the client ``reads`` nothing, else 0.
     """
 
-    def __init__(self, poll: Poll) -> None:
+    def __init__(self, poll: EventPoll) -> None:
         self.poll = poll
         self.audiences: tuple[Any, ...] = ()
         self.out = None
@@ -91,7 +91,7 @@ class Wire:
 class Session:
     """A member that remembers what it got and how it was ended."""
 
-    def __init__(self, poll: Poll, name: str, user: str = "user") -> None:
+    def __init__(self, poll: EventPoll, name: str, user: str = "user") -> None:
         self.id = name
         self.user_id = user
         self.wire: Any = Wire(poll)
@@ -170,7 +170,7 @@ class Stage:
     def __init__(self, limit: int = 50) -> None:
         self.backend = Gated()
         self.hub = Hub(self.backend, limit)
-        self.poll = Poll()
+        self.poll = EventPoll()
 
     def session(self, name: str, user: str = "user") -> Session:
         """A session that hasn't joined."""

@@ -332,7 +332,7 @@ async def test_who_is_hushed_has_the_whole_close_timeout() -> None:
         due = wire.poll.closing[wire]
         peer.send(client_frame(TEXT, b"spam") * 50_000)
         await until(lambda: wire._intake == STOPPED)
-        wire.poll._overdue()
+        wire.poll._end_overdue()
         assert wire.poll.closing[wire] == due > loop.time() + 5
         assert (await peer.frame())[1] == (4009).to_bytes(2, "big")
 
