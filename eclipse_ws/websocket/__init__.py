@@ -1,8 +1,9 @@
-"""The WebSocket protocol on accepted sockets (plain, over TLS, compressed), under any `WebSocketHandler`. It
-knows nothing of chats.
+"""RFC 6455 on accepted sockets (plain, over TLS, compressed), under any `WebSocketHandler`. It knows nothing
+of chats.
 
-`WireHandler` is the base of a handler, `Socket` what it sends through, `Audience` a set of sockets that get
-the same frames, `text_frame` encodes one. `stats` counts, `queued_bytes` looks.
+`WireHandler` is the base class of handlers, `Socket` is what a handler sends through, `Audience` is a set of
+sockets that get the same frames, `text_frame` encodes a frame. `stats` holds the counters of the process,
+`queued_bytes` sums up what is queued.
 """
 
 from eclipse_ws.websocket.audience import Audience

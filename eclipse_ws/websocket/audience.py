@@ -1,15 +1,18 @@
-"""Sockets that get the same frames: what is sent to them costs the same whether they are two or two
-thousand.
+"""Sockets that get the same frames: sending a frame costs the same for two as for two thousand; the turn's
+end costs one system call for each.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from eclipse_ws.websocket.backlog import Backlog
 from eclipse_ws.websocket.event_poll import EventPoll
 
+MOST_BYTES: Final = 1 << 18
+"""Bytes of a turn's frames after which they are written at once."""
+
 _NOTHING: list[bytes] = []
-"""What an audience has for a list when it has no frames; never changed, so that the idle ones share it."""
+"""The list of an audience without frames. It is never changed, so idle audiences share it."""
 
 
 class Member(Protocol):
@@ -23,19 +26,19 @@ class Member(Protocol):
     def is_closing(self) -> bool:
         """Whether a frame that is sent now goes nowhere."""
 
-    def take(self, taken: Sequence[bytes], soft: int) -> None:
-        """Append frames to its own."""
+    def take(self, batch: Sequence[bytes], soft: int) -> None:
+        """Append frames to the socket's own; bit n of `soft` says that frame n may be dropped."""
 
-    def put(self, taken: Sequence[bytes], soft: int, data: bytes) -> None:
-        """Write frames now."""
+    def put(self, batch: Sequence[bytes], soft: int, data: bytes) -> None:
+        """Write frames now, `data` being all of them; only if nothing waits (`out` is None)."""
 
 
 class Audience:
     """A set of open sockets that get the same frames, each in one system call at the end of the turn.
 
     Order: a socket gets an audience's frames in the order of `send`, and its own (`Socket.send`) where they
-    were sent among them. Whoever joins gets what is sent from then on; whoever leaves still gets what was
-    sent until then. Between two audiences there is no order. A socket that closes leaves by itself.
+    were sent among them. A socket that joins gets what is sent from then on; one that leaves still gets what
+    was sent before. Between two audiences there is no order. A socket that closes leaves by itself.
     """
 
     __slots__ = ("__weakref__", "_alone", "_bytes", "_marks", "_members", "_poll", "_soft", "frames")
@@ -48,10 +51,10 @@ class Audience:
         self._bytes = 0
         self._members: set[Member] = set()
         self._marks: dict[Member, int] = {}
-        """How many of the frames some members must not get here, because they have them or came later."""
+        """Members that skip the first frames, because they have them or joined later; with the number."""
         self._alone: tuple[Audience, ...] = ()
-        """What members that are in no other audience share as their list of audiences. It refers back to us,
-        so it is there only while there are members: an empty audience goes without the collector's help.
+        """The `audiences` of members that are in no other, shared by them. It refers back to this object, so
+        it exists only while there are members: an empty audience is freed without the garbage collector.
         """
         self._poll: EventPoll | None = None
 
@@ -65,8 +68,8 @@ class Audience:
         return socket in self._members
 
     def add(self, socket: Member) -> None:
-        """Let a socket have what is sent from now on. One that is closing, or a member already, changes
-        nothing.
+        """Add a socket: it gets what is sent from now on. Nothing changes if it is closing, or a member
+        already.
         """
         if socket.is_closing or socket in self._members:
             return
@@ -79,8 +82,8 @@ class Audience:
         socket.audiences = (*socket.audiences, self) if socket.audiences else self._alone
 
     def discard(self, socket: Member, with_frames: bool = True) -> None:
-        """Let a socket have nothing that is sent from now on; without frames, not even what this turn has
-        sent.
+        """Remove a socket: it gets nothing that is sent from now on; without `with_frames` not even what was
+        sent in this turn.
         """
         if socket not in self._members:
             return
@@ -92,8 +95,8 @@ class Audience:
             self._alone = ()
 
     def send(self, frame: bytes, *, droppable: bool = False, skip: Member | None = None) -> None:
-        """Send a frame to all members but `skip`. `droppable` as in `Socket.send`. Never raises, never
-        blocks.
+        """Send a frame to all members but `skip`, at the turn's end. `droppable` as in `Socket.send`. Never
+        raises, never blocks.
         """
         if not self._members:
             return
@@ -105,7 +108,7 @@ class Audience:
             poll.audiences.append(self)
             if not poll.scheduled:
                 poll.schedule()
-        elif self._bytes > 1 << 18:
+        elif self._bytes > MOST_BYTES:
             self.flush()
             self.send(frame, droppable=droppable, skip=skip)
             return
@@ -119,9 +122,7 @@ class Audience:
         self._bytes += len(frame)
 
     def pull(self, socket: Member) -> None:
-        """Move what a member has not got yet of this turn's frames to its own, so that they go out in
-        order.
-        """
+        """Move this turn's frames that a member has not got to its own, so that they leave in order."""
         count = len(self.frames)
         mark = self._marks.get(socket, 0)
         if mark <= count:
@@ -130,7 +131,7 @@ class Audience:
                 socket.take(self.frames[mark:], self._soft >> mark)
 
     def flush(self) -> None:
-        """The turn's end: all of the frames to each member in one call."""
+        """The turn's end: write all frames to each member in one call."""
         frames = self.frames
         if not frames:
             return
@@ -140,7 +141,7 @@ class Audience:
         if marks:
             self._marks = {}
         data = frames[0] if len(frames) == 1 else b"".join(frames)
-        for socket in tuple(self._members):  # a copy: who turns out to be gone leaves
+        for socket in tuple(self._members):  # a copy, because a member that is gone leaves
             mark = marks.get(socket, 0) if marks else 0
             if mark:
                 if mark < len(frames):

@@ -1,10 +1,11 @@
-"""Frames that a peer does not take: what waits behind a full kernel buffer."""
+"""Frames that wait behind a full kernel buffer, because the peer does not read."""
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
-CHUNK = 1 << 18
-"""Bytes that are offered to the kernel in one call."""
+CHUNK: Final = 1 << 18
+"""Bytes after which no more frames are offered to the kernel in one call."""
 
 
 Frame = bytes | memoryview
@@ -20,19 +21,19 @@ def count_started(frames: Sequence[bytes], size: int) -> int:
 
 
 class Backlog:
-    """A queue of frames. They are shared between sockets, also one that left in part while most of it waits:
-    then the rest is copied, so that a queue holds at most twice the bytes that it counts.
+    """A queue of frames. Frames are shared between sockets. One that has left in part is shared while most of
+    it waits; then its rest is copied, so that a queue holds at most twice the bytes that it counts.
     """
 
     __slots__ = ("_whole", "frames", "pong", "size", "started")
 
     def __init__(self) -> None:
         self.frames: deque[tuple[Frame, bool]] = deque()
-        """Each with whether it may be dropped."""
+        """Each frame, and whether it may be dropped."""
         self._whole = 0
-        """Bytes that the first frame holds, if it has left in part."""
+        """Bytes in memory behind the first frame, if it has left in part."""
         self.size = 0
-        """Bytes."""
+        """Bytes that wait."""
         self.started = False
         """Whether the first frame has left in part, so that its rest must follow whatever happens."""
         self.pong: bytes | None = None
@@ -41,8 +42,8 @@ class Backlog:
     def push(self, frames: Sequence[bytes], soft: int, room: int) -> int:
         """Queue frames; bit n of `soft` says that frame n may be dropped. Returns how many were dropped.
 
-        That is so where they would fill the queue beyond `room` bytes. With room well below the queue's
-        bound, a queue near its bound turns them away as they come, and need not be searched for them.
+        Dropped are those that would fill the queue beyond `room` bytes. With `room` well below the queue's
+        bound, a queue near its bound need not be searched for droppable frames.
         """
         dropped = 0
         for number, frame in enumerate(frames):
@@ -69,9 +70,9 @@ class Backlog:
         return b"".join(parts)
 
     def pin(self) -> int:
-        """Make one frame of the next chunk, which then leaves whole. Returns how many frames fewer there are.
+        """Join the next chunk's frames to one that is not dropped. Returns by how many the queue is shorter.
 
-        For TLS, which may have encrypted a chunk that the kernel did not take: it must get that chunk again.
+        For TLS: it may have encrypted a chunk that the kernel did not take, and must get that chunk again.
         """
         chunk, left, before = self.chunk(), 0, len(self.frames)
         while left < len(chunk):
@@ -81,9 +82,9 @@ class Backlog:
         return before - len(self.frames)
 
     def advance(self, size: int) -> int:
-        """The kernel took that many bytes. Returns the number of frames that are through."""
+        """Remove what the kernel took, in bytes. Returns the number of frames that have left."""
         self.size -= size
-        through = 0
+        done = 0
         while size:
             frame, _ = self.frames[0]
             if len(frame) > size:
@@ -96,8 +97,8 @@ class Backlog:
             size -= len(frame)
             self.frames.popleft()
             self.started = False
-            through += 1
-        return through
+            done += 1
+        return done
 
     def drop(self) -> int:
         """Drop every frame that may be dropped. Returns their number."""
@@ -107,7 +108,7 @@ class Backlog:
         return before - len(self.frames)
 
     def clear(self) -> None:
-        """Drop everything, except the rest of a frame that has left in part."""
+        """Drop everything but the rest of a frame that has left in part."""
         while len(self.frames) > self.started:
             self.frames.pop()
         self.size = sum(len(frame) for frame, _ in self.frames)

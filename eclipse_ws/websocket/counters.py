@@ -2,9 +2,7 @@
 
 
 class Stats:
-    """Counters since the process began; plain integers, so that a scrape may collect them and a send may
-    afford them.
-    """
+    """Counters since the process started. Plain integers, because every send counts."""
 
     __slots__ = (
         "bytes_in",
@@ -28,15 +26,15 @@ class Stats:
         self.bytes_in = 0
         self.bytes_out = 0
         self.sends = 0
-        """System calls that wrote."""
+        """System calls that wrote frames."""
         self.dropped = 0
-        """Droppable frames that a full queue cost."""
+        """Droppable frames that were dropped because a queue was full."""
         self.closed_slow = 0
         """Sockets that were closed because their queue was full."""
         self.protocol_errors = 0
-        """Peers that broke RFC 6455, those whose message was too big among them."""
+        """Peers that violated RFC 6455, including `too_big`."""
         self.too_big = 0
-        """Sockets that were closed because a message was larger than it may be."""
+        """Sockets that were closed because a message was too big."""
 
 
 stats = Stats()

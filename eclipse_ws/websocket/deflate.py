@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692) without context takeover, so that a session keeps nothing for it. No I/O."""
+"""permessage-deflate (RFC 7692) without context takeover, so it needs no memory in a session. No I/O."""
 
 import functools
 import zlib
@@ -10,7 +10,7 @@ EXTENSION: Final = "permessage-deflate"
 SMALLEST: Final = 64
 """Bytes below which compressing a message costs more than it saves; sending it as it is is always allowed."""
 _TAIL: Final = b"\x00\x00\xff\xff"
-"""What every message ends with before it is sent without it (RFC 7692 section 7.2.1)."""
+"""The end of every compressed message; it is not sent (RFC 7692 section 7.2.1)."""
 _WINDOW_BITS: Final = frozenset(str(bits) for bits in range(9, 16))
 
 
@@ -33,10 +33,10 @@ class Deflate(NamedTuple):
 
 
 def accepted_offer(header: str) -> str | None:
-    """The first offer of permessage-deflate that we can take, as we take it: without context takeover.
+    """Our answer to the first offer of permessage-deflate that we support: without context takeover.
 
-    `header` is the client's Sec-WebSocket-Extensions; None if nothing in it is for us (RFC 7692 sections 5
-    and 7.1).
+    `header` is the client's Sec-WebSocket-Extensions; None if we support none of its offers (RFC 7692
+    sections 5 and 7.1).
     """
     for offer in header.split(","):
         name, *parameters = (part.strip() for part in offer.split(";"))
@@ -65,8 +65,8 @@ def accepted_offer(header: str) -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def deflated(frame: bytes, level: int, memory: int, bits: int) -> bytes:
-    """A frame of ours with its payload compressed (RFC 7692 section 7.2.1), once for all sessions that want
-    it so.
+    """A frame of ours with its payload compressed (RFC 7692 section 7.2.1); done once for all sessions with
+    the same options.
     """
     opcode = frame[0] & 0x0F
     header = {126: 4, 127: 10}.get(frame[1], 2)
@@ -81,7 +81,7 @@ def deflated(frame: bytes, level: int, memory: int, bits: int) -> bytes:
 def inflated(payload: bytes, limit: int) -> bytes:
     """A client's message of at most `limit` bytes (RFC 7692 section 7.2.2). Raises Violation.
 
-    No more than that is ever decompressed, whatever it would grow to.
+    No more than `limit` + 1 bytes are decompressed, however large the message would become.
     """
     try:
         message = zlib.decompressobj(-zlib.MAX_WBITS).decompress(payload + _TAIL, limit + 1)

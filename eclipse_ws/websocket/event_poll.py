@@ -1,7 +1,7 @@
-"""What all sockets of one event loop share: readiness, the turn's end, and the clock.
+"""What the sockets of one event loop share: readiness, the end of a turn, and the clock.
 
-They share one `Readiness` and one timer, so that a socket that does nothing costs the loop no handle, no
-context and no timer.
+With one `Readiness` and one timer for all of them, an idle socket costs the loop no handle, no context and no
+timer.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.readiness import READ, WRITE, watch
 
 EVENTS_PER_TURN: Final = 256
-"""Sockets that are served before everything else on the loop has its turn again."""
+"""Sockets that are served before the rest of the loop has its turn."""
 FEWEST_EVENTS: Final = 8
-"""As many are served in any turn, however long it takes."""
+"""Sockets that are served in every turn, however long it takes."""
 MOST_CLOSING: Final = 500
-"""Sockets that may be in a closing handshake at once: they have files, and count as nothing else any more."""
+"""Sockets that may be in a closing handshake at once: they have file descriptors, but no session."""
 SLOW_TURN: Final = 0.004
 """Seconds of a turn after which the next one serves fewer."""
 LEFT_OVER: Final = 0.001
-"""Seconds of a turn that go to frames left over from earlier ones."""
+"""Seconds of a turn for frames left over from earlier turns."""
 TICK: Final = 0.25
-"""Seconds between two looks at the clock, at most; pings are spread evenly over them."""
+"""Seconds between two sweeps, at most; pings are spread evenly over the sweeps."""
 
 
 class Flushable(Protocol):
@@ -65,11 +65,11 @@ _polls: dict[tuple[asyncio.AbstractEventLoop, Params], "EventPoll"] = {}
 
 
 def event_poll_for(params: Params) -> "EventPoll":
-    """The running loop's poll for sockets with these bounds; it lasts for as long as it has sockets."""
+    """The running loop's event poll for sockets with these bounds; it exists while it has sockets."""
     loop = asyncio.get_running_loop()
     poll = _polls.get((loop, params))
     if poll is None:
-        # A loop that was closed with sockets open can't let go of them any more.
+        # A loop that was closed while it had sockets can't close them any more.
         for key in [key for key in _polls if key[0].is_closed()]:
             _polls[key].abandon()
         poll = _polls[loop, params] = EventPoll(loop, params)
@@ -77,7 +77,7 @@ def event_poll_for(params: Params) -> "EventPoll":
 
 
 def queued_bytes() -> int:
-    """Bytes that wait for peers that don't read, over all sockets. Walks them: for a scrape, not for a
+    """Bytes that wait for peers that don't read, over all sockets. Visits each: for metrics, not for every
     message.
     """
     return sum(socket.queued for poll in _polls.values() for socket in poll.table if socket is not None)
@@ -90,26 +90,25 @@ class EventPoll:
         self.loop = loop
         self.params = params
         self.table: list[Pollable | None] = []
-        """The sockets by file descriptor. Those are small and dense, so a list is the smallest map there
-        is.
+        """The sockets by file descriptor. Descriptors are small and dense, so a list is the smallest map.
         """
         self.sockets: list[Flushable] = []
-        """Those with frames of their own for the turn's end."""
+        """Sockets with frames of their own for the turn's end."""
         self.audiences: list[Flushable] = []
-        """Those with frames for the turn's end."""
+        """Audiences with frames for the turn's end."""
         self.scheduled = False
-        """Whether the turn's end is already arranged."""
+        """Whether `flush` is already scheduled."""
         self.closing: dict[Pollable, float] = {}
-        """Sockets in a closing handshake, the oldest first, and when it has taken too long."""
+        """Sockets in a closing handshake, the oldest first, with their deadlines."""
         self._count = 0
         self._unfinished: deque[Pollable] = deque()
         """Sockets with frames left over from their share of the last turn."""
         self._resuming = False
-        """Whether their next turn is already arranged."""
+        """Whether their next turn is already scheduled."""
         self._pinged: deque[tuple[float, list[Pollable]]] = deque()
-        """Whom we have pinged, and until when they may be silent."""
+        """Sockets that were pinged, with the time at which they must have answered."""
         self._events = EVENTS_PER_TURN
-        """How many sockets are served in the next turn: fewer after a slow one."""
+        """Sockets that are served in the next turn: fewer after a slow one."""
         self._turn = 0
         self._shares = max(2, round(params.ping_interval / TICK))
         every = params.ping_interval / self._shares or TICK
@@ -133,11 +132,11 @@ class EventPoll:
         self._readiness.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
-        """Report nothing of this socket any more, not even that it was reset."""
+        """Report nothing of this descriptor any more, not even a reset."""
         self._readiness.unregister(fd)
 
     def remove(self, socket: Pollable, fd: int, watched: bool) -> None:
-        """Forget a socket; its file descriptor is the caller's to close, afterwards."""
+        """Forget a socket. The caller closes its file descriptor afterwards."""
         if watched:
             self._readiness.unregister(fd)
         self.table[fd] = None
@@ -147,7 +146,7 @@ class EventPoll:
             self._stop()
 
     def abandon(self) -> None:
-        """Close everything without a word: the loop has been closed already."""
+        """Close all sockets without telling anybody: the loop is closed."""
         for socket in self.table:
             if socket is not None:
                 socket.forget()
@@ -163,14 +162,14 @@ class EventPoll:
     # The turn
 
     def schedule(self) -> None:
-        """See to it that what was sent in this turn leaves at its end."""
+        """Flush at the end of this turn."""
         if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """The turn's end: everything that is ready for a socket leaves in one call."""
-        # Audiences first: a socket that has frames of its own too takes the audience's into the same call.
+        """The turn's end: write all frames, in one call for each socket."""
+        # Audiences first: a socket with frames of its own writes the audience's frames in the same call.
         audiences, self.audiences = self.audiences, []
         for audience in audiences:
             audience.flush()
@@ -180,14 +179,14 @@ class EventPoll:
         self.scheduled = False
 
     def resume_later(self, socket: Pollable) -> None:
-        """Let a socket go on with its buffered frames once the others have had their turn."""
+        """Let a socket handle its buffered frames once the other sockets have had their turn."""
         self._unfinished.append(socket)
         if not self._resuming:
             self._resuming = True
             self.loop.call_soon(self._resume_unfinished)
 
     def _resume_unfinished(self) -> None:
-        # For a bounded time: a crowd that floods must not fill the turn of everybody else.
+        # For a bounded time: a crowd that floods must not take the others' turn.
         until = time.monotonic() + LEFT_OVER
         for _ in range(len(self._unfinished)):
             self._unfinished.popleft().resume()
@@ -198,8 +197,8 @@ class EventPoll:
             self.loop.call_soon(self._resume_unfinished)
 
     def _ready(self) -> None:
-        self.scheduled = True  # what is sent from here on leaves at the end of this call
-        table, clock = self.table, time.monotonic  # uvloop's own clock stands still for a turn
+        self.scheduled = True  # what is sent from here on is written at the end of this call
+        table, clock = self.table, time.monotonic  # uvloop's clock stands still within a turn
         try:
             until = clock() + SLOW_TURN
             for fd, event in self._readiness.poll(0, self._events):
@@ -209,7 +208,7 @@ class EventPoll:
                         socket.writable()
                     if event != WRITE:
                         socket.readable(event)
-                    if clock() > until:  # the others are reported again
+                    if clock() > until:  # the others will be reported again
                         self._events = max(FEWEST_EVENTS, self._events // 2)
                         break
             else:
@@ -236,7 +235,9 @@ class EventPoll:
         self._end_overdue()
 
     def track_closing(self, socket: Pollable) -> None:
-        """A socket's closing handshake begins. Of too many the oldest ends, when its close frame has left."""
+        """A socket's closing handshake has begun. If there are too many, the oldest is ended, when its close
+        frame has been written.
+        """
         self.closing[socket] = self.loop.time() + self.params.close_timeout
         if len(self.closing) > MOST_CLOSING:
             self.loop.call_later(SLOW_TURN, self._end_oldest)
@@ -246,7 +247,7 @@ class EventPoll:
             next(iter(self.closing)).abort()
 
     def _end_overdue(self) -> None:
-        """End closing handshakes that have taken too long, a few at a time."""
+        """End closing handshakes that are past their deadlines, a few at a time."""
         now = self.loop.time()
         for _ in range(FEWEST_EVENTS):
             if not self.closing:

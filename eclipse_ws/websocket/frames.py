@@ -1,7 +1,6 @@
-"""WebSocket frames: bytes in, events out, and back. No input or output here (RFC 6455 sections 5, 7.4 and
-8.1).
+"""WebSocket frames (RFC 6455 sections 5, 7.4 and 8.1), without I/O: bytes in, events out, and back.
 
-`Inbound` reads what a client sends, in pieces of any size; `text_frame` and its siblings write what a server
+`Inbound` parses what a client sends, in pieces of any size; `text_frame` and others encode what a server
 sends. A server's frames carry no mask, so the bytes of a frame are the same for every session.
 """
 
@@ -31,10 +30,10 @@ TOO_BIG: Final = 1009
 NO_CODE: Final = 1005
 """The peer's close frame was empty (RFC 6455 section 7.4.1). Never on the wire."""
 LOST: Final = 1006
-"""No close frame came at all (RFC 6455 section 7.4.1). Never on the wire."""
+"""No close frame came (RFC 6455 section 7.4.1). Never on the wire."""
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
-# What a client may say: registered by IANA for the wire, or left to libraries and applications.
+# What a client's close frame may carry of IANA's registry, beside 3000 to 4999.
 _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 _SHORT_HEADERS = [bytes((FIN | TEXT, size)) for size in range(126)]
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
@@ -45,8 +44,8 @@ def too_big(limit: int) -> str:
     return f"Message too big: more than {limit} bytes"
 
 
-class Violation(Exception):  # noqa: N818 - the RFC's errors are the peer's, not ours
-    """The peer broke the protocol: fail the session with this close code and reason (RFC 6455 section
+class Violation(Exception):  # noqa: N818 - an error of the peer, not of ours
+    """The peer violated the protocol: fail the connection with this close code and reason (RFC 6455 section
     7.1.7).
     """
 
@@ -61,7 +60,7 @@ class Event(NamedTuple):
 
     `text` for TEXT and for a close frame's reason, `data` for BINARY, PING and PONG, `code` for CLOSE (1005
     if the frame had none). CONTINUATION stands for a fragment that does not end its message: it carries
-    nothing, and is there so that whoever reads can charge for it.
+    nothing, and exists so that the fragment can be charged.
     """
 
     opcode: int
@@ -84,15 +83,13 @@ def frame(opcode: int, payload: bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """One text message as a frame. `payload` is UTF-8 already; encode once, send the same bytes to every
-    session.
-    """
+    """One text message as a frame. `payload` is UTF-8; encode once, send the same bytes to every session."""
     size = len(payload)
     return _SHORT_HEADERS[size] + payload if size < 126 else frame(TEXT, payload)
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """A close frame; without a code an empty one. A reason beyond 123 bytes is cut at a character's end."""
+    """A close frame; without a code an empty one. A reason is cut to 123 bytes of whole characters."""
     if code is None or code == NO_CODE:
         return frame(CLOSE, b"")
     text = reason.encode("utf-8", "replace")
@@ -107,16 +104,16 @@ def is_wire_code(code: int) -> bool:
 
 
 def whole_text(data: bytes, limit: int) -> str | None:
-    """The text, if `data` is exactly one complete text message of at most `limit` bytes; None means: ask
-    `Inbound`.
+    """The text, if `data` is exactly one complete text message of at most `limit` bytes; else None, and
+    `Inbound` has to parse it.
 
-    Nearly every read of a chat is that, and it needs no parser's state.
+    Nearly every read of a chat is such a message, and needs no parser's state.
     """
     size = len(data)
     if size < 6 or data[0] != FIN | TEXT:
         return None
     if size < 132:
-        if data[1] != size + 122 or size - 6 > limit:  # 0x80 | (size - 6): masked, and nothing behind it
+        if data[1] != size + 122 or size - 6 > limit:  # 0x80 | (size - 6): masked, and nothing follows
             return None
         mask, payload = data[2:6], data[6:]
     else:
@@ -126,18 +123,18 @@ def whole_text(data: bytes, limit: int) -> str | None:
     try:
         return unmask(mask, payload).decode()
     except UnicodeDecodeError:
-        return None  # Inbound says what is wrong
+        return None  # Inbound raises the Violation
 
 
 class Inbound:
-    """Reads a client's frames. Feed it with `receive`, then call `next` until it returns None.
+    """Parses a client's frames. Feed it with `receive`, then call `next` until it returns None.
 
-    Nothing is read ahead: what `next` was not asked for stays as bytes, so that whoever reads decides when
-    the next message is handled. A message's payload is taken as it arrives (its UTF-8 is checked then, not
-    at its end), and no length is believed before it is held against `limit`.
+    Nothing is parsed ahead: the rest stays bytes until `next` is called, so the caller decides when the next
+    message is handled. A message's payload is taken as it arrives (and its UTF-8 checked), and a length is
+    compared with `limit` before anything is kept for it.
 
-    With `inflate` (a compressed message and the limit in, the message out, or a Violation) messages may be
-    compressed; without it that is a violation.
+    `inflate` takes a compressed message and the limit, and returns the message or raises Violation. Without
+    it a compressed message is a violation.
     """
 
     __slots__ = (
@@ -159,28 +156,28 @@ class Inbound:
         self.limit = limit
         """The largest message, in bytes, whatever the number of its fragments."""
         self.reads = 0
-        """Calls of `receive`; whoever reads may reset it."""
+        """Calls of `receive`; the caller may reset it."""
         self._inflate = inflate
         self._deflated = False
-        """Whether the message under way is compressed."""
+        """Whether the current message is compressed."""
         self._data = b""
         self._pos = 0
         self._opcode = CONTINUATION
-        """TEXT or BINARY while a message is under way."""
+        """TEXT or BINARY within a message."""
         self._message = bytearray()
-        """What has come of it, unmasked."""
+        """Its payload so far, unmasked."""
         self._check: codecs.IncrementalDecoder | None = None
-        """Validates a text as it comes; None while all of it came in one piece."""
+        """Validates a text as it arrives; None while it is in one piece."""
         self._left = 0
-        """How much of the current data frame's payload is still to come."""
+        """Bytes of the current data frame's payload that are missing."""
         self._mask = b""
-        """Its mask, turned to where the payload goes on."""
+        """Its mask, rotated to where the payload continues."""
         self._fin = False
-        """Whether it ends the message."""
+        """Whether that frame ends the message."""
 
     @property
     def waiting(self) -> int:
-        """Bytes that were received and not yet parsed."""
+        """Bytes that were received and are not parsed yet."""
         return len(self._data) - self._pos
 
     @property
@@ -190,19 +187,17 @@ class Inbound:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way: no bytes, no message, so that this object can be let go."""
+        """Whether there are no bytes and no message, so that this object is not needed any more."""
         return self._pos == len(self._data) and not self._opcode
 
     def receive(self, data: bytes) -> None:
-        """Take what the peer sent."""
+        """Take bytes that the peer sent."""
         self._data = self._data[self._pos :] + data if self._pos < len(self._data) else data
         self._pos = 0
         self.reads += 1
 
     def next(self) -> Event | None:
-        """The next event, or None when more bytes are needed. Raises Violation, after which nothing more is
-        read.
-        """
+        """The next event, or None if more bytes are needed. After a Violation nothing is parsed."""
         if self._left:
             return self._payload()
         data, pos = self._data, self._pos
@@ -233,7 +228,7 @@ class Inbound:
         if opcode < CLOSE:
             if opcode:
                 self._deflated = first & RSV1 != 0
-            # What can't be compressed is a little larger for the attempt.
+            # Data that can't be compressed becomes a little larger.
             limit = self.limit + (self.limit >> 8) + 64 if self._deflated else self.limit
             if len(self._message) + size > limit:
                 raise Violation(TOO_BIG, too_big(self.limit))
@@ -256,7 +251,7 @@ class Inbound:
         return self._payload()
 
     def _check_header(self, first: int, second: int, opcode: int) -> None:
-        """Hold a frame's first two bytes against RFC 6455 sections 5.1, 5.2, 5.4 and 5.5."""
+        """Check a frame's first two bytes (RFC 6455 sections 5.1, 5.2, 5.4 and 5.5)."""
         if first & 0x70 and not (
             first & 0x70 == RSV1 and self._inflate is not None and CONTINUATION < opcode < CLOSE
         ):
@@ -277,13 +272,13 @@ class Inbound:
             raise Violation(PROTOCOL_ERROR, "New message within a fragmented one")
 
     def _payload(self) -> Event | None:
-        """Take what is there of the current data frame's payload."""
+        """Take what has arrived of the current data frame's payload."""
         part = self._data[self._pos : self._pos + self._left]
         if part:
             self._pos += len(part)
             self._left -= len(part)
             if self._pos == len(self._data):
-                self._data, self._pos = b"", 0  # or it would be kept beside the message
+                self._data, self._pos = b"", 0  # or the bytes would be kept twice
             part = unmask(self._mask, part)
             turn = len(part) & 3
             if turn:
@@ -317,7 +312,7 @@ class Inbound:
         if self._check is None:
             self._check = _utf8_decoder()
         try:
-            self._check.decode(part)  # a character may still be cut; the whole message is decoded at its end
+            self._check.decode(part)  # may end within a character; the whole message is decoded at its end
         except UnicodeDecodeError:
             raise Violation(INVALID_DATA, "Text is not UTF-8") from None
 

@@ -1,4 +1,4 @@
-"""From an HTTP upgrade to a `Socket`: the handshake, the takeover, and letting go of the rest."""
+"""From an HTTP upgrade to a `Socket`: the handshake, the takeover, and what is released after it."""
 
 import asyncio
 import base64
@@ -29,9 +29,9 @@ from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.socket import CLOSED as CLOSED_STATE
 from eclipse_ws.websocket.socket import Socket
 
-# What RequestHandler and WebSocketHandler keep of the request. `WireHandler` answers for those that are
-# asked later.
-_LET_GO = frozenset(
+# What RequestHandler and WebSocketHandler keep of the request. `WireHandler` has defaults for those that are
+# read later.
+_RELEASED = frozenset(
     (
         "_auto_finish",
         "_finished",
@@ -66,18 +66,18 @@ def _closed_socket() -> Socket:
 
 
 CLOSED = _closed_socket()
-"""What a handler has for a socket when its own is gone: takes frames, and does nothing."""
+"""The socket of a handler whose own is closed: it takes frames and does nothing."""
 
 
 class WireHandler(WebSocketHandler):
-    """A `WebSocketHandler` whose frames go through this package. Everything of Tornado's is used as ever.
+    """A `WebSocketHandler` whose frames go through this package. Its API is Tornado's.
 
     From `open` on there is `self.wire`. What only the upgrade needed (the request, its headers, the
-    arguments of the URL) is gone once `open` is done: keep what you need of it there. `close_code` and
+    arguments of the URL) is released when `open` is done: keep what you need of it there. `close_code` and
     `close_reason` in `on_close` are ours if we closed first, else the peer's (1005: its frame had none;
-    1006: it left without one).
+    1006: there was no close frame).
 
-    The bounds below are None for: as the application setting of that name says, else as `Params` says.
+    A bound below that is None comes from the application setting of the same name, else from `Params`.
     """
 
     wire: Socket
@@ -91,20 +91,20 @@ class WireHandler(WebSocketHandler):
     wire_frame_rate: float | None = None
     wire_frame_burst: float | None = None
     wire_slow_close: tuple[int, str] = (4008, "Too slow: outgoing queue is full")
-    """How a peer that does not read is told."""
-    wire_flood_close: tuple[int, str] = (1008, "Too many frames that are no messages")
-    """How a peer is told that it costs more than `Params.frame_rate`."""
+    """Code and reason for a peer whose queue is full because it does not read."""
+    wire_flood_close: tuple[int, str] = (1008, "Too many frames that are not messages")
+    """Code and reason for a peer that has overdrawn its allowance (`Params.frame_rate`)."""
     wire_error_close: tuple[int, str] = (1011, "Internal error")
-    """How a peer is told that `open` or `on_message` raised."""
+    """Code and reason when `open` or `on_message` raised."""
 
     under_way: "Future[Any] | None" = None
     """What the handler still does with messages for which `on_message` has returned None. The peer's close is
-    answered, and a peer that is lost let go, when it is done.
+    answered, and the socket of a lost peer closed, when it is done.
     """
 
     _subprotocol: str | None = None
 
-    # What Tornado asks of a handler whose own attributes have been let go.
+    # What Tornado reads from a handler whose own attributes are released.
     _auto_finish = False
     _finished = True
     _headers_written = True
@@ -120,7 +120,7 @@ class WireHandler(WebSocketHandler):
         return 0
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
-        """Ours."""
+        """Our server's side of the handshake; None for a version that is not RFC 6455's."""
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
         return cast(WebSocketProtocol, _UPGRADE)
@@ -188,9 +188,7 @@ class WireHandler(WebSocketHandler):
             wire.close(1000 if code is None and reason else code, reason or "")
 
     def set_nodelay(self, value: bool) -> None:
-        """Does nothing: what leaves, leaves at the turn's end and in one piece, so it never has to wait for
-        more.
-        """
+        """Does nothing: Nagle's algorithm is off, and each turn's frames are written in one call anyway."""
 
     def _open_wire(self) -> Socket:
         wire: Socket | None = self.__dict__.get("wire")
@@ -199,7 +197,7 @@ class WireHandler(WebSocketHandler):
         return wire
 
     def on_flood(self) -> None:
-        """The peer costs more than it may (`Params.frame_rate`): it is about to be closed with
+        """The peer has overdrawn its allowance (`Params.frame_rate`) and is about to be closed with
         `wire_flood_close`.
         """
 
@@ -213,7 +211,7 @@ class WireHandler(WebSocketHandler):
         `wire_error_close`.
         """
         if isinstance(value, WebSocketClosedError) and self.wire.is_closing:
-            return  # it answered a peer that has left meanwhile
+            return  # it wrote to a peer that has left meanwhile
         self.log_exception(typ, value, tb)
         self.wire.close(*self.wire_error_close)
 
@@ -223,7 +221,7 @@ class WireHandler(WebSocketHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """As Tornado's, also when the request, which it would quote, is gone."""
+        """As Tornado's, also when the request, which that would quote, is released."""
         if "request" in self.__dict__:
             super().log_exception(typ, value, tb)
         else:
@@ -243,14 +241,16 @@ class WireHandler(WebSocketHandler):
         self.wire = CLOSED
         self.__dict__.pop("ui", None)  # refers back to us
 
-    def let_go(self) -> None:
-        """Forget what only the upgrade needed."""
-        # A new dict, not deletions: those would leave one that is as large as it ever was.
-        self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in _LET_GO}
+    def release(self) -> None:
+        """Release what only the upgrade needed."""
+        # A new dict, because deletions don't make one smaller.
+        self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in _RELEASED}
 
     def __getattr__(self, name: str) -> Any:
-        if name in _LET_GO:
-            raise AttributeError(f"{name!r} is gone once open() is done: keep what you need of it in open()")
+        if name in _RELEASED:
+            raise AttributeError(
+                f"{name!r} is released when open() is done: keep what you need of it in open()"
+            )
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
 
@@ -288,14 +288,14 @@ class Upgrade:
         stream = cast(HTTP1Connection, request.connection).stream
         try:
             if stream.writing():
-                # Before it is detached: Tornado still needs its stream when the answer has left.
+                # Before the stream is detached, because Tornado still uses it once the response is written.
                 await stream.write(b"")
             socket, rest = take_over(handler, handler.detach(), deflate)
         except (StreamClosedError, OSError) as error:
-            if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are the peer's doing
+            if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are the peer's fault
                 gen_log.warning("Can't take a socket over: %s", error)
             stream.close()
-            handler.let_go()
+            handler.release()
             handler.closed(frames.LOST, "")
             return
         handler.wire = socket
@@ -309,18 +309,18 @@ class Upgrade:
                 await result
         except (Exception, asyncio.CancelledError):
             handler.on_failure(*sys.exc_info())
-        handler.let_go()
+        handler.release()
         socket.opened()
 
     def on_connection_close(self) -> None:
-        """Tornado tells us that the client has left during the handshake: the takeover will find out."""
+        """The client has left during the handshake: nothing to do, the takeover will fail."""
 
 
 _UPGRADE = Upgrade()
 
 
 def _fault(request: HTTPServerRequest) -> str | None:
-    """What is wrong with an upgrade that Tornado has found to be one; None if nothing is."""
+    """Why an upgrade that Tornado accepts is refused, or None."""
     if request.version == "HTTP/1.0":
         return "An upgrade needs HTTP/1.1."
     if not request.headers.get("Host"):
@@ -335,7 +335,7 @@ def _fault(request: HTTPServerRequest) -> str | None:
 
 
 def _compression(handler: WireHandler) -> Deflate | None:
-    """What the handler offers and the client takes."""
+    """The compression that the handler supports and the client offers, or None."""
     options = handler.get_compression_options()
     if options is None:
         return None
@@ -344,12 +344,11 @@ def _compression(handler: WireHandler) -> Deflate | None:
 
 
 def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -> tuple[Socket, bytes]:
-    """Get a stream's socket, and the bytes that the stream has read from it already; the stream is closed
-    then.
+    """Take a stream's socket over and close the stream. Returns it with the bytes that the stream has read.
 
-    Raises StreamClosedError if the peer has left, OSError if there is no file descriptor to be had.
+    Raises StreamClosedError if the peer has left, OSError if there is no free file descriptor.
     """
-    # Partial, and as large as the buffer can be: whatever is in there comes at once, or nothing is.
+    # Partial, and as large as the buffer can be: done at once unless the buffer is empty.
     reading = cast("Future[bytes]", stream.read_bytes(stream.max_buffer_size, partial=True))
     rest = reading.result() if reading.done() else b""
     if stream.socket is None:
@@ -361,7 +360,7 @@ def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -
         taken = stream.socket.dup()
     stream.close()
     if taken.family != sockets.AF_UNIX:
-        with contextlib.suppress(OSError):  # macOS refuses it once the peer has left
+        with contextlib.suppress(OSError):  # macOS refuses this once the peer has left
             taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
     poll = event_poll_for(handler.wire_params())
     if isinstance(taken, ssl.SSLSocket):
@@ -372,4 +371,4 @@ def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -
 
 
 def _keep_open() -> None:
-    """Instead of `close_fd`, for a TLS socket: it has the session's keys, and can't be duplicated."""
+    """Instead of `close_fd`, for a TLS socket: it has the session's keys and can't be duplicated."""

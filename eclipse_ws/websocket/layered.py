@@ -1,6 +1,6 @@
-"""A `Socket` with a layer more: TLS in this process below its frames, compression within them, or both.
+"""A `Socket` with another layer: TLS in this process below its frames, compression within them, or both.
 
-Everything else is the same as elsewhere: the poll, the turn's share, the bounds, the charges and the clock.
+Everything else is the same: the event poll, the turn's share, the bounds, the allowance and the pings.
 """
 
 import contextlib
@@ -19,11 +19,11 @@ from eclipse_ws.websocket.event_poll import EventPoll
 from eclipse_ws.websocket.socket import Socket
 
 RECORD_BYTES: Final = 16384
-"""The most that a TLS record carries. OpenSSL reads one record at a time, so the poll sees what waits."""
+"""The most that a TLS record carries. OpenSSL reads one record at a time, so what waits stays readable."""
 
 
 class LayeredSocket(Socket):
-    """See the module. `tls` has done its handshake, belongs to this socket, and has the descriptor `fd`."""
+    """See the module. `tls` has the descriptor `fd` and has completed its handshake; the socket closes it."""
 
     __slots__ = ("_deflate", "_pieces", "_tls")
 
@@ -39,9 +39,9 @@ class LayeredSocket(Socket):
         self._deflate = deflate
         self._tls = tls
         self._pieces = 0
-        """Reads that have brought nothing but a piece of a TLS record."""
+        """Reads since the last data that got only a piece of a TLS record."""
 
-    # In
+    # Receiving
 
     def _parser(self) -> frames.Inbound:
         return frames.Inbound(self.poll.params.max_message, None if self._deflate is None else inflated)
@@ -61,7 +61,7 @@ class LayeredSocket(Socket):
             self._pieces = 0
         return data
 
-    # Out
+    # Sending
 
     def put(self, batch: Sequence[bytes], soft: int, data: bytes) -> None:
         """See Socket."""
@@ -111,7 +111,7 @@ class LayeredSocket(Socket):
         assert self._deflate is not None
         return [deflated(frame, *self._deflate[1:]) for frame in batch]
 
-    # The end
+    # Closing
 
     def _half_close(self) -> None:
         tls = self._tls
@@ -119,7 +119,7 @@ class LayeredSocket(Socket):
             super()._half_close()
             return
         with contextlib.suppress(OSError, ValueError):
-            tls.unwrap()  # says goodbye; the peer's answer is not waited for
+            tls.unwrap()  # sends close_notify; the peer's is not waited for
         with contextlib.suppress(OSError):
             tls.shutdown(sockets.SHUT_WR)
 

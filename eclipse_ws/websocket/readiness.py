@@ -1,9 +1,9 @@
-"""Which file descriptors are ready: many of them watched at the price of one, or by the event loop itself.
+"""Which file descriptors are ready.
 
-On Linux the descriptors sit in an epoll of their own and the event loop watches only that epoll. A descriptor
-that does nothing then costs the loop no handle and no context, and a turn in which many are ready costs it
-one callback. Other systems (macOS, the BSDs) have no epoll: there the event loop watches each descriptor,
-with whatever it has itself (kqueue, poll, select), and what it reports is collected for the one callback.
+On Linux the descriptors sit in an epoll of their own and the event loop watches only that epoll. An idle
+descriptor then costs the loop no handle and no context, and a turn in which many are ready costs it one
+callback. Other systems (macOS, the BSDs) have no epoll: there the event loop watches each descriptor by its
+own means (kqueue, poll, select), and what it reports is collected for one callback.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ READ: Final = 1
 """Something can be read, or the peer is gone. The values are those of epoll and poll everywhere."""
 WRITE: Final = 4
 BROKEN: Final = 8 | 16
-"""An error or a hang-up: reported with what was asked for, and by epoll without."""
+"""An error or a hang-up: reported with what was polled for, and by epoll without."""
 
-# An idle connection that has anything to read is taken for closed, since a TLS peer says goodbye before it
-# closes: that costs a new connection at the worst. Linux tells, too, that the peer will send nothing more.
+# An idle connection with anything to read counts as closed, because a TLS peer sends close_notify before it
+# closes: at worst that costs a new connection. Linux also reports that the peer will send nothing more.
 _CLOSED_BY_PEER: Final[int] = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
 
@@ -29,19 +29,19 @@ class Readiness(Protocol):
     """The part of `select.epoll` that this package uses."""
 
     def register(self, fd: int, events: int, /) -> None:
-        """Watch a descriptor for these events. Raises FileExistsError if it is watched already."""
+        """Watch a descriptor for these events. Raises FileExistsError if it is registered already."""
 
     def modify(self, fd: int, events: int, /) -> None:
         """Watch a registered descriptor for these events from now on."""
 
     def unregister(self, fd: int, /) -> None:
-        """Watch a descriptor no more. Raises OSError if it is not watched."""
+        """Stop watching a descriptor. Raises OSError if it is not registered."""
 
     def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
-        """At most so many descriptors that are ready now, each with its events. The timeout must be 0."""
+        """At most `most` descriptors that are ready now, each with its events. The timeout must be 0."""
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching everything."""
 
 
 def watch(loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> Readiness:
@@ -101,9 +101,9 @@ class LoopReadiness:
         self._watched: dict[int, int] = {}
         """The events that each descriptor is watched for."""
         self._found: dict[int, None] = {}
-        """Descriptors that the loop has reported since the last `poll`, the first of them first."""
+        """Descriptors that the loop has reported since the last `poll`, in order."""
         self._due: asyncio.Handle | None = None
-        """The next call of `on_ready`."""
+        """The next call of `on_ready`, if scheduled."""
 
     def register(self, fd: int, events: int) -> None:
         """See Readiness."""
@@ -124,15 +124,15 @@ class LoopReadiness:
     def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
         """See Readiness."""
         del timeout
-        # Asked again, because the loop reports a descriptor once more before what it has reported is read.
-        asked = select.poll()
+        # Polled again, because the loop reports a descriptor once more before what it has reported is read.
+        polled = select.poll()
         for fd in list(self._found)[:most]:
             del self._found[fd]
             if events := self._watched[fd]:
-                asked.register(fd, events)
+                polled.register(fd, events)
         if self._found:
             self._schedule()
-        return asked.poll(0)
+        return polled.poll(0)
 
     def close(self) -> None:
         """See Readiness."""
@@ -141,7 +141,7 @@ class LoopReadiness:
                 self.unregister(fd)
         if self._due is not None:
             self._due.cancel()
-        self._on_ready = _nothing  # its owner is not kept alive
+        self._on_ready = _nothing  # so that its owner is not kept alive
 
     def _known(self, fd: int) -> int:
         if fd not in self._watched:
@@ -176,4 +176,4 @@ class LoopReadiness:
 
 
 def _nothing() -> None:
-    """Nobody waits any more."""
+    """After `close`."""

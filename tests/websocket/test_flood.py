@@ -30,7 +30,7 @@ from tests.websocket.peer import (
 
 FIN = 0x80
 pytestmark = pytest.mark.slow  # ten seconds, all of them together
-FLOOD = (1008, "Too many frames that are no messages")
+FLOOD = (1008, "Too many frames that are not messages")
 LARGE = client_frame(BINARY, b"x" * 60_000)
 
 
