@@ -1,4 +1,4 @@
-"""One WebSocket on a socket that was taken over from the HTTP server: its states, its frames, its end."""
+"""A WebSocket on a socket that was taken over from the HTTP server."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from eclipse_ws.websocket.readiness import READ, WRITE, half_close
 
 READ_BYTES: Final = 65536
 READS_AHEAD: Final = 64
-"""Reads that may wait for a message under way, however small; after that the peer is not read from."""
+"""Reads, however small, that may wait for the handler; after that the peer is not read from."""
 BYTES_PER_SHARE: Final = 8192
 """Bytes of a message that count as one more frame of the turn's share."""
 LOOK: Final = 0.01
@@ -31,7 +31,7 @@ READING, PAUSED, STOPPED, ENDED = range(4)
 
 
 class Socket:
-    """What sessions and audiences send frames through. Belongs to the event loop's thread.
+    """One WebSocket: sessions and audiences send through it. Belongs to the event loop's thread.
 
     It exists once the opening handshake is done; the rest is RFC 6455 section 7:
 
@@ -251,10 +251,6 @@ class Socket:
             elif out.pong is not None:
                 self.send(out.pong)
 
-    def _write(self, data: Frame) -> int:
-        """Offer bytes that have waited to the kernel. Returns how many it takes; raises OSError."""
-        return os.write(self._fd, data)
-
     def _limit(self, out: Backlog) -> None:
         """Keep the queue's bound: drop what may be dropped, then close. Other sockets are not affected."""
         if out.size > self.poll.params.queue_bytes:
@@ -293,15 +289,8 @@ class Socket:
             inbound.receive(data)
             self._discard(inbound)
 
-    def _read(self) -> bytes:
-        """What there is to read, b"" at the end. Raises OSError."""
-        return os.read(self._fd, READ_BYTES)
-
-    def _parser(self) -> frames.Inbound:
-        return frames.Inbound(self.poll.params.max_message)
-
     def receive(self, data: bytes) -> None:
-        """Take bytes that the peer sent while the socket was open."""
+        """Take bytes that the peer sent; only while the socket is open."""
         inbound = self._inbound
         if inbound is None:
             if self._busy is None:
@@ -404,7 +393,7 @@ class Socket:
         self.resume()
 
     def resume(self) -> None:
-        """Nothing holds the next message up any more."""
+        """Handle the next messages: what they waited for is done, or the turn of the others is over."""
         self._busy = None
         if self._state == CLOSED:
             return
@@ -465,7 +454,7 @@ class Socket:
         """OPEN to CLOSING; `keep` leaves the code and reason for the handler as they are."""
         self._leave_audiences()
         if self._state != OPEN:
-            return  # its audiences' last frames were too much for its queue
+            return  # the audiences' last frames were too much for its queue
         if not keep:
             self._code, self._reason = frames.NO_CODE if code is None else code, reason
         self._state = CLOSING
@@ -478,7 +467,7 @@ class Socket:
             audience.discard(self, with_frames)
 
     def _when_handled(self, end: Callable[[], None]) -> None:
-        """Do what the peer's last bytes ask for once what it sent before has been handled."""
+        """Call `end` for the peer's last frame, once what it sent before has been handled."""
         if self.handler.under_way is None:
             end()
         else:
@@ -534,13 +523,6 @@ class Socket:
             self._state = LINGERING
             self._half_close()
             self._tell_soon()
-
-    def _half_close(self) -> None:
-        half_close(self._fd)
-
-    def _close_fd(self) -> None:
-        os.close(self._fd)
-        self._fd = -1
 
     def _lose(self) -> None:
         """The peer is gone. What it sent before is still handled."""
@@ -598,7 +580,7 @@ class Socket:
         self.ping(droppable=True)
 
     def check_alive(self) -> None:
-        """The time to answer a ping is over: a peer that did not is gone, unless we do not read from it."""
+        """The time to answer a ping is over: a peer that sent nothing is gone, unless we did not read."""
         if not self._heard and self._state == OPEN and not self._intake:
             self._lose()
 
@@ -611,3 +593,23 @@ class Socket:
         while not self._heard and not self.is_lost and self.poll.loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LOOK)
         return self._heard and not self.is_lost
+
+    # What LayeredSocket overrides, beside take(), put() and writable()
+
+    def _parser(self) -> frames.Inbound:
+        return frames.Inbound(self.poll.params.max_message)
+
+    def _read(self) -> bytes:
+        """What there is to read, b"" at the end. Raises OSError."""
+        return os.read(self._fd, READ_BYTES)
+
+    def _write(self, data: Frame) -> int:
+        """Offer bytes that have waited to the kernel. Returns how many it takes; raises OSError."""
+        return os.write(self._fd, data)
+
+    def _half_close(self) -> None:
+        half_close(self._fd)
+
+    def _close_fd(self) -> None:
+        os.close(self._fd)
+        self._fd = -1

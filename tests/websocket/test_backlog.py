@@ -1,10 +1,11 @@
 """The queue of what the kernel does not take."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eclipse_ws.websocket import backlog
-from eclipse_ws.websocket.backlog import Backlog
+from eclipse_ws.websocket.backlog import Backlog, count_started
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), min_size=1), st.lists(st.integers(1, 30)))
@@ -95,3 +96,9 @@ def test_a_pinned_chunk_leaves_whole() -> None:
     assert queue.chunk() == b"aaaabbc"
     assert queue.advance(7) == 1
     assert queue.size == 0
+
+
+@pytest.mark.parametrize(("size", "count"), [(0, 0), (1, 1), (3, 1), (4, 2), (6, 2)])
+def test_started_frames(size: int, count: int) -> None:
+    """A frame has started when its first byte has left."""
+    assert count_started([b"abc", b"def"], size) == count
