@@ -52,7 +52,7 @@ YIELDED: Final = Wait()
 
 
 def call(handler: Handler, callback: Callable[..., None], *arguments: bytes) -> None:
-    """Call one of the handler's methods; if it raises, the handler is told."""
+    """Call something of the handler's; if that raises, call `on_failure`."""
     try:
         callback(*arguments)
     except (Exception, asyncio.CancelledError):

@@ -8,7 +8,7 @@ from eclipse_ws.websocket import frames
 
 EXTENSION: Final = "permessage-deflate"
 SMALLEST: Final = 64
-"""Bytes below which compressing a message costs more than it saves; sending it as it is is always allowed."""
+"""Bytes below which compressing a message costs more than it saves; it may always be sent uncompressed."""
 _TAIL: Final = b"\x00\x00\xff\xff"
 """The end of every compressed message; it is not sent (RFC 7692 section 7.2.1)."""
 _WINDOW_BITS: Final = frozenset(str(bits) for bits in range(9, 16))

@@ -80,7 +80,7 @@ def queued_bytes() -> int:
     """Bytes that wait for peers that don't read, over all sockets. Visits each: for metrics, not for every
     message.
     """
-    return sum(socket.queued for poll in _polls.values() for socket in poll.table if socket is not None)
+    return sum(socket.queued for poll in _polls.values() for socket in poll.by_fd if socket is not None)
 
 
 class EventPoll:
@@ -89,7 +89,7 @@ class EventPoll:
     def __init__(self, loop: asyncio.AbstractEventLoop, params: Params) -> None:
         self.loop = loop
         self.params = params
-        self.table: list[Pollable | None] = []
+        self.by_fd: list[Pollable | None] = []
         """The sockets by file descriptor. Descriptors are small and dense, so a list is the smallest map.
         """
         self.sockets: list[Flushable] = []
@@ -122,9 +122,9 @@ class EventPoll:
     def add(self, socket: Pollable, fd: int) -> None:
         """Watch a socket for something to read."""
         self._count += 1
-        if fd >= len(self.table):
-            self.table.extend([None] * (fd + 1 - len(self.table)))
-        self.table[fd] = socket
+        if fd >= len(self.by_fd):
+            self.by_fd.extend([None] * (fd + 1 - len(self.by_fd)))
+        self.by_fd[fd] = socket
         self._readiness.register(fd, READ)
 
     def watch(self, fd: int, events: int) -> None:
@@ -139,7 +139,7 @@ class EventPoll:
         """Forget a socket. The caller closes its file descriptor afterwards."""
         if watched:
             self._readiness.unregister(fd)
-        self.table[fd] = None
+        self.by_fd[fd] = None
         self.closing.pop(socket, None)
         self._count -= 1
         if not self._count:
@@ -147,7 +147,7 @@ class EventPoll:
 
     def abandon(self) -> None:
         """Close all sockets without telling anybody: the loop is closed."""
-        for socket in self.table:
+        for socket in self.by_fd:
             if socket is not None:
                 socket.forget()
         self._readiness.close()
@@ -198,11 +198,11 @@ class EventPoll:
 
     def _ready(self) -> None:
         self.scheduled = True  # what is sent from here on is written at the end of this call
-        table, clock = self.table, time.monotonic  # uvloop's clock stands still within a turn
+        by_fd, clock = self.by_fd, time.monotonic  # uvloop's clock stands still within a turn
         try:
             until = clock() + SLOW_TURN
             for fd, event in self._readiness.poll(0, self._events):
-                socket = table[fd]
+                socket = by_fd[fd]
                 if socket is not None:
                     if event & WRITE:
                         socket.writable()
@@ -227,7 +227,7 @@ class EventPoll:
                 socket.check_alive()
         if self.params.ping_interval:
             self._turn = (self._turn + 1) % self._shares
-            share = [socket for socket in self.table[self._turn :: self._shares] if socket is not None]
+            share = [socket for socket in self.by_fd[self._turn :: self._shares] if socket is not None]
             for socket in share:
                 socket.probe()
             if share and self.params.ping_timeout:
