@@ -58,18 +58,9 @@ class ChatSession(UpgradeHandler):
         return self.claims.ends
 
     @property
-    def gone(self) -> bool:
-        """Whether the socket is lost; what was said before may still be handled."""
-        return self.wire.is_lost
-
-    @property
     def held(self) -> int:
         """Bytes of the commands that wait."""
         return 0 if self.queue is None else self.queue.held
-
-    async def is_alive(self, seconds: float) -> bool:
-        """Whether the client gives a sign of life within so many seconds."""
-        return await self.wire.is_alive(seconds)
 
     async def open(self, *args: str, **kwargs: str) -> None:
         """Begin if the session is admitted: join the chat and greet."""

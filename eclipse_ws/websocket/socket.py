@@ -22,8 +22,6 @@ READS_AHEAD: Final = 64
 """Reads, however small, that may wait for the handler; after that the peer is not read from."""
 BYTES_PER_SHARE: Final = 8192
 """Bytes of a message that count as one more frame of the turn's share."""
-LOOK: Final = 0.01
-"""Seconds between two looks for a sign of life in `Socket.is_alive`."""
 
 # The states of a socket, and of its intake: see Socket.
 OPEN, CLOSING, FLUSHING, LINGERING, CLOSED = range(5)
@@ -583,16 +581,6 @@ class Socket:
         """The time to answer a ping is over: a peer that sent nothing is gone, unless we did not read."""
         if not self._heard and self._state == OPEN and not self._intake:
             self._lose()
-
-    async def is_alive(self, seconds: float) -> bool:
-        """Ask for a sign of life, and tell whether there is one within so many seconds."""
-        if self.is_lost or self._intake:
-            return not self.is_lost  # a peer that is not read from has sent a lot
-        self.probe()
-        deadline = self.poll.loop.time() + seconds
-        while not self._heard and not self.is_lost and self.poll.loop.time() < deadline:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK)
-        return self._heard and not self.is_lost
 
     # What LayeredSocket overrides, beside take(), put() and writable()
 

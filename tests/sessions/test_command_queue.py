@@ -325,7 +325,7 @@ async def test_what_a_lost_client_said_is_saved() -> None:
         await until(lambda: server.node.under_way == 3)
         session = session_of(server)
         client.socket.transport.abort()
-        await until(lambda: session.gone)
+        await until(lambda: session.wire.is_lost)
         assert server.node.sessions == 2
         gate.open.set()
         for key in ("k1", "k2", "k3"):

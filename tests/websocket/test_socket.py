@@ -14,7 +14,6 @@ from tests.websocket.peer import (
     CLOSE,
     CONTINUATION,
     PING,
-    PONG,
     TEXT,
     WAIT,
     Clock,
@@ -35,27 +34,6 @@ BIG = text_frame(b"x" * 50_000)
 async def session_of(server: Any) -> Any:
     """The newest session, once the client's handshake is through (so it is open)."""
     return server.sessions[-1]
-
-
-@pytest.mark.gen_test
-async def test_a_sign_of_life() -> None:
-    """Whoever answers a ping is alive; who is silent or gone is not, and is not ended for that."""
-    async with serving() as server:
-        peer = await Peer.open(server.port)
-        wire = (await session_of(server)).wire
-        asked = asyncio.ensure_future(wire.is_alive(WAIT))
-        assert (await peer.frame())[0] == FIN | PING
-        peer.send(client_frame(PONG, b""))
-        assert await asked
-        assert not await wire.is_alive(0.02)
-        assert (await peer.frame())[0] == FIN | PING
-        peer.send(client_frame(TEXT, b"still here"))
-        assert await wire.is_alive(WAIT)
-        peer.reset()
-        assert not await wire.is_alive(WAIT)
-        session = await session_of(server)
-        await session.ended()
-        assert not await session.wire.is_alive(WAIT)
 
 
 # Out
