@@ -241,7 +241,7 @@ class WireHandler(WebSocketHandler):
         self.wire = CLOSED
         self.__dict__.pop("ui", None)  # refers back to us
 
-    def release(self) -> None:
+    def forget_request(self) -> None:
         """Release what only the upgrade needed."""
         # A new dict, because deletions don't make one smaller.
         self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in _RELEASED}
@@ -295,7 +295,7 @@ class Upgrade:
             if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are the peer's fault
                 gen_log.warning("Can't take a socket over: %s", error)
             stream.close()
-            handler.release()
+            handler.forget_request()
             handler.closed(frames.LOST, "")
             return
         handler.wire = socket
@@ -309,7 +309,7 @@ class Upgrade:
                 await result
         except (Exception, asyncio.CancelledError):
             handler.on_failure(*sys.exc_info())
-        handler.release()
+        handler.forget_request()
         socket.opened()
 
     def on_connection_close(self) -> None:
