@@ -1,4 +1,4 @@
-"""The application's API, where messages are saved and users looked up: over HTTP, or a store of our own.
+"""Clients of the application's API, which saves messages and looks users up: over HTTP, or embedded.
 
 `sessions` and above may import from here; these may import `delivery` and everything below.
 """

@@ -1,4 +1,4 @@
-"""The chat API's contract: where messages are saved and users looked up."""
+"""The contract of the application's API: it saves messages and looks users up."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Message, User
 
 LATENCY_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds in seconds of the latency histogram's buckets; one more bucket takes what is slower."""
+"""Upper bounds in seconds of the latency histogram's buckets; one more bucket counts slower calls."""
 
 
 class ApiError(Exception):
-    """A call that failed. ``str()`` is detail for the log: it holds neither a secret nor a message's content.
+    """A failed call. ``str()`` is detail for the log: it contains neither a secret nor a message's content.
 
     ``code`` is stable and may be shown to clients; the detail may not. ``retry_after`` is in seconds, None
-    if nothing is known. ``outcome_unknown`` is True when the request may have taken effect and its answer
-    was lost: then nobody may send it again blindly. ``down`` is True when the failure may concern every
-    request: there was no answer, or none that the application itself can have given.
+    if unknown. ``outcome_unknown`` is True when the request may have taken effect but its response was lost:
+    it must not be repeated blindly. ``down`` is True when the failure may affect every request: there was no
+    response, or not one that the application itself can have sent.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class ApiError(Exception):
 
 
 class Share(NamedTuple):
-    """On whose account a call is made: what all calls have in common is shared out by it.
+    """The caller that a call is charged to; the limits that all calls share are divided by it.
 
-    ``who`` names the user, or the chat of visitors, whose ids change. ``address`` is the client's; None
-    where it tells nobody apart.
+    ``who`` names the user, or the chat for visitors, whose ids change. ``address`` is the client's; None
+    where it does not distinguish clients.
     """
 
     who: str
@@ -56,7 +56,7 @@ class ApiStats:
 
     ``calls`` counts finished calls by outcome ("ok" or an error's code); ``seconds`` is their summed
     duration and ``buckets`` its histogram, not cumulative, over LATENCY_BUCKETS; ``active`` and ``waiting``
-    are gauges. ``cookies_dropped`` counts the application's cookies that were not kept.
+    are gauges. ``cookies_dropped`` counts cookies of the application that were not stored.
     """
 
     __slots__ = ("active", "buckets", "calls", "cookies_dropped", "seconds", "waiting")
@@ -70,30 +70,29 @@ class ApiStats:
         self.cookies_dropped = 0
 
     def count(self, outcome: str, seconds: float) -> None:
-        """Note one finished call."""
+        """Count one finished call."""
         self.calls[outcome] = self.calls.get(outcome, 0) + 1
         self.seconds += seconds
         self.buckets[bisect_left(LATENCY_BUCKETS, seconds)] += 1
 
 
 class ChatApi(ABC):
-    """Where messages are saved and users looked up. This docstring is the contract that every
-    implementation keeps.
+    """Saves messages and looks users up. This docstring is the contract of every implementation.
 
-    - ``start()`` comes first, on the running loop; ``close()`` ends calls that are under way, and may be
-      called twice or without ``start()``. A call before ``start()`` or after ``close()`` fails with
+    - ``start()`` is called first, on the running loop. ``close()`` ends calls in progress, and may be called
+      twice or without ``start()``. A call before ``start()`` or after ``close()`` fails with
       ``api_unavailable``.
-    - Every call ends within the setting ``api_timeout``, by an answer or by an ApiError, never by another
-      exception. Nothing queues without a bound: past ``api_max_waiting``, or past its ``share`` of the
-      places, a call fails at once with ``api_busy``.
+    - Every call ends within the setting ``api_timeout``, with a result or an ApiError, never with another
+      exception. Queues are bounded: past ``api_max_waiting``, or past its ``share`` of the places, a call
+      fails at once with ``api_busy``.
     - ``send_message`` returns the Message only when it is saved. If it raises with ``outcome_unknown``
-      False, the message is not saved. With True nobody knows, and it is the caller's to decide; an
+      False, the message is not saved. With True it may be saved, and the caller decides what to do; an
       implementation never posts a message twice by itself unless a ``key`` is given and the API is known to
-      honour it. The Message is the one that was sent: an answer about another one is ``api_bad_answer``.
-    - Any text is a possible ``chat_id``, ``user_id`` and ``content``: none of it can reach another route or
-      chat, and what can't be stored is an ApiError that is not ``retryable``.
-    - One failing call harms no other, whatever is in it, and after an outage calls succeed again without a
-      restart.
+      honour it. The Message is the one that was sent: a response about another one is ``api_bad_answer``.
+    - ``chat_id``, ``user_id`` and ``content`` may be any text: none of it can reach another route or chat,
+      and text that can't be stored is an ApiError that is not ``retryable``.
+    - A failing call does not affect other calls, whatever it contains, and after an outage calls succeed
+      again without a restart.
 
     The codes: ``api_unavailable`` (nothing was done; try again), ``api_timeout``, ``api_connection_lost``,
     ``api_bad_answer``, ``api_redirected``, ``api_error``, ``api_busy``, ``api_conflict``, ``api_rejected``,
@@ -105,21 +104,21 @@ class ChatApi(ABC):
 
     @property
     def state(self) -> Literal["up", "down"]:
-        """Whether calls are being let through, for the health document."""
+        """Whether calls pass, for the health document."""
         return "up"
 
     @abstractmethod
     async def start(self) -> None:
-        """Open what calls need. Raises ApiError if that can't work; an API that is merely away raises
-        nothing.
+        """Open what calls need. Raises ApiError if calls can never work; an API that is merely unavailable
+        raises nothing.
         """
 
-    def reload(self, settings: Settings) -> None:  # noqa: B027 - most of it is fixed from the start
-        """Take a secret that has changed in the settings; what is under way goes on with the old one."""
+    def reload(self, settings: Settings) -> None:  # noqa: B027 - most settings are fixed at the start
+        """Apply a changed secret; calls in progress keep the old one."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Let calls under way end, then free everything. Idempotent."""
+        """Wait for calls in progress, then release everything. Idempotent."""
 
     @abstractmethod
     async def send_message(
@@ -138,4 +137,4 @@ class ChatApi(ABC):
 
     @abstractmethod
     async def user(self, user_id: str, *, share: Share | None = None) -> User:
-        """Look a user up. Raises ApiError, ``user_not_found`` if there is none."""
+        """Look a user up. Raises ApiError, with ``user_not_found`` for an unknown user."""

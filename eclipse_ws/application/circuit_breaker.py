@@ -1,61 +1,62 @@
-"""A circuit breaker: after failures in a row calls fail at once, until a probe finds the other side back."""
+"""A circuit breaker: after consecutive failures, calls fail at once until a probe succeeds."""
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable
 from typing import Final, Literal
 
-log = logging.getLogger("eclipse_ws.api")
+import structlog
+
+log = structlog.get_logger("eclipse_ws.application")
 
 JITTER: Final = 0.2
-"""An open period is longer or shorter by up to this part, so that nodes do not probe in step."""
-SEVERAL: Final = 3
-"""Different users or chats that failures must come from before they say anything about the other side."""
+"""Open periods vary by up to this fraction, so that nodes do not probe in step."""
+MIN_CALLERS: Final = 3
+"""Distinct users or chats that failures must come from before the circuit opens."""
 
 
 class Streak:
-    """Failures in a row, and whether they came from several users or chats (``several`` of them).
+    """Consecutive failures, and whether they came from at least ``min_callers`` users or chats.
 
-    One alone may send what always fails.
+    A single user may keep sending a request that always fails.
     """
 
-    __slots__ = ("_from", "_several", "length")
+    __slots__ = ("_callers", "_min_callers", "length")
 
-    def __init__(self, several: int = SEVERAL) -> None:
+    def __init__(self, min_callers: int = MIN_CALLERS) -> None:
         self.length = 0
-        self._several = several
-        self._from: set[str] = set()
+        self._min_callers = min_callers
+        self._callers: set[str] = set()
 
     def add(self, who: str) -> None:
-        """Note one more failure."""
+        """Count a failure."""
         self.length += 1
-        if not self.is_of_several:
-            self._from.add(who)
+        if not self.is_widespread:
+            self._callers.add(who)
 
     def clear(self) -> None:
-        """Note a success."""
+        """Reset after a success."""
         self.length = 0
-        self._from.clear()
+        self._callers.clear()
 
     @property
-    def is_of_several(self) -> bool:
-        """Whether enough different users or chats had a failure."""
-        return len(self._from) >= self._several
+    def is_widespread(self) -> bool:
+        """Whether enough distinct users or chats had a failure."""
+        return len(self._callers) >= self._min_callers
 
 
-class Breaker:
-    """Lets calls through while the other side works. Pure but for its two log lines; not for threads.
+class CircuitBreaker:
+    """Lets calls to ``name`` through while it works. Pure but for its two log lines; not thread-safe.
 
-    Closed, it counts failures in a row. After ``failures`` of them, from SEVERAL users or chats, it is
-    open: nothing passes for ``seconds`` (give or take JITTER). Where only one user or chat calls at all, it
-    stays closed, and each call fails by itself. Open, one call at a time passes as a probe: its success
-    closes the circuit, its failure starts another open period, which is twice as long for whoever probed
-    in vain. A call that ``enter`` let through is ended by exactly one of ``success``, ``failure`` and
-    ``abandon``, with the ticket that ``enter`` gave: results of calls from before a change of state count
-    nothing.
+    Closed, it counts consecutive failures. After ``failures`` of them, from MIN_CALLERS users or chats, it
+    opens: no call passes for ``seconds`` (give or take JITTER). Where only one user or chat calls at all, it
+    stays closed, and each call fails by itself. After that period, one call at a time passes as a probe: its
+    success closes the circuit, its failure starts another open period, which is twice as long for the caller
+    whose probe failed. A call that ``enter`` let through is ended by exactly one of ``success``, ``failure``
+    and ``abandon``, with the ticket that ``enter`` returned: results of calls from before a change of state
+    are ignored.
     """
 
     def __init__(
@@ -68,26 +69,26 @@ class Breaker:
     ) -> None:
         self.state: Literal["closed", "open", "probing"] = "closed"
         self.opened = 0  # times that the circuit went from closed to open
-        self.refused = 0  # calls that were not let through
+        self.refused = 0  # calls that did not pass
         self._name = name
         self._limit = failures
         self._seconds = seconds
         self._clock = clock
         self._chance = chance
-        self._streak = Streak(min(failures, SEVERAL))
+        self._streak = Streak(min(failures, MIN_CALLERS))
         self._ticket = 0
         self._probe_at = 0.0
-        self._prober = ""  # who probed in vain last
+        self._prober = ""  # the caller of the last failed probe
         self._since = 0.0
 
     def enter(self, who: str) -> int | None:
-        """Ask to call for a user or chat: a ticket, or None while calls have to fail at once."""
+        """Begin a call of a user or chat: a ticket, or None while calls have to fail at once."""
         if self.state == "closed":
             return self._ticket
         if self.state == "open":
-            # A request that always fails must not be the one by which everybody is judged again and again.
-            waits = self._seconds if who == self._prober else 0.0
-            if self._clock() >= self._probe_at + waits:
+            # A request that always fails must not be every probe.
+            extra = self._seconds if who == self._prober else 0.0
+            if self._clock() >= self._probe_at + extra:
                 self.state = "probing"
                 self._ticket += 1
                 return self._ticket
@@ -96,14 +97,14 @@ class Breaker:
 
     @property
     def retry_after(self) -> float:
-        """Seconds until asking again makes sense; 0 while the circuit is closed."""
+        """Seconds until the next call may pass; 0 while the circuit is closed."""
         if self.state == "closed":
             return 0.0
-        # While a probe is under way nobody knows: a short wait shows what it found.
+        # While a probe is in progress, a short wait shows its result.
         return round(max(self._probe_at - self._clock(), min(1.0, self._seconds)), 3)
 
     def success(self, ticket: int) -> None:
-        """The call was answered; a refusal of that one request is an answer too."""
+        """The call got a response; a rejection of this one request counts as a response."""
         if ticket != self._ticket:
             return
         self._streak.clear()
@@ -111,10 +112,10 @@ class Breaker:
             self.state = "closed"
             self._prober = ""
             self._ticket += 1
-            log.info("%s is back after %.1f s", self._name, self._clock() - self._since)
+            log.info("circuit closed", to=self._name, seconds=round(self._clock() - self._since, 1))
 
     def failure(self, ticket: int, why: str, who: str) -> None:
-        """The call of a user or chat was not answered, or by something that is not the other side."""
+        """The call of a user or chat got no response, or one from something in front of the other side."""
         if ticket != self._ticket:
             return
         if self.state == "probing":
@@ -122,26 +123,19 @@ class Breaker:
             self._open()
             return
         self._streak.add(who)
-        if self._streak.length >= self._limit and self._streak.is_of_several:
+        if self._streak.length >= self._limit and self._streak.is_widespread:
             failures = self._streak.length
             self._since = self._clock()
             self.opened += 1
             self._open()
             log.warning(
-                "%s is down: %d failures in a row, the last: %s. Calls fail at once; one is let through "
-                "every %g s until it is back",
-                self._name,
-                failures,
-                why,
-                self._seconds,
+                "circuit opened", to=self._name, failures=failures, why=why, probe_seconds=self._seconds
             )
 
     def abandon(self, ticket: int) -> None:
-        """The call ended without saying anything about the other side: its caller went away, or it was
-        never made.
-        """
+        """The call ended without a result: it was cancelled, or never made."""
         if ticket == self._ticket and self.state == "probing":
-            # The next caller may probe at once: this probe cost the other side nothing that we know of.
+            # The next call may probe at once: this probe cost the other side nothing that we know of.
             self.state = "open"
             self._ticket += 1
 

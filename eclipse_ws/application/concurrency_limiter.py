@@ -1,4 +1,4 @@
-"""A bounded number of calls at once, and a bounded queue in front of them, shared out evenly."""
+"""A bounded number of concurrent calls behind a bounded, fair queue."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 from eclipse_ws.application.base import ApiError, ApiStats, Share
 
 OF_ONE: Final = 10
-"""One user, or one chat of visitors, has at most one part in so many."""
+"""One user, or one chat of visitors, gets at most 1/OF_ONE of the total."""
 OF_ADDRESS: Final = 4
-"""One address has at most one part in so many: an office may be behind it."""
-LEAST_WAITING: Final = 10
-"""Places in the queue that everybody may have, however short it is."""
-LENGTH: Final = 65536
-"""Bytes of a call that wait in one place more of the queue: a place is memory."""
-LOOK: Final = OF_ONE + OF_ADDRESS + 1
-"""Users and chats that are looked at for one that has less than its part of the slots."""
+"""One address gets at most 1/OF_ADDRESS of the total: a whole office may share it."""
+MIN_WAITING: Final = 10
+"""Places in the queue that every caller may have, however short the queue is."""
+PLACE_BYTES: Final = 65536
+"""A waiting call takes one more place in the queue for each of these bytes, because it holds memory."""
+MAX_SCAN: Final = OF_ONE + OF_ADDRESS + 1
+"""Users and chats that are examined to find one below its quota of slots."""
 
 
-class Portions:
-    """How many of ``total`` things each user, chat and address holds, of which at most a part is theirs."""
+class Quotas:
+    """How many of ``total`` things each user, chat and address holds; a fraction at most, or ``least``."""
 
     __slots__ = ("_held", "_of_address", "_of_one")
 
@@ -31,7 +31,7 @@ class Portions:
         self._held: dict[str, int] = {}
 
     def is_full(self, share: Share | None) -> bool:
-        """Whether the share's user, chat or address has its part; who has no share has none to fill."""
+        """Whether the share's user, chat or address has used its quota; without a share there is no quota."""
         if share is None:
             return False
         held = self._held
@@ -40,13 +40,13 @@ class Portions:
         )
 
     def add(self, share: Share | None, count: int = 1) -> None:
-        """Count so many more."""
+        """Count ``count`` more for the share."""
         for name in share or ():
             if name is not None:
                 self._held[name] = self._held.get(name, 0) + count
 
     def remove(self, share: Share | None, count: int = 1) -> None:
-        """Count so many less."""
+        """Count ``count`` fewer for the share."""
         for name in share or ():
             if name is not None:
                 left = self._held[name] - count
@@ -56,52 +56,52 @@ class Portions:
                     del self._held[name]
 
 
-class Slots:
-    """At most ``limit`` callers hold a slot, at most ``waiting`` wait for one; a long call counts as several.
+class ConcurrencyLimiter:
+    """At most ``limit`` calls hold a slot, at most ``waiting`` wait for one; a long call counts as several.
 
-    Slots go round by user or chat (`Share.who`), and to each one's callers in the order in which they came.
-    Nobody has more than a part of the queue. Who has its part of the slots already is passed over while
-    others wait, and can't take the last tenth of them: however long its calls take, others get through.
+    Slots are granted round-robin by user or chat (`Share.who`), and in order of arrival within each. Every
+    caller has a quota of the queue. A caller that has used its quota of slots is skipped while others wait,
+    and can't take the last tenth of them: however long its calls take, others get through.
 
-    The curl client has a queue too, but without a bound, and what waits in it does not count towards a
+    The curl client has a queue too, but that is unbounded, and waiting in it does not count towards a
     timeout.
     """
 
     def __init__(self, limit: int, waiting: int, stats: ApiStats) -> None:
         self._free = limit
-        self._kept = limit // OF_ONE  # for those who have less than their part
+        self._reserved = limit // OF_ONE  # for callers below their quota
         self._max_waiting = waiting
         self._stats = stats
-        self._held = Portions(limit)
-        self._waiting = Portions(waiting, LEAST_WAITING)
+        self._held = Quotas(limit)
+        self._waiting = Quotas(waiting, MIN_WAITING)
         self._taken = 0  # places of the queue
-        # By user or chat, whose turn is next first. Dicts, because they keep their order and forget one that
-        # gave up in constant time.
+        # By user or chat, next turn first. Dicts keep their order, and remove a cancelled call in constant
+        # time.
         self._queues: OrderedDict[str, dict[asyncio.Future[None], Share | None]] = OrderedDict()
 
     def take(self, share: Share | None = None) -> bool:
-        """Take a free slot at once, if there is one for this share."""
-        if self._free <= self._kept and (not self._free or self._held.is_full(share)):
+        """Take a slot if one is free for this share; never waits."""
+        if self._free <= self._reserved and (not self._free or self._held.is_full(share)):
             return False
         self._take(share)
         return True
 
     async def wait(self, deadline: float, share: Share | None = None, length: int = 0) -> None:
         """Wait for a slot until ``deadline`` (the loop's clock) with a call of ``length`` bytes. Raises
-        ApiError when it is over, the queue full, or the share's part of it.
+        ApiError at the deadline, and at once when the queue, or the share's quota of it, is full.
         """
         if self._taken >= self._max_waiting or self._waiting.is_full(share):
             raise ApiError(
                 "api_busy",
-                f"{self._stats.waiting} calls wait for a connection, or too many of one sender; "
-                "the API is slow, or api_max_connections is too low",
+                f"too many calls wait for a connection ({self._stats.waiting}), or too many of one sender; "
+                "the application is slow, or api_max_connections is too low",
                 retry_after=1.0,
             )
         loop = asyncio.get_running_loop()
         turn = loop.create_future()
         who = "" if share is None else share.who
         self._queues.setdefault(who, {})[turn] = share
-        places = 1 + length // LENGTH
+        places = 1 + length // PLACE_BYTES
         self._taken += places
         self._stats.waiting += 1
         self._waiting.add(share, places)
@@ -111,7 +111,7 @@ class Slots:
         except asyncio.CancelledError:
             self._forget(who, turn)
             if not turn.cancelled() and turn.exception() is None:
-                self.release(share)  # the slot came in the very moment in which its caller went away
+                self.release(share)  # the slot was granted in the moment of the cancellation
             raise
         finally:
             timer.cancel()
@@ -120,7 +120,7 @@ class Slots:
             self._waiting.remove(share, places)
 
     def release(self, share: Share | None = None) -> None:
-        """Give a slot back: to whoever's turn it is, if anybody waits."""
+        """Return a slot, and grant it to the next waiting call."""
         self._free += 1
         self._stats.active -= 1
         self._held.remove(share)
@@ -135,7 +135,7 @@ class Slots:
                 turn.set_result(None)
 
     def clear(self, why: str) -> None:
-        """Send everybody who waits away."""
+        """Fail every waiting call."""
         for who, queue in list(self._queues.items()):
             for turn in list(queue):
                 self._give_up(who, turn, why)
@@ -146,13 +146,13 @@ class Slots:
         self._held.add(share)
 
     def _next(self) -> str | None:
-        """Whose turn it is: the first who has less than its part, or else the first, if there is enough."""
-        for _ in range(min(LOOK, len(self._queues))):
+        """The next user or chat: the first below its quota, else the first, if unreserved slots are free."""
+        for _ in range(min(MAX_SCAN, len(self._queues))):
             who = next(iter(self._queues))
             if not self._held.is_full(next(iter(self._queues[who].values()))):
                 return who
             self._queues.move_to_end(who)
-        return next(iter(self._queues), None) if self._free > self._kept else None
+        return next(iter(self._queues), None) if self._free > self._reserved else None
 
     def _forget(self, who: str, turn: asyncio.Future[None]) -> None:
         queue = self._queues.get(who)

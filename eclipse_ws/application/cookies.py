@@ -1,18 +1,18 @@
-"""The cookie session: ``tornado-httpclient-session`` 0.2.5 made to work under a current Tornado and Python.
+"""A cookie session: ``tornado-httpclient-session`` 0.2.5, adapted to current Tornado and Python.
 
-What cookies are for here: a load balancer's sticky sessions, and deployment protection in front of the
-application. One jar per upstream, never one per user: so nothing that belongs to a user, such as a session of
-the application's own, may get into it. Only cookies that `KEPT` or a setting names do.
+Cookies serve a load balancer's sticky sessions, and deployment protection in front of the application. There
+is one jar per upstream, never one per user: so no user's cookie, such as the application's own session, may
+get into it. It takes only the cookies that `KEPT` or a setting names.
 
-The package dates from 2016. What stands between it and today, and what this module does about each:
+The package dates from 2016. Its incompatibilities, and what this module does about each:
 
 - It imports ``tornado.httputil._normalized_headers`` and ``collections.MutableMapping``, both gone. They
   are needed while its modules are imported and never afterwards, so they exist for exactly that long.
 - ``fetch`` passes ``callback=`` to Tornado, which no longer has it: CookieSession has a ``fetch`` of its own.
-- It reads cookies from answers alone. A status of 4xx or 5xx arrives as an exception, whose answer may set
-  cookies too.
+- It reads cookies from successful responses only. A status of 4xx or 5xx arrives as an exception, whose
+  response may set cookies too.
 - It adds the cookies to the caller's own request, whose next use would carry them twice: a copy gets them.
-- Python's cookie jar asks a request for ``type`` and ``host``, which the package's stand-in does not have.
+- Python's cookie jar asks a request for ``type`` and ``host``, which the package's substitute lacks.
 - ``close()`` leaves the client open, and ``__getattr__`` makes a failed constructor recurse through
   ``__del__``.
 """
@@ -63,11 +63,11 @@ KEPT: Final = (
     "BIGipServer*",
     "NSC_*",
 )
-"""Names of the cookies of load balancers and deployment protection; ``*`` at the end stands for any rest."""
+"""Names of the cookies of load balancers and deployment protection; a trailing ``*`` matches any suffix."""
 
 
 def _import_session() -> tuple[Any, Any, Any]:
-    """Import the package with the two names that it misses in place; they are gone again afterwards."""
+    """Import the package with the two missing names in place, and remove them again."""
     missing: list[tuple[Any, str, Any]] = [
         (httputil, "_normalized_headers", {}),
         (collections, "MutableMapping", collections.abc.MutableMapping),
@@ -89,7 +89,7 @@ _Session, _MockRequest, _MockResponse = _import_session()
 
 
 class _Request(_MockRequest):  # type: ignore[misc, valid-type]  # the package has no types
-    """The package's stand-in for a ``urllib.request.Request``, with what Python's cookie jar asks for
+    """The package's substitute for a ``urllib.request.Request``, with what Python's cookie jar needs
     today.
     """
 
@@ -105,7 +105,7 @@ class _Request(_MockRequest):  # type: ignore[misc, valid-type]  # the package h
 
 
 class _Policy(DefaultCookiePolicy):
-    """Takes the cookies that are named, under the usual rules, and tells of the others."""
+    """Accepts the named cookies under the usual rules, and reports the others."""
 
     def __init__(self, kept: Iterable[str], on_drop: Callable[[str], None]) -> None:
         super().__init__()
@@ -126,8 +126,8 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
     """An HTTP client with one cookie jar, for one upstream. It owns its client and closes it.
 
     ``httpclient_class`` and its keyword arguments are Tornado's; ``max_cookies`` bounds the jar: an
-    upstream that sets more of them starts again with an empty one. ``kept`` are the names of the cookies that
-    get into it, as in `KEPT`; ``on_drop`` is told the name of each other one.
+    upstream that sets more starts again with an empty one. ``kept`` are the names of accepted cookies, as in
+    `KEPT`; ``on_drop`` is called with the name of each rejected one.
     """
 
     def __init__(
@@ -139,9 +139,9 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
         on_drop: Callable[[str], None] = lambda name: None,
         **kwargs: Any,
     ) -> None:
-        # First of all, because __del__ runs after a constructor that failed, too.
+        # First, because __del__ runs after a failed constructor too.
         self._closed = True
-        # force_instance: Tornado's own client is one per loop, and closing it would close it for everybody.
+        # force_instance: Tornado's own client is one per loop, and closing it would close it for all users.
         super().__init__(httpclient_class, force_instance=True, **kwargs)
         self.cookies.set_policy(_Policy(kept, on_drop))
         self._max_cookies = max_cookies
@@ -153,12 +153,10 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
         return getattr(self._httpclient, name)
 
     def __del__(self) -> None:
-        """Nothing: the package would close the client here, from whatever thread collects it, its loop long
-        gone.
-        """
+        """Nothing: the package would close the client here, in any thread, after its loop is closed."""
 
     def close(self) -> None:
-        """Close the client and its sockets. Calls under way would never end: let them end first."""
+        """Close the client and its sockets. Wait for calls in progress first: they would never end."""
         if not self._closed:
             self._closed = True
             self._httpclient.close()
@@ -166,17 +164,15 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
     def fetch(
         self, request: HTTPRequest | str, raise_error: bool = True, **kwargs: Any
     ) -> Future[HTTPResponse]:
-        """Tornado's ``fetch`` with the jar's cookies. The request is left as it
-        is.
-        """
+        """Tornado's ``fetch`` with the jar's cookies. The request is not modified."""
         if self._closed:
             raise RuntimeError("fetch() on a closed CookieSession; open another one")
         if not isinstance(request, HTTPRequest):
             request = HTTPRequest(request, **kwargs)
-        # An empty jar is the usual case: then a call costs nothing more than one without a session.
+        # The jar is usually empty: then a call costs no more than one without a session.
         sent = self.prepare_request(request) if self._filled else request
         future = cast("Future[HTTPResponse]", self._httpclient.fetch(sent, raise_error=raise_error))
-        # Registered before anybody can await the future: the jar is filled when the caller gets the answer.
+        # Registered before the caller can await the future: the jar is filled when it gets the response.
         future.add_done_callback(self._keep_cookies)
         return future
 

@@ -10,7 +10,7 @@ import pycurl
 from tornado.curl_httpclient import CurlAsyncHTTPClient, CurlError
 from tornado.httpclient import HTTPRequest, HTTPResponse
 
-from eclipse_ws.application.curl_handle import ApiRequest, Handle
+from eclipse_ws.application.curl_handle import ApiRequest, CurlHandle
 from eclipse_ws.websocket.readiness import BROKEN, READ, WRITE, is_closed_by_peer, watch
 
 _EVENTS: Final = {
@@ -19,28 +19,27 @@ _EVENTS: Final = {
     pycurl.POLL_INOUT: READ | WRITE,
 }
 _PER_TURN: Final = 64
-"""Sockets that are served before everything else on the loop has its turn again."""
+"""Sockets that are served in one turn of the loop."""
 
 
 class ApiClient(CurlAsyncHTTPClient):
-    """The same client with a path of its own for ApiRequests, at a fraction of the time per call.
+    """Tornado's client with a faster path for ApiRequests, at a fraction of the time per call.
 
-    Tornado's covers every option of HTTPRequest, sets all of them anew for each, puts a file descriptor into
-    the event loop and takes it out again for each answer, moves a timer three times meanwhile, reads every
-    header, measures eight durations, and at level debug writes requests to the log as they are, secrets
+    Tornado's supports every option of HTTPRequest and sets all of them for each request, adds a file
+    descriptor to the event loop and removes it again for each response, moves a timer three times meanwhile,
+    parses every header, measures eight durations, and at level debug logs requests unmasked, secrets
     included. This one watches libcurl's sockets with a `Readiness`, which costs the loop one callback a turn;
-    lets a timer fire in vain rather than move it; and leaves to its handles what is set once.
-    It follows no redirect (see `Call`), and takes no proxy from the environment. ``max_idle`` is how many
-    seconds a connection is kept unused, ``ca`` the file of the authorities that are trusted.
+    lets a timer fire early rather than move it; and sets constant options once, in its handles.
+    It follows no redirect (see `Call`), and ignores proxies in the environment. ``max_idle`` is how many
+    seconds an unused connection is kept, ``ca`` the file of the trusted authorities.
 
-    A kept connection can be lost, and libcurl has an answer to that which a POST can't live with: it sends
-    again, though the other side may have handled the request before it died. Here a ``once`` request that
-    was begun is never begun again. But a connection that the other side had closed before is found out
-    before anything is sent (libcurl itself looks only after a second of idleness), and the request goes
-    over a new one.
+    When a persistent connection is lost, libcurl sends the request again, which is wrong for a POST: the peer
+    may have handled the request before. Here a ``once`` request that was begun is never sent again. But a
+    connection that the peer had already closed is detected before anything is sent (libcurl itself checks
+    only after a second of idleness), and the request goes over a new one.
 
-    It overrides what Tornado calls by a leading underscore: the package's range of Tornado versions is
-    narrow for this too, and the tests of HttpApi run against it.
+    It overrides methods with a leading underscore: this is a reason for the package's narrow range of Tornado
+    versions, and the tests of HttpApi cover them.
     """
 
     def initialize(  # type: ignore[override]
@@ -50,17 +49,17 @@ class ApiClient(CurlAsyncHTTPClient):
         self._ca = ca
         # Whole seconds is what libcurl takes. Servers close idle connections, Node's after 5 s.
         self._max_idle = max(1, int(max_idle))
-        self._kept: dict[int, int] = {}  # idle connections: local port -> file descriptor
-        self._handles: dict[pycurl.Curl, Handle] = {}
+        self._idle: dict[int, int] = {}  # idle connections: local port -> file descriptor
+        self._handles: dict[pycurl.Curl, CurlHandle] = {}
         self._loop = asyncio.get_running_loop()
         self._readiness = watch(self._loop, self._ready)
         self._timer: asyncio.TimerHandle | None = None
         self._due: asyncio.Handle | None = None
         super().initialize(**kwargs)
-        self._max_kept = 4 * len(self._curls)
+        self._max_idle_connections = 4 * len(self._curls)
 
     def close(self) -> None:
-        """Close the handles and their connections. Calls under way would never end: let them end first."""
+        """Close the handles and their connections. Wait for calls in progress first: they would never end."""
         for handle in (self._timer, self._due):
             if handle is not None:
                 handle.cancel()
@@ -71,9 +70,10 @@ class ApiClient(CurlAsyncHTTPClient):
     def fetch(  # type: ignore[override]
         self, request: HTTPRequest, raise_error: bool = False
     ) -> asyncio.Future[HTTPResponse]:
-        """Answer an ApiRequest's response, whatever its status; the future raises CurlError if there is none.
+        """The response to an ApiRequest, whatever its status; the future raises CurlError if there is none.
 
-        At most ``max_clients`` may be under way. A request that can't be sent makes it raise what was wrong.
+        At most ``max_clients`` requests may be in progress. For a request that can't be sent, the future
+        raises the reason.
         """
         assert isinstance(request, ApiRequest)
         assert not raise_error
@@ -89,7 +89,7 @@ class ApiClient(CurlAsyncHTTPClient):
         return future
 
     def _curl_create(self) -> pycurl.Curl:
-        handle = Handle(self.max_body_size, self._max_idle, self._closed_by_peer, self._ca)
+        handle = CurlHandle(self.max_body_size, self._max_idle, self._closed_by_peer, self._ca)
         self._handles[handle.curl] = handle
         return handle.curl
 
@@ -100,24 +100,24 @@ class ApiClient(CurlAsyncHTTPClient):
         if not curl_error:
             self._keep(curl.getinfo(pycurl.LOCAL_PORT), curl.getinfo(pycurl.ACTIVESOCKET))
         self._multi.remove_handle(curl)
-        if handle.sending.stale and not handle.sending.fresh:
-            handle.again()
+        if handle.transfer.stale and not handle.transfer.fresh:
+            handle.retry()
             self._multi.add_handle(curl)
             return
-        future, answer = handle.future, curl_message or ""
+        future, message = handle.future, curl_message or ""
         if handle.too_large:
-            answer = f"the answer is larger than {self.max_body_size} bytes"
+            message = f"the response is larger than {self.max_body_size} bytes"
         response = None if curl_error else handle.response()
         handle.release()
         self._free_list.append(curl)
         if future.done():
-            return  # nobody waits any more
+            return  # the caller was cancelled
         if response is None:
-            future.set_exception(CurlError(curl_error or 0, answer))
+            future.set_exception(CurlError(curl_error or 0, message))
         else:
             future.set_result(response)
 
-    # What libcurl asks for
+    # Callbacks of libcurl
 
     def _handle_socket(self, event: int, fd: int, multi: pycurl.CurlMulti, data: Any) -> None:
         if event == pycurl.POLL_REMOVE:
@@ -132,7 +132,7 @@ class ApiClient(CurlAsyncHTTPClient):
     def _set_timeout(self, msecs: int) -> None:
         if msecs == 0:
             if self._due is None:
-                # Once for all the calls that begin in this turn.
+                # Once for all calls that begin in this turn.
                 self._due = self._loop.call_soon(self._handle_timeout)
         elif msecs > 0:
             when = self._loop.time() + msecs / 1000
@@ -141,7 +141,7 @@ class ApiClient(CurlAsyncHTTPClient):
                     self._timer.cancel()
                 self._timer = self._loop.call_at(when, self._handle_timeout)
 
-    # What the event loop calls
+    # Callbacks of the event loop
 
     def _handle_timeout(self) -> None:
         now = self._loop.time()
@@ -151,7 +151,7 @@ class ApiClient(CurlAsyncHTTPClient):
         self._act(pycurl.SOCKET_TIMEOUT, 0)
         self._finish_pending_requests()
         if self._timer is None:
-            # libcurl's clock may be behind, or it has asked for a later time in vain: what is left?
+            # libcurl's clock may be behind, or it may have set a later timeout meanwhile.
             left = self._multi.timeout()
             if left >= 0:
                 self._set_timeout(max(1, left))
@@ -167,21 +167,21 @@ class ApiClient(CurlAsyncHTTPClient):
         self._finish_pending_requests()
 
     def _act(self, fd: int, action: int) -> None:
-        with contextlib.suppress(pycurl.error):  # of one socket; what it means for its call is said there
+        with contextlib.suppress(pycurl.error):  # concerns one socket, whose call reports it
             self._multi.socket_action(fd, action)
 
     def _process_queue(self) -> None:
-        """Nothing: nobody waits here for a handle."""
+        """Nothing: no request waits here for a handle."""
 
     # Idle connections
 
     def _keep(self, local_port: int, fd: int) -> None:
-        if len(self._kept) >= self._max_kept:
-            self._kept.clear()  # of those that libcurl has closed by itself nobody tells
-        self._kept[local_port] = fd
+        if len(self._idle) >= self._max_idle_connections:
+            self._idle.clear()  # libcurl does not report the ones that it closed itself
+        self._idle[local_port] = fd
 
     def _closed_by_peer(self, local_port: int) -> bool:
-        fd = self._kept.pop(local_port, -1)
+        fd = self._idle.pop(local_port, -1)
         if fd < 0:
             return False
         return is_closed_by_peer(fd)

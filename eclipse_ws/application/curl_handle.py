@@ -1,4 +1,4 @@
-"""One of libcurl's handles: what it is told of a request, and what it tells of the answer."""
+"""One libcurl handle: it is configured for each request, and collects the response."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _PROTOCOLS: Final[int] = pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS
 _READ: Final = frozenset({b"content-type", b"date", b"location", b"retry-after", b"set-cookie"})
 
 
-class Sending:
-    """One request on its way through libcurl: whether any of it was sent, and, if ``once``, that it is sent
-    once.
+class Transfer:
+    """One request in libcurl: whether any of it was sent. If ``once``, it is sent once at most.
 
-    ``what`` names the call in details, ``changes`` is False for a GET, ``missing`` is the code of a 404.
+    ``what`` names the call in error details, ``changes`` is False for a GET, ``missing`` is the code of a
+    404.
     """
 
     __slots__ = ("changes", "fresh", "missing", "once", "sent", "stale", "what")
@@ -34,30 +34,30 @@ class Sending:
         self.changes = changes
         self.once = once
         self.sent = False
-        self.stale = False  # stopped before it was sent, because the kept connection was already closed
-        self.fresh = False  # on its second way, over a connection of its own
+        self.stale = False  # stopped before it was sent, because the idle connection was already closed
+        self.fresh = False  # on its second try, over a new connection
 
     def redirected(self) -> None:
-        """Be sent once more: the answer said that nothing was done, and where to ask instead."""
+        """Allow one more send: a redirect says that nothing was done, and where to ask instead."""
         self.sent = self.stale = self.fresh = False
 
 
 class ApiRequest(HTTPRequest):
-    """An HTTPRequest that knows its Sending."""
+    """An HTTPRequest with its Transfer."""
 
-    def __init__(self, url: str, sending: Sending, **kwargs: Any) -> None:
+    def __init__(self, url: str, transfer: Transfer, **kwargs: Any) -> None:
         super().__init__(url, **kwargs)
-        self.sending = sending
+        self.transfer = transfer
 
 
-class Handle:
-    """Carries one request after the other; what is the same for all of them is set once.
+class CurlHandle:
+    """Carries requests one after another; the options that they share are set once.
 
-    It has a ``pycurl.Curl`` rather than being one, whose attributes are slow to read.
+    It wraps a ``pycurl.Curl`` rather than subclassing it, because attributes of a subclass are slow to read.
 
-    ``max_body`` bounds an answer's bytes once they are decoded, ``max_idle`` is how many seconds a connection
-    is kept unused, ``is_closed`` tells of a connection, by its local port, whether the other side closed it,
-    ``ca`` is the PEM file of the authorities that certificates are held to, instead of the system's.
+    ``max_body`` bounds a response's decoded bytes, ``max_idle`` is how many seconds an unused connection is
+    kept, ``is_closed`` says whether the peer closed the connection with this local port, ``ca`` is the PEM
+    file of the trusted authorities, instead of the system's.
     """
 
     __slots__ = (
@@ -73,24 +73,24 @@ class Handle:
         "curl",
         "future",
         "request",
-        "sending",
         "too_large",
+        "transfer",
     )
 
     def __init__(self, max_body: int, max_idle: int, is_closed: Callable[[int], bool], ca: str = "") -> None:
         self.curl = pycurl.Curl()
         self._max_body = max_body
         self._is_closed = is_closed
-        self._left = 0  # bytes that the answer may still have
+        self._left = 0  # bytes that the response may still have
         self._lines: list[bytes] = []
         self._body = BytesIO()
         self._headers: Mapping[str, str] = {}
-        """Those that libcurl has been told."""
+        """The ones that are set in libcurl."""
         self._method = ""
         self._timeouts = (0, 0)
         self.too_large = False
         self.request: ApiRequest
-        self.sending: Sending
+        self.transfer: Transfer
         self.future: asyncio.Future[HTTPResponse]
         self._setopt = setopt = self.curl.setopt
         setopt(pycurl.HEADERFUNCTION, self._read_header)
@@ -99,25 +99,25 @@ class Handle:
         setopt(pycurl.MAXAGE_CONN, max_idle)
         setopt(pycurl.PROTOCOLS, _PROTOCOLS)
         setopt(pycurl.ENCODING, "gzip,deflate")
-        # A proxy from the environment would see the secret without a setting of ours saying so.
+        # A proxy from the environment would see the secret although no setting of ours names it.
         setopt(pycurl.PROXY, "")
-        # Those that the rest of this process trusts: libcurl alone does not look at SSL_CERT_FILE.
+        # The authorities that the rest of this process trusts: libcurl itself ignores SSL_CERT_FILE.
         trusted = authorities(ca)
-        for option, place in zip((pycurl.CAINFO, pycurl.CAPATH), trusted, strict=True):
-            if place is not None:
-                setopt(option, place)
+        for option, path in zip((pycurl.CAINFO, pycurl.CAPATH), trusted, strict=True):
+            if path is not None:
+                setopt(option, path)
             elif any(trusted):
                 self.curl.unsetopt(option)
         setopt(pycurl.NOSIGNAL, 1)
         setopt(pycurl.PATH_AS_IS, 1)
-        # One request at a time per connection, so that a lost connection concerns one request.
+        # One request at a time per connection, so that a lost connection affects one request.
         setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
 
     def prepare(self, request: ApiRequest, future: asyncio.Future[HTTPResponse]) -> None:
-        """Take the next request, a GET or a POST, whose answer is to go to ``future``.
+        """Configure the next request, a GET or a POST, whose response goes to ``future``.
 
-        Raises ValueError for a header that would forge another. The headers must not be changed afterwards:
-        libcurl is told them once for all requests in a row that have the same ones.
+        Raises ValueError for a header with a line break. The headers must not be changed afterwards:
+        consecutive requests with the same mapping reuse what is set in libcurl.
         """
         setopt = self._setopt
         if request.headers is not self._headers:
@@ -135,15 +135,15 @@ class Handle:
             setopt(pycurl.HTTPGET, 1)
         self._method = request.method
         self._left = self._max_body
-        self.request, self.sending, self.future = request, request.sending, future
+        self.request, self.transfer, self.future = request, request.transfer, future
 
-    def again(self) -> None:
-        """Prepare the same request for a connection of its own."""
-        self.sending.fresh = True
+    def retry(self) -> None:
+        """Prepare the same request for a new connection."""
+        self.transfer.fresh = True
         self._setopt(pycurl.FRESH_CONNECT, 1)
 
     def response(self) -> HTTPResponse:
-        """What the other side has answered."""
+        """The response that was received."""
         headers = HTTPHeaders()
         for line in self._lines:
             name, _, value = line.partition(b":")
@@ -155,30 +155,30 @@ class Handle:
         return HTTPResponse(self.request, self.curl.getinfo(pycurl.RESPONSE_CODE), headers, self._body)
 
     def release(self) -> None:
-        """Let go of the request that is over."""
-        if self.sending.fresh:
+        """Drop the finished request."""
+        if self.transfer.fresh:
             self._setopt(pycurl.FRESH_CONNECT, 0)
         self._lines = []
         self._body = BytesIO()
         self.too_large = False
-        del self.request, self.sending, self.future
+        del self.request, self.transfer, self.future
 
-    # What libcurl calls
+    # Callbacks of libcurl
 
     def _begin(self, _remote: str, _local: str, _remote_port: int, local_port: int) -> int:
-        """There is a connection, and nothing of the request is sent yet: may it begin?"""
-        sending = self.sending
-        if sending.sent and sending.once:
+        """Whether to send the request: the connection is ready, and nothing has been sent yet."""
+        transfer = self.transfer
+        if transfer.sent and transfer.once:
             return _ABORT
-        if not sending.fresh and self._is_closed(local_port):
-            sending.stale = True
+        if not transfer.fresh and self._is_closed(local_port):
+            transfer.stale = True
             return _ABORT
-        sending.sent = True
+        transfer.sent = True
         return _GO_ON
 
     def _read_header(self, line: bytes) -> None:
         if line.startswith(b"HTTP/"):
-            self._lines = []  # those before were of an interim answer (RFC 9110 section 15.2)
+            self._lines = []  # the lines before belong to an interim response (RFC 9110 section 15.2)
         else:
             self._lines.append(line)
 

@@ -1,4 +1,4 @@
-"""The embedded chat API, for development and tests: SQLite in one worker thread, never on the loop."""
+"""The embedded API, for development and tests: SQLite in one worker thread, never on the loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import partial
 from typing import Final, Literal, TypeVar
 
 from eclipse_ws.application.base import ApiError, ChatApi, Share
-from eclipse_ws.application.concurrency_limiter import LEAST_WAITING, Portions
+from eclipse_ws.application.concurrency_limiter import MIN_WAITING, Quotas
 from eclipse_ws.application.embedded_store import ChatSummary, Store
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Message, User
@@ -24,18 +24,17 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 MAX_ID: Final = 200
 """Characters of a chat's id, and of a user's."""
 
-# After these the connection is as good as before; after any other error (a deleted file, a failing disk) it
-# is not.
-_PASSING: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
-_CALLERS_FAULT: Final = frozenset({sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
+# The connection stays usable after these; after any other error (a deleted file, a failing disk) it does not.
+_TRANSIENT: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL})
+_REJECTED: Final = frozenset({sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
 
 
 class EmbeddedApi(ChatApi):
-    """Saves messages in ``embedded_db``, a file or ``:memory:``, and honours keys. Chats begin with a
-    message.
+    """Saves messages in ``embedded_db``, a file or ``:memory:``, and honours keys. A chat's first message
+    creates it.
 
-    Trouble with the disk is an ApiError that may be retried: what failed is rolled back, the next call
-    tries again, on a new connection where that can help.
+    A disk failure is a retryable ApiError: the failed call is rolled back, and the next one tries again, on a
+    new connection where that can help.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,37 +42,37 @@ class EmbeddedApi(ChatApi):
         self.settings = settings
         self._path = settings.embedded_db
         self._max_bytes = settings.embedded_max_bytes
-        # Waiting for another process's lock is a part of a call's time, and a call that is begun has all of
-        # it left.
-        self._patience = min(1.0, settings.api_timeout / 2)
-        self._queued = settings.api_timeout - self._patience
+        # Waiting for another process's lock is part of a call's time, so it must fit into what is left
+        # when the call begins.
+        self._lock_timeout = min(1.0, settings.api_timeout / 2)
+        self._queue_timeout = settings.api_timeout - self._lock_timeout
         self._max_waiting = settings.api_max_waiting
-        self._portions = Portions(self._max_waiting, LEAST_WAITING)
-        self._store: Store | None = None  # the worker thread's alone
+        self._quotas = Quotas(self._max_waiting, MIN_WAITING)
+        self._store: Store | None = None  # used by the worker thread only
         self._worker: ThreadPoolExecutor | None = None
         self._failing = False
 
     @property
     def state(self) -> Literal["up", "down"]:
-        """ "down" from a call that the database failed until one that it did not."""
+        """ "down" after a call that the database failed, until one succeeds."""
         return "down" if self._failing else "up"
 
     def reload(self, settings: Settings) -> None:
-        """Sign tokens, and ask for the secret, of these settings from now on."""
+        """Sign tokens with, and require, the secrets of these settings from now on."""
         self.settings = settings
 
     async def start(self) -> None:
-        """Open the database. Raises ApiError if that can't be."""
+        """Open the database. Raises ApiError if that fails."""
         self._worker = ThreadPoolExecutor(1, "embedded-api")
         try:
-            # To open the file may take as long as it takes: nobody waits for an answer yet.
-            await self._run(lambda _: None, patience=math.inf)
+            # Without a timeout: nobody waits for a response yet.
+            await self._run(lambda _: None, timeout=math.inf)
         except ApiError:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """Let what is queued be done, and close the database."""
+        """Finish queued calls, and close the database."""
         worker, self._worker = self._worker, None
         if worker is None:
             return
@@ -92,9 +91,9 @@ class EmbeddedApi(ChatApi):
     ) -> Message:
         """Save the message, once per ``key`` and chat."""
         if not valid_id(chat_id):
-            raise ApiError("chat_not_found", f"no chat can have the id {chat_id[:MAX_ID]!r}", retryable=False)
+            raise ApiError("chat_not_found", f"invalid chat id {chat_id[:MAX_ID]!r}", retryable=False)
         if not valid_id(user_id):
-            raise ApiError("api_rejected", f"no user can have the id {user_id[:MAX_ID]!r}", retryable=False)
+            raise ApiError("api_rejected", f"invalid user id {user_id[:MAX_ID]!r}", retryable=False)
         message = await self._run(
             lambda store: store.save(chat_id, user_id, content, role, key or None), share=share
         )
@@ -103,37 +102,37 @@ class EmbeddedApi(ChatApi):
         return message
 
     async def user(self, user_id: str, *, share: Share | None = None) -> User:
-        """The agent, or the visitor who has written before."""
+        """The agent, or a visitor who has written before."""
 
         def find(store: Store) -> User:
             found = store.user(user_id) if valid_id(user_id) else None
             if found is None:
-                raise ApiError("user_not_found", f"no user has the id {user_id[:MAX_ID]!r}", retryable=False)
+                raise ApiError("user_not_found", f"unknown user {user_id[:MAX_ID]!r}", retryable=False)
             return found
 
         return await self._run(find, share=share)
 
     async def history(self, chat_id: str, limit: int) -> list[Message]:
-        """The chat's last ``limit`` messages, oldest first; none of a chat that nobody has written in."""
+        """The chat's last ``limit`` messages, oldest first; empty for an unknown chat."""
         return await self._run(lambda store: store.history(chat_id, limit))
 
     async def chats(self, limit: int, before: int | None = None) -> list[ChatSummary]:
-        """The chats with the latest messages, latest first; only those whose position is below ``before``."""
+        """The chats with the latest messages, latest first, with positions below ``before``."""
         return await self._run(lambda store: store.chats(limit, before))
 
     async def _run(
-        self, work: Callable[[Store], T], patience: float | None = None, share: Share | None = None
+        self, work: Callable[[Store], T], timeout: float | None = None, share: Share | None = None
     ) -> T:
-        """Do ``work`` in the worker thread, if it gets there within ``patience`` seconds. Raises ApiError."""
+        """Do ``work`` in the worker thread, if it can begin within ``timeout`` seconds. Raises ApiError."""
         if self._worker is None:
-            raise ApiError("api_unavailable", "the embedded API is not started, or stopping")
-        if self.stats.active >= self._max_waiting or self._portions.is_full(share):
-            raise ApiError("api_busy", f"{self.stats.active} calls wait for the disk", retry_after=1.0)
+            raise ApiError("api_unavailable", "the embedded API is not started, or is stopping")
+        if self.stats.active >= self._max_waiting or self._quotas.is_full(share):
+            raise ApiError("api_busy", f"{self.stats.active} calls are waiting for the disk", retry_after=1.0)
         started = time.monotonic()
-        deadline = started + (self._queued if patience is None else patience)
+        deadline = started + (self._queue_timeout if timeout is None else timeout)
         future = asyncio.wrap_future(self._worker.submit(self._work, work, deadline))
         self.stats.active += 1
-        self._portions.add(share)
+        self._quotas.add(share)
         future.add_done_callback(partial(self._done, share))
         outcome = "cancelled"
         try:
@@ -150,42 +149,42 @@ class EmbeddedApi(ChatApi):
 
     def _done(self, share: Share | None, _: asyncio.Future[T]) -> None:
         self.stats.active -= 1
-        self._portions.remove(share)
+        self._quotas.remove(share)
 
     def _work(self, work: Callable[[Store], T], deadline: float) -> T:
         if time.monotonic() > deadline:
             raise ApiError("api_unavailable", "the disk was busy for api_timeout", retry_after=1.0)
         try:
-            if self._store is not None and not self._store.in_place():
+            if self._store is not None and not self._store.is_current():
                 self._close_store()
             if self._store is None:
-                self._store = Store(self._path, self._max_bytes, self._patience)
+                self._store = Store(self._path, self._max_bytes, self._lock_timeout)
             return work(self._store)
         except UnicodeEncodeError:
             raise ApiError("api_rejected", "text with lone surrogates", retryable=False) from None
         except sqlite3.Error as exc:
-            raise self._trouble(exc) from None
+            raise self._api_error(exc) from None
 
-    def _trouble(self, error: sqlite3.Error) -> ApiError:
+    def _api_error(self, error: sqlite3.Error) -> ApiError:
         # The extended code's low byte is the plain one (sqlite.org/rescode.html).
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
         name = getattr(error, "sqlite_errorname", type(error).__name__)
-        if isinstance(error, sqlite3.DataError | sqlite3.IntegrityError) or code in _CALLERS_FAULT:
-            return ApiError("api_rejected", f"the database does not take it: {name}", retryable=False)
-        if code not in _PASSING and self._path != ":memory:":
+        if isinstance(error, sqlite3.DataError | sqlite3.IntegrityError) or code in _REJECTED:
+            return ApiError("api_rejected", f"the database rejected it: {name}", retryable=False)
+        if code not in _TRANSIENT and self._path != ":memory:":
             self._close_store()
         return ApiError("api_unavailable", f"{self._path}: {error} ({name})", retry_after=1.0)
 
     def _close_store(self) -> None:
         store, self._store = self._store, None
         if store is not None:
-            # It may be let go of because it does not work.
+            # It may be closed because it is broken.
             with suppress(sqlite3.Error):
                 store.close()
 
 
 def valid_id(name: str) -> bool:
-    """Whether a chat or user can be called so: not empty, not long, no control characters, no lone
+    """Whether a chat or user may have this id: 1 to MAX_ID characters, no control characters, no lone
     surrogates.
     """
     return 0 < len(name) <= MAX_ID and not _CONTROL.search(name)

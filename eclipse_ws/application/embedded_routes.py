@@ -24,17 +24,17 @@ from eclipse_ws.security.origins import shown
 TOKEN_SECONDS: Final = 7200
 """Lifetime of a token, as the application's."""
 MAX_LISTED: Final = 1000
-"""Messages, and chats, of one answer."""
+"""Maximum number of messages or chats in a response."""
 MAX_HISTORY: Final = 1 << 20
-"""Characters of all messages of one answer."""
+"""Maximum characters of all messages in a response."""
 
 _STATUS: Final = {
-    "chat_not_found": HTTPStatus.BAD_REQUEST,  # here chats begin with a message: only the id can be wrong
+    "chat_not_found": HTTPStatus.BAD_REQUEST,  # the first message creates a chat: only the id can be wrong
     "user_not_found": HTTPStatus.NOT_FOUND,
     "api_rejected": HTTPStatus.BAD_REQUEST,
 }
 _encode = msgspec.json.Encoder().encode
-log = structlog.get_logger("eclipse_ws.api")
+log = structlog.get_logger("eclipse_ws.application")
 
 
 class _Draft(msgspec.Struct):
@@ -47,7 +47,7 @@ _decode_draft = bounded(msgspec.json.Decoder(_Draft).decode)
 
 
 def routes(api: EmbeddedApi) -> list[URLSpec]:
-    """The application's routes, and the agents' list that the demo needs."""
+    """The application's routes, and the list of agents for the demo."""
     given = {"api": api}
     return [
         url(r"/api/chats/([^/]*)/messages/send", _Send, given),
@@ -60,7 +60,7 @@ def routes(api: EmbeddedApi) -> list[URLSpec]:
 
 
 class _Handler(RequestHandler):
-    # What the server's listener asks of a handler's class.
+    # The listener reads these attributes of a handler's class.
     needs_secret = False
     takes_body = False
 
@@ -79,11 +79,11 @@ class _Handler(RequestHandler):
                 self.set_header("Access-Control-Allow-Origin", origin)
 
     def answer(self, value: Any) -> None:
-        """End with a JSON document."""
+        """Finish with a JSON document."""
         self.finish(_encode(value))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """End with ``{error}``; a failure's detail goes to the log alone."""
+        """Finish with ``{error}``; details go to the log only."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, ApiError):
             status_code = _STATUS.get(error.code, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -98,42 +98,43 @@ class _Handler(RequestHandler):
         self.finish(_encode({"error": reason}))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """An ApiError is an answer; anything else that is no HTTPError gets Tornado's trace."""
+        """Log a traceback, except for an ApiError or HTTPError, which is an expected response."""
         if not isinstance(value, ApiError | HTTPError):
             super().log_exception(typ, value, tb)
 
     def prepare(self) -> None:
-        """Hold the secret against the door where it is needed; 503 if there is none.
+        """Require the secret where it is needed; 503 if none is configured.
 
-        The server's listener has done so before it read the body; this is for whoever serves a handler
-        without it. In production everything here needs it: a token opens its chat to whoever has it.
+        The server's listener does so before it reads the body; this check is for handlers served without it.
+        In production every route here needs the secret: a token gives access to its chat.
         """
         origins, origin = self.settings.get("origins"), self.request.headers.get("Origin")
         if origins is not None and origin and not origins.allows(origin, self.request.host):
-            # A browser only says that a header is missing.
-            log.info("answer kept from page", limit="allowed_origins", origin=shown(origin), why=origins.why)
+            # The browser only reports a missing header.
+            log.info(
+                "response withheld from page", limit="allowed_origins", origin=shown(origin), why=origins.why
+            )
         if not (self.needs_secret or self.api.settings.production):
             return
         secret = self.api.settings.internal_api_secret.get_secret_value()
-        door = self.settings.get("door")  # none where the routes are served without the rest of the server
-        if door is not None:
-            refusal = door.refusal(self.request)
+        internal_auth = self.settings.get("internal_auth")  # None without the rest of the server
+        if internal_auth is not None:
+            refusal = internal_auth.refusal(self.request)
             if refusal is not None:
                 raise HTTPError(refusal.status, refusal.text)
             return
         if not secret:
             raise HTTPError(503)
         given = self.request.headers.get("X-Internal-Secret", "")
-        # In bytes, because compare_digest takes no text outside ASCII; its time tells nothing about the
-        # secret.
+        # In bytes, because compare_digest accepts ASCII text only.
         if not hmac.compare_digest(given.encode("utf-8", "replace"), secret.encode()):
             raise HTTPError(401, "X-Internal-Secret is missing or wrong")
 
     def limit(self) -> int:
-        """The argument ``limit``, 1 to MAX_LISTED, or 200."""
+        """The argument ``limit``, 1 to MAX_LISTED; 200 by default."""
         text = self.get_query_argument("limit", "200")
         if not (text.isascii() and text.isdecimal() and len(text) < 6 and 0 < int(text) <= MAX_LISTED):
-            raise HTTPError(400, f"limit has to be a number from 1 to {MAX_LISTED}")
+            raise HTTPError(400, f"limit must be a number from 1 to {MAX_LISTED}")
         return int(text)
 
     def before(self) -> int | None:
@@ -142,15 +143,15 @@ class _Handler(RequestHandler):
         if text is None:
             return None
         if not (text.isascii() and text.isdecimal() and len(text) < 19):
-            raise HTTPError(400, "before has to be the number that a page of chats gave as next")
+            raise HTTPError(400, "before must be the `next` of a page of chats")
         return int(text)
 
     def check_id(self, name: str, what: str) -> str:
-        """The id, or 400."""
+        """The id if it is valid; raises a 400 otherwise."""
         from eclipse_ws.application.embedded import MAX_ID, valid_id
 
         if not valid_id(name):
-            raise HTTPError(400, f"{what} has to be 1 to {MAX_ID} characters, without control characters")
+            raise HTTPError(400, f"{what} must have 1 to {MAX_ID} characters, without control characters")
         return name
 
 
@@ -159,12 +160,12 @@ class _Send(_Handler):
     takes_body = True
 
     async def post(self, chat: str) -> None:
-        """Save a message and answer it as the application does."""
+        """Save a message and respond as the application does."""
         self.check_id(chat, "chatId")
         try:
             draft = _decode_draft(self.request.body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise HTTPError(400, "the body has to be {content, role, userId}, role in upper case") from None
+            raise HTTPError(400, "the body must be {content, role, userId}, role in upper case") from None
         if not draft.content.strip():
             raise HTTPError(400, "content must not be blank")
         if len(draft.content) > self.api.settings.max_content:
@@ -177,7 +178,7 @@ class _Send(_Handler):
 
 class _History(_Handler):
     async def get(self, chat: str) -> None:
-        """The chat's last messages, oldest first; fewer than asked for if they are very long."""
+        """The chat's last messages, oldest first; fewer than requested if they are very long."""
         limit = self.limit()
         messages: list[Message] = await self.api.history(self.check_id(chat, "chatId"), limit)
         left, first = MAX_HISTORY, len(messages)
@@ -199,7 +200,7 @@ class _Users(_Handler):
     needs_secret = True
 
     async def get(self, user: str) -> None:
-        """A user, for who knows the secret."""
+        """A user; requires the secret."""
         self.answer(await self.api.user(user))
 
 
@@ -212,7 +213,7 @@ class _Token(_Handler):
         if agent:
             user = AGENTS[0].id if agent == "1" else agent
             if user not in {known.id for known in AGENTS}:
-                raise HTTPError(400, "agent has to be 1 or one of the ids at /api/agents")
+                raise HTTPError(400, "agent must be 1 or one of the ids at /api/agents")
         elif not user:
             user = f"anon_{time.time_ns() // 1_000_000}_{secrets.token_hex(6)}"
         now = int(time.time())
@@ -234,5 +235,5 @@ class _Token(_Handler):
 
 class _Agents(_Handler):
     async def get(self) -> None:
-        """The made-up agents."""
+        """The fictional agents."""
         self.answer({"agents": AGENTS})

@@ -1,6 +1,4 @@
-"""The embedded API's SQLite database: chats, their messages, and who wrote them. Blocking: for one worker
-thread.
-"""
+"""The embedded API's SQLite database: chats, messages and users. Blocking: for one worker thread."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ AGENTS: Final = (
     User("agent_2", "Bruno Lindqvist", "bruno@support.example", "https://support.example/bruno.png"),
     User("agent_3", "Chiyo Marsh", "chiyo@support.example", "https://support.example/chiyo.png"),
 )
-"""The made-up people who answer in development."""
+"""Fictional agents for development."""
 
 PAGE: Final = 4096
 """Bytes of a database page."""
@@ -46,7 +44,7 @@ FROM messages m JOIN users u ON u.id = m.user
 
 PREVIEW: Final = 200
 """Characters of a chat's last message in a list of chats."""
-# Counted from indexes rather than kept in columns: a database that an older version writes to stays right.
+# Counted from indexes rather than stored: the counts stay right when an older version writes to the database.
 _SUMMARIES: Final = """
 SELECT c.id, c.count, c.last,
     (SELECT COUNT(*) FROM messages r WHERE r.chat = c.id AND r.role = 'USER'),
@@ -65,33 +63,32 @@ class ChatSummary(msgspec.Struct):
 
     id: str
     lastMessage: Message  # noqa: N815 - as the page reads it
-    """Its content is cut to PREVIEW characters."""
+    """Its content is truncated to PREVIEW characters."""
     updatedAt: str  # noqa: N815
     count: int
     """All messages of the chat."""
     position: int
-    """Where the chat is in the list: a chat with a later message has a larger one."""
+    """The sort key of the list: larger for a later message."""
     received: int
-    """The messages that the customer has written."""
+    """Messages from the customer."""
     answered: int
-    """Those of them that came before the latest answer."""
+    """Messages from the customer that came before the latest answer."""
 
 
 class Store:
-    """One connection to one database. Every method raises sqlite3.Error and then has changed nothing.
+    """One connection to one database. A method that raises sqlite3.Error has changed nothing.
 
-    ``path`` is a file or ``:memory:``; ``max_bytes`` bounds it; ``patience`` is how many seconds a method
-    waits for a database that another process has locked.
+    ``path`` is a file or ``:memory:``; ``max_bytes`` bounds it; ``lock_timeout`` is how many seconds a
+    method waits for a database that another process has locked.
     """
 
-    def __init__(self, path: str, max_bytes: int, patience: float) -> None:
-        # Transactions are begun by hand: a read may not hold one open, and a write has to lock before it
-        # looks.
-        self._db = sqlite3.connect(path, timeout=patience, isolation_level=None)
+    def __init__(self, path: str, max_bytes: int, lock_timeout: float) -> None:
+        # Transactions begin explicitly: a read must not hold one open, and a write must lock before it reads.
+        self._db = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None)
         try:
             self._db.execute(f"PRAGMA page_size = {PAGE}")
             self._db.execute("PRAGMA journal_mode = WAL")
-            # A power cut may cost the last messages, never the database: right for what this is for.
+            # A power failure may lose the last messages, never the database: good enough for development.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // PAGE)}")
             self._db.executescript(_SCHEMA)
@@ -106,8 +103,8 @@ class Store:
             self._db.close()
             raise
 
-    def in_place(self) -> bool:
-        """False once the file was deleted or replaced: SQLite would write on where nobody finds it."""
+    def is_current(self) -> bool:
+        """False once the file was deleted or replaced: SQLite would go on writing to the old one."""
         return self._identify() == self._identity
 
     def _identify(self) -> tuple[int, int] | None:
@@ -120,7 +117,7 @@ class Store:
         return status.st_dev, status.st_ino
 
     def close(self) -> None:
-        """Write the log back into the file and let go of it."""
+        """Write the log back into the file, and close it."""
         self._db.close()
 
     def save(self, chat: str, user: str, content: str, role: str, key: str | None) -> Message:
@@ -133,7 +130,7 @@ class Store:
                 message = self._insert(chat, user, content, role, key)
             db.execute("COMMIT")
         except BaseException:
-            # SQLite has rolled back by itself after some errors (a full disk), not after others.
+            # SQLite rolls back by itself after some errors (a full disk), not after others.
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
@@ -150,7 +147,7 @@ class Store:
         return [_message(row) for row in rows][::-1]
 
     def chats(self, limit: int, before: int | None = None) -> list[ChatSummary]:
-        """The chats that had a message last, latest first; only those whose position is below ``before``."""
+        """The chats with the latest messages, latest first, with positions below ``before``."""
         rows = self._db.execute(_SUMMARIES, (PREVIEW, _LATEST if before is None else before, limit))
         summaries = []
         for chat, count, position, received, answered, *row in rows:

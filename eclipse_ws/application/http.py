@@ -1,9 +1,8 @@
-"""The application's chat API over HTTP, through a cookie session on libcurl, which keeps its connections."""
+"""The application's API over HTTP: a cookie session on libcurl, with persistent connections."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,17 +11,18 @@ from urllib.parse import quote
 
 import msgspec
 import pycurl
+import structlog
 from tornado.curl_httpclient import CurlError
 from tornado.httpclient import HTTPResponse
 
 from eclipse_ws import __version__
 from eclipse_ws.application.base import ApiError, ChatApi, Share
 from eclipse_ws.application.call import Call
-from eclipse_ws.application.circuit_breaker import Breaker, Streak
-from eclipse_ws.application.concurrency_limiter import Slots
+from eclipse_ws.application.circuit_breaker import CircuitBreaker, Streak
+from eclipse_ws.application.concurrency_limiter import ConcurrencyLimiter
 from eclipse_ws.application.cookies import KEPT, CookieSession
 from eclipse_ws.application.curl_client import ApiClient
-from eclipse_ws.application.curl_handle import Sending
+from eclipse_ws.application.curl_handle import Transfer
 from eclipse_ws.application.decoding import decode_message, decode_user
 from eclipse_ws.application.redirects import Route
 from eclipse_ws.application.response_errors import other_message, shape_error, status_error, transport_error
@@ -31,7 +31,7 @@ from eclipse_ws.config import application_headers
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Message, User
 
-log = logging.getLogger("eclipse_ws.api")
+log = structlog.get_logger("eclipse_ws.application")
 
 T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
@@ -41,12 +41,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class HttpApi(ChatApi):
-    """The application's routes. A call holds one connection; ``answers`` says what a failure becomes."""
+    """Calls the application's routes, one connection per call; `response_errors` classifies failures."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         base = settings.next_api_url.rstrip("/")
-        self.breaker = Breaker("The chat API", settings.api_breaker_failures, settings.api_breaker_seconds)
+        self.breaker = CircuitBreaker(
+            "application", settings.api_breaker_failures, settings.api_breaker_seconds
+        )
         self._own_failures = Streak()
         self._send = Route(base)
         self._users = Route(base)
@@ -61,7 +63,7 @@ class HttpApi(ChatApi):
         self._max_idle = settings.api_idle_seconds
         self._ca = settings.api_ca
         self._honours_key = settings.api_honours_idempotency
-        self._slots = Slots(settings.api_max_connections, settings.api_max_waiting, self.stats)
+        self._limiter = ConcurrencyLimiter(settings.api_max_connections, settings.api_max_waiting, self.stats)
         self._under_way: set[asyncio.Future[HTTPResponse]] = set()
         self._saved = SavedMessages()
         self._session: CookieSession | None = None
@@ -72,11 +74,11 @@ class HttpApi(ChatApi):
         return "up" if self.breaker.state == "closed" else "down"
 
     def reload(self, settings: Settings) -> None:
-        """Show the secret, and send the headers, of these settings from the next call on."""
-        self._headers = _headers(settings)  # a new dict: see Handle.prepare
+        """Send the secret and headers of these settings from the next call on."""
+        self._headers = _headers(settings)  # a new dict: see CurlHandle.prepare
 
     async def start(self) -> None:
-        """Open the session. The application need not be there yet."""
+        """Open the session. The application need not be running yet."""
         self._session = CookieSession(
             ApiClient,
             max_cookies=self._max_cookies,
@@ -89,28 +91,29 @@ class HttpApi(ChatApi):
         )
 
     def _cookie_dropped(self, name: str) -> None:
-        """Count a cookie that is not a load balancer's, and name it once."""
+        """Count a cookie that was not accepted, and log its name once."""
         self.stats.cookies_dropped += 1
         if name not in self._dropped_cookies and len(self._dropped_cookies) < self._max_cookies:
             self._dropped_cookies.add(name)
             log.info(
-                "cookie %r of the application not kept; if a load balancer needs it, name it in api_cookies",
-                name[:64],
+                "cookie dropped",
+                name=name[:64],
+                fix="if a load balancer needs it, add it to ECLIPSE_API_COOKIES",
             )
 
     async def close(self) -> None:
-        """Let calls under way end, which they do within api_timeout, and close the connections."""
+        """Wait for calls in progress, at most api_timeout, and close the connections."""
         session, self._session = self._session, None
         if session is None:
             return
-        self._slots.clear("the server is stopping")
+        self._limiter.clear("the server is stopping")
         try:
             if self._under_way:
                 await asyncio.wait(self._under_way, timeout=self._timeout)
         finally:
             session.close()
             for future in list(self._under_way):
-                # The client forgets them; nobody may wait for ever.
+                # The client drops them, and their callers must not wait forever.
                 future.set_exception(CurlError(pycurl.E_ABORTED_BY_CALLBACK, "the server is stopping"))
 
     async def send_message(
@@ -123,7 +126,7 @@ class HttpApi(ChatApi):
         *,
         share: Share | None = None,
     ) -> Message:
-        """POST the message; ``key`` goes along as Idempotency-Key."""
+        """POST the message; ``key`` is sent as Idempotency-Key."""
         try:
             path = f"/api/chats/{segment(chat_id, 'chat_not_found')}/messages/send"
             body = _encode({"content": content, "role": role, "userId": user_id})
@@ -132,12 +135,12 @@ class HttpApi(ChatApi):
                 "api_rejected", "POST message: text with lone surrogates", retryable=False
             ) from None
         once = not (key and self._honours_key)
-        sending = Sending("POST message", "chat_not_found", changes=True, once=once)
+        transfer = Transfer("POST message", "chat_not_found", changes=True, once=once)
         headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
-        call = Call(self._send, path, sending, headers, body)
+        call = Call(self._send, path, transfer, headers, body)
         decode = partial(decode_message, user_id=user_id, content=content, role=role)
         message = await self._counted(call, decode, share)
-        if not self._saved.is_answer_to(chat_id, content, message):
+        if not self._saved.matches(chat_id, content, message):
             raise other_message("POST message")
         return message
 
@@ -149,8 +152,8 @@ class HttpApi(ChatApi):
             raise ApiError(
                 "user_not_found", "GET user: an id with lone surrogates", retryable=False
             ) from None
-        sending = Sending("GET user", "user_not_found", changes=False, once=False)
-        call = Call(self._users, path, sending, self._headers, None)
+        transfer = Transfer("GET user", "user_not_found", changes=False, once=False)
+        call = Call(self._users, path, transfer, self._headers, None)
         return await self._counted(call, partial(decode_user, user_id=user_id), share)
 
     async def _counted(self, call: Call, decode: Callable[[bytes], T], share: Share | None) -> T:
@@ -167,39 +170,39 @@ class HttpApi(ChatApi):
             self.stats.count(outcome, time.monotonic() - started)
 
     async def _guarded(self, call: Call, decode: Callable[[bytes], T], share: Share | None) -> T:
-        """A slot, the breaker's leave, the call, and what its end tells the breaker."""
-        sending = call.sending
+        """Take a slot, pass the breaker, make the call, and report its result to the breaker."""
+        transfer = call.transfer
         deadline = asyncio.get_running_loop().time() + self._timeout
         who = call.path if share is None else share.who
-        if not self._slots.take(share):
+        if not self._limiter.take(share):
             if self.breaker.state != "closed":
-                raise self._circuit_open(sending)  # no use in waiting for a slot only to hear this
-            await self._slots.wait(deadline, share, 0 if call.body is None else len(call.body))
-        # From here on the slot is ours: given back below, or by the request when libcurl has done with it.
+                raise self._circuit_open(transfer)  # rather than wait for a slot first
+            await self._limiter.wait(deadline, share, 0 if call.body is None else len(call.body))
+        # From here on we hold the slot: it is released below, or when libcurl has finished the request.
         ticket = self.breaker.enter(who)
         if ticket is None:
-            self._slots.release(share)
-            raise self._circuit_open(sending)
+            self._limiter.release(share)
+            raise self._circuit_open(transfer)
         try:
-            result = decode_answer(sending, await self._answer(call, deadline), decode)
+            result = decode_response(transfer, await self._fetch(call, deadline), decode)
         except asyncio.CancelledError:
             self.breaker.abandon(ticket)
             raise
         except ApiError as exc:
-            self._judge(ticket, exc, who)
+            self._report(ticket, exc, who)
             raise
         except CurlError as exc:
             error = transport_error(
-                sending.what, exc.errno, exc.message or "", sent=sending.sent, changes=sending.changes
+                transfer.what, exc.errno, exc.message or "", sent=transfer.sent, changes=transfer.changes
             )
-            self._judge(ticket, error, who)
+            self._report(ticket, error, who)
             raise error from None
         except Exception as exc:
-            # The client could not even build the request. Its words may quote a header, so they are left out.
+            # The client could not build the request. Its message may quote a header, so it is left out.
             self.breaker.abandon(ticket)
             raise ApiError(
                 "api_rejected",
-                f"{sending.what}: {type(exc).__name__} while building the request",
+                f"{transfer.what}: {type(exc).__name__} while building the request",
                 retryable=False,
             ) from None
         else:
@@ -207,71 +210,69 @@ class HttpApi(ChatApi):
             self._own_failures.clear()
             return result
         finally:
-            # After the breaker has heard of this call: the next one has the slot then.
+            # After the breaker knows the result: releasing starts the next call.
             if call.future is None or call.future.done():
-                self._slots.release(share)
+                self._limiter.release(share)
             else:
-                call.future.add_done_callback(lambda _: self._slots.release(share))
+                call.future.add_done_callback(lambda _: self._limiter.release(share))
 
-    async def _answer(self, call: Call, deadline: float) -> HTTPResponse:
-        """The answer to a call, after the redirects that may be followed; all within one deadline."""
+    async def _fetch(self, call: Call, deadline: float) -> HTTPResponse:
+        """The response to a call, after permitted redirects; all within one deadline."""
         loop = asyncio.get_running_loop()
         while True:
             session = self._session
             if session is None:
-                what = call.sending.what
-                raise ApiError("api_unavailable", f"{what}: the server is not started, or stopping")
+                what = call.transfer.what
+                raise ApiError("api_unavailable", f"{what}: the client is not started, or is stopping")
             request = call.request(self._connect_timeout, max(deadline - loop.time(), 0.001))
             call.future = future = session.fetch(request, raise_error=False)
             self._under_way.add(future)
-            # Who waits does so for another future, because cancelling a fetch does not stop it: its slot is
-            # free when libcurl says so.
+            # The caller waits for another future, because cancelling a fetch does not stop it: its slot is
+            # free when libcurl has finished.
             ended = loop.create_future()
             future.add_done_callback(partial(self._done, ended))
             await ended
             response: HTTPResponse = future.result()
-            if not call.goes_on(response):
+            if not call.follow_redirect(response):
                 return response
 
     def _done(self, ended: asyncio.Future[None], future: asyncio.Future[HTTPResponse]) -> None:
         self._under_way.discard(future)
-        if not ended.done():  # its caller wasn't cancelled
+        if not ended.done():  # the caller was not cancelled
             ended.set_result(None)
 
-    def _judge(self, ticket: int, error: ApiError, who: str) -> None:
+    def _report(self, ticket: int, error: ApiError, who: str) -> None:
         if error.down:
             self.breaker.failure(ticket, str(error), who)
             return
         self.breaker.success(ticket)
         if error.code == "api_error":
-            # The application's own word that it failed. To one of them it will say so again; where it says
-            # so to several, and to nobody anything else, its database is away rather.
+            # The application itself reports a failure. For one caller, a retry would fail again; where
+            # several get it and no call succeeds, its database is probably down.
             self._own_failures.add(who)
-            error.retryable = self._own_failures.is_of_several
+            error.retryable = self._own_failures.is_widespread
 
-    def _circuit_open(self, sending: Sending) -> ApiError:
+    def _circuit_open(self, transfer: Transfer) -> ApiError:
         return ApiError(
             "api_unavailable",
-            f"{sending.what}: the chat API is down, calls fail at once",
+            f"{transfer.what}: the circuit to the application is open",
             retry_after=self.breaker.retry_after,
         )
 
 
-def decode_answer(sending: Sending, response: HTTPResponse, decode: Callable[[bytes], T]) -> T:
-    """The answer's content. Raises ApiError for any other status than 2xx and any other shape than
-    ``decode``'s.
-    """
+def decode_response(transfer: Transfer, response: HTTPResponse, decode: Callable[[bytes], T]) -> T:
+    """The decoded response. Raises ApiError if the status is not 2xx, or ``decode`` rejects the body."""
     status, body = response.code, response.body
     media = response.headers.get("Content-Type", "")
     if not 200 <= status < 300:
         wait = response.headers.get("Retry-After")
         raise status_error(
-            sending.what, status, media, wait, body, missing=sending.missing, changes=sending.changes
+            transfer.what, status, media, wait, body, missing=transfer.missing, changes=transfer.changes
         )
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise shape_error(sending.what, status, media, body, changes=sending.changes) from None
+        raise shape_error(transfer.what, status, media, body, changes=transfer.changes) from None
 
 
 def _headers(settings: Settings) -> dict[str, str]:
@@ -287,18 +288,17 @@ def _headers(settings: Settings) -> dict[str, str]:
 def segment(name: str, missing: str) -> str:
     """A name as one segment of a URL's path (RFC 3986 section 3.3).
 
-    The empty one and the dot segments can't be written as one: whoever reads ``%2E%2E`` may take it for
-    ``..`` all the same (the URL standard says so), and would leave the route. Nobody has such a name: it is
-    ``missing``.
+    The empty name and dot segments can't be encoded: the URL standard treats ``%2E%2E`` as ``..``, which
+    would leave the route. No chat or user has such a name: it is ``missing``.
     """
     if name in _DOTS:
-        raise ApiError(missing, f"the id {name!r} can't stand in a path", retryable=False)
+        raise ApiError(missing, f"the id {name!r} is not a valid path segment", retryable=False)
     return quote(name, safe="")
 
 
 def header_text(key: str) -> str:
-    """A key as a header's value: as it is if it is plain ASCII, else percent-encoded; no two keys become
-    one.
+    """A key as a header's value: unchanged if it is plain ASCII, else percent-encoded; distinct keys stay
+    distinct.
     """
     if key.isascii() and key.isprintable() and "%" not in key and key == key.strip():
         return key

@@ -1,16 +1,16 @@
-"""Where the application's routes are: below NEXT_API_URL, or where it redirects from there.
+"""Which redirects of the application are followed, and the address of its routes that they lead to.
 
 An application may redirect its routes: Next.js with ``trailingSlash: true`` to the same path with a slash
-(308), a proxy to a path with a prefix. Such a redirect is followed, because it says that nothing was done and
-where to ask instead. It is followed only
+(308), a proxy to a path with a prefix. Such a redirect says that nothing was done and
+where to send the request instead. It is followed only
 
-- within the origin: the secret and the message are for nobody else;
+- within the origin: no other server may get the secret and the message;
 - to the same route, with the same ids: neither a sign-in page nor another chat may get the message. A prefix
   (a base path, a locale), a slash at the end and the way in which ids are percent-encoded may differ. Upper
   and lower case may not, because they tell ids apart;
 - by a status that keeps the method: 307 and 308, and for a GET 301 and 302 too.
 
-What is sent is always our own path with that prefix and slash, never the path or query of the answer.
+The path that is sent is always our own with that prefix and slash, never the path or query of the response.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from eclipse_ws.config.problems import origin_of, printable
 
 MAX_REDIRECTS: Final = 3
-"""Redirects that one call follows."""
+"""Maximum redirects of one call."""
 
 _KEEP_METHOD: Final = frozenset({307, 308})
 _OF_GET: Final = frozenset({301, 302, 307, 308})
@@ -31,7 +31,7 @@ _PREFIX: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,10}", re.
 
 
 class Address(NamedTuple):
-    """What stands around a route's path: the ``base`` before it, and a slash or nothing after it."""
+    """The parts of a URL around a route's path: the ``base`` before it, and a slash or nothing after it."""
 
     base: str
     slash: str = ""
@@ -52,18 +52,18 @@ class Target(NamedTuple):
 class Route:
     """One of the application's routes, and the address at which the application serves it.
 
-    A permanent redirect that has led to an answer is remembered, so that not every call is redirected. It is
-    forgotten when the application redirects from there, or knows nothing there any more.
+    A permanent redirect that led to a response is remembered, so that not every call is redirected. It is
+    forgotten when that address redirects or returns 404.
     """
 
     def __init__(self, base: str) -> None:
         self._configured = Address(base)
         self.address = self._configured
 
-    def redirected(
+    def redirect(
         self, address: Address, status: int, target: Target | None, *, changes: bool
     ) -> Address | None:
-        """The address to which a call that an answer redirects goes on; None where it must not."""
+        """The address that a redirected call goes to; None if the redirect must not be followed."""
         if target is None or target.address is None or target.origin != origin_of(address.base):
             return None
         if status not in (_KEEP_METHOD if changes else _OF_GET):
@@ -71,28 +71,28 @@ class Route:
         self.forget(address)
         return target.address
 
-    def missing(self, address: Address) -> Address | None:
-        """The address to which a call goes on when the application no longer knows the remembered one."""
+    def fall_back(self, address: Address) -> Address | None:
+        """The configured address if the remembered one returned 404; None if it was the configured one."""
         self.forget(address)
         return None if address == self._configured else self._configured
 
     def forget(self, address: Address) -> None:
-        """Begin with the configured address again, unless another one than this has been learned since."""
+        """Return to the configured address, unless another one has been learned since."""
         if self.address == address:
             self.address = self._configured
 
     def learn(self, address: Address) -> None:
-        """Begin with this address from now on."""
+        """Use this address from now on."""
         self.address = address
 
 
 def is_permanent(status: int) -> bool:
-    """Whether a redirect holds for later calls, too (RFC 9110 section 15.4)."""
+    """Whether a redirect applies to later calls, too (RFC 9110 section 15.4)."""
     return status in _PERMANENT
 
 
 def target_of(url: str, path: str, location: str | None) -> Target | None:
-    """Where the Location of an answer to ``url`` leads; ``path`` is the route's. None if it can't be read."""
+    """The target of a response's Location; ``path`` is the route's. None if it can't be parsed."""
     if not location:
         return None
     try:
@@ -113,19 +113,19 @@ def target_of(url: str, path: str, location: str | None) -> Target | None:
 
 
 def advice(address: Address, target: Target | None, followed: int) -> str:
-    """Why a redirect was not followed, and what to do about it; without a query, which may hold a secret."""
+    """Why a redirect was not followed, and the fix; without the query, which may contain a secret."""
     if target is None:
-        return "does not say where to; let NEXT_API_URL name the final address"
+        return "has no usable Location; set NEXT_API_URL to the final address"
     elsewhere = target.origin != origin_of(address.base)
     if target.address is None:
         page = target.origin if elsewhere else target.path
         return (
-            f"leads to another page, {page}, such as one to sign in; exempt /api/chats and /api/users from "
-            "that, or set ECLIPSE_API_HEADERS to the header that lets this server in"
+            f"leads to another page, {page}, such as a sign-in page; exempt /api/chats and /api/users "
+            "from it, or set ECLIPSE_API_HEADERS to the header that lets this server in"
         )
     if elsewhere:
         there = target.address.base
         return f"leads to another origin, which must not get the secret; set NEXT_API_URL to {there}"
     if followed >= MAX_REDIRECTS:
-        return f"is the {followed + 1}th in a row; let the application's redirects end"
-    return "is of a status that makes a GET of a POST; have the application redirect with 308"
+        return f"is the {followed + 1}th in a row; fix the redirect loop in the application"
+    return "has a status that turns a POST into a GET; make the application redirect with 308"

@@ -1,37 +1,37 @@
-"""Whether the application's answer is about the message that was sent, or about another chat's."""
+"""Detects responses about another chat's message."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from typing import Final
 
-from eclipse_ws.application.decoding import AnsweredMessage
+from eclipse_ws.application.decoding import ApplicationMessage
 
-REMEMBERED: Final = 10_000
-"""The latest messages that are remembered."""
+MAX_REMEMBERED: Final = 10_000
+"""Messages that are remembered."""
 
 
 class SavedMessages:
-    """The latest messages that the application has saved: which chat each belongs to, and what it says.
+    """The latest messages that the application has saved: the chat and the content's hash of each.
 
-    An application may tidy up what it saves, so other words alone don't make an answer a wrong one. It may
-    number each chat's messages on its own, and know chats by other names than tokens do, so neither does
-    another chat's id or name. Other words together with one of these do.
+    An application may clean up content, so different content alone does not make a response wrong. It may
+    number each chat's messages separately, and use other chat ids than tokens do, so neither does a known
+    message id or another chat id. Different content together with one of these does.
     """
 
     def __init__(self) -> None:
         self._saved: OrderedDict[str, tuple[str, int]] = OrderedDict()
 
-    def is_answer_to(self, chat_id: str, content: str, message: AnsweredMessage) -> bool:
-        """Whether the message can be what became of ``content`` in the chat; if so, it is remembered."""
-        words = hash(message.content)
+    def matches(self, chat_id: str, content: str, message: ApplicationMessage) -> bool:
+        """Whether the message can be the saved ``content`` of the chat; if so, it is remembered."""
+        digest = hash(message.content)
         if message.content != content:
             named, known = message.chatId, self._saved.get(message.id)
             if isinstance(named, str | int) and str(named) != chat_id:
                 return False
-            if known is not None and known[0] != chat_id and known[1] == words:
+            if known is not None and known[0] != chat_id and known[1] == digest:
                 return False
-        self._saved[message.id] = chat_id, words
-        if len(self._saved) > REMEMBERED:
+        self._saved[message.id] = chat_id, digest
+        if len(self._saved) > MAX_REMEMBERED:
             self._saved.popitem(last=False)
         return True

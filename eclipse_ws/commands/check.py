@@ -320,9 +320,9 @@ async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, f
 
         answer: HTTPResponse | None = None
 
-        async def _answer(self, call: Call, deadline: float) -> HTTPResponse:
+        async def _fetch(self, call: Call, deadline: float) -> HTTPResponse:
             try:
-                return await super()._answer(call, deadline)
+                return await super()._fetch(call, deadline)
             finally:
                 future = call.future  # a redirect that isn't followed is an answer, too
                 if future is not None and future.done() and future.exception() is None:
@@ -341,7 +341,7 @@ async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, f
 
 
 def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None, took: float) -> Finding:
-    from eclipse_ws.application.response_errors import LET_IN, is_own_answer
+    from eclipse_ws.application.response_errors import LET_IN, is_own_response
 
     name = "NEXT_API_URL"
     if answer is None:
@@ -353,14 +353,14 @@ def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None,
         return Finding(name, "problem", text, fix)
     if status in (401, 403) and "json" in kind:
         text, fix = "the application does not accept it", "set the same INTERNAL_API_SECRET here and there"
-        if not is_own_answer(status, answer.body):
+        if not is_own_response(status, answer.body):
             fix += f"; if something in front of the application answers, {LET_IN}"
         return Finding("INTERNAL_API_SECRET", "problem", text, fix)
     if "json" not in kind:
         text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the chat API"
         fix = f"set it to the application's root, or {LET_IN}"
         return Finding(name, "problem", text, fix)
-    if status == 404 and not is_own_answer(status, answer.body):
+    if status == 404 and not is_own_response(status, answer.body):
         text = 'answers 404 without {"error": "..."}: another application, or another path of this one'
         return Finding(name, "warning", text, "set it to the address below which /api/users/<id> is")
     if error is None or error.code == "user_not_found":

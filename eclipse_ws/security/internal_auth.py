@@ -12,7 +12,7 @@ from tornado.httputil import HTTPServerRequest
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.security.limits import Addresses, Limits, Source, Sources
 
-log = structlog.get_logger("eclipse_ws.door")
+log = structlog.get_logger("eclipse_ws.internal_auth")
 
 
 class Refusal(NamedTuple):
@@ -31,7 +31,7 @@ class Refusal(NamedTuple):
         return {"error": self.text, "limit": self.limit} if self.limit else {"error": self.text}
 
 
-class Door:
+class InternalAuth:
     """Compares the secret in constant time, and limits wrong ones by address.
 
     An address that has used its guesses up is refused without a comparison, so that guessing on tells

@@ -15,13 +15,13 @@ from tornado.web import Finish, HTTPError, RequestHandler
 
 from eclipse_ws.delivery import keys
 from eclipse_ws.delivery.records import Attempt
-from eclipse_ws.observability.histogram import Kept
+from eclipse_ws.observability.histogram import Cached
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.server import static_files
 from eclipse_ws.sessions import health
 from eclipse_ws.sessions.node import Node
 
-log = structlog.get_logger("eclipse_ws.web")
+log = structlog.get_logger("eclipse_ws.http")
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -48,7 +48,7 @@ class JsonHandler(RequestHandler):
 
         The listener has done so before it read the body; this is for whoever serves a handler without it.
         """
-        refusal = self.node.door.refusal(self.request) if self.needs_secret else None
+        refusal = self.node.internal_auth.refusal(self.request) if self.needs_secret else None
         if refusal is not None:
             self.set_status(refusal.status)
             if refusal.retry_after:
@@ -115,7 +115,7 @@ class Metrics(JsonHandler):
 
     internal = True
 
-    def initialize(self, node: Node, page: Kept[bytes] | None = None) -> None:
+    def initialize(self, node: Node, page: Cached[bytes] | None = None) -> None:
         """Take the page that all requests share, beside what every handler is given."""
         super().initialize(node)
         self.page = page or _page(node)
@@ -299,13 +299,13 @@ def routes(node: Node) -> list[URLSpec]:
     return found
 
 
-def _page(node: Node) -> Kept[bytes]:
+def _page(node: Node) -> Cached[bytes]:
     def make() -> bytes:
         from eclipse_ws.server import metrics
 
         return metrics.exposition(node)
 
-    return Kept(make)
+    return Cached(make)
 
 
 def is_internal(route: URLSpec) -> bool:

@@ -29,7 +29,7 @@ from tornado.log import gen_log
 from tornado.web import Application, RequestHandler
 
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.security.internal_auth import Door, Refusal
+from eclipse_ws.security.internal_auth import InternalAuth, Refusal
 from eclipse_ws.server.acceptor import Acceptor
 from eclipse_ws.server.connections import Connection, Connections
 from eclipse_ws.server.pacing import Gate
@@ -78,7 +78,7 @@ class Listener(Acceptor):
         self,
         application: Application,
         settings: Settings,
-        door: Door,
+        internal_auth: InternalAuth,
         tls: ssl.SSLContext | None = None,
         most: int | None = None,
     ) -> None:
@@ -94,8 +94,8 @@ class Listener(Acceptor):
         # Tornado counts the first request's wait as well, TLS handshake included; the table doesn't.
         self.conn_params.header_timeout = None
         self.application = application
-        self.limits = door.limits
-        self.sources = door.sources
+        self.limits = internal_auth.limits
+        self.sources = internal_auth.sources
         self.timeout = settings.handshake_timeout
         self.max_body = settings.max_body
         self.body_bytes = 0
@@ -107,9 +107,9 @@ class Listener(Acceptor):
             settings.idle_timeout,
             # What a handler waits for has bounds of its own, this is for what they overlook.
             settings.handshake_timeout + max(settings.idle_timeout, 2 * settings.api_timeout),
-            door.limits,
+            internal_auth.limits,
         )
-        self._door = door
+        self._internal_auth = internal_auth
         self._open: dict[object, Connection] = {}
 
     @property
@@ -153,7 +153,7 @@ class Listener(Acceptor):
         connection.trusted = False
         refusal = None
         if getattr(handler, "needs_secret", False):
-            refusal = self._door.refusal(request)
+            refusal = self._internal_auth.refusal(request)
             if refusal is None:
                 connection.trusted = True
                 self.connections.count(connection, None)
@@ -162,7 +162,7 @@ class Listener(Acceptor):
         elif not connection.failed and _is_upgrade(request.headers):
             connection.upgrading = True  # its own limits look at it
         self.pace(connection.stream, paced=True)
-        source = self._door.source(request)
+        source = self._internal_auth.source(request)
         self.connections.count(connection, None if source.shared else source.address)
         if not connection.upgrading and not self._may_ask(connection, now):
             self.connections.note(connection, TOO_OFTEN.limit)
@@ -175,7 +175,7 @@ class Listener(Acceptor):
     def _may_ask(self, connection: Connection, now: float) -> bool:
         if connection.address is None:
             return connection.may_ask(now)
-        return self._door.addresses.may_ask(connection.address, now)
+        return self._internal_auth.addresses.may_ask(connection.address, now)
 
     def release_body(self, connection: Connection) -> None:
         """The body of its request is held no more."""

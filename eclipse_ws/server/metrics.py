@@ -81,7 +81,7 @@ class NodeCollector(Collector):
         build.add_metric([__version__, settings.machine, settings.region], 1)
         yield build
         yield _gauge("eclipse_memory_limit_bytes", "Memory that this process may use", memory_bytes())
-        lag = self._node.lag.timing
+        lag = self._node.lag.histogram
         yield _histogram(
             "eclipse_loop_lag_seconds", "Delay of the event loop", lag.bounds, lag.buckets, lag.seconds
         )
@@ -154,7 +154,7 @@ class NodeCollector(Collector):
         )
 
     def _events(self) -> Iterator[Metric]:
-        hub, timing = self._node.hub, self._node.hub.latency
+        hub, latency = self._node.hub, self._node.hub.latency
         yield _counter("eclipse_events", "Events delivered to chats on this node", hub.events)
         yield _counter("eclipse_deliveries", "Events delivered to sessions", hub.deliveries)
         yield _counters(
@@ -171,9 +171,9 @@ class NodeCollector(Collector):
         yield _histogram(
             "eclipse_event_to_socket_seconds",
             "Time from an event's arrival on this node to its last socket; one event per loop turn",
-            timing.bounds,
-            timing.buckets,
-            timing.seconds,
+            latency.bounds,
+            latency.buckets,
+            latency.seconds,
         )
 
     def _backend(self) -> Iterator[Metric]:

@@ -111,14 +111,14 @@ class Server:
             default_handler_args={"node": self.node},
             log_function=log_request,
             origins=self.node.origins,
-            door=self.node.door,
+            internal_auth=self.node.internal_auth,
             wire_max_message=settings.max_frame,
             wire_queue_bytes=settings.queue_bytes,
             wire_ping_interval=settings.ping_interval,
             wire_ping_timeout=settings.ping_timeout,
             wire_close_timeout=settings.close_timeout,
         )
-        return Listener(application, settings, self.node.door, tls, most)
+        return Listener(application, settings, self.node.internal_auth, tls, most)
 
     async def start(self) -> None:
         """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from eclipse_ws.backends.base import Backend
-from eclipse_ws.observability.histogram import Timing
+from eclipse_ws.observability.histogram import Histogram
 from eclipse_ws.protocol import CloseCode, Cursor, Event
 from eclipse_ws.security.limits import Rate
 from eclipse_ws.sessions.replay import Replay
@@ -85,7 +85,7 @@ class Hub:
         self.resumed = 0
         self.not_resumed = 0
         self.interrupted = 0
-        self.latency = Timing()
+        self.latency = Histogram()
         self._timing = False
         self._replaying = 0
         """Bytes of replays that their sockets have no room for yet."""

@@ -17,10 +17,10 @@ from eclipse_ws.application.base import ChatApi
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.delivery import Delivery
-from eclipse_ws.observability.histogram import Kept, LoopLag
+from eclipse_ws.observability.histogram import Cached, LoopLag
 from eclipse_ws.protocol import timestamp
 from eclipse_ws.security.hosts import Hosts
-from eclipse_ws.security.internal_auth import Door
+from eclipse_ws.security.internal_auth import InternalAuth
 from eclipse_ws.security.jwt import Verifier
 from eclipse_ws.security.limits import Addresses, Limits, Rate, Sources
 from eclipse_ws.security.origins import Origins
@@ -114,7 +114,7 @@ class Node:
 
     def __post_init__(self) -> None:
         self.lag = LoopLag()
-        self._health = Kept(self._look_at_health)
+        self._health = Cached(self._look_at_health)
         self.limits = Limits(self.settings)
         self.shares = Shares(self.settings)
         self.penalties = Penalties(self.settings)
@@ -122,7 +122,7 @@ class Node:
         self.sources = Sources(self.settings)
         self.origins = Origins(self.settings)
         self.hosts = Hosts(self.settings)
-        self.door = Door(self.settings, self.sources, self.addresses, self.limits)
+        self.internal_auth = InternalAuth(self.settings, self.sources, self.addresses, self.limits)
         self._bound_fan_out()
 
     def reload(self, fresh: Settings) -> None:
@@ -136,7 +136,7 @@ class Node:
             self.addresses,
             self.sources,
             self.origins,
-            self.door,
+            self.internal_auth,
         )
         for part in parts:
             part.configure(self.settings)

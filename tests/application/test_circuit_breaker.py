@@ -1,4 +1,4 @@
-"""The circuit breaker, with a clock that is set by hand."""
+"""The circuit breaker, with a fake clock."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import logging
 
 from tornado.testing import ExpectLog
 
-from eclipse_ws.application.circuit_breaker import Breaker
+from eclipse_ws.application.circuit_breaker import CircuitBreaker
 
 
 class Clock:
-    """A clock that is set by hand."""
+    """A clock that tests set."""
 
     now = 100.0
 
@@ -19,11 +19,11 @@ class Clock:
         return self.now
 
 
-def opened(clock: Clock, chance: float = 0.5) -> Breaker:
+def opened(clock: Clock, chance: float = 0.5) -> CircuitBreaker:
     """A breaker that three failures have just opened, for ten seconds."""
-    breaker = Breaker("It", 3, 10, clock, lambda: chance)
+    breaker = CircuitBreaker("api", 3, 10, clock, lambda: chance)
     with ExpectLog(
-        "eclipse_ws.api", "It is down: 3 failures in a row, the last: why.*", level=logging.WARNING
+        "eclipse_ws.application", ".*'failures': 3, 'why': 'why'.*circuit opened", level=logging.WARNING
     ):
         for who in "xyz":
             ticket = breaker.enter(who)
@@ -33,9 +33,9 @@ def opened(clock: Clock, chance: float = 0.5) -> Breaker:
     return breaker
 
 
-def test_failures_have_to_be_in_a_row() -> None:
-    """A success in between begins the count anew."""
-    breaker = Breaker("It", 3, 10, Clock())
+def test_only_consecutive_failures_count() -> None:
+    """A success resets the count of failures."""
+    breaker = CircuitBreaker("api", 3, 10, Clock())
     for _ in range(5):
         ticket = breaker.enter("a")
         assert ticket is not None
@@ -47,9 +47,9 @@ def test_failures_have_to_be_in_a_row() -> None:
     assert (breaker.state, breaker.opened, breaker.retry_after) == ("closed", 0, 0)
 
 
-def test_failures_have_to_be_of_several() -> None:
-    """However often the calls of two fail, that says nothing about the rest; a third one's failure does."""
-    breaker = Breaker("It", 3, 10, Clock())
+def test_failures_must_come_from_several_callers() -> None:
+    """Failures of two callers never open the circuit; a third caller's failure does."""
+    breaker = CircuitBreaker("api", 3, 10, Clock())
     for who in "ab" * 50:
         ticket = breaker.enter(who)
         assert ticket is not None
@@ -57,13 +57,13 @@ def test_failures_have_to_be_of_several() -> None:
     assert (breaker.state, breaker.opened) == ("closed", 0)
     ticket = breaker.enter("c")
     assert ticket is not None
-    with ExpectLog("eclipse_ws.api", "It is down: 101 failures in a row.*", level=logging.WARNING):
+    with ExpectLog("eclipse_ws.application", ".*'failures': 101,.*circuit opened", level=logging.WARNING):
         breaker.failure(ticket, "why", "c")
     assert breaker.state == "open"
 
 
-def test_open_refuses_until_its_time() -> None:
-    """Open, nothing passes, and retry_after says for how long."""
+def test_open_rejects_calls_until_the_period_ends() -> None:
+    """While it is open, no call passes, and retry_after says for how long."""
     clock = Clock()
     breaker = opened(clock)
     assert breaker.enter("a") is None
@@ -75,7 +75,7 @@ def test_open_refuses_until_its_time() -> None:
 
 
 def test_one_probe_at_a_time() -> None:
-    """After its time one call passes, the next ones do not until it has ended."""
+    """After the open period one call passes, and no other until it has ended."""
     clock = Clock()
     breaker = opened(clock)
     clock.now += 10
@@ -83,13 +83,13 @@ def test_one_probe_at_a_time() -> None:
     assert probe is not None
     assert breaker.enter("a") is None
     assert breaker.state == "probing"
-    with ExpectLog("eclipse_ws.api", "It is back after 10.0 s", level=logging.INFO):
+    with ExpectLog("eclipse_ws.application", ".*'seconds': 10.0, .*circuit closed", level=logging.INFO):
         breaker.success(probe)
     assert breaker.state == "closed"
     assert breaker.enter("a") is not None
 
 
-def test_failed_probe_opens_again_without_a_word() -> None:
+def test_failed_probe_opens_again_without_a_log_line() -> None:
     """A probe that fails starts another open period; the log has one line for the whole outage."""
     clock = Clock()
     breaker = opened(clock)
@@ -104,8 +104,8 @@ def test_failed_probe_opens_again_without_a_word() -> None:
     assert breaker.enter("b") is not None
 
 
-def test_who_probed_in_vain_lets_others_probe() -> None:
-    """A request that always fails does not keep the circuit open: the next probe is somebody else's."""
+def test_failed_prober_lets_others_probe() -> None:
+    """A request that always fails does not keep the circuit open: another caller probes next."""
     clock = Clock()
     breaker = opened(clock)
     clock.now += 10
@@ -116,12 +116,12 @@ def test_who_probed_in_vain_lets_others_probe() -> None:
     assert breaker.enter("a") is None
     probe = breaker.enter("b")
     assert probe is not None
-    with ExpectLog("eclipse_ws.api", "It is back.*", level=logging.INFO):
+    with ExpectLog("eclipse_ws.application", ".*circuit closed", level=logging.INFO):
         breaker.success(probe)
 
 
-def test_who_is_alone_may_probe_again() -> None:
-    """Where nobody else calls, the same one probes again after twice the time."""
+def test_single_caller_may_probe_again() -> None:
+    """Where nobody else calls, the same caller probes again after twice the time."""
     clock = Clock()
     breaker = opened(clock)
     clock.now += 10
@@ -132,8 +132,8 @@ def test_who_is_alone_may_probe_again() -> None:
     assert breaker.enter("a") is not None
 
 
-def test_abandoned_probe_frees_its_place() -> None:
-    """A probe that nobody waits for any more lets another one through."""
+def test_abandoned_probe_lets_another_probe() -> None:
+    """A cancelled probe lets another one through."""
     clock = Clock()
     breaker = opened(clock)
     clock.now += 10
@@ -145,14 +145,14 @@ def test_abandoned_probe_frees_its_place() -> None:
     assert breaker.state == "probing"
 
 
-def test_results_from_before_count_nothing() -> None:
-    """Calls that were under way when the circuit opened neither close it nor open it again."""
+def test_results_from_before_a_change_are_ignored() -> None:
+    """Calls in progress when the circuit opened neither close it nor open it again."""
     clock = Clock()
-    breaker = Breaker("It", 1, 10, clock, lambda: 0.5)
+    breaker = CircuitBreaker("api", 1, 10, clock, lambda: 0.5)
     early, late = breaker.enter("a"), breaker.enter("a")
     assert early is not None
     assert late is not None
-    with ExpectLog("eclipse_ws.api", "It is down.*"):
+    with ExpectLog("eclipse_ws.application", ".*circuit opened"):
         breaker.failure(early, "why", "a")
     breaker.success(late)
     assert breaker.state == "open"
@@ -167,6 +167,6 @@ def test_results_from_before_count_nothing() -> None:
 
 
 def test_jitter() -> None:
-    """Open periods differ by up to a fifth, so that nodes do not probe in step."""
+    """Open periods vary by up to a fifth, so that nodes do not probe in step."""
     assert opened(Clock(), 0.0).retry_after == 8
     assert opened(Clock(), 1.0).retry_after == 12

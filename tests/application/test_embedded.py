@@ -335,7 +335,7 @@ async def test_what_sqlite_refuses() -> None:
     with pytest.raises(ApiError) as caught:
         await api.send_message("c", "u", "hello", None)  # type: ignore[arg-type]
     assert (caught.value.code, caught.value.retryable, api.state) == ("api_rejected", False, "up")
-    with pytest.raises(ApiError, match="no user"):
+    with pytest.raises(ApiError, match="unknown user"):
         await api.user("u")
     await api.send_message("c", "u", "hello", "USER")
     await api.close()

@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from tornado.testing import ExpectLog
 
 from eclipse_ws.application.base import Share
-from eclipse_ws.application.circuit_breaker import Breaker
+from eclipse_ws.application.circuit_breaker import CircuitBreaker
 from eclipse_ws.application.http import HttpApi, header_text, segment
 from tests.application.conftest import CONTENT, failure, make_settings, send
 from tests.application.contract import ChatApiContract
@@ -807,9 +807,9 @@ class Clock:
 async def test_circuit(api: HttpApi, stub: Stub) -> None:
     """An API that is down is noticed, calls fail without reaching it, and it is probed until it is back."""
     clock = Clock()
-    api.breaker = Breaker("The chat API", 3, 5, clock, lambda: 0.5)
+    api.breaker = CircuitBreaker("application", 3, 5, clock, lambda: 0.5)
     stub.fault = Fault("status", 502)
-    with ExpectLog("eclipse_ws.api", "The chat API is down: 3 failures in a row.*", level=logging.WARNING):
+    with ExpectLog("eclipse_ws.application", ".*'failures': 3,.*circuit opened", level=logging.WARNING):
         for chat in "abc":
             assert (await failure(send(api, chat))).code == "api_error"
     assert (api.state, len(stub.requests)) == ("down", 3)
@@ -826,7 +826,7 @@ async def test_circuit(api: HttpApi, stub: Stub) -> None:
 
     clock.now += 5
     stub.fault = Fault()
-    with ExpectLog("eclipse_ws.api", "The chat API is back.*", level=logging.INFO):
+    with ExpectLog("eclipse_ws.application", ".*circuit closed", level=logging.INFO):
         await send(api, "b")
     assert api.state == "up"
 
@@ -851,7 +851,7 @@ async def test_what_opens_the_circuit(api: HttpApi, stub: Stub, fault: Fault) ->
         await failure(send(api))
         await failure(api.send_message("chat-2", "u", CONTENT, "USER", share=Share("chat:chat-1")))
     assert api.state == "up"
-    with ExpectLog("eclipse_ws.api", "The chat API is down.*"):
+    with ExpectLog("eclipse_ws.application", ".*circuit opened"):
         await failure(send(api, "chat-3"))
     assert api.state == "down"
 
@@ -956,9 +956,9 @@ async def test_refusals_do_not_open_the_circuit(api: HttpApi, stub: Stub, status
 async def test_probe_that_is_cancelled(api: HttpApi, stub: Stub) -> None:
     """A probe whose caller goes away does not keep the circuit from being probed again."""
     clock = Clock()
-    api.breaker = Breaker("The chat API", 1, 5, clock)
+    api.breaker = CircuitBreaker("application", 1, 5, clock)
     stub.fault = Fault("status", 503, times=1)
-    with ExpectLog("eclipse_ws.api", "The chat API is down.*"):
+    with ExpectLog("eclipse_ws.application", ".*circuit opened"):
         await failure(send(api))
     clock.now += 10
     stub.requests.clear()
@@ -985,7 +985,7 @@ async def test_open_circuit_empties_the_queue(stub: Stub) -> None:
     stub.fault = Fault("status", 503, delay=0.05)
     calls = [asyncio.ensure_future(send(api)) for _ in range(3)]
     await until(lambda: api.stats.waiting == 2)
-    with ExpectLog("eclipse_ws.api", "The chat API is down.*"):
+    with ExpectLog("eclipse_ws.application", ".*circuit opened"):
         codes = [(await failure(call)).code for call in calls]
     assert codes == ["api_unavailable"] * 3
     assert len(stub.requests) == 1
@@ -997,9 +997,9 @@ async def test_nobody_queues_for_an_open_circuit(stub: Stub) -> None:
     """With the circuit open and every connection taken, a call fails at once instead of waiting for one."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1))
     clock = Clock()
-    api.breaker = Breaker("The chat API", 1, 5, clock)
+    api.breaker = CircuitBreaker("application", 1, 5, clock)
     await api.start()
-    with ExpectLog("eclipse_ws.api", "The chat API is down.*"):
+    with ExpectLog("eclipse_ws.application", ".*circuit opened"):
         ticket = api.breaker.enter("a")
         assert ticket is not None
         api.breaker.failure(ticket, "why", "a")
@@ -1041,7 +1041,7 @@ async def test_sessions_of_the_application_are_not_kept(stub: Stub, caplog: pyte
         assert stub.requests[-1][2].get("Cookie") == sent
         assert api.stats.cookies_dropped == (0 if sent else 2)
         await api.close()
-    lines = [line for line in caplog.messages if "not kept" in line]
+    lines = [line for line in caplog.messages if "cookie dropped" in line]
     assert len(lines) == 1
     assert "'session'" in lines[0]
     assert "u1" not in lines[0]

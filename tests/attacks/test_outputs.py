@@ -141,7 +141,7 @@ async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
         ("eclipse_ws.session: session started", count + 1),
         ("eclipse_ws.session: session ended", count + 1),
         ("eclipse_ws.session: session refused", count),
-        ("eclipse_ws.door: call refused", count),
+        ("eclipse_ws.internal_auth: call refused", count),
         ("eclipse_ws.access: Request", count),
         ("eclipse_ws.chat: message not saved", count),
         ("eclipse_ws.chat: agent not found", count),

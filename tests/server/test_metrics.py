@@ -19,7 +19,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from eclipse_ws.observability.histogram import Kept, LoopLag, Timing
+from eclipse_ws.observability.histogram import Cached, Histogram, LoopLag
 from eclipse_ws.server.metrics import exposition
 from eclipse_ws.server.server import Server
 from eclipse_ws.websocket.counters import stats
@@ -114,7 +114,7 @@ async def test_very_many_who_ask_get_the_same_page(path: str, monkeypatch: pytes
             "eclipse_ws.observability.histogram.time", SimpleNamespace(monotonic=lambda: now[0])
         )
         monkeypatch.setattr("eclipse_ws.server.metrics.exposition", slow)
-        server.node._health = Kept(lambda: slow(server.node))
+        server.node._health = Cached(lambda: slow(server.node))
         for _ in range(100):
             assert (await http(server.port, path)).status == 200
         assert len(made) == 11  # a tenth of a second in all
@@ -137,12 +137,12 @@ def test_a_page_is_never_old(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] += 1
         return began
 
-    kept = Kept(make)
-    assert kept.get() == 100
+    cached = Cached(make)
+    assert cached.get() == 100
     now[0] = 100.9
-    assert kept.get() == 100
+    assert cached.get() == 100
     now[0] = 101
-    assert kept.get() == 101
+    assert cached.get() == 101
 
 
 @pytest.mark.gen_test
@@ -175,21 +175,21 @@ def test_an_outcome_that_nobody_foresaw_is_counted_as_other() -> None:
 
 def test_timings_put_durations_into_their_buckets() -> None:
     """A bound belongs to its own bucket, and what is slower than all to the last."""
-    timing = Timing((0.1, 1.0))
+    histogram = Histogram((0.1, 1.0))
     for seconds in (0.05, 0.1, 0.5, 7):
-        timing.count(seconds)
-    assert timing.buckets == [2, 1, 1]
-    assert timing.seconds == pytest.approx(7.65)
+        histogram.count(seconds)
+    assert histogram.buckets == [2, 1, 1]
+    assert histogram.seconds == pytest.approx(7.65)
 
 
 @pytest.mark.gen_test
 async def test_a_busy_loop_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lag's histogram fills by itself, until it is stopped."""
-    monkeypatch.setattr("eclipse_ws.observability.histogram.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("eclipse_ws.observability.histogram.LAG_INTERVAL", 0.001)
     lag = LoopLag()
     lag.stop()
     lag.start()
-    await until(lambda: sum(lag.timing.buckets) >= 3)
+    await until(lambda: sum(lag.histogram.buckets) >= 3)
     lag.stop()
 
 
