@@ -1,4 +1,4 @@
-"""How long things take, as plain numbers: written while the server works, read when metrics are scraped."""
+"""Histograms of durations, in plain numbers: written while the server works, read by a scrape."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
 LOOP_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds in seconds for what happens within turns of the loop; one more bucket takes what is slower."""
+"""Upper bounds in seconds for durations within turns of the loop; one more bucket counts slower ones."""
 LAG_INTERVAL: Final = 0.25
-"""Seconds between two looks at how late the loop is."""
+"""Seconds between two measurements of the loop's lag."""
 CACHE_SHARE: Final = 0.02
-"""Part of the time that making one `Cached` answer may take, in the long run."""
+"""Fraction of the time that computing one `Cached` value may take, in the long run."""
 CACHE_BURST: Final = 0.1
-"""Seconds of such work that may be done at once."""
+"""Seconds of such work that may be done in a burst."""
 CACHE_SECONDS: Final = 1.0
-"""Age of the oldest answer that is given again."""
+"""Maximum age of a cached value."""
 
 T = TypeVar("T")
 
@@ -33,25 +33,25 @@ class Histogram:
         self.seconds = 0.0
 
     def count(self, seconds: float) -> None:
-        """Note one duration, in seconds."""
+        """Count one duration, in seconds."""
         self.seconds += seconds
         self.buckets[bisect_left(self.bounds, seconds)] += 1
 
 
 class LoopLag:
-    """Looks four times a second how much later than asked the event loop calls it."""
+    """Measures four times a second how late the event loop runs a timer."""
 
     def __init__(self) -> None:
         self.histogram = Histogram()
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Look from now on, on the running loop."""
+        """Start to measure, on the running loop."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(LAG_INTERVAL, self._measure, loop, loop.time() + LAG_INTERVAL)
 
     def stop(self) -> None:
-        """Look no more. Idempotent."""
+        """Stop measuring. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -62,17 +62,17 @@ class LoopLag:
 
 
 class Cached(Generic[T]):
-    """An answer that is made anew for whoever asks, unless so many ask that making it would cost too much."""
+    """A value that is computed for each request, unless frequent requests would make that too expensive."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._value: T
         self._made = -CACHE_SECONDS
         self._spent = 0.0
-        """When all the time will be paid for that making it has taken."""
+        """The time at which the computing budget is full again."""
 
     def get(self) -> T:
-        """The answer, at most a second old."""
+        """The value, at most a second old."""
         now = time.monotonic()
         if self._spent - now > CACHE_BURST / CACHE_SHARE and now - self._made < CACHE_SECONDS:
             return self._value

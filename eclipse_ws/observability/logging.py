@@ -1,4 +1,4 @@
-"""Logging: structlog over the standard library, one form for every line, and no token or secret in any."""
+"""Logging: structlog over the standard library, one format for all lines, tokens and secrets masked."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MAX_PATH = 200  # characters of a path in an access line
 QUIET_PATHS = frozenset({"/", "/health", "/metrics"})
 COLOURS = {"debug": "\x1b[2m", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[31;1m"}
 SHORTEST_SECRET = 4  # characters; masking every "a" would hide the log, not the secret
-SHORTEST_HEADER = 8  # characters of a value in ECLIPSE_API_HEADERS: `true` may be one, and is no secret
+SHORTEST_HEADER = 8  # characters of a value in ECLIPSE_API_HEADERS: `true` may be one, and is not a secret
 
 # Each alternative keeps its group and masks the rest. Quotes and backslashes end a value: JSON stays JSON.
-# After `"limit": "token", ` comes the next field's name, which is no token.
+# After `"limit": "token", ` comes the next field's name, which is not a token.
 CREDENTIAL = re.compile(
     r"""(?ix)
       (\b(?:access_|refresh_|id_)?token=) [^\s&"'\\#]+
@@ -51,7 +51,7 @@ _installed: _Handler | None = None
 
 
 class Masker:
-    """Masks credentials in text: what looks like one anywhere, and the configured secrets' own values."""
+    """Masks credentials in text: anything that looks like one, and the configured secrets' values."""
 
     def __init__(self, settings: Settings) -> None:
         self._known: set[str] = set()
@@ -61,7 +61,7 @@ class Masker:
     def learn(self, settings: Settings) -> None:
         """Mask these settings' secrets too."""
         self._known.update(_secret_values(settings))
-        # The longest first: a secret may begin with another.
+        # Longest first: a secret may begin with another one.
         values = sorted(self._known, key=len, reverse=True)
         if values:
             self._values = re.compile("|".join("".join(map(_form, value)) for value in values))
@@ -76,10 +76,10 @@ class Masker:
 def configure_logging(
     settings: Settings, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Sends every log line, ours and other packages', to `stream` (default: stderr) as the settings say.
+    """Send every log line, ours and other packages', to `stream` (default: stderr) as the settings say.
 
-    Above the level debug `LogLimit` bounds how much; ``clock`` (seconds) is what it measures by. Calling it
-    again replaces what it installed before and leaves others' handlers alone.
+    Above the level debug, `LogLimit` bounds the volume; ``clock`` (seconds) is its clock. Another call
+    replaces the handler of the previous one, and leaves other handlers alone.
     """
     global _installed  # noqa: PLW0603 - the root logger is as global
     target = sys.stderr if stream is None else stream
@@ -107,7 +107,7 @@ def configure_logging(
         foreign_pre_chain=shared,
         processors=[_add_fields, structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
-    # Whoever asks for debug wants all of it.
+    # At level debug, all lines are wanted.
     handler = _Handler(target, LogLimit(clock) if level > logging.DEBUG else None)
     handler.setFormatter(formatter)
     root = logging.getLogger()
@@ -118,19 +118,19 @@ def configure_logging(
     root.setLevel(level)
     _installed = handler
     logging.captureWarnings(True)
-    # It tells of its selector at debug, at every start of a loop.
+    # It logs its selector at debug, at every start of a loop.
     logging.getLogger("asyncio").setLevel(max(level, logging.INFO))
 
 
 def mask_also(settings: Settings) -> None:
-    """Mask these settings' secrets as well, in what `configure_logging` has installed."""
+    """Mask these settings' secrets as well, in the handler that `configure_logging` installed."""
     formatter = None if _installed is None else _installed.formatter
     if isinstance(formatter, _MaskingFormatter):
         formatter.masker.learn(settings)
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Tornado's `Application(log_function=...)`: one line a request, without the query, where tokens are.
+    """Tornado's `Application(log_function=...)`: one line a request, without the query, which has tokens.
 
     Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
     """
@@ -148,7 +148,7 @@ def log_request(handler: RequestHandler) -> None:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Writes lines to a stream, no more of them than `LogLimit` lets pass; at debug all of them."""
+    """Writes the lines that `LogLimit` lets pass to a stream; at debug all of them."""
 
     def __init__(self, stream: TextIO, limit: LogLimit | None) -> None:
         super().__init__(stream)
@@ -160,14 +160,14 @@ class _Handler(logging.StreamHandler[TextIO]):
             super().emit(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render the line, and charge the limit with its bytes."""
+        """Render the line, and charge its bytes to the limit."""
         line = super().format(record)
         if self._limit is not None:
             self._limit.charge(record, len(line))
         return line
 
-    def tell_suppressed(self, *, last: bool = False) -> None:
-        """Write one line about what was suppressed, if there is anything and it is time to."""
+    def report_suppressed(self, *, last: bool = False) -> None:
+        """Write one line about suppressed lines, if there are any and it is time to."""
         if self._limit is None:
             return
         self.acquire()
@@ -176,24 +176,24 @@ class _Handler(logging.StreamHandler[TextIO]):
             if lines:
                 record = logging.LogRecord(LOGGER, logging.INFO, "", 0, "log lines suppressed", None, None)
                 record.fields = {"lines": lines, "total": sum(lines.values())}
-                super().emit(record)  # past the limit, which must not suppress it
+                super().emit(record)  # bypasses the limit, which must not suppress it
         finally:
             self.release()
 
     def close(self) -> None:
-        """Tell of what is suppressed still; `logging` calls this when the process ends."""
-        self.tell_suppressed(last=True)
+        """Report the last suppressed lines; `logging` calls this when the process ends."""
+        self.report_suppressed(last=True)
         super().close()
 
 
-def tell_suppressed() -> None:
-    """Tell of the lines that were suppressed since the last ones that were told of; at most every 10 s."""
+def report_suppressed() -> None:
+    """Report the lines that were suppressed since the last report; at most every 10 s."""
     if _installed is not None:
-        _installed.tell_suppressed()
+        _installed.report_suppressed()
 
 
 class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
-    """Masks the rendered line: the one place that every value, message and traceback passes."""
+    """Masks the rendered line: every value, message and traceback passes through here."""
 
     def __init__(self, masker: Masker, **options: Any) -> None:
         super().__init__(**options)
@@ -204,7 +204,7 @@ class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
 
 
 class _Console:
-    """A readable line: time, level, event, fields; tracebacks below it, indented: they pass for no line."""
+    """A readable line: time, level, event, fields; tracebacks are indented, so they can't forge a line."""
 
     def __init__(self, colours: bool) -> None:
         self._colours = COLOURS if colours else {}
@@ -224,7 +224,7 @@ class _Console:
 
 
 def _json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
-    """One JSON object in ASCII: json escapes whatever could end the line."""
+    """One JSON object in ASCII: json escapes everything that could end the line."""
     details = _traceback(event)
     if details:
         event["exception"] = details[0]
@@ -232,13 +232,13 @@ def _json(_logger: WrappedLogger, _name: str, event: EventDict) -> str:
 
 
 def _add_fields(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
-    """Add what the handler has to say about a line."""
+    """Add the handler's fields to a line."""
     event.update(getattr(event["_record"], "fields", {}))
     return event
 
 
 def _traceback(event: EventDict) -> list[str]:
-    """The traceback that the event asks for, taken out of it; without local variables, which hold content."""
+    """The event's traceback, removed from it; without local variables, which contain messages."""
     found = event.pop("exc_info", None)
     if not found:
         return []
@@ -264,7 +264,7 @@ def _secret_values(settings: Settings) -> Iterator[str]:
         if isinstance(value, SecretStr):
             text = value.get_secret_value()
             if name.endswith("_url"):
-                # Already validated; a URL's host and port are no secret, and help in a log.
+                # Already validated; a URL's host and port are not secret, and help in a log.
                 text = unquote(urlsplit(text).password or "")
             for part in (text, *(previous_secrets(text) if name.endswith("_secrets") else ())):
                 if len(part) >= SHORTEST_SECRET:
@@ -276,7 +276,7 @@ def _secret_values(settings: Settings) -> Iterator[str]:
 
 
 def _form(char: str) -> str:
-    """A pattern for one character of a secret: plain, escaped however often, or as a URL has it."""
+    """A pattern for one character of a secret: plain, escaped any number of times, or URL-encoded."""
     if char.isascii() and char.isalnum():
         return char
     forms = [re.escape(char), "".join(f"(?i:%{byte:02x})" for byte in char.encode("utf-8", "surrogatepass"))]

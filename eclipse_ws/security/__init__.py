@@ -1,4 +1,4 @@
-"""Whom to trust, and how far: JWT, origins, host names, limits, client addresses, internal authentication.
+"""Authentication and limits: JWT, origins, host names, rate limits, client addresses, internal secrets.
 
 `backends` and above may import from here; these may import `observability`, `config` and `protocol`.
 """

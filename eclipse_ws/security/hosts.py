@@ -1,7 +1,7 @@
-"""Under which name: in development only requests to this machine's own names are answered (RFC 9110, 7.2).
+"""Host names: in development only requests to this machine's own names are answered (RFC 9110, 7.2).
 
-There everybody who reaches the server gets tokens. A web page may have its own name resolve to 127.0.0.1
-once it is loaded (DNS rebinding), and its requests then count as the same origin's; but they carry that name.
+There every client that reaches the server gets tokens. A web page may make its own name resolve to 127.0.0.1
+once it is loaded (DNS rebinding), and its requests then have the same origin; but they carry that name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(?::\d{0,5})?")
 
 
 class Hosts:
-    """The values of ``Host`` that are answered; outside development, and without the embedded API, all are.
+    """The allowed values of ``Host``. In production, and without the embedded API, every value is allowed.
 
-    These are addresses, localhost and the names below it, the machine's own name, and the setting
-    ``allowed_hosts``: exact names, and ``*.example.com`` for all names below one.
+    Allowed are addresses, localhost and its subdomains, the machine's own name, and the setting
+    ``allowed_hosts``: exact names, and ``*.example.com`` for all subdomains of one.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,7 +38,7 @@ class Hosts:
         self._below = (".localhost", *(name[1:] for name in settings.allowed_hosts if "*" in name))
 
     def allows(self, host: str) -> bool:
-        """Whether a request with this ``Host``, port or not, is answered."""
+        """Whether a request with this ``Host``, with or without a port, is answered."""
         if not self._checked:
             return True
         found = _HOST.fullmatch(host.lower())
@@ -49,15 +49,15 @@ class Hosts:
 
 
 class HostApplication(Application):
-    """Tornado's application, which looks at ``Host`` before at anything else, for every route."""
+    """Tornado's application; it checks ``Host`` first, on every route."""
 
     def __init__(self, routes: Any, hosts: Hosts, **settings: Any) -> None:
         super().__init__(routes, **settings)
         self._hosts = hosts
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        """The route's handler, or one that refuses."""
-        # Browsers always send it; without one it is no browser.
+        """The route's handler, or one that responds 403."""
+        # Browsers always send one; a client without one is not a browser.
         if self._hosts.allows(request.headers.get("Host") or "localhost"):
             return super().find_handler(request, **kwargs)
         return self.get_handler_delegate(request, _WrongHost)
@@ -70,9 +70,9 @@ class _WrongHost(RequestHandler):
         self.clear_header("Server")
 
     def prepare(self) -> None:
-        """Answer 403 to every method."""
+        """Respond 403 to every method."""
         name = printable(self.request.host)[:100]
-        # A browser shows no page the answer to an upgrade.
+        # A browser does not show the response to an upgrade.
         log.info("request refused", limit="allowed_hosts", host=name)
         self.set_status(403)
         text = (

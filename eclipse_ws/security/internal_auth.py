@@ -1,4 +1,4 @@
-"""The door: who asks, how often they may, and whether they know the secret shared with the application."""
+"""Internal authentication: requests that must show the secret shared with the application."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ log = structlog.get_logger("eclipse_ws.internal_auth")
 
 
 class Refusal(NamedTuple):
-    """What a caller is told: an HTTP status, a sentence, the limit that it ran into, if any, and the seconds
-    to wait, if it may come again.
+    """A refused request's response: an HTTP status, a sentence, the limit that was exceeded, if any, and the
+    seconds until a retry makes sense, 0 if never.
     """
 
     status: int
@@ -27,16 +27,16 @@ class Refusal(NamedTuple):
 
     @property
     def document(self) -> dict[str, str]:
-        """The answer's body."""
+        """The response's body."""
         return {"error": self.text, "limit": self.limit} if self.limit else {"error": self.text}
 
 
 class InternalAuth:
-    """Compares the secret in constant time, and limits wrong ones by address.
+    """Compares the secret in constant time, and limits wrong secrets by address.
 
-    An address that has used its guesses up is refused without a comparison, so that guessing on tells
+    An address that has used up its guesses is refused without a comparison, so that further guesses reveal
     nothing. Only where several callers may share the address (a proxy's, and no setting names its header)
-    is the right secret still let in: a stranger there must not be able to lock the application out.
+    the right secret still passes: an attacker there must not be able to lock the application out.
     """
 
     def __init__(self, settings: Settings, sources: Sources, addresses: Addresses, limits: Limits) -> None:
@@ -46,7 +46,7 @@ class InternalAuth:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take the settings' secret."""
+        """Apply the settings' secret."""
         self._secret = settings.internal_api_secret.get_secret_value().encode()
 
     def source(self, request: HTTPServerRequest) -> Source:
@@ -54,15 +54,15 @@ class InternalAuth:
         return self.sources.of(request.remote_ip or "", request.headers.get(self.sources.header))
 
     def refusal(self, request: HTTPServerRequest) -> Refusal | None:
-        """None if the request shows the secret: as ``X-Internal-Secret``, or as a bearer token."""
+        """None if the request carries the secret, as ``X-Internal-Secret`` or as a bearer token."""
         if not self._secret:
             return Refusal(503, "No INTERNAL_API_SECRET is configured on this server")
         now = time.monotonic()
         source = self.source(request)
         may_guess = self.addresses.may_guess(source, now)
         if may_guess or source.shared:
-            # In bytes, because compare_digest takes no text outside ASCII.
-            if hmac.compare_digest(_shown(request).encode("utf-8", "replace"), self._secret):
+            # In bytes, because compare_digest accepts ASCII text only.
+            if hmac.compare_digest(_presented(request).encode("utf-8", "replace"), self._secret):
                 return None
             self.addresses.guessed(source, now)
         name = "secret" if may_guess else "guesses_per_minute"
@@ -73,8 +73,8 @@ class InternalAuth:
         return Refusal(429, "Too many wrong secrets from this address; try again in a minute", name, 60)
 
 
-def _shown(request: HTTPServerRequest) -> str:
-    """The secret that a request shows; empty if it shows none."""
+def _presented(request: HTTPServerRequest) -> str:
+    """The secret that a request carries; empty if none."""
     given = request.headers.get("X-Internal-Secret")
     if given is not None:
         return given

@@ -1,4 +1,4 @@
-"""Token -> Claims: who a session belongs to. Pure; no I/O."""
+"""Verifies tokens, and returns their claims. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import CloseCode
 
 MAX_NAME = 256
-"""Longest user or chat id that is accepted, in characters."""
+"""Maximum length of a user or chat id, in characters."""
 MAX_TOKEN: Final = 16384
-"""Longest token that is looked at, in characters."""
+"""Maximum length of a token, in characters."""
 SYMMETRIC: Final = {
     "HS256": HMACAlgorithm.SHA256,
     "HS384": HMACAlgorithm.SHA384,
@@ -31,13 +31,11 @@ SYMMETRIC: Final = {
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """What a verified token says.
+    """The claims of a verified token.
 
-    ``ends``, in seconds since 1970, is its ``exp``, or the end of the longest permitted lifetime if that is
-    earlier.
-    ``roles`` are those that its claim ``roles`` narrows the user to; None without such a claim.
-    ``key``, ``issuer`` and ``audience`` are what made it valid: the fingerprint of the key that verified it,
-    ``iss`` and ``aud``.
+    ``ends``, in seconds since 1970, is its ``exp``, or the end of the maximum lifetime if that is earlier.
+    ``roles`` are the roles of its claim ``roles``; None without that claim.
+    ``key`` is the fingerprint of the key that verified it, ``issuer`` its ``iss``, ``audience`` its ``aud``.
     """
 
     user_id: str
@@ -51,7 +49,7 @@ class Claims(msgspec.Struct, frozen=True):
 
     @property
     def expires_at(self) -> datetime | None:
-        """``ends`` as a date; None if it never ends."""
+        """``ends`` as a date; None if it never expires."""
         return None if self.ends == math.inf else datetime.fromtimestamp(self.ends, UTC)
 
     def permits(self, role: protocol.Role, default_roles: Sequence[str] = protocol.ROLES) -> bool:
@@ -65,7 +63,7 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class TokenError(Exception):
-    """A token that is refused; ``close`` says what the client is told, the text what the log is."""
+    """A rejected token; ``close`` is for the client, the text for the log."""
 
     def __init__(self, close: CloseCode, detail: str) -> None:
         super().__init__(detail)
@@ -73,7 +71,7 @@ class TokenError(Exception):
 
 
 class _Hmac(HMACAlgorithm):
-    """HMAC that looks at a key once, not for every token: whether it is no public key takes a while."""
+    """HMAC that prepares a key once, not for every token: checking that it is not a public key is slow."""
 
     def __init__(self, hash_algorithm: Any) -> None:
         super().__init__(hash_algorithm)
@@ -87,7 +85,7 @@ class _Hmac(HMACAlgorithm):
         return prepared
 
     def check_key_length(self, key: bytes) -> None:
-        """Nothing: how long a secret is was judged when the settings were read."""
+        """Nothing: the settings' validation checks the length."""
 
 
 class _Signatures(jwt.PyJWS):
@@ -100,11 +98,11 @@ class _Signatures(jwt.PyJWS):
             self.register_algorithm(name, _Hmac(hash_algorithm))
 
     def _validate_kid(self, kid: Any) -> None:
-        """Nothing: no key is chosen by its name, and other libraries sign a name that is null or a number."""
+        """Nothing: no key is selected by its id, and other libraries write an id that is null or a number."""
 
 
 class Verifier:
-    """Verifies tokens with the settings' secrets and public keys, each for its own algorithms alone."""
+    """Verifies tokens with the settings' secrets and public keys, each for its own algorithms only."""
 
     def __init__(self, settings: Settings) -> None:
         secret = settings.jwt_secret.get_secret_value()
@@ -125,32 +123,32 @@ class Verifier:
         self._jwt = jwt.PyJWT(
             {
                 "require": ["exp"] if settings.production or settings.jwt_require_exp else [],
-                # `accepts` looks at them: PyJWT refuses a list that holds anything besides strings.
+                # `accepts` checks them: PyJWT rejects a list that contains anything but strings.
                 "verify_iss": False,
                 "verify_aud": False,
-                # `_end` looks at the times: PyJWT takes a string, or true, for a number.
+                # `_end` checks the times: PyJWT accepts a string, or true, as a number.
                 "verify_exp": False,
                 "verify_nbf": False,
                 "verify_iat": False,
-                # What the application's own library doesn't look at is no reason to refuse its tokens.
+                # Claims that the application's own library ignores are no reason to reject its tokens.
                 "verify_sub": False,
                 "verify_jti": False,
             }
         )
-        self._jwt._jws = _Signatures()  # PyJWT gives no choice
+        self._jwt._jws = _Signatures()  # PyJWT has no public way
 
     def _decode(self, token: str) -> tuple[dict[str, Any], bytes]:
-        """The payload and the fingerprint of the key that has signed it. Raises what PyJWT raises."""
+        """The payload, and the fingerprint of the key that verified it. Raises what PyJWT raises."""
         _check_parts(token)
-        fault: Exception = jwt.InvalidAlgorithmError("no key is configured")
+        failure: Exception = jwt.InvalidAlgorithmError("no key is configured")
         for key, algorithms, fingerprint in self._keys:
             try:
                 return self._jwt.decode(token, key, algorithms=algorithms), fingerprint
             except jwt.InvalidAlgorithmError as error:
-                fault = error if not isinstance(fault, jwt.InvalidSignatureError) else fault
+                failure = error if not isinstance(failure, jwt.InvalidSignatureError) else failure
             except (jwt.InvalidSignatureError, jwt.InvalidKeyError) as error:
-                fault = error
-        raise fault
+                failure = error
+        raise failure
 
     def verify(self, token: str) -> Claims:
         """Check a token's signature, times and claims. Raises TokenError."""
@@ -164,10 +162,10 @@ class Verifier:
         except jwt.PyJWTError as error:
             text = f"the token is invalid: {type(error).__name__}"
             if isinstance(error, jwt.InvalidSignatureError):
-                text += "; JWT_SECRET has to be the same here and in the application"
+                text += "; JWT_SECRET must be the same here and in the application"
             raise TokenError(CloseCode.INVALID_TOKEN, text) from None
         except (protocol.TooDeepError, ValueError, TypeError, OverflowError) as error:
-            # Not PyJWT's own: what hostile headers and payloads bring its parts to.
+            # Not PyJWT's own errors: hostile headers and payloads cause them in the parts that it uses.
             raise TokenError(
                 CloseCode.INVALID_TOKEN, f"the token is malformed: {type(error).__name__}"
             ) from None
@@ -191,13 +189,13 @@ class Verifier:
         if not self.accepts(claims):
             raise TokenError(
                 CloseCode.INVALID_TOKEN,
-                "the token's iss or aud is not the one of the settings (jwt_issuer, jwt_audience)",
+                "the token's iss or aud does not match the settings (jwt_issuer, jwt_audience)",
             )
         return claims
 
     def accepts(self, claims: Claims) -> bool:
-        """Whether a token that was verified before, by an earlier verifier, would still be accepted: its key
-        is still there, and its issuer and audience are those of the settings. Its time is not looked at.
+        """Whether a token that an earlier verifier accepted is still valid: its key is still configured, and
+        its issuer and audience match the settings. Its times are not checked.
         """
         return (
             claims.key in self._fingerprints
@@ -206,14 +204,14 @@ class Verifier:
         )
 
     def _end(self, payload: dict[str, Any], now: float) -> float:
-        """When what the token allows ends, in seconds since 1970. Raises TokenError, ValueError."""
+        """When the token expires, in seconds since 1970. Raises TokenError, ValueError."""
         exp, nbf, iat = (_seconds(payload, name) for name in ("exp", "nbf", "iat"))
         if nbf is not None and nbf > now + self._leeway:
             raise TokenError(CloseCode.INVALID_TOKEN, "the token is not valid yet (nbf)")
         if iat is not None and iat <= now + self._leeway:
             latest = iat + self._max_lifetime
         else:
-            # Nothing says when its life began, so its end must be near.
+            # Without an issue time the lifetime is unknown, so the expiry must be near.
             latest = now + self._max_lifetime
             if exp is not None and exp > latest + self._leeway:
                 raise TokenError(
@@ -228,23 +226,23 @@ class Verifier:
 
 
 def _check_parts(token: str) -> None:
-    """Bound what PyJWT parses, the header even before the signature. Raises TooDeepError or ValueError."""
+    """Bound what PyJWT parses before it checks the signature. Raises TooDeepError or ValueError."""
     for part in token.rpartition(".")[0].split(".", 1):
         text = base64url_decode(part)
-        if b"\0" in text:  # no JSON in UTF-8 has one: it would be read as UTF-16
+        if b"\0" in text:  # JSON in UTF-8 never contains one: it would be read as UTF-16
             raise ValueError("not UTF-8")
         protocol.check_depth(text)
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether a claim can name a user or a chat: in URLs, in Redis, in logs."""
+    """Whether a claim is a valid user or chat id: in URLs, in Redis, in logs."""
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or value.isspace():
         return False
     return not any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in value)
 
 
 def _roles(value: object) -> tuple[str, ...] | None:
-    """The roles that a claim narrows to: none if it can't be read, None where there is no such claim."""
+    """The known roles of a claim: empty if it can't be parsed, None without the claim."""
     if value is None:
         return None
     named = _listed(value)
@@ -252,22 +250,22 @@ def _roles(value: object) -> tuple[str, ...] | None:
 
 
 def _listed(value: object) -> list[object]:
-    """A claim that may be one string or a list; what is neither is an empty one."""
+    """A claim that may be a string or a list, as a list; empty for anything else."""
     return [value] if isinstance(value, str) else value if isinstance(value, list) else []
 
 
 def _seconds(payload: dict[str, Any], name: str) -> float | None:
-    """A claim that is a time, in seconds since 1970; None if it isn't there. Raises ValueError."""
+    """A claim that is a time, in seconds since 1970; None if it is missing. Raises ValueError."""
     if name not in payload:
         return None
     value = payload[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} is no number")
+        raise ValueError(f"{name} is not a number")
     return value
 
 
 def _fingerprint(key: Any) -> bytes:
-    """Eight bytes that tell keys apart."""
+    """Eight bytes that identify a key."""
     if not isinstance(key, str):
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 

@@ -1,8 +1,8 @@
-"""How much: rates of one session, sessions and upgrades per address, guesses at the secret. Pure; no I/O.
+"""Limits: rates of a session, sessions and upgrades per address, guesses at the secret. Pure; no I/O.
 
-Every rate is a bucket that refills steadily, written as one number: the time at which it will be full
-again. A bucket that holds ``burst`` and refills at ``rate`` a second lets something pass as long as that
-time is at most ``(burst - 1) / rate`` ahead. Times are seconds of a monotonic clock, read by the caller.
+Every rate is a token bucket, stored as one number: the time at which it will be full again (the GCRA
+algorithm). A bucket of ``burst`` tokens that refills at ``rate`` a second has a token as long as that time is
+at most ``(burst - 1) / rate`` ahead. Times are seconds of a monotonic clock, read by the caller.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Final, NamedTuple
 from eclipse_ws.config.settings import Settings
 
 FORGIVEN: Final = 1.0
-"""Refused commands that a session is forgiven, a second."""
+"""Refused commands a second that a session may have before it is closed."""
 REFUSED_TYPING: Final = 0.05
-"""What a refused typing counts as. Nobody misses it, and a page may send one for each keystroke: a key that
-is held down repeats 30 times a second, and must not end a session.
+"""The weight of a refused typing command. It does no harm, and a page may send one for each keystroke: a key
+that is held down repeats 30 times a second, and must not end a session.
 """
 PUBLIC_SESSIONS: Final = 200
-"""Sessions of one public address where the setting is unset: an office behind one address fits in."""
+"""Sessions of one public address where the setting is unset: enough for an office behind one address."""
 PUBLIC_UPGRADES: Final = 600
-"""Upgrades a minute of one public address where the setting is unset: that office may come back at once."""
+"""Upgrades a minute of one public address where the setting is unset: that office may reconnect at once."""
 PUBLIC_CONNECTIONS: Final = 500
-"""HTTP connections of one address at once: the pages of that office, and all of its upgrades."""
+"""Concurrent HTTP connections of one address: the pages of that office, and all of its upgrades."""
 PUBLIC_REQUESTS: Final = (20.0, 400)
-"""HTTP requests of one address, a second and at once, that show no secret and become no session."""
+"""HTTP requests of one address (rate a second, burst) without the secret that do not become sessions."""
 SHARED_REQUESTS: Final = (200.0, 1000)
-"""The same of one connection of a shared address, which may carry the requests of many."""
+"""The same for one connection of a shared address, which may carry the requests of many clients."""
 COMMAND_LENGTH: Final = 65536
-"""Characters of a command that count as one more: what it costs to read grows with them."""
+"""A command counts once more for each of these characters: the cost of parsing grows with them."""
 NAMES: Final = (
     "command_rate",
     "message_rate",
@@ -69,32 +69,32 @@ NAMES: Final = (
     "forbidden",
     "draining",
 )
-"""What something can be refused for; the settings' names where there is one."""
+"""Reasons for a refusal; the setting's name where one exists."""
 
 
 class Rate(NamedTuple):
-    """A bucket's size and speed; ``interval`` (seconds for one) 0 is no limit."""
+    """A bucket's rate and size: ``interval`` seconds a token (0: unlimited), ``tolerance`` seconds ahead."""
 
     interval: float
     tolerance: float
 
     @classmethod
     def of(cls, per_second: float, burst: float) -> Rate:
-        """``burst`` at once and ``per_second`` after that; a rate of 0 limits nothing."""
+        """``burst`` tokens, refilled at ``per_second``; a rate of 0 means no limit."""
         if not per_second:
             return cls(0.0, math.inf)
         return cls(1 / per_second, (burst - 1) / per_second)
 
     def wait(self, full: float, now: float, amount: float = 1.0) -> float:
-        """Seconds until a bucket that is full at ``full`` lets so much pass, 0 if it does now. A full one
-        lets anything pass.
+        """Seconds until a bucket that is full at ``full`` has ``amount`` tokens, 0 if it has them now. A full
+        bucket lets any amount pass.
         """
         if full <= now:
             return 0.0
         return max(0.0, full - now + min(0.0, (amount - 1) * self.interval - self.tolerance))
 
     def take(self, full: float, now: float, amount: float = 1.0) -> float | None:
-        """Take so much from a bucket that will be full at ``full``: when it will be then; None if empty."""
+        """Take ``amount`` tokens from a bucket that is full at ``full``: its new time, None if empty."""
         full = max(full, now)
         return None if full - now > self.tolerance else full + amount * self.interval
 
@@ -103,8 +103,8 @@ _REQUESTS: Final = Rate.of(*PUBLIC_REQUESTS)
 
 
 class Budget:
-    """What one session may still do, apart from messages (see `senders`). Made with its first command, so
-    that an idle session has none.
+    """One session's buckets, except for messages (see `senders`). Created with its first command, so that an
+    idle session has none.
     """
 
     __slots__ = ("_commands", "_limits", "_refusals", "_typing")
@@ -116,8 +116,8 @@ class Budget:
         self._refusals = 0.0
 
     def command(self, now: float, length: int = 0) -> float:
-        """Take one command of any kind; 0 if it may pass, else the seconds until one may. A long one counts
-        as several.
+        """Take one command of any kind; 0 if it may pass, else the seconds until one may. A long command
+        counts as several.
         """
         interval, tolerance = self._limits.commands
         full = self._commands
@@ -129,7 +129,7 @@ class Budget:
         return 0.0
 
     def typing(self, now: float) -> float:
-        """Take one typing; as `command`."""
+        """Take one typing command; as `command`."""
         interval, tolerance = self._limits.typing
         full = self._typing
         if full < now:
@@ -140,7 +140,7 @@ class Budget:
         return 0.0
 
     def forgives(self, now: float, cost: float = 1.0) -> bool:
-        """Take one refusal, or a part of one; False if there were so many that the session has to go."""
+        """Count one refusal, or part of one; False if there were so many that the session must be closed."""
         full = self._limits.refusals.take(self._refusals, now, cost)
         if full is None:
             return False
@@ -149,7 +149,7 @@ class Budget:
 
 
 class Limits:
-    """The rates of the settings, and what was refused for them and for every other limit.
+    """The settings' rates, and the refusals by them and by every other limit.
 
     ``refused`` counts by the limit's name (`NAMES`), for metrics.
     """
@@ -157,11 +157,11 @@ class Limits:
     def __init__(self, settings: Settings) -> None:
         self.refused = dict.fromkeys(NAMES, 0)
         self.closed = 0
-        """Sessions that were ended because a refusal was not enough."""
+        """Sessions that were closed for too many refusals."""
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take the settings' rates, also for the sessions that are there."""
+        """Apply the settings' rates, to open sessions too."""
         self.commands = Rate.of(settings.command_rate, settings.command_burst)
         self.typing = Rate.of(settings.typing_rate, settings.typing_burst)
         self.refusals = Rate.of(FORGIVEN, settings.rate_patience)
@@ -176,10 +176,10 @@ class Limits:
 
 
 class Source(NamedTuple):
-    """Where a request comes from. ``address`` is an IPv4 address or an IPv6 network of 64 bits.
+    """Where a request comes from. ``address`` is an IPv4 address or a /64 IPv6 network.
 
-    ``shared``: it may be a proxy's, because it is private and no setting says which header to believe. Its
-    clients can't be told apart then.
+    ``shared``: it may be a proxy's, because it is private and no setting names a header to trust. Its clients
+    can't be distinguished then.
     """
 
     address: str
@@ -187,25 +187,23 @@ class Source(NamedTuple):
 
 
 class Sources:
-    """Finds out where a request comes from; a header is believed only where a setting names it."""
+    """Determines where a request comes from; a header is trusted only if a setting names it."""
 
     def __init__(self, settings: Settings) -> None:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take the settings' header."""
+        """Apply the settings' header."""
         self.header = settings.client_address_header or (
             "X-Forwarded-For" if settings.trusted_proxies else ""
         )
-        # A header with one address is its proxy's word; X-Forwarded-For grows at its right end.
+        # A proxy sets a header with one address; it appends to X-Forwarded-For on the right.
         self._from_right = settings.trusted_proxies or 1
         name = re.escape(self.header.encode())
         self._line = re.compile(rb"\r?\n" + name + rb":([^\r\n]*)(?=\r?\n)", re.IGNORECASE) if name else None
 
     def guess(self, peer: str, head: bytes) -> Source:
-        """The source of a request of which only the first bytes are known, which nobody has parsed yet: good
-        enough to tell whose turn it is.
-        """
+        """The source of a request from its first, unparsed bytes: good enough to queue it fairly."""
         lines = [] if self._line is None else self._line.findall(head)
         return self.of(peer, b",".join(lines).decode("latin-1"))
 
@@ -219,13 +217,15 @@ class Sources:
         found = _network(peer)
         if found is None:
             return Source(peer or "unknown", shared=True)
-        # With a trusted header set, whoever comes without it has not come through the proxy.
+        # With a trusted header set, a request without it did not come through the proxy.
         return Source(found[0], shared=not found[1] and not self.header)
 
 
 @lru_cache(4096)
 def _network(text: str) -> tuple[str, bool] | None:
-    """What limits count by, and whether it is public; None if the text (port or not) is no address."""
+    """The address or network that limits count by, and whether it is public; None if the text (with or
+    without a port) is not an address.
+    """
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
@@ -242,7 +242,7 @@ def _network(text: str) -> tuple[str, bool] | None:
 
 
 class Times:
-    """One or more times for each key, at most ``most`` keys: the ones that were set last."""
+    """One or more times for each key, for at most ``most`` keys: the most recently set ones."""
 
     def __init__(self, each: int = 1) -> None:
         self.most = 0
@@ -261,7 +261,7 @@ class Times:
             self._times.popitem(last=False)
 
     def sweep(self, now: float) -> None:
-        """Forget the keys whose times have come, from the one that was set first."""
+        """Drop keys whose times have passed, oldest first."""
         while self._times:
             key, times = next(iter(self._times.items()))
             if max(times) > now:
@@ -269,7 +269,7 @@ class Times:
             del self._times[key]
 
     def __len__(self) -> int:
-        """How many keys are remembered."""
+        """The number of keys."""
         return len(self._times)
 
 
@@ -281,12 +281,12 @@ class Buckets(Times):
         return rate.wait(self.get(key)[0], now)
 
     def take(self, key: Hashable, rate: Rate, now: float) -> None:
-        """Take one, whether or not it is there."""
+        """Take one token even if the bucket is empty."""
         if rate.interval:
             self.put(key, max(self.get(key)[0], now) + rate.interval)
 
     def allows(self, key: Hashable, rate: Rate, now: float) -> bool:
-        """Take one; False if it isn't there."""
+        """Take one token; False if the bucket is empty."""
         if self.wait(key, rate, now):
             return False
         self.take(key, rate, now)
@@ -294,9 +294,9 @@ class Buckets(Times):
 
 
 class Addresses:
-    """What each address holds and does: its sessions, upgrades, HTTP requests, and guesses at the secret.
+    """Each address's sessions, upgrades, HTTP requests, and guesses at the secret.
 
-    Bounded: beyond those that have sessions, at most ``max_addresses`` are remembered, the latest ones.
+    Bounded: besides addresses with sessions, the latest ``max_addresses`` are remembered.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -306,20 +306,20 @@ class Addresses:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take the settings' limits; what was counted stays."""
+        """Apply the settings' limits; counts stay."""
         for buckets in self._buckets:
             buckets.most = settings.max_addresses
         self._max_sessions = settings.max_sessions_per_address
         self._upgrade_rate = None
         if settings.upgrades_per_minute is not None:
-            self._upgrade_rate = _a_minute(settings.upgrades_per_minute)
-        self._public_rate = _a_minute(PUBLIC_UPGRADES)
-        self._guess_rate = _a_minute(settings.guesses_per_minute)
+            self._upgrade_rate = _per_minute(settings.upgrades_per_minute)
+        self._public_rate = _per_minute(PUBLIC_UPGRADES)
+        self._guess_rate = _per_minute(settings.guesses_per_minute)
 
     def upgrade(self, source: Source, now: float) -> str | None:
-        """Take one upgrade, and count its session; None if it may go on.
+        """Take one upgrade, and count its session; None if it may proceed.
 
-        Else the name of the limit that it ran into; then no session is counted.
+        Else the name of the exceeded limit; then no session is counted.
         """
         most, rate = self._max_sessions, self._upgrade_rate
         if not source.shared:
@@ -329,12 +329,12 @@ class Addresses:
             return "max_sessions_per_address"
         if rate is not None and not self._upgrades.allows(source.address, rate, now):
             return "upgrades_per_minute"
-        # Now, not when the session begins: meanwhile others would find the same place free.
+        # Now, not when the session begins: otherwise concurrent upgrades would take the same place.
         self._sessions[source.address] = self._sessions.get(source.address, 0) + 1
         return None
 
     def leave(self, address: str) -> None:
-        """A session that `upgrade` has counted has ended, or has come to nothing."""
+        """Uncount a session that `upgrade` counted: it has ended, or was never started."""
         left = self._sessions.get(address, 0) - 1
         if left > 0:
             self._sessions[address] = left
@@ -342,30 +342,30 @@ class Addresses:
             self._sessions.pop(address, None)
 
     def sessions(self, address: str) -> int:
-        """How many sessions the address has."""
+        """The address's number of sessions."""
         return self._sessions.get(address, 0)
 
-    def may_ask(self, address: str, now: float) -> bool:
-        """Take one HTTP request; False if the address has made too many."""
+    def allow_request(self, address: str, now: float) -> bool:
+        """Take one HTTP request; False if the address made too many."""
         return self._requests.allows(address, _REQUESTS, now)
 
     def may_guess(self, source: Source, now: float) -> bool:
-        """Whether the address has any wrong secret left to its account; it isn't charged."""
+        """Whether the address has a guess left; it is not charged."""
         return not self._guesses.wait(source.address, self._guess_rate, now)
 
     def guessed(self, source: Source, now: float) -> None:
-        """The address has shown a wrong secret."""
+        """Charge the address for a wrong secret."""
         self._guesses.allows(source.address, self._guess_rate, now)
 
     def sweep(self, now: float) -> None:
-        """Forget the addresses whose buckets are full again."""
+        """Drop addresses whose buckets are full again."""
         for buckets in self._buckets:
             buckets.sweep(now)
 
     def __len__(self) -> int:
-        """How many addresses are remembered."""
+        """The number of remembered entries."""
         return len(self._sessions) + sum(map(len, self._buckets))
 
 
-def _a_minute(count: int) -> Rate:
+def _per_minute(count: int) -> Rate:
     return Rate.of(count / 60, count)

@@ -1,4 +1,4 @@
-"""Where from: which web origins may open sessions and read answers (RFC 6454). Pure."""
+"""Web origins that may open sessions and read responses (RFC 6454). Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from eclipse_ws.config.problems import printable
 from eclipse_ws.config.settings import Settings
 
 MAX_SHOWN: Final = 100
-"""Characters of an origin in the log."""
+"""Maximum characters of an origin in the log."""
 MAX_LISTED: Final = 3
-"""Allowed origins in a line of the log."""
+"""Maximum number of allowed origins in a log line."""
 _LOOPBACK = re.compile(r"(https?://)(localhost|127(?:\.\d{1,3}){3}|\[::1\])((?::\d{1,5})?)")
 _SHOWN = re.compile(r"([a-z][a-z0-9+.-]*://)?(?:[^/?#]*@)?([^/?#]*)", re.IGNORECASE)
 _NAMED = re.compile(r"(https?://)((?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*)((?::\d{1,5})?)")
@@ -21,18 +21,18 @@ _LABELS = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 
 
 class Origins:
-    """The settings' ``allowed_origins``: exact ones, and ``https://*.example.com`` for all names below one.
+    """The settings' ``allowed_origins``: exact ones, and ``https://*.example.com`` for all subdomains.
 
-    Outside production the server's own pages may come too, the names of this machine stand for each other,
-    and with an empty list every page that this machine serves may come. In production an empty list allows
-    no web page at all.
+    Outside production the server's own pages are allowed too, the names of this machine are equivalent, and
+    with an empty list every page that this machine serves is allowed. In production an empty list allows no
+    web page at all.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take the settings' list."""
+        """Apply the settings' list."""
         exact = {origin for origin in settings.allowed_origins if "*" not in origin}
         if not settings.production:
             local = filter(None, map(_LOOPBACK.fullmatch, tuple(exact)))
@@ -43,7 +43,7 @@ class Origins:
             }
         listed = ", ".join(settings.allowed_origins[:MAX_LISTED]) or "empty"
         self.why = f"ALLOWED_ORIGINS is {listed}; its default is the origin of NEXT_API_URL"
-        """What the log says when an origin is refused."""
+        """The reason that is logged when an origin is refused."""
         self._exact = frozenset(exact)
         self._below = tuple(
             (scheme + "://", suffix)
@@ -55,7 +55,7 @@ class Origins:
         self._loopback = self._own and not settings.allowed_origins
 
     def allows(self, origin: str, host: str = "") -> bool:
-        """Whether pages of the origin may; ``host`` is the request's own ``Host``."""
+        """Whether pages of the origin are allowed; ``host`` is the request's own ``Host``."""
         origin = origin.lower()
         if origin in self._exact:
             return True
@@ -73,9 +73,9 @@ class Origins:
         return self._loopback and _LOOPBACK.fullmatch(origin) is not None
 
     def siblings(self, listed: Iterable[str]) -> list[str]:
-        """Origins that are not allowed, and differ from a listed one by ``www.`` alone.
+        """Origins that are not allowed, and differ from a listed one only by ``www.``.
 
-        They are not allowed by themselves: another site may be served there.
+        They are not allowed implicitly: another site may be served there.
         """
         found = []
         for scheme, name, port in (match.groups() for match in map(_NAMED.fullmatch, listed) if match):
@@ -91,6 +91,6 @@ class Origins:
 
 
 def shown(origin: str) -> str:
-    """An origin as it is logged: printable, short, without what may stand around it in a forged one."""
+    """An origin for the log: printable, short, and without the other parts of a forged URL."""
     found = _SHOWN.match(origin)
     return "" if found is None else printable(f"{found[1] or ''}{found[2]}"[:MAX_SHOWN])[:MAX_SHOWN]

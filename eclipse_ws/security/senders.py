@@ -1,7 +1,7 @@
-"""Senders: whom a limit means that a new token, or one more session, must not escape. Pure; no I/O.
+"""Senders: limits that a new token or another session does not reset. Pure; no I/O.
 
-A visitor gets a new user id with each token and may open as many sessions as they like. So nothing that is
-held against a visitor may be kept by user id or by session.
+A visitor gets a new user id with each token and may open many sessions. So limits of visitors must not be
+keyed by user id or session.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.security.limits import Buckets, Rate, Times
 
 PATIENCE: Final = 10
-"""Chats that one address's visitors flood, within the time of a penalty, until all of its visitors wait."""
+"""Chats that visitors of one address may flood within a penalty before all of its visitors have to wait."""
 
 
 class Sender(NamedTuple):
-    """Who shares the budget of a chat: all sessions of an account, or of the visitors of one address.
+    """The sessions that share a budget in a chat: all of an account, or of the visitors of one address.
 
-    ``name`` is the account's user id or the visitors' address, "" where addresses can't be told apart.
+    ``name`` is the account's user id or the visitors' address, "" where addresses can't be distinguished.
     """
 
     chat_id: str
@@ -27,48 +27,48 @@ class Sender(NamedTuple):
 
 
 class Shares:
-    """What each sender may still say in a chat, in messages and in bytes, however many sessions it has."""
+    """Each sender's budget of messages and bytes in a chat, across all of its sessions."""
 
     def __init__(self, settings: Settings) -> None:
         self._full = Times(2)
-        """When each sender's buckets of messages and of bytes are full again; every message looks here."""
+        """When each sender's buckets of messages and of bytes are full again; read for every message."""
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take the settings' rates, also for those who have said something already."""
+        """Apply the settings' rates, to known senders too."""
         self._messages = Rate.of(settings.message_rate, settings.message_burst)
         self._bytes = Rate.of(settings.message_bytes, settings.message_bytes_burst)
         self._full.most = settings.max_addresses
 
     def message(self, sender: Sender, content: str, now: float) -> tuple[str, float] | None:
-        """Take one message, or name the limit that it ran into and the seconds until it may pass."""
+        """Take one message; None if it may pass, else the exceeded limit and the seconds until it may."""
         if not self._messages.interval and not self._bytes.interval:
             return None
-        messages, weight = self._full.get(sender)
+        messages, byte_count = self._full.get(sender)
         if wait := self._messages.wait(messages, now):
             return "message_rate", wait
         size = len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
-        if wait := self._bytes.wait(weight, now, size):
+        if wait := self._bytes.wait(byte_count, now, size):
             return "message_bytes", wait
-        messages, weight = max(messages, now), max(weight, now)
-        self._full.put(sender, messages + self._messages.interval, weight + size * self._bytes.interval)
+        messages, byte_count = max(messages, now), max(byte_count, now)
+        self._full.put(sender, messages + self._messages.interval, byte_count + size * self._bytes.interval)
         return None
 
     def sweep(self, now: float) -> None:
-        """Forget those who have been quiet for long enough."""
+        """Drop senders whose buckets are full again."""
         self._full.sweep(now)
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """The number of remembered entries."""
         return len(self._full)
 
 
 class Penalties:
-    """Senders whose session was closed for its rate, and that have to wait before they may come back.
+    """Senders whose session was closed for its rate, and who have to wait before they may reconnect.
 
-    An account is known by its user id. A visitor is known by address and chat, so that somebody else in the
-    same office, or the agent in the same chat, does not wait. If an address's visitors flood one chat after
-    the other, all visitors of that address wait.
+    An account is identified by its user id. A visitor is identified by address and chat, so that other
+    visitors in the same office, and the agent in the same chat, do not wait. If visitors of an address flood
+    one chat after another, all visitors of that address wait.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -77,27 +77,27 @@ class Penalties:
         self.configure(settings)
 
     def configure(self, settings: Settings) -> None:
-        """Take the settings' penalty; who waits already goes on waiting."""
+        """Apply the settings' penalty; current penalties stay."""
         self._seconds = settings.rate_penalty
         self._until.most = self._addresses.most = settings.max_addresses
         self._rate = Rate.of(PATIENCE / self._seconds, PATIENCE) if self._seconds else Rate.of(0, 1)
 
     def punish(self, sender: Sender, now: float) -> None:
-        """A session of this sender was closed for its rate."""
-        key = _culprit(sender)
-        again = self._waits(key, now)
+        """Penalize a sender whose session was closed for its rate."""
+        key = _penalty_key(sender)
+        repeated = self._waits(key, now)
         self._until.put(key, now + self._seconds)
-        if again or sender.is_account or not sender.name or not self._seconds:
-            return  # one flooder with many sessions in a chat is one flooder
+        if repeated or sender.is_account or not sender.name or not self._seconds:
+            return  # many sessions of one sender in a chat count once
         self._addresses.take(sender.name, self._rate, now)
         if self._addresses.wait(sender.name, self._rate, now):
             self._until.put(Sender("", sender.name, is_account=False), now + self._seconds)
 
     def waits(self, sender: Sender, now: float) -> bool:
-        """Whether the sender may not come back yet."""
+        """Whether the sender may not reconnect yet."""
         if not self._until:
             return False
-        if self._waits(_culprit(sender), now):
+        if self._waits(_penalty_key(sender), now):
             return True
         return not sender.is_account and self._waits(Sender("", sender.name, False), now)
 
@@ -105,15 +105,15 @@ class Penalties:
         return self._until.get(key)[0] > now
 
     def sweep(self, now: float) -> None:
-        """Forget those who have waited long enough."""
+        """Drop expired penalties."""
         self._addresses.sweep(now)
         self._until.sweep(now)
 
     def __len__(self) -> int:
-        """How many are remembered."""
+        """The number of remembered entries."""
         return len(self._until) + len(self._addresses)
 
 
-def _culprit(sender: Sender) -> Sender:
-    """Whom a penalty is kept by: an account waits in every chat."""
+def _penalty_key(sender: Sender) -> Sender:
+    """The key of a sender's penalty: an account waits in every chat."""
     return Sender("", sender.name, is_account=True) if sender.is_account else sender

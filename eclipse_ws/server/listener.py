@@ -175,7 +175,7 @@ class Listener(Acceptor):
     def _may_ask(self, connection: Connection, now: float) -> bool:
         if connection.address is None:
             return connection.may_ask(now)
-        return self._internal_auth.addresses.may_ask(connection.address, now)
+        return self._internal_auth.addresses.allow_request(connection.address, now)
 
     def release_body(self, connection: Connection) -> None:
         """The body of its request is held no more."""

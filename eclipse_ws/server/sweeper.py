@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import structlog
 
-from eclipse_ws.observability.logging import tell_suppressed
+from eclipse_ws.observability.logging import report_suppressed
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.server.listener import Listener
 from eclipse_ws.sessions.node import Node
@@ -50,7 +50,7 @@ class Sweeper:
         while True:
             await asyncio.sleep(self._node.settings.sweep_interval)
             try:
-                tell_suppressed()
+                report_suppressed()
                 await self.sweep(time.time(), time.monotonic())
             except Exception:
                 # The next look may go well; without one no session would ever end.

@@ -186,7 +186,7 @@ def test_previous_secrets_hold_during_a_rotation() -> None:
     verifier = Verifier(make_settings(jwt_previous_secrets=f"{OLD}, {OLDER}"))
     for secret in (SECRET, OLD, OLDER):
         assert verifier.verify(token(secret=secret)).user_id == "u1"
-    assert "JWT_SECRET has to be the same" in str(refusal(token(secret=OLD)))
+    assert "JWT_SECRET must be the same" in str(refusal(token(secret=OLD)))
     assert "InvalidSignature" in str(
         refusal(token(secret="z" * 40), jwt_previous_secrets=OLD, jwt_public_key=pem(RSA))
     )

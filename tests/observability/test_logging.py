@@ -20,7 +20,7 @@ from tornado.web import Application, RequestHandler
 from eclipse_ws.config.problems import MASK, printable
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.observability import logging as logs
-from eclipse_ws.observability.log_limit import MOST_KINDS, SUMMARY_SECONDS
+from eclipse_ws.observability.log_limit import MAX_KINDS, SUMMARY_SECONDS
 from eclipse_ws.observability.logging import Masker, configure_logging, log_request
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VySWQiOiJ1In0.c2lnbmF0dXJl"
@@ -29,7 +29,7 @@ SECRET = 'o"dd\\sec/ret é😀'
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Logging is as global as can be: each test leaves it as it was."""
+    """Restore the global logging configuration after each test."""
     root, config, configured = logging.getLogger(), structlog.get_config(), structlog.is_configured()
     level, installed = root.level, logs._installed
     asyncio_level = logging.getLogger("asyncio").level
@@ -186,13 +186,13 @@ def test_what_looks_like_a_credential_is_masked(line: str, form: str) -> None:
     "line",
     ["Token expired", "Invalid token: missing", "Bearer of news", "http://h:80/p@q", "redis://h:6379/0"],
 )
-def test_what_is_no_credential_stays(line: str) -> None:
+def test_other_text_is_not_masked(line: str) -> None:
     """The masks leave ordinary lines alone."""
     assert Masker(Settings())(line) == line
 
 
 def test_a_field_after_the_value_token_keeps_its_name() -> None:
-    """A refusal's line says `token` for its limit; the field that follows is no token."""
+    """A refusal's line has `token` as its limit; the field that follows is not a token."""
     log = Log(log_format="json")
     log.ours.info(
         "session refused", limit="token", address="192.0.2.7", pair=("token", "garbage-but-private")
@@ -264,7 +264,7 @@ def test_stacks_are_logged(log: Log) -> None:
 
 
 def test_the_level_is_the_settings(log: Log) -> None:
-    """Lines below the level are not there, whoever logs them."""
+    """Lines below the level are dropped, from every logger."""
     quiet = Log(log_level="error")
     structlog.stdlib.get_logger("a").info("no")
     logging.getLogger("other").info("no")
@@ -285,7 +285,7 @@ def test_configuring_twice_replaces_only_its_own_handler() -> None:
 
 
 def test_printable_leaves_text_alone() -> None:
-    """Letters of every script, and emoji, are no control characters."""
+    """Letters of every script, and emoji, are not control characters."""
     assert printable("Grüße, 你好, שלום, 👩‍👩‍👧") == "Grüße, 你好, שלום, 👩‍👩‍👧"
     assert printable("a\tb") == "a\\tb"
 
@@ -298,20 +298,20 @@ def flood(log: Log, seconds: int, a_second: int, say: Callable[[int, int], None]
         for turn in range(a_second):
             log.now += 1 / a_second
             say(second, turn)
-        logs.tell_suppressed()
+        logs.report_suppressed()
         written.append(len(log.text) - before)
     return written
 
 
 def accounted(documents: list[dict[str, Any]], event: str) -> int:
-    """How many lines of a kind the log tells of: those that it has, and those that it says it hasn't."""
+    """How many lines of a kind the log accounts for: written and suppressed."""
     summed = [document["lines"] for document in documents if document["event"] == "log lines suppressed"]
     told = sum(count for lines in summed for name, count in lines.items() if name.endswith(f": {event}"))
     return told + sum(1 + d.get("suppressed", 0) for d in documents if d["event"] == event)
 
 
-def test_eight_kinds_of_lines_at_will_fill_no_disk(expect_log: Callable[..., None]) -> None:
-    """What strangers cause 1,000 times a second stays under 10 KB, and every line is counted."""
+def test_log_volume_is_bounded(expect_log: Callable[..., None]) -> None:
+    """Lines that strangers cause 1,000 times a second stay under 10 KB, and every line is counted."""
     expect_log(
         "message not saved", "agent not found", "malformed event", "an event is lost", "a request from"
     )
@@ -335,7 +335,7 @@ def test_eight_kinds_of_lines_at_will_fill_no_disk(expect_log: Callable[..., Non
     after = flood(log, 15, 125, say)
     assert sum(after) / len(after) < 10_000
     log.now += SUMMARY_SECONDS
-    logs.tell_suppressed()
+    logs.report_suppressed()
     for event in (
         "session started",
         "session ended",
@@ -346,7 +346,7 @@ def test_eight_kinds_of_lines_at_will_fill_no_disk(expect_log: Callable[..., Non
         assert accounted(log.documents, event) == 27 * 125, event
 
 
-def test_a_flood_hides_neither_errors_nor_what_was_silent(expect_log: Callable[..., None]) -> None:
+def test_a_flood_hides_neither_errors_nor_rare_lines(expect_log: Callable[..., None]) -> None:
     """An error is written in the middle of a flood, and so is the first line of a kind that was silent."""
     expect_log("it failed", "redis link lost")
     log = Log(log_format="json")
@@ -366,7 +366,7 @@ def test_a_flood_hides_neither_errors_nor_what_was_silent(expect_log: Callable[.
 
 
 def test_the_next_line_says_what_was_suppressed() -> None:
-    """A kind may say 50 lines at once and 5 a second; the next one tells how many it stands for."""
+    """A kind may write 50 lines at once and 5 a second; the next line counts the suppressed ones."""
     log = Log(log_format="json")
     for number in range(200):
         log.ours.info("refused", number=number)
@@ -379,17 +379,17 @@ def test_the_next_line_says_what_was_suppressed() -> None:
     assert not any("suppressed" in document for document in log.documents[:-1])
 
 
-def test_a_count_is_not_lost_when_its_kind_falls_silent() -> None:
-    """What no later line tells of, one line tells of after ten seconds, and once more at the end."""
+def test_a_silent_kind_is_reported_in_a_summary() -> None:
+    """Suppressed lines without a later line are reported after ten seconds, and at the end."""
     log = Log(log_format="json")
     for _ in range(60):
         log.ours.info("refused")
-    logs.tell_suppressed()
+    logs.report_suppressed()
     assert log.documents[-1]["lines"] == {"eclipse_ws.test: refused": 10}
     assert (log.documents[-1]["total"], log.documents[-1]["level"]) == (10, "info")
     for _ in range(3):
         log.ours.info("refused")
-    logs.tell_suppressed()  # too early
+    logs.report_suppressed()  # too early
     assert len(log.documents) == 51
     assert logs._installed is not None
     logs._installed.close()
@@ -399,22 +399,22 @@ def test_a_count_is_not_lost_when_its_kind_falls_silent() -> None:
 
 
 def test_kinds_are_bounded() -> None:
-    """Lines of a thousand different kinds are told apart up to a bound; further ones share one."""
+    """Kinds are distinguished up to a bound; further ones share one."""
     log = Log(log_format="console")
-    for number in range(3 * MOST_KINDS):
+    for number in range(3 * MAX_KINDS):
         logging.getLogger("other").info(f"kind {number}")
     assert logs._installed is not None
     assert logs._installed._limit is not None
-    assert len(logs._installed._limit._kinds) == MOST_KINDS + 1
+    assert len(logs._installed._limit._kinds) == MAX_KINDS + 1
     log.now += 1000
     logging.getLogger("other").info("kind 0")
-    logs.tell_suppressed()
+    logs.report_suppressed()
     assert len(logs._installed._limit._kinds) == 1
     assert "'others': " in log.lines[-1]
 
 
 def test_at_debug_nothing_is_suppressed(expect_log: Callable[..., None]) -> None:
-    """Whoever turns debug on gets every line."""
+    """At level debug every line is written."""
     expect_log("seen")
     log = Log(log_format="json", log_level="debug")
     for _ in range(500):
@@ -425,7 +425,7 @@ def test_at_debug_nothing_is_suppressed(expect_log: Callable[..., None]) -> None
 
 
 def test_a_suppressed_line_is_not_rendered() -> None:
-    """What is suppressed costs no more than counting it: its values are never looked at."""
+    """A suppressed line is only counted: its values are never rendered."""
     log = Log(log_format="json")
     rendered = []
 
@@ -465,7 +465,7 @@ def app() -> Application:
 
 @pytest.mark.gen_test
 async def test_the_access_log_has_no_query(http_client: AsyncHTTPClient, base_url: str) -> None:
-    """Refusals are told at info with method, path, status and time, and never with the query."""
+    """Refusals are logged at info with method, path, status and time, without the query."""
     log = Log(log_level="info")
     for path in ("/s/200", "/s/404", f"/nowhere/{'x' * 300}", "/health"):
         await http_client.fetch(f"{base_url}{path}?token={JWT}&a=1", raise_error=False)
@@ -480,15 +480,15 @@ async def test_the_access_log_has_no_query(http_client: AsyncHTTPClient, base_ur
 
 @pytest.mark.gen_test
 async def test_the_access_log_has_plain_numbers(http_client: AsyncHTTPClient, base_url: str) -> None:
-    """A status that a handler took from the standard library's names is told as its number."""
+    """An HTTPStatus is logged as its number."""
     log = Log(log_format="console")
     await http_client.fetch(f"{base_url}/named", raise_error=False)
     assert "status=404" in log.text
 
 
 @pytest.mark.gen_test
-async def test_quiet_paths_are_told_at_debug(http_client: AsyncHTTPClient, base_url: str) -> None:
-    """What asks for health all day long is in the log only at debug, like every success."""
+async def test_quiet_paths_are_logged_at_debug(http_client: AsyncHTTPClient, base_url: str) -> None:
+    """Health checks are logged only at debug, like every success."""
     log = Log(log_level="debug")
     for path in ("/health", "/s/200"):
         await http_client.fetch(f"{base_url}{path}")

@@ -1,4 +1,4 @@
-"""The application's door: the shared secret, guesses at it, and an address of its own."""
+"""Internal authentication: the shared secret, guesses at it, and the admin port."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def call(port: int, secret: str | None, address: str = "93.184.216.34", ch
     "secret", [None, "", "wrong", SECRET[:-1], SECRET + "x", SECRET.upper(), "\u00e9\u00e9", "x" * 8000]
 )
 async def test_a_wrong_secret_publishes_nothing(secret: str | None) -> None:
-    """401, whatever is wrong about it; the chat's members hear nothing."""
+    """Any wrong secret gets 401, and the chat's members receive nothing."""
     async with running() as server, await Client.join(server.port) as neighbour:
         answer = await call(server.port, secret.encode().decode("latin-1") if secret else secret)
         assert answer.status == 401
@@ -39,7 +39,7 @@ async def test_a_wrong_secret_publishes_nothing(secret: str | None) -> None:
 
 @pytest.mark.gen_test
 async def test_guessing_is_limited() -> None:
-    """After some wrong secrets an address gets 429, even for the right one; others are let in meanwhile."""
+    """After some wrong secrets an address gets 429, even for the right one; others are not affected."""
     async with running(guesses_per_minute=3, **FLY) as server:
         assert [(await call(server.port, f"guess {n}")).status for n in range(4)] == [401, 401, 401, 429]
         blocked = await call(server.port, SECRET)
@@ -54,14 +54,14 @@ async def test_guessing_is_limited() -> None:
 
 @pytest.mark.gen_test
 async def test_strangers_cannot_lock_the_application_out() -> None:
-    """Behind an unknown proxy wrong secrets get 429, and the right one goes through all the same."""
+    """Behind an unknown proxy, wrong secrets get 429, and the right one still passes."""
     async with running(guesses_per_minute=1) as server:
         assert [(await call(server.port, "guess")).status for _ in range(3)] == [401, 429, 429]
         assert (await call(server.port, SECRET)).status == 202
 
 
 @pytest.mark.gen_test
-async def test_the_embedded_routes_have_the_same_door() -> None:
+async def test_embedded_routes_share_the_guess_limit() -> None:
     """The application's own routes, where this server serves them, count guesses with the others."""
     async with running(guesses_per_minute=1, **FLY) as server:
         headers = {"Fly-Client-IP": "93.184.216.34", "X-Internal-Secret": "guess"}
@@ -74,8 +74,8 @@ async def test_the_embedded_routes_have_the_same_door() -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_door_has_a_port_of_its_own() -> None:
-    """With `admin_port` the application's routes are gone from the public one, and serve at the other."""
+async def test_admin_port_serves_the_internal_routes() -> None:
+    """With `admin_port` the application's routes are served at that port only."""
     async with running(admin_port=0) as server, await Client.join(server.port) as neighbour:
         assert server.admin_port not in (None, 0, server.port)
         assert (await call(server.port, SECRET)).status == 404
@@ -89,8 +89,8 @@ async def test_the_door_has_a_port_of_its_own() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Tornado leaves the socket
-async def test_a_taken_admin_port_is_a_sentence() -> None:
-    """Two servers can't have one; what the second has bound already is let go."""
+async def test_a_taken_admin_port_is_explained() -> None:
+    """Two servers can't share one; the second releases the ports that it has bound."""
     async with running(admin_port=0) as server:
         second = Server(make_settings(admin_port=server.admin_port))
         with pytest.raises(StartError, match="ECLIPSE_ADMIN_PORT"):
@@ -101,8 +101,8 @@ async def test_a_taken_admin_port_is_a_sentence() -> None:
 
 
 @pytest.mark.gen_test
-async def test_without_a_secret_the_door_is_shut() -> None:
-    """No secret configured lets nobody in, not even with an empty one."""
+async def test_no_secret_rejects_everyone() -> None:
+    """Without a configured secret every request is rejected, even with an empty one."""
     async with running(internal_api_secret="") as server:
         given: list[Any] = [(await call(server.port, secret)).status for secret in (None, "", "x")]
         assert given == [503, 503, 503]

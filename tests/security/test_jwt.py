@@ -30,7 +30,7 @@ NOW = int(time.time())
 
 
 def refused(text: str) -> CloseCode:
-    """How the bearer of a token is told that it won't do."""
+    """The error for a rejected token."""
     with pytest.raises(TokenError) as caught:
         VERIFIER.verify(text)
     assert SECRET not in str(caught.value)
@@ -44,20 +44,20 @@ def part(value: object) -> str:
 
 
 def signed(header: dict[str, object], **given: object) -> str:
-    """A token with this header and these claims, as a library signs it that doesn't look at either."""
+    """A token with this header and these claims, signed without checking either."""
     data = f"{part(header)}.{part({**claims(), **given})}"
     return f"{data}.{part(hmac.digest(SECRET.encode(), data.encode(), 'sha256'))}"
 
 
 def test_claims_of_a_good_token() -> None:
-    """A token of today yields its user, chat, whether there is an account, and its expiry."""
+    """A valid token yields its user, chat, authentication and expiry."""
     found = VERIFIER.verify(token("c1", "u1", exp=NOW + 7200))
     assert (found.user_id, found.chat_id, found.is_authenticated) == ("u1", "c1", True)
     assert found.expires_at == datetime.fromtimestamp(NOW + 7200, UTC)
 
 
-def test_a_secret_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether a secret is fit for HMAC is found out with the first token, not for each of them."""
+def test_a_secret_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is checked with the first token, not with each of them."""
     looked: list[object] = []
     tokens = [token(user=user) for user in "ab"]
     prepare = jwt.algorithms.HMACAlgorithm.prepare_key
@@ -79,7 +79,7 @@ def test_a_secret_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("value", [None, False, 1, "true", [], {}])
 def test_authenticated_only_by_a_true(value: object) -> None:
-    """Nothing but JSON's true makes a visitor one with an account; absent is false."""
+    """Only JSON's true authenticates a user; absent is false."""
     assert VERIFIER.verify(token(isAuthenticated=value)).is_authenticated is False
 
 
@@ -89,12 +89,12 @@ def test_a_visitors_token() -> None:
 
 
 def test_missing_token() -> None:
-    """No token is told as such."""
+    """A missing token has its own close code."""
     assert refused("") is CloseCode.MISSING_TOKEN
 
 
 def test_expired_token() -> None:
-    """An expired token is told as such, but only if its signature is right."""
+    """An expired token has its own close code, but only if its signature is valid."""
     assert refused(token(exp=NOW - 3600)) is CloseCode.TOKEN_EXPIRED
     assert refused(token(exp=NOW - 3600, secret="y" * 40)) is CloseCode.INVALID_TOKEN
 
@@ -138,13 +138,13 @@ def test_expired_token() -> None:
     ],
 )
 def test_invalid_token(text: str) -> None:
-    """Whatever wasn't signed with our secret, for now and by HS256, is invalid."""
+    """Anything that is not signed with our secret, currently valid and HS256, is invalid."""
     assert refused(text) is CloseCode.INVALID_TOKEN
 
 
 @pytest.mark.parametrize("payload", [b"[]", b'"x"', b"5", b"null", b"", b"\xff", b"{", b"[" * 10_000])
-def test_signed_payload_that_is_no_object(payload: bytes) -> None:
-    """A right signature over something that is no object of claims makes no token."""
+def test_signed_payload_that_is_not_an_object(payload: bytes) -> None:
+    """A valid signature over something other than an object of claims is not a token."""
     text = jwt.api_jws.encode(payload, SECRET, algorithm="HS256")
     assert refused(text) is CloseCode.INVALID_TOKEN
 
@@ -209,7 +209,7 @@ def test_other_algorithms(algorithm: str) -> None:
     ],
 )
 def test_invalid_claims(claim: str, value: object) -> None:
-    """A user or chat that is missing, empty, of a wrong type, huge or unprintable is told as today."""
+    """A user or chat that is missing, empty, of a wrong type, huge or unprintable is rejected with INVALID_CLAIMS."""
     if isinstance(value, str) and "\ud800" in value:
         body = json.dumps({**claims(), claim: value}).encode()
         text = jwt.api_jws.encode(body, SECRET, algorithm="HS256")
@@ -245,7 +245,7 @@ def test_times_are_numbers(claim: str, value: object) -> None:
 
 
 def test_a_time_that_is_null() -> None:
-    """JSON's null is no number either."""
+    """JSON's null is not a number either."""
     for claim in ("exp", "nbf", "iat"):
         text = jwt.api_jws.encode(json.dumps({**claims(), claim: None}).encode(), SECRET, algorithm="HS256")
         assert refused(text) is CloseCode.INVALID_TOKEN
@@ -301,7 +301,7 @@ def test_a_token_that_lives_too_long(given: dict[str, Any], close: CloseCode) ->
     ],
 )
 def test_the_log_says_what_is_wrong_with_a_token(given: dict[str, Any], says: str) -> None:
-    """The reason is in the error's text, for the log of whoever runs the server."""
+    """The reason is in the error's text, for the operator's log."""
     with pytest.raises(TokenError, match=says):
         VERIFIER.verify(token(**given))
 
@@ -329,7 +329,7 @@ def test_a_token_without_an_end() -> None:
 
 
 def test_what_is_accepted_after_a_reload() -> None:
-    """A verifier with other settings says of earlier claims whether their token would still do."""
+    """A verifier with new settings knows whether earlier claims are still valid."""
     earlier = Verifier(make_settings(jwt_previous_secrets="x" * 40, jwt_public_key=PUBLIC))
     ours, old, named = (
         earlier.verify(each)

@@ -60,14 +60,14 @@ def test_long_commands_count_as_several() -> None:
 
 
 def test_patience_ends_and_comes_back() -> None:
-    """So many refusals are forgiven at once; then one a second is."""
+    """A burst of refusals is forgiven, then one a second."""
     mine = budget(rate_patience=3)
     assert [mine.forgives(10.0) for _ in range(4)] == [True, True, True, False]
     assert mine.forgives(11.01)
     assert not mine.forgives(11.02)
 
 
-def test_new_rates_hold_for_sessions_that_are_there() -> None:
+def test_new_rates_apply_to_open_sessions() -> None:
     """A budget asks its node's limits each time, so a reload reaches it."""
     limits = Limits(make_settings(command_rate=1, command_burst=1))
     mine = Budget(limits)
@@ -78,7 +78,7 @@ def test_new_rates_hold_for_sessions_that_are_there() -> None:
 
 
 def test_refusals_are_counted() -> None:
-    """Every refusal counts once, under the name of what it ran into."""
+    """Every refusal counts once, under the name of its limit."""
     limits = Limits(make_settings())
     for name in ("token", "token", "forbidden"):
         limits.refuse(name)
@@ -109,7 +109,7 @@ def test_a_rate_of_one_at_once() -> None:
     ],
 )
 def test_a_peer_without_a_trusted_header(peer: str, expected: tuple[str, bool]) -> None:
-    """IPv4 by address, IPv6 by /64; no header is believed; a private peer may be anybody's proxy."""
+    """IPv4 by address, IPv6 by /64; no header is believed; a private peer may be a proxy."""
     assert Sources(make_settings()).of(peer, "1.2.3.4") == expected
 
 
@@ -155,8 +155,8 @@ def test_a_named_header() -> None:
         (b"", "172.16.0.1"),
     ],
 )
-def test_a_guess_at_the_source_of_a_request(head: bytes, expected: str) -> None:
-    """Whose turn it is can be told from the first bytes, if the whole line is among them."""
+def test_the_source_from_the_first_bytes(head: bytes, expected: str) -> None:
+    """The first bytes show the source if they contain the whole header line."""
     sources = Sources(make_settings(client_address_header="Fly-Client-IP"))
     assert sources.guess("172.16.0.1", head).address == expected
     assert Sources(make_settings()).guess("172.16.0.1", head).address == "172.16.0.1"
@@ -166,7 +166,7 @@ def test_a_guess_at_the_source_of_a_request(head: bytes, expected: str) -> None:
 
 
 def test_sessions_of_one_address() -> None:
-    """An address has so many sessions; one that ends makes room, and the others never notice."""
+    """Sessions of an address are limited; one that ends makes room, and other addresses are not affected."""
     addresses = Addresses(make_settings(max_sessions_per_address=2))
     for _ in range(2):
         assert addresses.upgrade(PUBLIC, 1.0) is None
@@ -181,7 +181,7 @@ def test_sessions_of_one_address() -> None:
 
 
 def test_upgrades_a_minute() -> None:
-    """An address may upgrade so often in a burst, then at the minute's rate."""
+    """Upgrades of an address are limited to a burst, then to the rate a minute."""
     addresses = Addresses(make_settings(upgrades_per_minute=3))
     assert [addresses.upgrade(PUBLIC, 5.0) for _ in range(4)] == [None, None, None, "upgrades_per_minute"]
     assert addresses.upgrade(PUBLIC, 26.0) is None
@@ -190,7 +190,7 @@ def test_upgrades_a_minute() -> None:
 
 
 def test_by_default_proxies_are_not_clients() -> None:
-    """Unset, the limits hold public addresses alone: behind a private one there may be everybody."""
+    """Unset, the limits apply to public addresses only: a private one may stand for many clients."""
     addresses = Addresses(make_settings())
     assert {addresses.upgrade(PRIVATE, 1.0) for _ in range(5000)} == {None}
     assert {addresses.upgrade(PUBLIC, 1.0) for _ in range(200)} == {None}
@@ -207,7 +207,7 @@ def test_by_default_proxies_are_not_clients() -> None:
 
 
 def test_guesses() -> None:
-    """Wrong secrets use an address's guesses up; asking whether there are any left does not."""
+    """Wrong secrets use up an address's guesses; checking for any left does not."""
     addresses = Addresses(make_settings(guesses_per_minute=2))
     for _ in range(2):
         assert addresses.may_guess(PUBLIC, 1.0)
@@ -252,10 +252,10 @@ def test_the_latest_addresses_are_remembered() -> None:
 
 
 def test_requests_of_many_addresses_are_limited() -> None:
-    """An address that asks without a pause is refused, however many others were seen before it."""
+    """An address with too many requests is refused, however many other addresses came before."""
     addresses = Addresses(make_settings(max_addresses=10))
     for number in range(50):
-        assert addresses.may_ask(f"8.8.8.{number}", 1.0)
-    answers = [addresses.may_ask("9.9.9.9", 1.0) for _ in range(401)]
+        assert addresses.allow_request(f"8.8.8.{number}", 1.0)
+    answers = [addresses.allow_request("9.9.9.9", 1.0) for _ in range(401)]
     assert (answers[:399], answers[400]) == ([True] * 399, False)
-    assert addresses.may_ask("8.8.8.49", 1.0)
+    assert addresses.allow_request("8.8.8.49", 1.0)

@@ -17,7 +17,7 @@ def account(chat: str, user: str = "u1") -> Sender:
 
 
 def refused(shares: Shares, sender: Sender, content: str, now: float) -> tuple[str, float]:
-    """For which limit the sender's message is refused, and for how long; in seconds."""
+    """The limit that refuses the sender's message, and for how many seconds."""
     found = shares.message(sender, content, now)
     assert found is not None
     return found[0], round(found[1], 2)
@@ -27,7 +27,7 @@ def refused(shares: Shares, sender: Sender, content: str, now: float) -> tuple[s
 
 
 def test_a_burst_of_messages_and_then_the_rate() -> None:
-    """A sender may say so many at once, then at the rate; the others have shares of their own."""
+    """A sender may send a burst, then at the rate; other senders have their own budgets."""
     shares = Shares(make_settings(message_rate=10, message_burst=3))
     mine = visitor("c1")
     assert [shares.message(mine, "x", 100.0) for _ in range(3)] == [None] * 3
@@ -41,7 +41,7 @@ def test_a_burst_of_messages_and_then_the_rate() -> None:
 
 
 def test_bytes_of_content() -> None:
-    """A sender may say so many bytes at once, as UTF-8 has them, then at the rate."""
+    """A sender may send a burst of bytes of UTF-8, then at the rate."""
     shares = Shares(make_settings(message_rate=0, message_bytes=1000, message_bytes_burst=4000))
     mine = account("c1")
     assert shares.message(mine, "x" * 2000, 100.0) is None
@@ -67,7 +67,7 @@ def test_the_defaults_of_shares() -> None:
 
 
 def test_rates_of_zero_share_nothing() -> None:
-    """A rate of 0 lets everything pass and remembers nobody; a reload reaches those who spoke before."""
+    """A rate of 0 lets everything pass and remembers no sender; a reload applies to known senders."""
     shares = Shares(make_settings(message_rate=0, message_bytes=0))
     assert not any(shares.message(visitor("c1"), "x" * 9000, 100.0) for _ in range(1000))
     assert len(shares) == 0
@@ -89,7 +89,7 @@ def test_what_is_refused_costs_nothing() -> None:
 
 
 def test_shares_are_bounded() -> None:
-    """Of a million senders the latest are remembered, and who has been quiet is forgotten."""
+    """Of a million senders the latest are remembered, and quiet ones are dropped."""
     shares = Shares(make_settings(max_addresses=100))
     for number in range(1000):
         shares.message(visitor(f"c{number}"), "x", 100.0)
@@ -125,7 +125,7 @@ def test_a_visitor_waits_by_address_and_chat() -> None:
 
 
 def test_visitors_of_an_unknown_address() -> None:
-    """Where addresses can't be told apart a chat's visitors wait, but no other's, however many flood."""
+    """Where addresses can't be distinguished, all visitors of a flooded chat wait, but of no other chat."""
     penalties = Penalties(make_settings(rate_penalty=30))
     for number in range(5 * PATIENCE):
         penalties.punish(visitor(f"c{number}", ""), 100.0)
@@ -134,7 +134,7 @@ def test_visitors_of_an_unknown_address() -> None:
     assert not penalties.waits(account("c1"), 101.0)
 
 
-def test_an_address_that_floods_again_and_again() -> None:
+def test_an_address_that_floods_many_chats() -> None:
     """An address that floods chat after chat waits with all its visitors; one chat, however often, is one."""
     penalties = Penalties(make_settings(rate_penalty=30))
     for _ in range(5 * PATIENCE):
