@@ -122,7 +122,7 @@ def machine(value: Settings) -> list[Finding]:
         verdict: Verdict = (
             "problem" if file_descriptors.fitting(value, most)[0] < value.max_sessions else "warning"
         )
-        findings.append(Finding("file limit", verdict, file_descriptors.lack(value, most), fix))
+        findings.append(Finding("file limit", verdict, file_descriptors.shortage(value, most), fix))
     else:
         findings.append(Finding("file limit", "ok", f"{needed} needed, {most or 'any number'} allowed"))
     if value.production and value.metrics_port is None and value.admin_port is None:

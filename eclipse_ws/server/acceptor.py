@@ -1,4 +1,4 @@
-"""Accepting: a few sockets at a time, and what happens when the system has no file for another one."""
+"""Accepts sockets, a few at a time, and copes when the system has no file descriptor for another one."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from eclipse_ws.server.pacing import OLDEST, Gate, PacedLoop, Turns
 log = structlog.get_logger("eclipse_ws.listener")
 
 ACCEPTS_PER_TURN: Final = 32
-"""Sockets that are accepted in a turn of the event loop; few of them are served in it."""
+"""Sockets that are accepted in a turn of the event loop; fewer are served in it."""
 HEAD: Final = 4096
-"""Bytes of a request that are looked at for the header that names its client."""
+"""Bytes of a request that are searched for the header with the client's address."""
 RECORDS_PER_TURN: Final = 32
-"""TLS records of one connection that are read before everything else on the loop has its turn again."""
+"""TLS records of one connection that are read in a turn of the loop."""
 ACCEPT_PAUSE: Final = 0.2
-"""Seconds without accepting when the system has no file or memory for another socket."""
-TURNED_AWAY: Final = 64
+"""Seconds without accepting when the system has no descriptor or memory for another socket."""
+MAX_TURNED_AWAY: Final = 64
 """Waiting sockets that are accepted and closed at once before such a pause."""
-SAY_AGAIN: Final = 30.0
-"""Seconds until the log says again that accepting pauses."""
-GONE: Final = frozenset(
+LOG_INTERVAL: Final = 30.0
+"""Minimum seconds between two log lines about a pause."""
+PEER_ERRORS: Final = frozenset(
     getattr(errno, name)
     for name in ("ECONNABORTED", "EPROTO", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN", "EHOSTUNREACH")
     if hasattr(errno, name)
 )
-"""Errors of accept() that are the accepted socket's own, which is gone already (accept(2))."""
+"""Errors of accept() that concern only the accepted socket, which is already closed (accept(2))."""
 
 
 class _Accepted(NamedTuple):
@@ -52,11 +52,11 @@ class _Accepted(NamedTuple):
 
 
 class Acceptor(HTTPServer):
-    """The part of an HTTP server that accepts. Whoever subclasses it sets the first five attributes.
+    """The part of an HTTP server that accepts. Subclasses set the first five attributes.
 
-    What is accepted, as many sockets as there may be connections, waits here until the gate lets it through:
-    the addresses take turns, and of one address, which may be a proxy's, most of those that are served are
-    the newest. In the system's own queue a newcomer would wait behind a whole crowd.
+    Accepted sockets, as many as there may be connections, wait here until the gate lets them through:
+    addresses take turns, and of one address, which may be a proxy's, mostly the newest are served. In the
+    system's own queue a new client would wait behind a whole crowd.
     """
 
     limits: Limits
@@ -66,15 +66,15 @@ class Acceptor(HTTPServer):
     timeout: float
     """Seconds that an accepted socket may wait."""
     _paced: PacedLoop | None = None
-    """What watches the connections."""
+    """Watches the connections."""
     _serving = False
-    """Whether some of those who wait are about to be served."""
+    """Whether `_serve` is running or scheduled."""
     _served = 0
-    """How many were served."""
+    """The number of served sockets."""
     _reserve = -1
-    """A file that is given up so that somebody can be turned away when there is no other."""
-    _said = -SAY_AGAIN
-    """When the log was told last that accepting pauses."""
+    """A spare file descriptor, released to turn clients away when there is no other."""
+    _logged = -LOG_INTERVAL
+    """When a pause was last logged."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Tornado calls this with what the constructor was given."""
@@ -84,8 +84,8 @@ class Acceptor(HTTPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept on these, a few at a time.
 
-        Tornado takes as many as 128 in one turn of the loop, and each is a handshake that takes as long as
-        twenty messages: whoever comes back in a crowd would hold everybody else up.
+        Tornado accepts up to 128 in one turn of the loop, and each is a handshake that takes as long as
+        twenty messages: a crowd of reconnecting clients would delay all others.
         """
         self._take_reserve()
         self._paced = PacedLoop(self.gate)
@@ -96,14 +96,14 @@ class Acceptor(HTTPServer):
             self._handlers[listening.fileno()] = partial(loop.remove_handler, listening)
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
-        """Serve a connection that was accepted, in its turn."""
+        """Serve an accepted connection."""
         if isinstance(stream, SSLIOStream):
-            cast(Any, stream).__class__ = _Records  # Tornado gives no choice
+            cast(Any, stream).__class__ = _Records  # Tornado offers no other way
         self.pace(stream, paced=True)
         super().handle_stream(stream, address)
 
     def pace(self, stream: IOStream, paced: bool) -> None:
-        """Serve a connection in its turn, as a stranger's, or whenever there is something to do."""
+        """Serve a connection at the gate's pace, as a stranger's, or without delay."""
         watched: Any = stream
         loop: Any = self._paced if paced and self._paced is not None else IOLoop.current()
         if watched.io_loop is loop:
@@ -114,14 +114,14 @@ class Acceptor(HTTPServer):
         watched.io_loop = loop
 
     async def close_all_connections(self) -> None:
-        """Close what is open, and wait until it is."""
+        """Close open connections, and wait until they are closed."""
         await super().close_all_connections()
         if self._paced is not None:
             self._paced.close()
             self._paced = None
 
     def stop(self) -> None:
-        """Accept no more. Idempotent."""
+        """Stop accepting. Idempotent."""
         super().stop()
         self._give_reserve()
         while self._accepted:
@@ -140,7 +140,7 @@ class Acceptor(HTTPServer):
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
-                if error.errno in GONE:
+                if error.errno in PEER_ERRORS:
                     continue
                 self._pause(listening, error)
                 break
@@ -150,8 +150,8 @@ class Acceptor(HTTPServer):
             self._serve()
 
     def _source(self, accepted: _Accepted) -> Source:
-        """Whose turn such a socket waits for. Behind a proxy the request says so, which is seldom there later
-        than its socket.
+        """The source that a socket is queued under. Behind a proxy a request header names it; the request is
+        usually there as soon as the socket.
         """
         head = b""
         if self.sources.header and self.ssl_options is None:
@@ -160,10 +160,10 @@ class Acceptor(HTTPServer):
         return self.sources.guess(accepted.address[0] if accepted.address else "", head)
 
     def _serve(self) -> None:
-        """Serve a few of those who wait."""
+        """Serve a few waiting sockets."""
         self._serving = bool(self._accepted)
         if self._paced is None or not self._serving:
-            return  # nobody waits, or the server has stopped meanwhile
+            return  # no socket waits, or the server was stopped
         for _ in range(self.gate.allowed):
             if not self._accepted:
                 break
@@ -171,7 +171,7 @@ class Acceptor(HTTPServer):
             accepted = self._accepted.take(newest=self._served % OLDEST != 0)
             try:
                 self._handle_connection(accepted.socket, accepted.address)
-            except OSError as error:  # the peer has left before its TLS handshake began
+            except OSError as error:  # the peer closed before its TLS handshake began
                 log.debug("connection lost", why=str(error))
                 accepted.socket.close()
         self._serving = bool(self._accepted)
@@ -179,16 +179,16 @@ class Acceptor(HTTPServer):
             asyncio.get_running_loop().call_soon(self._serve)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
-        """Turn away whoever waits, and look again in a moment: the socket stays ready, and would be asked
-        without end.
+        """Turn waiting clients away, and retry after a pause: the listening socket stays ready, so the loop
+        would call us without end.
         """
         loop, now = IOLoop.current(), time.monotonic()
         self._turn_away(listening)
         loop.remove_handler(listening)
         loop.call_later(ACCEPT_PAUSE, self._resume, listening)
-        if now - self._said >= SAY_AGAIN:
-            self._said = now
-            log.error("accepting paused", limit="file_limit", why=error.strerror or str(error))
+        if now - self._logged >= LOG_INTERVAL:
+            self._logged = now
+            log.error("accept paused", limit="file_limit", why=error.strerror or str(error))
 
     def _resume(self, listening: socket.socket) -> None:
         self._take_reserve()
@@ -197,7 +197,7 @@ class Acceptor(HTTPServer):
 
     def _turn_away(self, listening: socket.socket) -> None:
         self._give_reserve()
-        for _ in range(TURNED_AWAY):
+        for _ in range(MAX_TURNED_AWAY):
             try:
                 accepted, _address = listening.accept()
             except OSError:

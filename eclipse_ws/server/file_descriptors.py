@@ -1,4 +1,4 @@
-"""Open files: how many a node needs, and as many as this process may have."""
+"""File descriptors: how many a node needs, and how many this process may have."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Final
 from eclipse_ws.config.settings import Settings
 
 SPARE: Final = 600
-"""Files of everything else: sockets in a closing handshake (`websocket.event_poll.MOST_CLOSING`), libraries,
-the listeners, Redis, the store, a socket that is being taken over.
+"""Descriptors of everything else: sockets in a closing handshake, libraries, the listeners, Redis, the store,
+a socket that is being taken over.
 """
 INTERNAL_CONNECTIONS: Final = 200
 """HTTP connections of ECLIPSE_ADMIN_PORT, and of ECLIPSE_METRICS_PORT."""
-LEAST: Final = 64
-"""Sessions and HTTP connections that a node takes however few files it may open."""
+MIN_SESSIONS: Final = 64
+"""Sessions and HTTP connections that a node accepts, however low the limit is."""
 
 
 def needed(settings: Settings) -> int:
-    """Files that a node has open when it is full: each session, HTTP connection and call has one.
+    """Descriptors of a full node: each session, HTTP connection and call has one.
 
-    As many HTTP connections again may be accepted and wait to be served.
+    As many HTTP connections again may be waiting to be served.
     """
     return settings.max_sessions + 2 * settings.max_handshakes + _fixed(settings)
 
@@ -31,31 +31,31 @@ def _fixed(settings: Settings) -> int:
 
 
 def allowed() -> int | None:
-    """Files that this process may have open at the most; None for any number."""
+    """The hard limit of this process; None if unlimited."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if hard == resource.RLIM_INFINITY else hard
 
 
 def fitting(settings: Settings, most: int) -> tuple[int, int]:
-    """Sessions and HTTP connections that fit into so many files; the latter have a quarter, if need be."""
-    room = max(LEAST, most - _fixed(settings))
+    """Sessions and HTTP connections that fit into ``most`` descriptors; the latter get a quarter at least."""
+    room = max(MIN_SESSIONS, most - _fixed(settings))
     http = min(settings.max_handshakes, max(room // 4, room - settings.max_sessions) // 2)
     return min(settings.max_sessions, room - 2 * http), http
 
 
-def lack(settings: Settings, most: int) -> str:
-    """What a node does without that may open so few files."""
+def shortage(settings: Settings, most: int) -> str:
+    """What does not fit into ``most`` descriptors, as a sentence."""
     sessions, http = fitting(settings, most)
     return (
-        f"{most} files may be open, but {settings.max_sessions} sessions and {settings.max_handshakes} HTTP "
-        f"connections need {needed(settings)}: this node takes {sessions} and {http}"
+        f"{settings.max_sessions} sessions and {settings.max_handshakes} HTTP connections need "
+        f"{needed(settings)} open files, but the limit is {most}: this node accepts {sessions} and {http}"
     )
 
 
 def fit(settings: Settings) -> tuple[Settings, str]:
-    """Raise this process's own limit as far as it needs to be.
+    """Raise this process's soft limit as far as needed.
 
-    Returns the settings with as many sessions and HTTP connections as fit, and a sentence if those are fewer.
+    Returns the settings with as many sessions and HTTP connections as fit, and a warning if those are fewer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most, need = allowed(), needed(settings)
@@ -64,10 +64,12 @@ def fit(settings: Settings) -> tuple[Settings, str]:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (ValueError, OSError):
-            # macOS calls its hard limit unlimited, and refuses what is above `kern.maxfilesperproc`.
+            # macOS reports an unlimited hard limit, but rejects values above `kern.maxfilesperproc`.
             most = soft
     if most is None or most >= need:
         return settings, ""
     sessions, http = fitting(settings, most)
-    said = f"{lack(settings, most)}. Fix: raise the limit (`ulimit -Hn {need}`; on macOS `ulimit -n {need}`)"
-    return settings.model_copy(update={"max_sessions": sessions, "max_handshakes": http}), said
+    warning = (
+        f"{shortage(settings, most)}. Fix: raise the limit (`ulimit -Hn {need}`; on macOS `ulimit -n {need}`)"
+    )
+    return settings.model_copy(update={"max_sessions": sessions, "max_handshakes": http}), warning

@@ -1,4 +1,4 @@
-"""HTTP beside the sockets: health, what the application may call, the widget's files and the demo."""
+"""HTTP handlers: health, metrics, the routes for the application, the widget's files and the demo."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ CONTENT_SECURITY_POLICY = (
 
 
 class JsonHandler(RequestHandler):
-    """Answers JSON, errors included, and never more of an error than its status and one sentence."""
+    """Responds with JSON; errors show only their status and one sentence."""
 
     internal = False
-    """Whether it is served at ``admin_port`` alone, where there is one."""
+    """Whether it is served at ``admin_port`` only, if that is set."""
     needs_secret = False
-    """Whether only who shows the shared secret is answered."""
+    """Whether requests must carry the shared secret."""
     takes_body = False
-    """Whether a body is kept; it is read and dropped where it is not."""
+    """Whether the body is kept; otherwise it is read and dropped."""
 
     def initialize(self, node: Node) -> None:
-        """Take what the application's routes give every handler."""
+        """Store the node, which every route passes to its handler."""
         self.node = node
 
     def prepare(self) -> None:
-        """Hold the secret against the door: 401 without it, 429 after many wrong ones, 503 if there is none.
+        """Require the secret: 401 without it, 429 after many wrong ones, 503 if none is configured.
 
-        The listener has done so before it read the body; this is for whoever serves a handler without it.
+        The listener does so before it reads the body; this check is for handlers served without it.
         """
         refusal = self.node.internal_auth.refusal(self.request) if self.needs_secret else None
         if refusal is not None:
@@ -57,13 +57,13 @@ class JsonHandler(RequestHandler):
             raise Finish
 
     def set_default_headers(self) -> None:
-        """Tell browsers to take nothing here for anything else."""
+        """Disable content sniffing and caching in browsers."""
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
         self.clear_header("Server")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answer ``{"error": ...}``."""
+        """Respond ``{"error": ...}``."""
         error = kwargs.get("exc_info", (None, None))[1]
         text = error.log_message if isinstance(error, HTTPError) and error.log_message else self._reason
         if status_code == 405:
@@ -77,7 +77,7 @@ class JsonHandler(RequestHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """An HTTPError is an answer, which the access log tells of; anything else is a fault."""
+        """Log a traceback, except for an HTTPError, which is in the access log."""
         if not isinstance(value, HTTPError):
             super().log_exception(typ, value, tb)
 
@@ -89,24 +89,24 @@ class JsonHandler(RequestHandler):
 
 
 class NotFound(JsonHandler):
-    """Every path that is nobody's."""
+    """Every unknown path."""
 
     def prepare(self) -> None:
-        """Answer before anything else is looked at."""
-        raise HTTPError(404, "No such path: sockets are at / and /ws, health is at /health")
+        """Respond before any other check."""
+        raise HTTPError(404, "Unknown path; WebSockets are at / and /ws, health is at /health")
 
 
 class Health(JsonHandler):
     """``GET /health`` (section 8)."""
 
     def get(self) -> None:
-        """Answer the health document; 503 while draining."""
+        """Respond with the health document; 503 while draining."""
         health.answer(self, self.node)
 
     head = get
 
     def options(self) -> None:
-        """Answer a browser's preflight."""
+        """Answer a CORS preflight."""
         health.answer_preflight(self)
 
 
@@ -116,26 +116,26 @@ class Metrics(JsonHandler):
     internal = True
 
     def initialize(self, node: Node, page: Cached[bytes] | None = None) -> None:
-        """Take the page that all requests share, beside what every handler is given."""
+        """Store the page that all requests share, and the node."""
         super().initialize(node)
-        self.page = page or _page(node)
+        self.page = page or _metrics_page(node)
 
     def get(self) -> None:
-        """Answer every counter."""
-        from eclipse_ws.server import metrics  # late: only who is scraped needs it
+        """Respond with all metrics."""
+        from eclipse_ws.server import metrics  # late: only a scraped server needs it
 
         self.set_header("Content-Type", metrics.CONTENT_TYPE)
         self.finish(self.page.get())
 
 
 class GuardedMetrics(Metrics):
-    """The same where anybody may ask: only who shows the shared secret gets it."""
+    """The same at a public port: it requires the shared secret."""
 
     needs_secret = True
 
 
 class ApplicationHandler(JsonHandler):
-    """What only the application may call: it shows the shared secret (section 7)."""
+    """A route for the application only, with the shared secret (section 7)."""
 
     internal = True
     needs_secret = True
@@ -157,7 +157,7 @@ class Events(ApplicationHandler):
                 400, f"The body must be an event, a JSON object with a string type: {error}"
             ) from None
         if event.cursor is not None:
-            raise HTTPError(400, "The event must not have a cursor: the server gives it one")
+            raise HTTPError(400, "The event must not have a cursor: the server assigns one")
         chat_id = _chat_id(chat)
         if not event.kept:
             self.node.delivery.broadcast(chat_id, event)
@@ -169,7 +169,7 @@ class Events(ApplicationHandler):
         if key is not None:
             if not 1 <= len(key) <= 128:
                 raise HTTPError(400, "Idempotency-Key must have 1 to 128 characters")
-            # Publishing is safe to repeat (an event's identity makes it one), so an unknown outcome is too.
+            # Publishing is idempotent (by an event's identity), so an unknown outcome may be repeated.
             attempt = await self.node.delivery.attempt(
                 chat_id,
                 keys.application_key(chat_id, key),
@@ -219,11 +219,11 @@ class File(JsonHandler):
     """The widget's files and the demo's pages."""
 
     def get(self, name: str) -> None:
-        """Answer a file, compressed for whoever takes it; 304 to who has it already. A range is the whole."""
+        """Respond with a file, compressed if accepted; 304 if unchanged. A range gets the whole file."""
         file = static_files.find(name)
         if file is None:
             raise HTTPError(404)
-        # Asked for again each time, which costs a 304: the widget must not meet a client of another version.
+        # Revalidated each time, which costs a 304: the widget must not load a client of another version.
         self.set_header("Cache-Control", "no-cache")
         self.set_header("Content-Type", file.kind)
         self.set_header("Last-Modified", file.modified)
@@ -241,12 +241,12 @@ class File(JsonHandler):
             self.finish()
             return
         body = file.plain
-        # Only here: what is compressed together with a secret can give it away by its length.
+        # Only here: a response that contains a secret would leak it by its compressed length.
         if "gzip" in self.request.headers.get("Accept-Encoding", ""):
             self.set_header("Content-Encoding", "gzip")
             body = file.compressed
         self.set_header("Content-Length", len(body))
-        self.flush()  # the headers alone: so the body is not copied for each peer that takes its time
+        self.flush()  # the headers only: so the body is not copied for each slow peer
         if self.request.method != "HEAD":
             self.write(body)
         self.finish()
@@ -264,14 +264,14 @@ class File(JsonHandler):
 
 
 def _chat_id(chat_id: str) -> str:
-    """The path's part, decoded already, if a chat can be called so."""
+    """The path's decoded segment if it is a valid chat id; raises a 400 otherwise."""
     if not 1 <= len(chat_id) <= 256 or any(char < " " or char == "\x7f" for char in chat_id):
-        raise HTTPError(400, "The chat's id must have 1 to 256 characters and no control characters")
+        raise HTTPError(400, "The chat id must have 1 to 256 characters and no control characters")
     return chat_id
 
 
 def routes(node: Node) -> list[URLSpec]:
-    """Every path but the sockets'."""
+    """All routes except the WebSockets'."""
     settings = node.settings
     arguments: dict[str, Any] = {"node": node}
     guarded = settings.production and settings.admin_port is None and settings.metrics_port is None
@@ -280,7 +280,7 @@ def routes(node: Node) -> list[URLSpec]:
         URLSpec(
             r"/metrics",
             GuardedMetrics if guarded else Metrics,
-            {**arguments, "page": _page(node)},
+            {**arguments, "page": _metrics_page(node)},
             name="metrics",
         ),
         URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
@@ -288,18 +288,18 @@ def routes(node: Node) -> list[URLSpec]:
         URLSpec(r"/((?:widget|eclipse-chat)(?:\.(?:panel|[a-z]{2}))?\.(?:js|d\.ts))", File, arguments),
     ]
     if settings.has_demo:
-        front = URLSpec(r"/", _ToDemo, arguments)
-        front.matcher = _PageWanted(r"/")
+        front = URLSpec(r"/", _RedirectToDemo, arguments)
+        front.matcher = _PrefersHtml(r"/")
         found += [
             front,
-            URLSpec(r"/(demo)", _Page, arguments),
-            URLSpec(r"/(demo/agent)", _Page, arguments),
+            URLSpec(r"/(demo)", _DemoPage, arguments),
+            URLSpec(r"/(demo/agent)", _DemoPage, arguments),
             URLSpec(r"/static/([a-z0-9.-]+)", File, arguments),
         ]
     return found
 
 
-def _page(node: Node) -> Cached[bytes]:
+def _metrics_page(node: Node) -> Cached[bytes]:
     def make() -> bytes:
         from eclipse_ws.server import metrics
 
@@ -309,11 +309,11 @@ def _page(node: Node) -> Cached[bytes]:
 
 
 def is_internal(route: URLSpec) -> bool:
-    """Whether a route moves to ``admin_port`` where there is one."""
+    """Whether a route moves to ``admin_port`` if that is set."""
     return bool(getattr(route.handler_class, "internal", False))
 
 
-class _Page(File):
+class _DemoPage(File):
     """A page of the demo: ``/demo/agent`` is ``demo-agent.html``."""
 
     def get(self, name: str) -> None:
@@ -322,8 +322,8 @@ class _Page(File):
     head = get
 
 
-class _PageWanted(PathMatches):
-    """The path when a browser asks for a page there; what asks for anything else is nobody's here."""
+class _PrefersHtml(PathMatches):
+    """Matches the path when a browser requests a page."""
 
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
         headers = request.headers
@@ -331,8 +331,8 @@ class _PageWanted(PathMatches):
         return super().match(request) if page and request.method == "GET" else None
 
 
-class _ToDemo(JsonHandler):
-    """``GET /`` of a browser, where there is a demo."""
+class _RedirectToDemo(JsonHandler):
+    """``GET /`` of a browser, if the demo is served."""
 
     def get(self) -> None:
         self.set_header("Vary", "Accept")
@@ -340,7 +340,7 @@ class _ToDemo(JsonHandler):
 
 
 def prefers_html(accept: str) -> bool:
-    """Whether a header ``Accept`` asks for a page rather than for JSON, as a browser's does."""
+    """Whether a header ``Accept`` prefers HTML to JSON, as a browser's does."""
     weights: dict[str, float] = {}
     for part in accept.lower().split(","):
         kind, *parameters = (piece.strip() for piece in part.split(";"))

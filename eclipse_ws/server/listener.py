@@ -1,4 +1,4 @@
-"""The listener: an HTTP server that bounds requests: how large, how slow, how often, and how many at once."""
+"""The listener: an HTTP server that bounds the size, time, rate and number of requests."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from eclipse_ws.server.pacing import Gate
 log = structlog.get_logger("eclipse_ws.listener")
 
 CHUNK: Final = 16384
-"""Bytes that are read from a connection in one go."""
+"""Bytes that are read from a connection at once."""
 NODE_BODY_BYTES: Final = 1 << 25
-"""Bytes of all bodies that are held at once."""
+"""Maximum bytes of all bodies in memory."""
 NOISE = ("SSL Error on", "error on read", "Malformed HTTP message", "Unsatisfiable read")
-"""How Tornado's lines begin that anybody can cause at will."""
+"""Prefixes of Tornado's log lines that any client can cause."""
 HEADER_LINES: Final = 128
-"""Lines of a request's headers; each takes as long to read as kilobytes of a body."""
-LEAVE: Final = 0.5
-"""Seconds that a peer has to read its refusal when what else it says is not read."""
-NO_LENGTH: Final = Refusal(411, "A body needs a Content-Length here")
+"""Maximum lines of a request's headers; each takes as long to parse as kilobytes of a body."""
+REFUSAL_READ_TIME: Final = 0.5
+"""Seconds that a peer has to read its refusal when the rest of its request is not read."""
+NO_LENGTH: Final = Refusal(411, "A body needs a Content-Length on this route")
 TOO_OFTEN: Final = Refusal(429, "Too many requests; try again later", "http_rate", 5)
 
 
 def _demote(record: logging.LogRecord) -> bool:
-    """Makes no line of a stranger who does not speak TLS or HTTP: a port scan must not fill a log."""
+    """Log peers that do not speak TLS or HTTP at debug: a port scan must not fill a log."""
     if str(record.msg).startswith(NOISE):
         record.levelno, record.levelname = logging.DEBUG, "DEBUG"
         return gen_log.isEnabledFor(logging.DEBUG)
@@ -64,14 +64,14 @@ gen_log.addFilter(_demote)
 class Listener(Acceptor):
     """An HTTP server for strangers.
 
-    A socket's first request has ``handshake_timeout`` seconds, TLS included, and so has the peer to take an
-    answer; a later request may be waited for ``idle_timeout`` seconds. Of more than ``most`` connections the
-    slowest is closed, rather than the newcomer: whoever is honest is quick (`Connections`).
+    A socket's first request has ``handshake_timeout`` seconds, TLS included, and the peer has as long to read
+    a response; a later request may take ``idle_timeout`` seconds to begin. Of more than ``most`` connections
+    the slowest is closed, not the newest: honest clients are quick (`Connections`).
 
-    A handler's class may have the attributes ``needs_secret`` (who does not show the secret is refused before
-    the body is read) and ``takes_body`` (without it a body is read and dropped, and one in chunks is answered
-    with 411). A body beyond ``max_body`` bytes is answered with 413; on headers beyond ``max_header_bytes``
-    the socket is closed.
+    A handler's class may have the attributes ``needs_secret`` (a request without the secret is refused before
+    the body is read) and ``takes_body`` (without it a body is read and dropped, and a chunked one gets 411).
+    A body of more than ``max_body`` bytes gets 413; more than ``max_header_bytes`` of headers closes the
+    socket.
     """
 
     def initialize(  # type: ignore[override]
@@ -88,10 +88,10 @@ class Listener(Acceptor):
             ssl_options=tls,
             chunk_size=CHUNK,
             max_header_size=settings.max_header_bytes,
-            max_body_size=sys.maxsize,  # ours answers in a sentence, and is counted
+            max_body_size=sys.maxsize,  # our own limit responds with a sentence, and is counted
             body_timeout=settings.handshake_timeout,
         )
-        # Tornado counts the first request's wait as well, TLS handshake included; the table doesn't.
+        # Tornado would include the wait for a request in this timeout; the table has one for each phase.
         self.conn_params.header_timeout = None
         self.application = application
         self.limits = internal_auth.limits
@@ -99,13 +99,13 @@ class Listener(Acceptor):
         self.timeout = settings.handshake_timeout
         self.max_body = settings.max_body
         self.body_bytes = 0
-        """Bytes of bodies that are held now."""
+        """Bytes of bodies in memory now."""
         self.gate = Gate()
         self.connections = Connections(
             settings.max_handshakes if most is None else most,
             settings.handshake_timeout,
             settings.idle_timeout,
-            # What a handler waits for has bounds of its own, this is for what they overlook.
+            # Handlers have their own timeouts; this one is a safety net.
             settings.handshake_timeout + max(settings.idle_timeout, 2 * settings.api_timeout),
             internal_auth.limits,
         )
@@ -114,20 +114,18 @@ class Listener(Acceptor):
 
     @property
     def held(self) -> int:
-        """How many entries all tables have, of connections, waiting sockets and addresses; 0 when nobody is
-        connected.
-        """
+        """The entries of all tables: connections, waiting sockets and addresses; 0 without any connection."""
         table, watched = self.connections, 0 if self._paced is None else self._paced.watched
         return len(self._open) + len(table) + table.addresses + len(self._accepted) + watched
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """A connection is there, or may send its next request."""
+        """Begin a request: of a new connection, or the next one of an open connection."""
         served = cast(HTTP1ServerConnection, server_conn)
         connection = self._open.get(server_conn)
         request = cast(HTTP1Connection, request_conn)
-        request.__class__ = _Request  # Tornado gives no choice
+        request.__class__ = _Request  # Tornado offers no other way
         if served.stream.closed():
-            return HTTPMessageDelegate()  # cut off meanwhile, as reading it will find out
+            return HTTPMessageDelegate()  # closed meanwhile: reading will fail
         if connection is None:
             peer = getattr(served.context, "remote_ip", "")
             connection = self._open[server_conn] = Connection(served.stream, peer)
@@ -139,16 +137,16 @@ class Listener(Acceptor):
             table.move(connection, table.trusted if connection.trusted else table.idle)
         self._count_by_peer(connection)
         connection.request = request
-        return _Arrival(self, connection, request)
+        return _RequestDelegate(self, connection, request)
 
     def _count_by_peer(self, connection: Connection) -> None:
-        """Count a connection by its socket's address; where a header names the client, by none."""
+        """Count a connection by its socket's address, unless a header names the client."""
         source = self.sources.of(connection.peer, None)
         known = not source.shared and not self.sources.header
         self.connections.count(connection, source.address if known else None)
 
     def refusal(self, connection: Connection, request: HTTPServerRequest, handler: type) -> Refusal | None:
-        """None if a request, of which only the headers are there, may go on."""
+        """None if a request, of which only the headers are received, may proceed."""
         now = time.monotonic()
         connection.trusted = False
         refusal = None
@@ -160,38 +158,38 @@ class Listener(Acceptor):
                 self.pace(connection.stream, paced=False)
                 return None
         elif not connection.failed and _is_upgrade(request.headers):
-            connection.upgrading = True  # its own limits look at it
+            connection.upgrading = True  # upgrades have their own limits
         self.pace(connection.stream, paced=True)
         source = self._internal_auth.source(request)
         self.connections.count(connection, None if source.shared else source.address)
-        if not connection.upgrading and not self._may_ask(connection, now):
+        if not connection.upgrading and not self._allow_request(connection, now):
             self.connections.note(connection, TOO_OFTEN.limit)
             return TOO_OFTEN
         takes_body = getattr(handler, "takes_body", False)
         if refusal is None and not takes_body and "Transfer-Encoding" in request.headers:
-            return NO_LENGTH  # chunks of a byte each would cost far more than they weigh
+            return NO_LENGTH  # tiny chunks would cost far more than their bytes
         return refusal
 
-    def _may_ask(self, connection: Connection, now: float) -> bool:
+    def _allow_request(self, connection: Connection, now: float) -> bool:
         if connection.address is None:
-            return connection.may_ask(now)
+            return connection.allow_request(now)
         return self._internal_auth.addresses.allow_request(connection.address, now)
 
     def release_body(self, connection: Connection) -> None:
-        """The body of its request is held no more."""
+        """The body of its request is no longer in memory."""
         self.body_bytes -= connection.body_bytes
         connection.body_bytes = 0
 
     def _settle(self, connection: Connection) -> None:
-        """A request is over: charge an upgrade that has not become a session."""
+        """End a request: charge an upgrade that has not become a session."""
         self.release_body(connection)
         if connection.upgrading:
             connection.upgrading = False
             connection.failed = True
-            self._may_ask(connection, time.monotonic())
+            self._allow_request(connection, time.monotonic())
 
     def on_close(self, server_conn: object) -> None:
-        """The connection is closed, or has been taken over by a session."""
+        """Drop a connection that is closed, or taken over by a session."""
         super().on_close(server_conn)
         connection = self._open.pop(server_conn, None)
         if connection is None:
@@ -203,21 +201,21 @@ class Listener(Acceptor):
         if connection.headless and isinstance(stream.error, UnsatisfiableReadError):
             self.connections.note(connection, "max_header_bytes")
         self.connections.drop(connection)
-        # Its traceback holds the stream with all that waits to be sent: hundreds of them would wait for the
-        # collector, which holds everybody up for as long as it takes to free them.
+        # Its traceback references the stream with its unsent bytes: hundreds of them would wait for the
+        # garbage collector, which blocks the loop while it frees them.
         stream.error = None
 
     def sweep(self, now: float) -> None:
-        """Close the connections that take too long."""
+        """Close overdue connections."""
         self.drop_overdue(now)
         self.connections.sweep(now)
 
 
 class _Request(HTTP1Connection):
-    """Tornado's side of one request, with a bound on how many lines its headers have."""
+    """Tornado's side of one request, with a bound on its header lines."""
 
     def read_response(self, delegate: HTTPMessageDelegate) -> Awaitable[bool]:
-        """As Tornado's, but what a peer has said in advance is not read once its connection is closed.
+        """As Tornado's, but pipelined requests are not read once the connection is closed.
 
         Raises StreamClosedError.
         """
@@ -227,12 +225,12 @@ class _Request(HTTP1Connection):
 
     def _parse_headers(self, data: bytes) -> tuple[str, Headers]:
         if data.count(b"\n") > HEADER_LINES:
-            raise HTTPInputError(f"More than {HEADER_LINES} lines of headers")
+            raise HTTPInputError(f"more than {HEADER_LINES} header lines")
         return super()._parse_headers(data)
 
 
-class _Arrival(HTTPMessageDelegate):
-    """One request, from its connection to its handler; a refused one gets its answer here."""
+class _RequestDelegate(HTTPMessageDelegate):
+    """One request, from its connection to its handler; refusals are sent here."""
 
     __slots__ = ("_connection", "_keeps", "_left", "_listener", "_next", "_refused", "_request_conn")
 
@@ -245,7 +243,7 @@ class _Arrival(HTTPMessageDelegate):
         self._keeps = False
         """Whether the handler wants the body."""
         self._left = listener.max_body
-        """Bytes that its body may still have."""
+        """Bytes that the body may still have."""
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: Headers
@@ -255,7 +253,7 @@ class _Arrival(HTTPMessageDelegate):
         length = headers.get("Content-Length", "")
         if length.isdecimal() and (len(length) > 18 or int(length) > self._left):
             self._refuse_body(headers)
-            if len(length) > 18:  # Tornado would answer it once more
+            if len(length) > 18:  # Tornado would send a second response
                 connection.stream.close()
             return None
         request = HTTPServerRequest(
@@ -271,19 +269,19 @@ class _Arrival(HTTPMessageDelegate):
             self._refuse(refusal, headers, bodiless=request.method == "HEAD")
             if headers.pop("Transfer-Encoding", None) is None:
                 return None
-            return asyncio.sleep(LEAVE)  # then it is closed, for no body is left to be read
+            return asyncio.sleep(REFUSAL_READ_TIME)  # then it is closed, because no body is left to read
         self._next = following
         self._keeps = getattr(handler, "takes_body", False)
         table = listener.connections
         if connection.phase is None:
-            return None  # it was cut off when this had been read
+            return None  # it was closed meanwhile
         if connection.trusted:
             table.move(connection, table.trusted)
-            return following.headers_received(start_line, headers)  # no crowd holds it up
+            return following.headers_received(start_line, headers)  # never waits at the gate
         if not length.strip("0") and "Transfer-Encoding" not in headers:
-            table.move(connection, table.working)
-        elif connection.phase is not table.arriving:
-            table.move(connection, table.arriving)
+            table.move(connection, table.handling)
+        elif connection.phase is not table.receiving:
+            table.move(connection, table.receiving)
         return following.headers_received(start_line, headers) or listener.gate.enter(
             connection.address or connection
         )
@@ -295,7 +293,7 @@ class _Arrival(HTTPMessageDelegate):
             if self._left < 0:
                 self._connection.stream.close()
             return None
-        if self._left < 0:  # in chunks, it has no length
+        if self._left < 0:  # a chunked body
             self._refuse_body(None)
         elif self._keeps and self._next is not None:
             self._connection.body_bytes += len(chunk)
@@ -317,7 +315,7 @@ class _Arrival(HTTPMessageDelegate):
             self._next.on_connection_close()
             return
         if not connection.trusted:
-            table.move(connection, table.working)
+            table.move(connection, table.handling)
         self._next.finish()
 
     def on_connection_close(self) -> None:
@@ -330,7 +328,7 @@ class _Arrival(HTTPMessageDelegate):
         self._refuse(Refusal(413, text, "max_body"), headers)
 
     def _refuse(self, refusal: Refusal, headers: Headers | None, bodiless: bool = False) -> None:
-        """Answer at once. What is left of the body is dropped, so that the peer gets to read the answer."""
+        """Respond at once. The rest of the body is read and dropped, so that the peer reads the response."""
         self._refused = True
         self.on_connection_close()
         self._next = None
@@ -340,18 +338,18 @@ class _Arrival(HTTPMessageDelegate):
             headers.pop("Expect", None)
         connection, table = self._connection, self._listener.connections
         with contextlib.suppress(StreamClosedError):
-            connection.stream.write(_answer(refusal, bodiless))
+            connection.stream.write(_response(refusal, bodiless))
         if connection.phase is not None:
-            table.move(connection, table.taking)
+            table.move(connection, table.sending)
 
 
 def _is_upgrade(headers: Headers) -> bool:
-    """Whether a request asks to become a session, in a version that we speak."""
+    """Whether a request is a WebSocket upgrade, in the supported version."""
     upgrade = headers.get("Upgrade", "")
     return "websocket" in upgrade.lower() and headers.get("Sec-WebSocket-Version") == "13"
 
 
-def _answer(refusal: Refusal, bodiless: bool) -> bytes:
+def _response(refusal: Refusal, bodiless: bool) -> bytes:
     body = json.dumps(refusal.document).encode()
     lines: dict[str, Any] = {
         "Content-Type": "application/json; charset=UTF-8",

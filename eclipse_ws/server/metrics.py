@@ -1,7 +1,7 @@
 """Metrics: collected from plain counters when Prometheus scrapes, so that counting costs next to nothing.
 
-Every label has a small, fixed set of values; no chat, user or session is ever one. So the page is as
-long with ten thousand sessions as with ten.
+Every label has a small, fixed set of values, never a chat, user or session. So the page has the same length
+for ten sessions and for ten thousand.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ class NodeCollector(Collector):
         self._node = node
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: the registry need not collect only to learn the names."""
+        """Nothing: the registry need not collect to learn the names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric that the server has."""
+        """Every metric of the server."""
         yield from self._node_itself()
         yield from self._sessions()
         yield from self._events()
@@ -95,7 +95,7 @@ class NodeCollector(Collector):
             node.settings.max_sessions,
         )
         yield _gauge(
-            "eclipse_http_connections", "HTTP connections that are no sessions", node.http_connections()
+            "eclipse_http_connections", "HTTP connections that are not sessions", node.http_connections()
         )
         yield _gauge("eclipse_chats", "Chats with sessions on this node", node.hub.chats)
         yield _counter("eclipse_sessions_started", "Sessions that began with a valid token", counts.started)
@@ -104,7 +104,7 @@ class NodeCollector(Collector):
             "eclipse_refusals",
             "Refused connections, requests and commands, by the limit or check that refused them",
             "reason",
-            # What the wire and the hub refuse by themselves is counted there.
+            # Refusals by the WebSocket layer and the hub are counted there.
             {
                 **node.limits.refused,
                 "max_frame": wire.too_big,
@@ -224,7 +224,7 @@ class NodeCollector(Collector):
         )
         yield _counter(
             "eclipse_api_cookies_dropped",
-            "Cookies of the application that were not kept",
+            "Cookies of the application that were dropped",
             stats.cookies_dropped,
         )
 
@@ -240,8 +240,8 @@ class NodeCollector(Collector):
 
 
 def _process() -> Iterator[Metric]:
-    """What every Prometheus client tells of its process, under the usual names; by psutil on any system."""
-    # What this system doesn't tell is left out: the page is worth more than any one line of it.
+    """The process metrics of every Prometheus client, under the usual names; by psutil on any system."""
+    # Metrics that this system lacks are left out rather than fail the whole page.
     with contextlib.suppress(psutil.Error, OSError):
         process = psutil.Process()
         memory, cpu = process.memory_info(), process.cpu_times()
@@ -275,7 +275,7 @@ def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> 
 def _histogram(
     name: str, text: str, bounds: Sequence[float], counts: Sequence[int], seconds: float
 ) -> Metric:
-    """Of buckets that are not cumulative, the last one without an upper bound."""
+    """A histogram from buckets that are not cumulative; the last one has no upper bound."""
     total, buckets = 0, []
     for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
         total += count

@@ -1,4 +1,4 @@
-"""Whose turn it is: strangers are served a few at a time, so that nobody who has a session waits for them."""
+"""Paces strangers: new connections are served a few at a time, so that sessions never wait for them."""
 
 from __future__ import annotations
 
@@ -18,45 +18,43 @@ from eclipse_ws.websocket.readiness import BROKEN, READ, WRITE, watch
 
 T = TypeVar("T")
 
-MOST_PER_TURN: Final = 4
-"""Sockets that are accepted, and requests that are answered, before everything else on the loop has its turn
-again.
-"""
+MAX_PER_TURN: Final = 4
+"""Sockets that are accepted, and requests that are handled, in a turn of the loop."""
 SLOW_TURN: Final = 0.001
-"""Seconds of a turn after which strangers rest, and then half as many are let through."""
+"""Duration in seconds from which on a turn starts a pause, and halves the number of strangers afterwards."""
 QUICK_TURN: Final = 0.0001
-"""Seconds of a turn in which nobody had anything to do: then such a rest is over."""
-REST: Final = 8
-"""Turns of the longest rest: a message takes about as many."""
-LONG_REST: Final = 0.01
-"""Seconds after which a rest is over, however few turns it had."""
+"""Duration in seconds of an idle turn, which ends a pause."""
+PAUSE_TURNS: Final = 8
+"""Turns of the longest pause: a message takes about as many."""
+PAUSE_SECONDS: Final = 0.01
+"""Seconds after which a pause ends, however few turns it had."""
 EVENTS: Final = 2
-"""Streams that are served in a turn for each stranger whom the gate lets through."""
+"""Streams that are served in a turn for each stranger that the gate lets through."""
 OLDEST: Final = 3
-"""One of so many who are served or accepted is the oldest that waits, the others are the newest."""
+"""One in OLDEST that are served or accepted is the oldest in the queue, the others are the newest."""
 FOUND: Final = 64
-"""Ready streams that are looked at in one turn."""
+"""Ready streams that are polled in one turn."""
 _NUMBER: Final = attrgetter("number")
 
 
 class Turns(Generic[T]):
-    """What waits, by address. The addresses take turns, so that a crowd behind one keeps no other waiting."""
+    """A queue with round-robin by address, so that a crowd behind one address does not delay the others."""
 
     def __init__(self) -> None:
         self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
-        """The address whose turn it is comes first, and of each address what has waited longest."""
+        """The next address comes first, and in each queue the oldest item."""
         self._size = 0
 
     def __len__(self) -> int:
         return self._size
 
     def add(self, address: Hashable, item: T) -> None:
-        """Let something wait for its address's turn."""
+        """Add an item to its address's queue."""
         self._size += 1
         self._queues.setdefault(address, deque()).append(item)
 
     def take(self, newest: bool = False) -> T:
-        """What comes next: of the address whose turn it is what has waited longest, or shortest."""
+        """Remove the next address's oldest, or newest, item."""
         self._size -= 1
         address, queue = next(iter(self._queues.items()))
         item = queue.pop() if newest else queue.popleft()
@@ -67,7 +65,7 @@ class Turns(Generic[T]):
         return item
 
     def take_while(self, condition: Callable[[T], bool]) -> list[T]:
-        """Of each address, what has waited longest, for as long as the condition holds."""
+        """Remove each address's oldest items, as long as the condition holds."""
         taken = []
         for address, queue in list(self._queues.items()):
             while queue and condition(queue[0]):
@@ -79,31 +77,31 @@ class Turns(Generic[T]):
 
 
 class Gate:
-    """Lets a few strangers through in each turn of the loop. After a slow turn it lets nobody through for a
-    few turns, and then fewer: a message takes several turns of the loop, and waits for the strangers of one
-    of them at most.
+    """Lets a few strangers through in each turn of the loop. After a slow turn it pauses for a few turns, and
+    then lets fewer through: a message takes several turns of the loop, and waits for the strangers of one of
+    them at most.
     """
 
     def __init__(self) -> None:
-        self._allowed = self._left = MOST_PER_TURN
+        self._allowed = self._left = MAX_PER_TURN
         self._waiting: Turns[asyncio.Future[None]] = Turns()
         self._began: float | None = None
-        """When the turn began; None while nobody comes."""
+        """When the turn began; None while no stranger comes."""
         self._came = False
-        """Whether anybody came in this turn."""
-        self._rest = 0
-        """Turns that are left of a rest."""
-        self._rested = 0.0
-        """When the rest is over at the latest."""
+        """Whether a stranger came in this turn."""
+        self._pause_turns = 0
+        """Remaining turns of a pause."""
+        self._pause_end = 0.0
+        """The latest end of a pause."""
 
     @property
     def allowed(self) -> int:
-        """How many may be accepted in this turn."""
+        """How many sockets may be accepted in this turn."""
         self._watch()
-        return 0 if self._rest else self._allowed
+        return 0 if self._pause_turns else self._allowed
 
     def enter(self, address: Hashable) -> asyncio.Future[None] | None:
-        """None if a request of that address may go on at once, else what it has to wait for."""
+        """None if a request of that address may proceed at once, else a future to wait for."""
         self._watch()
         if self._left:
             self._left -= 1
@@ -116,25 +114,25 @@ class Gate:
         self._came = True
         if self._began is None:
             loop = asyncio.get_running_loop()
-            self._began = time.monotonic()  # uvloop's own clock stands still for a turn
+            self._began = time.monotonic()  # uvloop's own clock does not advance within a turn
             loop.call_soon(self._turn, loop)
 
     def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
         now, began = time.monotonic(), self._began
-        if self._came or self._waiting or self._rest:
+        if self._came or self._waiting or self._pause_turns:
             self._began, self._came = now, False
             loop.call_soon(self._turn, loop)
         else:
             self._began = None
         took = 0.0 if began is None else now - began
-        if self._rest:
-            self._rest = self._rest - 1 if took > QUICK_TURN and now < self._rested else 0
+        if self._pause_turns:
+            self._pause_turns = self._pause_turns - 1 if took > QUICK_TURN and now < self._pause_end else 0
         elif took > SLOW_TURN:
             self._allowed = max(1, self._allowed // 2)
-            self._rest, self._rested = REST, now + LONG_REST
+            self._pause_turns, self._pause_end = PAUSE_TURNS, now + PAUSE_SECONDS
         else:
-            self._allowed = min(MOST_PER_TURN, 2 * self._allowed)
-        self._left = 0 if self._rest else self._allowed
+            self._allowed = min(MAX_PER_TURN, 2 * self._allowed)
+        self._left = 0 if self._pause_turns else self._allowed
         while self._left and self._waiting:
             waiting = self._waiting.take()
             if not waiting.done():
@@ -143,7 +141,7 @@ class Gate:
 
 
 class _Stream:
-    """A connection that is watched; the newest has the highest number."""
+    """A watched connection; the newest has the highest number."""
 
     __slots__ = ("events", "found", "handle", "number", "of", "watched")
 
@@ -154,20 +152,19 @@ class _Stream:
         self.of = of
         self.handle = handle
         self.events = events
-        """What it is to be watched for."""
+        """The events that its owner wants."""
         self.watched = True
-        """Whether it is watched for that now."""
+        """Whether it is watched for them now."""
         self.found = 0
-        """What it is ready for, while it waits to be served."""
+        """The events that are ready, while it waits to be served."""
 
 
 class PacedLoop:
-    """An `IOLoop` whose handlers are called a few at a time; everything else is the loop's own.
+    """An `IOLoop` whose handlers are called a few at a time; everything else is delegated to the loop.
 
-    On the event loop itself, everything that is ready is served in the same turn: a few hundred steps of TLS
-    handshakes, or of bodies that nobody wants, would hold every session up. Here whoever is ready waits, and
-    most of those who are served are the newest: a newcomer waits for no crowd. Some are the oldest, so that
-    nobody waits for ever.
+    The event loop itself serves every ready stream in the same turn: a few hundred steps of TLS handshakes,
+    or of unwanted bodies, would delay every session. Here ready streams wait, and mostly the newest are
+    served: a new client does not wait for a crowd. Some are the oldest, so that none waits forever.
     """
 
     def __init__(self, gate: Gate) -> None:
@@ -177,16 +174,16 @@ class PacedLoop:
         self._streams: dict[int, _Stream] = {}
         """By file descriptor."""
         self._waiting: list[_Stream] = []
-        """Those that are ready, the oldest first."""
+        """The ready streams, oldest first."""
         self._added = 0
         self._served = 0
         self._due: asyncio.Handle | None = None
-        """The next turn in which somebody is served, if it is arranged already."""
+        """The next call of `_serve`, if it is scheduled."""
         self._readiness = watch(self._asyncio, self._ready)
 
     @property
     def watched(self) -> int:
-        """How many connections are watched."""
+        """The number of watched connections."""
         return len(self._streams)
 
     def add_handler(
@@ -221,7 +218,7 @@ class PacedLoop:
         return getattr(self._loop, name)
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._streams.clear()
         self._waiting.clear()
         self._readiness.close()
@@ -229,7 +226,7 @@ class PacedLoop:
             self._due.cancel()
 
     def _ready(self) -> None:
-        """Let whoever is ready wait, and serve a few; who still waits then is not watched until served."""
+        """Queue ready streams, and serve a few; those that wait are not watched until they are served."""
         found = []
         for fd, events in self._readiness.poll(0, FOUND):
             stream = self._streams.get(fd)
@@ -247,7 +244,7 @@ class PacedLoop:
                 self._readiness.modify(fd, 0)
 
     def _serve(self) -> None:
-        """Serve a few of those who wait."""
+        """Serve a few of the waiting streams."""
         self._due = None
         for _ in range(EVENTS * self._gate.allowed):
             if not self._waiting:
@@ -265,6 +262,7 @@ class PacedLoop:
             if events:
                 stream.handle(stream.of, events)
         finally:
-            if not stream.watched and self._streams.get(fd) is stream:  # neither closed nor a session's now
+            # Neither closed nor taken over by a session meanwhile.
+            if not stream.watched and self._streams.get(fd) is stream:
                 stream.watched = True
                 self._readiness.modify(fd, stream.events & (READ | WRITE))

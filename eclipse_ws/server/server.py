@@ -43,17 +43,17 @@ from eclipse_ws.sessions.session import ChatSession
 log = structlog.get_logger("eclipse_ws.server")
 
 LAST_CLOSES = 1.0
-"""Seconds that the last sessions have to answer their close frames."""
+"""Seconds that the last sessions have to respond to their close frames."""
 SPREAD = 0.95
-"""Part of ``drain_seconds`` that the sessions are spread over; the rest is for the last ones' closes."""
+"""Fraction of ``drain_seconds`` over which sessions are closed; the rest is for the last ones' closes."""
 CATCH_UP, CATCH_UP_AT_ONCE = 1.1, 0.015
-"""How much faster than planned, and how large a part at once, sessions go when the loop was held up."""
+"""After a stall: how much faster than planned sessions are closed, and the largest fraction at once."""
 STOP_CLOSES = 0.5
-"""The same on a stop without a drain, after which their sockets are cut off."""
+"""The same on a stop without a drain; then their sockets are aborted."""
 
 
 class StartError(Exception):
-    """The server can't start; the text says why, and what to do about it."""
+    """The server can't start; the text says why, and how to fix it."""
 
 
 class Server:
@@ -62,7 +62,7 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.backend = backends.create(settings.backend, settings)
-        self.api, api_routes = _chat_api(settings)
+        self.api, api_routes = _application(settings)
         self.delivery = Delivery(settings, self.backend)
         self.hub = Hub(self.backend, limit=settings.history_events)
         self.node = Node(
@@ -93,9 +93,9 @@ class Server:
         self.node.http_connections = lambda: sum(len(each.connections) for each in self._listeners)
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
         self._stopped = False
-        self._alone = asyncio.Event()  # no other node takes this one's chats over
+        self._alone = asyncio.Event()  # set if no other node takes over this one's chats
         self.made_up: frozenset[str] | None = None
-        """The settings that the start made up; None where it isn't known: then those of the reload count."""
+        """Settings that were generated at the start; None if unknown: then the ones of a reload count."""
         self.port = settings.port
         self.admin_port = settings.admin_port
         self.metrics_port = settings.metrics_port
@@ -121,7 +121,7 @@ class Server:
         return Listener(application, settings, self.node.internal_auth, tls, most)
 
     async def start(self) -> None:
-        """Bind, start what carries and saves, then accept. Raises StartError, or BackendError."""
+        """Bind, start the API client and the backend, then accept. Raises StartError, BackendError."""
         settings = self.settings
         sockets = listen("port", settings.host, settings.port)
         self.port = sockets[0].getsockname()[1]
@@ -145,7 +145,7 @@ class Server:
             await self.delivery.close()
             if isinstance(error, ApiError):
                 fix = "set ECLIPSE_EMBEDDED_DB to a file that can be written, or to :memory:"
-                raise StartError(f"the chat API can't start: {error}. Fix: {fix}") from error
+                raise StartError(f"the embedded API can't start: {error}. Fix: {fix}") from error
             raise
         self._http.add_sockets(sockets)
         if self._admin is not None:
@@ -154,13 +154,13 @@ class Server:
             self._metrics.add_sockets(more["metrics_port"])
         self._sweeper.start()
         self.node.lag.start()
-        # What is there now stays for ever: the collector need not look at it again.
+        # Objects of the start live forever: exclude them from collections.
         gc.collect()
         gc.freeze()
-        # Rarely: what comes and goes makes few cycles, and a collection takes about 0.6 us for each object.
+        # Rarely: traffic creates few cycles, and a collection takes about 0.6 us for each object.
         gc.set_threshold(200_000, 20, 100)
         log.info(
-            "listening",
+            "server started",
             host=self.settings.host,
             port=self.port,
             backend=self.backend.name,
@@ -168,10 +168,10 @@ class Server:
         )
 
     async def drain(self) -> None:
-        """Refuse upgrades, end commands under way, and send the sessions away over ``drain_seconds``.
+        """Refuse upgrades, finish commands in progress, and close the sessions over ``drain_seconds``.
 
-        Meanwhile the other nodes take the chats over, so that whoever comes back anywhere can resume. Where
-        none does, the sessions go at once: nobody serves them until this node is started again.
+        Meanwhile the other nodes take the chats over, so that clients can resume on any node. Where none
+        does, the sessions are closed at once: no node serves them until this one is started again.
         """
         if self.node.draining:
             return
@@ -179,28 +179,28 @@ class Server:
         clock = asyncio.get_running_loop().time
         sessions = self._sessions()
         self.node.drain_sessions = len(sessions)
-        log.info("draining", sessions=len(sessions), seconds=self.settings.drain_seconds)
+        log.info("drain started", sessions=len(sessions), seconds=self.settings.drain_seconds)
         handing = asyncio.create_task(self._hand_over())
-        await self._send_away(sessions)
-        # The commands that wait have the chat API's time to begin, and the last one has it to end: what is
-        # cut off may be saved, and nobody would hear of it.
+        await self._close_evenly(sessions)
+        # Waiting commands have api_timeout to begin, and the last one has it to end: a command that is
+        # aborted may be saved without any client knowing.
         deadline = clock() + LAST_CLOSES
-        patience = deadline + 2 * self.settings.api_timeout
+        command_deadline = deadline + 2 * self.settings.api_timeout
         while self.node.sessions or self.node.under_way:
-            if clock() > (patience if self.node.under_way else deadline):
+            if clock() > (command_deadline if self.node.under_way else deadline):
                 break
             for session in self._sessions():
-                if not session.retiring:  # it was joining when the others were told
+                if not session.retiring:  # it was joining when the others were closed
                     session.retire()
             await asyncio.sleep(0.02)
         await handing
         if not self._alone.is_set():
-            await self._hand_over()  # what was joined meanwhile
+            await self._hand_over()  # chats that were joined meanwhile
 
-    async def _send_away(self, sessions: Sequence[ChatSession]) -> None:
-        """Retire the sessions evenly, so that they don't come to the other nodes all at once.
+    async def _close_evenly(self, sessions: Sequence[ChatSession]) -> None:
+        """Retire the sessions evenly, so that they don't reach the other nodes all at once.
 
-        After a stall the next ones are paced too. Where there is no other node, there is nothing to pace.
+        After a stall the remaining ones are paced too. Without another node there is nothing to pace.
         """
         spread, count = SPREAD * self.settings.drain_seconds, max(1, len(sessions))
         clock = asyncio.get_running_loop().time
@@ -223,20 +223,20 @@ class Server:
 
     async def _hand_over(self) -> None:
         try:
-            heard = await self.backend.hand_over()
-            if heard is None:
+            taken = await self.backend.hand_over()
+            if taken is None:
                 self._alone.set()
-            self.node.handed_over = heard or 0
+            self.node.handed_over = taken or 0
         except Exception:
-            # The sessions have to go all the same.
-            log.exception("chats not handed over")
+            # The sessions have to be closed all the same.
+            log.exception("handover failed")
 
     def reload(self, loaded: Loaded) -> None:
-        """Take fresh secrets, keys, origins, limits and certificates; no session notices.
+        """Apply new secrets, keys, origins, limits and certificates; sessions stay open.
 
-        What was made up stays as it is, and what only a restart can change is named in the log. What was
-        set at the start and is no more is gone: a secret that was taken out must not hold. A certificate
-        that can't be used leaves the one that is there.
+        Generated settings stay unchanged, and settings that need a restart are logged. A setting that was
+        removed since the start is gone: a removed secret must not stay valid. An invalid certificate leaves
+        the current one in place.
         """
         before = self.node.settings
         made_up = loaded.made_up if self.made_up is None else self.made_up & loaded.made_up
@@ -250,19 +250,19 @@ class Server:
             try:
                 load_certificate(self._tls, fresh.tls_cert, fresh.tls_key)
             except KeyMaterialError as error:
-                log.error("certificate not reloaded", why=f"ECLIPSE_TLS_CERT {error}")
+                log.error("certificate reload failed", why=f"ECLIPSE_TLS_CERT {error}")
         fixed = [
             variable(name)
             for name in type(before).model_fields
             if name not in RELOADED and getattr(fresh, name) != getattr(self.settings, name)
         ]
-        log.info("reloaded", changed=[variable(name) for name in changed], needs_restart=fixed)
+        log.info("settings reloaded", changed=[variable(name) for name in changed], needs_restart=fixed)
 
     def _sessions(self) -> list[ChatSession]:
         return [session for session in self.hub.members() if isinstance(session, ChatSession)]
 
     async def stop(self) -> None:
-        """Stop listening, end what is left, and let everything go. Idempotent."""
+        """Stop listening, close remaining sessions, and release everything. Idempotent."""
         if self._stopped:
             return
         self._stopped = True
@@ -285,7 +285,7 @@ class Server:
         await self.delivery.close()
         await self.api.close()
         gc.unfreeze()
-        log.info("stopped")
+        log.info("server stopped")
 
 
 async def serve(
@@ -295,24 +295,26 @@ async def serve(
     load: Callable[[], Loaded] | None = None,
     made_up: frozenset[str] = frozenset(),
 ) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal means now. Raises StartError, BackendError.
+    """Run until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
-    On SIGHUP ``load`` is called, and the server takes of it what a running one can (`Server.reload`);
-    ``made_up`` names the settings that nobody has set.
+    Raises StartError, BackendError.
+
+    On SIGHUP ``load`` is called, and its reloadable settings are applied (`Server.reload`); ``made_up`` names
+    the settings that were generated.
     """
     for note in notes:
         log.warning(note)
-    settings, lack = file_descriptors.fit(settings)
-    if lack:
-        log.warning(lack)
+    settings, warning = file_descriptors.fit(settings)
+    if warning:
+        log.warning(warning)
     server = Server(settings)
     server.made_up = made_up
     loop = asyncio.get_running_loop()
-    asked, now = asyncio.Event(), asyncio.Event()
+    stopping, aborting = asyncio.Event(), asyncio.Event()
 
     def on_signal(name: str) -> None:
-        (now if asked.is_set() else asked).set()
-        log.info("signal", name=name)
+        (aborting if stopping.is_set() else stopping).set()
+        log.info("signal received", name=name)
 
     def on_hangup() -> None:
         if load is None:
@@ -321,26 +323,26 @@ async def serve(
             loaded = load()
             server.reload(replace(loaded, settings=file_descriptors.fit(loaded.settings)[0]))
         except SettingsError as error:
-            log.error("not reloaded", problems=[str(problem) for problem in error.problems])
+            log.error("settings reload failed", problems=[str(problem) for problem in error.problems])
         except Exception:
-            log.exception("not reloaded")
+            log.exception("settings reload failed")
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
     try:
-        # A signal that comes during the start ends it: there is nothing to drain yet.
-        if await _unless(asked, server.start()):
+        # A signal during the start cancels it: there is nothing to drain yet.
+        if await _unless(stopping, server.start()):
             if started is not None:
                 started(server)
-            await asked.wait()
-            await _unless(now, server.drain())
+            await stopping.wait()
+            await _unless(aborting, server.drain())
     finally:
         await server.stop()
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work, or leave off when the event comes first; whether it was done. Raises what it raises."""
+    """Do the work, or cancel it when the event comes first; whether it was done. Raises what it raises."""
     working = asyncio.create_task(work)
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -355,8 +357,8 @@ async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool
     return done
 
 
-def _chat_api(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
-    """The chat API that the settings name, and the routes that it serves itself."""
+def _application(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
+    """The application client that the settings name, and the routes that it serves itself."""
     if settings.api == "embedded":
         from eclipse_ws.application.embedded import EmbeddedApi
         from eclipse_ws.application.embedded_routes import routes
@@ -372,9 +374,9 @@ def listen(field: str, host: str, port: int) -> list[socket.socket]:
     """Listen on a setting's port, at every address of its host. Raises StartError, from its cause."""
     try:
         return bind_sockets(port, host or None, backlog=4096)
-    except (OSError, UnicodeError) as error:  # UnicodeError: a host that can't be one
+    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
         with warnings.catch_warnings():
-            # Tornado leaves the sockets that it has made to the collector: let go of them now.
+            # Tornado leaves its sockets to the garbage collector: close them now.
             warnings.simplefilter("ignore", ResourceWarning)
             traceback.clear_frames(error.__traceback__)
         raise StartError(_explain(error, field, f"{host}:{port}")) from error
@@ -392,7 +394,7 @@ def _explain(error: OSError | UnicodeError, field: str, where: str) -> str:
         return f"can't listen on {where}: {error}; check {variable(field)} and its host"
     if number == errno.EADDRINUSE:
         return (
-            f"{where} is taken by another program, perhaps by this server started before: "
+            f"{where} is in use, perhaps by another run of this server: "
             "stop it, or choose another port (PORT=8081, or --port 8081)"
         )
     if number == errno.EACCES:

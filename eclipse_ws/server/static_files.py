@@ -1,4 +1,4 @@
-"""The files that browsers load, each read and compressed once for all requests."""
+"""The files that browsers load, each read and compressed once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Asset:
 
     def __init__(self, path: Path, changed: int) -> None:
         self.changed = changed
-        """When the file was written, in nanoseconds; another time means another file."""
+        """The file's mtime in nanoseconds; the file is read again when it changes."""
         self.plain = path.read_bytes()
         self.compressed = gzip.compress(self.plain, mtime=0)
         self.etag = f'"{hashlib.sha256(self.plain).hexdigest()}"'
@@ -32,11 +32,11 @@ _KINDS = {
     ".ts": "text/plain",
 }
 _files: dict[Path, Asset] = {}
-"""What was read; only names that are in the folder get in."""
+"""The cache; only files in the folder get in."""
 
 
 def find(name: str) -> Asset | None:
-    """The file of that name in the package's folder; None if there is none."""
+    """The file of that name in the package's folder; None if it does not exist."""
     path = STATIC / name
     try:
         about = path.stat()

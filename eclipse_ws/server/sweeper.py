@@ -1,4 +1,4 @@
-"""The sweeper: one look a second at what no event tells of, instead of a timer per session."""
+"""The sweeper: checks timeouts and totals once a second, instead of one timer per session."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from eclipse_ws.sessions.session import ChatSession
 
 log = structlog.get_logger("eclipse_ws.sweeper")
 
-AT_ONCE = 200
-"""Sessions that are looked at before everything else on the loop has its turn: 18,000 take about 20 ms."""
-REVOKED_AT_ONCE = 200
-"""Sessions that one look ends because their token's key is gone: their clients come back at once."""
+BATCH = 200
+"""Sessions that are checked in one turn of the loop: 18,000 take about 20 ms."""
+MAX_REVOKED = 200
+"""Sessions that one sweep ends because their token's key was removed: their clients reconnect at once."""
 
 
 class Sweeper:
-    """Ends sessions whose token has expired or was revoked or that hold too much of a full node, and slow
+    """Ends sessions whose token expired or was revoked, the largest sessions of a full node, and slow
     connections.
     """
 
@@ -37,11 +37,11 @@ class Sweeper:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look every ``sweep_interval`` seconds from now on."""
+        """Sweep every ``sweep_interval`` seconds from now on."""
         self._task = asyncio.create_task(self._run(), name="sweeper")
 
     def stop(self) -> None:
-        """Look no more. Idempotent."""
+        """Stop sweeping. Idempotent."""
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -53,11 +53,11 @@ class Sweeper:
                 report_suppressed()
                 await self.sweep(time.time(), time.monotonic())
             except Exception:
-                # The next look may go well; without one no session would ever end.
+                # The next sweep may succeed; without one no session would ever expire.
                 log.exception("sweep failed")
 
     async def sweep(self, wall: float, now: float) -> None:
-        """Look once; ``wall`` is the time that tokens mean, ``now`` the clock that limits use."""
+        """Sweep once; ``wall`` is the wall-clock time of tokens, ``now`` the monotonic time of limits."""
         for listener in self._listeners:
             listener.sweep(now)
         self._node.addresses.sweep(now)
@@ -69,9 +69,9 @@ class Sweeper:
         latest_without_resume = min(latest, wall - settings.expiry_grace_without_resume)
         queued = held = revoked = 0
         for number, session in enumerate(sessions):
-            if number % AT_ONCE == AT_ONCE - 1:
+            if number % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
-            verifier = self._node.verifier  # a reload may have come meanwhile
+            verifier = self._node.verifier  # a reload may have replaced it
             queued += session.wire.queued
             held += session.wire.held
             if (
@@ -83,23 +83,23 @@ class Sweeper:
                 self._node.limits.refused["token_expired"] += 1
                 session.retire(CloseCode.TOKEN_EXPIRED)
             elif session.verifier is not verifier and session.retiring is None:
-                # A reload came after its token was verified: what was true then may not be now.
+                # The settings were reloaded after its token was verified: check it again.
                 if verifier.accepts(session.claims):
                     session.verifier = verifier
-                elif revoked < REVOKED_AT_ONCE:
+                elif revoked < MAX_REVOKED:
                     revoked += 1
                     self._node.limits.refused["token_revoked"] += 1
                     session.retire(CloseCode.INVALID_TOKEN)
         settings = self._node.settings
         if queued > settings.node_queue_bytes:
             bound = _Bound("node_queue_bytes", settings.node_queue_bytes, CloseCode.TOO_SLOW, None)
-            self._relieve([(session.wire.queued, session) for session in sessions], bound)
+            self._shed([(session.wire.queued, session) for session in sessions], bound)
         if held > settings.node_input_bytes:
             reason = CloseCode.RATE_LIMITED.with_detail("node_input_bytes")
             bound = _Bound("node_input_bytes", settings.node_input_bytes, CloseCode.RATE_LIMITED, reason)
-            self._relieve([(session.wire.held, session) for session in sessions], bound)
+            self._shed([(session.wire.held, session) for session in sessions], bound)
 
-    def _relieve(self, sizes: list[tuple[int, ChatSession]], bound: _Bound) -> None:
+    def _shed(self, sizes: list[tuple[int, ChatSession]], bound: _Bound) -> None:
         """End the sessions that hold the most until the rest is within the bound."""
         limits, ended = self._node.limits, 0
         left = before = sum(size for size, _ in sizes)
@@ -108,17 +108,17 @@ class Sweeper:
                 break
             left -= size
             if session.wire.is_closing:
-                session.wire.abort()  # it was told at the last look, and hasn't left
+                session.wire.abort()  # it was told in the last sweep, and has not left
             else:
                 limits.refuse(bound.limit)
                 session.end(bound.close, bound.reason)
                 ended += 1
         if ended:
-            log.info("queues cut", limit=bound.limit, bytes=before, sessions=ended)
+            log.info("sessions shed", limit=bound.limit, bytes=before, sessions=ended)
 
 
 class _Bound(NamedTuple):
-    """A bound on what all sessions hold together, and how those that hold the most are told."""
+    """A bound on the memory of all sessions together, and the close code of the largest ones."""
 
     limit: str
     bytes: int

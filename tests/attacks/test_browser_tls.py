@@ -89,11 +89,11 @@ def test_a_chat_in_chromium_over_tls_and_after_a_reload(tmp_path: Path) -> None:
                 browser.close()
 
     try:
-        wait_for('"listening"')
+        wait_for('"server started"')
         assert visit(first) == "over TLS"
         authority.issue()
         server.send_signal(signal.SIGHUP)
-        wait_for('"reloaded"')
+        wait_for('"settings reloaded"')
         assert visit(pin(authority.certificate)) == "over TLS"
         with pytest.raises(Error, match="ERR_CERT"):
             visit(first)

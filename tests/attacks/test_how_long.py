@@ -187,7 +187,7 @@ async def test_the_secret_protects_its_own_request_alone(monkeypatch: pytest.Mon
     async with running(max_handshakes=1, **QUIET) as server, unanswered(server, monkeypatch):
         peer = connect(server, TRUSTED + b"1\r\n\r\n{")
         peer.send(HISTORY)
-        await until(lambda: len(open_connections(server).working) == 1)
+        await until(lambda: len(open_connections(server).handling) == 1)
         assert (await http(server.port, "/health")).status == 200
         assert not is_open(peer)
         assert refused(server, "max_handshakes") == [1]
@@ -200,7 +200,7 @@ async def test_the_application_takes_its_answers_in_time() -> None:
     async with running(**QUIET) as server:
         narrow(server)
         peer, table = await deaf(server.port, PUBLISH * 300), open_connections(server)
-        await until(lambda: any(each.untaken for each in table.trusted))
+        await until(lambda: any(each.unsent for each in table.trusted))
         await until(lambda: server._http.sweep(time.monotonic() + TIMEOUT) or not len(table))
         assert refused(server, "answer_timeout", "handshake_timeout") == [1, 0]
         peer.close()

@@ -30,7 +30,7 @@ from eclipse_ws.security.limits import PUBLIC_CONNECTIONS, PUBLIC_REQUESTS, Rate
 from eclipse_ws.server.acceptor import _Accepted
 from eclipse_ws.server.connections import Connections
 from eclipse_ws.server.listener import CHUNK
-from eclipse_ws.server.pacing import EVENTS, MOST_PER_TURN, OLDEST, PacedLoop
+from eclipse_ws.server.pacing import EVENTS, MAX_PER_TURN, OLDEST, PacedLoop
 from eclipse_ws.server.server import Server
 from tests.attacks.test_tls import Authority
 from tests.attacks.test_tls import join as join_tls
@@ -139,12 +139,12 @@ async def test_who_takes_no_answer_goes_first() -> None:
         await idle.readuntil(b"\r\n\r\n")
         await until(lambda: len(table.idle) == 1)
         peer = await deaf(server.port, WIDGET * 5)
-        await until(lambda: any(each.untaken for each in table.working))
+        await until(lambda: any(each.unsent for each in table.handling))
         left: list[tuple[int, int, int]] = []
         for _ in range(3):
             await stack.enter_async_context(raw(server.port, b"GET"))
-            await until(lambda: len(table.arriving) == len(left) + 2 or len(left) == 2)
-            left.append((len(table.taking), len(table.idle), len(table.arriving)))
+            await until(lambda: len(table.receiving) == len(left) + 2 or len(left) == 2)
+            left.append((len(table.sending), len(table.idle), len(table.receiving)))
         assert left == [(0, 1, 2), (0, 0, 3), (0, 0, 3)]
         peer.close()
 
@@ -219,7 +219,7 @@ async def test_an_upgrade_whose_answer_nobody_takes(monkeypatch: pytest.MonkeyPa
     """Behind answers that fill the way, a 101 can't leave: it is closed like any answer that is not taken."""
     _hold_101(monkeypatch, lambda: True)
     async with running(**QUICKLY) as server, raw(server.port, _upgrade()) as reader:
-        await until(lambda: len(open_connections(server).taking) == 1)
+        await until(lambda: len(open_connections(server).sending) == 1)
         assert server.node.sessions == 1
         assert await reader.read() == b""
         await until(lambda: not server.node.sessions)
@@ -340,9 +340,9 @@ async def test_answers_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as server:
         narrow(server)
         peers = [await deaf(server.port, WIDGET * 5) for _ in range(3)]
-        await until(lambda: sum(each.untaken > 0 for each in open_connections(server).working) == 3)
+        await until(lambda: sum(each.unsent > 0 for each in open_connections(server).handling) == 3)
         server._http.sweep(time.monotonic())
-        left = [connection.untaken for connection in open_connections(server).taking]
+        left = [connection.unsent for connection in open_connections(server).sending]
         assert 0 < sum(left) <= 60_000
         assert server.node.limits.refused["node_answer_bytes"] == 3 - len(left)
         for peer in peers:
@@ -367,8 +367,8 @@ async def test_what_a_stranger_says_is_not_read_ahead(monkeypatch: pytest.Monkey
     async with running(**FLY) as server:
         monkeypatch.setattr(server.api, "history", lambda *_: asyncio.Event().wait())
         for said, phase in (
-            (b"GET /api/chats/c1/messages HTTP/1.1\r\nHost: x\r\n\r\n" + b"x" * 500_000, "working"),
-            (slow("8.8.8.8", 200_000) + b"x" * 199_999, "arriving"),
+            (b"GET /api/chats/c1/messages HTTP/1.1\r\nHost: x\r\n\r\n" + b"x" * 500_000, "handling"),
+            (slow("8.8.8.8", 200_000) + b"x" * 199_999, "receiving"),
         ):
             async with raw(server.port, said):
                 table = getattr(open_connections(server), phase)
@@ -483,7 +483,7 @@ async def test_a_request_waits_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> N
         await until(lambda: len(turns) == 2)
         assert not asked
         table = open_connections(server)
-        table.cut(next(iter(table.working)), "max_handshakes")
+        table.cut(next(iter(table.handling)), "max_handshakes")
         for turn in turns:
             turn.set_result(None)
         ends = await asyncio.gather(*calls, return_exceptions=True)
@@ -498,11 +498,11 @@ async def test_the_application_waits_at_no_gate(monkeypatch: pytest.MonkeyPatch)
         turn = asyncio.get_running_loop().create_future()
         monkeypatch.setattr(server._http.gate, "enter", lambda _: turn)
         async with raw(server.port, WIDGET) as stranger:
-            await until(lambda: len(open_connections(server).working) == 1)
+            await until(lambda: len(open_connections(server).handling) == 1)
             async with asyncio.timeout(5):
                 call = await http(server.port, "/api/chats/c1/events", "POST", EVENT, headers=OURS)
             assert call.status == 202
-            assert len(open_connections(server).working) == 1
+            assert len(open_connections(server).handling) == 1
             turn.set_result(None)
             assert (await stranger.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
 
@@ -609,7 +609,7 @@ async def test_streams_of_strangers_take_turns(monkeypatch: pytest.MonkeyPatch) 
         ticking.cancel()
         per_turn = Counter(served)
     assert sum(per_turn.values()) >= 60
-    assert max(per_turn.values()) <= EVENTS * MOST_PER_TURN
+    assert max(per_turn.values()) <= EVENTS * MAX_PER_TURN
 
 
 @pytest.mark.gen_test
@@ -679,7 +679,7 @@ async def test_a_stop_lets_go_of_those_who_wait(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.gen_test
 async def test_pipelines_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many requests that came at once are all answered, and no upgrade is kept out meanwhile."""
-    monkeypatch.setattr("eclipse_ws.server.pacing.MOST_PER_TURN", 1)
+    monkeypatch.setattr("eclipse_ws.server.pacing.MAX_PER_TURN", 1)
     async with running() as server, contextlib.AsyncExitStack() as stack:
         readers = [
             await stack.enter_async_context(raw(server.port, WIDGET * 5 + b"GET /nope HTTP/1.0\r\n\r\n"))
@@ -724,7 +724,7 @@ async def test_chunks_of_strangers_are_not_read(request_line: str, status: int) 
     head = f"{request_line} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     async with running() as server, raw(server.port, head + b"1\r\nx\r\n" * 200_000) as reader:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d" % status)
-        (connection,) = open_connections(server).taking
+        (connection,) = open_connections(server).sending
         assert connection.stream._read_buffer_size <= CHUNK
         with contextlib.suppress(ConnectionError):
             await reader.read()
@@ -752,7 +752,7 @@ async def test_a_body_that_no_route_takes_is_not_kept(method: str, path: str, st
     """It is read and dropped; the answer is the one that there is without it."""
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n".encode()
     async with running() as server, raw(server.port, head + b"x" * 9999) as reader:
-        await until(lambda: len(open_connections(server).arriving) == 1)
+        await until(lambda: len(open_connections(server).receiving) == 1)
         await asyncio.sleep(0.01)
         assert server._http.body_bytes == 0
         del reader
@@ -856,7 +856,7 @@ async def test_without_files_accepting_pauses() -> None:
         load, refused, left = map(float, said.split())
         assert refused >= 20
         assert left <= 1
-        assert log.count(b"accepting paused") == 1
+        assert log.count(b"accept paused") == 1
         assert b"Traceback" not in log
         assert load < 0.7, "accepting spins"
     finally:
@@ -868,7 +868,7 @@ async def test_without_files_accepting_pauses() -> None:
 @pytest.mark.gen_test
 async def test_errors_of_accept(monkeypatch: pytest.MonkeyPatch, expect_log: Any) -> None:
     """A socket that is gone already is passed over; any other error is one line and a pause, not a loop."""
-    expect_log("accepting paused")
+    expect_log("accept paused")
     async with running() as server:
         (listening,) = server._http._sockets.values()
         raised = [OSError(71, "Protocol error"), OSError(1, "Operation not permitted"), BlockingIOError()] * 2

@@ -359,7 +359,7 @@ async def test_a_look_at_many_sessions_lets_everything_else_have_its_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A look at all sessions of a full node takes longer than a message may wait."""
-    monkeypatch.setattr("eclipse_ws.server.sweeper.AT_ONCE", 2)
+    monkeypatch.setattr("eclipse_ws.server.sweeper.BATCH", 2)
     async with running(sweep_interval=60) as server, contextlib.AsyncExitStack() as stack:
         for _ in range(5):
             await stack.enter_async_context(await Client.join(server.port))
@@ -379,7 +379,7 @@ async def test_a_look_at_many_sessions_lets_everything_else_have_its_turn(
 @pytest.mark.gen_test
 async def test_a_session_that_ends_in_the_middle_of_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session whose socket goes while the others are looked at spoils the look for nobody."""
-    monkeypatch.setattr("eclipse_ws.server.sweeper.AT_ONCE", 1)
+    monkeypatch.setattr("eclipse_ws.server.sweeper.BATCH", 1)
     async with running(sweep_interval=60) as server:
         clients = [await Client.join(server.port) for _ in range(5)]
         sessions = server._sessions()
@@ -579,7 +579,7 @@ async def test_an_expiry_that_is_no_number(exp: object) -> None:
 @pytest.mark.gen_test
 async def test_a_removed_secret_ends_its_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions of a secret that a reload took out end with 4002, a few a look; a refresh saves the others."""
-    monkeypatch.setattr(sweeper, "REVOKED_AT_ONCE", 2)
+    monkeypatch.setattr(sweeper, "MAX_REVOKED", 2)
     async with running(jwt_previous_secrets=OLD, sweep_interval=3600) as server:
         made = token(secret=OLD)
         removed = [await Client.open(server.port, f"token={made}", greet=True) for _ in range(3)]
@@ -603,7 +603,7 @@ async def test_a_removed_secret_ends_its_sessions(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.gen_test
 async def test_a_reload_in_the_middle_of_a_look_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that has refreshed its token with the new secret is not held against the one of before."""
-    monkeypatch.setattr(sweeper, "AT_ONCE", 1)
+    monkeypatch.setattr(sweeper, "BATCH", 1)
     async with running(jwt_secret=OLD, sweep_interval=3600) as server:
         async with await Client.open(server.port, f"token={token(secret=OLD)}", greet=True) as client:
             look = asyncio.create_task(server._sweeper.sweep(time.time(), 0.0))

@@ -138,13 +138,13 @@ def test_sighup_on_a_real_process(tmp_path: Path) -> None:
         raise AssertionError(f"{what!r} was never logged")
 
     try:
-        wait_for('"listening"')
+        wait_for('"server started"')
         (tmp_path / ".env").write_text(f"JWT_SECRET={FRESH}\n")
         process.send_signal(signal.SIGHUP)
-        assert "JWT_SECRET" in wait_for('"reloaded"')
+        assert "JWT_SECRET" in wait_for('"settings reloaded"')
         (tmp_path / ".env").write_text("JWT_SECRET=changeme\n")
         process.send_signal(signal.SIGHUP)
-        assert "placeholder" in wait_for('"not reloaded"')
+        assert "placeholder" in wait_for('"settings reload failed"')
         assert process.poll() is None
     finally:
         process.terminate()

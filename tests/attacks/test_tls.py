@@ -180,7 +180,7 @@ async def test_a_new_certificate_without_a_new_session(tmp_path: Path) -> None:
 @pytest.mark.gen_test
 async def test_a_broken_certificate_leaves_the_good_one(tmp_path: Path, expect_log: Any) -> None:
     """A reload that finds a key that does not fit says so, and the server goes on with what it has."""
-    expect_log("certificate not reloaded")
+    expect_log("certificate reload failed")
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     async with (
         running(**authority.settings) as server,

@@ -186,7 +186,7 @@ async def test_a_right_configuration(check: Check) -> None:
         ({"PORT": "http"}, "PORT", "expected"),
         ({"ECLIPSE_METRICS_PORT": "1", "ECLIPSE_ADMIN_PORT": "1"}, "ECLIPSE_METRICS_PORT", "another port"),
         ({"ECLIPSE_MAX_SESSIONS": "9000000"}, "file limit", "HTTP connections need"),
-        ({"ECLIPSE_MAX_HANDSHAKES": "9000000"}, "file limit", "this node takes 5000 and"),
+        ({"ECLIPSE_MAX_HANDSHAKES": "9000000"}, "file limit", "this node accepts 5000 and"),
         ({}, "ECLIPSE_METRICS_PORT", "answers who shows INTERNAL_API_SECRET"),
     ],
 )
@@ -352,7 +352,7 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
             "leads to another page, https",
         ),
         (Fault("status", 307, "", {"Location": "/login?code=hidden"}), "leads to another page, /login,"),
-        (Fault("status", 303, ""), "does not say where to"),
+        (Fault("status", 303, ""), "has no usable Location"),
         (Fault(delay=20), "did not answer within 1 s"),
         (Fault(mode="status", status=500), "500"),
         (Fault(mode="status", status=418), "418"),

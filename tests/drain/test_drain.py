@@ -157,7 +157,7 @@ async def test_after_a_stall_the_rest_is_paced() -> None:
         told: list[float] = []
         clock = asyncio.get_running_loop().time
         sessions: Any = [SimpleNamespace(retire=lambda: told.append(clock())) for _ in range(2000)]
-        sending = asyncio.create_task(server._send_away(sessions))
+        sending = asyncio.create_task(server._close_evenly(sessions))
         await until(lambda: told)
         began = clock()
         while clock() - began < 1:  # what a stall is: nobody else has a turn
@@ -173,7 +173,7 @@ async def test_a_hand_over_that_fails_stops_no_drain(
     monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
 ) -> None:
     """Whatever a backend does, the sessions are sent away."""
-    expect_log("chats not handed over")
+    expect_log("handover failed")
     async with running() as server:
 
         async def fail() -> int:

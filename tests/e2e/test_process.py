@@ -67,7 +67,7 @@ async def test_port_in_use(tmp_path: Path) -> None:
     async with program(tmp_path) as first:
         second = Program(other, port=first.port)
         assert await second.ended() == 2
-        assert f"{first.port} is taken by another program" in second.printed
+        assert f"{first.port} is in use" in second.printed
         assert "--port" in second.printed
         assert "Traceback" not in second.printed
         async with await Client.join(first.port) as client:

@@ -209,7 +209,7 @@ def test_other_algorithms(algorithm: str) -> None:
     ],
 )
 def test_invalid_claims(claim: str, value: object) -> None:
-    """A user or chat that is missing, empty, of a wrong type, huge or unprintable is rejected with INVALID_CLAIMS."""
+    """A user or chat that is missing, empty, of a wrong type, huge or unprintable gets INVALID_CLAIMS."""
     if isinstance(value, str) and "\ud800" in value:
         body = json.dumps({**claims(), claim: value}).encode()
         text = jwt.api_jws.encode(body, SECRET, algorithm="HS256")

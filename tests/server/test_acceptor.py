@@ -45,7 +45,7 @@ async def test_who_comes_when_no_file_is_left_is_turned_away(
     monkeypatch: pytest.MonkeyPatch, expect_log: Any
 ) -> None:
     """Those who wait are closed and counted; those who come in the pause wait for its end, and are served."""
-    expect_log("accepting paused")
+    expect_log("accept paused")
     monkeypatch.setattr("eclipse_ws.server.acceptor.ACCEPT_PAUSE", 0.05)
     async with running() as server:
         early = [connect(server) for _ in range(3)]
@@ -74,20 +74,20 @@ async def test_the_log_says_at_times_that_accepting_pauses(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Pauses that follow each other are one line; after a while there is one more."""
-    expect_log("accepting paused")
+    expect_log("accept paused")
     monkeypatch.setattr("eclipse_ws.server.acceptor.ACCEPT_PAUSE", 0.001)
-    monkeypatch.setattr("eclipse_ws.server.acceptor.SAY_AGAIN", again)
+    monkeypatch.setattr("eclipse_ws.server.acceptor.LOG_INTERVAL", again)
     async with running() as server:
         for _ in range(3):
             run_out(server)
             assert (await http(server.port, "/health")).status == 200
-    assert str([record.msg for record in caplog.records]).count("accepting paused") == lines
+    assert str([record.msg for record in caplog.records]).count("accept paused") == lines
 
 
 @pytest.mark.gen_test
 async def test_a_stop_in_the_pause(monkeypatch: pytest.MonkeyPatch, expect_log: Any) -> None:
     """A server that stops while accepting pauses is not asked to go on; nothing stays open."""
-    expect_log("accepting paused")
+    expect_log("accept paused")
     monkeypatch.setattr("eclipse_ws.server.acceptor.ACCEPT_PAUSE", 0.01)
     async with running() as server:
         run_out(server)

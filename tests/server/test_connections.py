@@ -213,7 +213,7 @@ async def test_idle_connections_of_a_proxy_are_no_clients(monkeypatch: pytest.Mo
 async def test_a_request_that_is_answered_goes_after_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond an address's share the oldest that arrives is closed, or the oldest of all if none does."""
     async with running(**QUIET, **FLY) as server, unanswered(server, monkeypatch):
-        working = open_connections(server).working
+        working = open_connections(server).handling
         peers = [connect(server, HISTORY)]
         await until(lambda: len(working) == 1)
         peers.append(connect(server, slow("8.8.8.8")))

@@ -44,7 +44,7 @@ def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     fitting, said = file_descriptors.fit(SETTINGS)
-    assert "256 files may be open, but 5000 sessions" in said
+    assert "5000 sessions and 2000 HTTP connections need 9650 open files, but the limit is 256" in said
     assert (fitting.max_sessions, fitting.max_handshakes) == (48, 8)
 
 

@@ -15,9 +15,9 @@ from tornado.ioloop import IOLoop
 from eclipse_ws.server.pacing import (
     EVENTS,
     FOUND,
-    MOST_PER_TURN,
+    MAX_PER_TURN,
     OLDEST,
-    REST,
+    PAUSE_TURNS,
     SLOW_TURN,
     Gate,
     PacedLoop,
@@ -41,10 +41,10 @@ async def turn(seconds: float = 0.0) -> None:
 async def test_requests_take_turns() -> None:
     """Few requests go on in each turn of the loop, in the order in which they came."""
     gate, passed = Gate(), list[int]()
-    for number in range(MOST_PER_TURN):
+    for number in range(MAX_PER_TURN):
         assert gate.enter("a") is None, number
     waits = []
-    for number in range(2 * MOST_PER_TURN + 1):
+    for number in range(2 * MAX_PER_TURN + 1):
         wait = gate.enter("a")
         assert wait is not None
         wait.add_done_callback(partial(note, passed, number))
@@ -56,7 +56,7 @@ async def test_requests_take_turns() -> None:
         await asyncio.sleep(0)
         counts.append(len(passed) - before)
     assert passed == list(range(len(waits)))
-    assert max(counts) <= MOST_PER_TURN + 1  # the one that left counts for none
+    assert max(counts) <= MAX_PER_TURN + 1  # the one that left counts for none
     for _ in range(3):
         await asyncio.sleep(0)
     assert gate.enter("a") is None
@@ -66,7 +66,7 @@ async def test_requests_take_turns() -> None:
 async def test_addresses_take_turns() -> None:
     """A crowd behind one address does not make another address wait behind all of it."""
     gate, passed = Gate(), list[int]()
-    for _ in range(MOST_PER_TURN):
+    for _ in range(MAX_PER_TURN):
         assert gate.enter("crowd") is None
     waits = []
     for number, address in enumerate(["crowd"] * 20 + ["visitor"]):
@@ -99,12 +99,12 @@ def test_the_newest_or_the_oldest_of_an_address() -> None:
 async def test_slow_turns_let_fewer_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a slow turn nobody is let in for a few turns, then half as many; after quick ones all again."""
     monkeypatch.setattr("eclipse_ws.server.pacing.QUICK_TURN", 0.0)
-    monkeypatch.setattr("eclipse_ws.server.pacing.LONG_REST", 10.0)
+    monkeypatch.setattr("eclipse_ws.server.pacing.PAUSE_SECONDS", 10.0)
     gate = Gate()
-    for most in (MOST_PER_TURN, MOST_PER_TURN // 2, MOST_PER_TURN // 4):
+    for most in (MAX_PER_TURN, MAX_PER_TURN // 2, MAX_PER_TURN // 4):
         assert gate.allowed == most
         await turn(2 * SLOW_TURN)
-        for rested in range(REST):
+        for rested in range(PAUSE_TURNS):
             assert gate.allowed == 0, rested
             waiting = gate.enter("a")
             assert waiting is not None
@@ -114,14 +114,16 @@ async def test_slow_turns_let_fewer_in(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gate.allowed == 1
     gate.enter("a")
     assert gate.enter("a") is not None
-    await until(lambda: gate.allowed == MOST_PER_TURN)
+    await until(lambda: gate.allowed == MAX_PER_TURN)
 
 
 @pytest.mark.gen_test
-@pytest.mark.parametrize(("name", "value"), [("QUICK_TURN", 10.0), ("LONG_REST", 0.0), ("REST", 1)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("QUICK_TURN", 10.0), ("PAUSE_SECONDS", 0.0), ("PAUSE_TURNS", 1)]
+)
 async def test_a_rest_ends(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
     """A rest is over when a turn was so quick that nobody had anything to do, and it never lasts long."""
-    rules = {"QUICK_TURN": 0.0, "LONG_REST": 10.0, "REST": 100, name: value}
+    rules = {"QUICK_TURN": 0.0, "PAUSE_SECONDS": 10.0, "PAUSE_TURNS": 100, name: value}
     for each in rules.items():
         monkeypatch.setattr(f"eclipse_ws.server.pacing.{each[0]}", each[1])
     gate = Gate()
@@ -162,7 +164,7 @@ async def test_the_newest_of_a_crowd_are_served_first() -> None:
             theirs.send(b"x")
         while not served:
             await turn()
-        assert len(served) <= EVENTS * MOST_PER_TURN
+        assert len(served) <= EVENTS * MAX_PER_TURN
         await until(lambda: len(served) == crowd)
         oldest = served[OLDEST - 1 :: OLDEST]
         newest = [place for number, place in enumerate(served, 1) if number % OLDEST]

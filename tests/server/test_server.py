@@ -53,7 +53,7 @@ async def test_port_in_use() -> None:
     async with running() as first:
         with pytest.raises(StartError) as caught:
             await Server(make_settings(port=first.port)).start()
-        assert f"127.0.0.1:{first.port} is taken by another program" in str(caught.value)
+        assert f"127.0.0.1:{first.port} is in use" in str(caught.value)
         assert "--port" in str(caught.value)
         async with await Client.join(first.port) as client:
             await client.quiet()
