@@ -1,4 +1,4 @@
-"""The command line: the only reader of argv. A command imports what it needs when it runs, to start fast."""
+"""The command line. Each command imports what it needs when it runs, to start fast."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from eclipse_ws.config.settings import Settings
     from eclipse_ws.server.server import Server
 
-WRONG = 2  # exit code: the configuration or the place to listen can't be used, or there is no answer
+EXIT_UNUSABLE = 2  # exit code: invalid configuration, address in use, or no response
 WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})
 MAX_TOKEN_SECONDS = 365 * 86400
 
@@ -29,7 +29,7 @@ profile_option = click.option(
 
 
 def example(lines: str) -> str:
-    """Command lines, one a line, as the text below a command's help; they can be pasted."""
+    """Example command lines, for the text below a command's help."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines.replace(NAME, program()).splitlines())
 
 
@@ -42,26 +42,26 @@ def main() -> None:
 @main.command(short_help="Start the server.", epilog=example("eclipse-ws run --profile dev --port 8081"))
 @profile_option
 @click.option("--host", help="Address to listen on.")
-@click.option("--port", help="Port to listen on; 0 takes a free one.")
-@click.option("--backend", metavar="NAME", help="memory, redis, or one that an installed package brings.")
+@click.option("--port", help="Port to listen on; 0 selects a free one.")
+@click.option("--backend", metavar="NAME", help="memory, redis, or the name of an installed plugin.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
 def run(profile: str | None, **flags: str | None) -> None:
-    """Start the server; it stops on Ctrl-C and SIGTERM."""
+    """Start the server; Ctrl-C or SIGTERM stops it."""
     import asyncio
     import signal
 
     if not hasattr(signal, "SIGHUP"):
-        stop("eclipse-ws needs Linux, macOS or BSD; this is none of them. Fix: on Windows, run it in WSL.")
-    # The first process of a container has no default for it: a stop during the start would go unheard.
-    with contextlib.suppress(ValueError):  # called from a thread, which gets no signals
+        stop("eclipse-ws requires Linux, macOS or BSD. Fix: on Windows, run it in WSL.")
+    # PID 1 of a container has no default handler: a SIGTERM during the start would be ignored.
+    with contextlib.suppress(ValueError):  # called from a thread, which can't handle signals
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-        # What it asks for is what a start does anyway; its default would end the process.
+        # A start reads the settings anyway; the default would end the process.
         signal.signal(signal.SIGHUP, lambda *_: None)
     loaded = load(profile, starting=True, **flags)
     from eclipse_ws.observability.logging import configure_logging
 
     configure_logging(loaded.settings)
-    # After the logging set-up: loggers keep what they found at their first use.
+    # After the logging set-up: loggers cache the configuration at their first use.
     import structlog
 
     from eclipse_ws.backends.base import BackendError
@@ -74,36 +74,34 @@ def run(profile: str | None, **flags: str | None) -> None:
     if loaded.settings.event_loop == "uvloop":
         from uvloop import run as run_loop
     try:
-        asked: dict[str, Any] = dict(flags)
+        options: dict[str, Any] = dict(flags)
 
-        def again() -> Loaded:
-            return read(profile, starting=True, **asked)
+        def reload() -> Loaded:
+            return read(profile, starting=True, **options)
 
-        run_loop(serve(loaded.settings, loaded.notes, greet, again, loaded.made_up))
+        run_loop(serve(loaded.settings, loaded.notes, greet, reload, loaded.made_up))
     except StartError as error:
         stop(str(error))
     except BackendError as error:
         stop(str(error), code=1)
-    except KeyboardInterrupt:  # before the server took the signal over
+    except KeyboardInterrupt:  # before the server installed its handler
         sys.exit(130)
 
 
 @main.command(
-    short_help="Print the URL to connect to, with a fresh token.",
+    short_help="Print a URL to connect to, with a new token.",
     epilog=example(
         'eclipse-ws token --chat c1 --user agent_1 --authenticated\nwebsocat "$(eclipse-ws token --chat c1)"'
     ),
 )
 @profile_option
 @click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
-@click.option("--user", "user_id", help="The user's id; without it, a new visitor's.")
+@click.option("--user", "user_id", help="The user's id; default: a new visitor.")
 @click.option("--authenticated", is_flag=True, help="The user has an account.")
 @click.option(
     "--seconds", type=click.IntRange(1, MAX_TOKEN_SECONDS), default=7200, show_default=True, help="Lifetime."
 )
-@click.option(
-    "--host", metavar="HOST[:PORT]", help="The server; without it, the one that the settings start."
-)
+@click.option("--host", metavar="HOST[:PORT]", help="The server; default: the one of these settings.")
 def token(  # noqa: PLR0917 - click passes names
     profile: str | None,
     chat_id: str,
@@ -119,24 +117,24 @@ def token(  # noqa: PLR0917 - click passes names
     from eclipse_ws.commands.tokens import mint, socket_url
     from eclipse_ws.security.jwt import required
 
-    check_names(chat_id, user_id)
-    place = asked_place(host, loaded.settings)
+    check_ids(chat_id, user_id)
+    address = server_address(host, loaded.settings)
     secret = loaded.settings.jwt_secret.get_secret_value()
     claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
     minted = mint(secret, chat_id, user_id, authenticated, seconds, more=claims)
-    click.echo(socket_url(place, minted))
+    click.echo(socket_url(address, minted))
 
 
 @main.command(
-    short_help="Show the settings, and where each came from.",
+    short_help="Show the settings and their sources.",
     epilog=example("eclipse-ws config --profile prod --json\neclipse-ws config --explain PORT REDIS_URL"),
 )
 @profile_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.option("--explain", is_flag=True, help="Say what each setting is; with NAMEs, only of these.")
+@click.option("--explain", is_flag=True, help="Explain all settings, or only the NAMEs.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, ...]) -> None:
-    """Show the effective settings, and where each came from; secrets are masked."""
+    """Show the effective settings and their sources; secrets are masked."""
     from eclipse_ws.config.profiles import variable
     from eclipse_ws.config.settings import masked
 
@@ -144,9 +142,9 @@ def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, 
         explain_settings(profile, as_json, names)
         return
     if names:
-        stop(f"{names[0]!r} was not expected: name settings together with --explain.")
+        stop(f"unexpected argument {names[0]!r}: names of settings require --explain.")
     loaded = load(profile)
-    click.echo(f"Profile {loaded.profile}; --profile NAME shows another's.", err=True)
+    click.echo(f"Profile {loaded.profile}; --profile NAME shows another one.", err=True)
     rows = {
         name: {"value": masked(loaded.settings, name), "source": source, "variable": variable(name)}
         for name, source in loaded.sources.items()
@@ -164,20 +162,20 @@ def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, 
 
 
 @main.command(
-    short_help="Ask a running server how it is.",
+    short_help="Show the health of a running server.",
     epilog=example("eclipse-ws health --url https://chat.example.com\neclipse-ws health --live"),
 )
 @profile_option
-@click.option("--url", help="The server's address; without it, the one that the settings start.")
+@click.option("--url", help="The server's URL; default: the one of these settings.")
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 60), default=5, show_default=True, help="Seconds to wait."
 )
-@click.option("--live", is_flag=True, help="Exit with 0 in any state: only ask whether the server answers.")
+@click.option("--live", is_flag=True, help="Liveness: exit with 0 in any state, if the server responds.")
 def health(profile: str | None, url: str | None, timeout: float, live: bool) -> None:
-    """Ask a running server for its state; exits with 0 (healthy), 1 (degraded, draining) or 2 (no answer).
+    """Show the health of a running server; exits with 0 (healthy), 1 (degraded, draining) or 2 (no response).
 
-    What restarts a server that fails this check has to ask with --live: a server that is degraded holds
-    messages that nobody else has, and one that is draining ends by itself.
+    A supervisor that restarts a failing server must use --live: a degraded server holds events that no other
+    node has, and a draining one stops by itself.
     """
     import http.client
     import ssl
@@ -187,16 +185,16 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
     from eclipse_ws.config.problems import printable
     from eclipse_ws.protocol import decode_json
 
-    asked = url if url is not None else own_url(load(profile).settings)
-    address = tokens.address(asked, "http", "https")
+    target = url if url is not None else own_url(load(profile).settings)
+    address = tokens.address(target, "http", "https")
     if address is None or address.hostname is None:
         stop(f"--url is {url!r}, expected an http:// or https:// URL.")
-    # Straight to the server: a proxy from the environment would answer for itself.
+    # Without a proxy from the environment, which might respond itself.
     client: http.client.HTTPConnection
     if address.scheme == "https":
         context = ssl.create_default_context()
         if url is None:
-            # This machine's own server, by an address that no certificate names.
+            # This machine's own server, by an address that is not in its certificate.
             context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         client = http.client.HTTPSConnection(address.hostname, address.port, timeout=timeout, context=context)
     else:
@@ -210,34 +208,34 @@ def health(profile: str | None, url: str | None, timeout: float, live: bool) -> 
         if isinstance(backend, dict):
             backend = f"{backend['name']} {backend['state']}"
     except (OSError, http.client.HTTPException) as error:
-        stop(f"unreachable: {address.netloc} does not answer ({error or type(error).__name__})")
+        stop(f"unreachable: no response from {address.netloc} ({error or type(error).__name__})")
     except (ValueError, KeyError, TypeError):
-        stop(f"unreachable: {address.netloc} answers, but with no health document")
+        stop(f"unreachable: {address.netloc} responds, but not with a health document")
     line = f"{status}: {sessions} sessions, backend {backend or 'unknown'}, up {uptime:.0f} s"
-    if document.get("api") == "down":  # the server is well, its senders are not
-        line += ", chat API down"
+    if document.get("api") == "down":  # the server itself is healthy
+        line += ", application down"
     click.echo(printable(line))
     sys.exit(0 if live or status == "healthy" else 1)
 
 
-@main.command(short_help="Print fresh secrets for a .env file.", epilog=example("eclipse-ws secrets >> .env"))
+@main.command(short_help="Print new secrets for a .env file.", epilog=example("eclipse-ws secrets >> .env"))
 def secrets() -> None:
-    """Print fresh secrets in the form of a .env file, below an empty line."""
+    """Print new secrets in the format of a .env file, below an empty line."""
     from eclipse_ws.config.dev_secrets import fresh
 
-    # Where it is appended to a file whose last line has no end, the first secret must not continue that line.
+    # The empty line separates the secrets from a file whose last line has no line break.
     click.echo("\n" + fresh(), nl=False)
 
 
 @main.command(
-    short_help="Verify a configuration before a deploy.",
+    short_help="Check the configuration before a deploy.",
     epilog=example("eclipse-ws check --profile prod\neclipse-ws check --fly fly.toml --json"),
 )
 @profile_option
-@click.option("--fly", "fly_file", metavar="PATH", help="The fly.toml to hold against the settings.")
+@click.option("--fly", "fly_file", metavar="PATH", help="The fly.toml to check.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def check(profile: str | None, fly_file: str | None, as_json: bool) -> None:
-    """Tell before the start whether a server with these settings would work here; 1 if it would not."""
+    """Check configuration and environment before starting; exits with 1 if there is a problem."""
     import asyncio
     from pathlib import Path
 
@@ -248,15 +246,15 @@ def check(profile: str | None, fly_file: str | None, as_json: bool) -> None:
 
 
 @main.command(
-    short_help="Verify a running server with a test chat.",
+    short_help="Test a running server with a test chat.",
     epilog=example("eclipse-ws smoke https://chat.example.com --chat a-test-chat"),
 )
 @click.argument("url")
 @profile_option
-@click.option("--chat", "chat_id", help="A test chat of the application; without it, one that is made up.")
-@click.option("--also", metavar="URL", help="Another node, for the second session.")
-@click.option("--origin", help="Connect as a page of this origin does, such as https://app.example.com.")
-@click.option("--drain", is_flag=True, help="Wait for a restart, and see that both sessions resume.")
+@click.option("--chat", "chat_id", help="A test chat of the application; default: a random one.")
+@click.option("--also", metavar="URL", help="URL of another node, for the second session.")
+@click.option("--origin", help="Connect as a page of this origin, such as https://app.example.com.")
+@click.option("--drain", is_flag=True, help="Wait for a restart, and check that both sessions resume.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def smoke(  # noqa: PLR0917 - click passes names
     url: str,
@@ -267,7 +265,7 @@ def smoke(  # noqa: PLR0917 - click passes names
     drain: bool,
     as_json: bool,
 ) -> None:
-    """Try a deployed server with two sessions of a test chat; 1 if it doesn't do what it should."""
+    """Test a deployed server with two sessions of a test chat; exits with 1 if there is a problem."""
     import asyncio
     import os
 
@@ -278,11 +276,11 @@ def smoke(  # noqa: PLR0917 - click passes names
 
     for address in (url, also or url):
         if tokens.address(address, "http", "https") is None:
-            stop(f"{address!r} is no http:// or https:// URL.")
+            stop(f"{address!r} is not an http:// or https:// URL.")
     if origin is not None and ("*" in origin or check_origin(origin)):
-        stop(f"--origin is {origin!r}, expected one as a browser sends it: https://app.example.com, or null.")
+        stop(f"--origin is {origin!r}, expected an origin such as https://app.example.com, or null.")
     if profile is None:
-        # The secrets and what tokens must name; the rest of the settings is the server's own matter.
+        # Only the secrets and the required claims; the other settings concern the server only.
         from pathlib import Path
 
         from eclipse_ws.config import dev_secrets
@@ -290,7 +288,7 @@ def smoke(  # noqa: PLR0917 - click passes names
         from eclipse_ws.config.profiles import read_dotenv, variable
 
         layers = [read_dotenv(Path(".env"))[0], os.environ]
-        if tokens.is_loopback(urlsplit(url).netloc):  # what a server here has made up, no other server has
+        if tokens.is_loopback(urlsplit(url).netloc):  # only a local server has the secrets that it generated
             kept, problems = dev_secrets.read(Path(dev_secrets.NAME))
             if problems:
                 stop(str(problems[0]))
@@ -303,7 +301,7 @@ def smoke(  # noqa: PLR0917 - click passes names
                 stop(str(problem))
     else:
         loaded = load(profile)
-        # What was made up here is not what the server has made up.
+        # Secrets that were generated here are not the server's.
         jwt_secret, internal_secret = (
             "" if loaded.sources[name] == "made up" else getattr(loaded.settings, name).get_secret_value()
             for name in ("jwt_secret", "internal_api_secret")
@@ -313,13 +311,15 @@ def smoke(  # noqa: PLR0917 - click passes names
         stop_without_secret()
     _quiet()
 
-    def tell(finding: Finding) -> None:
+    def print_finding(finding: Finding) -> None:
         if not as_json:
             click.echo(report.line(finding, WIDTH))
 
     claims = required(issuer, audience)
-    looks = Smoke(url, jwt_secret, internal_secret, chat_id, also, origin=origin, claims=claims, tell=tell)
-    show(asyncio.run(looks.run(drain)), as_json, told=True)
+    test = Smoke(
+        url, jwt_secret, internal_secret, chat_id, also, origin=origin, claims=claims, report=print_finding
+    )
+    show(asyncio.run(test.run(drain)), as_json, printed=True)
 
 
 @main.command(
@@ -328,12 +328,10 @@ def smoke(  # noqa: PLR0917 - click passes names
 )
 @profile_option
 @click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
-@click.option("--user", "user_id", help="The user's id; without it, a new visitor's.")
+@click.option("--user", "user_id", help="The user's id; default: a new visitor.")
 @click.option("--agent", metavar="ID", help="Join as this agent.")
-@click.option(
-    "--host", metavar="HOST[:PORT]", help="The server; without it, the one that the settings start."
-)
-@click.option("--url", help="The URL that the command token printed, in place of all of these.")
+@click.option("--host", metavar="HOST[:PORT]", help="The server; default: the one of these settings.")
+@click.option("--url", help="A URL from the command token, instead of the other options.")
 def chat(  # noqa: PLR0917 - click passes names
     profile: str | None,
     chat_id: str,
@@ -356,15 +354,17 @@ def chat(  # noqa: PLR0917 - click passes names
         source = tokens.FixedUrl(url)
     else:
         loaded = load(profile)
-        place = asked_place(host, loaded.settings)
+        address = server_address(host, loaded.settings)
         if loaded.sources["jwt_secret"] in ("made up", dev_secrets.NAME):
-            # The server may be another than the one that has made up what is here.
-            source = tokens.Ask(place, chat_id, user_id, agent)
+            # The server may have generated other secrets than the ones here.
+            source = tokens.RequestedUrl(address, chat_id, user_id, agent)
         else:
-            check_names(chat_id, agent or user_id)
+            check_ids(chat_id, agent or user_id)
             secret = loaded.settings.jwt_secret.get_secret_value()
             claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
-            source = tokens.Mint(secret, place, chat_id, agent or user_id, agent is not None, more=claims)
+            source = tokens.MintedUrl(
+                secret, address, chat_id, agent or user_id, agent is not None, more=claims
+            )
     try:
         code = asyncio.run(chat.chat(source, "AGENT" if agent else "USER"))
     except KeyboardInterrupt:
@@ -373,30 +373,36 @@ def chat(  # noqa: PLR0917 - click passes names
 
 
 @main.command(
-    short_help="Put a bounded load on a server, and time it.",
+    short_help="Load-test a server.",
     epilog=example(
         "eclipse-ws bench ws://127.0.0.1:8080 --sessions 1000 --rate 500\neclipse-ws bench --mode message"
     ),
 )
 @profile_option
 @click.argument("url", required=False)
-@click.option("--sessions", type=click.IntRange(2, 20_000), default=100, show_default=True, help="In all.")
-@click.option("--per-chat", type=click.IntRange(2, 1000), default=2, show_default=True, help="In each chat.")
 @click.option(
-    "--rate", type=click.FloatRange(0.1, 50_000), default=100, show_default=True, help="Events sent a second."
+    "--sessions", type=click.IntRange(2, 20_000), default=100, show_default=True, help="Number of sessions."
 )
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=10, show_default=True, help="Of load.")
+@click.option(
+    "--per-chat", type=click.IntRange(2, 1000), default=2, show_default=True, help="Sessions in each chat."
+)
+@click.option(
+    "--rate", type=click.FloatRange(0.1, 50_000), default=100, show_default=True, help="Events a second."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(0.1, 3600), default=10, show_default=True, help="Duration of the load."
+)
 @click.option(
     "--mode",
     type=click.Choice(["typing", "message"]),
     default="typing",
     show_default=True,
-    help="message saves each one through the chat API.",
+    help="message saves each one through the application.",
 )
 @click.option(
-    "--plot", "plot_file", type=click.Path(dir_okay=False), help="Write the plot to this SVG file too."
+    "--plot", "plot_file", type=click.Path(dir_okay=False), help="Also write the plot to this SVG file."
 )
-@click.option("--yes-i-run-this", is_flag=True, help="The host isn't this machine, and I may put load on it.")
+@click.option("--yes-i-run-this", is_flag=True, help="The host is not this machine, and I may load-test it.")
 def bench(  # noqa: PLR0917 - click passes names
     profile: str | None,
     url: str | None,
@@ -408,44 +414,44 @@ def bench(  # noqa: PLR0917 - click passes names
     plot_file: str | None,
     yes_i_run_this: bool,
 ) -> None:
-    """Put load on a running server and show how long events take; tokens are minted from JWT_SECRET."""
+    """Load-test a running server and show the latency of events; tokens are minted from JWT_SECRET."""
     from eclipse_ws.commands import tokens
     from eclipse_ws.commands.bench import BenchError, Plan, run
     from eclipse_ws.security.jwt import required
 
     loaded = load(profile)
-    url = url if url is not None else place_of(loaded.settings)
+    url = url if url is not None else local_address(loaded.settings)
     address = tokens.address(url if "://" in url else f"ws://{url}", "ws", "wss", "http", "https")
     if address is None:
-        stop(f"{url!r} is no address of a server: expected one such as wss://chat.example.com.")
+        stop(f"{url!r} is not a server's address: expected one such as wss://chat.example.com.")
     scheme = {"http": "ws", "https": "wss"}.get(address.scheme, address.scheme)
     if not tokens.is_loopback(address.netloc) and not yes_i_run_this:
         stop(
-            f"{address.hostname} is not this machine. Load on a server that somebody else runs, or that "
-            "people are using, is an attack on it. If it is yours, say so with --yes-i-run-this."
+            f"{address.hostname} is not this machine. A load test of somebody else's server, or of "
+            "one in use, is an attack. Fix: if the server is yours, confirm with --yes-i-run-this."
         )
     if is_made_up(loaded):
         stop_without_secret()
     secret = loaded.settings.jwt_secret.get_secret_value()
     claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
-    place = address._replace(scheme=scheme).geturl()
-    plan = Plan(place, secret, sessions, per_chat, rate, seconds, mode, claims)
+    target = address._replace(scheme=scheme).geturl()
+    plan = Plan(target, secret, sessions, per_chat, rate, seconds, mode, claims)
     try:
         sys.exit(run(plan, plot_file))
     except BenchError as error:
         stop(str(error), code=1)
     except OSError as error:
-        stop(f"The plot {plot_file} can't be written ({error.strerror}): name a file that can.")
+        stop(f"can't write the plot {plot_file} ({error.strerror}). Fix: choose a writable file.")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def explain_settings(profile: str | None, as_json: bool, names: tuple[str, ...]) -> None:
-    """Prints what each setting is, or each of those that are named."""
+    """Print explanations of all settings, or of the named ones."""
     from eclipse_ws.commands import config
 
     if as_json:
-        stop("--explain is text for people: use it without --json.")
+        stop("--explain and --json can't be combined.")
     try:
         found = config.find(names)
     except ValueError as error:
@@ -453,21 +459,21 @@ def explain_settings(profile: str | None, as_json: bool, names: tuple[str, ...])
     click.echo(config.explain(load(profile), found))
 
 
-def show(findings: list[Finding], as_json: bool, told: bool = False) -> NoReturn:
-    """Prints findings (their number alone if they were told), and ends: 1 if one of them is a problem."""
+def show(findings: list[Finding], as_json: bool, printed: bool = False) -> NoReturn:
+    """Print findings (only their summary if they were printed before), and exit: 1 if one is a problem."""
     from eclipse_ws.commands import report
 
     if as_json:
         click.echo(report.as_json(findings))
     else:
-        if not told:
+        if not printed:
             click.echo(report.table(findings))
         click.echo(report.summary(findings))
     sys.exit(report.code(findings))
 
 
 def _quiet() -> None:
-    """The findings say it all: what libraries log meanwhile is left out."""
+    """Disable logging: the findings contain all information."""
     import logging
 
     import structlog
@@ -477,7 +483,7 @@ def _quiet() -> None:
 
 
 def load(profile: str | None, **flags: Any) -> Loaded:
-    """The settings, or the end of the program with all that is wrong with them."""
+    """The settings; exits with all of their problems if there are any."""
     from eclipse_ws.config import loading
     from eclipse_ws.config.problems import SettingsError
 
@@ -488,73 +494,73 @@ def load(profile: str | None, **flags: Any) -> Loaded:
 
 
 def is_made_up(loaded: Loaded) -> bool:
-    """True when there is no configured JWT_SECRET, so that no token from here fits a running server."""
-    return loaded.sources["jwt_secret"] == "made up"  # noqa: S105 - a source, no secret
+    """Whether JWT_SECRET is not configured, so that no token from here is valid on a running server."""
+    return loaded.sources["jwt_secret"] == "made up"  # noqa: S105 - a source, not a secret
 
 
 def stop_without_secret() -> NoReturn:
-    """Ends a command that signs tokens, with where it looks for the secret."""
+    """Exit a command that signs tokens, and explain where it looks for the secret."""
     stop(
-        "JWT_SECRET is not set, and no development server that was started in this folder has kept one. "
+        "JWT_SECRET is not set, and no development server in this folder has saved one. "
         f"Fix: start one here (`{program()} run --profile dev`), or set JWT_SECRET, here or in .env, to the "
         "server's own."
     )
 
 
-def place_of(settings: Settings, port: int | None = None) -> str:
-    """host:port at which this machine reaches the server that the settings start."""
+def local_address(settings: Settings, port: int | None = None) -> str:
+    """host:port at which this machine reaches the server of the settings."""
     host = "127.0.0.1" if settings.host in WILDCARDS else settings.host
     port = settings.port if port is None else port
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def check_names(chat_id: str, user_id: str | None) -> None:
-    """Ends if the server would refuse a token with these ids; an empty user is a new visitor."""
+def check_ids(chat_id: str, user_id: str | None) -> None:
+    """Exit if the server would reject a token with these ids; an empty user is a new visitor."""
     from eclipse_ws.security.jwt import MAX_NAME, is_name
 
     for option, value in (("--chat", chat_id), ("--user", user_id)):
         if not is_name(value or ("" if option == "--chat" else "a visitor")):
             stop(
-                f"{option} is {value!r}, expected 1 to {MAX_NAME} characters, not all of them blank, "
-                "without control characters: the server would refuse the token."
+                f"{option} is {value!r}, expected 1 to {MAX_NAME} characters, not only blanks, "
+                "without control characters: the server would reject the token."
             )
 
 
-def asked_place(host: str | None, settings: Settings) -> str:
-    """The server that ``--host`` names, else the one that the settings start; ends if it can't be one."""
+def server_address(host: str | None, settings: Settings) -> str:
+    """The server that ``--host`` names, else the one of the settings; exits if it is invalid."""
     from eclipse_ws.commands import tokens
 
     if not host and settings.tls_cert:
-        stop("ECLIPSE_TLS_CERT is set: name the server as its certificate does, with --host.")
-    if host and not tokens.is_place(host):
+        stop("ECLIPSE_TLS_CERT is set. Fix: pass the name in the certificate as --host.")
+    if host and not tokens.is_address(host):
         stop(f"--host is {host!r}, expected a host, or host:port, such as chat.example.com.")
-    return host or place_of(settings)
+    return host or local_address(settings)
 
 
 def own_url(settings: Settings, port: int | None = None) -> str:
-    """Where this machine reaches the server that the settings start, as a URL."""
-    return f"{'https' if settings.tls_cert else 'http'}://{place_of(settings, port)}"
+    """The URL at which this machine reaches the server of the settings."""
+    return f"{'https' if settings.tls_cert else 'http'}://{local_address(settings, port)}"
 
 
 def greet(server: Server) -> None:
-    """Says where a started server is, and in development where to click and what to type."""
+    """Print where a started server listens, and in development what to open and type."""
     settings = server.settings
-    place = place_of(settings, server.port)
+    address = local_address(settings, server.port)
     url = own_url(settings, server.port)
     click.echo(f"eclipse-ws {__version__} listens at {url} (backend {settings.backend}, API {settings.api})")
     if settings.has_demo:
         click.echo(f"  open    {url}/demo         a customer's page")
         click.echo(f"          {url}/demo/agent   the agents' page")
         click.echo("  or type, in another terminal in this folder:")
-        click.echo(f"          {program()} chat --host {place}")
+        click.echo(f"          {program()} chat --host {address}")
         click.echo(f"          {program()} smoke {url}")
         click.echo("  stop    Ctrl-C")
     elif settings.demo:
-        click.echo(f"  open    {settings.next_api_url}   the application, which has to run, too")
+        click.echo(f"  open    {settings.next_api_url}   the application, which must run, too")
         click.echo("  stop    Ctrl-C")
 
 
-def stop(sentence: str, code: int = WRONG) -> NoReturn:
-    """Ends the program with the sentence on stderr."""
+def stop(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
+    """Exit with the sentence on stderr."""
     click.echo(sentence, err=True)
     sys.exit(code)

@@ -28,7 +28,7 @@ from click.testing import CliRunner, Result
 from tornado.web import Application, RequestHandler
 
 from eclipse_ws import __version__
-from eclipse_ws.cli import greet, main, place_of
+from eclipse_ws.cli import greet, local_address, main
 from eclipse_ws.commands import chat, tokens
 from eclipse_ws.config import dev_secrets
 from eclipse_ws.config.settings import Settings
@@ -217,7 +217,7 @@ def test_a_smoke_url_that_can_be_none(url: str) -> None:
     """`smoke` says so of both its addresses."""
     for arguments in ([url], ["http://h", "--also", url]):
         result = call("smoke", *arguments, JWT_SECRET=SECRET)
-        assert (result.exit_code, f"{url!r} is no http:// or https:// URL" in result.stderr) == (2, True)
+        assert (result.exit_code, f"{url!r} is not an http:// or https:// URL" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_token_without_a_secret_says_what_to_do() -> None:
 )
 def test_where_this_machine_reaches_the_server(host: str, place: str) -> None:
     """A server on all addresses is reached on loopback."""
-    assert place_of(Settings(host=host, port=1)) == place
+    assert local_address(Settings(host=host, port=1)) == place
 
 
 def test_config_shows_values_and_sources() -> None:
@@ -310,12 +310,12 @@ def test_config_and_check_speak_of_the_same_profile(
     """Both say which profile they show: the one that `run` would take here, whether there is a fly.toml."""
     (tmp_path / "fly.toml").write_bytes((ROOT / "fly.toml").read_bytes())
     shown = call("config", *arguments, **environ).stderr
-    assert shown.startswith(f"Profile {profile}; --profile NAME shows another's.\n")
+    assert shown.startswith(f"Profile {profile}; --profile NAME shows another one.\n")
     command = [sys.executable, "-m", "eclipse_ws", "check", *arguments]
     given = {"PATH": os.environ["PATH"], **inherited(), "PORT": "0", **environ}
     done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
     assert (done.returncode, f"profile {profile}, " in done.stdout) == (0, True), done.stdout + done.stderr
-    assert re.search(r"^- fly.toml +not looked at", done.stdout, re.M)
+    assert re.search(r"^- fly.toml +not checked", done.stdout, re.M)
 
 
 def test_config_as_json() -> None:
@@ -366,14 +366,14 @@ HEALTHY = {
         ({**HEALTHY, "backend": "redis"}, 200, 0, "healthy: 3 sessions, backend redis, up 12 s\n"),
         ({**HEALTHY, "backend": None}, 200, 0, "healthy: 3 sessions, backend unknown, up 12 s\n"),
         ({**HEALTHY, "api": "up"}, 200, 0, "up 12 s\n"),
-        ({**HEALTHY, "api": "down"}, 200, 0, "up 12 s, chat API down\n"),
+        ({**HEALTHY, "api": "down"}, 200, 0, "up 12 s, application down\n"),
         ({**HEALTHY, "status": "degraded"}, 200, 1, "degraded: 3 sessions"),
         ({**HEALTHY, "status": "draining"}, 503, 1, "draining: 3 sessions"),
         ({**HEALTHY, "status": "\x1b[2J"}, 200, 1, "\\x1b[2J: 3"),
-        ("<html>", 200, 2, "no health document"),
-        ({"status": "healthy"}, 200, 2, "no health document"),
-        ([], 200, 2, "no health document"),
-        *((nested(levels), 200, 2, "no health document") for levels in TOO_DEEP),
+        ("<html>", 200, 2, "not with a health document"),
+        ({"status": "healthy"}, 200, 2, "not with a health document"),
+        ([], 200, 2, "not with a health document"),
+        *((nested(levels), 200, 2, "not with a health document") for levels in TOO_DEEP),
     ],
 )
 @pytest.mark.usefixtures("http_server")
@@ -410,7 +410,7 @@ def test_health_of_nobody() -> None:
         free.bind(("127.0.0.1", 0))
         result = call("health", "--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")
     assert result.exit_code == 2
-    assert "does not answer" in result.stderr
+    assert "no response from" in result.stderr
     for url in ("ftp://h", "h:1", "http://", "http://[::1", "http://h:99999", "http://a b"):
         result = call("health", "--url", url)
         assert (result.exit_code, "expected an http:// or https:// URL" in result.stderr) == (2, True)
@@ -453,7 +453,7 @@ def test_a_server_that_does_tls_itself(programs: list[Program], tmp_path: Path) 
     assert "certificate verify failed" in strange.end()[2]
     for command in ("token", "chat"):
         result = call(command, "--profile", "test", **environ)
-        assert (result.exit_code, "with --host" in result.stderr) == (2, True)
+        assert (result.exit_code, "as --host" in result.stderr) == (2, True)
 
 
 def test_a_hangup_during_the_start(programs: list[Program], tmp_path: Path) -> None:
@@ -544,9 +544,9 @@ def test_run_greets(
 @pytest.mark.parametrize(
     ("arguments", "environ", "kind", "role"),
     [
-        ([], {}, tokens.Ask, "USER"),
-        (["--agent", "agent_1"], {}, tokens.Ask, "AGENT"),
-        (["--host", "h:1"], {"JWT_SECRET": SECRET}, tokens.Mint, "USER"),
+        ([], {}, tokens.RequestedUrl, "USER"),
+        (["--agent", "agent_1"], {}, tokens.RequestedUrl, "AGENT"),
+        (["--host", "h:1"], {"JWT_SECRET": SECRET}, tokens.MintedUrl, "USER"),
         (["--url", "ws://h/ws?token=t"], {"JWT_SECRET": SECRET}, tokens.FixedUrl, "USER"),
     ],
 )
@@ -607,7 +607,7 @@ def test_commands_fit_the_server_that_runs_in_the_same_folder(
     chat, smoke = (next(line for line in printed if f" {name} " in line) for name in ("chat", "smoke"))
     assert ": hello\n" in paste(chat, "hello\n")
     for line in (smoke, f"{program} smoke http://{place} --profile dev"):
-        assert paste(line).endswith("\n8 in order\n")
+        assert paste(line).endswith("\n8 ok\n")
     url = paste(f"{program} token --host {place}").strip()
     assert ": hi\n" in paste(f"{program} chat --url '{url}'", "hi\n")
     paste(f"{program} bench ws://{place} --sessions 2 --rate 10 --seconds 0.5")
@@ -672,7 +672,7 @@ def test_a_system_that_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(signal, "SIGHUP")
     done = call("run", "--profile", "test")
     assert done.exit_code == 2
-    assert "needs Linux, macOS or BSD" in done.stderr
+    assert "requires Linux, macOS or BSD" in done.stderr
     assert "WSL" in done.stderr
 
 

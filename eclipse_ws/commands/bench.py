@@ -1,4 +1,4 @@
-"""Load on a running server, from outside: sessions in chats, a rate of events, and how long they took."""
+"""Load-tests a running server from outside: sessions in chats, a rate of events, and their latency."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from eclipse_ws.commands import bench_report
 from eclipse_ws.commands.bench_report import Outcome
 from eclipse_ws.commands.tokens import mint
 
-CONNECTING = 100  # handshakes at a time
+CONNECTING = 100  # concurrent handshakes
 CONNECT_TIMEOUT = 10.0  # s for one
-DRAIN = 2.0  # s that the last events have to arrive
-WAITING = 1000  # events whose arrival is awaited at each session; older ones count as lost
+DRAIN = 2.0  # seconds to wait for the last events
+WAITING = 1000  # awaited events of each session; older ones count as lost
 MAX_FRAME = 1 << 22  # bytes of one event
-TICK = 0.002  # s between looks at the schedule
+TICK = 0.002  # seconds between checks of the schedule
 SENT_AS = re.compile(rb'"content":"bench ([0-9]+)"')
 
 Progress = Callable[[str, int, int], None]
-"""Told of a stage, of how much of it is done, and of how much there is."""
+"""Called with a stage, how much of it is done, and its total."""
 
 
 class BenchError(Exception):
-    """No measurement came about; the text says why and what to do."""
+    """The measurement failed; the text says why, and how to fix it."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to do, each value bounded by the command line."""
+    """The parameters, each bounded by the command line."""
 
     url: str
     secret: str
@@ -48,20 +48,20 @@ class Plan:
     rate: float = 100
     seconds: float = 10
     mode: str = "typing"
-    """typing (nothing is saved) or message (each is saved through the chat API)."""
+    """typing (nothing is saved) or message (each is saved through the application)."""
     claims: Mapping[str, str] = field(default_factory=dict)
-    """Further ones of the tokens."""
+    """Additional claims of the tokens."""
 
 
 class _Session(asyncio.Protocol):
-    """A client's end of one WebSocket; Tornado's client would need ten times the memory and time."""
+    """A minimal WebSocket client; Tornado's would need ten times the memory and time."""
 
     def __init__(self, outcome: Outcome, chat: _Chat, request: bytes) -> None:
         self.outcome = outcome
         self.chat = chat
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.awaited: deque[float] = deque(maxlen=WAITING)
-        """When the typing events were sent that are still to arrive, oldest first."""
+        """Send times of typing events that have not arrived yet, oldest first."""
         self.transport: asyncio.Transport | None = None
         self._request = request
         self._buffer = b""
@@ -93,7 +93,7 @@ class _Session(asyncio.Protocol):
                 self.end(f"{code} {payload[2:].decode('utf-8', 'replace')}".strip())
 
     def _frames(self) -> Iterator[tuple[int, bytes]]:
-        """The whole frames so far; a server's are never masked, and ours are never fragmented."""
+        """The complete frames so far; a server never masks, and ours never fragments."""
         buffer, start = self._buffer, 0
         while len(buffer) - start >= 2:
             length, head = buffer[start + 1] & 127, 2
@@ -130,7 +130,7 @@ class _Session(asyncio.Protocol):
             outcome.latency.add(now - self.awaited.popleft())
 
     def write(self, opcode: int, payload: bytes) -> None:
-        """Send one frame, masked as a client's has to be (RFC 6455 section 5.3)."""
+        """Send one frame, masked as RFC 6455 section 5.3 requires."""
         if self.transport is None:
             return
         mask = os.urandom(4)
@@ -141,7 +141,7 @@ class _Session(asyncio.Protocol):
         self.transport.write(bytes((0x80 | opcode,)) + length + mask + masked)
 
     def end(self, reason: str | None = None) -> None:
-        """Close; a reason counts as the server's refusal."""
+        """Close the connection; a reason counts as a refusal by the server."""
         if self.transport is None:
             return
         if reason is not None:
@@ -164,14 +164,14 @@ class _Chat:
     def __init__(self) -> None:
         self.sessions: list[_Session] = []
         self.sent: dict[int, float] = {}
-        """When the last messages were sent, by number."""
+        """Send times of the last messages, by number."""
 
     @property
     def sender(self) -> _Session:
         return self.sessions[0]
 
     def send(self, outcome: Outcome, mode: str) -> None:
-        """Let the sender say something, and the others wait for it."""
+        """Send an event, and let the other sessions await it."""
         if self.sender.transport is None:
             return
         now = time.perf_counter()
@@ -192,23 +192,21 @@ class _Chat:
 
 
 def run(plan: Plan, plot_file: str | None) -> int:
-    """Carry the plan out at the terminal: 0 if everything arrived, else 1. Raises BenchError and OSError."""
+    """Run the plan in the terminal: 0 if everything arrived, else 1. Raises BenchError and OSError."""
     with bench_report.Bar() as bar:
         outcome = asyncio.run(bench(plan, bar.show))
     print(bench_report.summary(outcome))
     if outcome.latency.total:
         print(bench_report.plot(outcome.latency))
     if plot_file is not None:
-        title = (
-            f"{plan.sessions:,} sessions, {plan.rate:,g} {plan.mode} events/s: latency, and how many had it"
-        )
+        title = f"{plan.sessions:,} sessions, {plan.rate:,g} {plan.mode} events/s: latency distribution"
         Path(plot_file).write_text(bench_report.svg(outcome.latency, title), encoding="utf-8")
     return 0 if outcome.good else 1
 
 
 async def bench(plan: Plan, progress: Progress) -> Outcome:
-    """Carry the plan out. Raises BenchError if nobody could connect."""
-    outcome = Outcome(asked=plan.sessions)
+    """Run the plan. Raises BenchError if no session could connect."""
+    outcome = Outcome(planned=plan.sessions)
     chats = [_Chat() for _ in range(math.ceil(plan.sessions / plan.per_chat))]
     try:
         await _connect(plan, chats, outcome, progress)
@@ -216,7 +214,7 @@ async def bench(plan: Plan, progress: Progress) -> Outcome:
             why = "; ".join(f"{reason} ({count})" for reason, count in outcome.refused.most_common(3))
             raise BenchError(
                 f"No session was accepted at {plan.url}: {why}. "
-                "Is a server running there, and is JWT_SECRET the same as its own?"
+                "Fix: check that a server runs there, and that JWT_SECRET is the server's own."
             )
         await _load(plan, [chat for chat in chats if len(chat.sessions) > 1], outcome, progress)
     finally:
@@ -258,7 +256,7 @@ async def _connect(plan: Plan, chats: list[_Chat], outcome: Outcome, progress: P
             except OSError as error:
                 outcome.refused[error.strerror or str(error) or type(error).__name__] += 1
             except asyncio.CancelledError:
-                if not session.ready.cancelled():  # else it was refused, which is counted
+                if not session.ready.cancelled():  # otherwise it was refused, which is counted
                     raise
             else:
                 chat.sessions.append(session)
@@ -273,7 +271,7 @@ async def _connect(plan: Plan, chats: list[_Chat], outcome: Outcome, progress: P
 
 async def _load(plan: Plan, chats: list[_Chat], outcome: Outcome, progress: Progress) -> None:
     if not chats:
-        raise BenchError("No chat has two sessions, so that nothing can arrive: ask for more --sessions.")
+        raise BenchError("No chat has two sessions, so nothing can arrive. Fix: use more --sessions.")
     began = time.perf_counter()
     scheduled = 0
     while (elapsed := time.perf_counter() - began) < plan.seconds:

@@ -1,4 +1,4 @@
-"""What `eclipse-ws bench` shows: a summary, a plot in the terminal, and the same plot as a file."""
+"""The output of `eclipse-ws bench`: a summary, a plot in the terminal, and the same plot as SVG."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP = 1.02  # a bucket of the histogram is 2 % wide
 
 
 class Histogram:
-    """Latencies in buckets as wide as 2 % of them: any number in a few KB."""
+    """Latencies in logarithmic buckets, each 2 % wide: any number of them in a few KB."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()
@@ -31,7 +31,7 @@ class Histogram:
         self.longest = max(self.longest, seconds)
 
     def percentile(self, percent: float) -> float:
-        """Seconds within which so many percent arrived; nan without any."""
+        """The percentile in seconds; nan without any latency."""
         wanted, seen = self.total * percent / 100, 0
         for bucket in sorted(self.counts):
             seen += self.counts[bucket]
@@ -40,7 +40,7 @@ class Histogram:
         return math.nan
 
     def rows(self, most: int = 16) -> list[tuple[float, float, int]]:
-        """At most so many ranges of equal ratio, as (from, to, count) in seconds, the empty ones too."""
+        """At most ``most`` ranges of equal ratio, as (from, to, count) in seconds, including empty ones."""
         if not self.counts:
             return []
         low, high = min(self.counts), max(self.counts) + 1
@@ -53,9 +53,9 @@ class Histogram:
 
 @dataclass
 class Outcome:
-    """What came of it."""
+    """The result of a run."""
 
-    asked: int = 0
+    planned: int = 0
     ready: int = 0
     connect_seconds: float = 0.0
     refused: Counter[str] = field(default_factory=Counter)
@@ -64,17 +64,17 @@ class Outcome:
     """Error events, by code."""
     sent: int = 0
     expected: int = 0
-    """Deliveries to others that what was sent should have brought."""
+    """Expected deliveries to other sessions."""
     received: int = 0
     seconds: float = 0.0
     late: float = 0.0
-    """By how much this program itself was behind its schedule at worst, in s."""
+    """The largest delay of this program behind its schedule, in seconds."""
     latency: Histogram = field(default_factory=Histogram)
 
     @property
     def good(self) -> bool:
-        """Whether everybody was let in, and everything arrived."""
-        return self.ready == self.asked and not self.refused and self.received >= self.expected > 0
+        """Whether all sessions connected, and everything arrived."""
+        return self.ready == self.planned and not self.refused and self.received >= self.expected > 0
 
 
 def summary(outcome: Outcome) -> str:
@@ -83,7 +83,7 @@ def summary(outcome: Outcome) -> str:
     seconds = outcome.seconds or 1
     took = f"{outcome.connect_seconds:.2f} s, {rate:,.0f}/s"
     lines = [
-        f"connected   {outcome.ready:,} of {outcome.asked:,} in {took}",
+        f"connected   {outcome.ready:,} of {outcome.planned:,} in {took}",
         f"sent        {outcome.sent:,} ({outcome.sent / seconds:,.0f}/s)",
         f"received    {outcome.received:,} of {outcome.expected:,} expected",
     ]
@@ -112,7 +112,7 @@ def plot(latency: Histogram) -> str:
 
 
 def svg(latency: Histogram, title: str) -> str:
-    """The latencies' distribution as a picture."""
+    """The distribution of latencies as an SVG image."""
     rows = latency.rows(32)
     most = max((count for _, _, count in rows), default=1)
     boxes = []
@@ -144,13 +144,11 @@ class Bar:
         if self._shown and self._stream.isatty():
             self._stream.write("\r\x1b[K")
 
-    def show(self, stage: str, done: int, all_of_it: int) -> None:
-        """Draw what is done of a stage."""
+    def show(self, stage: str, done: int, total: int) -> None:
+        """Draw the progress of a stage."""
         if self._stream.isatty():
-            full = 30 * done // max(1, all_of_it)
-            line = (
-                f"\r\x1b[K{stage:<11} [{'#' * full}{'-' * (30 - full)}] {100 * done // max(1, all_of_it)} %"
-            )
+            full = 30 * done // max(1, total)
+            line = f"\r\x1b[K{stage:<11} [{'#' * full}{'-' * (30 - full)}] {100 * done // max(1, total)} %"
         else:
             line = f"{stage} ...\n"
         if line != self._shown:
@@ -160,7 +158,7 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """Three digits that count, in the unit that fits."""
+    """A duration with three significant digits, in a suitable unit."""
     if seconds >= 1:
         return f"{seconds:.3g} s"
     return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.0f} µs"

@@ -1,4 +1,4 @@
-"""The terminal's chat client: lines in, events out, and connected again by itself."""
+"""The terminal's chat client: it sends lines, shows events, and reconnects."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from eclipse_ws.config.problems import printable
 from eclipse_ws.protocol import CloseCode, decode_json
 
 PROMPT = "> "
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # s between attempts, doubled each time, with jitter
+FIRST_WAIT, MAX_WAIT = 0.5, 30.0  # s between attempts, doubled each time, with jitter
 CONNECT_TIMEOUT = 10.0  # s
-LAST_WORDS = 5.0  # s to wait at the end of the input for what is not acknowledged yet
-TYPING_EVERY = 0.5  # s between looks at the line being typed
-MAX_UNSETTLED = 100  # messages that wait for their ack; a further line waits for room
-MAX_FRAME = 1 << 22  # bytes of one event; a server lets 2 MiB pass unless it is set otherwise
+FINISH_TIMEOUT = 5.0  # s to wait for acks at the end of the input
+TYPING_INTERVAL = 0.5  # s between checks of the input line
+MAX_UNSETTLED = 100  # messages without an ack; further lines wait
+MAX_FRAME = 1 << 22  # bytes of one event; a server's default is 2 MiB
 STOPPED = frozenset(close.code for close in CloseCode if not close.comes_back)
 NEW_TOKEN = frozenset(close.code for close in CloseCode if close.needs_token)
 
 
 class Chat:
-    """One participant: sends lines, shows events, and keeps what is not settled over a reconnect."""
+    """One participant: sends lines, shows events, and resends unsettled messages after a reconnect."""
 
     def __init__(self, source: Source, role: str, show: Callable[[str], None]) -> None:
         self._source = source
         self._role = role
         self._show = show
-        self._socket: Any = None  # tornado's WebSocketClientConnection while there is one
+        self._socket: Any = None  # tornado's WebSocketClientConnection while connected
         self._unsettled: OrderedDict[str, str] = (
             OrderedDict()
         )  # clientMessageId -> content, in order of sending
@@ -45,16 +45,16 @@ class Chat:
         self._cursor = ""
         self._reason = ""  # of the last close
         self.stopped = False
-        self.was_in = False
-        """Whether a server has let us into the chat, ever."""
+        self.joined = False
+        """Whether a server has ever accepted us."""
 
     @property
     def unsettled(self) -> list[str]:
-        """What was said and is not known to be saved, oldest first."""
+        """Messages that are not known to be saved, oldest first."""
         return list(self._unsettled.values())
 
-    async def say(self, content: str) -> None:
-        """Sends one message, or keeps it for the next connection; waits while too many are not settled."""
+    async def send(self, content: str) -> None:
+        """Send a message, or keep it for the next connection; wait while too many are unsettled."""
         while len(self._unsettled) >= MAX_UNSETTLED:
             self._settled.clear()
             await self._settled.wait()
@@ -64,40 +64,40 @@ class Chat:
         await self._send_message(key, content)
 
     async def typing(self, is_typing: bool) -> bool:
-        """Tells the others that a line is being typed, or no more; False if there was no connection."""
+        """Send a typing event; False without a connection."""
         return await self._write({"type": "typing", "isTyping": is_typing})
 
-    async def finish(self, patience: float = LAST_WORDS) -> bool:
-        """Waits at most `patience` seconds to get in and for what is not settled; True if then all is."""
+    async def finish(self, timeout: float = FINISH_TIMEOUT) -> bool:
+        """Wait at most `timeout` seconds to join and settle; True if all messages are settled then."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience):
-                while self._unsettled or not self.was_in:
+            async with asyncio.timeout(timeout):
+                while self._unsettled or not self.joined:
                     self._settled.clear()
                     await self._settled.wait()
-        return self.was_in and not self._unsettled
+        return self.joined and not self._unsettled
 
-    async def stay(self) -> None:
-        """Connects, and connects again, until the application says no."""
+    async def run(self) -> None:
+        """Connect, and reconnect, until the application disconnects us."""
         attempt = 0
         while True:
             try:
-                code, was_in = await self._attend()
+                code, joined = await self._connect()
             except (OSError, TimeoutError) as error:
-                code, was_in = None, False
-                trouble = str(error) or type(error).__name__
+                code, joined = None, False
+                reason = str(error) or type(error).__name__
             else:
-                trouble = self._trouble(code)
+                reason = self._close_text(code)
             if code in STOPPED:
                 self.stopped = True
-                self._show(f"* {trouble}")
+                self._show(f"* {reason}")
                 return
-            attempt = 0 if was_in else attempt + 1
-            wait = min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1)  # noqa: S311 # nosec B311
-            self._show(f"* {printable(trouble)}; trying again in {wait:.1f} s")
+            attempt = 0 if joined else attempt + 1
+            wait = min(MAX_WAIT, FIRST_WAIT * 2.0 ** min(attempt, 10)) * random.uniform(0.5, 1)  # noqa: S311 # nosec B311
+            self._show(f"* {printable(reason)}; trying again in {wait:.1f} s")
             await asyncio.sleep(wait)
 
-    async def _attend(self) -> tuple[int | None, bool]:
-        """One connection, from its opening to its end: the close code, and whether the server let us in."""
+    async def _connect(self) -> tuple[int | None, bool]:
+        """One connection from start to end: the close code, and whether the server accepted us."""
         from tornado.httpclient import HTTPClientError
         from tornado.websocket import WebSocketError, websocket_connect
 
@@ -109,19 +109,19 @@ class Chat:
         )
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                # Shielded, because Tornado complains of a connection that ends after nobody waits for it.
+                # Shielded, because Tornado logs an error for a cancelled connection attempt.
                 socket = await asyncio.shield(connecting)
         except (HTTPClientError, WebSocketError) as error:
-            raise OSError(f"the server refused ({error})") from error
+            raise OSError(f"the server refused the connection ({error})") from error
         except BaseException:
             connecting.add_done_callback(_abandon)
             raise
-        self._reason, was_in = "", False
+        self._reason, joined = "", False
         try:
             while (frame := await socket.read_message()) is not None:
                 event = _decoded(frame)
                 if event.get("type") == "connected":
-                    was_in = self.was_in = True
+                    joined = self.joined = True
                     self._settled.set()
                     self._socket = socket
                     self._show(f"* connected to the chat {printable(str(event.get('chatId')))}")
@@ -132,9 +132,9 @@ class Chat:
             self._socket = None
             socket.close(1000)
         self._reason = socket.close_reason or ""
-        return socket.close_code, was_in
+        return socket.close_code, joined
 
-    def _trouble(self, code: int | None) -> str:
+    def _close_text(self, code: int | None) -> str:
         if code in STOPPED:
             return "disconnected by the application"
         if code in NEW_TOKEN:
@@ -146,7 +146,7 @@ class Chat:
         )
 
     def _handle(self, event: dict[str, Any]) -> None:
-        """Shows one event, and settles what it settles."""
+        """Show one event, and settle the message that it confirms or rejects."""
         if isinstance(event.get("cursor"), str):
             self._cursor = event["cursor"]
         data = event.get("data")
@@ -166,7 +166,7 @@ class Chat:
             case "error":
                 lost = self._unsettled.get(str(event.get("clientMessageId")))
                 self._settle(str(event.get("clientMessageId")))
-                # An answer that was lost is no refusal: the message may be there.
+                # A lost response is not a rejection: the message may be saved.
                 fate = "perhaps sent" if event.get("code") == "outcome_unknown" else "not sent"
                 what = f" ({fate}: {printable(lost)})" if lost is not None else ""
                 self._show(f"! {printable(str(event.get('error', 'error')))}{what}")
@@ -176,7 +176,7 @@ class Chat:
         self._settled.set()
 
     def _settle_content(self, content: str) -> None:
-        # A server that knows no acks still shows us our own message.
+        # A server without acks still sends us our own message.
         for key, waiting in self._unsettled.items():
             if waiting == content:
                 self._settle(key)
@@ -199,7 +199,7 @@ class Chat:
 
 
 async def chat(source: Source, role: str) -> int:
-    """The client on this terminal, until its input ends: exit code 0, or 1 if it didn't get in or say all."""
+    """Run the client in this terminal until the input ends: 0, or 1 if it did not join or send all."""
     typed = _line_editor()
 
     def show(line: str) -> None:
@@ -209,34 +209,34 @@ async def chat(source: Source, role: str) -> int:
             print(f"\r\x1b[K{line}\n{PROMPT}{typed()}", end="", flush=True)
 
     me = Chat(source, role, show)
-    staying = asyncio.create_task(me.stay())
+    running = asyncio.create_task(me.run())
     watching = asyncio.create_task(_watch_typing(me, typed)) if typed is not None else None
-    reading = asyncio.create_task(_say_lines(me, PROMPT if typed is not None else ""))
+    reading = asyncio.create_task(_send_lines(me, PROMPT if typed is not None else ""))
     try:
-        await asyncio.wait([staying, reading], return_when=asyncio.FIRST_COMPLETED)
-        if staying.done():
-            staying.result()  # it ends by itself only when it was told to stop, or by a problem of ours
-        done = await me.finish(0 if me.stopped else LAST_WORDS)
+        await asyncio.wait([running, reading], return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()  # it ends only when the application disconnects us, or by a bug
+        done = await me.finish(0 if me.stopped else FINISH_TIMEOUT)
         for content in me.unsettled:
-            show(f"! {'perhaps ' if me.was_in else ''}not sent: {printable(content)}")
+            show(f"! {'perhaps ' if me.joined else ''}not sent: {printable(content)}")
         return 0 if done and not me.stopped else 1
     finally:
-        for task in (staying, reading, watching):
+        for task in (running, reading, watching):
             if task is not None:
                 task.cancel()
         await asyncio.gather(
-            *(t for t in (staying, reading, watching) if t is not None), return_exceptions=True
+            *(t for t in (running, reading, watching) if t is not None), return_exceptions=True
         )
 
 
-async def _say_lines(me: Chat, prompt: str) -> None:
+async def _send_lines(me: Chat, prompt: str) -> None:
     async for line in lines(prompt):
         if line.strip():
-            await me.say(line)
+            await me.send(line)
 
 
 async def lines(prompt: str) -> AsyncIterator[str]:
-    """The lines of stdin until its end; from a thread, since neither a terminal nor a file can be awaited."""
+    """The lines of stdin; read in a thread, because neither a terminal nor a file can be awaited."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[str | None] = asyncio.Queue(1)
 
@@ -244,9 +244,9 @@ async def lines(prompt: str) -> AsyncIterator[str]:
         line: str | None = ""
         while line is not None:
             try:
-                # What is no UTF-8 could not be sent as JSON.
+                # Invalid UTF-8 could not be sent as JSON.
                 line = input(prompt).encode(errors="surrogateescape").decode(errors="replace")
-            except (EOFError, ValueError, KeyboardInterrupt, RuntimeError):  # RuntimeError: there is no stdin
+            except (EOFError, ValueError, KeyboardInterrupt, RuntimeError):  # RuntimeError: no stdin
                 line = None
             with contextlib.suppress(RuntimeError):  # the loop has ended before the input
                 asyncio.run_coroutine_threadsafe(queue.put(line), loop).result()
@@ -259,14 +259,14 @@ async def lines(prompt: str) -> AsyncIterator[str]:
 async def _watch_typing(me: Chat, typed: Callable[[], str]) -> None:
     before = False
     while True:
-        await asyncio.sleep(TYPING_EVERY)
+        await asyncio.sleep(TYPING_INTERVAL)
         now = bool(typed().strip())
         if now != before and await me.typing(now):
             before = now
 
 
 def _line_editor() -> Callable[[], str] | None:
-    """What tells the line being typed so far; None where nobody types."""
+    """A function that returns the current input line; None without a terminal."""
     if not (sys.stdin and sys.stdout and sys.stdin.isatty() and sys.stdout.isatty()):
         return None
     try:
@@ -277,7 +277,7 @@ def _line_editor() -> Callable[[], str] | None:
 
 
 def _abandon(connecting: asyncio.Future[Any]) -> None:
-    """What to do with a connection for which nobody waits any more."""
+    """Close a connection that was abandoned while connecting."""
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().close()
 

@@ -1,7 +1,7 @@
-"""`eclipse-ws check`: whether a server with these settings would work here, before it is started.
+"""`eclipse-ws check`: checks the configuration and the environment before a start.
 
-Nothing is changed anywhere: Redis is only given keys that expire within a minute, the application is asked
-for a user that there is not.
+It changes nothing: it writes only Redis keys that expire within a minute, and requests an unknown user from
+the application.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ if TYPE_CHECKING:
     from eclipse_ws.application.call import Call
 
 SKEW = 2.0
-"""Seconds by which clocks may differ before it is worth a word."""
+"""Difference of clocks, in seconds, from which on it is a warning."""
 
 
 async def check(
     profile: str | None, fly_file: Path | None, environ: Mapping[str, str] | None = None
 ) -> list[Finding]:
-    """Every finding: settings, the file of the platform, this machine, Redis, the application.
+    """All findings: settings, fly.toml, this machine, Redis, the application.
 
-    The profile is the one that a start here would have. For production, ``fly_file`` None takes ``fly.toml``
-    of the working directory where there is one. Its ``[env]`` counts as variables that the environment may
-    override, as on the platform.
+    The profile is the one of a start here. In production, ``fly_file`` None means ``fly.toml`` in the working
+    directory, if it exists. Its ``[env]`` sets variables that the environment overrides, as on the platform.
     """
     environment = os.environ if environ is None else environ
     path = fly_file or Path(fly_toml.NAME)
@@ -54,7 +53,7 @@ async def check(
     findings: list[Finding] = []
     name = profiles.choose(profile, {**profiles.read_dotenv(Path(".env"))[0], **environment})[0]
     if fly_file is None and path.exists() and not is_production(name):
-        text = f"not looked at: the profile {name} is for this machine. --profile prod looks at it"
+        text = f"not checked: the profile {name} is for this machine. --profile prod checks it"
         findings.append(Finding(fly_toml.NAME, "skipped", text))
     elif fly_file is not None or path.exists():
         given, problems = fly_toml.read(path)
@@ -70,7 +69,9 @@ async def check(
     findings.append(Finding("settings", "ok", f"profile {loaded.profile}, {len(loaded.sources)} settings"))
     for name in ("jwt_secret", "internal_api_secret"):
         if loaded.sources[name] == "made up":
-            findings.append(Finding(variable(name), "warning", "is not set, a start makes one up", "set it"))
+            findings.append(
+                Finding(variable(name), "warning", "is not set; each start generates one", "set it")
+            )
         elif secret := getattr(value, name).get_secret_value():
             findings.append(Finding(variable(name), "ok", f"{len(secret.encode())} bytes"))
     findings += [
@@ -80,7 +81,7 @@ async def check(
         problems = fly_toml.check_agreement(given, value)
         findings += map(of_problem, problems)
         if not any(finding.name == fly_toml.NAME for finding in findings):
-            findings.append(Finding(fly_toml.NAME, "ok", "every key is known, and agrees with the settings"))
+            findings.append(Finding(fly_toml.NAME, "ok", "all keys are known and agree with the settings"))
     findings += pages(value, loaded.sources["allowed_origins"] == "made up")
     findings += machine(value)
     for some in await asyncio.gather(redis(value), application(value)):
@@ -92,11 +93,11 @@ async def check(
 
 
 def pages(value: Settings, made_up: bool) -> list[Finding]:
-    """Which pages may open sessions, and which are probably forgotten; ``made_up``: it is the default."""
+    """Which pages may open sessions, and which are probably missing; ``made_up``: it is the default."""
     name, listed = "ALLOWED_ORIGINS", value.allowed_origins
     if not listed:
         if value.production:
-            return []  # the settings warn of it
+            return []  # the settings warn about it
         return [Finding(name, "ok", "is unset: pages of this machine may open sessions")]
     text = f"pages of {', '.join(listed[:10])}{', ...' if len(listed) > 10 else ''} may open sessions"
     text += "; it is unset, so this is the application's own origin" if made_up else ""
@@ -105,8 +106,8 @@ def pages(value: Settings, made_up: bool) -> list[Finding]:
         fix = f"add {sibling} to it if the application's pages are served there too"
         findings.append(Finding(name, "warning", f"{sibling} may not open sessions", fix))
     if "null" in listed:
-        text = "null lets every sandboxed frame in, whosever it is"
-        findings.append(Finding(name, "warning", text, "leave it out, and list the origins that are meant"))
+        text = "null allows every sandboxed frame of any site"
+        findings.append(Finding(name, "warning", text, "remove it, and list the intended origins"))
     return findings
 
 
@@ -114,7 +115,7 @@ def pages(value: Settings, made_up: bool) -> list[Finding]:
 
 
 def machine(value: Settings) -> list[Finding]:
-    """File limits against the sessions asked for, memory, and whether the port is free."""
+    """The file limit for the configured sessions, and whether the ports are free."""
     findings = []
     most, needed = file_descriptors.allowed(), file_descriptors.needed(value)
     if most is not None and most < needed:
@@ -126,15 +127,15 @@ def machine(value: Settings) -> list[Finding]:
     else:
         findings.append(Finding("file limit", "ok", f"{needed} needed, {most or 'any number'} allowed"))
     if value.production and value.metrics_port is None and value.admin_port is None:
-        text = "is unset: /metrics is on the public port, and answers who shows INTERNAL_API_SECRET"
-        fix = "set it, or have Prometheus show the secret (docs/operate.md)"
+        text = "is unset: /metrics is on the public port, and requires INTERNAL_API_SECRET"
+        fix = "set it, or configure Prometheus to send the secret (docs/operate.md)"
         findings.append(Finding("ECLIPSE_METRICS_PORT", "warning", text, fix))
     hosts = {"port": value.host, "admin_port": value.admin_host, "metrics_port": value.host}
     ports = {field: getattr(value, field) for field in hosts}
     for field, port in ports.items():
         if port and list(ports.values()).count(port) > 1:
-            text = f"is {port}, as another port"
-            findings.append(Finding(variable(field), "problem", text, "give each its own"))
+            text = f"is {port}, like another port"
+            findings.append(Finding(variable(field), "problem", text, "use different ports"))
         elif port:
             findings.append(_port(field, hosts[field], port))
     return findings
@@ -147,21 +148,21 @@ def _port(field: str, host: str, port: int) -> Finding:
     except server.StartError as error:
         cause = error.__cause__
         if isinstance(cause, PermissionError):
-            return Finding(name, "problem", f"may not listen on {port}", "choose one above 1023")
-        said = getattr(cause, "strerror", None) or cause
+            return Finding(name, "problem", f"no permission to listen on {port}", "choose one above 1023")
+        detail = getattr(cause, "strerror", None) or cause
         if getattr(cause, "errno", None) == errno.EADDRINUSE:
-            fix = "stop what listens there, unless it is this very server; or choose another"
-            return Finding(name, "warning", f"{where} can't be listened on ({said})", fix)
-        fix = f"check it and its host; {variable('host')}=0.0.0.0 takes every address of this machine"
-        return Finding(name, "problem", f"{where} can't be listened on ({said})", fix)
+            fix = "stop the program that listens there, unless it is this server; or choose another port"
+            return Finding(name, "warning", f"can't listen on {where} ({detail})", fix)
+        fix = f"check it and its host; {variable('host')}=0.0.0.0 means every address of this machine"
+        return Finding(name, "problem", f"can't listen on {where} ({detail})", fix)
     return Finding(name, "ok", f"{where} is free")
 
 
 # -- Redis ----------------------------------------------------------------------------------------
 
 
-class _Nobody:
-    """A listener to whom nothing is delivered."""
+class _NullListener:
+    """Ignores all events."""
 
     def deliver(self, chat_id: str, event: object) -> None: ...
 
@@ -173,7 +174,7 @@ class _Nobody:
 
 
 async def redis(value: Settings) -> list[Finding]:
-    """Reachable, the right protocol, every command permitted, round trip, role, memory policy, clock."""
+    """Reachability, protocol, permissions, round trip, role, memory policy, clock."""
     name = "REDIS_URL"
     if value.backend != "redis":
         return [Finding("backend", "skipped", f"{value.backend}: one node, nothing to reach")]
@@ -194,21 +195,23 @@ async def redis(value: Settings) -> list[Finding]:
         return [Finding(name, "problem", f"Redis refuses this server: {error}", classify(error).value)]
     running = asyncio.create_task(link.run())
     try:
-        findings = [*await _look_at_redis(link), *_environment(value)]
+        findings = [*await _inspect_redis(link), *_environment(value)]
     except (LinkError, RedisError) as error:
         fix = classify(error).value if isinstance(error, RedisError) else connectivity.REDIS_FIX
-        findings = [Finding(name, "problem", f"Redis does not do what it is asked: {error}", fix)]
+        findings = [Finding(name, "problem", f"Redis returned an error: {error}", fix)]
     finally:
-        link.close("looked at")
+        link.close("checked")
         await running
     if any(finding.verdict == "problem" for finding in findings):
         return findings
     backend = RedisBackend(value)
     try:
-        await backend.start(_Nobody())
-        rights = Finding("Redis rights", "ok", "every command and script that is used is permitted")
+        await backend.start(_NullListener())
+        rights = Finding("Redis rights", "ok", "all used commands and scripts are permitted")
     except BackendError as error:
-        rights = Finding("Redis rights", "problem", str(error), "grant what is missing, see docs/deploy.md")
+        rights = Finding(
+            "Redis rights", "problem", str(error), "grant the missing permissions, see docs/deploy.md"
+        )
     finally:
         await backend.close()
     return [*findings, rights]
@@ -221,17 +224,17 @@ def _environment(value: Settings) -> list[Finding]:
     if not number or value.redis_prefix:
         return []
     text = (
-        f"names database {number}, but pub/sub knows no databases: chat events go to every environment on "
-        "this Redis that has a chat of the same id"
+        f"names database {number}, but pub/sub ignores databases: chat events reach every environment on "
+        "this Redis with a chat of the same id"
     )
     fix = (
-        "set ECLIPSE_REDIS_PREFIX, here and in what the application publishes to, or give each environment "
-        "a Redis of its own"
+        "set ECLIPSE_REDIS_PREFIX, here and where the application publishes, or use a separate Redis for "
+        "each environment"
     )
     return [Finding("REDIS_URL", "warning", text, fix)]
 
 
-async def _look_at_redis(link: Any) -> list[Finding]:
+async def _inspect_redis(link: Any) -> list[Finding]:
     began = time.monotonic()
     seconds, micros = await link.call("TIME")
     trips = [time.monotonic() - began]
@@ -241,7 +244,7 @@ async def _look_at_redis(link: Any) -> list[Finding]:
         await link.call("PING")
         trips.append(time.monotonic() - began)
     trip = sorted(trips)[2] * 1000
-    fix = "put this server into Redis's region: each event waits for it"
+    fix = "run this server in Redis's region: every event waits for a round trip"
     findings = [Finding("REDIS_URL", "ok" if trip < 20 else "warning", f"answers in {trip:.1f} ms", fix)]
     if skew > SKEW:
         findings.append(
@@ -252,22 +255,20 @@ async def _look_at_redis(link: Any) -> list[Finding]:
     about = await _info(link)
     version = about.get("redis_version", "")
     if about.get("cluster_enabled") == "1":
-        text = "is a cluster, which this server does not speak"
+        text = "is a cluster, which this server does not support"
         findings.append(Finding("REDIS_URL", "problem", text, "use a database without cluster mode"))
     if about.get("role") == "slave":
         text = "is a read-only replica"
         findings.append(Finding("REDIS_URL", "problem", text, "use the primary's address"))
     if about.get("loading") == "1":
-        findings.append(Finding("REDIS_URL", "warning", "is loading its data", "wait until it has"))
+        findings.append(Finding("REDIS_URL", "warning", "is loading its data", "wait until it is loaded"))
     policy = about.get("maxmemory_policy", "noeviction")
     if about.get("maxmemory", "0") != "0" and policy != "noeviction":
-        text = f"{policy}: a full Redis forgets positions and histories, and clients have to load chats anew"
+        text = f"{policy}: a full Redis evicts positions and histories, and clients have to reload chats"
         findings.append(Finding("Redis memory", "warning", text, "turn eviction off for this database"))
     if version and tuple(int(part) for part in version.split(".")[:2] if part.isdecimal()) < (6, 2):
         findings.append(
-            Finding(
-                "Redis version", "warning", f"{version} is not tested with", "use 6.2 or later, or Valkey"
-            )
+            Finding("Redis version", "warning", f"{version} is not tested", "use 6.2 or later, or Valkey")
         )
     return findings
 
@@ -286,37 +287,37 @@ async def _info(link: Any) -> dict[str, str]:
 
 
 async def application(value: Settings) -> list[Finding]:
-    """Reachable, it is the chat API, our secret is right and needed; its clock."""
+    """Reachability, the right API, whether it requires our secret, and its clock."""
     if value.api != "http":
-        return [Finding("chat API", "skipped", f"{value.api}: messages are saved by this server")]
-    strangers = value.model_copy(update={"internal_api_secret": SecretStr(secrets.token_urlsafe(48))})
-    right, wrong = await asyncio.gather(_ask(value), _ask(strangers))
-    findings = [_judge(value, *right)]
+        return [Finding("application", "skipped", f"{value.api}: messages are saved by this server")]
+    wrong_secret = value.model_copy(update={"internal_api_secret": SecretStr(secrets.token_urlsafe(48))})
+    right, wrong = await asyncio.gather(_probe(value), _probe(wrong_secret))
+    findings = [_application_finding(value, *right)]
     _, answer, _ = right
     if findings[0].verdict != "problem" and wrong[1] is not None and wrong[1].code not in (401, 403):
-        text = f"lets anybody in: a wrong secret is answered with {wrong[1].code}"
-        fix = "have its routes compare X-Internal-Secret"
+        text = f"accepts any secret: a wrong one got {wrong[1].code}"
+        fix = "make its routes check X-Internal-Secret"
         findings.append(Finding("INTERNAL_API_SECRET", "warning", text, fix))
     headers = {} if answer is None else answer.headers
     if date := headers.get("Date"):
         with contextlib.suppress(ValueError):
             skew = abs(parsedate_to_datetime(date).timestamp() - time.time())
             if skew > SKEW + 1:  # the header has whole seconds
-                text = f"differs by {skew:.0f} s from the application's: tokens may seem expired"
+                text = f"differs by {skew:.0f} s from the application's: tokens may appear expired"
                 findings.append(Finding("clock", "warning", text, "set this machine's clock (NTP)"))
     return findings
 
 
-async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, float]:
-    """Ask for a user that there is not: it changes nothing, and only who knows the secret hears so.
+async def _probe(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, float]:
+    """Request an unknown user: it changes nothing, and 404 requires the secret.
 
-    The error that the server would have, the answer if there was one, and the seconds that it took.
+    Returns the error that the server would get, the response if there was one, and the seconds that it took.
     """
     from eclipse_ws.application.base import ApiError
     from eclipse_ws.application.http import HttpApi
 
-    class Asking(HttpApi):
-        """The server's own client, which keeps the answer to be looked at."""
+    class Probe(HttpApi):
+        """The server's own client, which keeps the response."""
 
         answer: HTTPResponse | None = None
 
@@ -324,11 +325,11 @@ async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, f
             try:
                 return await super()._fetch(call, deadline)
             finally:
-                future = call.future  # a redirect that isn't followed is an answer, too
+                future = call.future  # a redirect that is not followed is a response, too
                 if future is not None and future.done() and future.exception() is None:
                     self.answer = future.result()
 
-    api, error = Asking(value), None
+    api, error = Probe(value), None
     began = time.monotonic()
     try:
         await api.start()
@@ -340,7 +341,9 @@ async def _ask(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, f
     return error, api.answer, time.monotonic() - began
 
 
-def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None, took: float) -> Finding:
+def _application_finding(
+    value: Settings, error: ApiError | None, answer: HTTPResponse | None, took: float
+) -> Finding:
     from eclipse_ws.application.response_errors import LET_IN, is_own_response
 
     name = "NEXT_API_URL"
@@ -348,28 +351,29 @@ def _judge(value: Settings, error: ApiError | None, answer: HTTPResponse | None,
         return connectivity.application(value, error, took)
     status, kind = answer.code, answer.headers.get("Content-Type", "")
     if 300 <= status < 400:
-        # In the server's own words: they leave out the query, which may hold a secret.
+        # The server's own text: it leaves out the query, which may contain a secret.
         text, _, fix = str(error).removeprefix("GET user: ").rpartition("; ")
         return Finding(name, "problem", text, fix)
     if status in (401, 403) and "json" in kind:
-        text, fix = "the application does not accept it", "set the same INTERNAL_API_SECRET here and there"
+        text, fix = (
+            "the application rejects it",
+            "set the same INTERNAL_API_SECRET here and in the application",
+        )
         if not is_own_response(status, answer.body):
-            fix += f"; if something in front of the application answers, {LET_IN}"
+            fix += f"; if the response comes from something in front of the application, {LET_IN}"
         return Finding("INTERNAL_API_SECRET", "problem", text, fix)
     if "json" not in kind:
-        text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the chat API"
+        text = f"answers {status} with {kind.split(';')[0] or 'nothing'}: this is not the application's API"
         fix = f"set it to the application's root, or {LET_IN}"
         return Finding(name, "problem", text, fix)
     if status == 404 and not is_own_response(status, answer.body):
         text = 'answers 404 without {"error": "..."}: another application, or another path of this one'
-        return Finding(name, "warning", text, "set it to the address below which /api/users/<id> is")
+        return Finding(name, "warning", text, "set it to the base address of /api/users/<id>")
     if error is None or error.code == "user_not_found":
         slow = took > 1
         text = f"answers in {took * 1000:.0f} ms, and accepts the secret"
-        return Finding(
-            name, "warning" if slow else "ok", text, "a slow first answer is one asleep; keep it awake"
-        )
+        return Finding(name, "warning" if slow else "ok", text, "if it was asleep, keep it awake")
     if status >= 500:
-        return Finding(name, "problem", f"answers {status}", "look at the application's log")
-    fix = "check the address, and the application's log"
+        return Finding(name, "problem", f"answers {status}", "see the application's log")
+    fix = "check the address, and see the application's log"
     return Finding(name, "problem", f"answers {status}, expected a user or 404 ({error.code})", fix)

@@ -1,4 +1,4 @@
-"""What each setting is, said for people: its values, its default, where its value came from."""
+"""Explains settings: their values, defaults, and where their values come from."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from eclipse_ws.sessions.node import RELOADED
 
 @dataclass(frozen=True)
 class Setting:
-    """A field of Settings, for people."""
+    """A field of Settings, as text."""
 
     variable: str
     description: str
     values: str
-    """What it may be set to."""
+    """The permitted values."""
     default: str
     secret: bool
     reloaded: bool
-    """Whether a running server takes a new value."""
+    """Whether a running server applies a new value."""
 
 
 def settings() -> dict[str, Setting]:
-    """Every setting by its field's name, in the order of the source."""
+    """Every setting by its field name, in the order of the source."""
     fields: dict[str, dict[str, Any]] = Settings.model_json_schema()["properties"]
     return {
         name: Setting(
             variable=variable(name),
             description=field["description"],
             values=_values(field),
-            default=_shown(field["default"]),
+            default=_as_text(field["default"]),
             secret=name in SECRETS,
             reloaded=name in RELOADED,
         )
@@ -49,12 +49,12 @@ def find(names: Iterable[str]) -> list[str]:
     by_name = {name: name for name in known} | {each.variable.lower(): name for name, each in known.items()}
     found = []
     for name in names:
-        asked = name.lower().replace("-", "_")
-        if asked not in by_name:
+        key = name.lower().replace("-", "_")
+        if key not in by_name:
             near = nearest(name.upper().replace("-", "_"), [each.variable for each in known.values()])
             meant = f"did you mean {near}?" if near else "`eclipse-ws config` lists the settings."
             raise ValueError(f"unknown setting {printable(name[:60])}: {meant}")
-        found.append(by_name[asked])
+        found.append(by_name[key])
     return found or list(known)
 
 
@@ -67,7 +67,7 @@ def explain(loaded: Loaded, names: Iterable[str]) -> str:
 def _paragraph(loaded: Loaded, name: str, about: Setting) -> str:
     source, overridden = loaded.sources[name], loaded.overridden[name]
     rows = {
-        "value": _shown(masked(loaded.settings, name)),
+        "value": _as_text(masked(loaded.settings, name)),
         "from": source + (f", which overrides {', '.join(overridden)}" if overridden else ""),
         "expected": about.values,
         "default": about.default,
@@ -78,7 +78,7 @@ def _paragraph(loaded: Loaded, name: str, about: Setting) -> str:
 
 
 def _values(field: dict[str, Any]) -> str:
-    if "anyOf" in field:  # a value, or none at all
+    if "anyOf" in field:  # optional
         return f"{_values(field['anyOf'][0])}, or unset"
     if "enum" in field:
         return ", ".join(field["enum"])
@@ -102,7 +102,7 @@ def _values(field: dict[str, Any]) -> str:
     return text
 
 
-def _shown(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if value in (None, "", []):
         return "unset"
     if isinstance(value, bool):

@@ -1,7 +1,7 @@
-"""What `fly.toml` may hold, and whether it agrees with the settings. Pure: a parsed file in, findings out.
+"""Validates `fly.toml`, and compares it with the settings. Pure: a parsed file in, findings out.
 
-Keys and types are those of https://fly.io/docs/reference/configuration/, as far as this server uses them; a
-wrong key there is ignored in silence, which is why they are held against a list here.
+Keys and types are from https://fly.io/docs/reference/configuration/, as far as this server uses them. The
+platform silently ignores a misspelled key, so this module checks them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from eclipse_ws.config.profiles import SECRETS, variable
 from eclipse_ws.config.settings import Settings
 
 NAME: Final = "fly.toml"
-LONGEST_KILL: Final = 300.0
-"""Seconds that a machine may take to stop; the platform takes no more."""
+MAX_KILL_TIMEOUT: Final = 300.0
+"""Maximum seconds that the platform gives a machine to stop."""
 SESSION_BYTES: Final = 16_000
-"""Memory of a session with its kernel's buffers, generously."""
+"""Upper estimate of a session's memory, kernel buffers included."""
 BASE_BYTES: Final = 120_000_000
-"""Memory of a server without sessions, generously."""
+"""Upper estimate of the memory of a server without sessions."""
 
 _DURATION: Final = "duration"
 _CHECK: Final = {
@@ -88,11 +88,13 @@ def read(path: Path) -> tuple[dict[str, Any], list[Problem]]:
     except OSError as error:
         return {}, [Problem(str(path), f"can't be read ({error.strerror})", "name the file with --fly")]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        return {}, [Problem(str(path), f"is no valid TOML: {error}", "take the one of this repository")]
+        return {}, [
+            Problem(str(path), f"is not valid TOML: {error}", "start from the one of this repository")
+        ]
 
 
 def variables(given: dict[str, Any]) -> dict[str, Any]:
-    """What ``[env]`` says, whether or not it is right; nothing if it is no table."""
+    """The unchecked content of ``[env]``; empty if it is not a table."""
     env = given.get("env")
     return env if isinstance(env, dict) else {}
 
@@ -112,17 +114,19 @@ def megabytes(value: object) -> float | None:
 
 
 def check_schema(given: dict[str, Any]) -> list[Problem]:
-    """Unknown keys, wrong types, and variables that may not be there."""
+    """Unknown keys, wrong types, and forbidden variables."""
     problems = list(_walk(given, SCHEMA, ""))
     for name, value in variables(given).items():
         if not isinstance(value, str):
             problems.append(_problem(f"env.{name} is {value!r}", f'write it as text: "{value}"'))
         elif name.startswith("FLY_"):
-            problems.append(_problem(f"env.{name} is the platform's own name", "take it out"))
+            problems.append(_problem(f"env.{name} is reserved by the platform", "remove it"))
         elif name in {variable(field) for field in SECRETS}:
-            problems.append(_problem(f"env.{name} is a secret", f"take it out; `fly secrets set {name}=...`"))
+            problems.append(
+                _problem(f"env.{name} is a secret", f"remove it; use `fly secrets set {name}=...`")
+            )
         elif is_placeholder(value):
-            problems.append(_problem(f"env.{name} is a placeholder", "put the value there"))
+            problems.append(_problem(f"env.{name} is a placeholder", "replace it with the value"))
     return problems
 
 
@@ -140,27 +144,27 @@ def _walk(given: Any, schema: Any, at: str) -> Iterator[Problem]:
             where = f"{at}.{key}" if at else key
             if key not in schema:
                 near = nearest(key, schema)
-                yield _problem(f"has the unknown key {where}", f"write {near}" if near else "take it out")
+                yield _problem(f"has the unknown key {where}", f"write {near}" if near else "remove it")
             else:
                 yield from _walk(value, schema[key], where)
     elif isinstance(schema, list):
         if not isinstance(given, list):
-            yield _problem(f"{at} is no list of tables", f"write [[{at}]]")
+            yield _problem(f"{at} is not a list of tables", f"write [[{at}]]")
             return
         for value in given:
             yield from _walk(value, schema[0], at)
     elif not _is_of(given, kinds := schema if isinstance(schema, tuple) else (schema,)):
         expected = " or ".join(kind.__name__ for kind in kinds)
-        yield _problem(f"{at} is {given!r}, expected {expected}", f"write {at} as such a value")
+        yield _problem(f"{at} is {given!r}, expected {expected}", f"change {at} to that type")
 
 
 def _is_of(given: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a value is of one of the types; true and false are no numbers, whatever Python says."""
+    """Whether a value is of one of the types; true and false are not numbers, unlike in Python."""
     return type(given) in kinds if isinstance(given, bool) else isinstance(given, kinds)
 
 
 def check_agreement(given: dict[str, Any], settings: Settings) -> list[Problem]:
-    """Where the file and the settings say different things."""
+    """Contradictions between the file and the settings."""
     if check_schema(given):
         return []
     return [*_service(given, settings), *_stopping(given, settings), *_machine(given, settings)]
@@ -169,7 +173,7 @@ def check_agreement(given: dict[str, Any], settings: Settings) -> list[Problem]:
 def _service(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
     service = given.get("http_service")
     if service is None:
-        yield _problem("has no [http_service]", "take the one of this repository")
+        yield _problem("has no [http_service]", "copy it from the one of this repository")
         return
     port = service.get("internal_port")
     if port != settings.port:
@@ -179,13 +183,15 @@ def _service(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
         )
     if settings.host not in ("", "0.0.0.0", "::", "*"):  # nosec B104 - compared, not listened on
         yield Problem(
-            "ECLIPSE_HOST", f"is {settings.host}, where the platform's proxy can't reach", "set it to 0.0.0.0"
+            "ECLIPSE_HOST", f"is {settings.host}, which the platform's proxy can't reach", "set it to 0.0.0.0"
         )
     if service.get("force_https") is not True:
-        yield _problem("http_service.force_https is not true: tokens would go in clear", "set it to true")
+        yield _problem(
+            "http_service.force_https is not true: tokens would be sent unencrypted", "set it to true"
+        )
     if service.get("auto_stop_machines") not in ("off", False):
         yield _problem(
-            'http_service.auto_stop_machines is not "off": machines that hold sockets are stopped',
+            'http_service.auto_stop_machines is not "off": machines with open sockets would be stopped',
             'set it to "off"',
         )
     if service.get("min_machines_running", 0) < 1:
@@ -198,19 +204,20 @@ def _service(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
         yield _problem("http_service.concurrency lacks a limit: the default is 20 connections", "set both")
     elif not soft <= hard <= settings.max_sessions:
         yield _problem(
-            f"http_service.concurrency is {soft} and {hard}, a node takes {settings.max_sessions} sessions",
+            f"http_service.concurrency is {soft} and {hard}, a node accepts {settings.max_sessions} sessions",
             "keep soft_limit <= hard_limit <= ECLIPSE_MAX_SESSIONS",
         )
     if limits.get("type") != "connections":
         yield _problem(
-            'http_service.concurrency.type is not "connections": a socket is one request', "set it so"
+            'http_service.concurrency.type is not "connections": a socket is one request',
+            'set it to "connections"',
         )
     checks = service.get("checks", [])
     if not any(
         each.get("path") in ("/health", "/") and each.get("method", "GET").upper() == "GET" for each in checks
     ):
         yield _problem(
-            "http_service.checks has none for GET /health: a draining machine gets sessions", "add it"
+            "http_service.checks has no GET /health: a draining machine would get sessions", "add it"
         )
     metrics = given.get("metrics")
     page = settings.metrics_port or settings.admin_port or settings.port
@@ -222,16 +229,16 @@ def _service(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
 
 
 def _stopping(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
-    patience = seconds(given.get("kill_timeout", "5s")) or 0.0
+    timeout = seconds(given.get("kill_timeout", "5s")) or 0.0
     needed = settings.drain_seconds + 2 * settings.api_timeout + 2  # as in Server.drain
-    if patience < needed:
+    if timeout < needed:
         yield _problem(
-            f"kill_timeout is {patience:g} s, but a drain may take {needed:g} s",
-            f'set it to "{min(LONGEST_KILL, needed + 3):.0f}s", or ECLIPSE_DRAIN_SECONDS lower',
+            f"kill_timeout is {timeout:g} s, but a drain may take {needed:g} s",
+            f'set it to "{min(MAX_KILL_TIMEOUT, needed + 3):.0f}s", or ECLIPSE_DRAIN_SECONDS lower',
         )
-    elif patience > LONGEST_KILL:
+    elif timeout > MAX_KILL_TIMEOUT:
         yield _problem(
-            f"kill_timeout is {patience:g} s, at most {LONGEST_KILL:g} s are given", 'write "300s"'
+            f"kill_timeout is {timeout:g} s, expected at most {MAX_KILL_TIMEOUT:g} s", 'write "300s"'
         )
     if given.get("kill_signal", "SIGINT") not in ("SIGINT", "SIGTERM"):
         yield _problem("kill_signal is neither SIGTERM nor SIGINT: there would be no drain", "write SIGTERM")
@@ -245,8 +252,8 @@ def _machine(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
             yield _problem(f"vm.memory is {machine.get('memory')!r}", 'write "512mb"')
         elif memory < needed:
             yield _problem(
-                f"vm.memory is {memory:.0f} MB, but {settings.max_sessions} sessions want {needed:.0f} MB",
-                "give it more, or lower ECLIPSE_MAX_SESSIONS",
+                f"vm.memory is {memory:.0f} MB, but {settings.max_sessions} sessions need {needed:.0f} MB",
+                "increase it, or lower ECLIPSE_MAX_SESSIONS",
             )
 
 

@@ -1,4 +1,4 @@
-"""Findings, and the table of ticks that `check` and `smoke` print."""
+"""Findings, and the table that `check` and `smoke` print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNS: Final[dict[Verdict, str]] = {"ok": "✓", "warning": "!", "problem": "✗
 
 
 class Finding(NamedTuple):
-    """What one look has found; ``fix`` says what to do where it isn't well."""
+    """The result of one check; ``fix`` says what to do about a warning or problem."""
 
     name: str
     verdict: Verdict
@@ -27,14 +27,14 @@ def of_problem(problem: Problem, verdict: Verdict = "problem") -> Finding:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """Every finding, one below the other."""
+    """All findings, one a line."""
     rows = list(findings)
     width = max((len(row.name) for row in rows), default=0)
     return "\n".join(line(row, width) for row in rows)
 
 
 def line(row: Finding, width: int) -> str:
-    """A finding in a line, and one below it with the fix."""
+    """A finding as a line, and its fix below."""
     text = f"{SIGNS[row.verdict]} {row.name:<{width}}  {printable(row.text)}"
     if row.fix and row.verdict in ("warning", "problem"):
         text += f"\n  {'':<{width}}  → {printable(row.fix)}"
@@ -42,10 +42,10 @@ def line(row: Finding, width: int) -> str:
 
 
 def summary(findings: Iterable[Finding]) -> str:
-    """How many of each."""
+    """The number of findings of each verdict."""
     rows = list(findings)
     count = {verdict: sum(row.verdict == verdict for row in rows) for verdict in SIGNS}
-    parts = [f"{count['ok']} in order"]
+    parts = [f"{count['ok']} ok"]
     parts += [
         f"{count[kind]} {kind}{'s' if count[kind] != 1 else ''}"
         for kind in ("warning", "problem")
@@ -57,7 +57,7 @@ def summary(findings: Iterable[Finding]) -> str:
 
 
 def as_json(findings: Iterable[Finding]) -> str:
-    """The same for machines: ``{ok, findings: [{name, verdict, text, fix}]}``."""
+    """The findings as JSON: ``{ok, findings: [{name, verdict, text, fix}]}``."""
     rows = [row._asdict() for row in findings]
     return json.dumps(
         {"ok": not any(row["verdict"] == "problem" for row in rows), "findings": rows}, indent=2

@@ -1,7 +1,7 @@
-"""`eclipse-ws smoke URL`: whether a deployed server does what it is for, as two clients of a chat see it.
+"""`eclipse-ws smoke URL`: tests a deployed server with two clients of one chat.
 
-Nothing is left in a real chat: without ``--chat`` the chat is made up, and what has to be resumed is
-published as an event that no chat API saves.
+It leaves nothing in a real chat: without ``--chat`` it generates a chat id, and the events to be resumed are
+of a type that the application does not save.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HT
 from tornado.websocket import websocket_connect
 
 from eclipse_ws.commands.report import Finding
-from eclipse_ws.commands.smoke_advice import advice, word_of
+from eclipse_ws.commands.smoke_advice import advice, code_of
 from eclipse_ws.commands.smoke_client import WAIT, Client, MissedError
 from eclipse_ws.commands.tokens import mint
 from eclipse_ws.protocol import CloseCode, decode_json
 
 ACK_WAIT = 10.0
-"""Seconds that an ack may take: the application is asked for it."""
+"""Seconds to wait for an ack, which includes a call to the application."""
 DRAIN_WAIT = 300.0
-"""Seconds in which the operator has to restart the server."""
+"""Seconds to wait for the operator to restart the server."""
 ROUNDS = 10
-"""Round trips of which the median is told."""
+"""Round trips of which the median is reported."""
 WIDTH = len("resume after a cut")
-"""Characters of the longest look's name."""
+"""Length of the longest step's name."""
 FORCE_MACHINE = "fly-force-instance-id"
-"""The header with which Fly's proxy is asked for a machine."""
+"""The header that selects a machine in Fly's proxy."""
 
 
 class Smoke:
-    """The looks, in order; one that fails says so and the others go on."""
+    """Runs the steps in order; a failed step is reported, and the others continue."""
 
     def __init__(
         self,
@@ -49,11 +49,11 @@ class Smoke:
         *,
         origin: str | None = None,
         claims: Mapping[str, str] | None = None,
-        tell: Callable[[Finding], None] = lambda finding: None,
+        report: Callable[[Finding], None] = lambda finding: None,
     ) -> None:
-        """``origin`` is that of the page whose sessions are tried; without it they are no browser's.
-        ``claims`` are further ones of the tokens. ``tell`` hears each finding when it is made, and of what
-        there is to wait for.
+        """``origin`` is the origin of a page to connect as; without it the clients are not browsers.
+        ``claims`` are additional claims of the tokens. ``report`` is called with each finding, and with each
+        wait.
         """
         parts = urlsplit(url)
         self._http = f"{parts.scheme}://{parts.netloc}"
@@ -64,61 +64,59 @@ class Smoke:
         self._chat = chat or f"eclipse-smoke-{secrets.token_hex(6)}"
         self._origin = {} if origin is None else {"Origin": origin}
         self._machines: list[str] = []
-        self._today = False
+        self._outdated = False
         self._clients: list[Client] = []
-        self._tell = tell
+        self._report = report
         self.findings: list[Finding] = []
 
     async def run(self, drain: bool = False) -> list[Finding]:
-        """Everything; with ``drain`` waits for a restart too."""
+        """Run all steps; with ``drain`` it waits for a restart too."""
         try:
             await self._run(drain)
         finally:
             for client in self._clients:
                 client.close()
-        if self._today:
-            text = (
-                "this is the service of before: it acknowledges nothing, resumes nothing, and repeats events"
-            )
+        if self._outdated:
+            text = "this is the previous service: it sends no acks, can't resume, and repeats events"
             self._found(Finding("summary", "problem", text, "deploy this server there (docs/deploy.md)"))
         return self.findings
 
     def _found(self, finding: Finding) -> None:
         self.findings.append(finding)
-        self._tell(finding)
+        self._report(finding)
 
     async def _run(self, drain: bool) -> None:
-        if not await self._look("health", self._health):
+        if not await self._step("health", self._health):
             return
-        if self._origin and not await self._look("origin", self._allowed):
+        if self._origin and not await self._step("origin", self._allowed):
             return
-        if not await self._look("tokens", self._tokens):
+        if not await self._step("tokens", self._tokens):
             return
-        if not await self._look("two sessions", self._join):
+        if not await self._step("two sessions", self._join):
             return
-        for name, look in (
+        for name, step in (
             ("typing", self._typing),
             ("message and ack", self._message),
             ("event over HTTP", self._event),
             ("resume after a cut", self._resume),
             ("latency", self._latency),
         ):
-            await self._look(name, look)
+            await self._step(name, step)
         if drain:
-            await self._look("drain", self._drain)
+            await self._step("drain", self._drain)
 
-    async def _look(self, name: str, look: Callable[[], Awaitable[Finding | str]]) -> bool:
+    async def _step(self, name: str, step: Callable[[], Awaitable[Finding | str]]) -> bool:
         try:
-            found = await look()
+            found = await step()
         except MissedError as error:
-            found = Finding(name, "problem", str(error), advice(name, error.word))
+            found = Finding(name, "problem", str(error), advice(name, error.code))
         except (OSError, HTTPClientError) as error:
-            found = Finding(name, "problem", f"can't be reached: {error}", advice("health", word_of(error)))
+            found = Finding(name, "problem", f"can't be reached: {error}", advice("health", code_of(error)))
         self._found(found if isinstance(found, Finding) else Finding(name, "ok", found))
         return self.findings[-1].verdict != "problem"
 
     def _token(self) -> str:
-        """A new visitor's: an account would have to be one that the application knows."""
+        """A new visitor's token: the application would have to know an account."""
         return mint(self._jwt_secret, self._chat, None, authenticated=False, seconds=600, more=self._claims)
 
     def _headers(self, number: int) -> dict[str, str]:
@@ -145,14 +143,14 @@ class Smoke:
         finally:
             client.close()
 
-    # -- the looks ------------------------------------------------------------------------------
+    # -- the steps ------------------------------------------------------------------------------
 
     async def _health(self) -> Finding | str:
         machines: dict[str, None] = {}
         for _ in range(8):
             answer = await self._fetch("/health")
             if answer.code == 599:
-                raise MissedError(f"no answer: {answer.error}", word_of(answer.error))
+                raise MissedError(f"no answer: {answer.error}", code_of(answer.error))
             try:
                 document = decode_json(answer.body)
                 status, total = document["status"], document["connections"]["total"]
@@ -163,8 +161,8 @@ class Smoke:
             else:
                 break
         self._machines = list(machines)[:2]
-        self._today = "version" not in document
-        text = f"{status}, {total} sessions, version {document.get('version', 'of before')}"
+        self._outdated = "version" not in document
+        text = f"{status}, {total} sessions, version {document.get('version', 'unknown')}"
         text += f", {len(machines)} machines seen" if len(machines) > 1 else ""
         if status != "healthy":
             return Finding(
@@ -173,7 +171,7 @@ class Smoke:
         return text
 
     async def _allowed(self) -> Finding | str:
-        """Whether an upgrade from a page of the origin comes as far as a token is looked at."""
+        """Whether an upgrade from a page of the origin gets as far as the token."""
         origin = self._origin["Origin"]
         request = HTTPRequest(
             f"{self._urls[0]}/", headers=self._origin, connect_timeout=WAIT, request_timeout=WAIT
@@ -203,8 +201,8 @@ class Smoke:
             codes.append(socket.close_code)
         expected = [CloseCode.MISSING_TOKEN.code, CloseCode.INVALID_TOKEN.code]
         if codes != expected:
-            raise MissedError(f"no token and a forged one were answered {codes}, not {expected}")
-        return f"none is refused with {expected[0]}, a forged one with {expected[1]}"
+            raise MissedError(f"no token and a forged one got {codes}, not {expected}")
+        return f"a missing one gets {expected[0]}, a forged one {expected[1]}"
 
     async def _join(self) -> str:
         for number, url in enumerate(self._urls):
@@ -216,44 +214,44 @@ class Smoke:
     async def _typing(self) -> Finding | str:
         one, other = self._clients
         one.seen.clear()
-        await one.say(type="typing", isTyping=True)
+        await one.send(type="typing", isTyping=True)
         await other.until(lambda event: event.get("type") == "typing", "typing")
-        await one.say(type="ping")
+        await one.send(type="ping")
         await one.until(lambda event: event.get("type") == "pong", "pong")
         if any(event.get("type") == "typing" for event in one.seen):
-            self._today = True
-            return Finding("typing", "warning", "reaches the other, but comes back to its sender too")
-        return "reaches the other, and not its sender"
+            self._outdated = True
+            return Finding("typing", "warning", "reaches the other session, but its sender too")
+        return "reaches the other session, and not its sender"
 
     async def _message(self) -> Finding | str:
         one, other = self._clients
         key = secrets.token_hex(8)
         command = {"type": "message", "content": "eclipse-ws smoke", "role": "USER", "clientMessageId": key}
         began = time.monotonic()
-        await one.say(**command)
+        await one.send(**command)
         try:
             ack = await one.until(lambda event: event.get("type") == "ack", "ack", ACK_WAIT)
         except MissedError as error:
-            if self._made_up and error.word == "chat_not_found":
-                text = "the application has no such chat; it was asked, and accepted the secret"
+            if self._made_up and error.code == "chat_not_found":
+                text = "the application accepted the secret, but has no such chat"
                 return Finding("message and ack", "skipped", f"{text}. Name a test chat with --chat")
-            self._today = self._today or "within" in str(error)
+            self._outdated = self._outdated or "within" in str(error)
             raise
         took = time.monotonic() - began
         await other.until(_has(ack["id"]), "message")
-        await one.say(**command)
+        await one.send(**command)
         again = await one.until(lambda event: event.get("type") == "ack", "second ack")
         if again["id"] != ack["id"]:
             raise MissedError(f"one clientMessageId was saved twice: {ack['id']} and {again['id']}")
         return f"saved, acknowledged ({ack['delivery']}) and delivered in {took * 1000:.0f} ms; saved once"
 
     async def _publish(self, name: str) -> None:
-        """Publish an event that the chat keeps and no chat API saves."""
+        """Publish an event that is kept, but that the application does not save."""
         event = {"type": "eclipse_smoke", "data": {"id": name}}
         path = f"/api/chats/{quote(self._chat, safe='')}/events"
         answer = await self._fetch(path, event, {"X-Internal-Secret": self._internal})
         if answer.code != 202:
-            raise MissedError(f"POST {path} was answered {answer.code}", answer.code)
+            raise MissedError(f"POST {path} got {answer.code}", answer.code)
 
     async def _event(self) -> Finding | str:
         if not self._internal:
@@ -268,7 +266,7 @@ class Smoke:
         one, other = self._clients
         before = other.cursor
         if before is None:
-            self._today = True
+            self._outdated = True
             raise MissedError("no event has a cursor, so nothing can be resumed")
         if not self._internal:
             return Finding("resume after a cut", "skipped", "INTERNAL_API_SECRET is not set here")
@@ -278,16 +276,16 @@ class Smoke:
             for name in names:
                 await self._publish(name)
         finally:
-            await self._back(other, before)  # in any case: the next look needs it
+            await self._resume_session(other, before)  # in any case: the next step needs it
         for name in names:
             await other.until(_has(name), "missed event")
             await one.until(_has(name), "event")
         missed = [(event.get("data") or {}).get("id") for event in other.seen]
         if [name for name in missed if name in names] != names:
-            raise MissedError("what was missed came in another order, or twice")
-        return f"{len(names)} events that were missed came, once and in order"
+            raise MissedError("missed events came in another order, or twice")
+        return f"{len(names)} missed events arrived once and in order"
 
-    async def _back(self, client: Client, cursor: str | None) -> None:
+    async def _resume_session(self, client: Client, cursor: str | None) -> None:
         client.seen.clear()
         await client.join(self._token(), cursor)
         if client.greeting.get("recovered") is not True:
@@ -298,37 +296,35 @@ class Smoke:
         trips = []
         for number in range(ROUNDS):
             began = time.monotonic()
-            await one.say(type="typing", isTyping=number % 2 == 0)
+            await one.send(type="typing", isTyping=number % 2 == 0)
             await other.until(lambda event: event.get("type") == "typing", "typing")
             trips.append((time.monotonic() - began) * 1000)
-        text = (
-            f"from one session to the other {median(trips):.1f} ms (median), {max(trips):.1f} ms at the most"
-        )
+        text = f"from one session to the other {median(trips):.1f} ms (median), {max(trips):.1f} ms (maximum)"
         return Finding("latency", "warning", text, "see docs/operate.md") if median(trips) > 500 else text
 
     async def _drain(self) -> Finding | str:
         cursors = [client.cursor for client in self._clients]
-        self._machines = []  # the one that goes can't be asked for
-        text = f"restart the server now; both sessions stay until it ends them, for at most {DRAIN_WAIT:g} s"
-        self._tell(Finding("drain", "waiting", text))
+        self._machines = []  # the restarted machine can't be selected
+        text = f"restart the server now; waiting up to {DRAIN_WAIT:g} s for it to close both sessions"
+        self._report(Finding("drain", "waiting", text))
         ended = await asyncio.gather(*(client.ended(DRAIN_WAIT) for client in self._clients))
         restarting = CloseCode.RESTARTING.code
         if restarting not in ended:
             raise MissedError(f"the sessions ended with {list(ended)}, not {restarting}")
-        told = f"told to come back ({restarting})"
-        self._tell(Finding("drain", "waiting", f"{told}, coming back for at most 60 s each"))
+        closed = f"closed with {restarting}"
+        self._report(Finding("drain", "waiting", f"{closed}; reconnecting for up to 60 s each"))
         cursors = [client.cursor or cursor for client, cursor in zip(self._clients, cursors, strict=True)]
         for client, cursor in zip(self._clients, cursors, strict=True):
             deadline = time.monotonic() + 60
             while True:
                 try:
-                    await self._back(client, cursor)
+                    await self._resume_session(client, cursor)
                     break
                 except (OSError, HTTPClientError) as error:
                     if time.monotonic() > deadline:
-                        raise MissedError(f"no server to come back to: {error}") from error
+                        raise MissedError(f"can't reconnect: {error}") from error
                     await asyncio.sleep(1)
-        return f"{told}, came back, and resumed"
+        return f"{closed}, reconnected, and resumed"
 
 
 def _has(name: str) -> Callable[[dict[str, Any]], bool]:

@@ -1,4 +1,4 @@
-"""One client of the smoke test: joins, speaks, waits for what should come, and can be cut off."""
+"""A client of the smoke test: it joins, sends, waits for events, and can lose its connection."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from eclipse_ws.protocol import decode_json
 
 WAIT: Final = 5.0
-"""Seconds that each thing may take."""
+"""Timeout of each step, in seconds."""
 
 
 class MissedError(Exception):
-    """What was waited for did not come; the text says what came.
+    """An expected event did not arrive; the text says what came instead.
 
-    ``word`` is what the server answered instead: an error's code, a close code, or an HTTP status.
+    ``code`` is an error's code, a close code, or an HTTP status.
     """
 
-    def __init__(self, text: str, word: int | str | None = None) -> None:
+    def __init__(self, text: str, code: int | str | None = None) -> None:
         super().__init__(text)
-        self.word = word
+        self.code = code
 
 
 class Client:
@@ -48,7 +48,7 @@ class Client:
         self.close()
         self._socket = await websocket_connect(request)
         if self._socket.protocol is not None:
-            # Else a command may wait here until the one before is acknowledged, as if the server were slow.
+            # Otherwise Nagle's algorithm delays a command until the one before is acknowledged.
             self._socket.protocol.set_nodelay(True)
         self.greeting = await self.until(lambda event: event.get("type") == "connected", "connected")
         return self
@@ -56,17 +56,17 @@ class Client:
     @property
     def _connected(self) -> WebSocketClientConnection:
         if self._socket is None:
-            raise MissedError("there is no session")
+            raise MissedError("not connected")
         return self._socket
 
-    async def say(self, **command: Any) -> None:
+    async def send(self, **command: Any) -> None:
         """Send one command."""
         await self._connected.write_message(json.dumps(command))
 
     async def until(
         self, wanted: Callable[[dict[str, Any]], bool], what: str, wait: float = WAIT
     ) -> dict[str, Any]:
-        """The next event that is wanted. Raises MissedError."""
+        """The next event that matches. Raises MissedError."""
         socket = self._connected
         try:
             async with asyncio.timeout(wait):
@@ -90,10 +90,10 @@ class Client:
         except TimeoutError:
             raise MissedError(f"no {what} within {wait:g} s") from None
         except ValueError:
-            raise MissedError(f"no {what}, but what is no JSON") from None
+            raise MissedError(f"no {what}, but invalid JSON") from None
 
     async def ended(self, wait: float) -> int | None:
-        """The close code; what comes before is noted. Raises MissedError."""
+        """Wait for the close, and return its code; events before it are recorded. Raises MissedError."""
         socket = self._connected
         try:
             await self.until(lambda _: False, "end", wait)
@@ -103,12 +103,12 @@ class Client:
         return socket.close_code
 
     def cut(self) -> None:
-        """Lose the connection, without a word."""
+        """Drop the connection without a close frame."""
         protocol: Any = self._connected.protocol
         if protocol is not None:
             protocol.stream.close()
 
     def close(self) -> None:
-        """Leave. Idempotent."""
+        """Close the connection. Idempotent."""
         if self._socket is not None:
             self._socket.close()

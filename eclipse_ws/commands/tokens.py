@@ -1,4 +1,4 @@
-"""Tokens for the command line: minted here or asked for, the URL that a client opens with one, addresses."""
+"""Tokens for the command line, minted or requested, and the URLs to connect to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlencode, urlsplit
 
 from eclipse_ws.protocol import ROLES, decode_json
 
-TIMEOUT = 10.0  # s to get a token from a server
+TIMEOUT = 10.0  # seconds to get a token from a server
 
 
 def mint(
@@ -24,9 +24,7 @@ def mint(
     *,
     more: Mapping[str, str] | None = None,
 ) -> str:
-    """A token as the application makes it (HS256), with ``more`` claims; a visitor without an id gets a fresh
-    one.
-    """
+    """A token like the application's (HS256), with ``more`` claims; without a user id, a new visitor's."""
     import jwt
 
     now = time.time()
@@ -42,30 +40,30 @@ def mint(
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
-def socket_url(place: str, token: str) -> str:
+def socket_url(server: str, token: str) -> str:
     """The URL to open: ws:// for this machine's own addresses, wss:// for every other."""
-    return f"{'ws' if is_loopback(place) else 'wss'}://{place}/ws?{urlencode({'token': token})}"
+    return f"{'ws' if is_loopback(server) else 'wss'}://{server}/ws?{urlencode({'token': token})}"
 
 
 def address(text: str, *schemes: str) -> SplitResult | None:
-    """The parts of a URL that somebody typed; None unless it has one of the schemes and a possible host."""
+    """The parts of a typed URL; None unless it has one of the schemes and a valid host."""
     try:
         parts = urlsplit(text)
         possible = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets without an end, a port that is no number or too large
+    except ValueError:  # brackets without an end, an invalid port
         return None
     return parts if possible and not re.search(r"[\s\x00-\x1f\x7f]", text) else None
 
 
-def is_place(text: str) -> bool:
-    """True for what can be host or host:port, with nothing before and behind it."""
+def is_address(text: str) -> bool:
+    """Whether the text is host or host:port, and nothing else."""
     parts = address(f"ws://{text}", "ws")
     return parts is not None and parts.netloc == text and "@" not in text
 
 
-def is_loopback(place: str) -> bool:
+def is_loopback(server: str) -> bool:
     """True for this machine's own addresses (host or host:port)."""
-    name = urlsplit(f"//{place}").hostname or ""
+    name = urlsplit(f"//{server}").hostname or ""
     try:
         return ip_address(name).is_loopback
     except ValueError:
@@ -73,14 +71,14 @@ def is_loopback(place: str) -> bool:
 
 
 class Source(Protocol):
-    """Where the URL of the next attempt comes from."""
+    """Supplies the URL of each connection attempt."""
 
     async def url(self) -> str:
-        """A URL with a token; raises OSError when none can be had now."""
+        """A URL with a token; raises OSError if none is available now."""
 
 
 class FixedUrl:
-    """Always the URL that was given."""
+    """Always the same URL."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -90,50 +88,52 @@ class FixedUrl:
         return self._url
 
 
-class Mint:
-    """A fresh token of our own for every attempt, as the widget does; the visitor's id stays the same."""
+class MintedUrl:
+    """A new token for every attempt, as the widget does; the visitor's id stays the same."""
 
     def __init__(
         self,
         secret: str,
-        place: str,
+        server: str,
         chat_id: str,
         user_id: str | None,
         authenticated: bool,
         *,
         more: Mapping[str, str] | None = None,
     ) -> None:
-        self._secret, self._place, self._chat_id = secret, place, chat_id
+        self._secret, self._server, self._chat_id = secret, server, chat_id
         self._user_id, self._authenticated, self._more = user_id, authenticated, more
 
     async def url(self) -> str:
         """A URL with a token minted now."""
         token = mint(self._secret, self._chat_id, self._user_id, self._authenticated, more=self._more)
-        return socket_url(self._place, token)
+        return socket_url(self._server, token)
 
 
-class Ask:
-    """The server's own token route, which the embedded API has: for secrets made up at its start."""
+class RequestedUrl:
+    """A token from the embedded API's route, for a server that generated its secrets."""
 
-    def __init__(self, place: str, chat_id: str, user_id: str | None, agent: str | None) -> None:
-        asked = {"chatId": chat_id, "userId": user_id, "agent": agent}
-        scheme = "http" if is_loopback(place) else "https"
-        query = urlencode({key: value for key, value in asked.items() if value})
-        self._place, self._address = place, f"{scheme}://{place}/api/ws/token?{query}"
+    def __init__(self, server: str, chat_id: str, user_id: str | None, agent: str | None) -> None:
+        arguments = {"chatId": chat_id, "userId": user_id, "agent": agent}
+        scheme = "http" if is_loopback(server) else "https"
+        query = urlencode({key: value for key, value in arguments.items() if value})
+        self._server, self._address = server, f"{scheme}://{server}/api/ws/token?{query}"
 
     async def url(self) -> str:
-        """A URL with the token that the server gave."""
+        """A URL with a token from the server."""
         from tornado.httpclient import AsyncHTTPClient, HTTPError
 
         client = AsyncHTTPClient(force_instance=True)
         try:
             answer = await client.fetch(self._address, request_timeout=TIMEOUT, follow_redirects=False)
-            return socket_url(self._place, str(decode_json(answer.body)["token"]))
+            return socket_url(self._server, str(decode_json(answer.body)["token"]))
         except HTTPError as error:
             if error.code == 599:
                 raise OSError("no answer") from error
-            raise OSError(f"no token from it (HTTP {error.code}); set JWT_SECRET, or give --url") from error
+            raise OSError(
+                f"the server issues no token (HTTP {error.code}); set JWT_SECRET, or use --url"
+            ) from error
         except (ValueError, KeyError, TypeError) as error:
-            raise OSError("no token in its answer; set JWT_SECRET, or give --url") from error
+            raise OSError("no token in the server's response; set JWT_SECRET, or use --url") from error
         finally:
             client.close()

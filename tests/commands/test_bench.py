@@ -231,10 +231,10 @@ def test_a_strange_host_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["ftp://127.0.0.1"], "is no address"),
-        (["ws://"], "is no address"),
-        (["ws://[::1"], "is no address"),
-        (["127.0.0.1:99999"], "is no address"),
+        (["ftp://127.0.0.1"], "is not a server's address"),
+        (["ws://"], "is not a server's address"),
+        (["ws://[::1"], "is not a server's address"),
+        (["127.0.0.1:99999"], "is not a server's address"),
         (["127.0.0.1:1", "--sessions", "1"], "2<=x<=20000"),
         (["127.0.0.1:1", "--seconds", "1e9"], "0.1<=x<=3600"),
         (["127.0.0.1:1"], "JWT_SECRET is not set"),
@@ -257,7 +257,7 @@ def test_nobody_there() -> None:
 
 def measured() -> Outcome:
     """What a run could have brought."""
-    outcome = Outcome(asked=2, ready=2, connect_seconds=1, sent=2, expected=2, received=2, seconds=1)
+    outcome = Outcome(planned=2, ready=2, connect_seconds=1, sent=2, expected=2, received=2, seconds=1)
     outcome.latency.add(0.001)
     outcome.latency.add(0.004)
     return outcome
@@ -282,7 +282,7 @@ def test_what_is_shown(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / "plot.svg").read_text(encoding="utf-8").startswith("<svg")
     result = call("127.0.0.1:1", "--plot", str(tmp_path / "none" / "plot.svg"), JWT_SECRET=SECRET)
     assert result.exit_code == 2
-    assert "can't be written" in result.stderr
+    assert "can't write the plot" in result.stderr
 
 
 @pytest.mark.usefixtures("bare")
@@ -302,7 +302,7 @@ def test_nothing_measured_is_no_plot(
     """Without a latency there is a summary alone."""
 
     async def pretend(plan: Plan, progress: bench.Progress) -> Outcome:
-        return Outcome(asked=2, ready=2, connect_seconds=1, sent=1, expected=1, seconds=1)
+        return Outcome(planned=2, ready=2, connect_seconds=1, sent=1, expected=1, seconds=1)
 
     monkeypatch.setattr(bench, "bench", pretend)
     with ThreadPoolExecutor() as thread:

@@ -58,7 +58,7 @@ def test_durations(seconds: float, shown: str) -> None:
 def test_summary() -> None:
     """Refusals and errors are named and counted; control characters of a server are not shown."""
     outcome = Outcome(
-        asked=5, ready=3, connect_seconds=2, sent=10, expected=10, received=9, seconds=5, late=0.2
+        planned=5, ready=3, connect_seconds=2, sent=10, expected=10, received=9, seconds=5, late=0.2
     )
     outcome.refused["HTTP 503\x1b[2J"] = 2
     outcome.errors["rate_limited"] = 1

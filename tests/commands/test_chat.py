@@ -108,10 +108,10 @@ def url(http_server: Any, http_port: int) -> str:
     return f"ws://127.0.0.1:{http_port}/ws?token=t"
 
 
-async def leave(staying: asyncio.Task[None]) -> None:
+async def leave(running: asyncio.Task[None]) -> None:
     """Ends a participant's task."""
-    staying.cancel()
-    await asyncio.gather(staying, return_exceptions=True)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 EVENTS = [
@@ -132,7 +132,7 @@ EVENTS = [
 async def test_events_are_shown(server: Server, url: str, event: dict[str, Any], line: str) -> None:
     """Each event is a line, with nothing in it that could steer the terminal."""
     screen = Screen()
-    staying = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).stay())
+    running = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
     socket = await server.came.get()
     await socket.write_message("no json")
     await socket.write_message("[]")
@@ -141,7 +141,7 @@ async def test_events_are_shown(server: Server, url: str, event: dict[str, Any],
     await socket.write_message(json.dumps(event))
     await screen.shows(line)
     assert screen.lines == ["* connected to the chat c1", line]
-    await leave(staying)
+    await leave(running)
 
 
 @pytest.mark.parametrize("answer", ["ack", "message"])
@@ -149,14 +149,14 @@ async def test_events_are_shown(server: Server, url: str, event: dict[str, Any],
 async def test_a_line_is_sent_and_settled(server: Server, url: str, answer: str) -> None:
     """A line becomes a command; an ack settles it, or the message itself where there are no acks."""
     me = Chat(FixedUrl(url), "AGENT", Screen())
-    staying = asyncio.create_task(me.stay())
+    running = asyncio.create_task(me.run())
     socket = await server.came.get()
-    await me.say("hello")
+    await me.send("hello")
     command = await server.commands.get()
     key = command.pop("clientMessageId")
     assert command == {"type": "message", "content": "hello", "role": "AGENT"}
     assert 1 <= len(key) <= 64
-    assert not await me.finish(patience=0)
+    assert not await me.finish(timeout=0)
     other = {"type": "message", "data": {"content": "something else"}}
     event = (
         {"type": "ack", "clientMessageId": key}
@@ -165,10 +165,10 @@ async def test_a_line_is_sent_and_settled(server: Server, url: str, answer: str)
     )
     await socket.write_message(json.dumps(other))
     await socket.write_message(json.dumps(event))
-    assert await me.finish(patience=60)
+    assert await me.finish(timeout=60)
     await me.typing(True)
     assert await server.commands.get() == {"type": "typing", "isTyping": True}
-    await leave(staying)
+    await leave(running)
 
 
 @pytest.mark.gen_test
@@ -176,20 +176,20 @@ async def test_an_error_names_the_line_that_was_not_sent(server: Server, url: st
     """An error that answers a line shows it again, so that it can be typed anew, and settles it."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
-    staying = asyncio.create_task(me.stay())
+    running = asyncio.create_task(me.run())
     socket = await server.came.get()
-    await me.say("hello")
+    await me.send("hello")
     key = (await server.commands.get())["clientMessageId"]
     error = {"type": "error", "error": "Failed to send message", "clientMessageId": key}
     await socket.write_message(json.dumps(error))
-    assert await me.finish(patience=60)
+    assert await me.finish(timeout=60)
     assert "! Failed to send message (not sent: hello)" in screen.lines
-    await me.say("again")
+    await me.send("again")
     key = (await server.commands.get())["clientMessageId"]
     await socket.write_message(json.dumps({**error, "code": "outcome_unknown", "clientMessageId": key}))
-    assert await me.finish(patience=60)
+    assert await me.finish(timeout=60)
     assert "! Failed to send message (perhaps sent: again)" in screen.lines
-    await leave(staying)
+    await leave(running)
 
 
 @pytest.mark.gen_test
@@ -197,8 +197,8 @@ async def test_a_lost_connection_is_made_again_with_the_cursor(server: Server, u
     """After a close the client comes back with the last cursor, and what was not settled goes out again."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
-    await me.say("typed before there was a connection")
-    staying = asyncio.create_task(me.stay())
+    await me.send("typed before there was a connection")
+    running = asyncio.create_task(me.run())
     first = await server.came.get()
     assert "cursor" not in first.arguments
     sent = await server.commands.get()
@@ -209,7 +209,7 @@ async def test_a_lost_connection_is_made_again_with_the_cursor(server: Server, u
     assert second.arguments == {"token": "t", "cursor": "e.2&3"}
     assert await server.commands.get() == sent
     assert "connection lost (1012: server restarting); trying again in" in screen.lines[2]
-    await leave(staying)
+    await leave(running)
 
 
 @pytest.mark.gen_test
@@ -217,11 +217,11 @@ async def test_refusals_are_told_and_tried_again(server: Server, url: str) -> No
     """A refused token and a close without a reason are lines, and the client goes on."""
     screen = Screen()
     server.refuse = [4002, 4000]
-    staying = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).stay())
+    running = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
     await server.came.get()
     assert screen.lines[0].startswith("* Token expired (4002); trying again")
     assert screen.lines[1].startswith("* connection lost (4000); trying again")
-    await leave(staying)
+    await leave(running)
 
 
 @pytest.mark.gen_test
@@ -243,9 +243,9 @@ async def test_a_server_that_is_not_there(http_port: int, url: str) -> None:
         ("ws://127.0.0.1:1/ws", "refused"),
     ):
         screen = Screen()
-        staying = asyncio.create_task(Chat(FixedUrl(address), "USER", screen).stay())
+        running = asyncio.create_task(Chat(FixedUrl(address), "USER", screen).run())
         assert "trying again" in await screen.shows(part)
-        await leave(staying)
+        await leave(running)
 
 
 @pytest.mark.gen_test
@@ -253,15 +253,15 @@ async def test_a_dead_connection_is_none_to_write_to(server: Server, url: str) -
     """Typing into a connection that has just closed raises nothing: the line waits for the next one."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
-    staying = asyncio.create_task(me.stay())
+    running = asyncio.create_task(me.run())
     first = await server.came.get()
     await screen.shows("connected")
     me._socket.close()
-    await me.say("late")
+    await me.send("late")
     await server.came.get()
     assert (await server.commands.get())["content"] == "late"
     first.close()
-    await leave(staying)
+    await leave(running)
 
 
 @pytest.mark.gen_test
@@ -271,16 +271,16 @@ async def test_too_many_unsettled_lines_wait(
     """What waits for its ack is bounded: a further line waits for room."""
     monkeypatch.setattr(chat_module, "MAX_UNSETTLED", 1)
     me = Chat(FixedUrl(url), "USER", Screen())
-    staying = asyncio.create_task(me.stay())
+    running = asyncio.create_task(me.run())
     socket = await server.came.get()
-    await me.say("one")
-    waiting = asyncio.create_task(me.say("two"))
+    await me.send("one")
+    waiting = asyncio.create_task(me.send("two"))
     key = (await server.commands.get())["clientMessageId"]
     assert not waiting.done()
     await socket.write_message(json.dumps({"type": "ack", "clientMessageId": key}))
     await waiting
     assert (await server.commands.get())["content"] == "two"
-    await leave(staying)
+    await leave(running)
 
 
 async def silence(prompt: str) -> AsyncIterator[str]:
@@ -294,7 +294,7 @@ async def test_the_program_reads_its_input_to_the_end(
     server: Server, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Lines from a pipe are sent, blank ones are not; the end waits for the acks, and is 1 without them."""
-    monkeypatch.setattr(chat_module, "LAST_WORDS", 0.2)
+    monkeypatch.setattr(chat_module, "FINISH_TIMEOUT", 0.2)
     for acks in (True, False):
         monkeypatch.setattr(sys, "stdin", io.StringIO("one\n \ntwo\n"))
         program = asyncio.create_task(chat(FixedUrl(url), "USER"))
@@ -316,7 +316,7 @@ async def test_no_server_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever never got in gets 1, and sees each line that is left; what breaks afterwards is not logged."""
-    monkeypatch.setattr(chat_module, "LAST_WORDS", 0.2)
+    monkeypatch.setattr(chat_module, "FINISH_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
         url = FixedUrl(f"ws://127.0.0.1:{silent.getsockname()[1]}/ws?token=t")
         for typed, left in (("", ""), ("one\ntwo", "! not sent: one\n! not sent: two\n")):
@@ -342,9 +342,9 @@ async def test_a_connection_that_comes_too_late_is_closed(
     monkeypatch.setattr(chat_module, "CONNECT_TIMEOUT", 0.1)
     server.gate.clear()
     screen = Screen()
-    staying = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).stay())
+    running = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
     await screen.shows("TimeoutError")
-    await leave(staying)
+    await leave(running)
     server.gate.set()
     await server.left.wait()
 
@@ -369,7 +369,7 @@ async def test_typing_is_told_while_a_line_grows(
 ) -> None:
     """On a terminal the others learn that one types, and what they say appears above the line being typed."""
     typed = "hel"
-    monkeypatch.setattr(chat_module, "TYPING_EVERY", 0.001)
+    monkeypatch.setattr(chat_module, "TYPING_INTERVAL", 0.001)
     monkeypatch.setattr(chat_module, "_line_editor", lambda: lambda: typed)
     monkeypatch.setattr(chat_module, "lines", silence)
     program = asyncio.create_task(chat(FixedUrl(url), "USER"))

@@ -158,7 +158,7 @@ async def test_a_right_configuration(check: Check) -> None:
         (
             {"INTERNAL_API_SECRET": "another-honest-secret-0123456789-abc"},
             "INTERNAL_API_SECRET",
-            "does not accept",
+            "the application rejects it",
         ),
         ({"JWT_SECRET": SECRET, "INTERNAL_API_SECRET": SECRET}, "settings", "are the same"),
         ({"REDIS_URL": None}, "REDIS_URL", "is not set"),
@@ -171,7 +171,7 @@ async def test_a_right_configuration(check: Check) -> None:
         ({"REDIS_URL": "redis://default:your-password@your-redis-host:6379"}, "REDIS_URL", "placeholder"),
         ({"REDIS_URL": "localhost:6379"}, "REDIS_URL", "not of the form"),
         ({"REDIS_URL": "redis://no-such-host.invalid:6379"}, "REDIS_URL", "can't be resolved"),
-        ({"REDIS_URL": "unix:///no/such.sock"}, "REDIS_URL", "the socket /no/such.sock does not answer"),
+        ({"REDIS_URL": "unix:///no/such.sock"}, "REDIS_URL", "such.sock is not a Redis server"),
         ({"REDIS_URL": "rediss://default:p@h:6379?family=6"}, "REDIS_URL", "'family'"),
         ({"NEXT_API_URL": None}, "NEXT_API_URL", "is not set"),
         ({"NEXT_API_URL": "app.example.com"}, "NEXT_API_URL", "no http"),
@@ -187,7 +187,7 @@ async def test_a_right_configuration(check: Check) -> None:
         ({"ECLIPSE_METRICS_PORT": "1", "ECLIPSE_ADMIN_PORT": "1"}, "ECLIPSE_METRICS_PORT", "another port"),
         ({"ECLIPSE_MAX_SESSIONS": "9000000"}, "file limit", "HTTP connections need"),
         ({"ECLIPSE_MAX_HANDSHAKES": "9000000"}, "file limit", "this node accepts 5000 and"),
-        ({}, "ECLIPSE_METRICS_PORT", "answers who shows INTERNAL_API_SECRET"),
+        ({}, "ECLIPSE_METRICS_PORT", "requires INTERNAL_API_SECRET"),
     ],
 )
 @gen_test
@@ -222,7 +222,7 @@ async def test_a_port_that_is_taken(check: Check) -> None:
 
 @gen_test
 async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
-    """fly.toml's problems are among the findings, and one without [http_service] is no right one."""
+    """fly.toml's problems are among the findings, and one without [http_service] is invalid."""
     path = tmp_path / "fly.toml"
     path.write_text((ROOT / "fly.toml").read_text().replace("internal_port = 8080", "internal_port = 8081"))
     assert verdicts(await check(PORT="8080"))["fly.toml"] == "problem"  # taken from the working directory
@@ -308,11 +308,11 @@ async def test_the_account_of_the_documents_is_enough(check: Check, prefix: str)
 @gen_test
 async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> None:
     """A database number alone keeps chats' events of two environments no more apart than nothing does."""
-    found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub knows no databases" in f.text]
+    found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub ignores databases" in f.text]
     assert [f.verdict for f in found] == ["warning"]
     assert "ECLIPSE_REDIS_PREFIX" in found[0].fix
     for given in ({}, {"REDIS_URL": f"{redis.url}/1", "ECLIPSE_REDIS_PREFIX": "staging:"}):
-        assert not [f for f in await check(**given) if "pub/sub knows no databases" in f.text]
+        assert not [f for f in await check(**given) if "pub/sub ignores databases" in f.text]
 
 
 @gen_test
@@ -335,7 +335,7 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
         findings = await check(
             REDIS_URL=f"rediss://127.0.0.1:{port}", NEXT_API_URL=f"https://127.0.0.1:{port}"
         )
-        assert sum("can't be trusted" in f.text for f in findings) == 2, report.table(findings)
+        assert sum("untrusted certificate" in f.text for f in findings) == 2, report.table(findings)
     finally:
         server.close()
 
@@ -346,7 +346,7 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
 @pytest.mark.parametrize(
     ("fault", "says"),
     [
-        (Fault("status", 200, "<html>", {"Content-Type": "text/html"}), "this is not the chat API"),
+        (Fault("status", 200, "<html>", {"Content-Type": "text/html"}), "this is not the application's API"),
         (
             Fault("status", 302, "", {"Location": "https://elsewhere.example"}),
             "leads to another page, https",
@@ -420,20 +420,20 @@ async def test_an_application_that_lets_anybody_in_and_whose_clock_is_wrong(chec
     assert found["INTERNAL_API_SECRET"] == found["clock"] == "warning"
     async with answering(b"") as url:
         findings = await check(NEXT_API_URL=url)
-    assert any("broke the connection off" in f.text for f in findings), report.table(findings)
+    assert any("closed the connection" in f.text for f in findings), report.table(findings)
 
 
 @gen_test
 async def test_development_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The profile dev has no Redis and no application: both are skipped, what is made up is told."""
+    """The profile dev has no Redis and no application: both are skipped; generated secrets are warnings."""
     monkeypatch.chdir(tmp_path)
     found = verdicts(await check_module.check("dev", None, {"PORT": str(free_port())}))
-    assert found["backend"] == found["chat API"] == "skipped"
+    assert found["backend"] == found["application"] == "skipped"
     assert found["JWT_SECRET"] == "warning"
 
 
 def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A privileged port is a problem; a limit that is no limit is none."""
+    """A privileged port is a problem; an unlimited limit is not."""
 
     def refuse(self: socket.socket, address: Any) -> None:
         raise PermissionError
@@ -462,7 +462,7 @@ def test_the_table_and_its_json() -> None:
         "      → do that",
         "- d   not now",
     ]
-    assert report.summary(findings) == "1 in order, 1 warning, 1 problem, 1 skipped"
+    assert report.summary(findings) == "1 ok, 1 warning, 1 problem, 1 skipped"
     assert json.loads(report.as_json(findings))["ok"] is False
     assert (report.code(findings), report.code(findings[:2]), report.table([])) == (1, 0, "")
 
@@ -480,7 +480,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     right, wrong = run("--profile", "dev"), run("--profile", "prod", "--json")
     assert (right.returncode, wrong.returncode) == (0, 1), right.stderr + wrong.stderr
-    assert right.stdout.splitlines()[-1].startswith("4 in order")
+    assert right.stdout.splitlines()[-1].startswith("4 ok")
     assert {row["name"] for row in json.loads(wrong.stdout)["findings"]} >= {"JWT_SECRET", "REDIS_URL"}
     assert "Traceback" not in right.stderr + wrong.stderr
 

@@ -132,18 +132,18 @@ def is_well(findings: list[Finding]) -> bool:
 
 REDIS_CASES: dict[str, tuple[str, dict[str, str], str]] = {
     # options of the URL, settings and variables, what is found; {file} is a path
-    "an unknown authority": ("", {}, "can't be trusted"),
+    "an unknown authority": ("", {}, "untrusted certificate"),
     "no verification": ("ssl_cert_reqs=none", {}, ""),
     "an authority in the URL": ("ssl_ca_certs={ca}", {}, ""),
     "an authority in a setting": ("", {"redis_ca": "{ca}"}, ""),
-    "another authority": ("", {"redis_ca": "{other}"}, "can't be trusted"),
+    "another authority": ("", {"redis_ca": "{other}"}, "untrusted certificate"),
     "the setting's authority alone": (
         "",
         {"redis_ca": "{other}", "SSL_CERT_FILE": "{ca}"},
-        "can't be trusted",
+        "untrusted certificate",
     ),
     "an authority of the process": ("", {"SSL_CERT_FILE": "{ca}"}, ""),
-    "another name": ("localhost", {"redis_ca": "{ca}"}, "can't be trusted"),
+    "another name": ("localhost", {"redis_ca": "{ca}"}, "untrusted certificate"),
     "another name that is not looked at": ("localhost&ssl_check_hostname=false", {"redis_ca": "{ca}"}, ""),
     "no certificate of the client": ("asks", {"redis_ca": "{ca}"}, "the TLS connection"),
     "a certificate of the client": (
@@ -201,17 +201,17 @@ async def application(files: Files) -> AsyncIterator[int]:
 
 APPLICATION_CASES: dict[str, tuple[str, dict[str, str], str]] = {
     # the scheme and host, settings and variables, what is found
-    "an unknown authority": ("https://127.0.0.1", {}, "can't be trusted"),
+    "an unknown authority": ("https://127.0.0.1", {}, "untrusted certificate"),
     "an authority in a setting": ("https://127.0.0.1", {"api_ca": "{ca}"}, ""),
-    "another authority": ("https://127.0.0.1", {"api_ca": "{other}"}, "can't be trusted"),
+    "another authority": ("https://127.0.0.1", {"api_ca": "{other}"}, "untrusted certificate"),
     "the setting's authority alone": (
         "https://127.0.0.1",
         {"api_ca": "{other}", "SSL_CERT_FILE": "{ca}"},
-        "can't be trusted",
+        "untrusted certificate",
     ),
     "an authority of the process": ("https://127.0.0.1", {"SSL_CERT_FILE": "{ca}"}, ""),
-    "another name": ("https://localhost", {"api_ca": "{ca}"}, "can't be trusted"),
-    "no TLS where it is spoken": ("http://127.0.0.1", {}, "broke the connection off"),
+    "another name": ("https://localhost", {"api_ca": "{ca}"}, "untrusted certificate"),
+    "no TLS where it is spoken": ("http://127.0.0.1", {}, "closed the connection"),
     "a proxy in the environment": (
         "https://127.0.0.1",
         {"api_ca": "{ca}", "https_proxy": "http://127.0.0.1:1", "ALL_PROXY": "http://127.0.0.1:1"},

@@ -92,28 +92,28 @@ def put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("kill_signal", "SIGQUIT", "neither SIGTERM nor SIGINT"),
         ("kill_signal", 15, "expected str"),
         ("primary_regoin", "iad", "write primary_region"),
-        ("zzz", 1, "take it out"),
+        ("zzz", 1, "remove it"),
         ("env", 5, "env is 5"),
         ("env.PORT", 8080, 'write it as text: "8080"'),
-        ("env.FLY_REGION", "iad", "the platform's own name"),
+        ("env.FLY_REGION", "iad", "reserved by the platform"),
         ("env.JWT_SECRET", "x", "fly secrets set JWT_SECRET"),
         ("env.NEXT_API_URL", "https://your-app.vercel.app", "placeholder"),
         ("env.PORT", "9000", "internal_port is 8080"),
         ("env.ECLIPSE_HOST", "127.0.0.1", "can't reach"),
         ("env.ECLIPSE_METRICS_PORT", "9092", "the page is 9092/metrics"),
-        ("env.ECLIPSE_MAX_SESSIONS", "3000", "a node takes 3000 sessions"),
-        ("env.ECLIPSE_MAX_SESSIONS", "90000", "sessions want"),
+        ("env.ECLIPSE_MAX_SESSIONS", "3000", "a node accepts 3000 sessions"),
+        ("env.ECLIPSE_MAX_SESSIONS", "90000", "sessions need"),
         ("env.ECLIPSE_DRAIN_SECONDS", "60", "a drain may take 82 s"),
-        ("http_service.force_https", False, "in clear"),
-        ("http_service.auto_stop_machines", "stop", "machines that hold sockets"),
+        ("http_service.force_https", False, "unencrypted"),
+        ("http_service.auto_stop_machines", "stop", "machines with open sockets"),
         ("http_service.min_machines_running", 0, "below 1"),
         ("http_service.min_machines_running", True, "expected int"),
         ("http_service.concurrency.hard_limit", None, "lacks a limit"),
         ("http_service.concurrency.soft_limit", 6000, "keep soft_limit"),
         ("http_service.concurrency.type", "requests", "a socket is one request"),
-        ("http_service.checks.path", "/healthz", "none for GET /health"),
+        ("http_service.checks.path", "/healthz", "no GET /health"),
         ("http_service.checks.timeout", 5, "expected a duration"),
-        ("http_service.checks", {}, "no list of tables"),
+        ("http_service.checks", {}, "not a list of tables"),
         ("http_service", "yes", "expected a table"),
         ("http_service", None, "has no [http_service]"),
         ("vm.memory", "half", 'write "512mb"'),
@@ -134,7 +134,7 @@ def test_what_can_not_be_read(tmp_path: Path) -> None:
     """A file that is away, or no TOML, is one problem."""
     assert "can't be read" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])
     (tmp_path / "fly.toml").write_text("app = ")
-    assert "no valid TOML" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])
+    assert "not valid TOML" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])
 
 
 def test_memory_and_durations() -> None:

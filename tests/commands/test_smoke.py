@@ -189,7 +189,7 @@ async def test_the_application_accepts_who_writes() -> None:
             "api_redirected",
             "where the redirect ends",
         ),
-        (Fault("close"), {}, "outcome_unknown", "see whether the chat has the message"),
+        (Fault("close"), {}, "outcome_unknown", "check whether the chat has the message"),
         (Fault("status", 503), {}, "api_unavailable", "check NEXT_API_URL"),
         (Fault(), {"max_content": 4}, "content_too_long", "raise ECLIPSE_MAX_CONTENT"),
         (Fault(), {"message_burst": 1, "message_rate": 0.01}, "rate_limited", "wait a minute"),
@@ -304,7 +304,7 @@ async def test_each_look_is_told_when_it_is_done(tmp_path: Path) -> None:
         assert [line[0] for line in told] == [*"✓✓✓✓✓✓✓✓…"]
         assert "restart the server now" in told[-1]
         await server.drain()
-        assert "told to come back (1012)" in (await process.stdout.readline()).decode()
+        assert "closed with 1012" in (await process.stdout.readline()).decode()
         process.terminate()
         await process.communicate()
 
@@ -354,7 +354,7 @@ async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
     found = verdicts(findings)
     assert found["typing"] == "warning"
     assert found["message and ack"] == found["resume after a cut"] == found["summary"] == "problem"
-    assert "service of before" in findings[-1].text
+    assert "previous service" in findings[-1].text
 
 
 @asynccontextmanager
@@ -405,7 +405,7 @@ async def test_the_command(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.port}"
         code, out, err = await run(url)
         assert code == 0, out + err
-        assert out.splitlines()[-1] == "8 in order"
+        assert out.splitlines()[-1] == "8 ok"
         code, out, err = await run(
             url, "--json", "--profile", "dev", INTERNAL_API_SECRET="another-long-enough-secret"
         )

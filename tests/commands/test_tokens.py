@@ -11,7 +11,7 @@ import pytest
 from tornado.web import Application, RequestHandler
 
 from eclipse_ws.commands import tokens
-from eclipse_ws.commands.tokens import Ask, FixedUrl, Mint
+from eclipse_ws.commands.tokens import FixedUrl, MintedUrl, RequestedUrl
 from eclipse_ws.security.jwt import required
 from tests.nested import TOO_DEEP, nested
 
@@ -54,7 +54,7 @@ async def test_a_given_url_stays() -> None:
 @pytest.mark.gen_test
 async def test_each_attempt_has_a_fresh_token() -> None:
     """A minted token is made for the attempt, for the chat and the user that were asked for."""
-    url = urlsplit(await Mint(SECRET, "127.0.0.1:1", "c1", "u1", True).url())
+    url = urlsplit(await MintedUrl(SECRET, "127.0.0.1:1", "c1", "u1", True).url())
     claims = jwt.decode(parse_qs(url.query)["token"][0], SECRET, algorithms=["HS256"])
     assert (claims["userId"], claims["chatId"], claims["isAuthenticated"]) == ("u1", "c1", True)
     assert claims["exp"] - claims["iat"] == 7200
@@ -65,7 +65,7 @@ async def test_a_token_names_what_the_settings_require() -> None:
     """Where the server takes only tokens of an issuer, for an audience, a minted one has both."""
     assert required("", "") == {}
     more = required("https://app.example.com", "chat")
-    url = urlsplit(await Mint(SECRET, "127.0.0.1:1", "c1", "u1", True, more=more).url())
+    url = urlsplit(await MintedUrl(SECRET, "127.0.0.1:1", "c1", "u1", True, more=more).url())
     token = parse_qs(url.query)["token"][0]
     given = {"issuer": "https://app.example.com", "audience": "chat"}
     assert jwt.decode(token, SECRET, algorithms=["HS256"], **given)["userId"] == "u1"  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ async def test_a_token_names_what_the_settings_require() -> None:
 @pytest.mark.gen_test
 async def test_the_server_is_asked(http_port: int, user: str | None, agent: str | None, asked: Any) -> None:
     """The server's own route gives the token for the chat, the user or the agent."""
-    url = urlsplit(await Ask(f"127.0.0.1:{http_port}", "c 1", user, agent).url())
+    url = urlsplit(await RequestedUrl(f"127.0.0.1:{http_port}", "c 1", user, agent).url())
     assert (url.scheme, url.path) == ("ws", "/ws")
     assert parse_qs(parse_qs(url.query)["token"][0]) == asked
 
@@ -91,19 +91,19 @@ async def test_the_server_is_asked(http_port: int, user: str | None, agent: str 
 @pytest.mark.parametrize(
     ("chat_id", "says"),
     [
-        ("missing", r"no token from it \(HTTP 404\)"),
-        ("elsewhere", r"no token from it \(HTTP 302\)"),
-        ("html", "no token in its answer"),
-        ("list", "no token in its answer"),
-        ("deep", "no token in its answer"),
+        ("missing", r"the server issues no token \(HTTP 404\)"),
+        ("elsewhere", r"the server issues no token \(HTTP 302\)"),
+        ("html", "no token in the server's response"),
+        ("list", "no token in the server's response"),
+        ("deep", "no token in the server's response"),
     ],
 )
 @pytest.mark.usefixtures("http_server")
 @pytest.mark.gen_test
 async def test_no_token_says_what_to_do(http_port: int, chat_id: str, says: str) -> None:
     """A server that gives none is told of, with what gives one instead."""
-    with pytest.raises(OSError, match=f"{says}; set JWT_SECRET, or give --url"):
-        await Ask(f"127.0.0.1:{http_port}", chat_id, None, None).url()
+    with pytest.raises(OSError, match=f"{says}; set JWT_SECRET, or use --url"):
+        await RequestedUrl(f"127.0.0.1:{http_port}", chat_id, None, None).url()
 
 
 @pytest.mark.gen_test
@@ -112,7 +112,7 @@ async def test_a_server_that_is_not_there() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(OSError):
-            await Ask(f"127.0.0.1:{free.getsockname()[1]}", "c", None, None).url()
+            await RequestedUrl(f"127.0.0.1:{free.getsockname()[1]}", "c", None, None).url()
 
 
 @pytest.mark.gen_test
@@ -123,4 +123,4 @@ async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> No
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(OSError, match="no answer"):
-            await Ask(f"127.0.0.1:{silent.getsockname()[1]}", "c", None, None).url()
+            await RequestedUrl(f"127.0.0.1:{silent.getsockname()[1]}", "c", None, None).url()
