@@ -231,7 +231,7 @@ def test_an_origin_that_is_none(origin: str) -> None:
 
 @pytest.mark.parametrize("name", ["JWT_SECRET", "INTERNAL_API_SECRET"])
 @pytest.mark.parametrize(
-    ("value", "says"), [(f"'{SECRET}'", "stands in quotes"), (f"{SECRET}\n", "a line break")]
+    ("value", "says"), [(f"'{SECRET}'", "is in quotes"), (f"{SECRET}\n", "a line break")]
 )
 def test_a_secret_that_may_be_another_ends_a_smoke_test(name: str, value: str, says: str) -> None:
     """`smoke`, which reads the secrets alone, refuses what a server refuses, and shows nothing of it."""
@@ -513,7 +513,7 @@ def test_run_ends_on_what_the_server_says(
         with ThreadPoolExecutor() as thread:  # asyncio.run would take this thread's loop from other tests
             result = thread.submit(call, "run", "--profile", "test", ECLIPSE_PRT="1").result()
         assert result.exit_code == code
-    expect_log("ECLIPSE_PRT in the environment is no setting: did you mean PORT")
+    expect_log("unknown setting ECLIPSE_PRT in the environment: did you mean PORT")
 
 
 @pytest.mark.parametrize(
@@ -574,7 +574,7 @@ def test_warnings_of_the_settings_are_logged(programs: list[Program]) -> None:
     program = Program("run", "--profile", "test", ECLIPSE_PRT="1")
     programs.append(program)
     assert "listens at" in program.first_line()
-    assert "ECLIPSE_PRT in the environment is no setting" in program.end(signal.SIGTERM)[2]
+    assert "unknown setting ECLIPSE_PRT in the environment" in program.end(signal.SIGTERM)[2]
 
 
 @pytest.mark.slow
@@ -636,7 +636,7 @@ def test_smoke_shows_no_kept_secret_to_another_machine(tmp_path: Path) -> None:
     (tmp_path / dev_secrets.NAME).chmod(0o644)
     for arguments in (("smoke", "http://127.0.0.1:9"), ("token",), ("run",)):
         result = call(*arguments)
-        assert (result.exit_code, "its mode is 0644, not 0600" in result.stderr) == (2, True)
+        assert (result.exit_code, "its mode is 0644, expected 0600" in result.stderr) == (2, True)
 
 
 def test_chat_talks_to_a_running_server(programs: list[Program]) -> None:

@@ -31,7 +31,7 @@ class Quotas:
         self._held: dict[str, int] = {}
 
     def is_full(self, share: Share | None) -> bool:
-        """Whether the share's user, chat or address has used its quota; without a share there is no quota."""
+        """Whether the share's user, chat or address has used its quota; without a share there is none."""
         if share is None:
             return False
         held = self._held
@@ -59,7 +59,7 @@ class Quotas:
 class ConcurrencyLimiter:
     """At most ``limit`` calls hold a slot, at most ``waiting`` wait for one; a long call counts as several.
 
-    Slots are granted round-robin by user or chat (`Share.who`), and in order of arrival within each. Every
+    They are granted round-robin by user or chat (`Share.who`), and in order of arrival within each. Every
     caller has a quota of the queue. A caller that has used its quota of slots is skipped while others wait,
     and can't take the last tenth of them: however long its calls take, others get through.
 

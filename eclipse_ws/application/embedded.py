@@ -65,7 +65,7 @@ class EmbeddedApi(ChatApi):
         """Open the database. Raises ApiError if that fails."""
         self._worker = ThreadPoolExecutor(1, "embedded-api")
         try:
-            # Without a timeout: nobody waits for a response yet.
+            # Without a timeout: no caller waits for a response yet.
             await self._run(lambda _: None, timeout=math.inf)
         except ApiError:
             await self.close()

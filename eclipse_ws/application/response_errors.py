@@ -18,7 +18,7 @@ reset, closed without response  api_connection_lost   yes       it may have been
                                                                the application turned the call away
 404                            chat_not_found, ...   no        there is nowhere to save it
 408, 429                       api_busy              no        turned away before the work
-409                            api_conflict          no        another request with this key is under way
+409                            api_conflict          no        another request with this key is in progress
 503                            api_unavailable       no        a load balancer's or server's "not now"
 500 with ``{"error": "..."}``  api_error             no        the application itself reports the failure
 500 otherwise, 502, 504, 5xx   api_error             yes       from a gateway: the application may have saved

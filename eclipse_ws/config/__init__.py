@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is wrong with them, and the key material that they name.
+"""Settings: their sources, validation and problems, and the key material that they name.
 
 Everything may import from here; these import nothing else of it.
 """

@@ -7,18 +7,18 @@ import re
 from typing import Final
 
 MAX_TEXT: Final = 4096
-"""Characters of the whole setting."""
+"""Maximum characters of the setting."""
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_OURS: Final = frozenset(
+_RESERVED: Final = frozenset(
     {
-        # what a call says itself
+        # set by each call
         "accept",
         "content-type",
         "cookie",
         "idempotency-key",
         "user-agent",
         "x-internal-secret",
-        # what says where a request begins and ends, and on which connection
+        # framing and connection
         "accept-encoding",
         "connection",
         "content-encoding",
@@ -36,26 +36,26 @@ _OURS: Final = frozenset(
 
 
 class HeadersError(ValueError):
-    """The setting can't be used; the text says why, as in "ECLIPSE_API_HEADERS ...", and holds no value."""
+    """The setting is invalid; the text continues "ECLIPSE_API_HEADERS ...", and contains no value."""
 
 
 def parse(text: str) -> dict[str, str]:
     """The headers by name: in lines of ``Name: value``, or a JSON object of texts. Raises HeadersError."""
     if len(text) > MAX_TEXT:
-        raise HeadersError(f"has {len(text)} characters, at most {MAX_TEXT} are expected")
+        raise HeadersError(f"has {len(text)} characters, expected at most {MAX_TEXT}")
     pairs = _from_json(text) if text.lstrip().startswith("{") else _from_lines(text)
     headers: dict[str, str] = {}
-    taken: set[str] = set()
+    seen: set[str] = set()
     for name, value in pairs:
         if not _NAME.fullmatch(name):
-            raise HeadersError("holds a name that no header can have")
-        if name.lower() in _OURS:
-            raise HeadersError(f"holds {name}, which this server sets itself")
-        if name.lower() in taken:
-            raise HeadersError(f"holds {name} twice")
+            raise HeadersError("contains an invalid header name")
+        if name.lower() in _RESERVED:
+            raise HeadersError(f"contains {name}, which this server sets itself")
+        if name.lower() in seen:
+            raise HeadersError(f"contains {name} twice")
         if not (value and value.isascii() and value.isprintable()):
-            raise HeadersError(f"holds a value of {name} that is not printable ASCII in one line")
-        taken.add(name.lower())
+            raise HeadersError(f"contains a value of {name} that is not one line of printable ASCII")
+        seen.add(name.lower())
         headers[name] = value
     return headers
 
@@ -64,9 +64,9 @@ def _from_json(text: str) -> list[tuple[str, str]]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        raise HeadersError("begins with { and is no JSON object") from None
+        raise HeadersError("begins with { but is not a JSON object") from None
     if not all(isinstance(value, str) for value in found.values()):
-        raise HeadersError("holds a value that is no text")
+        raise HeadersError("contains a value that is not a string")
     return [(name, value.strip()) for name, value in found.items()]
 
 

@@ -1,4 +1,4 @@
-"""The text of a `.env` file: lines that were glued together, and how Next.js reads the same text."""
+"""The text of a `.env` file: joined lines, and how Next.js parses the same text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _NAMES = (
     r"(?:JWT_SECRET|INTERNAL_API_SECRET|NEXT_API_URL|REDIS_URL|ALLOWED_ORIGINS|LOG_LEVEL|NODE_ENV"
     r"|ECLIPSE_[A-Z_]{2,}|(?<![A-Z_])PORT)"
 )
-# The name of an option or of a part of the value, which a value can't end with: -DNAME=, --NAME=, (NAME=.
+# Before the name of an option, or of a part of the value: -DNAME=, --NAME=, (NAME=.
 _BEFORE = r"(?<![\s,;&?#(\[{|:])(?<!--)(?<!-[De])"
-# Behind the = stands a value: one or two = at the end are the padding of base64.
+# A value follows the =: one or two = at the end are base64 padding.
 _NAMED = re.compile(rf"{_BEFORE}({_NAMES})=(?!=?(?:\s|$))")
 _OTHER = re.compile(rf"{_BEFORE}[A-Z]{{3,}}(?:_[A-Z0-9]{{3,}})+=(?!=?(?:\s|$))")
 
@@ -25,22 +25,22 @@ _REFERENCE = re.compile(r"\$\{?(\w+)(?::-([^}\\]*))?\}?", re.ASCII)
 
 
 def glued(name: str, text: str) -> str | None:
-    """What seems to be a second variable in the text of one: its name and `=`; None if there is none.
+    """A probable second variable in a variable's text: its name and `=`; None if there is none.
 
-    That is what `echo NAME=value >> .env` leaves where the last line had no end. ``text`` is what stands
-    behind the first `=`; in quotes it can hold anything.
+    `echo NAME=value >> .env` joins two lines if the last one has no line break. ``text`` is everything after
+    the first `=`; in quotes it may contain anything.
     """
     text = text.strip()
     if text.startswith(("'", '"')):
         return None
     if found := _NAMED.search(text, 1):
         return f"{found[1]}="
-    # Another application's names are no business of ours, unless they spoil a value of ours.
+    # Another application's names matter only if they corrupt a value of ours.
     return "another NAME=" if re.fullmatch(_NAMES, name) and _OTHER.search(text, 1) else None
 
 
 def as_next_reads(text: str) -> dict[str, str]:
-    """The variables as Next.js reads them, where no other variable has a value."""
+    """The variables as Next.js parses them, if no other variable is set."""
     values = {}
     for found in _LINE.finditer(re.sub(r"\r\n?", "\n", text)):
         value = (found[2] or "").strip()
@@ -53,7 +53,7 @@ def as_next_reads(text: str) -> dict[str, str]:
 
 
 def _expand(value: str) -> str:
-    # From the right to the left, so that it ends: what is left of the last reference is never longer.
+    # From right to left, so that it terminates: the text before the last reference never grows.
     end = len(value)
     while (at := _last_dollar(value, end)) >= 0:
         found = _REFERENCE.search(value, at)
@@ -65,7 +65,7 @@ def _expand(value: str) -> str:
 
 
 def _last_dollar(value: str, end: int) -> int:
-    """Where the last `$` before ``end`` stands that no backslash precedes; -1 if there is none."""
+    """The index of the last unescaped `$` before ``end``; -1 if there is none."""
     at = value.rfind("$", 0, end)
     while at > 0 and value[at - 1] == "\\":
         at = value.rfind("$", 0, at)

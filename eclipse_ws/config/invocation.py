@@ -1,4 +1,4 @@
-"""How this program was started, for texts that tell a reader what to type."""
+"""How this program was started, for texts with commands to type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NAME = "eclipse-ws"
 
 
 def program() -> str:
-    """What starts this program again when it is typed: ``eclipse-ws`` where the PATH has it, else a path."""
+    """The command that starts this program: ``eclipse-ws`` if it is in PATH, else a path."""
     called = Path(sys.argv[0])
     if called == Path(__file__).parents[1] / "__main__.py":
         return f"{_typed(sys.executable)} -m eclipse_ws"

@@ -1,4 +1,4 @@
-"""Key material from settings: secrets, public keys, and the certificate of TLS in this process."""
+"""Key material from settings: secrets, public keys, and TLS certificates."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 MAX_SECRETS = 8
-"""Previous secrets; each one more costs every wrong token one more try."""
+"""Maximum number of previous secrets; each costs every invalid token one more verification."""
 MAX_KEY_FILE = 65536
 MAX_AUTHORITIES = 1 << 22
-"""Bytes of a file with certificates of authorities; a system's has about 200,000."""
+"""Maximum bytes of a file with CA certificates; a system's has about 200,000."""
 _PEM = re.compile(r"-----BEGIN ([A-Z ]+)-----.*?-----END \1-----", re.DOTALL)
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 
 class KeyMaterialError(ValueError):
-    """A key that can't be used; the text says what it is instead, never what is in it."""
+    """An unusable key; the text describes it, and never contains it."""
 
 
 def previous_secrets(text: str) -> list[str]:
-    """The secrets of a list: in JSON, or one that commas or white space separate."""
+    """The secrets of a list: JSON, or separated by commas or white space."""
     if text.lstrip().startswith("["):
         with contextlib.suppress(ValueError):
             found = json.loads(text)
@@ -44,36 +44,36 @@ def public_keys(source: str) -> list[tuple[Any, tuple[str, ...]]]:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     text = source if "-----BEGIN" in source else _read(source)
-    # One line, as environments like to have it.
+    # Environments often have it in one line.
     blocks = list(_PEM.finditer(text.replace("\\n", "\n")))
     if not blocks:
-        raise KeyMaterialError("holds no PEM block (-----BEGIN PUBLIC KEY-----)")
+        raise KeyMaterialError("contains no PEM block (-----BEGIN PUBLIC KEY-----)")
     found: list[tuple[Any, tuple[str, ...]]] = []
     for block in blocks:
         if "PRIVATE" in block[1]:
-            raise KeyMaterialError("holds a private key, which this server must not have")
+            raise KeyMaterialError("contains a private key, which this server must not have")
         try:
             key = load_pem_public_key(block[0].encode())
         except (ValueError, UnsupportedAlgorithm):
-            raise KeyMaterialError(f"holds a block {block[1]!r} that is no public key") from None
+            raise KeyMaterialError(f"contains a block {block[1]!r} that is not a public key") from None
         if isinstance(key, rsa.RSAPublicKey):
             if key.key_size < 2048:
-                raise KeyMaterialError(f"holds an RSA key of {key.key_size} bits, at least 2048 are expected")
+                raise KeyMaterialError(f"contains an RSA key of {key.key_size} bits, expected at least 2048")
             found.append((key, ("RS256", "RS384", "RS512")))
         elif isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
             found.append((key, (_CURVES[key.curve.name],)))
         elif isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
             found.append((key, ("EdDSA",)))
         else:
-            raise KeyMaterialError("holds a key that is neither RSA, nor of a NIST curve, nor Ed25519")
+            raise KeyMaterialError("contains a key that is not RSA, ECDSA on a NIST curve, or EdDSA")
     return found
 
 
 def authorities(source: str) -> tuple[str | None, str | None]:
-    """The PEM file and the folder of the authorities that a certificate is held to.
+    """The PEM file and the folder of the trusted authorities.
 
-    ``source`` is a setting's file, which is all that counts then. Without it they are what OpenSSL goes by:
-    SSL_CERT_FILE and SSL_CERT_DIR, or else the system's own; each is None where it isn't there.
+    ``source`` is a setting's file, which replaces all others. Without it they are OpenSSL's: SSL_CERT_FILE
+    and SSL_CERT_DIR, or else the system's; each is None if it does not exist.
     """
     if source:
         return source, None
@@ -90,33 +90,33 @@ def client_context(source: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=source)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or type(error).__name__
-        raise KeyMaterialError(f"names a file that holds no certificate ({reason})") from None
+        raise KeyMaterialError(f"names a file without a certificate ({reason})") from None
 
 
 def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     """A server's context for TLS 1.2 and later, from two PEM files. Raises KeyMaterialError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION  # a handshake costs us far more than whoever asks for one
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a handshake costs us far more than the peer
     load_certificate(context, certificate, key)
     return context
 
 
 def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
-    """Put a certificate and its key into a context; later handshakes show it. Raises KeyMaterialError."""
+    """Load a certificate and its key into a context, for later handshakes. Raises KeyMaterialError."""
     for path in (certificate, key):
         _read(path)
-    # Into another context first: a pair that does not fit must not leave the running one half changed.
+    # Into another context first: a mismatched pair must not leave the running one half changed.
     for target in (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), context):
         try:
             target.load_cert_chain(certificate, key, password=_no_password)
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", None) or type(error).__name__
-            raise KeyMaterialError(f"is no certificate with its key that TLS can use ({reason})") from None
+            raise KeyMaterialError(f"is not a certificate with a matching key for TLS ({reason})") from None
 
 
 def _no_password() -> str:
-    # Without this OpenSSL would ask at the terminal.
+    # Otherwise OpenSSL would prompt in the terminal.
     raise ValueError("the key is encrypted")
 
 

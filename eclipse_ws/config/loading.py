@@ -1,6 +1,6 @@
-"""Where settings come from: defaults < profile < `.env` < environment < flags.
+"""Loads settings from their sources: defaults < profile < `.env` < environment < flags.
 
-The profile dev has a source more, below `.env`: the secrets that its first start made up and kept.
+The profile dev has one more source, below `.env`: the secrets that its first start generated and saved.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from eclipse_ws.config.settings import Settings
 
 @dataclass(frozen=True)
 class Loaded:
-    """Settings, each field's source, what was made up (`notes`), what is probably not meant (`warnings`)."""
+    """Settings, each field's source, notes about generated values, and warnings about probable mistakes."""
 
     settings: Settings
     sources: dict[str, str]
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     overridden: dict[str, list[str]] = field(default_factory=dict)
-    """Of each field the sources that set it too and lost, the strongest first."""
+    """The overridden sources of each field, highest precedence first."""
 
     @property
     def profile(self) -> str:
-        """The profile and who asked for it."""
+        """The profile and its source."""
         return f"{self.settings.profile} ({self.sources['profile']})"
 
     @property
     def made_up(self) -> frozenset[str]:
-        """The fields that no source sets and that have a value made for this start."""
+        """The fields that no source sets and that have a generated value."""
         return frozenset(name for name, source in self.sources.items() if source == "made up")
 
 
@@ -49,9 +49,9 @@ def load(
     starting: bool = False,
     **flags: Any,
 ) -> Loaded:
-    """Settings from all sources; a flag that is None was not given. Raises SettingsError (every problem).
+    """Settings from all sources; a flag that is None is unset. Raises SettingsError (with all problems).
 
-    ``starting``: a server starts with them, which keeps the secrets that it makes up in development.
+    ``starting``: a server starts with them, so secrets that are generated in development are saved.
     """
     environment = os.environ if environ is None else environ
     path = Path(".env") if dotenv is None else dotenv
@@ -61,24 +61,24 @@ def load(
     warnings = profiles.unknown_variables(environment, "the environment", fields)
     warnings += profiles.unknown_variables(from_file, path.name, fields)
 
-    name, asked_by, more = profiles.choose(profile, given)
+    name, chosen_by, more = profiles.choose(profile, given)
     problems += more
-    keys, more = ({}, []) if more else profiles.read_profile(name, asked_by)
+    keys, more = ({}, []) if more else profiles.read_profile(name, chosen_by)
     if more:
-        # What else is wrong depends on the profile that was meant.
+        # Other problems depend on the intended profile.
         raise SettingsError(problems + more)
     keys, more = profiles.known_keys(keys, name, fields)
     problems += more
     kept: dict[str, str] = {}
     notes: list[str] = []
     if profiles.base_name(name) == "dev" and not all(given.get(each) for each in dev_secrets.SECRETS):
-        place = path.with_name(dev_secrets.NAME)
+        saved = path.with_name(dev_secrets.NAME)
         if starting:
             try:
-                dev_secrets.keep(place)
+                dev_secrets.keep(saved)
             except OSError as error:
-                notes.append(f"Secrets can't be kept in {place}: {error.strerror or error}.")
-        kept, more = dev_secrets.read(place)
+                notes.append(f"can't save secrets in {saved}: {error.strerror or error}")
+        kept, more = dev_secrets.read(saved)
         problems += more
 
     layers: list[tuple[str, dict[str, Any]]] = [
@@ -94,10 +94,10 @@ def load(
         values.update(layer)
         for key in layer:
             setters[key].insert(0, source)
-    # `choose` has looked at the variables of its own, in an order of its own.
+    # `choose` reads its own variables, in its own order.
     values["profile"] = name
     setters["profile"] = [
-        asked_by,
+        chosen_by,
         *(["ECLIPSE_PROFILE"] if profile and given.get("ECLIPSE_PROFILE") else []),
     ]
     sources = {key: found[0] for key, found in setters.items()}
@@ -113,8 +113,8 @@ def load(
         made_up = validation.make_up(settings, sources, notes)
         settings = Settings(**{**values, **made_up})
         sources.update(dict.fromkeys(made_up, "made up"))
-        warnings += validation.doubts(settings)
-        warnings += profiles.read_otherwise(
+        warnings += validation.find_warnings(settings)
+        warnings += profiles.parsed_differently(
             path, {name: value for name, value in from_file.items() if name not in environment}
         )
     if problems:
@@ -124,7 +124,7 @@ def load(
 
 
 def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[str, Problem]:
-    """Takes what is of a wrong type or out of bounds out of `values`, so that the rest can be checked."""
+    """Remove values of a wrong type or out of range from `values`, so that the rest can be checked."""
     try:
         Settings(**values)
     except ValidationError as error:
@@ -135,10 +135,10 @@ def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[st
             label, shown = f"--{name.replace('_', '-')}" if flag else variable(name), values.get(name)
             expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
             hidden = name.endswith(("_secret", "_secrets", "_url", "_key"))
-            problem = "has a wrong value" if hidden else f"is {str(shown)[:40]!r}"
+            problem = "has an invalid value" if hidden else f"is {str(shown)[:40]!r}"
             where = "" if sources[name] in ("environment", "flag") else f" ({sources[name]})"
             about = Settings.model_fields[name]
-            fix = f"give it such a value ({about.description}; the default is {about.default!r})"
+            fix = f"change it ({about.description}; the default is {about.default!r})"
             wrong[variable(name)] = Problem(label, f"{problem}{where}, expected {expected}", fix)
         for name in [name for name in values if variable(name) in wrong]:
             del values[name]

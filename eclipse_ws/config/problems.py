@@ -1,4 +1,4 @@
-"""What can be wrong with a value of the configuration, a sentence each; never with a secret in it."""
+"""Problems of single configuration values; their texts never contain a secret."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from eclipse_ws.config.invocation import program
 
-MIN_SECRET_BYTES = 32  # HS256's key has to be as long as its hash (RFC 7518 section 3.2)
+MIN_SECRET_BYTES = 32  # HS256's key must be as long as its hash (RFC 7518 section 3.2)
 MASK = "********"
-# What documentation writes in place of a value. Phrases count only where the whole value is made of words: a
-# random secret that happens to hold one of them, or a `<` and a `>`, is as good as any other.
+# Placeholders in documentation. A phrase counts only if the whole value consists of words: a random secret
+# that happens to contain one, or a `<` and a `>`, is valid.
 _WORDS = re.compile(r"[a-z]+(?:[-_ .,:!?']+[a-z0-9]+)*[-_ .!?0-9]*", re.IGNORECASE)
 _PHRASE = re.compile(
     r"^(?:(?:add|enter|insert|paste|put|set|use)[-_ .])?your[-_ ]|^insert[-_ ]|(?<![a-z])placeholder"
@@ -33,11 +33,11 @@ _HOST_NAME = re.compile(
     r"|server|site|url|website)(?:[-_][\w-]*)?",
     re.IGNORECASE,
 )
-# What could end or forge a line, or steer a terminal: C0, DEL, C1, line and direction controls, surrogates.
+# Characters that could forge a line or control a terminal: C0, DEL, C1, line and bidi controls, surrogates.
 CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-# What nobody sees, and pasting brings along: soft hyphen, zero width, byte order mark.
+# Invisible characters that pasting may add: soft hyphen, zero width, byte order mark.
 _INVISIBLE = "\u00ad\u200b-\u200d\u2060\ufeff"
 _AROUND = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
 _HIDDEN = re.compile(rf"{CONTROL.pattern}|[{_INVISIBLE}]")
@@ -48,7 +48,7 @@ _KEY = re.compile(
     r"-----\s?BEGIN [A-Z0-9 ]+|LS0tLS1CRUdJTi|(?:ssh-|ecdsa-sha2-)\S+ \S|[{\[].*\"(?:kty|keys)\"\s*:",
     re.DOTALL,
 )
-# What may stand behind the ? of a REDIS_URL, by redis-py's names; it fails on those of others (`family=6`).
+# Permitted options in a REDIS_URL, by redis-py's names; it fails on those of other clients (`family=6`).
 REDIS_OPTIONS = {
     "db": r"\d{1,5}",
     "ssl_ca_certs": ".+",
@@ -65,7 +65,7 @@ WHERE_REDIS_URL = (
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong: the variable's (or file's) name, what is wrong, how to fix it."""
+    """One problem: the variable's (or file's) name, what is wrong, and how to fix it."""
 
     name: str
     text: str
@@ -76,7 +76,7 @@ class Problem(NamedTuple):
 
 
 class SettingsError(Exception):
-    """The configuration can't be used; `problems` is everything that is wrong, and `str()` lists it all."""
+    """The configuration is invalid; `problems` has all problems, and `str()` lists them."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = list(problems)
@@ -86,21 +86,21 @@ class SettingsError(Exception):
 
 
 def printable(text: str) -> str:
-    """The text with control characters written as escapes, fit for one line of a log or a terminal."""
+    """The text with control characters escaped, safe for one line of a log or terminal."""
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that `name` probably meant, or None; `PORT` is near to `ECLIPSE_PORT`."""
-    # Without the prefix, whose letters would make every name near to every other.
+    """The known name that is most similar to `name`, or None; `PORT` is similar to `ECLIPSE_PORT`."""
+    # Without the prefix, which would make all names similar.
     bare = {choice.removeprefix("ECLIPSE_"): choice for choice in known}
     found = difflib.get_close_matches(name.removeprefix("ECLIPSE_"), bare, n=1, cutoff=0.75)
     return bare[found[0]] if found else None
 
 
 def cleaned(value: str) -> str:
-    """A value that is no secret without what can't be meant: white space and what is invisible around it,
-    and the quotes that `docker run --env-file` leaves there.
+    """A value that is not a secret, without surrounding white space and invisible characters, and without the
+    quotes that `docker run --env-file` keeps.
     """
     value = _AROUND.sub("", value)
     quoted = _QUOTED.fullmatch(value)
@@ -108,41 +108,41 @@ def cleaned(value: str) -> str:
 
 
 def check_text(name: str, value: str) -> list[Problem]:
-    """A problem if a value that is no secret holds what no value can: control and invisible characters."""
+    """A problem if a value that is not a secret contains control or invisible characters."""
     if found := _HIDDEN.search(value):
-        problem = f"holds {_character(found[0])}, which can't be meant"
-        return [Problem(name, problem, "type the value anew, in one line, rather than pasting it")]
+        problem = f"contains {_character(found[0])}"
+        return [Problem(name, problem, "type the value in one line instead of pasting it")]
     return []
 
 
 def check_secret_text(name: str, value: str, *, quoted: bool) -> list[Problem]:
-    """Problems of a secret that may not be what was meant: the application may read the same text otherwise.
+    """Problems of a secret that the application may parse differently.
 
-    ``quoted`` says whether quotes around it count as one: they do where nothing has read them as quotes.
+    ``quoted`` says whether surrounding quotes are part of it: they are if no parser removed them.
     """
     if _KEY.match(value.strip()):
-        return []  # which is worse: `check_secret` says so
-    fix = f"take it out, here and where the application has its {name}"
+        return []  # `check_secret` reports it
+    fix = f"remove it, here and in the application's {name}"
     if found := _AROUND.search(value):
         where = "begins" if found.start() == 0 else "ends"
-        hint = ", as `echo` leaves it in a file" if where == "ends" and "\n" in found[0] else ""
+        hint = ", as `echo` writes it" if where == "ends" and "\n" in found[0] else ""
         return [Problem(name, f"{where} with {_character(found[0])}{hint}", fix)]
     if quoted and (found := _QUOTED.fullmatch(value)):
-        problem = f"stands in quotes ({found[1]}), which count as a part of it here"
-        fix = "leave the quotes out: `docker run --env-file` and its like don't read them as quotes"
+        problem = f"is in quotes ({found[1]}), which are part of the value here"
+        fix = "remove the quotes: `docker run --env-file` and similar tools keep them"
         return [Problem(name, problem, fix)]
     if found := _UNSEEN.search(value):
-        return [Problem(name, f"holds {_character(found[0])}, which nobody sees", fix)]
+        return [Problem(name, f"contains invisible text: {_character(found[0])}", fix)]
     if name == "INTERNAL_API_SECRET" and (found := _NOT_IN_HEADER.search(value)):
-        return [Problem(name, f"holds {_character(found[0])}, which no HTTP header carries", fix)]
+        return [Problem(name, f"contains {_character(found[0])}, which HTTP headers can't contain", fix)]
     return []
 
 
 def _character(text: str) -> str:
-    """The name of a character that can't be shown, so that it can be searched for."""
+    """The name of an invisible character."""
     char = text[0]
     if "\ud800" <= char <= "\udfff":
-        return "bytes that are no UTF-8 text"
+        return "bytes that are not UTF-8"
     usual = {
         " ": "a space",
         "\t": "a tab",
@@ -154,9 +154,9 @@ def _character(text: str) -> str:
 
 
 def is_placeholder(value: str) -> bool:
-    """True for what documentation puts where a value of one's own belongs (`your-jwt-secret-here`).
+    """Whether a value is a placeholder as in documentation (`your-jwt-secret-here`).
 
-    The whole value has to be one, or, of a URL, its user name, its password or a label of its host.
+    The whole value must be one, or, in a URL, its user name, its password or a label of its host.
     """
     value = value.strip()
     if "://" not in value:
@@ -175,7 +175,7 @@ def _is_phrase(text: str) -> bool:
 
 
 def mask_url(url: str) -> str:
-    """The URL with its password (or a user name that stands alone) masked; no URL: masked whole."""
+    """The URL with its password (or a lone user name) masked; anything else is masked completely."""
     try:
         parts = urlsplit(url)
         if not parts.scheme or not (parts.netloc or parts.path):
@@ -192,39 +192,35 @@ def mask_url(url: str) -> str:
 
 
 def check_secret(name: str, value: str, production: bool) -> list[Problem]:
-    """Problems of a secret that is set: a placeholder anywhere; too short or too uniform in production."""
-    fresh = f"put a fresh one there (`{program()} secrets` prints some), the same as the application's {name}"
+    """Problems of a secret: a placeholder anywhere; too short or too uniform in production."""
+    fresh = f"set a new one (`{program()} secrets` prints some), the same as the application's {name}"
     if is_placeholder(value):
         return [Problem(name, "is a placeholder", fresh)]
     if _KEY.match(value.strip()):
         fix = "set ECLIPSE_JWT_PUBLIC_KEY to the public key; " if name == "JWT_SECRET" else ""
-        return [Problem(name, "is a key in PEM, SSH or JWK form, and no secret", f"{fix}{fresh}")]
+        return [Problem(name, "is a key in PEM, SSH or JWK format, not a secret", f"{fix}{fresh}")]
     size = len(value.encode("utf-8", "surrogateescape"))
     if production and size < MIN_SECRET_BYTES:
-        return [
-            Problem(name, f"has {size} bytes, at least {MIN_SECRET_BYTES} are expected in production", fresh)
-        ]
+        return [Problem(name, f"has {size} bytes, expected at least {MIN_SECRET_BYTES} in production", fresh)]
     if production and _repeats(value):
         return [Problem(name, "repeats a few characters, so it can be guessed", fresh)]
     return []
 
 
 def _repeats(value: str) -> bool:
-    """Whether a text has a handful of characters, or is one piece again and again; a random one never is."""
-    again = any(value[size:] == value[:-size] for size in range(1, len(value) // 2 + 1))
-    return again or len(set(value)) < 6
+    """Whether a text has very few distinct characters, or repeats one piece; a random one never does."""
+    repeated = any(value[size:] == value[:-size] for size in range(1, len(value) // 2 + 1))
+    return repeated or len(set(value)) < 6
 
 
 def check_redis_url(url: str) -> list[Problem]:
-    """Problems of a REDIS_URL that is set."""
+    """Problems of a REDIS_URL."""
     name = "REDIS_URL"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return [
-            Problem(name, "is no URL that can be read", "write it as rediss://default:<password>@<host>:6379")
-        ]
+        return [Problem(name, "is not a valid URL", "write it as rediss://default:<password>@<host>:6379")]
     if parts.scheme in ("http", "https"):
         return [
             Problem(
@@ -238,40 +234,40 @@ def check_redis_url(url: str) -> list[Problem]:
         expected = "is not of the form redis://host:port or rediss://user:password@host:port"
         return [Problem(name, expected, WHERE_REDIS_URL)]
     if is_placeholder(url):
-        return [Problem(name, "holds a placeholder", WHERE_REDIS_URL)]
+        return [Problem(name, "contains a placeholder", WHERE_REDIS_URL)]
     if parts.fragment or not (socket or re.fullmatch(r"(/\d{0,5})?", parts.path)):
-        problem = "has more behind its host and port than the number of a database"
+        problem = "has more after its host and port than a database number"
         fix = "write / @ # ? of a password as %2F %40 %23 %3F, and a database as a number"
         return [Problem(name, problem, fix)]
     for option, value in parse_qsl(parts.query, keep_blank_values=True):
         pattern = REDIS_OPTIONS.get(option) if option == "db" or parts.scheme == "rediss" else None
         if pattern is None or not re.fullmatch(pattern, value):
             what = "an option" if pattern is None else "a value for the option"
-            problem = f"has {what} {option[:40]!r} that this server can't use"
-            return [Problem(name, problem, "leave it out, with everything behind the ?")]
+            problem = f"has {what} {option[:40]!r} that this server does not support"
+            return [Problem(name, problem, "remove the ? and everything after it")]
     return []
 
 
 def check_api_url(url: str) -> list[Problem]:
-    """Problems of a NEXT_API_URL that is set."""
+    """Problems of a NEXT_API_URL."""
     name, fix = "NEXT_API_URL", "set it to the application's address, such as https://app.example.com"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        return [Problem(name, "is no URL that can be read", fix)]
+        return [Problem(name, "is not a valid URL", fix)]
     if parts.scheme not in ("http", "https") or not host or re.search(r"\s", url):
-        return [Problem(name, "is no http:// or https:// URL", fix)]
+        return [Problem(name, "is not an http:// or https:// URL", fix)]
     if "@" in parts.netloc:
         return [
             Problem(
                 name,
-                "holds a user name or a password",
-                "leave them out: INTERNAL_API_SECRET proves who calls",
+                "contains a user name or password",
+                "remove them: INTERNAL_API_SECRET authenticates this server",
             )
         ]
     if parts.query or parts.fragment:
-        return [Problem(name, "has a query or a fragment, which can't be a prefix of the API's routes", fix)]
+        return [Problem(name, "has a query or fragment, so it can't be a prefix of the API's routes", fix)]
     if is_placeholder(url):
         return [Problem(name, "is a placeholder", fix)]
     return []
@@ -292,7 +288,7 @@ def check_host(pattern: str) -> list[Problem]:
     """Problems of one entry of ECLIPSE_ALLOWED_HOSTS: a name, or `*.example.com`."""
     if re.fullmatch(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", pattern):
         return []
-    problem = f"holds {pattern[:60]!r}, which is no name of a host"
+    problem = f"contains {pattern[:60]!r}, which is not a host name"
     fix = "list names without scheme and port, separated by commas: chat, chat.example.com, *.example.com"
     return [Problem("ECLIPSE_ALLOWED_HOSTS", problem, fix)]
 
@@ -308,7 +304,7 @@ def check_origin(pattern: str) -> list[Problem]:
     return [
         Problem(
             "ALLOWED_ORIGINS",
-            f"holds {pattern[:60]!r}, which is no origin",
+            f"contains {pattern[:60]!r}, which is not an origin",
             "list origins as browsers send them, without a path, separated by commas: "
             "https://app.example.com, https://*.example.com, capacitor://localhost",
         )

@@ -1,4 +1,4 @@
-"""Where settings are written down: variables, profiles (TOML files) and `.env`; names, finding, reading."""
+"""Sources of settings: variables, profiles (TOML files) and `.env`; their names, and reading them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eclipse_ws.config.problems import Problem, cleaned, nearest
 
 NAMES = ("dev", "test", "prod", "bench")
 NODE_ENVS = {"production": "prod", "test": "test", "development": "dev", "": "dev"}
-# The names that the deployment plan gave; every other field is ECLIPSE_<FIELD>.
+# Fields with variables of their own names; every other field is ECLIPSE_<FIELD>.
 PLAN_NAMES = frozenset(
     {
         "allowed_origins",
@@ -28,9 +28,9 @@ PLAN_NAMES = frozenset(
 )
 PLATFORM_NAMES = {"region": "FLY_REGION", "machine": "FLY_MACHINE_ID"}
 SECRETS = frozenset({"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url", "api_headers"})
-# Taken to the letter: what is left out of them would be another secret.
+# Used literally: cleaning them up would change the secret.
 LITERAL = SECRETS - {"redis_url", "api_headers"}
-MAX_FILE = 256 * 1024  # bytes; a configuration that is longer is some other file
+MAX_FILE = 256 * 1024  # bytes; a longer file is not a configuration
 
 
 def variable(field: str) -> str:
@@ -49,19 +49,19 @@ def from_variables(variables: Mapping[str, str], fields: Collection[str]) -> dic
 
 
 def unknown_variables(variables: Mapping[str, str], where: str, fields: Collection[str]) -> list[str]:
-    """A sentence for each ECLIPSE_ variable that is no setting."""
+    """A warning for each unknown ECLIPSE_ variable."""
     known = {variable(field) for field in fields}
     sentences = []
     for name in sorted(variables):
         if name.startswith("ECLIPSE_") and name not in known:
             near = nearest(name, known)
             meant = f": did you mean {near}?" if near else f": `{program()} config` lists the settings."
-            sentences.append(f"{name} in {where} is no setting{meant}")
+            sentences.append(f"unknown setting {name} in {where}{meant}")
     return sentences
 
 
 def choose(flag: str | None, given: Mapping[str, str]) -> tuple[str, str, list[Problem]]:
-    """The profile, who asked for it, and problems: --profile, else ECLIPSE_PROFILE, else NODE_ENV."""
+    """The profile, its source, and problems: --profile, else ECLIPSE_PROFILE, else NODE_ENV."""
     if flag:
         return flag, "--profile", []
     if profile := cleaned(given.get("ECLIPSE_PROFILE", "")):
@@ -70,33 +70,33 @@ def choose(flag: str | None, given: Mapping[str, str]) -> tuple[str, str, list[P
     if node_env.lower() in NODE_ENVS:
         return NODE_ENVS[node_env.lower()], "NODE_ENV" if node_env else "default", []
     problem = f"is {node_env[:40]!r}, expected development, test or production"
-    # Judged as production, so that the list of problems is complete for the strictest reading.
+    # Checked as production, so that the list of problems is complete.
     return "prod", "NODE_ENV", [Problem("NODE_ENV", problem, "set one of them, or choose with --profile")]
 
 
 def known_keys(
     keys: Mapping[str, Any], profile: str, fields: Collection[str]
 ) -> tuple[dict[str, Any], list[Problem]]:
-    """The profile's keys that a profile may set, and a problem for each of the others."""
+    """The permitted keys of a profile, and a problem for each other one."""
     allowed = set(fields) - SECRETS - set(PLATFORM_NAMES) - {"profile", "node_env"}
     problems = []
     for key in keys:
         name = f"profile {profile}"
         if key in SECRETS:
-            fix = f"take it out of the file and set {variable(key)} in the environment or in .env"
-            problems.append(Problem(name, f"holds {key}, and a profile holds no secrets", fix))
+            fix = f"remove it, and set {variable(key)} in the environment or in .env"
+            problems.append(Problem(name, f"contains the secret {key}", fix))
         elif key in fields and key not in allowed:
-            fix = f"take it out; {variable(key)} comes from the environment"
-            problems.append(Problem(name, f"sets {key}, which a profile can't", fix))
+            fix = f"remove it; {variable(key)} comes from the environment"
+            problems.append(Problem(name, f"sets {key}, which is not permitted in a profile", fix))
         elif key not in allowed:
             near = nearest(key.lower(), allowed)
-            fix = f"write {near}" if near else f"take it out (`{program()} config` lists the keys)"
+            fix = f"write {near}" if near else f"remove it (`{program()} config` lists the keys)"
             problems.append(Problem(name, f"has the unknown key {key[:60]!r}", fix))
     return {key: value for key, value in keys.items() if key in allowed}, problems
 
 
 def check_backend(name: str) -> list[Problem]:
-    """A problem unless the backend is ours or an installed package brings it."""
+    """A problem unless the backend is built in, or an installed package provides it."""
     if name in ("memory", "redis"):
         return []
     from importlib.metadata import entry_points
@@ -108,29 +108,29 @@ def check_backend(name: str) -> list[Problem]:
     fix = (
         f"write {near}"
         if near
-        else f"use one of {', '.join(installed)}, or install the package that brings it"
+        else f"use one of {', '.join(installed)}, or install the package that provides it"
     )
     return [Problem("ECLIPSE_BACKEND", f"is {name[:40]!r}, which is not installed", fix)]
 
 
 def folders() -> list[Path]:
-    """Where profiles lie: in the installed package, or beside it in a checkout."""
+    """The folders of profiles: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return [package / "conf", package.parent / "conf"]
 
 
 def base_name(profile: str) -> str:
-    """What a profile is called, given its name or its path."""
+    """The name of a profile, given its name or path."""
     return Path(profile).name.removesuffix(".toml")
 
 
 def is_path(profile: str) -> bool:
-    """True when `--profile` was given a file rather than a name."""
+    """Whether `--profile` is a file rather than a name."""
     return "/" in profile or "\\" in profile or profile.endswith(".toml")
 
 
-def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Problem]]:
-    """The profile's keys and values, or what is wrong; `asked_by` names the flag or variable that asked."""
+def read_profile(profile: str, chosen_by: str) -> tuple[dict[str, Any], list[Problem]]:
+    """The profile's keys and values, or problems; `chosen_by` names the flag or variable that chose it."""
     import tomllib
 
     path = Path(profile).expanduser() if is_path(profile) else None
@@ -140,16 +140,16 @@ def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Prob
             meant = f"did you mean {near}? " if near else ""
             problem = f"names the unknown profile {profile[:60]!r}"
             return {}, [
-                Problem(asked_by, problem, f"{meant}use {', '.join(NAMES)}, or a path such as ./mine.toml")
+                Problem(chosen_by, problem, f"{meant}use {', '.join(NAMES)}, or a path such as ./mine.toml")
             ]
         path = next(
             (folder / f"{profile}.toml" for folder in folders() if (folder / f"{profile}.toml").is_file()),
             None,
         )
         if path is None:
-            fix = "install eclipse-ws again, or give --profile a path"
+            fix = "reinstall eclipse-ws, or give --profile a path"
             return {}, [
-                Problem(asked_by, f"asks for the profile {profile!r}, whose file was not installed", fix)
+                Problem(chosen_by, f"names the profile {profile!r}, whose file is not installed", fix)
             ]
     text, problems = read_text(path)
     if problems:
@@ -157,11 +157,11 @@ def read_profile(profile: str, asked_by: str) -> tuple[dict[str, Any], list[Prob
     try:
         return tomllib.loads(text), []
     except tomllib.TOMLDecodeError as error:
-        return {}, [Problem(str(path), f"is no valid TOML: {error}", "write lines such as `port = 8080`")]
+        return {}, [Problem(str(path), f"is not valid TOML: {error}", "write lines such as `port = 8080`")]
 
 
 def read_dotenv(path: Path) -> tuple[dict[str, str], list[Problem]]:
-    """The variables of a `.env` file (none if there is no such file), or what is wrong with it."""
+    """The variables of a `.env` file (none if it does not exist), or its problems."""
     if not path.exists():
         return {}, []
     text, problems = read_text(path)
@@ -169,42 +169,40 @@ def read_dotenv(path: Path) -> tuple[dict[str, str], list[Problem]]:
 
 
 def parse_dotenv(path: Path, text: str) -> tuple[dict[str, str], list[Problem]]:
-    """The variables in the text of such a file, and a problem for each line that is none."""
-    from dotenv.parser import parse_stream  # the parser itself, since the loader only logs what it can't read
+    """The variables in the text of a `.env` file, and a problem for each invalid line."""
+    from dotenv.parser import parse_stream  # the parser, because the loader only logs invalid lines
 
     values: dict[str, str] = {}
     problems: list[Problem] = []
     for binding in parse_stream(io.StringIO(text)):
         if binding.error:
             line = binding.original.line
-            problems.append(
-                Problem(str(path), f"has a line {line} that can't be read", "write lines as NAME=value")
-            )
+            problems.append(Problem(str(path), f"has an invalid line {line}", "write lines as NAME=value"))
         elif binding.key is not None and binding.value is not None:
             values[binding.key] = binding.value
             if second := glued(binding.key, binding.original.string.partition("=")[2]):
-                problem = f"has two variables in line {binding.original.line}: {second} stands in the value"
-                fix = f"begin a new line before {second.removeprefix('another ')}"
+                problem = f"has two variables in line {binding.original.line}: {second} is in the value"
+                fix = f"insert a line break before {second.removeprefix('another ')}"
                 problems.append(Problem(str(path), f"{problem} of {binding.key[:60]}", fix))
     return values, problems
 
 
-def read_otherwise(path: Path, values: Mapping[str, str]) -> list[str]:
-    """A sentence for each secret in a `.env` file that Next.js would read otherwise in the same text."""
+def parsed_differently(path: Path, values: Mapping[str, str]) -> list[str]:
+    """A warning for each secret in a `.env` file that Next.js would parse differently."""
     text, problems = read_text(path) if path.exists() else ("", [])
     if problems:
         return []
     theirs = as_next_reads(text)
     return [
-        f"{name} in {path.name} is read otherwise by Next.js, where # begins a comment, $ a reference and "
-        f"\\ is no escape: use a secret of letters, digits, - and _ (`{program()} secrets` prints some)."
+        f"{name} in {path.name} is parsed differently by Next.js, where # begins a comment, $ a reference, "
+        f"and \\ is not an escape. Fix: use letters, digits, - and _ only (see `{program()} secrets`)."
         for name in ("JWT_SECRET", "INTERNAL_API_SECRET")
         if name in values and theirs.get(name) != values[name]
     ]
 
 
 def read_text(path: Path) -> tuple[str, list[Problem]]:
-    """The file's text, or one sentence on why it can't be had."""
+    """The file's text, or the problem that prevents reading it."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)
@@ -214,8 +212,8 @@ def read_text(path: Path) -> tuple[str, list[Problem]]:
     except OSError as error:
         return "", [
             Problem(
-                str(path), f"can't be read ({error.strerror})", "check that the file is there and readable"
+                str(path), f"can't be read ({error.strerror})", "check that the file exists and is readable"
             )
         ]
     except UnicodeDecodeError:
-        return "", [Problem(str(path), "is no UTF-8 text", "save it as UTF-8")]
+        return "", [Problem(str(path), "is not UTF-8 text", "save it as UTF-8")]

@@ -1,4 +1,4 @@
-"""What the settings' types can't say: which values go together, what production refuses, what is made up."""
+"""Validates settings beyond their types: combinations, production's requirements; and generates defaults."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from eclipse_ws.config.profiles import LITERAL, check_backend, variable
 from eclipse_ws.config.settings import Settings
 
 SIZES: Final = (
-    # JSON may write a character as two escapes of six bytes each; the KiB is for what is around the content.
+    # JSON may encode a character as two escapes of six bytes each; the KiB is for the rest of the frame.
     ("max_frame", "max_content", 12, 1024),
     ("message_bytes_burst", "max_content", 4, 0),
     ("api_max_answer", "max_content", 12, 1024),
@@ -48,8 +48,8 @@ SIZES: Final = (
     ("node_input_bytes", "max_frame", 1, 0),
     ("node_queue_bytes", "queue_bytes", 1, 0),
 )
-"""A message's way: the first setting, in bytes, has to hold so many bytes for each unit of the second, and so
-many more.
+"""Sizes along a message's path, as (setting, other, factor, extra): the setting, in bytes, must be at least
+factor * other + extra.
 """
 
 
@@ -58,7 +58,7 @@ HAS_LINES = frozenset({"api_headers", "jwt_public_key"})
 
 
 def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Problem]:
-    """What types can't say: secrets, addresses, and what production refuses."""
+    """Problems beyond types: secrets, addresses, and production's requirements."""
     problems: list[Problem] = []
     production = settings.production
     secret_needed = {"JWT_SECRET": not settings.jwt_public_key, "INTERNAL_API_SECRET": settings.api == "http"}
@@ -81,11 +81,11 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     elif production and settings.backend == "memory" and not settings.allow_memory_backend:
         fix = f"{WHERE_REDIS_URL}, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true for a single node"
         problems.append(
-            Problem("REDIS_URL", "is not set, and the memory backend can't join several nodes", fix)
+            Problem("REDIS_URL", "is not set, and the memory backend can't connect several nodes", fix)
         )
     if production and url and settings.backend == "memory" and not settings.allow_memory_backend:
-        fix = "leave it out to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
-        problems.append(Problem("ECLIPSE_BACKEND", "is memory, which production refuses", fix))
+        fix = "remove it to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
+        problems.append(Problem("ECLIPSE_BACKEND", "is memory, which is not permitted in production", fix))
     problems += check_backend(settings.backend)
     if settings.event_loop == "uvloop" and find_spec("uvloop") is None:
         fix = "install it (pip install 'eclipse-ws[speed]'), or set it to asyncio"
@@ -98,7 +98,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
             problems.append(Problem("NEXT_API_URL", "is not set", fix))
     elif production and not settings.allow_embedded_api:
         fix = "use http, or set ECLIPSE_ALLOW_EMBEDDED_API=true to save messages in this server"
-        problems.append(Problem("ECLIPSE_API", "is embedded, which production refuses", fix))
+        problems.append(Problem("ECLIPSE_API", "is embedded, which is not permitted in production", fix))
     try:
         application_headers.parse(settings.api_headers.get_secret_value())
     except application_headers.HeadersError as error:
@@ -106,7 +106,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
         problems.append(Problem("ECLIPSE_API_HEADERS", str(error), fix))
     if production and settings.demo:
         problems.append(
-            Problem("ECLIPSE_DEMO", "is true, but the demo is for development", "set it to false")
+            Problem("ECLIPSE_DEMO", "is true, but the demo is for development only", "set it to false")
         )
     for pattern in settings.allowed_origins:
         problems += check_origin(pattern)
@@ -116,7 +116,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
 
 
 def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[Problem]:
-    """Problems of texts in which something stands that nobody sees, or that others read otherwise."""
+    """Problems of texts with invisible characters, or that other programs parse differently."""
     problems: list[Problem] = []
     for field, value in values.items():
         if not isinstance(value, str) or field in HAS_LINES:
@@ -125,7 +125,7 @@ def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[P
         if field not in LITERAL:
             problems += check_text(name, value)
             continue
-        # In a file quotes have been read as such: what is left of them is meant.
+        # Parsing a file removes quotes: remaining ones are intended.
         quoted = sources[field] == "environment"
         parts = previous_secrets(value) if field == "jwt_previous_secrets" else [value]
         wrong = [problem for part in parts for problem in check_secret_text(name, part, quoted=quoted)]
@@ -142,11 +142,11 @@ def _check_keys(settings: Settings) -> list[Problem]:
         problem for value in previous for problem in check_secret("JWT_SECRET", value, settings.production)
     ]
     if wrong:
-        fix = 'write a list in JSON, ["...", "..."], where a secret holds a comma, or leave that secret out'
+        fix = 'write a list in JSON, ["...", "..."], if a secret contains a comma, or remove that secret'
         problems.append(wrong[0]._replace(name=name, fix=fix))
     if len(previous) > MAX_SECRETS and not problems:
-        problem = f"lists {len(previous)} secrets, at most {MAX_SECRETS} are expected"
-        problems.append(Problem(name, problem, "leave out those with which no token is signed any more"))
+        problem = f"lists {len(previous)} secrets, expected at most {MAX_SECRETS}"
+        problems.append(Problem(name, problem, "remove secrets that no longer sign tokens"))
     try:
         public_keys(settings.jwt_public_key)
     except KeyMaterialError as error:
@@ -156,13 +156,13 @@ def _check_keys(settings: Settings) -> list[Problem]:
         problems += _check_authorities(variable(field), getattr(settings, field))
     if bool(settings.tls_cert) != bool(settings.tls_key):
         missing = "ECLIPSE_TLS_KEY" if settings.tls_cert else "ECLIPSE_TLS_CERT"
-        fix = "set both to PEM files, or neither where a proxy does TLS"
-        problems.append(Problem(missing, "is not set, but its other half is", fix))
+        fix = "set both to PEM files, or neither if a proxy terminates TLS"
+        problems.append(Problem(missing, "is not set, but its counterpart is", fix))
     elif settings.tls_cert:
         try:
             tls_context(settings.tls_cert, settings.tls_key)
         except KeyMaterialError as error:
-            fix = "give the paths of two PEM files that belong together, the key without a password"
+            fix = "set the paths of two matching PEM files, the key without a password"
             problems.append(Problem("ECLIPSE_TLS_CERT", str(error), fix))
     return problems
 
@@ -172,7 +172,7 @@ def _check_authorities(name: str, path: str) -> list[Problem]:
         if path:
             client_context(path)
     except KeyMaterialError as error:
-        fix = "set it to a PEM file with the certificate of the authority, or leave it out"
+        fix = "set it to a PEM file with the certificate of the authority, or unset it"
         return [Problem(name, str(error), fix)]
     return []
 
@@ -197,48 +197,46 @@ def _check_redis_files(url: str) -> list[Problem]:
 
 
 def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
-    """Values for what is missing and may be, each with a note; a secret is never in the note."""
+    """Values for optional settings that are missing, each with a note; notes never contain a secret."""
     made_up: dict[str, Any] = {}
     for name in ("jwt_secret", "internal_api_secret"):
         if not getattr(settings, name):
             made_up[name] = SecretStr(secrets.token_urlsafe(48))
             notes.append(
-                f"{variable(name)} is not set: a fresh one was made up until the next start "
-                f"(`{program()} secrets >> .env` keeps one)."
+                f"{variable(name)} is not set: a new one was generated until the next start "
+                f"(`{program()} secrets >> .env` saves one)."
             )
     if settings.backend == "redis" and not settings.redis_url:
         made_up["redis_url"] = SecretStr("redis://127.0.0.1:6379/0")
-        notes.append("REDIS_URL is not set: redis://127.0.0.1:6379/0 is tried.")
+        notes.append("REDIS_URL is not set: using redis://127.0.0.1:6379/0.")
     if settings.api == "http" and sources["allowed_origins"] == "default":
-        # An empty list that allowed everything would be a trap; the application's own pages must work.
+        # An empty list must not allow everything, and the application's own pages must work.
         made_up["allowed_origins"] = (origin_of(settings.next_api_url),)
     return made_up
 
 
-def doubts(settings: Settings) -> list[str]:
-    """What works but is probably not meant."""
+def find_warnings(settings: Settings) -> list[str]:
+    """Warnings about valid settings that are probably mistakes."""
     found = []
     if settings.jwt_secret.get_secret_value() == settings.internal_api_secret.get_secret_value():
-        found.append("JWT_SECRET and INTERNAL_API_SECRET are the same: use two.")
+        found.append("JWT_SECRET and INTERNAL_API_SECRET are the same. Fix: use two different secrets.")
     if settings.production and not settings.allowed_origins:
         found.append("ALLOWED_ORIGINS is empty: no web page may open a session.")
     if settings.production and settings.api == "embedded":
         found.append(
-            "ECLIPSE_API is embedded in production, which is for trials: it has no accounts, and every route "
-            "of it, the one for tokens too, needs X-Internal-Secret."
+            "ECLIPSE_API is embedded in production, which is for trials only: it has no accounts, and all of "
+            "its routes, including the one for tokens, require X-Internal-Secret."
         )
     for field, url, scheme in (
         ("redis_ca", settings.redis_url.get_secret_value(), "rediss"),
         ("api_ca", settings.next_api_url, "https"),
     ):
         if getattr(settings, field) and not url.startswith(f"{scheme}://"):
-            found.append(
-                f"{variable(field)} is set, but the URL that it is for does not begin with {scheme}://."
-            )
+            found.append(f"{variable(field)} is set, but its URL does not begin with {scheme}://.")
     if settings.client_address_header and settings.trusted_proxies > 1:
         found.append(
             "ECLIPSE_TRUSTED_PROXIES counts from the right end of ECLIPSE_CLIENT_ADDRESS_HEADER: "
-            "leave it at 0 if that header names one address."
+            "set it to 0 if that header contains one address."
         )
     if settings.ping_timeout > settings.ping_interval:
         found.append("ECLIPSE_PING_TIMEOUT is longer than ECLIPSE_PING_INTERVAL.")
@@ -246,7 +244,7 @@ def doubts(settings: Settings) -> list[str]:
         size, least = getattr(settings, name), times * getattr(settings, other) + more
         if size < least:
             found.append(
-                f"{variable(name)} is {size}, too little for {variable(other)} "
-                f"({getattr(settings, other)}): the longest messages are lost. Set it to at least {least}."
+                f"{variable(name)} is {size}, too small for {variable(other)} "
+                f"({getattr(settings, other)}): the longest messages are lost. Fix: set at least {least}."
             )
     return found

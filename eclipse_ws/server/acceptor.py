@@ -72,7 +72,7 @@ class Acceptor(HTTPServer):
     _served = 0
     """The number of served sockets."""
     _reserve = -1
-    """A spare file descriptor, released to turn clients away when there is no other."""
+    """A spare file descriptor, released to turn clients away when no other one is free."""
     _logged = -LOG_INTERVAL
     """When a pause was last logged."""
 

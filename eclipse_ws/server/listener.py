@@ -146,7 +146,7 @@ class Listener(Acceptor):
         self.connections.count(connection, source.address if known else None)
 
     def refusal(self, connection: Connection, request: HTTPServerRequest, handler: type) -> Refusal | None:
-        """None if a request, of which only the headers are received, may proceed."""
+        """None if a request may proceed, whose headers are received but not its body."""
         now = time.monotonic()
         connection.trusted = False
         refusal = None

@@ -13,7 +13,7 @@ With a Redis it publishes each saved message on ``chat:<chatId>`` before it answ
 A visitor (``anon_...``) becomes a temporary user with an id of the database's own. A chat or user whose id
 begins with ``missing`` does not exist. The database refuses content with NUL, a user whose id begins with
 ``deleted``, and one that it doesn't know: 500. A path that ends with a slash is redirected (308) before
-anything else is looked at, as Next.js does; or, with ``trailing_slash``, one that doesn't.
+anything else is checked, as Next.js does; or, with ``trailing_slash``, one that doesn't.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Fault:
     ``mode``: ``ok``; ``status`` (with ``status``, ``body``, ``headers``); ``raw`` (``body`` as the answer's
     bytes); ``hang`` (no answer); ``reset`` (RST); ``close`` (FIN); ``truncate`` (half of the answer);
     ``twice`` (the answer again, unasked for). ``saves``: whether the message is saved all the same.
-    ``delay``: seconds before anything. ``times``: requests that it lasts for, None for ever. ``route``:
+    ``delay``: seconds before anything. ``times``: requests that it lasts for, None for all. ``route``:
     ``send``, ``users`` or ``any``.
     """
 

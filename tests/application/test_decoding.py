@@ -151,6 +151,6 @@ def test_a_user(given: Any, user: User) -> None:
     "given", [{}, {"error": "no"}, {"id": None}, {"user": {"id": "u"}}, [], "u", 7, None]
 )
 def test_nobody(given: Any) -> None:
-    """An answer that tells of nobody is not a user."""
+    """A response without any user is rejected."""
     with pytest.raises(msgspec.DecodeError):
         decode_user(json.dumps(given).encode(), "asked")

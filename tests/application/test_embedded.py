@@ -120,7 +120,7 @@ async def test_a_list_of_chats_has_only_the_beginnings_of_messages(api: Embedded
 
 @pytest.mark.gen_test
 async def test_a_database_of_an_older_version(path: str) -> None:
-    """Its chats are counted like new ones, whoever wrote to it in between."""
+    """Its chats are counted like new ones, also after an older version wrote to it."""
     first = EmbeddedApi(make_settings(embedded_db=path))
     await first.start()
     await first.send_message("c", "u", "hello", "USER")

@@ -333,7 +333,7 @@ def saved(**fields: Any) -> Fault:
     ],
 )
 async def test_answer_about_another_message(api: HttpApi, stub: Stub, fields: dict[str, Any]) -> None:
-    """An answer that tells of another chat's message is none, and nobody knows what was saved."""
+    """A response about another chat's message is rejected, and the outcome is unknown."""
     stub.fault = saved(id="m2", content="another's words")
     await api.send_message("chat-2", "user-2", "another's words", "USER")
     stub.fault = saved(**fields)
@@ -713,7 +713,7 @@ async def test_cancelled_while_waiting(stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_close_lets_calls_end(stub: Stub) -> None:
-    """close() waits for what is under way, and sends away what waits."""
+    """close() waits for calls in progress, and fails waiting ones."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1))
     await api.start()
     stub.fault = Fault(delay=0.05)
@@ -909,7 +909,7 @@ async def test_failure_of_one_request_is_final(api: HttpApi, stub: Stub) -> None
 
 @pytest.mark.gen_test
 async def test_bad_content_and_deleted_users(api: HttpApi, stub: Stub) -> None:
-    """What the application's database refuses is final for whoever sent it, and for nobody else."""
+    """A message that the application's database rejects fails finally, and affects no other sender."""
     stub.users = frozenset({"u", "deleted_1"})
     for content, user in (("a\0b", "u"), ("hello", "deleted_1"), ("hello", "smoke-0")) * 5:
         error = await failure(api.send_message("chat-1", user, content, "USER"))

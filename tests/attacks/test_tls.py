@@ -195,8 +195,8 @@ async def test_a_broken_certificate_leaves_the_good_one(tmp_path: Path, expect_l
 @pytest.mark.parametrize(
     ("given", "name", "problem"),
     [
-        ({"ECLIPSE_TLS_CERT": "{cert}"}, "ECLIPSE_TLS_KEY", "other half"),
-        ({"ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "other half"),
+        ({"ECLIPSE_TLS_CERT": "{cert}"}, "ECLIPSE_TLS_KEY", "counterpart"),
+        ({"ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "counterpart"),
         ({"ECLIPSE_TLS_CERT": "/none", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "can't be read"),
         ({"ECLIPSE_TLS_CERT": "{cert}", "ECLIPSE_TLS_KEY": "{cert}"}, "ECLIPSE_TLS_CERT", "no certificate"),
         ({"ECLIPSE_TLS_CERT": "{key}", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "no certificate"),

@@ -315,7 +315,7 @@ async def test_the_program_reads_its_input_to_the_end(
 async def test_no_server_is_no_success(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whoever never got in gets 1, and sees each line that is left; what breaks afterwards is not logged."""
+    """A client that never joined exits with 1 and prints its unsent lines; later failures are not logged."""
     monkeypatch.setattr(chat_module, "FINISH_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
         url = FixedUrl(f"ws://127.0.0.1:{silent.getsockname()[1]}/ws?token=t")

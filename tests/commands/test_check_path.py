@@ -144,7 +144,7 @@ REDIS_CASES: dict[str, tuple[str, dict[str, str], str]] = {
     ),
     "an authority of the process": ("", {"SSL_CERT_FILE": "{ca}"}, ""),
     "another name": ("localhost", {"redis_ca": "{ca}"}, "untrusted certificate"),
-    "another name that is not looked at": ("localhost&ssl_check_hostname=false", {"redis_ca": "{ca}"}, ""),
+    "another name that is not checked": ("localhost&ssl_check_hostname=false", {"redis_ca": "{ca}"}, ""),
     "no certificate of the client": ("asks", {"redis_ca": "{ca}"}, "the TLS connection"),
     "a certificate of the client": (
         "asks&ssl_certfile={client}&ssl_keyfile={client_key}",
@@ -294,12 +294,16 @@ async def test_a_port_of_a_host(host: str, taken: bool) -> None:
     ("name", "value", "says"),
     [
         ("ECLIPSE_REDIS_CA", "/none", "names a file that can't be read (No such file or directory)"),
-        ("ECLIPSE_REDIS_CA", "{key}", "names a file that holds no certificate"),
+        ("ECLIPSE_REDIS_CA", "{key}", "names a file without a certificate"),
         ("ECLIPSE_API_CA", "{folder}", "can't be read (Is a directory)"),
-        ("ECLIPSE_API_CA", "{empty}", "names a file that holds no certificate"),
+        ("ECLIPSE_API_CA", "{empty}", "names a file without a certificate"),
         ("REDIS_URL", "rediss://h?ssl_ca_certs=/none", "has an ssl_ca_certs that names a file that can't be"),
-        ("REDIS_URL", "rediss://h?ssl_certfile={client}&ssl_keyfile={key}", "is no certificate with its key"),
-        ("REDIS_URL", "rediss://h?ssl_certfile={client}", "is no certificate with its key"),
+        (
+            "REDIS_URL",
+            "rediss://h?ssl_certfile={client}&ssl_keyfile={key}",
+            "is not a certificate with a matching key",
+        ),
+        ("REDIS_URL", "rediss://h?ssl_certfile={client}", "is not a certificate with a matching key"),
         ("REDIS_URL", "rediss://h?ssl_keyfile={client_key}", "can't be read"),
     ],
 )
@@ -323,6 +327,4 @@ def test_files_that_can_be_used(files: Files, tmp_path: Path) -> None:
         "NEXT_API_URL": "http://app.acme.com",
     }
     loaded = load("test", environ=environ, dotenv=tmp_path / "none")
-    assert loaded.warnings == [
-        "ECLIPSE_API_CA is set, but the URL that it is for does not begin with https://."
-    ]
+    assert loaded.warnings == ["ECLIPSE_API_CA is set, but its URL does not begin with https://."]

@@ -67,7 +67,7 @@ async def test_a_right_server() -> None:
 
 @gen_test
 async def test_no_command_waits_in_the_client() -> None:
-    """What smoke tells of latency is the server's, not that of a kernel which collects small writes."""
+    """The reported latency is the server's, without the kernel's delay of small writes."""
     async with running() as server:
         client = Client(f"ws://127.0.0.1:{server.port}", {})
         await client.join(mint(SECRET, "c1", "u1", authenticated=True))
@@ -96,7 +96,7 @@ async def test_machines_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -
 
 @gen_test
 async def test_a_degraded_server_is_worth_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other looks go on: an outage of the backend is none of chat."""
+    """The other steps continue: a backend outage is not a chat outage."""
     async with running() as server:
         document = server.node.health
         monkeypatch.setattr(server.node, "health", lambda: {**document(), "status": "degraded"})
@@ -198,7 +198,7 @@ async def test_the_application_accepts_who_writes() -> None:
 async def test_advice_names_what_the_answer_said(
     expect_log: Any, fault: Fault, settings: dict[str, Any], said: str, fix: str
 ) -> None:
-    """A message that isn't saved is no proof against the secrets: each error has an advice of its own."""
+    """A message that is not saved does not mean wrong secrets: each error has its own advice."""
     expect_log("message not saved", "the outcome", optional=True)
     stub = Stub(API_SECRET)
     stub.fault = fault
@@ -311,7 +311,7 @@ async def test_each_look_is_told_when_it_is_done(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def of_before() -> AsyncIterator[int]:
-    """The service of before, as far as a client sees it: no ack, no cursor, typing for everybody."""
+    """The previous service, as a client sees it: no ack, no cursor, typing for everybody."""
     members: set[ServerConnection] = set()
 
     async def handle(socket: ServerConnection) -> None:

@@ -126,8 +126,8 @@ def test_a_file_that_others_can_reach_is_refused(tmp_path: Path, place: Path, mo
     with pytest.raises(SettingsError) as refused:
         start(tmp_path)
     text = str(refused.value)
-    assert f"can be read or written by others (its mode is {mode:04o}, not 0600)" in text
-    assert "delete it; `eclipse-ws run` makes up fresh secrets" in text
+    assert f"is accessible to others (its mode is {mode:04o}, expected 0600)" in text
+    assert "delete it; `eclipse-ws run` generates new secrets" in text
     assert place.read_text().split("=")[1].splitlines()[0] not in text
 
 
@@ -150,7 +150,7 @@ def test_a_file_that_is_not_ours_is_refused(
     with pytest.raises(SettingsError) as refused:
         start(tmp_path)
     said = {"link": "can't be read", "owner": f"belongs to another user (uid {os.geteuid() - 1}"}
-    assert said.get(kind, "is no regular file") in str(refused.value)
+    assert said.get(kind, "is not a regular file") in str(refused.value)
 
 
 @pytest.mark.parametrize("where", ["missing/folder", "shared drive"])
@@ -164,8 +164,8 @@ def test_where_nothing_can_be_kept(tmp_path: Path, where: str, monkeypatch: pyte
     loaded = start(folder)
     monkeypatch.undo()
     assert loaded.made_up >= {*NAMES}
-    assert loaded.notes[0].startswith(f"Secrets can't be kept in {folder / dev_secrets.NAME}: ")
-    assert "JWT_SECRET is not set: a fresh one was made up" in loaded.notes[1]
+    assert loaded.notes[0].startswith(f"can't save secrets in {folder / dev_secrets.NAME}: ")
+    assert "JWT_SECRET is not set: a new one was generated" in loaded.notes[1]
     assert not folder.exists() or not list(folder.iterdir())
 
 
@@ -174,5 +174,5 @@ def test_half_a_file_is_refused(tmp_path: Path, place: Path, text: str) -> None:
     """A file that a crash left empty, or that lost a line, is named rather than passed over."""
     place.touch(mode=0o600)
     place.write_text(text)
-    with pytest.raises(SettingsError, match=f"{dev_secrets.NAME} does not hold both"):
+    with pytest.raises(SettingsError, match=f"{dev_secrets.NAME} does not contain both"):
         start(tmp_path)

@@ -145,7 +145,7 @@ def test_every_fault_is_listed_at_once() -> None:
     }
     assert "placeholder" in found["JWT_SECRET"]
     assert "eclipse-ws secrets" in found["JWT_SECRET"]
-    assert "5 bytes, at least 32" in found["INTERNAL_API_SECRET"]
+    assert "5 bytes, expected at least 32" in found["INTERNAL_API_SECRET"]
     assert "REST API, another protocol" in found["REDIS_URL"]
     assert "rediss://" in found["REDIS_URL"]
     assert "'eighty', expected a valid integer" in found["PORT"]
@@ -195,7 +195,7 @@ def test_random_passwords_and_previous_secrets_are_no_placeholders() -> None:
     ],
 )
 def test_a_part_of_a_url_can_be_a_placeholder(url: str) -> None:
-    """Its user name, its password and the labels of its host are looked at one by one."""
+    """Its user name, its password and the labels of its host are checked one by one."""
     assert problems.is_placeholder(url)
 
 
@@ -301,13 +301,13 @@ def test_the_rest_url_is_ignored_beside_a_redis_url_or_a_chosen_backend() -> Non
         ("http://h:6379", "REST API"),
         ("h:6379", "is not of the form"),
         ("redis://", "is not of the form"),
-        ("redis://h:port", "no URL that can be read"),
+        ("redis://h:port", "not a valid URL"),
         ("redis://default:your-password@your-redis-host:6379", "placeholder"),
         ("unix://", "is not of the form"),
         ("redis://u:your-p@ss/word@h:6379", "placeholder"),
         ("redis://u:p@ss/word@h:6379", "write / @ # ? of a password as %2F"),
-        ("redis://h:6379/0#x", "behind its host and port"),
-        ("redis://h:6379/cache", "the number of a database"),
+        ("redis://h:6379/0#x", "after its host and port"),
+        ("redis://h:6379/cache", "a database number"),
         ("rediss://h:6379?family=6", "an option 'family' that"),
         ("redis://h:6379?ssl_cert_reqs=none", "an option 'ssl_cert_reqs'"),
         ("rediss://h:6379?ssl_cert_reqs=no", "a value for the option 'ssl_cert_reqs'"),
@@ -341,12 +341,12 @@ def test_a_right_redis_url_selects_redis(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("ftp://app.acme.com", "no http:// or https:// URL"),
-        ("https://", "no http:// or https:// URL"),
-        ("https://user:hunter2@app.acme.com", "user name or a password"),
+        ("ftp://app.acme.com", "not an http:// or https:// URL"),
+        ("https://", "not an http:// or https:// URL"),
+        ("https://user:hunter2@app.acme.com", "user name or password"),
         ("https://app.acme.com/?a=1", "query"),
         ("https://your-app.vercel.app", "placeholder"),
-        ("https://[::1", "no URL that can be read"),
+        ("https://[::1", "not a valid URL"),
     ],
 )
 def test_a_wrong_api_url_is_named(url: str, says: str) -> None:
@@ -383,7 +383,7 @@ def test_redis_asked_for_without_a_url() -> None:
     """`--backend redis` tries the usual address in dev, and is a problem in prod."""
     loaded = read(backend="redis")
     assert loaded.settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
-    assert "REDIS_URL is not set: redis://127.0.0.1:6379/0 is tried." in loaded.notes
+    assert "REDIS_URL is not set: using redis://127.0.0.1:6379/0." in loaded.notes
     assert "is not set" in problems_of(prod(REDIS_URL=None), backend="redis")["REDIS_URL"]
 
 
@@ -417,9 +417,9 @@ def test_an_unknown_variable_is_warned_of_with_the_nearest_name(tmp_path: Path) 
     dotenv.write_text("ECLIPSE_PORT=1\n")
     loaded = read({"ECLIPSE_PINGINTERVAL": "3", "ECLIPSE_ZZZ": "1", "OTHER": "1"}, dotenv)
     assert loaded.warnings == [
-        "ECLIPSE_PINGINTERVAL in the environment is no setting: did you mean ECLIPSE_PING_INTERVAL?",
-        "ECLIPSE_ZZZ in the environment is no setting: `eclipse-ws config` lists the settings.",
-        "ECLIPSE_PORT in .env is no setting: did you mean PORT?",
+        "unknown setting ECLIPSE_PINGINTERVAL in the environment: did you mean ECLIPSE_PING_INTERVAL?",
+        "unknown setting ECLIPSE_ZZZ in the environment: `eclipse-ws config` lists the settings.",
+        "unknown setting ECLIPSE_PORT in .env: did you mean PORT?",
     ]
 
 
@@ -437,7 +437,7 @@ def test_sizes_that_contradict_each_other_are_warned_of(name: str, other: str, t
     least = times * let_through + more
     assert read({variable(name): str(least)}).warnings == []
     (warning,) = read({variable(name): str(least - 1)}).warnings
-    assert warning.startswith(f"{variable(name)} is {least - 1}, too little for {variable(other)} ")
+    assert warning.startswith(f"{variable(name)} is {least - 1}, too small for {variable(other)} ")
     assert str(least) in warning
 
 
@@ -456,17 +456,17 @@ def test_wrong_keys_of_a_profile_are_named(tmp_path: Path) -> None:
     text = str(caught.value)
     assert "4 problems" in text
     assert "unknown key 'prot'. Fix: write port" in text
-    assert "unknown key 'qwertz'. Fix: take it out" in text
-    assert "holds jwt_secret, and a profile holds no secrets" in text
-    assert "sets region, which a profile can't" in text
+    assert "unknown key 'qwertz'. Fix: remove it" in text
+    assert "contains the secret jwt_secret" in text
+    assert "sets region, which is not permitted in a profile" in text
     assert "hunter2" not in text
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"port = = 1", "is no valid TOML"),
-        (b"\xff\xfe", "is no UTF-8 text"),
+        (b"port = = 1", "is not valid TOML"),
+        (b"\xff\xfe", "is not UTF-8 text"),
         (b"# " + b"x" * profiles.MAX_FILE, "has more than"),
         (None, "can't be read (No such file or directory)"),
     ],
@@ -501,7 +501,7 @@ def test_unknown_profiles_are_named() -> None:
 def test_a_profile_that_was_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation says so, and how to go on."""
     monkeypatch.setattr(profiles, "folders", list)
-    assert "was not installed" in problems_of(PROD, profile="prod")["--profile"]
+    assert "is not installed" in problems_of(PROD, profile="prod")["--profile"]
 
 
 def test_a_broken_dotenv_is_named(tmp_path: Path) -> None:
@@ -562,13 +562,13 @@ def test_a_redis_url_with_a_line_end() -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (f'"{STRONG}"', 'stands in quotes (")'),
-        (f"'{STRONG}'", "stands in quotes (')"),
-        (f"{STRONG}\n", "ends with a line break, as `echo` leaves it in a file"),
+        (f'"{STRONG}"', 'is in quotes (")'),
+        (f"'{STRONG}'", "is in quotes (')"),
+        (f"{STRONG}\n", "ends with a line break, as `echo` writes it"),
         (f" {STRONG}", "begins with a space"),
         (f"\ufeff{STRONG}", "begins with the character U+FEFF"),
-        (f"{STRONG[:9]}\u200b{STRONG[9:]}", "the character U+200B, which nobody sees"),
-        (f"{STRONG}\udcff", "bytes that are no UTF-8 text"),
+        (f"{STRONG[:9]}\u200b{STRONG[9:]}", "invisible text: the character U+200B"),
+        (f"{STRONG}\udcff", "bytes that are not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("name", ["JWT_SECRET", "INTERNAL_API_SECRET"])
@@ -590,14 +590,14 @@ def test_a_previous_secret_that_may_be_another_is_refused(value: str) -> None:
 @pytest.mark.parametrize("value", ["k\x01" * 20, "k€" * 20, "k\n" * 20 + "k"])
 def test_what_no_header_carries_is_no_secret_of_the_api(value: str) -> None:
     """INTERNAL_API_SECRET goes in a header, where a control character, or one beyond Latin-1, can't."""
-    assert "no HTTP header carries" in problems_of(prod(INTERNAL_API_SECRET=value))["INTERNAL_API_SECRET"]
+    assert "HTTP headers can't contain" in problems_of(prod(INTERNAL_API_SECRET=value))["INTERNAL_API_SECRET"]
 
 
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
         ("NEXT_API_URL", "https://app\u200b.acme.com", "U+200B"),
-        ("NEXT_API_URL", "https://app.ac me.com", "no http:// or https:// URL"),
+        ("NEXT_API_URL", "https://app.ac me.com", "not an http:// or https:// URL"),
         ("REDIS_URL", "redis://u:hunter2\n@h", "a line break"),
         ("ALLOWED_ORIGINS", "https://a.acme.com\nhttps://b.acme.com", "a line break"),
         ("ECLIPSE_HOST", "0.0.\u200d0.0", "U+200D"),
@@ -624,13 +624,13 @@ def test_quotes_that_a_file_has_read_are_meant(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("FOO=abcJWT_SECRET=x\n", "JWT_SECRET= stands in the value of FOO"),
-        ("JWT_SECRET=0123456789REDIS_URL=redis://h", "REDIS_URL= stands in the value of JWT_SECRET"),
-        ("NEXT_API_URL=http://localhost:3000ECLIPSE_HOST=::", "ECLIPSE_HOST= stands in"),
-        ("LOG_LEVEL=infoPORT=8081", "PORT= stands in the value of LOG_LEVEL"),
+        ("FOO=abcJWT_SECRET=x\n", "JWT_SECRET= is in the value of FOO"),
+        ("JWT_SECRET=0123456789REDIS_URL=redis://h", "REDIS_URL= is in the value of JWT_SECRET"),
+        ("NEXT_API_URL=http://localhost:3000ECLIPSE_HOST=::", "ECLIPSE_HOST= is in"),
+        ("LOG_LEVEL=infoPORT=8081", "PORT= is in the value of LOG_LEVEL"),
         (
             "NEXT_API_URL=http://localhost:3000DATABASE_URL=x",
-            "another NAME= stands in the value of NEXT_API_URL",
+            "another NAME= is in the value of NEXT_API_URL",
         ),
     ],
 )
@@ -683,7 +683,7 @@ def test_a_secret_that_next_reads_otherwise_is_warned_of(tmp_path: Path, value: 
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"JWT_SECRET={value}\nINTERNAL_API_SECRET={OTHER}\nFOO=a#b\n")
     (sentence,) = read(dotenv=dotenv).warnings
-    assert sentence.startswith("JWT_SECRET in .env is read otherwise by Next.js")
+    assert sentence.startswith("JWT_SECRET in .env is parsed differently by Next.js")
     assert STRONG not in sentence
     assert read({"JWT_SECRET": STRONG}, dotenv).warnings == []
 
@@ -713,7 +713,7 @@ def test_origins_are_a_list_in_every_source(tmp_path: Path) -> None:
     profile.write_text("allowed_origins = 3\n")
     assert "ALLOWED_ORIGINS" in problems_of({}, profile=str(profile))
     assert (
-        "'https://a/b', which is no origin"
+        "'https://a/b', which is not an origin"
         in problems_of({"ALLOWED_ORIGINS": "https://a/b"})["ALLOWED_ORIGINS"]
     )
 
@@ -767,7 +767,7 @@ def test_an_origin_need_not_be_of_the_web(origin: str) -> None:
 def test_what_is_no_origin(given: str) -> None:
     """What no browser sends is a problem that says what one looks like."""
     text = problems_of({"ALLOWED_ORIGINS": given})["ALLOWED_ORIGINS"]
-    assert "which is no origin" in text
+    assert "which is not an origin" in text
     assert "capacitor://localhost" in text
 
 
@@ -826,7 +826,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
 def test_a_wrong_secret_type_is_not_repeated() -> None:
     """A flag of a wrong type for a secret says only that it is wrong."""
     found = problems_of({}, jwt_secret=[STRONG])
-    assert "has a wrong value, expected" in found["--jwt-secret"]
+    assert "has an invalid value, expected" in found["--jwt-secret"]
     assert STRONG not in found["--jwt-secret"]
 
 

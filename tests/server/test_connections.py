@@ -177,7 +177,7 @@ def share(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("direct", "share")
 async def test_silent_connections_are_counted_by_their_sockets_address() -> None:
-    """Whoever says nothing has a share; beyond it the oldest goes, and another address notices nothing."""
+    """Silent connections of an address are limited: the oldest is closed; other addresses keep theirs."""
     async with running(**QUIET) as server:
         other = connect(server, address="127.0.0.2")
         mine = []

@@ -121,7 +121,7 @@ async def test_what_is_no_http(request_: bytes, expect_log: Any) -> None:
         assert (await http(server.port, "/health")).status == 200
 
 
-# -- the application's door ---------------------------------------------------------------------
+# -- internal authentication --------------------------------------------------------------------
 
 
 @pytest.mark.gen_test
@@ -140,7 +140,7 @@ async def test_the_secret_is_asked_for(path: str, secret: str | None) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/disconnect"])
 async def test_no_secret_is_configured(path: str) -> None:
-    """A server without a secret opens the door to nobody: an empty one is none."""
+    """A server without a secret rejects every request, also one with an empty secret."""
     async with running(internal_api_secret="") as server:
         for headers in ({}, {"X-Internal-Secret": ""}, OURS):
             answer = await http(server.port, path, "POST", UPDATED, headers=headers)
@@ -406,7 +406,7 @@ async def test_fault_of_ours(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.gen_test
 async def test_scripts_are_compressed_for_those_who_take_it() -> None:
-    """A browser gets the widget at a third of its size; who asks for nothing gets it as it is."""
+    """A browser gets the widget at a third of its size; without Accept-Encoding it is uncompressed."""
     plain = (STATIC / "widget.js").read_bytes()
     async with running() as server:
         request = HTTPRequest(
@@ -472,7 +472,7 @@ async def test_scripts_for_other_sites(path: str) -> None:
 
 @pytest.mark.gen_test
 async def test_the_clients_types_are_served_beside_it() -> None:
-    """Whoever imports the client by its address finds its types at the same one, as text."""
+    """The types of the client are served beside it, as text."""
     async with running() as server:
         answer = await http(server.port, "/eclipse-chat.d.ts")
         assert (answer.status, answer.headers["content-type"].partition(";")[0]) == (200, "text/plain")

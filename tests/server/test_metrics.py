@@ -222,7 +222,7 @@ PROCESS = (
 
 
 def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only psutil looks into the system; its figures have the names that alerts use."""
+    """Only psutil looks into the system; its metrics have the names that alerts use."""
     server = Server(make_settings())
     mebibyte, now = 1 << 20, time.time()
     hide_proc(monkeypatch)

@@ -281,7 +281,7 @@ async def test_drain_waits_for_close_frames_no_longer_than_for_the_last_ones(
 
 @pytest.mark.gen_test
 async def test_a_session_that_was_joining_is_sent_away_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was let in just before the drain, and greeted in it, is sent away like all."""
+    """A session that was accepted just before the drain, and greeted during it, is closed like all others."""
     async with running() as server:
         gate, subscribe = asyncio.Event(), server.backend.subscribe
 
@@ -305,7 +305,7 @@ async def test_a_session_that_was_joining_is_sent_away_too(monkeypatch: pytest.M
 
 @pytest.mark.gen_test
 async def test_stop_without_a_drain() -> None:
-    """A stop says 1012 to everybody, and cuts off whoever doesn't answer."""
+    """A stop closes every session with 1012, and aborts those that do not respond."""
     async with running(close_timeout=60) as server:
         client, deaf = await Client.join(server.port), await Client.join(server.port, user="u2")
         deaf.socket.transport.pause_reading()
