@@ -79,7 +79,7 @@ def run(profile: str | None, **flags: str | None) -> None:
         def reload() -> Loaded:
             return read(profile, starting=True, **options)
 
-        run_loop(serve(loaded.settings, loaded.notes, greet, reload, loaded.made_up))
+        run_loop(serve(loaded.settings, loaded.notes, greet, reload, loaded.generated))
     except StartError as error:
         stop(str(error))
     except BackendError as error:
@@ -112,7 +112,7 @@ def token(  # noqa: PLR0917 - click passes names
 ) -> None:
     """Mint a token for a chat and a user, and print the URL to connect to."""
     loaded = load(profile)
-    if is_made_up(loaded):
+    if lacks_secret(loaded):
         stop_without_secret()
     from eclipse_ws.commands.tokens import mint, socket_url
     from eclipse_ws.security.jwt import required
@@ -303,7 +303,7 @@ def smoke(  # noqa: PLR0917 - click passes names
         loaded = load(profile)
         # Secrets that were generated here are not the server's.
         jwt_secret, internal_secret = (
-            "" if loaded.sources[name] == "made up" else getattr(loaded.settings, name).get_secret_value()
+            "" if loaded.sources[name] == "generated" else getattr(loaded.settings, name).get_secret_value()
             for name in ("jwt_secret", "internal_api_secret")
         )
         issuer, audience = loaded.settings.jwt_issuer, loaded.settings.jwt_audience
@@ -355,7 +355,7 @@ def chat(  # noqa: PLR0917 - click passes names
     else:
         loaded = load(profile)
         address = server_address(host, loaded.settings)
-        if loaded.sources["jwt_secret"] in ("made up", dev_secrets.NAME):
+        if loaded.sources["jwt_secret"] in ("generated", dev_secrets.NAME):
             # The server may have generated other secrets than the ones here.
             source = tokens.RequestedUrl(address, chat_id, user_id, agent)
         else:
@@ -430,7 +430,7 @@ def bench(  # noqa: PLR0917 - click passes names
             f"{address.hostname} is not this machine. A load test of somebody else's server, or of "
             "one in use, is an attack. Fix: if the server is yours, confirm with --yes-i-run-this."
         )
-    if is_made_up(loaded):
+    if lacks_secret(loaded):
         stop_without_secret()
     secret = loaded.settings.jwt_secret.get_secret_value()
     claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
@@ -493,9 +493,9 @@ def load(profile: str | None, **flags: Any) -> Loaded:
         stop(str(error))
 
 
-def is_made_up(loaded: Loaded) -> bool:
+def lacks_secret(loaded: Loaded) -> bool:
     """Whether JWT_SECRET is not configured, so that no token from here is valid on a running server."""
-    return loaded.sources["jwt_secret"] == "made up"  # noqa: S105 - a source, not a secret
+    return loaded.sources["jwt_secret"] == "generated"  # noqa: S105 - a source, not a secret
 
 
 def stop_without_secret() -> NoReturn:

@@ -214,7 +214,7 @@ def test_a_chat_url_that_can_be_none(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "http://a b", "h", "ws://h"])
 def test_a_smoke_url_that_can_be_none(url: str) -> None:
-    """`smoke` says so of both its addresses."""
+    """`smoke` rejects both of its addresses."""
     for arguments in ([url], ["http://h", "--also", url]):
         result = call("smoke", *arguments, JWT_SECRET=SECRET)
         assert (result.exit_code, f"{url!r} is not an http:// or https:// URL" in result.stderr) == (2, True)
@@ -260,7 +260,7 @@ def test_ids_that_the_server_would_refuse(command: str, arguments: list[str], op
 
 
 def test_token_without_a_secret_says_what_to_do() -> None:
-    """A token signed with a secret that was just made up would fit no server, so there is none."""
+    """A token signed with a secret that was just generated is valid on no server, so none is minted."""
     result = call("token")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "start one here (`eclipse-ws run --profile dev`), or set JWT_SECRET" in result.stderr
@@ -386,7 +386,7 @@ async def test_health_exit_codes(  # noqa: PLR0917 - pytest passes names
     code: int,
     says: str,
 ) -> None:
-    """`health` says how it is in a line, and ends with 0 (healthy), 1 (degraded, draining) or 2."""
+    """`health` prints the state, and exits with 0 (healthy), 1 (degraded, draining) or 2."""
     monkeypatch.setattr(Health, "document", document)
     monkeypatch.setattr(Health, "status", status)
     result = await asyncio.to_thread(call, "health", "--url", base_url)
@@ -405,7 +405,7 @@ async def test_health_asks_the_configured_server(http_port: int, monkeypatch: py
 
 
 def test_health_of_nobody() -> None:
-    """A server that isn't there is unreachable, and an address that is none is a problem of the command."""
+    """A missing server is unreachable, and an invalid address is a usage error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         result = call("health", "--url", f"http://127.0.0.1:{free.getsockname()[1]}", "--timeout", "1")
@@ -430,12 +430,12 @@ def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> Non
         code, out, err = program.end(number)
         assert code == 0, err
         assert f"http://127.0.0.1:{port[1]}/demo" in out
-        assert "made up" not in err
+        assert "generated" not in err
         assert "Traceback" not in err
 
 
 def test_a_server_that_does_tls_itself(programs: list[Program], tmp_path: Path) -> None:
-    """`run` says https, and `health` asks so: as the image's check it would end a server that is well."""
+    """`run` prints https, and `health` uses it: otherwise the image's check would end a healthy server."""
     made = trustme.CA().issue_cert("chat.example.com")
     made.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
     (tmp_path / "cert.pem").write_bytes(made.cert_chain_pems[0].bytes())
@@ -570,7 +570,7 @@ def test_chat_has_its_token_from(
 
 
 def test_warnings_of_the_settings_are_logged(programs: list[Program]) -> None:
-    """A mistyped variable is told in the log of the start."""
+    """A mistyped variable is logged at the start."""
     program = Program("run", "--profile", "test", ECLIPSE_PRT="1")
     programs.append(program)
     assert "listens at" in program.first_line()
@@ -630,7 +630,7 @@ def test_commands_fit_the_server_that_runs_in_the_same_folder(
 
 
 def test_smoke_shows_no_kept_secret_to_another_machine(tmp_path: Path) -> None:
-    """What a development server here has made up is no other server's; a file that others read is refused."""
+    """A development server's secrets are sent to no other server; a file that others can read is refused."""
     dev_secrets.keep(tmp_path / dev_secrets.NAME)
     assert "JWT_SECRET is not set" in call("smoke", "https://chat.example.com").stderr
     (tmp_path / dev_secrets.NAME).chmod(0o644)
@@ -668,7 +668,7 @@ def test_chat_talks_to_a_running_server(programs: list[Program]) -> None:
 
 
 def test_a_system_that_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows, which has no such signal, it says what to do rather than fail somewhere inside."""
+    """On Windows, which has no such signal, the error has a fix."""
     monkeypatch.delattr(signal, "SIGHUP")
     done = call("run", "--profile", "test")
     assert done.exit_code == 2

@@ -68,7 +68,7 @@ async def check(
     value = loaded.settings
     findings.append(Finding("settings", "ok", f"profile {loaded.profile}, {len(loaded.sources)} settings"))
     for name in ("jwt_secret", "internal_api_secret"):
-        if loaded.sources[name] == "made up":
+        if loaded.sources[name] == "generated":
             findings.append(
                 Finding(variable(name), "warning", "is not set; each start generates one", "set it")
             )
@@ -82,7 +82,7 @@ async def check(
         findings += map(of_problem, problems)
         if not any(finding.name == fly_toml.NAME for finding in findings):
             findings.append(Finding(fly_toml.NAME, "ok", "all keys are known and agree with the settings"))
-    findings += pages(value, loaded.sources["allowed_origins"] == "made up")
+    findings += pages(value, loaded.sources["allowed_origins"] == "generated")
     findings += machine(value)
     for some in await asyncio.gather(redis(value), application(value)):
         findings += some
@@ -92,15 +92,15 @@ async def check(
 # -- pages ----------------------------------------------------------------------------------------
 
 
-def pages(value: Settings, made_up: bool) -> list[Finding]:
-    """Which pages may open sessions, and which are probably missing; ``made_up``: it is the default."""
+def pages(value: Settings, generated: bool) -> list[Finding]:
+    """Which pages may open sessions, and which are probably missing; ``generated``: it is the default."""
     name, listed = "ALLOWED_ORIGINS", value.allowed_origins
     if not listed:
         if value.production:
             return []  # the settings warn about it
         return [Finding(name, "ok", "is unset: pages of this machine may open sessions")]
     text = f"pages of {', '.join(listed[:10])}{', ...' if len(listed) > 10 else ''} may open sessions"
-    text += "; it is unset, so this is the application's own origin" if made_up else ""
+    text += "; it is unset, so this is the application's own origin" if generated else ""
     findings = [Finding(name, "ok", text)]
     for sibling in Origins(value).siblings(listed):
         fix = f"add {sibling} to it if the application's pages are served there too"

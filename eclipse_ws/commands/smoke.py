@@ -60,7 +60,7 @@ class Smoke:
         self._urls = [each.replace("http", "ws", 1).rstrip("/") for each in (self._http, also or self._http)]
         self._jwt_secret, self._internal = jwt_secret, internal_secret
         self._claims = claims
-        self._made_up = chat is None
+        self._generated_chat = chat is None
         self._chat = chat or f"eclipse-smoke-{secrets.token_hex(6)}"
         self._origin = {} if origin is None else {"Origin": origin}
         self._machines: list[str] = []
@@ -232,7 +232,7 @@ class Smoke:
         try:
             ack = await one.until(lambda event: event.get("type") == "ack", "ack", ACK_WAIT)
         except MissedError as error:
-            if self._made_up and error.code == "chat_not_found":
+            if self._generated_chat and error.code == "chat_not_found":
                 text = "the application accepted the secret, but has no such chat"
                 return Finding("message and ack", "skipped", f"{text}. Name a test chat with --chat")
             self._outdated = self._outdated or "within" in str(error)

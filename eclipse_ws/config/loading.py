@@ -36,9 +36,9 @@ class Loaded:
         return f"{self.settings.profile} ({self.sources['profile']})"
 
     @property
-    def made_up(self) -> frozenset[str]:
+    def generated(self) -> frozenset[str]:
         """The fields that no source sets and that have a generated value."""
-        return frozenset(name for name, source in self.sources.items() if source == "made up")
+        return frozenset(name for name, source in self.sources.items() if source == "generated")
 
 
 def load(
@@ -110,9 +110,9 @@ def load(
         problem for problem in validation.check(settings, sources, given) if problem.name not in wrong
     ]
     if not problems:
-        made_up = validation.make_up(settings, sources, notes)
-        settings = Settings(**{**values, **made_up})
-        sources.update(dict.fromkeys(made_up, "made up"))
+        generated = validation.generate(settings, sources, notes)
+        settings = Settings(**{**values, **generated})
+        sources.update(dict.fromkeys(generated, "generated"))
         warnings += validation.find_warnings(settings)
         warnings += profiles.parsed_differently(
             path, {name: value for name, value in from_file.items() if name not in environment}

@@ -73,7 +73,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     url = settings.redis_url.get_secret_value()
     if url:
         problems += check_redis_url(url) or _check_redis_files(url)
-    elif given.get("UPSTASH_REDIS_REST_URL") and sources["backend"] in ("default", "made up"):
+    elif given.get("UPSTASH_REDIS_REST_URL") and sources["backend"] in ("default", "generated"):
         problem = "is not set; UPSTASH_REDIS_REST_URL is, but the REST API is another protocol"
         problems.append(Problem("REDIS_URL", problem, WHERE_REDIS_URL))
     elif production and settings.backend == "redis":
@@ -196,23 +196,23 @@ def _check_redis_files(url: str) -> list[Problem]:
     return problems
 
 
-def make_up(settings: Settings, sources: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
+def generate(settings: Settings, sources: Mapping[str, str], notes: list[str]) -> dict[str, Any]:
     """Values for optional settings that are missing, each with a note; notes never contain a secret."""
-    made_up: dict[str, Any] = {}
+    generated: dict[str, Any] = {}
     for name in ("jwt_secret", "internal_api_secret"):
         if not getattr(settings, name):
-            made_up[name] = SecretStr(secrets.token_urlsafe(48))
+            generated[name] = SecretStr(secrets.token_urlsafe(48))
             notes.append(
                 f"{variable(name)} is not set: a new one was generated until the next start "
                 f"(`{program()} secrets >> .env` saves one)."
             )
     if settings.backend == "redis" and not settings.redis_url:
-        made_up["redis_url"] = SecretStr("redis://127.0.0.1:6379/0")
+        generated["redis_url"] = SecretStr("redis://127.0.0.1:6379/0")
         notes.append("REDIS_URL is not set: using redis://127.0.0.1:6379/0.")
     if settings.api == "http" and sources["allowed_origins"] == "default":
         # An empty list must not allow everything, and the application's own pages must work.
-        made_up["allowed_origins"] = (origin_of(settings.next_api_url),)
-    return made_up
+        generated["allowed_origins"] = (origin_of(settings.next_api_url),)
+    return generated
 
 
 def find_warnings(settings: Settings) -> list[str]:

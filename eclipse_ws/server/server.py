@@ -94,7 +94,7 @@ class Server:
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
         self._stopped = False
         self._alone = asyncio.Event()  # set if no other node takes over this one's chats
-        self.made_up: frozenset[str] | None = None
+        self.generated: frozenset[str] | None = None
         """Settings that were generated at the start; None if unknown: then the ones of a reload count."""
         self.port = settings.port
         self.admin_port = settings.admin_port
@@ -239,9 +239,9 @@ class Server:
         the current one in place.
         """
         before = self.node.settings
-        made_up = loaded.made_up if self.made_up is None else self.made_up & loaded.made_up
-        kept = {name: getattr(before, name) for name in made_up}
-        self.made_up = loaded.made_up
+        generated = loaded.generated if self.generated is None else self.generated & loaded.generated
+        kept = {name: getattr(before, name) for name in generated}
+        self.generated = loaded.generated
         fresh = loaded.settings.model_copy(update=kept)
         changed = [name for name in RELOADED if getattr(fresh, name) != getattr(before, name)]
         mask_also(fresh)
@@ -293,14 +293,14 @@ async def serve(
     notes: Sequence[str] = (),
     started: Callable[[Server], None] | None = None,
     load: Callable[[], Loaded] | None = None,
-    made_up: frozenset[str] = frozenset(),
+    generated: frozenset[str] = frozenset(),
 ) -> None:
     """Run until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
     Raises StartError, BackendError.
 
-    On SIGHUP ``load`` is called, and its reloadable settings are applied (`Server.reload`); ``made_up`` names
-    the settings that were generated.
+    On SIGHUP ``load`` is called, and its reloadable settings are applied (`Server.reload`); ``generated``
+    names the settings that no source sets.
     """
     for note in notes:
         log.warning(note)
@@ -308,7 +308,7 @@ async def serve(
     if warning:
         log.warning(warning)
     server = Server(settings)
-    server.made_up = made_up
+    server.generated = generated
     loop = asyncio.get_running_loop()
     stopping, aborting = asyncio.Event(), asyncio.Event()
 

@@ -35,7 +35,7 @@ class Baker(RequestHandler):
 
 @pytest.fixture
 def url(io_loop: IOLoop) -> Iterator[str]:
-    """A server that bakes cookies."""
+    """A server that sets cookies."""
     sockets = bind_sockets(0, "127.0.0.1")
     server = HTTPServer(Application([("/.*", Baker)], log_function=lambda handler: None))
 
@@ -72,7 +72,7 @@ async def sent(session: CookieSession, url: str) -> dict[str, str]:
 
 
 def test_import_leaves_nothing_behind() -> None:
-    """The names that the package needs at its import are gone again, in a process that imports it alone."""
+    """The names that the package needs for its import are removed again."""
     code = (
         "import eclipse_ws.application.cookies, collections, tornado.httputil;"
         "assert not hasattr(collections, 'MutableMapping');"
@@ -84,7 +84,7 @@ def test_import_leaves_nothing_behind() -> None:
 
 
 def test_import_keeps_what_was_there() -> None:
-    """A name that somebody else has put there stays."""
+    """An existing name is not removed."""
     code = (
         "import collections, collections.abc; collections.MutableMapping = collections.abc.MutableMapping;"
         "import eclipse_ws.application.cookies; assert collections.MutableMapping"
@@ -94,7 +94,7 @@ def test_import_keeps_what_was_there() -> None:
 
 @pytest.mark.gen_test
 async def test_cookies_come_back(session: CookieSession, url: str) -> None:
-    """What an answer sets goes with the next request."""
+    """Cookies of a response are sent with the next request."""
     assert await sent(session, url) == {}
     await session.fetch(f"{url}?set=a=1&set=b=2")
     assert await sent(session, url) == {"a": "1", "b": "2"}
@@ -105,7 +105,7 @@ async def test_cookies_come_back(session: CookieSession, url: str) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("raise_error", [True, False])
 async def test_a_failure_sets_cookies_too(session: CookieSession, url: str, raise_error: bool) -> None:
-    """A 503 is an exception or an answer; either way its cookies are kept."""
+    """A 503 is an exception or a response; its cookies are stored in both cases."""
     try:
         assert (await session.fetch(f"{url}?set=a=1&status=503", raise_error=raise_error)).code == 503
     except HTTPClientError as exc:
@@ -116,7 +116,7 @@ async def test_a_failure_sets_cookies_too(session: CookieSession, url: str, rais
 
 @pytest.mark.gen_test
 async def test_no_answer_sets_nothing(session: CookieSession) -> None:
-    """A request that is refused leaves the jar as it is."""
+    """A refused connection leaves the jar unchanged."""
     with pytest.raises((HTTPClientError, OSError)):
         await session.fetch("http://127.0.0.1:9/")
     assert len(session.cookies) == 0
@@ -141,7 +141,7 @@ async def test_secure_cookies_need_tls(session: CookieSession, url: str) -> None
 
 @pytest.mark.gen_test
 async def test_expired_cookies_go(session: CookieSession, url: str) -> None:
-    """An upstream can take its cookie back, and the session is as thin as before."""
+    """An upstream can delete its cookie, and the session is as cheap as before."""
     await session.fetch(f"{url}?set=a=1")
     await session.fetch(f"{url}?set=a=1;+Max-Age=0")
     assert await sent(session, url) == {}
@@ -169,7 +169,7 @@ async def test_jars_are_apart(session: CookieSession, url: str) -> None:
 
 @pytest.mark.gen_test
 async def test_only_named_cookies_are_kept(url: str) -> None:
-    """Whatever is not named, by its name or its beginning, does not get into the jar, and is told of."""
+    """Only cookies that are named, exactly or by a prefix, get into the jar; others are reported."""
     dropped: list[str] = []
     session = CookieSession(kept=["lb*", "route"], on_drop=dropped.append)
     await session.fetch(f"{url}?set=lb=1&set=lb-7=2&set=route=3&set=router=4&set=session=5&set=LB=6")
@@ -205,7 +205,7 @@ async def test_only_named_cookies_are_kept(url: str) -> None:
     ],
 )
 async def test_whose_cookies_are_kept(url: str, name: str, kept: bool) -> None:
-    """Load balancers' cookies are, an application's sessions are not."""
+    """Cookies of load balancers are stored, sessions of an application are not."""
     session = CookieSession()
     await session.fetch(f"{url}?set={name}=1")
     assert await sent(session, url) == ({name: "1"} if kept else {})
@@ -214,14 +214,14 @@ async def test_whose_cookies_are_kept(url: str, name: str, kept: bool) -> None:
 
 @pytest.mark.gen_test
 async def test_nonsense_is_survived(session: CookieSession, url: str) -> None:
-    """Set-Cookie lines that are none set nothing and break nothing."""
+    """Invalid Set-Cookie lines are ignored."""
     response = await session.fetch(f"{url}?set=;;;=&set=%3D&set=a&set=x=1;+Expires=never")
     assert response.code == 200
 
 
 @pytest.mark.gen_test
 async def test_closed(session: CookieSession) -> None:
-    """A closed session says so, and can be closed again."""
+    """fetch() on a closed session raises, and close() is idempotent."""
     session.close()
     session.close()
     with pytest.raises(RuntimeError, match="closed CookieSession"):

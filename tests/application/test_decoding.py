@@ -24,14 +24,14 @@ NOW = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def answered(success: Any = True, **fields: Any) -> Message:
-    """What is made of a right answer with these fields changed; ``...`` takes one out."""
+    """The decoded response with these fields changed; ``...`` removes one."""
     message = {name: value for name, value in {**RIGHT, **fields}.items() if value is not ...}
     answer = {"message": message} if success is ... else {"success": success, "message": message}
     return decode_message(json.dumps(answer).encode(), "sent-by", "what was sent", "AGENT")
 
 
 def test_the_contracts_answer() -> None:
-    """What the contract says comes out as it is."""
+    """A response exactly as in the contract is decoded unchanged."""
     message = answered()
     assert msgspec.to_builtins(message) == {**RIGHT, "chatId": None}
     assert msgspec.to_builtins(answered(new=1)) == msgspec.to_builtins(answered(success="true"))
@@ -41,7 +41,7 @@ def test_the_contracts_answer() -> None:
     ("given", "text"), [(1, "1"), (2**53 + 1, "9007199254740993"), (-3, "-3"), ("07", "07")]
 )
 def test_ids_become_text(given: Any, text: str) -> None:
-    """A number for an id is taken as text, a message's, a sender's and a user's."""
+    """Numeric ids of messages, senders and users become text."""
     message = answered(id=given, sender={"id": given})
     assert (message.id, message.sender.id) == (text, text)
     assert decode_user(json.dumps({"id": given}).encode(), "asked").id == text
@@ -49,7 +49,7 @@ def test_ids_become_text(given: Any, text: str) -> None:
 
 @pytest.mark.parametrize("given", [..., None, "", True, 1.5, [], {"$oid": "1"}])
 def test_no_id_is_no_message(given: Any) -> None:
-    """Without an id nobody knows what was saved."""
+    """A message without an id is rejected."""
     with pytest.raises(msgspec.DecodeError):
         answered(id=given)
 
@@ -79,13 +79,13 @@ def test_dates_become_the_contracts(given: Any, iso: str) -> None:
     "given", [..., None, "", "just now", 0, -1, True, 1e300, "9" * 400, {}, "0001-01-01T00:00+05:00"]
 )
 def test_a_date_that_cannot_be_read_is_now(given: Any) -> None:
-    """A message that was saved just now has a moment, whatever its answer says."""
+    """An invalid date is replaced by the current time."""
     assert NOW.fullmatch(answered(createdAt=given).createdAt)
 
 
 @pytest.mark.parametrize("given", [..., None, "x", [], {}, {"id": None, "name": None}])
 def test_no_sender_is_who_sent_it(given: Any) -> None:
-    """Without a sender the message is from the user who sent it, and nameless."""
+    """Without a sender the message is from the user who sent it, without a name."""
     assert answered(sender=given).sender == Sender("sent-by")
 
 
@@ -100,32 +100,32 @@ def test_no_sender_is_who_sent_it(given: Any) -> None:
     ],
 )
 def test_a_part_of_a_sender(given: Any, sender: Sender) -> None:
-    """Of a sender everything that makes sense is taken."""
+    """The valid fields of a sender are used."""
     assert answered(sender=given).sender == sender
 
 
 @pytest.mark.parametrize("given", [..., None, ["hello"], {"text": "hello"}, 5])
 def test_no_content_is_what_was_sent(given: Any) -> None:
-    """Without content the message says what was sent."""
+    """Without content the message has the sent content."""
     assert answered(content=given).content == "what was sent"
 
 
 @pytest.mark.parametrize("given", [..., None, "", []])
 def test_no_role_is_the_one_that_was_sent(given: Any) -> None:
-    """Without a role the message is in the role in which it was sent."""
+    """Without a role the message has the sent role."""
     assert answered(role=given, id=1).role == "AGENT"
     assert answered(role="agent", id=1).role == "agent"
 
 
 @pytest.mark.parametrize("given", [..., None, True, "true", "yes", 1])
 def test_success(given: Any) -> None:
-    """A message with an id is a success, unless the answer says that it is none."""
+    """A message with an id is a success, unless the response says otherwise."""
     assert answered(success=given).id == "m"
 
 
 @pytest.mark.parametrize("given", [False, "false", 0])
 def test_no_success(given: Any) -> None:
-    """The application's own word that it did not save the message is final."""
+    """success: false is final: the message was not saved."""
     with pytest.raises(ApiError) as caught:
         answered(success=given)
     assert (caught.value.code, caught.value.outcome_unknown) == ("api_rejected", False)
@@ -143,7 +143,7 @@ def test_no_success(given: Any) -> None:
     ],
 )
 def test_a_user(given: Any, user: User) -> None:
-    """Of a user everything that makes sense is taken, and the id is the one that was asked for."""
+    """The valid fields of a user are used; the id defaults to the requested one."""
     assert decode_user(json.dumps(given).encode(), "asked") == user
 
 

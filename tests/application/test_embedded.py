@@ -101,7 +101,7 @@ async def test_history_and_chats(api: EmbeddedApi) -> None:
 
 @pytest.mark.gen_test
 async def test_what_customers_wrote_is_counted_apart(api: EmbeddedApi) -> None:
-    """A chat tells how many of its messages are the customer's, and how many of those are answered."""
+    """A summary counts the customer's messages, and the answered ones among them."""
     for role in ("USER", "USER", "AGENT", "USER", "ASSISTANT", "USER"):
         await api.send_message("a", "u", "text", role)
     await api.send_message("greeted", "agent_1", "hello", "ASSISTANT")
@@ -112,7 +112,7 @@ async def test_what_customers_wrote_is_counted_apart(api: EmbeddedApi) -> None:
 
 @pytest.mark.gen_test
 async def test_a_list_of_chats_has_only_the_beginnings_of_messages(api: EmbeddedApi) -> None:
-    """Long messages make a long history, and no long list of chats."""
+    """The list of chats contains only previews of long messages."""
     await api.send_message("c", "u", "y" * 100_000, "USER")
     assert [chat.lastMessage.content for chat in await api.chats(10)] == ["y" * 200]
     assert len((await api.history("c", 1))[0].content) == 100_000
@@ -146,7 +146,7 @@ async def test_visitor_is_known_after_a_message(api: EmbeddedApi) -> None:
 
 @pytest.mark.gen_test
 async def test_file_outlives_the_process(path: str) -> None:
-    """What was saved, keys included, is there after a restart."""
+    """Messages and their keys survive a restart."""
     settings = make_settings(embedded_db=path)
     first = EmbeddedApi(settings)
     await first.start()
@@ -160,7 +160,7 @@ async def test_file_outlives_the_process(path: str) -> None:
 
 
 async def trouble(call: Any) -> ApiError:
-    """The retryable ApiError that trouble with the disk has to be."""
+    """The retryable ApiError of a disk failure."""
     with pytest.raises(ApiError) as caught:
         await call
     error = caught.value
@@ -197,7 +197,7 @@ async def test_full_disk(path: str) -> None:
 
 @pytest.mark.gen_test
 async def test_locked(path: str) -> None:
-    """A database that somebody else has locked is an error in time, and works when the lock is gone."""
+    """A database that another process has locked fails in time, and works when the lock is released."""
     api = EmbeddedApi(make_settings(embedded_db=path, api_timeout=0.2))
     await api.start()
     other = sqlite3.connect(path, isolation_level=None)
@@ -214,7 +214,7 @@ async def test_locked(path: str) -> None:
 
 @pytest.mark.gen_test
 async def test_deleted_file(path: str) -> None:
-    """A database whose file is taken away is begun anew, rather than written to where nobody finds it."""
+    """A deleted database file is created again, rather than written to after its deletion."""
     api = EmbeddedApi(make_settings(embedded_db=path))
     await api.start()
     await api.send_message("c", "u", "hello", "USER")
@@ -267,8 +267,8 @@ async def test_read_only(path: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_file_that_is_no_database(path: str) -> None:
-    """A start on something else is one error, says the path, and leaves nothing open."""
+async def test_file_that_is_not_a_database(path: str) -> None:
+    """A start on a file that is not a database fails, names the path, and leaves nothing open."""
     Path(path).write_bytes(b"no database at all" * 1000)  # noqa: ASYNC240
     api = EmbeddedApi(make_settings(embedded_db=path))
     with pytest.raises(ApiError, match=r"chats\.sqlite3") as caught:
@@ -314,7 +314,7 @@ async def test_one_user_has_a_part_of_the_queue() -> None:
 
 @pytest.mark.gen_test
 async def test_cancelled_call() -> None:
-    """A caller who goes away harms nobody."""
+    """A cancelled call does not affect others."""
     api = EmbeddedApi(make_settings())
     await api.start()
     call = asyncio.ensure_future(api.send_message("c", "u", "hello", "USER"))
@@ -329,7 +329,7 @@ async def test_cancelled_call() -> None:
 
 @pytest.mark.gen_test
 async def test_what_sqlite_refuses() -> None:
-    """A value that the database does not take is final, nobody's outage, and leaves nothing behind."""
+    """A value that the database rejects fails finally, is not an outage, and changes nothing."""
     api = EmbeddedApi(make_settings())
     await api.start()
     with pytest.raises(ApiError) as caught:
@@ -396,7 +396,7 @@ DEEP = '{"content":"hello","role":"USER","userId":"anon_1_x","x":%s}'
 
 @pytest.mark.gen_test
 async def test_send_route(site: Site) -> None:
-    """The route answers as the application's does, with the secret alone, and honours keys."""
+    """The route responds like the application's, requires the secret, and honours keys."""
     path = "/api/chats/c%2F1/messages/send"
     first = await site.ask(path, DRAFT, X_Internal_Secret=SECRET, Idempotency_Key="k")
     second = await site.ask(path, DRAFT, X_Internal_Secret=SECRET, Idempotency_Key="k")
@@ -456,7 +456,7 @@ async def test_deepest_request(site: Site) -> None:
     ],
 )
 async def test_bad_requests(site: Site, path: str, body: Any, status: int) -> None:
-    """Each bad request has its status and says in JSON what is wrong."""
+    """Each bad request gets its status and a JSON error."""
     response = await site.ask(path, body, X_Internal_Secret=SECRET)
     assert response.code == status
     assert set(json.loads(response.body)) == {"error"}
@@ -467,7 +467,7 @@ async def test_bad_requests(site: Site, path: str, body: Any, status: int) -> No
 @pytest.mark.gen_test
 @pytest.mark.parametrize("given", [{}, {"X_Internal_Secret": ""}, {"X_Internal_Secret": "wröng"}])
 async def test_secret_is_needed(site: Site, given: dict[str, str]) -> None:
-    """Without the secret nothing is saved and nobody is looked up."""
+    """Without the secret nothing is saved and no user is returned."""
     for path, body in (("/api/chats/c/messages/send", DRAFT), ("/api/users/agent_1", None)):
         response = await site.ask(path, body, **given)
         assert (response.code, SECRET in response.body.decode()) == (401, False)
@@ -476,7 +476,7 @@ async def test_secret_is_needed(site: Site, given: dict[str, str]) -> None:
 
 @pytest.mark.gen_test
 async def test_no_secret_configured(site: Site) -> None:
-    """Where no secret is configured, none is right: 503, also for an empty one."""
+    """Without a configured secret every request gets 503, also one with an empty secret."""
     site.api.settings = site.api.settings.model_copy(update={"internal_api_secret": SecretStr("")})
     response = await site.ask("/api/users/agent_1", X_Internal_Secret="")
     assert (response.code, json.loads(response.body)) == (503, {"error": "Service Unavailable"})
@@ -516,7 +516,7 @@ async def test_chats_in_pages(site: Site) -> None:
 
 @pytest.mark.gen_test
 async def test_token_of_a_visitor(site: Site) -> None:
-    """A visitor gets a fresh user with every token, good for two hours, and the address of the socket."""
+    """A visitor gets a new user with every token, valid for two hours, and the WebSocket's URL."""
     first, second = [json.loads((await site.ask("/api/ws/token?chatId=c%2F1")).body) for _ in range(2)]
     assert set(first) == {"token", "wsUrl", "userId", "chatId"}
     assert first["wsUrl"] == f"ws://{site.host}/ws"
@@ -553,7 +553,7 @@ async def test_token_of_somebody(site: Site, query: str, user: str, authenticate
 
 @pytest.mark.gen_test
 async def test_failures_say_no_more_than_their_code(site: Site) -> None:
-    """When the store fails the answer has a code, and the detail stays here."""
+    """When the store fails, the response has a code, and only the log has the detail."""
     await site.api.close()
     response = await site.ask("/api/chats/c/messages")
     assert (response.code, json.loads(response.body)) == (503, {"error": "api_unavailable"})
@@ -561,7 +561,7 @@ async def test_failures_say_no_more_than_their_code(site: Site) -> None:
 
 @pytest.mark.gen_test
 async def test_a_start_takes_the_time_that_it_needs() -> None:
-    """On a machine so busy that a call would be given up, the server starts all the same."""
+    """A start has no timeout, even on a machine where calls would time out."""
     api = EmbeddedApi(make_settings(api_timeout=1e-9))
     await api.start()
     with pytest.raises(ApiError, match="busy"):

@@ -33,7 +33,7 @@ Open = Callable[[Any], Any]
 
 @pytest.fixture
 def untrusted() -> ssl.SSLContext:
-    """A certificate that nobody has heard of; made outside of the loop, because that takes a while."""
+    """An untrusted certificate; created outside of the loop, because that is slow."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     return context
@@ -122,7 +122,7 @@ async def test_chat_is_one_segment(api: HttpApi, stub: Stub, chat: str, path: st
 @pytest.mark.gen_test
 @pytest.mark.parametrize("name", ["", ".", ".."])
 async def test_dot_segments_never_leave(api: HttpApi, stub: Stub, name: str) -> None:
-    """A name that would be a dot segment is refused here, for good."""
+    """A name that would be a dot segment is rejected finally, and never sent."""
     error = await failure(send(api, name))
     assert (error.code, error.retryable, error.outcome_unknown) == ("chat_not_found", False, False)
     assert (await failure(api.user(name))).code == "user_not_found"
@@ -153,7 +153,7 @@ def test_key_fits_a_header(key: str, sent: str) -> None:
 
 @pytest.mark.gen_test
 async def test_key_is_forwarded(api: HttpApi, stub: Stub) -> None:
-    """A key goes along as Idempotency-Key."""
+    """A key is sent as Idempotency-Key."""
     await send(api, key="k-1")
     assert stub.saved[0]["key"] == "k-1"
 
@@ -170,7 +170,7 @@ async def test_base_path(stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_connection_is_kept(api: HttpApi, stub: Stub) -> None:
-    """Calls one after the other share a connection."""
+    """Consecutive calls share a connection."""
     for _ in range(5):
         await send(api)
     assert len(stub.connections) == 1
@@ -180,7 +180,7 @@ async def test_connection_is_kept(api: HttpApi, stub: Stub) -> None:
 async def test_no_proxy_from_the_environment(
     api: HttpApi, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy that the environment names does not get to see the secret."""
+    """A proxy in the environment never gets the secret."""
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):
@@ -274,7 +274,7 @@ async def test_a_lookup_is_never_of_unknown_outcome(api: HttpApi, stub: Stub, fa
     "message", [{}, {"id": "", "content": "x"}, {"id": None}, {"id": ["m"]}, "saved", None]
 )
 async def test_message_without_an_id(api: HttpApi, stub: Stub, message: Any) -> None:
-    """A 200 without a message that has an id is no message, and probably saved."""
+    """A 200 without a message with an id is rejected, and the message may be saved."""
     stub.fault = Fault("status", 200, json.dumps({"success": True, "message": message}))
     error = await failure(send(api))
     assert (error.code, error.outcome_unknown) == ("api_bad_answer", True)
@@ -285,7 +285,7 @@ async def test_message_without_an_id(api: HttpApi, stub: Stub, message: Any) -> 
     "fields", [{"id": 7}, {"createdAt": 1700000000}, {"sender": None}, {"content": None}]
 )
 async def test_message_of_another_shape(api: HttpApi, stub: Stub, fields: dict[str, Any]) -> None:
-    """Once it is saved, and has an id, its other fields are made good where they differ from the contract."""
+    """Once a message is saved and has an id, its other invalid fields are repaired."""
     stub.fault = saved(**fields)
     message = await send(api)
     assert message.id == str(fields.get("id", "m"))
@@ -296,7 +296,7 @@ async def test_message_of_another_shape(api: HttpApi, stub: Stub, fields: dict[s
 
 @pytest.mark.gen_test
 async def test_user_of_another_shape(api: HttpApi, stub: Stub) -> None:
-    """So are a user's."""
+    """Invalid fields of a user are repaired."""
     stub.fault = Fault("status", 200, json.dumps({"id": 7, "name": None, "email": "e", "image": None}))
     user = await api.user("7")
     assert (user.id, user.name, user.email, user.image) == ("7", None, "e", None)
@@ -318,7 +318,7 @@ async def test_more_than_the_contract_is_fine(api: HttpApi, stub: Stub) -> None:
 
 
 def saved(**fields: Any) -> Fault:
-    """An answer that a message is saved, with these fields of it changed."""
+    """A response about a saved message, with these fields changed."""
     message = {"id": "m", "content": CONTENT, "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
     return Fault("status", 200, json.dumps({"success": True, "message": {**message, **fields}}))
 
@@ -358,7 +358,7 @@ async def test_answer_about_another_message(api: HttpApi, stub: Stub, fields: di
     ],
 )
 async def test_answer_that_is_tidied_up(api: HttpApi, stub: Stub, sent: str, answered: str) -> None:
-    """An application may tidy up what it saves."""
+    """An application may clean up content."""
     stub.fault = saved(content=answered, chatId="chat-1")
     assert (await api.send_message("chat-1", "u", sent, "USER")).content == answered
 
@@ -366,7 +366,7 @@ async def test_answer_that_is_tidied_up(api: HttpApi, stub: Stub, sent: str, ans
 @pytest.mark.gen_test
 @pytest.mark.parametrize("named", [None, {"id": "chat-1"}, [], 1.5])
 async def test_answer_whose_chat_is_no_id(api: HttpApi, stub: Stub, named: Any) -> None:
-    """The contract knows no chatId in an answer: what is none there spoils nothing."""
+    """The contract has no chatId in a response: an invalid one is ignored."""
     stub.fault = saved(chatId=named)
     assert (await send(api)).id == "m"
 
@@ -428,7 +428,7 @@ async def test_long_content(api: HttpApi, stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_stray_answer_reaches_nobody(api: HttpApi, stub: Stub) -> None:
-    """Bytes that come after an answer are not taken for the next call's answer."""
+    """Bytes after a response are not used as the next call's response."""
     stub.fault = Fault("twice", times=1)
     first = await send(api)
     second = await send(api)
@@ -440,7 +440,7 @@ async def test_stray_answer_reaches_nobody(api: HttpApi, stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_refused() -> None:
-    """Nobody listens: certain that nothing was saved."""
+    """A refused connection: it is certain that nothing was saved."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     api = HttpApi(make_settings(next_api_url=f"http://127.0.0.1:{port}"))
@@ -452,7 +452,7 @@ async def test_refused() -> None:
 
 @pytest.mark.gen_test(timeout=20)
 async def test_unknown_host() -> None:
-    """A host that has no address: certain that nothing was saved."""
+    """An unknown host: it is certain that nothing was saved."""
     api = HttpApi(make_settings(next_api_url="http://chat.invalid"))
     await api.start()
     error = await failure(send(api))
@@ -463,7 +463,7 @@ async def test_unknown_host() -> None:
 
 @pytest.mark.gen_test
 async def test_certificate_of_nobody_we_trust(untrusted: ssl.SSLContext) -> None:
-    """A certificate that proves nothing: the secret stays here, and nothing was saved."""
+    """An untrusted certificate: the secret is not sent, and nothing was saved."""
     got: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -480,7 +480,7 @@ async def test_certificate_of_nobody_we_trust(untrusted: ssl.SSLContext) -> None
 
 @pytest.mark.gen_test
 async def test_timeout_while_connecting() -> None:
-    """A peer whose queue of connections is full: a timeout, and certain that nothing was saved."""
+    """A full listen queue: a timeout, and it is certain that nothing was saved."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
@@ -500,7 +500,7 @@ async def test_timeout_while_connecting() -> None:
 
 @pytest.mark.gen_test
 async def test_timeout_after_sending(stub: Stub) -> None:
-    """No answer in time: nobody knows whether it was saved."""
+    """No response in time: the outcome is unknown."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_timeout=0.2))
     await api.start()
     stub.fault = Fault("hang", saves=True)
@@ -534,7 +534,7 @@ async def dies_on_second(api_fields: dict[str, Any]) -> AsyncIterator[tuple[Http
 
 @pytest.mark.gen_test
 async def test_lost_kept_connection_is_not_posted_again() -> None:
-    """libcurl would post again by itself when a kept connection is lost; here nothing is posted twice."""
+    """libcurl would post again when a persistent connection is lost; we never post twice."""
     async with dies_on_second({}) as (api, posts):
         await send(api)
         error = await failure(send(api, key="k"))
@@ -554,7 +554,7 @@ async def test_lost_kept_connection_is_posted_again_with_an_honoured_key() -> No
 
 @pytest.mark.gen_test
 async def test_closed_connections_are_found_out_in_time(api: HttpApi, stub: Stub) -> None:
-    """Kept connections that the API has closed, as in a restart, cost no call its certainty: none fails."""
+    """Persistent connections that the API has closed, as in a restart, make no call fail."""
     await asyncio.gather(*(send(api) for _ in range(20)))
     assert len(stub.connections) > 1
     await stub.server.close_all_connections()
@@ -568,7 +568,7 @@ async def test_closed_connections_are_found_out_in_time(api: HttpApi, stub: Stub
 async def test_a_tls_connection_that_said_goodbye(
     untrusted: ssl.SSLContext,
 ) -> None:
-    """Over TLS a peer says goodbye before the connection ends: that is found out in time, too."""
+    """Over TLS a peer sends close_notify before the connection ends: that is detected, too."""
     writers: list[asyncio.StreamWriter] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -663,7 +663,7 @@ async def test_queue_is_bounded_in_bytes(stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_waiting_counts_towards_the_timeout(stub: Stub) -> None:
-    """Who waits for a connection until the timeout was never sent."""
+    """A call that waits for a connection until the timeout is never sent."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1, api_timeout=0.2))
     await api.start()
     stub.fault = Fault("hang")
@@ -696,7 +696,7 @@ async def test_cancelled_caller_keeps_its_slot_until_the_request_ends(stub: Stub
 
 @pytest.mark.gen_test
 async def test_cancelled_while_waiting(stub: Stub) -> None:
-    """Who goes away while waiting leaves the queue."""
+    """A call that is cancelled while waiting leaves the queue."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1))
     await api.start()
     stub.fault = Fault(delay=0.05, times=1)
@@ -727,7 +727,7 @@ async def test_close_lets_calls_end(stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_impatient_close_leaves_nobody_waiting(stub: Stub) -> None:
-    """A close() that is cut short still ends every call; its outcome is unknown."""
+    """A cancelled close() still ends every call; their outcomes are unknown."""
     api = HttpApi(make_settings(next_api_url=stub.url))
     await api.start()
     stub.fault = Fault("hang")

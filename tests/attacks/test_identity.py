@@ -252,14 +252,14 @@ def test_without_any_key_every_token_is_refused() -> None:
     [
         ("/nonexistent/key.pem", "can't be read"),
         ("\0", "can't be read"),
-        ("-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----", "no public key"),
+        ("-----BEGIN PUBLIC KEY-----\nx\n-----END PUBLIC KEY-----", "is not a public key"),
         ("-----BEGIN", "no PEM block"),
         (
             RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
             "private key",
         ),
         (pem(rsa.generate_private_key(65537, 1024)), "1024 bits"),
-        (pem(ec.generate_private_key(ec.SECP256K1())), "neither RSA"),
+        (pem(ec.generate_private_key(ec.SECP256K1())), "not RSA"),
     ],
     ids=["missing", "nul", "garbage", "cut", "private", "small", "curve"],
 )

@@ -22,11 +22,11 @@ from tests.conftest import SECRET, make_settings
 FRESH = "the-fresh-secret-of-these-tests-is-long-too"
 
 
-def loaded(made_up: tuple[str, ...] = (), **given: Any) -> Loaded:
+def loaded(generated: tuple[str, ...] = (), **given: Any) -> Loaded:
     """What a fresh look at the sources found."""
     settings = make_settings(**given)
     sources = dict.fromkeys(type(settings).model_fields, "environment")
-    return Loaded(settings, {**sources, **dict.fromkeys(made_up, "made up")})
+    return Loaded(settings, {**sources, **dict.fromkeys(generated, "generated")})
 
 
 async def code(port: int, made: str) -> int | None:
@@ -80,8 +80,8 @@ async def test_the_calls_to_the_application_show_the_new_secret() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_was_made_up_stays() -> None:
-    """A secret that nobody set is not made up anew, or no token would hold any more."""
+async def test_generated_settings_stay() -> None:
+    """A generated secret is not generated again, or no token would stay valid."""
     async with running() as server:
         server.reload(loaded(("jwt_secret",), jwt_secret=FRESH))
         assert await code(server.port, token()) is None
@@ -89,9 +89,9 @@ async def test_what_was_made_up_stays() -> None:
 
 @pytest.mark.gen_test
 async def test_what_was_taken_out_is_gone() -> None:
-    """A secret or an origin that was set at the start and is no more does not hold: it was not made up."""
+    """A secret or an origin that was set at the start and is no more does not hold: it was not generated."""
     async with running(allowed_origins=("https://old.example",)) as server:
-        server.made_up = frozenset({"internal_api_secret"})
+        server.generated = frozenset({"internal_api_secret"})
         names = ("jwt_secret", "internal_api_secret", "allowed_origins")
         server.reload(loaded(names, jwt_secret=FRESH, internal_api_secret=FRESH, allowed_origins=()))
         assert await code(server.port, token()) == 4002

@@ -31,7 +31,7 @@ def frame(payload: bytes, opcode: int = 1) -> bytes:
 
 @contextlib.asynccontextmanager
 async def peer(*answers: bytes, stay: bool = True) -> AsyncIterator[str]:
-    """A server that answers each upgrade with these bytes, whatever they are; its URL."""
+    """A server that answers each upgrade with these bytes; its URL."""
 
     serving: set[asyncio.Task[None]] = set()
 
@@ -85,7 +85,7 @@ async def test_everything_arrives(mode: str, per_chat: int) -> None:
 
 @pytest.mark.gen_test
 async def test_errors_are_counted_by_their_code() -> None:
-    """Who runs into the server's limits is told which, and that not everything arrived."""
+    """The report names the exceeded limits, and that not everything arrived."""
     async with running(message_rate=1, message_burst=1) as server:
         outcome = await measure(f"ws://127.0.0.1:{server.port}", mode="message", sessions=2)
     assert not outcome.good
@@ -94,7 +94,7 @@ async def test_errors_are_counted_by_their_code() -> None:
 
 @pytest.mark.gen_test
 async def test_a_wrong_secret() -> None:
-    """When nobody is let in there is nothing to measure: the reason is told, and what to look at."""
+    """Without any session the error names the reason and the fix."""
     async with running() as server:
         plan = Plan(f"ws://127.0.0.1:{server.port}", SECRET + "x", sessions=2)
         with pytest.raises(BenchError, match=r"4002 Invalid token \(2\).*JWT_SECRET"):
@@ -112,7 +112,7 @@ async def test_a_wrong_secret() -> None:
     ],
 )
 async def test_refusals(answers: tuple[bytes, ...], why: str) -> None:
-    """A refusal is told in the server's own words, before the upgrade and after it."""
+    """A refusal is reported with the server's text, before and after the upgrade."""
     async with peer(*answers) as url:
         with pytest.raises(BenchError, match=why):
             await measure(url)
@@ -137,7 +137,7 @@ async def test_a_peer_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.gen_test
 async def test_nobody_listens() -> None:
-    """A port where nobody listens is told as the machine tells it."""
+    """A closed port is reported with the system's error."""
     async with peer() as url:
         pass
     with pytest.raises(BenchError, match="Connect"):
@@ -178,7 +178,7 @@ async def test_a_chat_of_one() -> None:
 
 @pytest.mark.gen_test
 async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message whose arrival nobody awaits any more is forgotten."""
+    """A message that is no longer awaited is dropped."""
     monkeypatch.setattr(bench, "WAITING", 2)
     monkeypatch.setattr(bench, "DRAIN", 0.01)
     late = frame(b'{"type":"message","data":{"content":"bench 1"}}')
@@ -210,7 +210,7 @@ def call(*arguments: str, **environ: str) -> Result:
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("url", ["wss://chat.example.com", "chat.example.com:443", "http://192.0.2.1"])
 def test_a_strange_host(url: str) -> None:
-    """Load goes to this machine alone, unless somebody says that the other one is theirs."""
+    """Only this machine is load-tested, unless the user confirms to own the other one."""
     result = call(url, JWT_SECRET=SECRET)
     assert result.exit_code == 2
     assert "is not this machine" in result.stderr
@@ -219,7 +219,7 @@ def test_a_strange_host(url: str) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_a_strange_host_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who says so may put load on a host of their own, over TLS where the URL says https."""
+    """A confirmed host is load-tested, over TLS if the URL has https."""
     plans: list[Plan] = []
     monkeypatch.setattr(bench, "run", lambda plan, plot: plans.append(plan) or 0)
     asked = ["--sessions", "6", "--mode", "message", "--yes-i-run-this"]

@@ -226,7 +226,7 @@ async def test_refusals_are_told_and_tried_again(server: Server, url: str) -> No
 
 @pytest.mark.gen_test
 async def test_a_kick_is_the_end(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """4003 means stop: the client says so, and the program ends with 1."""
+    """4003 means stop: the client prints it, and exits with 1."""
     monkeypatch.setattr(chat_module, "lines", silence)
     printed: list[str] = []
     monkeypatch.setattr("builtins.print", lambda line, **_: printed.append(line))
@@ -237,7 +237,7 @@ async def test_a_kick_is_the_end(server: Server, url: str, monkeypatch: pytest.M
 
 @pytest.mark.gen_test
 async def test_a_server_that_is_not_there(http_port: int, url: str) -> None:
-    """A refused connection, and a page that is no socket, are told and tried again."""
+    """A refused connection, and a page instead of a WebSocket, are reported and retried."""
     for address, part in (
         (url.replace("/ws?", "/other?"), "the server refused"),
         ("ws://127.0.0.1:1/ws", "refused"),
@@ -351,7 +351,7 @@ async def test_a_connection_that_comes_too_late_is_closed(
 
 @pytest.mark.gen_test
 async def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that nobody foresaw ends the program with a traceback, not in silence."""
+    """An unexpected error ends the program with a traceback."""
 
     class Broken(FixedUrl):
         async def url(self) -> str:

@@ -102,7 +102,7 @@ def origins(findings: list[Finding]) -> list[str]:
 def test_an_origin_without_its_sibling(listed: str, missing: list[str]) -> None:
     """`check` shows which pages may come, and warns where the name with or without www may not."""
     value = make_settings(profile="prod", allowed_origins=listed)
-    first, *others = origins(check_module.pages(value, made_up=False))
+    first, *others = origins(check_module.pages(value, generated=False))
     assert first == f"pages of {listed.replace(',', ', ')} may open sessions"
     assert others == [f"{origin} may not open sessions" for origin in missing]
 
@@ -110,14 +110,14 @@ def test_an_origin_without_its_sibling(listed: str, missing: list[str]) -> None:
 def test_pages_of_a_sandbox_are_warned_of() -> None:
     """`null` is the origin of many pages at once."""
     value = make_settings(profile="prod", allowed_origins="null")
-    assert [finding.verdict for finding in check_module.pages(value, made_up=False)] == ["ok", "warning"]
+    assert [finding.verdict for finding in check_module.pages(value, generated=False)] == ["ok", "warning"]
 
 
 def test_pages_without_a_list() -> None:
     """In development every page of this machine may come; production's empty list is warned of already."""
-    (found,) = check_module.pages(make_settings(), made_up=False)
+    (found,) = check_module.pages(make_settings(), generated=False)
     assert "pages of this machine" in found.text
-    assert check_module.pages(make_settings(profile="prod"), made_up=False) == []
+    assert check_module.pages(make_settings(profile="prod"), generated=False) == []
 
 
 @gen_test
@@ -307,7 +307,7 @@ async def test_the_account_of_the_documents_is_enough(check: Check, prefix: str)
 
 @gen_test
 async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> None:
-    """A database number alone keeps chats' events of two environments no more apart than nothing does."""
+    """A database number alone does not separate the events of two environments."""
     found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub ignores databases" in f.text]
     assert [f.verdict for f in found] == ["warning"]
     assert "ECLIPSE_REDIS_PREFIX" in found[0].fix
@@ -317,7 +317,7 @@ async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> No
 
 @gen_test
 async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, redis: RedisServer) -> None:
-    """A scheme that doesn't fit the port is told apart from a host that is away."""
+    """A scheme that does not match the port is distinguished from an unreachable host."""
     findings = await check(REDIS_URL=f"rediss://127.0.0.1:{redis.port}")
     assert any("does not speak TLS" in f.text for f in findings), report.table(findings)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -360,7 +360,7 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
 )
 @gen_test
 async def test_a_wrong_application(check: Check, fault: Fault, says: str) -> None:
-    """One that answers HTML, redirects, sleeps or fails is told apart."""
+    """Responses with HTML, redirects, timeouts and failures are distinguished."""
     stub = Stub(SECRETS["INTERNAL_API_SECRET"])
     await stub.start()
     stub.fault = fault
@@ -413,7 +413,7 @@ async def test_json_of_somebody_else(check: Check, status: str, body: bytes, nam
 
 @gen_test
 async def test_an_application_that_lets_anybody_in_and_whose_clock_is_wrong(check: Check) -> None:
-    """A secret that nobody looks at, and a Date of last year, are worth a warning each."""
+    """An unchecked secret and an old Date are warnings."""
     head = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
     async with answering(head + b"Date: Tue, 01 Jan 2019 00:00:00 GMT\r\n\r\n{}") as url:
         found = verdicts(await check(NEXT_API_URL=url))

@@ -346,7 +346,7 @@ async def of_before() -> AsyncIterator[int]:
 
 @gen_test
 async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told apart, by what it can't do."""
+    """It is recognized by its missing features."""
     monkeypatch.setattr("eclipse_ws.commands.smoke.WAIT", 0.2)
     monkeypatch.setattr("eclipse_ws.commands.smoke.ACK_WAIT", 0.3)
     async with of_before() as port:

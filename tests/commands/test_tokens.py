@@ -101,7 +101,7 @@ async def test_the_server_is_asked(http_port: int, user: str | None, agent: str 
 @pytest.mark.usefixtures("http_server")
 @pytest.mark.gen_test
 async def test_no_token_says_what_to_do(http_port: int, chat_id: str, says: str) -> None:
-    """A server that gives none is told of, with what gives one instead."""
+    """A server without a token route is reported, with alternatives."""
     with pytest.raises(OSError, match=f"{says}; set JWT_SECRET, or use --url"):
         await RequestedUrl(f"127.0.0.1:{http_port}", chat_id, None, None).url()
 

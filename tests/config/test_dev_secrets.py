@@ -39,14 +39,14 @@ def test_a_start_keeps_what_it_makes_up(tmp_path: Path, place: Path) -> None:
     assert len({*values(first)}) == 2
     assert [second.sources[name] for name in NAMES] == [dev_secrets.NAME] * 2
     assert (first.notes, second.notes) == ([], [])
-    assert not second.made_up & {*NAMES}
+    assert not second.generated & {*NAMES}
     assert stat.S_IMODE(place.stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [dev_secrets.NAME]
 
 
 def test_a_command_alone_keeps_nothing(tmp_path: Path) -> None:
     """Who only looks leaves no file."""
-    assert load(environ={}, dotenv=tmp_path / ".env").made_up >= {*NAMES}
+    assert load(environ={}, dotenv=tmp_path / ".env").generated >= {*NAMES}
     assert not list(tmp_path.iterdir())
 
 
@@ -81,7 +81,7 @@ def test_what_is_set_wins(tmp_path: Path, place: Path) -> None:
 
 
 def test_the_file_is_never_open_to_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the umask, there is no moment at which others could read it, or find half of it."""
+    """With any umask, others can never read it, or read half of it."""
     before, seen = os.umask(0), set()
     link = os.link
 
@@ -135,7 +135,7 @@ def test_a_file_that_others_can_reach_is_refused(tmp_path: Path, place: Path, mo
 def test_a_file_that_is_not_ours_is_refused(
     tmp_path: Path, place: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link, a folder, a pipe or a file of another user is not read, and nobody waits for it."""
+    """A link, a folder, a pipe or a file of another user is not read, and never blocks."""
     if kind == "link":
         dev_secrets.keep(tmp_path / "elsewhere")
         place.symlink_to(tmp_path / "elsewhere")
@@ -163,7 +163,7 @@ def test_where_nothing_can_be_kept(tmp_path: Path, where: str, monkeypatch: pyte
         monkeypatch.setattr(os, "fstat", lambda file: result([about(file)[0] | 0o777, *about(file)[1:]]))
     loaded = start(folder)
     monkeypatch.undo()
-    assert loaded.made_up >= {*NAMES}
+    assert loaded.generated >= {*NAMES}
     assert loaded.notes[0].startswith(f"can't save secrets in {folder / dev_secrets.NAME}: ")
     assert "JWT_SECRET is not set: a new one was generated" in loaded.notes[1]
     assert not folder.exists() or not list(folder.iterdir())

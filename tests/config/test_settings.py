@@ -1,4 +1,4 @@
-"""Settings: precedence, every problem at once, what is made up, and secrets that are never shown."""
+"""Settings: precedence, every problem at once, what is generated, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def prod(**changes: str | None) -> dict[str, str]:
     return {key: value for key, value in {**PROD, **changes}.items() if value is not None}
 
 
-def test_dev_requires_nothing_and_says_what_it_made_up() -> None:
-    """In dev an empty environment gives working settings, and a sentence for each secret made up."""
+def test_dev_requires_nothing_and_says_what_it_generated() -> None:
+    """In dev an empty environment gives working settings, and a note for each generated secret."""
     loaded = read()
     assert loaded.settings.profile == "dev"
     assert not loaded.settings.production
     assert loaded.settings.demo
     assert (loaded.settings.backend, loaded.settings.api) == ("memory", "embedded")
     assert [note.split()[0] for note in loaded.notes] == ["JWT_SECRET", "INTERNAL_API_SECRET"]
-    assert loaded.sources["jwt_secret"] == "made up"
+    assert loaded.sources["jwt_secret"] == "generated"
     secret = loaded.settings.jwt_secret.get_secret_value()
     assert len(secret) >= 32
     assert secret not in " ".join(loaded.notes)
@@ -107,7 +107,7 @@ def test_a_chosen_profile_wins_over_node_env() -> None:
 
 
 def test_a_right_production_environment_loads() -> None:
-    """The deployment plan's variables are enough for prod, with nothing made up but the allowed origin."""
+    """The deployment plan's variables are enough for prod, with nothing generated but the allowed origin."""
     loaded = read(prod(FLY_REGION="iad", FLY_MACHINE_ID="m1"))
     settings = loaded.settings
     assert settings.production
@@ -376,7 +376,7 @@ def test_production_uses_them_where_it_is_allowed() -> None:
     }
     loaded = read(environ)
     assert (loaded.settings.backend, loaded.settings.api) == ("memory", "embedded")
-    assert loaded.sources["internal_api_secret"] == "made up"
+    assert loaded.sources["internal_api_secret"] == "generated"
 
 
 def test_redis_asked_for_without_a_url() -> None:
@@ -442,7 +442,7 @@ def test_sizes_that_contradict_each_other_are_warned_of(name: str, other: str, t
 
 
 def test_a_longer_content_needs_larger_frames() -> None:
-    """Who raises one size alone is told of all that don't follow."""
+    """Raising one size alone warns about all sizes that are too small."""
     warned = [warning.split()[0] for warning in read({"ECLIPSE_MAX_CONTENT": "500000"}).warnings]
     assert warned == ["ECLIPSE_MAX_FRAME", "ECLIPSE_MESSAGE_BYTES_BURST", "ECLIPSE_API_MAX_ANSWER"]
 
@@ -499,7 +499,7 @@ def test_unknown_profiles_are_named() -> None:
 
 
 def test_a_profile_that_was_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken installation says so, and how to go on."""
+    """A broken installation is reported with a fix."""
     monkeypatch.setattr(profiles, "folders", list)
     assert "is not installed" in problems_of(PROD, profile="prod")["--profile"]
 

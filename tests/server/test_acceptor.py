@@ -17,7 +17,7 @@ from tests.server.test_connections import QUIET, TIMEOUT, connect, is_open, refu
 
 
 class Full:
-    """A listening socket for which the system has no file, as often as it is asked; then it is as it was."""
+    """A listening socket whose accept() fails ``times`` times for lack of a descriptor."""
 
     def __init__(self, listening: socket.socket, times: int = 1) -> None:
         self.listening = listening
@@ -86,7 +86,7 @@ async def test_the_log_says_at_times_that_accepting_pauses(
 
 @pytest.mark.gen_test
 async def test_a_stop_in_the_pause(monkeypatch: pytest.MonkeyPatch, expect_log: Any) -> None:
-    """A server that stops while accepting pauses is not asked to go on; nothing stays open."""
+    """A server that is stopped during a pause does not resume, and leaves nothing open."""
     expect_log("accept paused")
     monkeypatch.setattr("eclipse_ws.server.acceptor.ACCEPT_PAUSE", 0.01)
     async with running() as server:
@@ -101,7 +101,7 @@ async def test_a_stop_in_the_pause(monkeypatch: pytest.MonkeyPatch, expect_log: 
 
 @pytest.mark.gen_test
 async def test_who_waits_to_be_served_has_the_handshakes_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accepted sockets that nobody serves are closed and counted after the same time, each after its own."""
+    """Accepted sockets that are not served are closed and counted, each after the timeout."""
     async with running(**QUIET) as server:
         held_up(server, monkeypatch)
         peers = [connect(server) for _ in range(3)]

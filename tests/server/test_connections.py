@@ -109,7 +109,7 @@ SAID = {
 @pytest.mark.gen_test
 @pytest.mark.parametrize("said", SAID.values(), ids=SAID.keys())
 async def test_a_connection_that_has_left_leaves_nothing(said: bytes) -> None:
-    """Whatever a peer has said, and however it leaves: no table has an entry of it, no byte is counted."""
+    """After a peer has left in any way, no table has an entry of it, and no byte is counted."""
     async with running(**FLY) as server:
         for turns, leave in product((0, 2, 100), (socket.socket.close, reset)):
             peers = [connect(server, said) for _ in range(3)]

@@ -36,7 +36,7 @@ def test_the_limit_is_raised_as_far_as_it_may(
 
 
 def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """macOS calls the hard limit unlimited and then refuses a high one: the server starts, and says so."""
+    """macOS reports an unlimited hard limit but rejects a high one: the server starts with a warning."""
 
     def refuse(_: int, limits: tuple[int, int]) -> None:
         raise ValueError("current limit exceeds maximum limit")

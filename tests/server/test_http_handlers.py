@@ -86,7 +86,7 @@ async def test_any_page_may_ask_for_the_health(path: str) -> None:
     "path", ["/nope", "/api", "/api/chats/", "/api/chats//events", "/%00", "/..", "/a?b=c"]
 )
 async def test_not_found(path: str, method: str) -> None:
-    """A path that is nobody's is 404 in JSON, by any method."""
+    """An unknown path gets 404 in JSON, with any method."""
     async with running() as server:
         answer = await http(server.port, path, method)
         assert answer.status == 404
@@ -259,7 +259,7 @@ async def test_a_clients_key_is_not_the_applications() -> None:
     ],
 )
 async def test_body_that_is_no_event(body: bytes) -> None:
-    """What is no event, or claims a place in the order, is 400 with a sentence, and told to nobody."""
+    """A malformed event, or one with a cursor, gets 400, and is not delivered."""
     async with running() as server, await Client.join(server.port) as client:
         answer = await http(server.port, "/api/chats/c1/events", "POST", body, headers=OURS)
         assert answer.status == 400
@@ -282,7 +282,7 @@ async def test_deepest_bodies() -> None:
 
 @pytest.mark.gen_test
 async def test_event_too_big() -> None:
-    """An event over the limit is 413, and told to nobody."""
+    """An event over the limit gets 413, and is not delivered."""
     async with running(max_event=2000) as server, await Client.join(server.port) as client:
         event = {"type": "a", "x": "y" * 2000}
         answer = await http(server.port, "/api/chats/c1/events", "POST", event, headers=OURS)
@@ -379,7 +379,7 @@ async def test_disconnect_a_user() -> None:
     ],
 )
 async def test_disconnect_with_a_wrong_body(body: bytes) -> None:
-    """A body that is none, or a reason that fits no close frame, is 400 and ends nobody."""
+    """An invalid body, or a reason that is too long for a close frame, gets 400 and ends no session."""
     async with running() as server, await Client.join(server.port) as client:
         answer = await http(server.port, "/api/chats/c1/disconnect", "POST", body, headers=OURS)
         assert answer.status == 400
@@ -389,7 +389,7 @@ async def test_disconnect_with_a_wrong_body(body: bytes) -> None:
 
 @pytest.mark.gen_test
 async def test_fault_of_ours(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug is 500 in JSON without a word of its inside, which is in the log."""
+    """A bug gets 500 in JSON without details, which are in the log."""
     expect_log("Uncaught exception")
     async with running() as server:
 
@@ -501,7 +501,7 @@ async def test_pages_of_the_demo(path: str) -> None:
 @pytest.mark.parametrize("path", ["/demo", "/demo/agent", "/static/demo.js", "/static/demo.html"])
 @pytest.mark.parametrize("given", [{}, {"demo": True, "api": "http"}], ids=str)
 async def test_no_demo_unless_asked_for(path: str, given: dict[str, Any]) -> None:
-    """Where the setting doesn't ask for a demo, or nothing would give its pages tokens, there is none."""
+    """The demo is served only if the setting enables it, and its pages can get tokens."""
     async with running(**given) as server:
         assert (await http(server.port, path)).status == 404
 
@@ -545,7 +545,7 @@ OTHERS = [
 
 @pytest.mark.gen_test
 async def test_a_browser_at_the_root_gets_the_demo() -> None:
-    """In development a browser gets a page; everybody else, and every other method, has health."""
+    """In development a browser gets a page; other clients and methods get the health document."""
     async with running(demo=True) as server:
         for accept in BROWSERS:
             answer = await http(server.port, "/", headers={"Accept": accept})

@@ -165,7 +165,7 @@ async def test_the_page_moves_with_the_admin_port() -> None:
 
 
 def test_an_outcome_that_nobody_foresaw_is_counted_as_other() -> None:
-    """The labels stay the same whatever an API calls its errors."""
+    """The labels stay the same for unknown error codes."""
     server = Server(make_settings())
     server.api.stats.count("never_heard_of", 0.1)
     page = exposition(server.node)

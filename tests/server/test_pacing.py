@@ -39,7 +39,7 @@ async def turn(seconds: float = 0.0) -> None:
 
 @pytest.mark.gen_test
 async def test_requests_take_turns() -> None:
-    """Few requests go on in each turn of the loop, in the order in which they came."""
+    """A few requests pass in each turn of the loop, in order of arrival."""
     gate, passed = Gate(), list[int]()
     for number in range(MAX_PER_TURN):
         assert gate.enter("a") is None, number
@@ -97,7 +97,7 @@ def test_the_newest_or_the_oldest_of_an_address() -> None:
 
 @pytest.mark.gen_test
 async def test_slow_turns_let_fewer_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a slow turn nobody is let in for a few turns, then half as many; after quick ones all again."""
+    """After a slow turn none pass for a few turns, then half as many; after quick ones all again."""
     monkeypatch.setattr("eclipse_ws.server.pacing.QUICK_TURN", 0.0)
     monkeypatch.setattr("eclipse_ws.server.pacing.PAUSE_SECONDS", 10.0)
     gate = Gate()
@@ -121,8 +121,8 @@ async def test_slow_turns_let_fewer_in(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("QUICK_TURN", 10.0), ("PAUSE_SECONDS", 0.0), ("PAUSE_TURNS", 1)]
 )
-async def test_a_rest_ends(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
-    """A rest is over when a turn was so quick that nobody had anything to do, and it never lasts long."""
+async def test_a_pause_ends(monkeypatch: pytest.MonkeyPatch, name: str, value: float) -> None:
+    """A pause ends after an idle turn, and is bounded in turns and seconds."""
     rules = {"QUICK_TURN": 0.0, "PAUSE_SECONDS": 10.0, "PAUSE_TURNS": 100, name: value}
     for each in rules.items():
         monkeypatch.setattr(f"eclipse_ws.server.pacing.{each[0]}", each[1])

@@ -34,7 +34,7 @@ GONE = (1012, "Server restarting")
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on the port."""
+    """Whether the port is free."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -49,7 +49,7 @@ def is_subset(before: set[asyncio.Task[object]]) -> bool:
 
 @pytest.mark.gen_test
 async def test_port_in_use() -> None:
-    """A port that is taken ends the start with a sentence that says so and what to do."""
+    """A port in use ends the start with an error that has a fix."""
     async with running() as first:
         with pytest.raises(StartError) as caught:
             await Server(make_settings(port=first.port)).start()
@@ -62,7 +62,7 @@ async def test_port_in_use() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("host", ["203.0.113.1", "a..b", "x" * 64])
 async def test_host_that_can_not_be_listened_on(host: str) -> None:
-    """An address that isn't this machine's, or is none at all, is a sentence and no trace."""
+    """An address of another machine, or an invalid one, is an error without a traceback."""
     with pytest.raises(StartError, match="--host"):
         await Server(make_settings(host=host)).start()
 
@@ -174,7 +174,7 @@ async def test_drain_refuses_upgrades_and_says_so() -> None:
 
 @pytest.mark.gen_test
 async def test_drain_is_spread() -> None:
-    """Sessions go one by one over the time that there is, so that they don't all come back at once."""
+    """Sessions are closed evenly over the drain, so that they don't reconnect all at once."""
     async with running(drain_seconds=0.6) as server:
         with_another_node(server)
         clients = [await Client.join(server.port) for _ in range(4)]
@@ -244,7 +244,7 @@ async def test_drain_lets_commands_end(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_drain_waits_for_commands_no_longer_than_the_chat_api_may_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A command that never ends holds a drain up for the chat API's time, and no longer."""
+    """A command that never ends delays a drain for api_timeout at most."""
     monkeypatch.setattr(server_module, "LAST_CLOSES", 0.05)
     async with running(api_timeout=0.1) as server:
 
@@ -268,7 +268,7 @@ async def test_drain_waits_for_commands_no_longer_than_the_chat_api_may_take(
 async def test_drain_waits_for_close_frames_no_longer_than_for_the_last_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A client that answers no close frame holds a drain up for a moment, not for the chat API's time."""
+    """A client without a close frame delays a drain for a moment, not for api_timeout."""
     monkeypatch.setattr(server_module, "LAST_CLOSES", 0.05)
     async with running(close_timeout=60, api_timeout=60) as server:
         deaf = await Client.join(server.port)
@@ -354,8 +354,8 @@ async def test_second_signal_means_now() -> None:
 
 @pytest.mark.gen_test
 async def test_serve_says_its_notes(expect_log: Any) -> None:
-    """What was made up is said; a start that fails leaves nothing running."""
-    expect_log("JWT_SECRET is made up")
+    """Generated settings are logged; a start that fails leaves nothing running."""
+    expect_log("JWT_SECRET was generated")
     async with running() as first:
         with pytest.raises(StartError):
-            await serve(make_settings(port=first.port), notes=["JWT_SECRET is made up"])
+            await serve(make_settings(port=first.port), notes=["JWT_SECRET was generated"])
