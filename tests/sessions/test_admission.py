@@ -109,7 +109,7 @@ async def test_upgrade_on_another_path(path: str) -> None:
     async with running() as server, leaving_nothing(server):
         answer = await http(server.port, f"{path}?token={token()}", headers=UPGRADE)
         assert answer.status == 404
-        assert "No such path" in answer.json["error"]
+        assert "Unknown path" in answer.json["error"]
         with pytest.raises(InvalidStatus):
             await Client.open(server.port, f"token={token()}", path=path)
 
