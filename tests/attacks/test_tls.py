@@ -198,7 +198,11 @@ async def test_a_broken_certificate_leaves_the_good_one(tmp_path: Path, expect_l
         ({"ECLIPSE_TLS_CERT": "{cert}"}, "ECLIPSE_TLS_KEY", "counterpart"),
         ({"ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "counterpart"),
         ({"ECLIPSE_TLS_CERT": "/none", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "can't be read"),
-        ({"ECLIPSE_TLS_CERT": "{cert}", "ECLIPSE_TLS_KEY": "{cert}"}, "ECLIPSE_TLS_CERT", "not a certificate"),
+        (
+            {"ECLIPSE_TLS_CERT": "{cert}", "ECLIPSE_TLS_KEY": "{cert}"},
+            "ECLIPSE_TLS_CERT",
+            "not a certificate",
+        ),
         ({"ECLIPSE_TLS_CERT": "{key}", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "not a certificate"),
         ({"ECLIPSE_TLS_CERT": "{big}", "ECLIPSE_TLS_KEY": "{key}"}, "ECLIPSE_TLS_CERT", "more than"),
         ({"ECLIPSE_JWT_PUBLIC_KEY": "/none"}, "ECLIPSE_JWT_PUBLIC_KEY", "can't be read"),
