@@ -420,4 +420,4 @@ async def test_the_command(tmp_path: Path) -> None:
         code, _, err = await run(url, *arguments, JWT_SECRET="")
         assert (code, "JWT_SECRET is not set" in err) == (2, True)
     code, _, err = await run("chat.example.com")
-    assert (code, "no http:// or https:// URL" in err) == (2, True)
+    assert (code, "not an http:// or https:// URL" in err) == (2, True)
