@@ -125,7 +125,6 @@ def server(max_sessions: int) -> Iterator[int]:
         "ECLIPSE_MAX_SESSIONS": str(max_sessions),
         "ECLIPSE_BACKEND": "memory",
         # The idle sessions here say nothing at all, not even pongs; none of them is dead.
-        "ECLIPSE_PING_TIMEOUT": "86400",
         "ECLIPSE_PING_INTERVAL": "86400",
     }
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}

@@ -135,8 +135,7 @@ def token(  # noqa: PLR0917 - click passes names
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def config(profile: str | None, as_json: bool, explain: bool, names: tuple[str, ...]) -> None:
     """Show the effective settings and their sources; secrets are masked."""
-    from eclipse_ws.config.profiles import variable
-    from eclipse_ws.config.settings import masked
+    from eclipse_ws.config.settings import masked, variable
 
     if explain:
         explain_settings(profile, as_json, names)
@@ -285,7 +284,8 @@ def smoke(  # noqa: PLR0917 - click passes names
 
         from eclipse_ws.config import dev_secrets
         from eclipse_ws.config.problems import check_secret_text, cleaned
-        from eclipse_ws.config.profiles import read_dotenv, variable
+        from eclipse_ws.config.profiles import read_dotenv
+        from eclipse_ws.config.settings import variable
 
         layers = [read_dotenv(Path(".env"))[0], os.environ]
         if tokens.is_loopback(urlsplit(url).netloc):  # only a local server has the secrets that it generated

@@ -7,14 +7,14 @@ A line is a line of the file, blank ones and comments included.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from eclipse_ws.backends.base import Backend
-from eclipse_ws.config.profiles import variable
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import Settings, variable
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "eclipse_ws"
@@ -58,6 +58,16 @@ def undocumented() -> list[str]:
     return [name for name in Settings.model_fields if f"`{variable(name)}`" not in text]
 
 
+def untested() -> list[str]:
+    """Settings that no test sets, by the tests' sources."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
+    return [
+        name
+        for name in Settings.model_fields
+        if not re.search(rf'\b{name}\s*=|"{name}"|\b{variable(name)}\b', text)
+    ]
+
+
 def main() -> int:
     """Print the numbers; 1 if an import points up or goes round."""
     methods, signature_lines = contract()
@@ -70,6 +80,7 @@ def main() -> int:
         "files of more than 300 lines": len(longest()),
         "settings": len(Settings.model_fields),
         "settings that are not documented": len(undocumented()),
+        "settings that no test sets": len(untested()),
     }
     for name, number in rows.items():
         print(f"{number:6}  {name}")

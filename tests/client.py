@@ -11,15 +11,15 @@ import gc
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, NamedTuple, Self
+from unittest.mock import patch
 from urllib.parse import quote
 
 import jwt
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from eclipse_ws.config.settings import Settings
 from eclipse_ws.server.server import Server
 from tests.conftest import SECRET, make_settings
 from tests.websocket.peer import open_descriptors
@@ -202,28 +202,27 @@ UPGRADE = {
 """The headers of an upgrade, for ``http()``."""
 
 
-QUICK: dict[str, object] = {
-    "close_timeout": 1,
-    **{
-        name: 0
-        for name in ("message_rate", "message_bytes", "typing_rate", "command_rate")
-        if name in Settings.model_fields
-    },
-}
+QUICK: dict[str, object] = {"message_rate": 0, "command_rate": 0}
 
 
 @asynccontextmanager
 async def running(**given: object) -> AsyncIterator[Server]:
     """A started server with the tests' settings, some of them changed; stopped at the end.
 
-    Rates are off unless they are given: a test is faster than people are, and has less patience.
+    Rates are off unless they are given: a test is faster than people are, and has less patience. A name with
+    a dot is a constant's path in the package, which has that value for as long as the server runs.
     """
-    server = Server(make_settings(**{**QUICK, **given}))
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
+    given = {"server.server.CLOSE_TIMEOUT": 1, **QUICK, **given}
+    constants = {name: given.pop(name) for name in list(given) if "." in name}
+    with ExitStack() as stack:
+        for name, value in constants.items():
+            stack.enter_context(patch(f"eclipse_ws.{name}", value))
+        server = Server(make_settings(**given))
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
 
 
 def with_another_node(server: Server) -> None:

@@ -290,7 +290,7 @@ def test_config_shows_values_and_sources() -> None:
     assert lines["JWT_SECRET"] == ['"********"', "environment"]
     assert lines["REDIS_URL"] == ['"redis://u:********@h"', "environment"]
     assert lines["ECLIPSE_API"] == ['"embedded"', "profile", "dev"]
-    assert lines["ECLIPSE_MAX_FRAME"] == ["1310720", "default"]
+    assert lines["ECLIPSE_QUEUE_BYTES"] == ["4194304", "default"]
     assert "INTERNAL_API_SECRET is not set" in result.stderr
     assert SECRET not in result.output
 

@@ -21,6 +21,8 @@ from eclipse_ws.protocol import Message, User
 
 T = TypeVar("T")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+MAX_BYTES: Final = 1 << 28
+"""Bytes of the database; a full one refuses messages, before development fills a disk."""
 MAX_ID: Final = 200
 """Characters of a chat's id, and of a user's."""
 
@@ -41,7 +43,7 @@ class EmbeddedApi(ChatApi):
         super().__init__()
         self.settings = settings
         self._path = settings.embedded_db
-        self._max_bytes = settings.embedded_max_bytes
+        self._max_bytes = MAX_BYTES
         # Waiting for another process's lock is part of a call's time, so it must fit into what is left
         # when the call begins.
         self._lock_timeout = min(1.0, settings.api_timeout / 2)

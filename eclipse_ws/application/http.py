@@ -35,6 +35,16 @@ log = structlog.get_logger("eclipse_ws.application")
 
 T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
+CONNECT_TIMEOUT: Final = 3.0
+"""Seconds to connect to the application: what takes longer has found nobody."""
+MAX_IDLE: Final = 4.0
+"""Seconds that an unused connection is kept: less than the 5 s for which Node.js keeps it."""
+MAX_COOKIES: Final = 50
+"""Cookies kept for the application's load balancer, as many as RFC 6265 asks of a client for each domain."""
+BREAKER_FAILURES: Final = 5
+"""Failures in a row, of three users or chats at least, that open the circuit."""
+BREAKER_SECONDS: Final = 5.0
+"""Seconds for which an open circuit fails calls at once."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -46,21 +56,19 @@ class HttpApi(ChatApi):
     def __init__(self, settings: Settings) -> None:
         super().__init__()
         base = settings.next_api_url.rstrip("/")
-        self.breaker = CircuitBreaker(
-            "application", settings.api_breaker_failures, settings.api_breaker_seconds
-        )
+        self.breaker = CircuitBreaker("application", BREAKER_FAILURES, BREAKER_SECONDS)
         self._own_failures = Streak()
         self._send = Route(base)
         self._users = Route(base)
         self._headers = _headers(settings)
-        self._connect_timeout = min(settings.api_connect_timeout, settings.api_timeout)
+        self._connect_timeout = min(CONNECT_TIMEOUT, settings.api_timeout)
         self._timeout = settings.api_timeout
         self._max_connections = settings.api_max_connections
-        self._max_answer = settings.api_max_answer
-        self._max_cookies = settings.api_max_cookies
+        self._max_answer = settings.max_answer
+        self._max_cookies = MAX_COOKIES
         self._kept_cookies = (*KEPT, *settings.api_cookies)
         self._dropped_cookies: set[str] = set()
-        self._max_idle = settings.api_idle_seconds
+        self._max_idle = MAX_IDLE
         self._ca = settings.api_ca
         self._honours_key = settings.api_honours_idempotency
         self._limiter = ConcurrencyLimiter(settings.api_max_connections, settings.api_max_waiting, self.stats)

@@ -62,7 +62,7 @@ _NOT_HTTP: Final = frozenset(
     {
         pycurl.E_UNSUPPORTED_PROTOCOL,  # no HTTP status line: taken for HTTP/0.9, which is not allowed
         pycurl.E_FTP_WEIRD_SERVER_REPLY,  # has the number of CURLE_WEIRD_SERVER_REPLY
-        pycurl.E_WRITE_ERROR,  # larger than api_max_answer
+        pycurl.E_WRITE_ERROR,  # larger than max_answer
         pycurl.E_BAD_CONTENT_ENCODING,
         100,  # CURLE_TOO_LARGE, which pycurl has no name for
     }

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt
 
 State = Literal["connecting", "up", "down"]
+MARGIN: Final = 5.0
+"""Seconds beyond ``api_timeout`` that an attempt may take, for what surrounds the call."""
+
+
+def patience(settings: Settings) -> float:
+    """Seconds until the outcome of an attempt counts as unknown."""
+    return settings.api_timeout + MARGIN
 
 
 class BackendError(Exception):

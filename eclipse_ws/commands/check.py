@@ -24,8 +24,7 @@ from eclipse_ws.commands.report import Finding, Verdict, of_problem
 from eclipse_ws.config import profiles
 from eclipse_ws.config.loading import load
 from eclipse_ws.config.problems import SettingsError
-from eclipse_ws.config.profiles import variable
-from eclipse_ws.config.settings import Settings, is_production
+from eclipse_ws.config.settings import Settings, is_production, variable
 from eclipse_ws.security.origins import Origins
 from eclipse_ws.server import file_descriptors, server
 

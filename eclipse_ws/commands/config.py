@@ -8,9 +8,7 @@ from typing import Any
 
 from eclipse_ws.config.loading import Loaded
 from eclipse_ws.config.problems import nearest, printable
-from eclipse_ws.config.profiles import SECRETS, variable
-from eclipse_ws.config.settings import Settings, masked
-from eclipse_ws.sessions.node import RELOADED
+from eclipse_ws.config.settings import RELOADED, SECRETS, Settings, masked, variable
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,8 @@ def application(value: Settings, error: BaseException | None, took: float) -> Fi
     """Why a call to the application got no response in ``took`` seconds, by its error."""
     import pycurl
 
+    from eclipse_ws.application.http import CONNECT_TIMEOUT
+
     name, parts = "NEXT_API_URL", urlsplit(value.next_api_url)
     address = parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
     cause = next((each for each in _causes(error) if hasattr(each, "errno")), None)
@@ -76,7 +78,7 @@ def application(value: Settings, error: BaseException | None, took: float) -> Fi
         text = f"did not answer within {value.api_timeout:g} s"
         fix = "run the check again, in case the application was asleep; otherwise see its log"
     elif number == pycurl.E_OPERATION_TIMEDOUT:
-        text = f"{address} does not answer within {value.api_connect_timeout:g} s"
+        text = f"{address} does not answer within {min(CONNECT_TIMEOUT, value.api_timeout):g} s"
         fix = "check the port, firewalls, and private networks"
     elif number in (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT, pycurl.E_SSL_CACERT_BADFILE):
         text = f"{address} has an untrusted certificate: {detail}"

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eclipse_ws.config.problems import Problem, is_placeholder, nearest
-from eclipse_ws.config.profiles import SECRETS, variable
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import SECRETS, Settings, variable
 
 NAME: Final = "fly.toml"
 MAX_KILL_TIMEOUT: Final = 300.0

@@ -39,7 +39,7 @@ _BY_CODE: Final[dict[Code, str]] = {
     "outcome_unknown": "check whether the chat has the message: the application's response was lost",
     "rate_limited": _WAIT,
     # closes
-    CloseCode.TOO_BIG.code: "raise ECLIPSE_MAX_FRAME of the server",
+    CloseCode.TOO_BIG.code: "raise ECLIPSE_MAX_CONTENT of the server",
     CloseCode.RESTARTING.code: "try again when the server has restarted",
     CloseCode.INTERNAL_ERROR.code: _LOG,
     CloseCode.MISSING_TOKEN.code: "find the proxy that removes the query, with the token, from the URL",

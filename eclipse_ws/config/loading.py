@@ -15,8 +15,7 @@ from pydantic import ValidationError
 
 from eclipse_ws.config import dev_secrets, profiles, validation
 from eclipse_ws.config.problems import Problem, SettingsError
-from eclipse_ws.config.profiles import variable
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import HIDDEN, Settings, base_name, variable
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def load(
     problems += more
     kept: dict[str, str] = {}
     notes: list[str] = []
-    if profiles.base_name(name) == "dev" and not all(given.get(each) for each in dev_secrets.SECRETS):
+    if base_name(name) == "dev" and not all(given.get(each) for each in dev_secrets.SECRETS):
         saved = path.with_name(dev_secrets.NAME)
         if starting:
             try:
@@ -134,8 +133,7 @@ def _drop_invalid(values: dict[str, Any], sources: Mapping[str, str]) -> dict[st
             flag = sources[name] == "flag"
             label, shown = f"--{name.replace('_', '-')}" if flag else variable(name), values.get(name)
             expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            hidden = name.endswith(("_secret", "_secrets", "_url", "_key"))
-            problem = "has an invalid value" if hidden else f"is {str(shown)[:40]!r}"
+            problem = "has an invalid value" if name in HIDDEN else f"is {str(shown)[:40]!r}"
             where = "" if sources[name] in ("environment", "flag") else f" ({sources[name]})"
             about = Settings.model_fields[name]
             fix = f"change it ({about.description}; the default is {about.default!r})"

@@ -10,32 +10,11 @@ from typing import Any
 from eclipse_ws.config.env_file import as_next_reads, glued
 from eclipse_ws.config.invocation import program
 from eclipse_ws.config.problems import Problem, cleaned, nearest
+from eclipse_ws.config.settings import ENV_ONLY, LITERAL, SECRETS, variable
 
 NAMES = ("dev", "test", "prod", "bench")
 NODE_ENVS = {"production": "prod", "test": "test", "development": "dev", "": "dev"}
-# Fields with variables of their own names; every other field is ECLIPSE_<FIELD>.
-PLAN_NAMES = frozenset(
-    {
-        "allowed_origins",
-        "internal_api_secret",
-        "jwt_secret",
-        "log_level",
-        "next_api_url",
-        "node_env",
-        "port",
-        "redis_url",
-    }
-)
-PLATFORM_NAMES = {"region": "FLY_REGION", "machine": "FLY_MACHINE_ID"}
-SECRETS = frozenset({"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url", "api_headers"})
-# Used literally: cleaning them up would change the secret.
-LITERAL = SECRETS - {"redis_url", "api_headers"}
 MAX_FILE = 256 * 1024  # bytes; a longer file is not a configuration
-
-
-def variable(field: str) -> str:
-    """The environment variable of a field: `ping_interval` -> `ECLIPSE_PING_INTERVAL`, `port` -> `PORT`."""
-    return PLATFORM_NAMES.get(field) or (field.upper() if field in PLAN_NAMES else f"ECLIPSE_{field.upper()}")
 
 
 def from_variables(variables: Mapping[str, str], fields: Collection[str]) -> dict[str, Any]:
@@ -78,7 +57,7 @@ def known_keys(
     keys: Mapping[str, Any], profile: str, fields: Collection[str]
 ) -> tuple[dict[str, Any], list[Problem]]:
     """The permitted keys of a profile, and a problem for each other one."""
-    allowed = set(fields) - SECRETS - set(PLATFORM_NAMES) - {"profile", "node_env"}
+    allowed = set(fields) - SECRETS - ENV_ONLY
     problems = []
     for key in keys:
         name = f"profile {profile}"
@@ -117,11 +96,6 @@ def folders() -> list[Path]:
     """The folders of profiles: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return [package / "conf", package.parent / "conf"]
-
-
-def base_name(profile: str) -> str:
-    """The name of a profile, given its name or path."""
-    return Path(profile).name.removesuffix(".toml")
 
 
 def is_path(profile: str) -> bool:

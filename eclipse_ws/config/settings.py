@@ -1,74 +1,74 @@
 """Settings: every value that can be configured. `loading` says where the values come from.
 
-Each size holds what the one before it on a message's way lets through, see `validation.SIZES`.
+Each size on a message's way holds what the one before it lets through: they follow from `max_content`.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from eclipse_ws.config import profiles
 from eclipse_ws.config.problems import MASK, mask_url
+from eclipse_ws.config.values import (
+    Bytes,
+    CookieNames,
+    Count,
+    Hosts,
+    Level,
+    Origins,
+    PerSecond,
+    Roles,
+    Seconds,
+    SecondsOrZero,
+)
 
-LEVELS = {"warn": "warning", "fatal": "critical", "trace": "debug", "verbose": "debug"}  # Node's names
-
-
-def _level(value: object) -> object:
-    name = value.strip().lower() if isinstance(value, str) else value
-    return LEVELS.get(name, name) if isinstance(name, str) else name
-
-
-def _origins(value: object) -> object:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    return [_origin(v) if isinstance(v, str) else v for v in value] if isinstance(value, list) else value
-
-
-def _hosts(value: object) -> object:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    return (
-        [v.lower().rstrip(".") if isinstance(v, str) else v for v in value]
-        if isinstance(value, list)
-        else value
-    )
-
-
-def _roles(value: object) -> object:
-    if isinstance(value, str):
-        value = [part.strip().upper() for part in value.split(",") if part.strip()]
-    return value
+MAX_FRAME: Final = 5 << 18
+"""Bytes of one incoming message, all its fragments together, unless ``max_content`` needs more."""
+MAX_ANSWER: Final = 3 << 19
+"""Bytes of one answer of the application likewise: the longest content, and its sender's picture."""
+MAX_EVENT: Final = 1 << 21
+"""Bytes of one event published to a chat likewise."""
+ESCAPED: Final = 12
+"""Bytes of a character at most: JSON may write it as two escapes of six bytes each."""
+AROUND: Final = 1024
+"""Bytes of what is around the content."""
+KEPT_EVENT: Final = 5 << 10
+"""Bytes of a kept event on average, for the bound of a chat's history."""
+PONG: Final = 0.8
+"""The part of ``ping_interval`` within which a peer must answer: 20 s by default."""
 
 
-def _origin(value: str) -> str:
-    # As browsers write it: in lower case, without a path, and without the port that the scheme has anyway.
-    value = re.sub(r"(?<=[^:/])/+$", "", value.lower())
-    return re.sub(r"^(https://.*):443$|^(http://.*):80$", lambda found: found[1] or found[2], value)
+def _setting(
+    default: Any,
+    description: str,
+    *,
+    variable: str = "",
+    env_only: bool = False,
+    reload: bool = False,
+    lines: bool = False,
+    url: bool = False,
+    hidden: bool = False,
+    **bounds: Any,
+) -> Any:
+    """A field with all that is known of its setting; it is a secret if its type is SecretStr.
 
-
-def _cookie_names(value: object) -> object:
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    for name in value if isinstance(value, list | tuple) else ():
-        if not (isinstance(name, str) and re.fullmatch(r"[\w!#$%&'+.^`|~-]+\*?", name, re.ASCII)):
-            raise ValueError("each must be a cookie's name, or the beginning of one and *")
-    return value
-
-
-Seconds = Annotated[float, Field(gt=0, le=86400, allow_inf_nan=False)]
-SecondsOrZero = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=10_000_000)]
-Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
-PerSecond = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
-Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
-Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
-Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts)]
-Roles = Annotated[tuple[Literal["USER", "ASSISTANT", "AGENT"], ...], BeforeValidator(_roles)]
-CookieNames = Annotated[tuple[str, ...], BeforeValidator(_cookie_names)]
+    ``variable`` is its environment variable, ``ECLIPSE_<FIELD>`` if empty; ``env_only``: a profile can't set
+    it; ``reload``: a running node takes a new value; ``lines``: the text may have several lines; ``url``: of
+    the secret the password alone is masked; ``hidden``: errors don't repeat the value, which may hold a
+    secret. ``bounds`` are pydantic's.
+    """
+    about: dict[str, Any] = {
+        "variable": variable,
+        "env_only": env_only,
+        "reload": reload,
+        "lines": lines,
+        "url": url,
+        "hidden": hidden,
+    }
+    return Field(default, description=description, json_schema_extra=about, **bounds)
 
 
 class Settings(BaseSettings):
@@ -79,277 +79,215 @@ class Settings(BaseSettings):
     )
 
     # Profile and platform
-    profile: str = Field("dev", description="name or path of the profile that is read")
-    node_env: str = Field("", description="the platform's NODE_ENV; production selects the profile prod")
-    region: str = Field("", description="region of this machine, as its platform names it")
-    machine: str = Field("", description="id of this machine, as its platform names it")
-    event_loop: Literal["asyncio", "uvloop"] = Field(
-        "asyncio", description="event loop; uvloop needs the extra `speed`"
+    profile: str = _setting(
+        "dev",
+        "name or path of the profile that is read; unset: prod if NODE_ENV is production",
+        env_only=True,
+    )
+    region: str = _setting(
+        "", "region of this machine, as its platform names it", variable="FLY_REGION", env_only=True
+    )
+    machine: str = _setting(
+        "", "id of this machine, as its platform names it", variable="FLY_MACHINE_ID", env_only=True
+    )
+    event_loop: Literal["asyncio", "uvloop"] = _setting(
+        "asyncio", "event loop; uvloop needs the extra `speed`"
     )
 
     # Listening
-    host: str = Field("127.0.0.1", description="address to listen on", max_length=255)
-    port: int = Field(8080, description="TCP port to listen on; 0 takes a free one", ge=0, le=65535)
-    allowed_origins: Origins = Field(
+    host: str = _setting("127.0.0.1", "address to listen on", max_length=255)
+    port: int = _setting(8080, "TCP port to listen on; 0 takes a free one", ge=0, le=65535, variable="PORT")
+    allowed_origins: Origins = _setting(
         (),
-        description="allowed origins of pages, exact or https://*.example.com; unset: the application's own",
+        "allowed origins of pages, exact or https://*.example.com; unset: the application's own",
+        variable="ALLOWED_ORIGINS",
+        reload=True,
     )
-    allowed_hosts: Hosts = Field(
-        (),
-        description="names under which development answers, besides localhost and this machine's own",
+    allowed_hosts: Hosts = _setting(
+        (), "names under which development answers, besides localhost and this machine's own"
     )
-    trusted_proxies: int = Field(
-        0, description="proxies in front that append to X-Forwarded-For; 0 ignores that header", ge=0, le=10
+    trusted_proxies: int = _setting(
+        0, "proxies in front that append to X-Forwarded-For; 0 ignores that header", ge=0, le=10, reload=True
     )
-    client_address_header: str = Field(
+    client_address_header: str = _setting(
         "",
-        description="header in which the proxy names its client, such as Fly-Client-IP",
+        "header in which the proxy names its client, such as Fly-Client-IP",
         max_length=100,
         pattern=r"^[A-Za-z0-9-]*$",
+        reload=True,
     )
-    tls_cert: str = Field("", description="PEM file with the certificate chain, to serve wss without a proxy")
-    tls_key: str = Field("", description="PEM file with the certificate's key")
-    admin_host: str = Field("127.0.0.1", description="address of ECLIPSE_ADMIN_PORT", max_length=255)
-    admin_port: int | None = Field(
+    tls_cert: str = _setting(
+        "", "PEM file with the certificate chain, to serve wss without a proxy", reload=True
+    )
+    tls_key: str = _setting("", "PEM file with the certificate's key", reload=True)
+    admin_host: str = _setting("127.0.0.1", "address of ECLIPSE_ADMIN_PORT", max_length=255)
+    admin_port: int | None = _setting(
         None,
-        description="port for the routes that the application calls and for /metrics; unset: the public port",
+        "port for the routes that the application calls and for /metrics; unset: the public port",
         ge=0,
         le=65535,
     )
-    metrics_port: int | None = Field(
-        None,
-        description="port for /metrics and /health only; unset: where ECLIPSE_ADMIN_PORT is",
-        ge=0,
-        le=65535,
+    metrics_port: int | None = _setting(
+        None, "port for /metrics and /health only; unset: where ECLIPSE_ADMIN_PORT is", ge=0, le=65535
     )
-    drain_seconds: SecondsOrZero = Field(
+    drain_seconds: SecondsOrZero = _setting(
         15,
-        description="seconds over which a stopping server closes its sessions; "
+        "seconds over which a stopping server closes its sessions; "
         "it does so at once where no other node takes its chats over",
     )
-    hand_over_timeout: Seconds = Field(
-        5, description="seconds that other nodes have to take over a stopping node's chats"
-    )
-    demo: bool = Field(False, description="serve the demo pages; only in development, with the embedded API")
+    demo: bool = _setting(False, "serve the demo pages; only in development, with the embedded API")
 
     # Logs
-    log_level: Level = Field("info", description="lowest level that is logged")
-    log_format: Literal["console", "json"] = Field(
-        "json", description="format of the log: readable text, or one JSON object per line"
+    log_level: Level = _setting("info", "lowest level that is logged", variable="LOG_LEVEL")
+    log_format: Literal["console", "json"] = _setting(
+        "json", "format of the log: readable text, or one JSON object per line"
     )
 
     # Secrets
-    jwt_secret: SecretStr = Field(SecretStr(""), description="HS256 key of the application's tokens")
-    internal_api_secret: SecretStr = Field(
-        SecretStr(""), description="secret shared with the application, for calls in both directions"
+    jwt_secret: SecretStr = _setting(
+        SecretStr(""), "HS256 key of the application's tokens", variable="JWT_SECRET", reload=True
+    )
+    internal_api_secret: SecretStr = _setting(
+        SecretStr(""),
+        "secret shared with the application, for calls in both directions",
+        variable="INTERNAL_API_SECRET",
+        reload=True,
     )
 
     # Tokens
-    jwt_previous_secrets: SecretStr = Field(
+    jwt_previous_secrets: SecretStr = _setting(
         SecretStr(""),
-        description="earlier JWT_SECRETs that stay valid during a rotation, separated by commas or in JSON",
+        "earlier JWT_SECRETs that stay valid during a rotation, separated by commas or in JSON",
+        reload=True,
     )
-    jwt_public_key: str = Field(
-        "", description="PEM, or a file with it: public keys for RS256, ES256 and EdDSA", max_length=65536
+    jwt_public_key: str = _setting(
+        "",
+        "PEM, or a file with it: public keys for RS256, ES256 and EdDSA",
+        max_length=65536,
+        reload=True,
+        lines=True,
+        hidden=True,
     )
-    jwt_issuer: str = Field("", description="`iss` that tokens must have; unset: any", max_length=1024)
-    jwt_audience: str = Field("", description="`aud` that tokens must have; unset: any", max_length=1024)
-    jwt_leeway: float = Field(
-        2, description="seconds by which the application's clock may differ", ge=0, le=300
-    )
-    jwt_require_exp: bool = Field(False, description="refuse tokens without `exp`; production always does")
-    jwt_max_lifetime: float = Field(
+    jwt_issuer: str = _setting("", "`iss` that tokens must have; unset: any", max_length=1024, reload=True)
+    jwt_audience: str = _setting("", "`aud` that tokens must have; unset: any", max_length=1024, reload=True)
+    jwt_max_lifetime: float = _setting(
         86400,
-        description="longest life of a token in seconds, from `iat`, else from its first use; its session's "
+        "longest life of a token in seconds, from `iat`, else from its first use; its session's "
         "grace comes on top",
         gt=0,
         le=366 * 86400,
         allow_inf_nan=False,
+        reload=True,
     )
-    default_roles: Roles = Field(
+    default_roles: Roles = _setting(
         ("USER", "ASSISTANT", "AGENT"),
-        description="roles in which an account may write whose token has no claim `roles`",
+        "roles in which an account may write whose token has no claim `roles`",
+        reload=True,
     )
-    expiry_grace: SecondsOrZero = Field(
-        25, description="seconds that a session outlives its token, so that its client can refresh it"
+    expiry_grace: SecondsOrZero = _setting(
+        25, "seconds that a session outlives its token, so that its client can refresh it", reload=True
     )
-    expiry_grace_without_resume: float = Field(
+    expiry_grace_without_resume: float = _setting(
         86400,
-        description="the same of a session whose client has never shown that it can resume or refresh, and "
+        "the same of a session whose client has never shown that it can resume or refresh, and "
         "would lose messages by a reconnect; 0: as ECLIPSE_EXPIRY_GRACE",
         ge=0,
         le=366 * 86400,
         allow_inf_nan=False,
+        reload=True,
     )
 
     # Limits (a rate of 0 means no limit)
-    message_rate: PerSecond = Field(
+    message_rate: PerSecond = _setting(
         10,
-        description="chat messages per second of one account, or of the visitors of one address, in one chat",
+        "chat messages per second of one account, or of the visitors of one address, in one chat, each with "
+        "1.6 KiB of content; twice as many at once",
+        reload=True,
     )
-    message_burst: Count = Field(20, description="chat messages at once of such a sender")
-    message_bytes: PerSecond = Field(
-        16384, description="bytes of content per second of such a sender, over all its messages"
+    command_rate: PerSecond = _setting(
+        10, "commands of all kinds per second of one session; twice as many at once", reload=True
     )
-    message_bytes_burst: Bytes = Field(1 << 19, description="bytes of content at once of such a sender")
-    typing_rate: PerSecond = Field(10, description="typing commands per second of one session")
-    typing_burst: Count = Field(20, description="typing commands at once of one session")
-    chat_typing: PerSecond = Field(
-        2000,
-        description="typing events times their receivers that one chat may cause a second on this node",
-    )
-    command_rate: PerSecond = Field(10, description="commands of all kinds per second of one session")
-    command_burst: Count = Field(20, description="commands of all kinds at once of one session")
-    rate_patience: Count = Field(
-        10,
-        description="refused commands until a session is closed with 4009; one per second is forgiven",
-    )
-    rate_penalty: SecondsOrZero = Field(
-        30,
-        description="seconds for which an account that was closed with 4009, or a chat's visitors from that "
-        "address, are refused",
-    )
-    max_sessions_per_chat: Count = Field(1000, description="sessions of one chat on this node")
-    max_sessions_per_address: Count | None = Field(
+    max_sessions_per_chat: Count = _setting(1000, "sessions of one chat on this node", reload=True)
+    max_sessions_per_address: Count | None = _setting(
         None,
-        description="sessions of one client address (IPv6: /64); unset: 200, private ones unlimited",
-    )
-    upgrades_per_minute: Count | None = Field(
-        None,
-        description="upgrades per minute of one client address; unset: 600, private ones unlimited",
-    )
-    max_addresses: Count = Field(100_000, description="client addresses that are remembered")
-    guesses_per_minute: Count = Field(10, description="wrong X-Internal-Secrets per minute of one address")
-    handshake_timeout: Seconds = Field(
-        10,
-        description="seconds within which a request, including its TLS handshake, must arrive, "
-        "and its answer be taken",
-    )
-    idle_timeout: Seconds = Field(75, description="seconds that a connection may wait between two requests")
-    max_handshakes: Count = Field(
-        2000, description="HTTP connections at once, beside the sessions; one more cuts off the slowest"
-    )
-    max_header_bytes: Bytes = Field(16384, description="bytes of all headers of a request")
-    max_body: Bytes = Field(1 << 21, description="bytes of a request's body")
-    node_input_bytes: Bytes = Field(
-        1 << 26,
-        description="bytes of all sessions' messages that are unfinished or wait for the application; "
-        "above it those with the most are closed",
-    )
-    node_queue_bytes: Bytes = Field(
-        1 << 26,
-        description="bytes queued for all sessions; above it the sessions with the longest queues are closed",
-    )
-    sweep_interval: Seconds = Field(
-        1, description="seconds between checks for expired tokens and long queues"
+        "sessions of one client address (IPv6: /64), which may upgrade three times as often a minute; unset: "
+        "200, private ones unlimited",
+        reload=True,
     )
 
     # Sessions
-    max_sessions: Count = Field(5000, description="sessions on this node; more are refused with 503")
-    ping_interval: Seconds = Field(25, description="seconds between the server's pings")
-    ping_timeout: Seconds = Field(
-        20, description="seconds without a byte after a ping until the peer counts as dead"
+    max_sessions: Count = _setting(5000, "sessions on this node; more are refused with 503", reload=True)
+    ping_interval: Seconds = _setting(25, "seconds between the server's pings")
+    max_content: Count = _setting(100_000, "characters in one chat message")
+    queue_bytes: Bytes = _setting(
+        1 << 22, "bytes queued for one session until it is closed as too slow (4008)"
     )
-    close_timeout: Seconds = Field(5, description="seconds that a peer has to answer a close frame")
-    max_frame: Bytes = Field(5 << 18, description="bytes of one incoming message, all its fragments together")
-    max_content: Count = Field(100_000, description="characters in one chat message")
-    queue_bytes: Bytes = Field(
-        1 << 22, description="bytes queued for one session until it is closed as too slow (4008)"
-    )
-    compression: bool = Field(
-        False, description="offer permessage-deflate: fewer bytes for more processor time"
-    )
+    compression: bool = _setting(False, "offer permessage-deflate: fewer bytes for more processor time")
 
     # History
-    history_events: Count = Field(100, description="events kept per chat")
-    history_bytes: Bytes = Field(
-        1 << 19, description="bytes of the events kept per chat; the newest one is kept whatever its size"
-    )
-    history_seconds: Seconds = Field(300, description="seconds for which a kept event can be resumed")
+    history_events: Count = _setting(100, "events kept per chat, and 5 KiB for each")
+    history_seconds: Seconds = _setting(300, "seconds for which a kept event can be resumed")
 
-    max_attempts: Count = Field(
-        100_000,
-        description="clientMessageIds that this node remembers; with the memory backend, more are put off",
-    )
-    attempt_margin: Seconds = Field(
-        5, description="seconds beyond api_timeout until the outcome of a send counts as unknown"
+    max_attempts: Count = _setting(
+        100_000, "clientMessageIds that this node remembers; with the memory backend, more are put off"
     )
 
     # Application
-    api: Literal["http", "embedded"] = Field(
-        "http",
-        description="where messages are saved: http is the application, embedded a store for development",
+    api: Literal["http", "embedded"] = _setting(
+        "http", "where messages are saved: http is the application, embedded a store for development"
     )
-    next_api_url: str = Field("http://localhost:3000", description="address of the application")
-    api_ca: str = Field(
+    next_api_url: str = _setting(
+        "http://localhost:3000", "address of the application", variable="NEXT_API_URL", hidden=True
+    )
+    api_ca: str = _setting(
         "",
-        description="PEM file of the authorities that the application's certificate is held to; unset: "
+        "PEM file of the authorities that the application's certificate is held to; unset: "
         "SSL_CERT_FILE, SSL_CERT_DIR, or else the system's",
     )
-    api_connect_timeout: Seconds = Field(3, description="seconds to connect to the application")
-    api_timeout: Seconds = Field(10, description="seconds for a whole call to the application")
-    api_max_connections: Count = Field(50, description="connections to the application")
-    api_max_waiting: Count = Field(
+    api_timeout: Seconds = _setting(10, "seconds for a whole call to the application")
+    api_max_connections: Count = _setting(50, "connections to the application")
+    api_max_waiting: Count = _setting(
         1000,
-        description="calls that wait for a connection, a tenth of one user or chat; more fail at once; "
+        "calls that wait for a connection, a tenth of one user or chat; more fail at once; "
         "a long one counts as several",
     )
-    api_max_answer: Bytes = Field(3 << 19, description="bytes of one answer of the application")
-    api_idle_seconds: Seconds = Field(
-        4, description="seconds that an unused connection is kept; must be less than the application keeps it"
-    )
-    api_headers: SecretStr = Field(
+    api_headers: SecretStr = _setting(
         SecretStr(""),
-        description="further headers of each call to the application, such as one that lets it through "
+        "further headers of each call to the application, such as one that lets it through "
         "deployment protection: `Name: value`, one a line, or a JSON object",
+        reload=True,
+        lines=True,
     )
-    api_max_cookies: Count = Field(50, description="cookies kept for the application's load balancer")
-    api_cookies: CookieNames = Field(
-        (),
-        description="names of further cookies kept for the application's load balancer; name* for a prefix",
+    api_cookies: CookieNames = _setting(
+        (), "names of further cookies kept for the application's load balancer; name* for a prefix"
     )
-    api_breaker_failures: Count = Field(
-        5, description="failures in a row, of three users or chats at least, that open the circuit"
-    )
-    api_breaker_seconds: Seconds = Field(
-        5, description="seconds for which an open circuit fails calls at once"
-    )
-    api_honours_idempotency: bool = Field(False, description="the application honours Idempotency-Key")
-    app_publishes_over_http: bool = Field(
-        False, description="the application publishes its events over HTTP only"
-    )
-    embedded_db: str = Field(":memory:", description="file of the embedded store, or :memory:", min_length=1)
-    embedded_max_bytes: Bytes = Field(
-        1 << 28, description="bytes of the embedded store; a full one refuses messages"
-    )
-    allow_embedded_api: bool = Field(False, description="let production use the embedded store")
+    api_honours_idempotency: bool = _setting(False, "the application honours Idempotency-Key")
+    app_publishes_over_http: bool = _setting(False, "the application publishes its events over HTTP only")
+    embedded_db: str = _setting(":memory:", "file of the embedded store, or :memory:", min_length=1)
+    allow_embedded_api: bool = _setting(False, "let production use the embedded store")
 
     # Backend
-    backend: str = Field(
-        "auto",
-        description="memory, redis, an installed one, or auto: redis if REDIS_URL is set, else memory",
+    backend: str = _setting(
+        "auto", "memory, redis, an installed one, or auto: redis if REDIS_URL is set, else memory"
     )
-    allow_memory_backend: bool = Field(False, description="let production use the memory backend")
-    redis_url: SecretStr = Field(SecretStr(""), description="redis://, rediss:// or unix:// URL")
-    redis_ca: str = Field(
+    allow_memory_backend: bool = _setting(False, "let production use the memory backend")
+    redis_url: SecretStr = _setting(
+        SecretStr(""), "redis://, rediss:// or unix:// URL", variable="REDIS_URL", url=True
+    )
+    redis_ca: str = _setting(
         "",
-        description="PEM file of the authorities that Redis's certificate is held to; unset: SSL_CERT_FILE, "
+        "PEM file of the authorities that Redis's certificate is held to; unset: SSL_CERT_FILE, "
         "SSL_CERT_DIR, or else the system's",
     )
-    redis_prefix: str = Field(
+    redis_prefix: str = _setting(
         "",
-        description="put before the name of every channel and key in Redis, so that environments can share "
+        "put before the name of every channel and key in Redis, so that environments can share "
         "one; the application must then publish to <prefix>chat:<chatId>",
         max_length=32,
         pattern=r"^[A-Za-z0-9_.:-]*$",
     )
-    redis_timeout: Seconds = Field(2, description="seconds for one command, and to connect")
-    redis_ping_interval: Seconds = Field(
-        10, description="seconds between pings of a connection with subscriptions"
-    )
-    redis_idle_ping_interval: Seconds = Field(30, description="seconds between pings of an idle connection")
-    max_event: Bytes = Field(1 << 21, description="bytes of one event published to a chat")
-    outage_queue_events: Count = Field(10000, description="events kept for Redis while it is unavailable")
+    redis_timeout: Seconds = _setting(2, "seconds for one command, and to connect")
+    redis_ping_interval: Seconds = _setting(10, "seconds between pings of a connection with subscriptions")
 
     @model_validator(mode="before")
     @classmethod
@@ -374,6 +312,31 @@ class Settings(BaseSettings):
         return is_production(self.profile)
 
     @property
+    def max_frame(self) -> int:
+        """Bytes of one incoming message, all its fragments together."""
+        return max(MAX_FRAME, ESCAPED * self.max_content + AROUND)
+
+    @property
+    def max_answer(self) -> int:
+        """Bytes of one answer of the application."""
+        return max(MAX_ANSWER, ESCAPED * self.max_content + AROUND)
+
+    @property
+    def max_event(self) -> int:
+        """Bytes of one event published to a chat, and of a request's body."""
+        return max(MAX_EVENT, self.max_answer + AROUND)
+
+    @property
+    def history_bytes(self) -> int:
+        """Bytes of the events kept per chat; the newest one is kept whatever its size."""
+        return KEPT_EVENT * self.history_events
+
+    @property
+    def ping_timeout(self) -> float:
+        """Seconds without a byte after a ping until the peer counts as dead."""
+        return PONG * self.ping_interval
+
+    @property
     def has_demo(self) -> bool:
         """Whether the demo pages are served: only the embedded API gives them tokens."""
         return self.demo and self.api == "embedded"
@@ -381,7 +344,36 @@ class Settings(BaseSettings):
 
 def is_production(profile: str) -> bool:
     """Whether a profile (name or path) is held to production's rules."""
-    return profiles.base_name(profile) not in ("dev", "test")
+    return base_name(profile) not in ("dev", "test")
+
+
+def base_name(profile: str) -> str:
+    """What a profile is called, given its name or its path."""
+    return Path(profile).name.removesuffix(".toml")
+
+
+def _about(field: str) -> dict[str, Any]:
+    about = Settings.model_fields[field].json_schema_extra
+    return about if isinstance(about, dict) else {}
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field: `ping_interval` -> `ECLIPSE_PING_INTERVAL`, `port` -> `PORT`."""
+    return _VARIABLES[field]
+
+
+_VARIABLES = {name: _about(name)["variable"] or f"ECLIPSE_{name.upper()}" for name in Settings.model_fields}
+RELOADED = frozenset(name for name in _VARIABLES if _about(name)["reload"])
+"""Settings that a running node can take; the others need a restart."""
+SECRETS = frozenset(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
+HIDDEN = SECRETS | {name for name in _VARIABLES if _about(name)["hidden"]}
+"""Settings whose values errors don't repeat."""
+HAS_LINES = frozenset(name for name in _VARIABLES if _about(name)["lines"])
+"""Settings whose text may have several lines."""
+LITERAL = frozenset(name for name in SECRETS - HAS_LINES if not _about(name)["url"])
+"""Secrets that are taken to the letter: what is left out of them would be another secret."""
+ENV_ONLY = frozenset(name for name in _VARIABLES if _about(name)["env_only"])
+"""Settings that a profile can't set."""
 
 
 def masked(settings: Settings, name: str) -> Any:
@@ -389,6 +381,6 @@ def masked(settings: Settings, name: str) -> Any:
     value = getattr(settings, name)
     if not isinstance(value, SecretStr):
         return list(value) if isinstance(value, tuple) else value
-    if name.endswith("_url"):
+    if _about(name)["url"]:
         return mask_url(value.get_secret_value()) if value else ""
     return MASK if value else ""

@@ -6,7 +6,7 @@ import secrets
 import ssl
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import SecretStr
@@ -34,27 +34,8 @@ from eclipse_ws.config.problems import (
     check_text,
     origin_of,
 )
-from eclipse_ws.config.profiles import LITERAL, check_backend, variable
-from eclipse_ws.config.settings import Settings
-
-SIZES: Final = (
-    # JSON may encode a character as two escapes of six bytes each; the KiB is for the rest of the frame.
-    ("max_frame", "max_content", 12, 1024),
-    ("message_bytes_burst", "max_content", 4, 0),
-    ("api_max_answer", "max_content", 12, 1024),
-    ("max_event", "api_max_answer", 1, 1024),
-    ("max_body", "max_event", 1, 0),
-    ("queue_bytes", "max_event", 1, 1024),
-    ("node_input_bytes", "max_frame", 1, 0),
-    ("node_queue_bytes", "queue_bytes", 1, 0),
-)
-"""Sizes along a message's path, as (setting, other, factor, extra): the setting, in bytes, must be at least
-factor * other + extra.
-"""
-
-
-HAS_LINES = frozenset({"api_headers", "jwt_public_key"})
-"""Fields whose text may have several lines."""
+from eclipse_ws.config.profiles import check_backend
+from eclipse_ws.config.settings import AROUND, HAS_LINES, LITERAL, Settings, variable
 
 
 def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, str]) -> list[Problem]:
@@ -238,13 +219,10 @@ def find_warnings(settings: Settings) -> list[str]:
             "ECLIPSE_TRUSTED_PROXIES counts from the right end of ECLIPSE_CLIENT_ADDRESS_HEADER: "
             "set it to 0 if that header contains one address."
         )
-    if settings.ping_timeout > settings.ping_interval:
-        found.append("ECLIPSE_PING_TIMEOUT is longer than ECLIPSE_PING_INTERVAL.")
-    for name, other, times, more in SIZES:
-        size, least = getattr(settings, name), times * getattr(settings, other) + more
-        if size < least:
-            found.append(
-                f"{variable(name)} is {size}, too small for {variable(other)} "
-                f"({getattr(settings, other)}): the longest messages are lost. Fix: set at least {least}."
-            )
+    least = settings.max_event + AROUND
+    if settings.queue_bytes < least:
+        found.append(
+            f"ECLIPSE_QUEUE_BYTES is {settings.queue_bytes}, too small for ECLIPSE_MAX_CONTENT "
+            f"({settings.max_content}): the longest messages are lost. Fix: set at least {least}."
+        )
     return found

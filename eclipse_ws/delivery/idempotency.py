@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
-from eclipse_ws.backends.base import Backend, BackendError, Key, KeyState, Record, Unavailable
+from eclipse_ws.backends.base import Backend, BackendError, Key, KeyState, Record, Unavailable, patience
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.decisions import Case, Decision, decide
 from eclipse_ws.delivery.records import Attempt, Records
@@ -47,7 +47,7 @@ class Idempotency:
         self._records = Records(
             settings.history_seconds, settings.max_attempts, clock, elsewhere=backend.is_shared
         )
-        self._patience = settings.api_timeout + settings.attempt_margin
+        self._patience = patience(settings)
         self._node = secrets.token_hex(6)
         self._told: set[asyncio.Task[None]] = set()
 

@@ -21,6 +21,8 @@ from eclipse_ws.protocol import CloseCode
 
 MAX_NAME = 256
 """Maximum length of a user or chat id, in characters."""
+LEEWAY: Final = 2.0
+"""Seconds by which the application's clock may differ; clocks that NTP sets differ by much less."""
 MAX_TOKEN: Final = 16384
 """Maximum length of a token, in characters."""
 SYMMETRIC: Final = {
@@ -118,11 +120,10 @@ class Verifier:
         self._fingerprints = {fingerprint for _, _, fingerprint in self._keys}
         self._issuer = settings.jwt_issuer or None
         self._audience = settings.jwt_audience or None
-        self._leeway = settings.jwt_leeway
         self._max_lifetime = settings.jwt_max_lifetime
         self._jwt = jwt.PyJWT(
             {
-                "require": ["exp"] if settings.production or settings.jwt_require_exp else [],
+                "require": ["exp"] if settings.production else [],
                 # `accepts` checks them: PyJWT rejects a list that contains anything but strings.
                 "verify_iss": False,
                 "verify_aud": False,
@@ -206,21 +207,21 @@ class Verifier:
     def _end(self, payload: dict[str, Any], now: float) -> float:
         """When the token expires, in seconds since 1970. Raises TokenError, ValueError."""
         exp, nbf, iat = (_seconds(payload, name) for name in ("exp", "nbf", "iat"))
-        if nbf is not None and nbf > now + self._leeway:
+        if nbf is not None and nbf > now + LEEWAY:
             raise TokenError(CloseCode.INVALID_TOKEN, "the token is not valid yet (nbf)")
-        if iat is not None and iat <= now + self._leeway:
+        if iat is not None and iat <= now + LEEWAY:
             latest = iat + self._max_lifetime
         else:
             # Without an issue time the lifetime is unknown, so the expiry must be near.
             latest = now + self._max_lifetime
-            if exp is not None and exp > latest + self._leeway:
+            if exp is not None and exp > latest + LEEWAY:
                 raise TokenError(
                     CloseCode.INVALID_TOKEN,
                     f"the token has no valid iat, and its exp is more than {self._max_lifetime:g} s ahead "
                     "(jwt_max_lifetime)",
                 )
         ends = latest if exp is None else min(exp, latest)
-        if ends <= now - self._leeway:
+        if ends <= now - LEEWAY:
             raise TokenError(CloseCode.TOKEN_EXPIRED, "the token has expired")
         return ends
 

@@ -17,6 +17,14 @@ from typing import Final, NamedTuple
 
 from eclipse_ws.config.settings import Settings
 
+BURST_SECONDS: Final = 2.0
+"""What may come at once is what a rate allows in so many seconds."""
+RATE_PATIENCE: Final = 10
+"""Refused commands at once until a session is closed with 4009."""
+GUESSES_PER_MINUTE: Final = 10
+"""Wrong X-Internal-Secrets of one address; a caller that has the secret shows none."""
+MAX_ADDRESSES: Final = 100_000
+"""Client addresses, or senders, that a table remembers: up to 40 MB."""
 FORGIVEN: Final = 1.0
 """Refused commands a second that a session may have before it is closed."""
 REFUSED_TYPING: Final = 0.05
@@ -25,8 +33,8 @@ that is held down repeats 30 times a second, and must not end a session.
 """
 PUBLIC_SESSIONS: Final = 200
 """Sessions of one public address where the setting is unset: enough for an office behind one address."""
-PUBLIC_UPGRADES: Final = 600
-"""Upgrades a minute of one public address where the setting is unset: that office may reconnect at once."""
+UPGRADES: Final = 3
+"""Upgrades a minute of an address for each session that it may have: that office may reconnect at once."""
 PUBLIC_CONNECTIONS: Final = 500
 """Concurrent HTTP connections of one address: the pages of that office, and all of its upgrades."""
 PUBLIC_REQUESTS: Final = (20.0, 400)
@@ -39,7 +47,6 @@ NAMES: Final = (
     "command_rate",
     "message_rate",
     "message_bytes",
-    "typing_rate",
     "frame_rate",
     "rate_patience",
     "rate_penalty",
@@ -99,6 +106,11 @@ class Rate(NamedTuple):
         return None if full - now > self.tolerance else full + amount * self.interval
 
 
+def burst(rate: float) -> float:
+    """How many may come at once, of so many a second."""
+    return max(1.0, BURST_SECONDS * rate)
+
+
 _REQUESTS: Final = Rate.of(*PUBLIC_REQUESTS)
 
 
@@ -107,12 +119,11 @@ class Budget:
     idle session has none.
     """
 
-    __slots__ = ("_commands", "_limits", "_refusals", "_typing")
+    __slots__ = ("_commands", "_limits", "_refusals")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._commands = 0.0
-        self._typing = 0.0
         self._refusals = 0.0
 
     def command(self, now: float, length: int = 0) -> float:
@@ -126,17 +137,6 @@ class Budget:
         elif full - now > tolerance:
             return full - now - tolerance
         self._commands = full + interval * (1 + length // COMMAND_LENGTH)
-        return 0.0
-
-    def typing(self, now: float) -> float:
-        """Take one typing command; as `command`."""
-        interval, tolerance = self._limits.typing
-        full = self._typing
-        if full < now:
-            full = now
-        elif full - now > tolerance:
-            return full - now - tolerance
-        self._typing = full + interval
         return 0.0
 
     def forgives(self, now: float, cost: float = 1.0) -> bool:
@@ -162,12 +162,9 @@ class Limits:
 
     def configure(self, settings: Settings) -> None:
         """Apply the settings' rates, to open sessions too."""
-        self.commands = Rate.of(settings.command_rate, settings.command_burst)
-        self.typing = Rate.of(settings.typing_rate, settings.typing_burst)
-        self.refusals = Rate.of(FORGIVEN, settings.rate_patience)
-        self.rated = any(
-            (settings.command_rate, settings.message_rate, settings.message_bytes, settings.typing_rate)
-        )
+        self.commands = Rate.of(settings.command_rate, burst(settings.command_rate))
+        self.refusals = Rate.of(FORGIVEN, RATE_PATIENCE)
+        self.rated = any((settings.command_rate, settings.message_rate))
         """Whether any rate of commands is limited at all."""
 
     def refuse(self, name: str) -> None:
@@ -245,7 +242,7 @@ class Times:
     """One or more times for each key, for at most ``most`` keys: the most recently set ones."""
 
     def __init__(self, each: int = 1) -> None:
-        self.most = 0
+        self.most = MAX_ADDRESSES
         self._times: OrderedDict[Hashable, tuple[float, ...]] = OrderedDict()
         self._none = (0.0,) * each
 
@@ -296,7 +293,7 @@ class Buckets(Times):
 class Addresses:
     """Each address's sessions, upgrades, HTTP requests, and guesses at the secret.
 
-    Bounded: besides addresses with sessions, the latest ``max_addresses`` are remembered.
+    Bounded: besides addresses with sessions, the latest MAX_ADDRESSES are remembered.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -307,14 +304,12 @@ class Addresses:
 
     def configure(self, settings: Settings) -> None:
         """Apply the settings' limits; counts stay."""
-        for buckets in self._buckets:
-            buckets.most = settings.max_addresses
         self._max_sessions = settings.max_sessions_per_address
         self._upgrade_rate = None
-        if settings.upgrades_per_minute is not None:
-            self._upgrade_rate = _per_minute(settings.upgrades_per_minute)
-        self._public_rate = _per_minute(PUBLIC_UPGRADES)
-        self._guess_rate = _per_minute(settings.guesses_per_minute)
+        if self._max_sessions is not None:
+            self._upgrade_rate = _per_minute(UPGRADES * self._max_sessions)
+        self._public_rate = _per_minute(UPGRADES * PUBLIC_SESSIONS)
+        self._guess_rate = _per_minute(GUESSES_PER_MINUTE)
 
     def upgrade(self, source: Source, now: float) -> str | None:
         """Take one upgrade, and count its session; None if it may proceed.
@@ -367,5 +362,5 @@ class Addresses:
         return len(self._sessions) + sum(map(len, self._buckets))
 
 
-def _per_minute(count: int) -> Rate:
+def _per_minute(count: float) -> Rate:
     return Rate.of(count / 60, count)

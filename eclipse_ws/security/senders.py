@@ -9,8 +9,16 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.security.limits import Buckets, Rate, Times
+from eclipse_ws.security.limits import Buckets, Rate, Times, burst
 
+MESSAGE_BYTES: Final = 1.6 * 1024
+"""Bytes of content per second of a sender, for each message a second that it may say."""
+PENALTY: Final = 30.0
+"""Seconds for which an account that was closed with 4009, or a chat's visitors from that address, wait."""
+BYTES_AT_ONCE: Final = 1 << 19
+"""Bytes of content that a sender may say at once, unless the longest message has more."""
+LONGEST: Final = 4
+"""Bytes of a character of content at most."""
 PATIENCE: Final = 10
 """Chats that visitors of one address may flood within a penalty before all of its visitors have to wait."""
 
@@ -36,9 +44,9 @@ class Shares:
 
     def configure(self, settings: Settings) -> None:
         """Apply the settings' rates, to known senders too."""
-        self._messages = Rate.of(settings.message_rate, settings.message_burst)
-        self._bytes = Rate.of(settings.message_bytes, settings.message_bytes_burst)
-        self._full.most = settings.max_addresses
+        rate = settings.message_rate
+        self._messages = Rate.of(rate, burst(rate))
+        self._bytes = Rate.of(MESSAGE_BYTES * rate, max(BYTES_AT_ONCE, LONGEST * settings.max_content))
 
     def message(self, sender: Sender, content: str, now: float) -> tuple[str, float] | None:
         """Take one message; None if it may pass, else the exceeded limit and the seconds until it may."""
@@ -71,27 +79,21 @@ class Penalties:
     one chat after another, all visitors of that address wait.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self) -> None:
         self._until = Times()
         self._addresses = Buckets()
-        self.configure(settings)
-
-    def configure(self, settings: Settings) -> None:
-        """Apply the settings' penalty; current penalties stay."""
-        self._seconds = settings.rate_penalty
-        self._until.most = self._addresses.most = settings.max_addresses
-        self._rate = Rate.of(PATIENCE / self._seconds, PATIENCE) if self._seconds else Rate.of(0, 1)
+        self._rate = Rate.of(PATIENCE / PENALTY, PATIENCE)
 
     def punish(self, sender: Sender, now: float) -> None:
         """Penalize a sender whose session was closed for its rate."""
         key = _penalty_key(sender)
         repeated = self._waits(key, now)
-        self._until.put(key, now + self._seconds)
-        if repeated or sender.is_account or not sender.name or not self._seconds:
+        self._until.put(key, now + PENALTY)
+        if repeated or sender.is_account or not sender.name:
             return  # many sessions of one sender in a chat count once
         self._addresses.take(sender.name, self._rate, now)
         if self._addresses.wait(sender.name, self._rate, now):
-            self._until.put(Sender("", sender.name, is_account=False), now + self._seconds)
+            self._until.put(Sender("", sender.name, is_account=False), now + PENALTY)
 
     def waits(self, sender: Sender, now: float) -> bool:
         """Whether the sender may not reconnect yet."""

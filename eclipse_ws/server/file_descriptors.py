@@ -13,6 +13,8 @@ a socket that is being taken over.
 """
 INTERNAL_CONNECTIONS: Final = 200
 """HTTP connections of ECLIPSE_ADMIN_PORT, and of ECLIPSE_METRICS_PORT."""
+HTTP_CONNECTIONS: Final = 2000
+"""HTTP connections at once on the public port, beside the sessions; one more closes the slowest."""
 MIN_SESSIONS: Final = 64
 """Sessions and HTTP connections that a node accepts, however low the limit is."""
 
@@ -22,7 +24,7 @@ def needed(settings: Settings) -> int:
 
     As many HTTP connections again may be waiting to be served.
     """
-    return settings.max_sessions + 2 * settings.max_handshakes + _fixed(settings)
+    return settings.max_sessions + 2 * HTTP_CONNECTIONS + _fixed(settings)
 
 
 def _fixed(settings: Settings) -> int:
@@ -39,7 +41,7 @@ def allowed() -> int | None:
 def fitting(settings: Settings, most: int) -> tuple[int, int]:
     """Sessions and HTTP connections that fit into ``most`` descriptors; the latter get a quarter at least."""
     room = max(MIN_SESSIONS, most - _fixed(settings))
-    http = min(settings.max_handshakes, max(room // 4, room - settings.max_sessions) // 2)
+    http = min(HTTP_CONNECTIONS, max(room // 4, room - settings.max_sessions) // 2)
     return min(settings.max_sessions, room - 2 * http), http
 
 
@@ -47,15 +49,16 @@ def shortage(settings: Settings, most: int) -> str:
     """What does not fit into ``most`` descriptors, as a sentence."""
     sessions, http = fitting(settings, most)
     return (
-        f"{settings.max_sessions} sessions and {settings.max_handshakes} HTTP connections need "
+        f"{settings.max_sessions} sessions and {HTTP_CONNECTIONS} HTTP connections need "
         f"{needed(settings)} open files, but the limit is {most}: this node accepts {sessions} and {http}"
     )
 
 
-def fit(settings: Settings) -> tuple[Settings, str]:
+def fit(settings: Settings) -> tuple[Settings, int, str]:
     """Raise this process's soft limit as far as needed.
 
-    Returns the settings with as many sessions and HTTP connections as fit, and a warning if those are fewer.
+    Returns the settings with as many sessions as fit, the HTTP connections that fit, and a warning if either
+    are fewer.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most, need = allowed(), needed(settings)
@@ -67,9 +70,9 @@ def fit(settings: Settings) -> tuple[Settings, str]:
             # macOS reports an unlimited hard limit, but rejects values above `kern.maxfilesperproc`.
             most = soft
     if most is None or most >= need:
-        return settings, ""
+        return settings, HTTP_CONNECTIONS, ""
     sessions, http = fitting(settings, most)
     warning = (
         f"{shortage(settings, most)}. Fix: raise the limit (`ulimit -Hn {need}`; on macOS `ulimit -n {need}`)"
     )
-    return settings.model_copy(update={"max_sessions": sessions, "max_handshakes": http}), warning
+    return settings.model_copy(update={"max_sessions": sessions}), http, warning

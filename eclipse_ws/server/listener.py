@@ -61,16 +61,24 @@ def _demote(record: logging.LogRecord) -> bool:
 gen_log.addFilter(_demote)
 
 
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Seconds within which a request, including its TLS handshake, must arrive, and its answer be taken."""
+IDLE_TIMEOUT: Final = 75.0
+"""Seconds that a connection may wait between two requests: longer than most proxies keep theirs."""
+MAX_HEADER_BYTES: Final = 16384
+"""Bytes of all headers of a request: as many as Node.js takes."""
+
+
 class Listener(Acceptor):
     """An HTTP server for strangers.
 
-    A socket's first request has ``handshake_timeout`` seconds, TLS included, and the peer has as long to read
-    a response; a later request may take ``idle_timeout`` seconds to begin. Of more than ``most`` connections
+    A socket's first request has HANDSHAKE_TIMEOUT seconds, TLS included, and the peer has as long to read
+    a response; a later request may take IDLE_TIMEOUT seconds to begin. Of more than ``most`` connections
     the slowest is closed, not the newest: honest clients are quick (`Connections`).
 
     A handler's class may have the attributes ``needs_secret`` (a request without the secret is refused before
     the body is read) and ``takes_body`` (without it a body is read and dropped, and a chunked one gets 411).
-    A body of more than ``max_body`` bytes gets 413; more than ``max_header_bytes`` of headers closes the
+    A body of more than ``max_event`` bytes gets 413; more than MAX_HEADER_BYTES of headers closes the
     socket.
     """
 
@@ -79,34 +87,34 @@ class Listener(Acceptor):
         application: Application,
         settings: Settings,
         internal_auth: InternalAuth,
-        tls: ssl.SSLContext | None = None,
-        most: int | None = None,
+        tls: ssl.SSLContext | None,
+        most: int,
     ) -> None:
-        """Tornado calls this with what the constructor was given; ``most`` is ``max_handshakes`` if unset."""
+        """Tornado calls this with what the constructor was given. ``most``: how many connections."""
         super().initialize(
             application,
             ssl_options=tls,
             chunk_size=CHUNK,
-            max_header_size=settings.max_header_bytes,
+            max_header_size=MAX_HEADER_BYTES,
             max_body_size=sys.maxsize,  # our own limit responds with a sentence, and is counted
-            body_timeout=settings.handshake_timeout,
+            body_timeout=HANDSHAKE_TIMEOUT,
         )
         # Tornado would include the wait for a request in this timeout; the table has one for each phase.
         self.conn_params.header_timeout = None
         self.application = application
         self.limits = internal_auth.limits
         self.sources = internal_auth.sources
-        self.timeout = settings.handshake_timeout
-        self.max_body = settings.max_body
+        self.timeout = HANDSHAKE_TIMEOUT
+        self.max_body = settings.max_event
         self.body_bytes = 0
         """Bytes of bodies in memory now."""
         self.gate = Gate()
         self.connections = Connections(
-            settings.max_handshakes if most is None else most,
-            settings.handshake_timeout,
-            settings.idle_timeout,
+            most,
+            HANDSHAKE_TIMEOUT,
+            IDLE_TIMEOUT,
             # Handlers have their own timeouts; this one is a safety net.
-            settings.handshake_timeout + max(settings.idle_timeout, 2 * settings.api_timeout),
+            HANDSHAKE_TIMEOUT + max(IDLE_TIMEOUT, 2 * settings.api_timeout),
             internal_auth.limits,
         )
         self._internal_auth = internal_auth

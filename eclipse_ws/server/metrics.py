@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from eclipse_ws import __version__
 from eclipse_ws.application.base import LATENCY_BUCKETS
 from eclipse_ws.protocol import CloseCode
+from eclipse_ws.server import sweeper
 from eclipse_ws.sessions.node import Node, memory_bytes
 from eclipse_ws.websocket.counters import stats as wire
 from eclipse_ws.websocket.event_poll import queued_bytes
@@ -126,8 +127,8 @@ class NodeCollector(Collector):
         )
         yield _gauge(
             "eclipse_queue_limit_bytes",
-            "Bytes that may be queued (ECLIPSE_NODE_QUEUE_BYTES)",
-            node.settings.node_queue_bytes,
+            "Bytes that may be queued by all sessions",
+            sweeper.QUEUE_BYTES,
         )
         yield _counters(
             "eclipse_frames", "WebSocket frames", "direction", {"in": wire.frames_in, "out": wire.frames_out}

@@ -25,8 +25,7 @@ from eclipse_ws.application.base import ApiError, ChatApi
 from eclipse_ws.config.key_material import KeyMaterialError, load_certificate, tls_context
 from eclipse_ws.config.loading import Loaded
 from eclipse_ws.config.problems import SettingsError
-from eclipse_ws.config.profiles import variable
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import RELOADED, Settings, variable
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.logging import log_request, mask_also
 from eclipse_ws.protocol import CloseCode
@@ -37,11 +36,13 @@ from eclipse_ws.server.listener import Listener
 from eclipse_ws.server.sweeper import Sweeper
 from eclipse_ws.sessions.commands import Commands
 from eclipse_ws.sessions.hub import Hub
-from eclipse_ws.sessions.node import RELOADED, Node
+from eclipse_ws.sessions.node import Node
 from eclipse_ws.sessions.session import ChatSession
 
 log = structlog.get_logger("eclipse_ws.server")
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds that a peer has to answer a close frame."""
 LAST_CLOSES = 1.0
 """Seconds that the last sessions have to respond to their close frames."""
 SPREAD = 0.95
@@ -59,7 +60,8 @@ class StartError(Exception):
 class Server:
     """One node: everything made of its settings, started, drained and stopped."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, http_connections: int | None = None) -> None:
+        """``http_connections``: how many at once on the public port, where files lack for all."""
         self.settings = settings
         self.backend = backends.create(settings.backend, settings)
         self.api, api_routes = _application(settings)
@@ -84,11 +86,13 @@ class Server:
         public = [route for route in routes if not (apart and route in internal)]
         if scraped:
             public, internal = ([r for r in some if r not in page] for some in (public, internal))
-        self._http = self._listener([*public, *api_routes, sockets], self._tls)
-        # Without TLS: these addresses are for the application and a monitor, not for the world.
+        if http_connections is None:
+            http_connections = file_descriptors.HTTP_CONNECTIONS
         inside = file_descriptors.INTERNAL_CONNECTIONS
-        self._admin = self._listener([*internal, *health], most=inside) if apart else None
-        self._metrics = self._listener([*page, *health], most=inside) if scraped else None
+        self._http = self._listener([*public, *api_routes, sockets], http_connections, self._tls)
+        # Without TLS: these addresses are for the application and a monitor, not for the world.
+        self._admin = self._listener([*internal, *health], inside) if apart else None
+        self._metrics = self._listener([*page, *health], inside) if scraped else None
         self._listeners = [each for each in (self._http, self._admin, self._metrics) if each is not None]
         self.node.http_connections = lambda: sum(len(each.connections) for each in self._listeners)
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
@@ -100,9 +104,7 @@ class Server:
         self.admin_port = settings.admin_port
         self.metrics_port = settings.metrics_port
 
-    def _listener(
-        self, routes: list[URLSpec], tls: ssl.SSLContext | None = None, most: int | None = None
-    ) -> Listener:
+    def _listener(self, routes: list[URLSpec], most: int, tls: ssl.SSLContext | None = None) -> Listener:
         settings = self.settings
         application = HostApplication(
             routes,
@@ -116,7 +118,7 @@ class Server:
             wire_queue_bytes=settings.queue_bytes,
             wire_ping_interval=settings.ping_interval,
             wire_ping_timeout=settings.ping_timeout,
-            wire_close_timeout=settings.close_timeout,
+            wire_close_timeout=CLOSE_TIMEOUT,
         )
         return Listener(application, settings, self.node.internal_auth, tls, most)
 
@@ -304,10 +306,10 @@ async def serve(
     """
     for note in notes:
         log.warning(note)
-    settings, warning = file_descriptors.fit(settings)
+    settings, http_connections, warning = file_descriptors.fit(settings)
     if warning:
         log.warning(warning)
-    server = Server(settings)
+    server = Server(settings, http_connections)
     server.generated = generated
     loop = asyncio.get_running_loop()
     stopping, aborting = asyncio.Event(), asyncio.Event()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -17,6 +17,14 @@ from eclipse_ws.sessions.session import ChatSession
 
 log = structlog.get_logger("eclipse_ws.sweeper")
 
+INTERVAL: Final = 1.0
+"""Seconds between sweeps."""
+INPUT_BYTES: Final = 1 << 26
+"""Bytes of all sessions' messages that are unfinished or wait for the application; above it those with the
+most are closed.
+"""
+QUEUE_BYTES: Final = 1 << 26
+"""Bytes queued for all sessions; above it the sessions with the longest queues are closed."""
 BATCH = 200
 """Sessions that are checked in one turn of the loop: 18,000 take about 20 ms."""
 MAX_REVOKED = 200
@@ -37,7 +45,7 @@ class Sweeper:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Sweep every ``sweep_interval`` seconds from now on."""
+        """Sweep every INTERVAL seconds from now on."""
         self._task = asyncio.create_task(self._run(), name="sweeper")
 
     def stop(self) -> None:
@@ -48,7 +56,7 @@ class Sweeper:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.sleep(self._node.settings.sweep_interval)
+            await asyncio.sleep(INTERVAL)
             try:
                 report_suppressed()
                 await self.sweep(time.time(), time.monotonic())
@@ -90,13 +98,12 @@ class Sweeper:
                     revoked += 1
                     self._node.limits.refused["token_revoked"] += 1
                     session.retire(CloseCode.INVALID_TOKEN)
-        settings = self._node.settings
-        if queued > settings.node_queue_bytes:
-            bound = _Bound("node_queue_bytes", settings.node_queue_bytes, CloseCode.TOO_SLOW, None)
+        if queued > QUEUE_BYTES:
+            bound = _Bound("node_queue_bytes", QUEUE_BYTES, CloseCode.TOO_SLOW, None)
             self._shed([(session.wire.queued, session) for session in sessions], bound)
-        if held > settings.node_input_bytes:
+        if held > INPUT_BYTES:
             reason = CloseCode.RATE_LIMITED.with_detail("node_input_bytes")
-            bound = _Bound("node_input_bytes", settings.node_input_bytes, CloseCode.RATE_LIMITED, reason)
+            bound = _Bound("node_input_bytes", INPUT_BYTES, CloseCode.RATE_LIMITED, reason)
             self._shed([(session.wire.held, session) for session in sessions], bound)
 
     def _shed(self, sizes: list[tuple[int, ChatSession]], bound: _Bound) -> None:

@@ -50,11 +50,11 @@ class Row(Generic[C]):
     struct: type[C]
     role: Callable[[C], protocol.Role] | None
     """The role that a user needs for it; None: everybody may give it, a user without an account too."""
-    limit: Literal["message_rate", "typing_rate"] | None
+    limit: Literal["message_rate", "chat_typing"] | None
     """What it counts against besides ``command_rate``.
 
-    ``message_rate``: also ``message_bytes`` and ``max_content``, by its text. ``typing_rate``: also
-    ``chat_typing`` of its chat; beyond that it is dropped in silence: nobody waits for an answer to it.
+    ``message_rate``: also ``message_bytes`` and ``max_content``, by its text. ``chat_typing``: how much the
+    chat may cause; beyond that it is dropped in silence, because nobody waits for an answer to it.
     """
     handler: Callable[[Commands, Speaker, Claims, C], Coroutine[Any, Any, None] | None]
     """Carries it out, with the claims that its session had when it was read. Raises CommandError.
@@ -194,7 +194,7 @@ ROWS: Final[Mapping[type, Row[Any]]] = {
     row.struct: row
     for row in (
         Row(protocol.SendMessage, lambda command: command.role, "message_rate", Commands._send_message),
-        Row(protocol.Typing, None, "typing_rate", Commands._typing),
+        Row(protocol.Typing, None, "chat_typing", Commands._typing),
         Row(protocol.AgentJoined, lambda command: "AGENT", None, Commands._agent_joined),
         Row(protocol.Ping, None, None, Commands._ping),
         Row(protocol.Refresh, None, None, Commands._refresh),

@@ -15,65 +15,22 @@ import psutil
 from eclipse_ws import __version__
 from eclipse_ws.application.base import ChatApi
 from eclipse_ws.backends.base import Backend
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import RELOADED, Settings
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.histogram import Cached, LoopLag
 from eclipse_ws.protocol import timestamp
 from eclipse_ws.security.hosts import Hosts
 from eclipse_ws.security.internal_auth import InternalAuth
 from eclipse_ws.security.jwt import Verifier
-from eclipse_ws.security.limits import Addresses, Limits, Rate, Sources
+from eclipse_ws.security.limits import Addresses, Limits, Rate, Sources, burst
 from eclipse_ws.security.origins import Origins
 from eclipse_ws.security.senders import Penalties, Shares
 from eclipse_ws.sessions.commands import Commands
 from eclipse_ws.sessions.hub import Hub
 
 LARGEST_CHATS = 20
-TYPING_AT_ONCE = 2
-"""Seconds' worth of ``chat_typing`` that one chat may deliver at once."""
-RELOADED = frozenset(
-    {
-        "allowed_origins",
-        "api_headers",
-        "chat_typing",
-        "client_address_header",
-        "command_burst",
-        "command_rate",
-        "default_roles",
-        "expiry_grace",
-        "expiry_grace_without_resume",
-        "guesses_per_minute",
-        "internal_api_secret",
-        "jwt_audience",
-        "jwt_issuer",
-        "jwt_leeway",
-        "jwt_max_lifetime",
-        "jwt_previous_secrets",
-        "jwt_public_key",
-        "jwt_require_exp",
-        "jwt_secret",
-        "max_addresses",
-        "max_content",
-        "max_sessions",
-        "max_sessions_per_address",
-        "max_sessions_per_chat",
-        "message_burst",
-        "message_bytes",
-        "message_bytes_burst",
-        "message_rate",
-        "node_input_bytes",
-        "node_queue_bytes",
-        "rate_patience",
-        "rate_penalty",
-        "tls_cert",
-        "tls_key",
-        "trusted_proxies",
-        "typing_burst",
-        "typing_rate",
-        "upgrades_per_minute",
-    }
-)
-"""Settings that a running node can take; the others need a restart."""
+TYPING_RECEIVERS = 200
+"""Receivers of typing in one chat on this node, for one session that types as fast as it may."""
 
 
 @dataclass(slots=True)
@@ -117,7 +74,7 @@ class Node:
         self._health = Cached(self._look_at_health)
         self.limits = Limits(self.settings)
         self.shares = Shares(self.settings)
-        self.penalties = Penalties(self.settings)
+        self.penalties = Penalties()
         self.addresses = Addresses(self.settings)
         self.sources = Sources(self.settings)
         self.origins = Origins(self.settings)
@@ -132,7 +89,6 @@ class Node:
         parts = (
             self.limits,
             self.shares,
-            self.penalties,
             self.addresses,
             self.sources,
             self.origins,
@@ -144,8 +100,8 @@ class Node:
         self.api.reload(self.settings)
 
     def _bound_fan_out(self) -> None:
-        rate = self.settings.chat_typing
-        self.hub.fan_out = Rate.of(rate, TYPING_AT_ONCE * rate)
+        rate = TYPING_RECEIVERS * self.settings.command_rate
+        self.hub.fan_out = Rate.of(rate, burst(rate))
 
     def health(self) -> dict[str, Any]:
         """The health document (section 8); at most a second old where very many ask."""

@@ -136,12 +136,9 @@ class ChatSession(UpgradeHandler):
 
     def _accepts(self, row: Row[Any], command: protocol.Command, now: float) -> bool:
         """Hold a command against its row: False to drop it in silence. Raises CommandError."""
-        node, budget = self.node, self.budget
-        if row.limit == "typing_rate" and budget is not None and node.limits.rated:
-            if wait := budget.typing(now):
-                self._exceeded("typing_rate", wait, now, None, REFUSED_TYPING)
-            if node.hub.is_loud(self.claims.chat_id, now):
-                return False
+        node = self.node
+        if row.limit == "chat_typing" and node.limits.rated and node.hub.is_loud(self.claims.chat_id, now):
+            return False
         if row.role is not None and not row.permits(self.claims, command, node.settings.default_roles):
             self.note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
             key = command.client_message_id
@@ -290,6 +287,6 @@ def _key_and_cost(message: str | bytes) -> tuple[str | None, float]:
         command = protocol.decode_command(message)
     except CommandError as error:
         return error.client_message_id, 1.0
-    if command is None or ROWS[type(command)].limit == "typing_rate":
+    if command is None or ROWS[type(command)].limit == "chat_typing":
         return None, REFUSED_TYPING * (1 + len(message) // COMMAND_LENGTH)
     return command.client_message_id, 1.0

@@ -20,7 +20,7 @@ JWT_SECRET = "a-secret-for-the-tokens-of-the-tests-0123456789"
 
 def make_settings(**fields: Any) -> Settings:
     """Settings for tests, short of patience."""
-    given = {"api_connect_timeout": 2, "api_timeout": 4, **fields}
+    given = {"api_timeout": 4, **fields}
     return Settings(
         internal_api_secret=SecretStr(SECRET), jwt_secret=SecretStr(JWT_SECRET), backend="memory", **given
     )

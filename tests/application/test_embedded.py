@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import jwt
 import pytest
@@ -169,11 +170,12 @@ async def trouble(call: Any) -> ApiError:
 
 
 @pytest.mark.gen_test
+@patch("eclipse_ws.application.embedded.MAX_BYTES", 100_000)
 async def test_full_disk(path: str) -> None:
     """A full database refuses, saves nothing by halves, can be read, and takes messages again when there is
     room.
     """
-    api = EmbeddedApi(make_settings(embedded_db=path, embedded_max_bytes=100_000))
+    api = EmbeddedApi(make_settings(embedded_db=path))
     await api.start()
     saved = 0
     with pytest.raises(ApiError) as caught:

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
+from unittest.mock import patch
 
 import pycurl
 import pytest
@@ -410,7 +411,7 @@ async def test_answer_that_is_right_but_too_large(api: HttpApi, stub: Stub) -> N
     """The limit holds for an answer whose shape is right, too; one just below it is fine."""
     message = {"id": "m", "content": CONTENT, "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
     answer = {"success": True, "message": message, "padding": ""}
-    room = make_settings().api_max_answer - len(json.dumps(answer))
+    room = make_settings().max_answer - len(json.dumps(answer))
     for padding, fits in ((room, True), (room + 1, False)):
         stub.fault = Fault("status", 200, json.dumps({**answer, "padding": "x" * padding}))
         if fits:
@@ -479,6 +480,7 @@ async def test_certificate_of_nobody_we_trust(untrusted: ssl.SSLContext) -> None
 
 
 @pytest.mark.gen_test
+@patch("eclipse_ws.application.http.CONNECT_TIMEOUT", 0.2)
 async def test_timeout_while_connecting() -> None:
     """A full listen queue: a timeout, and it is certain that nothing was saved."""
     with socket.socket() as listening:
@@ -489,7 +491,7 @@ async def test_timeout_while_connecting() -> None:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(address)
-        api = HttpApi(make_settings(next_api_url=f"http://127.0.0.1:{address[1]}", api_connect_timeout=0.2))
+        api = HttpApi(make_settings(next_api_url=f"http://127.0.0.1:{address[1]}"))
         await api.start()
         error = await failure(send(api))
         await api.close()
@@ -974,13 +976,11 @@ async def test_probe_that_is_cancelled(api: HttpApi, stub: Stub) -> None:
 
 
 @pytest.mark.gen_test
+@patch("eclipse_ws.application.http.BREAKER_FAILURES", 1)
+@patch("eclipse_ws.application.http.BREAKER_SECONDS", 60)
 async def test_open_circuit_empties_the_queue(stub: Stub) -> None:
     """Those who wait for a connection when the circuit opens are not sent to an API that is down."""
-    api = HttpApi(
-        make_settings(
-            next_api_url=stub.url, api_max_connections=1, api_breaker_failures=1, api_breaker_seconds=60
-        )
-    )
+    api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1))
     await api.start()
     stub.fault = Fault("status", 503, delay=0.05)
     calls = [asyncio.ensure_future(send(api)) for _ in range(3)]

@@ -41,13 +41,11 @@ MESSAGE: Final = b'{"type":"message","content":"hello","role":"USER","clientMess
 SETTINGS: Final[dict[str, Any]] = {
     "client_address_header": ADDRESS,
     "max_sessions_per_address": 1_000_000,
-    "upgrades_per_minute": 1_000_000,
-    "close_timeout": 0.3,
-    "handshake_timeout": 2,
-    "idle_timeout": 0.5,
+    "server.server.CLOSE_TIMEOUT": 0.3,
+    "server.listener.HANDSHAKE_TIMEOUT": 2,
+    "server.listener.IDLE_TIMEOUT": 0.5,
     "history_seconds": 1,
     "command_rate": 10,
-    "command_burst": 20,
 }
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]

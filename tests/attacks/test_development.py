@@ -29,7 +29,9 @@ EMBEDDED = (
 @pytest.mark.gen_test
 async def test_in_production_the_embedded_api_needs_the_secret() -> None:
     """Nobody gets a token, a history, a list or a user from a trial in production without the secret."""
-    async with running(profile="prod", allow_embedded_api=True, guesses_per_minute=100) as server:
+    async with running(
+        profile="prod", allow_embedded_api=True, **{"security.limits.GUESSES_PER_MINUTE": 100}
+    ) as server:
         for path in EMBEDDED:
             for headers in ({}, {"X-Internal-Secret": "wrong"}):
                 refused = await http(server.port, path, headers=headers)

@@ -56,7 +56,7 @@ async def forget(server: Server, text: str) -> None:
 @pytest.mark.gen_test
 async def test_an_address_is_forgotten() -> None:
     """An address that has closed its connections, asked and answered, refused or upgraded, leaves nothing."""
-    async with running(**FLY, sweep_interval=3600) as server:
+    async with running(**FLY, **{"server.sweeper.INTERVAL": 3600}) as server:
         address = "93.184.216.34"
         ours = {"Fly-Client-IP": address}
         assert (await http(server.port, "/health", headers=ours)).status == 200
@@ -78,8 +78,13 @@ async def test_an_address_is_forgotten() -> None:
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_session_is_forgotten(known: bool) -> None:
     """Who has joined, typed, said something, flooded and been closed is not remembered, nor is the chat."""
-    given: dict[str, Any] = {"message_rate": 10, "typing_rate": 0.01, "typing_burst": 1, "rate_patience": 1}
-    async with running(sweep_interval=3600, history_seconds=1, **given) as server:
+    given: dict[str, Any] = {
+        "message_rate": 10,
+        "command_rate": 0.01,
+        "security.limits.BURST_SECONDS": 200,
+        "security.limits.RATE_PATIENCE": 1,
+    }
+    async with running(**{"server.sweeper.INTERVAL": 3600}, history_seconds=1, **given) as server:
         chat, user = "chat-of-the-test", "user-of-the-test"
         query = f"token={token(chat, user, isAuthenticated=known)}"
         client = await Client.open(server.port, query, greet=True)
@@ -97,7 +102,7 @@ async def test_a_session_is_forgotten(known: bool) -> None:
 @pytest.mark.gen_test
 async def test_an_interrupted_chat_is_forgotten() -> None:
     """A chat whose sessions were sent away to resume, and that nobody came back to, is not remembered."""
-    async with running(sweep_interval=3600, history_seconds=1) as server:
+    async with running(**{"server.sweeper.INTERVAL": 3600}, history_seconds=1) as server:
         client = await Client.join(server.port, "chat-of-the-test")
         assert remembered(server, "chat-of-the-test")
         server.hub.interrupt("chat-of-the-test")

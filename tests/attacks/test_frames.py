@@ -58,7 +58,7 @@ async def site(kind: str, folder: Path, **given: object) -> AsyncIterator[Site]:
     elif kind == "compressed":
         given["compression"] = True
         options = {"sec_websocket_extensions": "permessage-deflate"}
-    async with running(close_timeout=0.3, **given) as server:
+    async with running(**{"server.server.CLOSE_TIMEOUT": 0.3}, **given) as server:
         if context is None:
             neighbour = await Client.join(server.port, "c2", "n")
         else:
@@ -141,7 +141,7 @@ async def test_what_honest_clients_send_is_borne(kind: str, tmp_path: Path) -> N
 @pytest.mark.gen_test
 async def test_who_is_closed_is_not_read_on(how: str, kind: str, tmp_path: Path) -> None:
     """After 4009 a flooder is read from a bounded number of times, and is gone after `close_timeout`."""
-    rates = {"command_rate": 0.001, "command_burst": 1, "rate_patience": 1}
+    rates = {"command_rate": 0.001, "security.limits.RATE_PATIENCE": 1}
     async with site(kind, tmp_path, **rates) as here:
         peer = await here.visit()
         await say(peer, [client_frame(TEXT, b'{"type": "ping"}')] * 3)

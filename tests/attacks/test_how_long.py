@@ -37,7 +37,7 @@ def header_of(length: int) -> bytes:
 @pytest.mark.parametrize("most", [2048, 65536])
 async def test_headers_are_as_long_as_the_setting_says(most: int) -> None:
     """A request with so many bytes of headers is answered, one with a byte more closes its connection."""
-    async with running(max_header_bytes=most) as server:
+    async with running(**{"server.listener.MAX_HEADER_BYTES": most}) as server:
         assert len(header_of(most)) == most
         assert (await exchange(server.port, header_of(most))).status == 200
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
@@ -57,7 +57,7 @@ async def test_headers_have_exactly_so_many_lines() -> None:
 @pytest.mark.parametrize("most", [2000, 100_000])
 async def test_chunks_are_as_long_as_the_setting_says(most: int) -> None:
     """A body in chunks may have all of ``max_body`` bytes, and not one more."""
-    async with running(max_body=most) as server:
+    async with running(**{"config.settings.Settings.max_event": most}) as server:
         for more, status in ((0, 202), (1, 413)):
             body = NOTE + b" " * (most - len(NOTE) + more)
             chunks = b"".join(b"%x\r\n%b\r\n" % (len(each), each) for each in (body[:999], body[999:]))
@@ -122,7 +122,7 @@ async def test_a_later_body_has_the_time_of_a_request() -> None:
 @pytest.mark.gen_test
 async def test_an_idle_connection_ends_without_a_word() -> None:
     """A connection between two requests is closed after ``idle_timeout``; that counts as no refusal."""
-    async with running(**{**QUIET, "idle_timeout": 17}) as server:
+    async with running(**{**QUIET, "server.listener.IDLE_TIMEOUT": 17}) as server:
         before = server.node.limits.refused.copy()
         for said in (ASKED, PUBLISH):
             peer = connect(server, said)
@@ -184,7 +184,10 @@ async def test_a_crowd_that_is_overdue_is_closed_in_parts() -> None:
 @pytest.mark.gen_test
 async def test_the_secret_protects_its_own_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that asks without the secret, after a call with it, gives way like any other."""
-    async with running(max_handshakes=1, **QUIET) as server, unanswered(server, monkeypatch):
+    async with (
+        running(**{"server.file_descriptors.HTTP_CONNECTIONS": 1}, **QUIET) as server,
+        unanswered(server, monkeypatch),
+    ):
         peer = connect(server, TRUSTED + b"1\r\n\r\n{")
         peer.send(HISTORY)
         await until(lambda: len(open_connections(server).handling) == 1)

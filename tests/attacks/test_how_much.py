@@ -17,7 +17,8 @@ from tests.conftest import SECRET
 
 POST = b"POST /api/chats/c/events HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: %b\r\n" % SECRET.encode()
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
+BURST, PATIENCE = "security.limits.BURST_SECONDS", "security.limits.RATE_PATIENCE"
+RATES: dict[str, Any] = {"command_rate": 0, "message_rate": 0}
 
 
 @pytest.mark.gen_test
@@ -25,7 +26,6 @@ RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
     ("limit", "command"),
     [
         ("message_rate", {"type": "message", "content": "x", "role": "USER", "clientMessageId": "k"}),
-        ("typing_rate", {"type": "typing", "isTyping": True}),
         ("command_rate", {"type": "typing", "isTyping": True}),
         ("command_rate", {"type": "ping"}),
         ("command_rate", {"type": "nonsense"}),
@@ -35,7 +35,7 @@ RATES = {"command_rate": 0, "message_rate": 0, "typing_rate": 0}
 )
 async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str, object]) -> None:
     """First errors with `retryAfter` that name the limit, then 4009; the neighbour's messages all arrive."""
-    given: dict[str, Any] = {**RATES, limit: 0.001, limit.replace("rate", "burst"): 3, "rate_patience": 4}
+    given: dict[str, Any] = {**RATES, limit: 0.001, BURST: 3000, PATIENCE: 4}
     async with (
         running(**given) as server,
         await Client.join(server.port, "c2", "n1") as one,
@@ -74,7 +74,7 @@ async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str,
 @pytest.mark.gen_test
 async def test_a_flooder_cannot_come_back_at_once() -> None:
     """Its next session is closed with 4009 before it joins; a neighbour of the same chat comes and goes."""
-    async with running(**{**RATES, "command_rate": 0.001, "command_burst": 1, "rate_patience": 1}) as server:
+    async with running(**{**RATES, "command_rate": 0.001, PATIENCE: 1}) as server:
         flooder = await Client.join(server.port, user="f")
         for _ in range(3):
             await flooder.say(type="ping")
@@ -91,7 +91,7 @@ async def test_a_flooder_cannot_come_back_at_once() -> None:
 @pytest.mark.gen_test
 async def test_a_refused_message_is_not_saved() -> None:
     """What is refused for its rate never reaches the chat API, and may be sent again later."""
-    given = {**RATES, "message_rate": 0.001, "message_burst": 1}
+    given = {**RATES, "message_rate": 0.001}
     async with running(**given) as server, await Client.join(server.port) as client:
         for key in ("k1", "k2"):
             await client.say(type="message", content=key, role="USER", clientMessageId=key)
@@ -106,7 +106,7 @@ async def test_a_refused_message_is_not_saved() -> None:
 async def test_the_defaults_let_a_person_be() -> None:
     """With the default rates somebody who types, sends and pings like a person is never refused."""
     async with (
-        running(command_rate=10, message_rate=10, typing_rate=10) as server,
+        running(command_rate=10, message_rate=10) as server,
         await Client.join(server.port) as client,
     ):
         for number in range(6):
@@ -122,7 +122,7 @@ async def test_the_defaults_let_a_person_be() -> None:
 async def test_a_key_that_is_held_down_ends_no_session(frame: str) -> None:
     """A page that sends `typing` for each keystroke is refused the most of it, and stays."""
     async with (
-        running(command_rate=10, message_rate=10, typing_rate=10) as server,
+        running(command_rate=10, message_rate=10) as server,
         await Client.join(server.port) as page,
         await Client.join(server.port, user="u2") as neighbour,
     ):
@@ -142,7 +142,7 @@ async def test_a_key_that_is_held_down_ends_no_session(frame: str) -> None:
 async def test_long_typing_ends_a_session(frame: str) -> None:
     """No key that is held down sends a megabyte: such a `typing`, refused often, ends the session."""
     async with (
-        running(command_rate=0.001, command_burst=1, rate_patience=2) as server,
+        running(command_rate=0.001, **{PATIENCE: 2}) as server,
         await Client.join(server.port) as client,
     ):
         with contextlib.suppress(ConnectionClosed):  # the last ones may find the session ended
@@ -217,7 +217,7 @@ class _Session:
 @pytest.mark.gen_test
 async def test_the_longest_queues_of_a_full_node_go_first() -> None:
     """Beyond the node's bound the longest queues are told 4008, then cut; short ones stay."""
-    async with running(node_queue_bytes=1000_00) as server:
+    async with running(**{"server.sweeper.QUEUE_BYTES": 1000_00}) as server:
         sessions = [_Session(size, server.node.verifier) for size in (60_000, 10, 50_000, 20_000)]
         server._sweeper._sessions = lambda: sessions  # type: ignore[assignment,return-value]
         await server._sweeper.sweep(time.time(), 0.0)
@@ -236,7 +236,7 @@ async def test_the_longest_queues_of_a_full_node_go_first() -> None:
 async def test_unfinished_messages_have_a_budget(fragments: int) -> None:
     """Beyond the node's bound those who hold the most are closed with 4009; who chats notices nothing."""
     async with (
-        running(node_input_bytes=100_000, sweep_interval=0.05) as server,
+        running(**{"server.sweeper.INPUT_BYTES": 100_000}, **{"server.sweeper.INTERVAL": 0.05}) as server,
         await Client.join(server.port, user="n") as neighbour,
     ):
         writers = []
@@ -286,7 +286,10 @@ async def test_a_reader_that_never_reads_harms_nobody() -> None:
 @pytest.mark.gen_test
 async def test_half_a_request_is_cut_off() -> None:
     """Headers that trickle in forever are cut off after the handshake's time; sessions are not."""
-    async with running(handshake_timeout=5) as server, await Client.join(server.port) as neighbour:
+    async with (
+        running(**{"server.listener.HANDSHAKE_TIMEOUT": 5}) as server,
+        await Client.join(server.port) as neighbour,
+    ):
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /ws?token=x HTTP/1.1\r\nHost: x\r\nX-Slow: ")
         await until(lambda: len(server._http.connections) == 1)
@@ -305,7 +308,7 @@ async def test_half_a_request_is_cut_off() -> None:
 async def test_half_a_body_is_cut_off(expect_log: Any) -> None:
     """A body that never comes is cut off after the same time."""
     expect_log(".*", optional=True)
-    async with running(handshake_timeout=0.05) as server:
+    async with running(**{"server.listener.HANDSHAKE_TIMEOUT": 0.05}) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(POST + b"Content-Length: 100\r\n\r\n{")
         assert await reader.read() == b""
@@ -315,7 +318,7 @@ async def test_half_a_body_is_cut_off(expect_log: Any) -> None:
 @pytest.mark.gen_test
 async def test_the_slowest_of_too_many_handshakes_goes() -> None:
     """One handshake too many cuts the oldest off, so that who is quick always comes in."""
-    async with running(max_handshakes=3) as server:
+    async with running(**{"server.file_descriptors.HTTP_CONNECTIONS": 3}) as server:
         slow = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
         await until(lambda: len(server._http.connections) == 3)
         async with await Client.join(server.port) as client:
@@ -330,7 +333,7 @@ async def test_the_slowest_of_too_many_handshakes_goes() -> None:
 @pytest.mark.gen_test
 async def test_an_idle_socket_gives_way_to_a_new_one() -> None:
     """Sockets between two requests are the first to go, and count like the others."""
-    async with running(max_handshakes=1) as server:
+    async with running(**{"server.file_descriptors.HTTP_CONNECTIONS": 1}) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
@@ -354,7 +357,10 @@ async def test_an_idle_socket_gives_way_to_a_new_one() -> None:
 )
 async def test_what_is_too_large_is_refused(request_bytes: bytes, limit: str) -> None:
     """Headers and bodies beyond their settings end the request; nothing of them is kept."""
-    async with running(max_body=16384) as server, await Client.join(server.port) as neighbour:
+    async with (
+        running(**{"config.settings.Settings.max_event": 16384}) as server,
+        await Client.join(server.port) as neighbour,
+    ):
         try:
             answer = await exchange(server.port, request_bytes)
             assert answer.status in (400, 413, 431)
@@ -378,7 +384,7 @@ async def test_headers_have_so_many_lines() -> None:
 @pytest.mark.gen_test
 async def test_the_answer_to_a_large_body_names_the_limit() -> None:
     """413 and the limit's name, before any of the body was sent; what fits is looked at as ever."""
-    async with running(max_body=16384) as server:
+    async with running(**{"config.settings.Settings.max_event": 16384}) as server:
         answer = await exchange(server.port, POST + b"Content-Length: 16385\r\n\r\n")
         assert (answer.status, answer.json["limit"]) == (413, "max_body")
         answer = await exchange(server.port, POST + b"Content-Length: 16384\r\n\r\n" + b"x" * 16384)
@@ -398,7 +404,9 @@ async def test_a_line_of_chunks_is_no_header() -> None:
 @pytest.mark.gen_test
 async def test_who_is_closed_is_not_listened_to() -> None:
     """A flooder that ignores its close frame costs nothing more: what else it says stays in the kernel."""
-    async with running(close_timeout=1, **{**RATES, "command_rate": 0.001, "rate_patience": 1}) as server:
+    async with running(
+        **{"server.server.CLOSE_TIMEOUT": 1}, **{**RATES, "command_rate": 0.001, PATIENCE: 1}
+    ) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         lines = [f"GET /ws?token={token()} HTTP/1.1", "Host: x"]
         lines += [f"{name}: {value}" for name, value in UPGRADE.items()]

@@ -29,7 +29,7 @@ from eclipse_ws.security import limits
 from eclipse_ws.security.limits import PUBLIC_CONNECTIONS, PUBLIC_REQUESTS, Rate
 from eclipse_ws.server.acceptor import _Accepted
 from eclipse_ws.server.connections import Connections
-from eclipse_ws.server.listener import CHUNK
+from eclipse_ws.server.listener import CHUNK, MAX_HEADER_BYTES
 from eclipse_ws.server.pacing import EVENTS, MAX_PER_TURN, OLDEST, PacedLoop
 from eclipse_ws.server.server import Server
 from tests.attacks.test_tls import Authority
@@ -42,7 +42,7 @@ OURS = {"X-Internal-Secret": SECRET}
 KEY = SECRET.encode()
 EVENT = {"type": "note", "data": {"id": "1"}}
 WIDGET = b"GET /widget.js HTTP/1.1\r\nHost: x\r\n\r\n"
-QUICKLY: dict[str, Any] = {"handshake_timeout": 0.3, "sweep_interval": 0.05}
+QUICKLY: dict[str, Any] = {"server.listener.HANDSHAKE_TIMEOUT": 0.3, "server.sweeper.INTERVAL": 0.05}
 
 
 async def deaf(port: int, said: bytes) -> socket.socket:
@@ -113,7 +113,10 @@ def slow(address: str, length: int = 10) -> bytes:
 @pytest.mark.gen_test
 async def test_answers_that_nobody_takes_harm_nobody() -> None:
     """Many who ask without end and read nothing: sessions come and go, and all of them are closed in time."""
-    async with running(max_handshakes=20, **QUICKLY) as server, await Client.join(server.port) as member:
+    async with (
+        running(**{"server.file_descriptors.HTTP_CONNECTIONS": 20}, **QUICKLY) as server,
+        await Client.join(server.port) as member,
+    ):
         narrow(server)
         peers = [await deaf(server.port, WIDGET * 200) for _ in range(60)]
         refused = server.node.limits.refused
@@ -131,7 +134,12 @@ async def test_answers_that_nobody_takes_harm_nobody() -> None:
 @pytest.mark.gen_test
 async def test_who_takes_no_answer_goes_first() -> None:
     """Of too many connections one that takes no answer is closed, then an idle one, then one that arrives."""
-    async with running(max_handshakes=3, sweep_interval=60) as server, contextlib.AsyncExitStack() as stack:
+    async with (
+        running(
+            **{"server.file_descriptors.HTTP_CONNECTIONS": 3}, **{"server.sweeper.INTERVAL": 60}
+        ) as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
         narrow(server)
         table = open_connections(server)
         await stack.enter_async_context(raw(server.port, b"GET"))
@@ -162,7 +170,11 @@ async def test_only_a_later_request_is_waited_for_as_an_idle_one(request_: bytes
     """The first request may take its time, TLS and all; after it the connection ends when it is idle, even
     one that has shown the secret, or that goes on with half a request.
     """
-    timeouts = {"idle_timeout": 0.1, "sweep_interval": 0.05, "handshake_timeout": 5}
+    timeouts = {
+        "server.listener.IDLE_TIMEOUT": 0.1,
+        "server.sweeper.INTERVAL": 0.05,
+        "server.listener.HANDSHAKE_TIMEOUT": 5,
+    }
     async with running(**timeouts) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         await asyncio.sleep(0.4)
@@ -295,7 +307,7 @@ async def test_a_proxys_connections_are_not_counted(monkeypatch: pytest.MonkeyPa
 @pytest.mark.gen_test
 async def test_calls_of_the_application_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers without end don't close a connection that has shown the secret; beside it, nobody gets in."""
-    async with running(max_handshakes=1) as server:
+    async with running(**{"server.file_descriptors.HTTP_CONNECTIONS": 1}) as server:
         gate, publish = asyncio.Event(), server.backend.publish
 
         async def waiting(*given: Any) -> Any:
@@ -375,7 +387,7 @@ async def test_what_a_stranger_says_is_not_read_ahead(monkeypatch: pytest.Monkey
                 await until(partial(one_of, table))
                 await asyncio.sleep(0.02)
                 (connection,) = table
-                assert connection.stream._read_buffer_size <= server.settings.max_header_bytes + CHUNK
+                assert connection.stream._read_buffer_size <= MAX_HEADER_BYTES + CHUNK
         for task in asyncio.all_tasks():
             if "_execute" in repr(task):
                 task.cancel()
@@ -617,7 +629,10 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd(monkeypatch: pytest.Monke
     """Of those who were accepted the addresses take turns, of one address the newest comes first, at times
     the oldest; no more wait than may.
     """
-    async with running(max_handshakes=40) as server, contextlib.AsyncExitStack() as stack:
+    async with (
+        running(**{"server.file_descriptors.HTTP_CONNECTIONS": 40}) as server,
+        contextlib.AsyncExitStack() as stack,
+    ):
         listener, served = server._http, held_up(server, monkeypatch)
         peers = [
             socket.create_connection(("127.0.0.1", server.port), source_address=(address, 0))
@@ -698,7 +713,7 @@ async def test_pipelines_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/messages/send"])
 async def test_the_secret_is_looked_at_before_the_body(path: str) -> None:
     """Without it the answer comes before the body, of which nothing is kept; no 100 asks for one."""
-    async with running(max_body=1 << 20) as server:
+    async with running(**{"config.settings.Settings.max_event": 1 << 20}) as server:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {1 << 20}\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(head.encode())
@@ -735,7 +750,7 @@ async def test_chunks_of_strangers_are_not_read(request_line: str, status: int) 
 async def test_a_refused_body_is_not_read_for_ever() -> None:
     """What follows a refusal is dropped only as far as a body may be long."""
     head = b"POST /api/chats/c1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-    async with running(max_body=65536) as server:
+    async with running(**{"config.settings.Settings.max_event": 65536}) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(head)
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 401")
@@ -785,7 +800,7 @@ async def test_bodies_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.gen_test
 async def test_metrics_of_production_are_not_public() -> None:
     """On the public port of production they need the secret, in either form; wrong ones are guesses."""
-    async with running(profile="prod", guesses_per_minute=3, **FLY) as server:
+    async with running(profile="prod", **{"security.limits.GUESSES_PER_MINUTE": 3}, **FLY) as server:
         mine = {"Fly-Client-IP": "93.184.216.34"}
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {SECRET}"}):
             assert (await http(server.port, "/metrics", headers=mine | headers)).status == 401

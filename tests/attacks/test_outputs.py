@@ -43,7 +43,7 @@ async def test_nothing_secret_comes_out(form: str, expect_log: Any) -> None:
     wrong = token(secret="x" * 40)
     answers = []
     try:
-        async with running(**SECRETS, guesses_per_minute=2) as server:
+        async with running(**SECRETS, **{"security.limits.GUESSES_PER_MINUTE": 2}) as server:
             for bad in (wrong, made[:-3], f"{made}x"):
                 await (await Client.open(server.port, f"token={bad}")).ended()
             async with await Client.open(
@@ -119,7 +119,7 @@ async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
     configure_logging(make_settings(), out, lambda: now)
     count = 80
     try:
-        async with running(sweep_interval=0.01) as server:
+        async with running(**{"server.sweeper.INTERVAL": 0.01}) as server:
             for _ in range(count):
                 await (await Client.join(server.port)).close()
                 await (await Client.open(server.port, "token=wrong")).ended()

@@ -25,7 +25,7 @@ from eclipse_ws.sessions import replay
 from tests.client import running, token, until
 from tests.servers import RedisServer
 
-SMALL: dict[str, Any] = {"queue_bytes": 16384, "history_events": 5000, "history_bytes": 1 << 26}
+SMALL: dict[str, Any] = {"queue_bytes": 16384, "history_events": 5000, "config.settings.KEPT_EVENT": 1 << 14}
 ACTS = 300
 
 

@@ -20,7 +20,7 @@ from eclipse_ws.websocket import WireHandler
 from tests.client import UPGRADE, Client, leaving_nothing, running, token, until
 from tests.servers import RedisServer
 
-FLOODING: dict[str, Any] = {"command_rate": 0.001, "command_burst": 1, "rate_patience": 1}
+FLOODING: dict[str, Any] = {"command_rate": 0.001, "security.limits.RATE_PATIENCE": 1}
 FLY = {"client_address_header": "Fly-Client-IP"}
 HERE: dict[str, Any]
 THERE: dict[str, Any]
@@ -223,7 +223,7 @@ async def test_no_way_out_of_an_upgrade_keeps_a_place(
 @pytest.mark.gen_test
 async def test_who_is_refused_takes_no_place() -> None:
     """Sockets that were refused by a close code and linger don't fill the node."""
-    async with running(max_sessions=1, close_timeout=5) as server:
+    async with running(max_sessions=1, **{"server.server.CLOSE_TIMEOUT": 5}) as server:
         lingering = []
         for query in ("token=bad", ""):
             bare = socket.create_connection(("127.0.0.1", server.port))
@@ -239,7 +239,12 @@ async def test_who_is_refused_takes_no_place() -> None:
 
 # -- a chat's parts -----------------------------------------------------------------------------
 
-ALL_RATES: dict[str, Any] = {"command_rate": 10, "message_rate": 0.1, "message_bytes": 100}
+ALL_RATES: dict[str, Any] = {
+    "command_rate": 10,
+    "message_rate": 0.1,
+    "security.limits.BURST_SECONDS": 200,
+    "security.senders.MESSAGE_BYTES": 1000,
+}
 
 
 async def accepted(clients: list[Client], content: str = "x") -> int:
@@ -312,7 +317,7 @@ async def test_what_may_not_be_said_costs_nothing() -> None:
 @pytest.mark.gen_test
 async def test_typing_of_a_crowd_is_bounded() -> None:
     """A crowd that types below every limit of its own costs so many deliveries; two people never notice."""
-    async with running(chat_typing=100, typing_rate=10, command_rate=10, **FLY) as server:
+    async with running(command_rate=10, **{"sessions.node.TYPING_RECEIVERS": 10}, **FLY) as server:
         crowd = [await visitor(server, **HERE) for _ in range(30)]
         before = server.hub.deliveries
         for _ in range(10):
@@ -337,7 +342,7 @@ async def test_typing_of_a_crowd_is_bounded() -> None:
 # -- replays ------------------------------------------------------------------------------------
 
 
-LONG: dict[str, Any] = {"history_events": 500, "history_bytes": 1 << 23}
+LONG: dict[str, Any] = {"history_events": 500, "config.settings.KEPT_EVENT": 1 << 15}
 
 
 async def long_history(server: Server) -> str:
@@ -387,7 +392,7 @@ async def deaf(server: Server, cursor: str) -> socket.socket:
 async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for a long history and reads none of it holds a bounded queue, and is ended."""
     monkeypatch.setattr(replay, "PATIENCE", 10 if leaves else 0.1)
-    async with running(**LONG, queue_bytes=65536, close_timeout=0.1) as server:
+    async with running(**LONG, queue_bytes=65536, **{"server.server.CLOSE_TIMEOUT": 0.1}) as server:
         cursor = await long_history(server)
         async with leaving_nothing(server):
             bare = await deaf(server, cursor)
@@ -400,7 +405,7 @@ async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: p
 @pytest.mark.gen_test
 async def test_a_stop_during_a_long_replay() -> None:
     """A server that stops finds the sessions, too, whose history is on its way."""
-    async with running(**LONG, queue_bytes=65536, close_timeout=0.1) as server:
+    async with running(**LONG, queue_bytes=65536, **{"server.server.CLOSE_TIMEOUT": 0.1}) as server:
         bare = await deaf(server, await long_history(server))
         await server.stop()
         await until(lambda: server.node.sessions == 0)

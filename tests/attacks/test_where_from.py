@@ -210,7 +210,10 @@ async def test_the_limits_hold_for_a_set_value_on_any_address() -> None:
 @pytest.mark.gen_test
 async def test_upgrades_of_one_address_are_limited() -> None:
     """So many upgrades a minute, tokens right or wrong; then 429 before anything is verified."""
-    async with running(upgrades_per_minute=3, **FLY) as server, await Client.join(server.port) as neighbour:
+    async with (
+        running(max_sessions_per_address=100, **{"security.limits.UPGRADES": 0.03}, **FLY) as server,
+        await Client.join(server.port) as neighbour,
+    ):
         for _ in range(3):
             bad = await Client.open(
                 server.port, "token=bad", additional_headers={"Fly-Client-IP": "93.184.216.34"}
@@ -226,7 +229,7 @@ async def test_upgrades_of_one_address_are_limited() -> None:
 @pytest.mark.gen_test
 async def test_a_header_that_no_setting_names_is_not_believed() -> None:
     """Who writes another address into each request is still one address."""
-    async with running(upgrades_per_minute=1) as server:
+    async with running(max_sessions_per_address=100, **{"security.limits.UPGRADES": 0.01}) as server:
         headers = {"X-Forwarded-For": "1.1.1.1", "Fly-Client-IP": "1.1.1.1", "X-Real-Ip": "1.1.1.1"}
         await (await Client.join(server.port, additional_headers=headers)).close()
         with pytest.raises(InvalidStatus) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from unittest.mock import patch
 
 import pytest
 
@@ -377,9 +378,10 @@ class BackendContract:
             assert (await node.delivery.attempt(chat, "new")).receipt == receipts["new"]
 
     @gen_test
+    @patch("eclipse_ws.backends.base.MARGIN", 0.1)
     async def test_an_attempt_that_never_ends_is_unknown(self, cluster: Cluster, chat: str) -> None:
         """Who waits longer than a call to the chat API may take is told that the outcome is unknown."""
-        one, other = await cluster.nodes(2, chat, api_timeout=0.2, attempt_margin=0.1)
+        one, other = await cluster.nodes(2, chat, api_timeout=0.2)
         loop = asyncio.get_running_loop()
         began = loop.time()
         assert (await one.delivery.attempt(chat, "key")).state == "new"
@@ -495,9 +497,10 @@ class BackendContract:
         assert receipt.cursor == str(node.heard.cursors(chat)[55])
 
     @gen_test
+    @patch("eclipse_ws.config.settings.Settings.history_bytes", 10_000)
     async def test_histories_are_bounded_in_bytes(self, cluster: Cluster, chat: str) -> None:
         """The oldest events go where all together are too long; what is kept can be resumed, no more."""
-        node = await cluster.node(chat, history_bytes=10_000)
+        node = await cluster.node(chat)
         sizes = [100] * 10 + [2000] * 30 + [100] * 60 + [3000, 100, 7000, 100, 9000]
         for number, size in enumerate(sizes):
             await node.delivery.publish(chat, parse_event(body(number, padding="x" * size)))
@@ -517,9 +520,10 @@ class BackendContract:
         assert [c.offset for c in node.heard.cursors(chat) if c] == list(range(1, len(sizes) + 1))
 
     @gen_test
+    @patch("eclipse_ws.config.settings.Settings.history_bytes", 1024)
     async def test_the_newest_event_is_kept_whatever_its_size(self, cluster: Cluster, chat: str) -> None:
         """An event longer than all of a history may be is kept alone, until the next one comes."""
-        node = await cluster.node(chat, history_bytes=1024)
+        node = await cluster.node(chat)
         at = node.backend.position(chat)
         for number, size in enumerate((10, 5000, 5000, 900)):
             await node.delivery.publish(chat, parse_event(body(number, padding="x" * size)))

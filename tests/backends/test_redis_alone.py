@@ -13,7 +13,7 @@ from tests.backends.test_redis_outage import expect_outage, until_away
 gen_test = pytest.mark.gen_test(timeout=60)
 Make = Callable[..., Cluster]
 Expect = Callable[..., None]
-HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3, "redis_idle_ping_interval": 0.3}
+HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3}
 
 
 @gen_test

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
+from eclipse_ws.backends.redis.connections import IDLE
 from eclipse_ws.protocol import parse_event
 from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
 from tests.conftest import make_settings
@@ -116,9 +118,10 @@ async def test_the_connections_of_a_node(own_cluster: Make, chat: str) -> None:
 
 
 @gen_test
+@patch("eclipse_ws.config.settings.Settings.history_bytes", 100_000)
 async def test_a_history_is_measured_seldom(own_cluster: Make, chat: str) -> None:
     """Histories are bounded in bytes by a sum: what is kept is read only where the sum reaches the bound."""
-    made = own_cluster(history_bytes=100_000, history_events=100)
+    made = own_cluster(history_events=100)
     node = await made.node(chat)
     await quiet(made, node)
     for number in range(500):
@@ -132,9 +135,10 @@ async def test_a_history_is_measured_seldom(own_cluster: Make, chat: str) -> Non
 
 
 @gen_test
+@patch("eclipse_ws.config.settings.Settings.history_bytes", 10_000)
 async def test_a_history_of_an_earlier_server(own_cluster: Make, chat: str) -> None:
     """A history that a server without such a bound has kept is measured once, and goes on."""
-    made = own_cluster(history_bytes=10_000)
+    made = own_cluster()
     node = await made.node(chat)
     for number in range(5):
         await node.delivery.publish(chat, event(number))
@@ -149,7 +153,7 @@ async def test_a_history_of_an_earlier_server(own_cluster: Make, chat: str) -> N
 def test_an_idle_node_asks_twice_a_minute() -> None:
     """Without chats a node gives one command per idle interval: two a minute by default."""
     settings = make_settings()
-    assert 60 / settings.redis_idle_ping_interval <= 2
+    assert 60 / (IDLE * settings.redis_ping_interval) <= 2
     # With chats a frozen server has to be noticed within 15 seconds.
     assert settings.redis_ping_interval + settings.redis_timeout <= 15
 
@@ -158,9 +162,9 @@ def test_an_idle_node_asks_twice_a_minute() -> None:
 @pytest.mark.parametrize("busy", [False, True])
 async def test_the_interval_follows_the_chats(own_cluster: Make, chat: str, busy: bool) -> None:
     """Heartbeats come at the idle interval without chats, and at the shorter one with them."""
-    made = own_cluster(redis_ping_interval=0.05, redis_idle_ping_interval=0.6)
+    made = own_cluster(redis_ping_interval=0.1)
     node = await made.node(*([chat] if busy else []))
     await quiet(made, node)
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.45)
     counted = (await asked(made)).get("evalsha", 0)
     assert counted >= 3 if busy else counted <= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
@@ -22,10 +23,11 @@ async def refuse(made: Cluster, node: Node) -> None:
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 5)
 async def test_a_full_queue_keeps_the_oldest(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """Of more events than the queue takes the oldest reach the other nodes, in order; a new epoch follows."""
     expect_log("redis refuses commands", "the queue for redis is full")
-    made = own_cluster(outage_queue_events=5, redis_ping_interval=0.1)
+    made = own_cluster(redis_ping_interval=0.1)
     one, other = await made.nodes(2, chat)
     before = one.backend.position(chat)
     await refuse(made, one)
@@ -67,10 +69,11 @@ async def test_each_outage_has_all_of_the_room(
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 2)
 async def test_what_is_ephemeral_is_never_queued(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """An ephemeral event in an outage is dropped and counted: it takes no room, and nobody gets it late."""
     expect_log("redis refuses commands")
-    made = own_cluster(outage_queue_events=2, redis_ping_interval=0.1)
+    made = own_cluster(redis_ping_interval=0.1)
     one, other = await made.nodes(2, chat)
     at = other.backend.position(chat)
     await refuse(made, one)

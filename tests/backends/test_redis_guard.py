@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
@@ -424,9 +425,10 @@ async def test_a_forgotten_position_begins_anew(cluster: Make, chat: str) -> Non
 
 
 @gen_test
+@patch("eclipse_ws.backends.base.MARGIN", 0.1)
 async def test_an_attempt_of_a_dead_node(cluster: Make, chat: str) -> None:
     """What a killed node had under way is unknown once its time is over, and may then be tried again."""
-    made = cluster(api_timeout=0.2, attempt_margin=0.1)
+    made = cluster(api_timeout=0.2)
     one, other = await made.nodes(2)
     assert (await one.delivery.attempt(chat, "key")).state == "new"
     await die(one)

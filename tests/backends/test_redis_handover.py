@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -84,10 +85,11 @@ async def test_nobody_takes_over(cluster: Make, chat: str) -> None:
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 0.2)
 async def test_a_taker_that_is_slow(cluster: Make, chat: str, expect_log: Expect) -> None:
     """A node that doesn't get there in time doesn't count, and isn't waited for."""
     expect_log("not every node has answered")
-    made = cluster(hand_over_timeout=0.2)
+    made = cluster()
     one, other = await made.node(chat), await made.node()
 
     async def never(chat_ids: Any) -> list[str]:
@@ -99,9 +101,10 @@ async def test_a_taker_that_is_slow(cluster: Make, chat: str, expect_log: Expect
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 1)
 async def test_what_is_not_heard_yet_does_not_count(cluster: Make, chat: str) -> None:
     """A taker that can't hear a chat in time says so, and the chat isn't counted as handed over."""
-    made = cluster(hand_over_timeout=1)
+    made = cluster()
     heard = fresh_chat()
     one, other = await made.node(chat, heard), await made.node(heard)
     other.backend._subscriptions.confirm = lambda chat_id: None
@@ -122,7 +125,7 @@ async def test_handing_over_without_redis(own_cluster: Make, chat: str, expect_l
 @gen_test
 async def test_room_for_more_once_somebody_has_come(cluster: Make) -> None:
     """The bound of chats taken over counts those that nobody has joined yet, and that are heard still."""
-    made = cluster(hand_over_timeout=5)
+    made = cluster()
     one, other = await made.node(), await made.node(max_sessions=1, history_seconds=0.3)
     joined = [fresh_chat() for _ in range(2)]
     await asyncio.gather(*map(one.backend.subscribe, joined))

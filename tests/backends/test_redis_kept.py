@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 from redis.exceptions import ResponseError
@@ -92,9 +93,10 @@ async def test_a_position_that_only_a_known_event_brings_back(cluster: Make, cha
 
 
 @gen_test
+@patch("eclipse_ws.config.settings.Settings.history_bytes", 1024)
 async def test_a_history_is_bounded_in_both_ways_at_once(cluster: Make, chat: str) -> None:
     """As many events are kept as the setting says, also when their bytes are counted anew meanwhile."""
-    made = cluster(history_events=5, history_bytes=1024)
+    made = cluster(history_events=5)
     node = await made.node(chat)
     events = node.backend._names.chat_keys(chat)[1]
     for number in range(60):
@@ -103,9 +105,10 @@ async def test_a_history_is_bounded_in_both_ways_at_once(cluster: Make, chat: st
 
 
 @gen_test
+@patch("eclipse_ws.config.settings.Settings.history_bytes", 1024)
 async def test_what_fits_exactly_is_kept(cluster: Make, chat: str) -> None:
     """The bound is reached when the last byte is used, cursors included, and passed with the next one."""
-    made = cluster(history_bytes=1024)
+    made = cluster()
     node = await made.node(chat)
     meta, events, *_ = node.backend._names.chat_keys(chat)
     for number in range(3):

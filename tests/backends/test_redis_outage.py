@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -18,7 +19,7 @@ Expect = Callable[..., None]
 LOST = "redis link lost"
 LOCALLY = "it is delivered locally"
 REFUSES = "redis refuses commands"
-HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3, "redis_idle_ping_interval": 0.3}
+HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3}
 AWAY = "attempt is only known here|attempt not settled"
 
 
@@ -93,7 +94,7 @@ async def test_an_unconfirmed_subscriber_is_noticed(
 ) -> None:
     """A subscriber's link whose first subscription is never confirmed is replaced."""
     expect_log("its subscription was not confirmed")
-    made = cluster(redis_timeout=0.5, redis_idle_ping_interval=0.1)
+    made = cluster(redis_timeout=0.5, redis_ping_interval=0.03)
     node = await made.node(start=False)
     from eclipse_ws.backends.redis.connection import Link
 
@@ -139,11 +140,12 @@ async def test_killed_and_started_empty(own_cluster: Make, chat: str, expect_log
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 5)
 async def test_an_overflowing_queue_interrupts_all(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """What doesn't fit into the queue is counted and logged, and all nodes' sessions must resume."""
     expect_outage(expect_log)
     expect_log("the queue for redis is full")
-    made = own_cluster(redis_timeout=0.5, outage_queue_events=5)
+    made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
     before = one.backend.position(chat).epoch
     made.freeze()
@@ -160,12 +162,13 @@ async def test_an_overflowing_queue_interrupts_all(own_cluster: Make, chat: str,
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 1)
 async def test_an_attempt_that_finds_no_room_is_no_gap(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
     """How an attempt ended may be lost for want of room: no event is missing, and nobody has to resume."""
     expect_outage(expect_log)
-    made = own_cluster(redis_timeout=0.3, outage_queue_events=1)
+    made = own_cluster(redis_timeout=0.3)
     one, other = await made.nodes(2, chat)
     attempt = await one.delivery.attempt(chat, "key")
     made.server.kill()
@@ -180,10 +183,11 @@ async def test_an_attempt_that_finds_no_room_is_no_gap(
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 10)
 async def test_a_flood_of_raw_events_is_bounded(cluster: Make, chat: str, expect_log: Expect) -> None:
     """More raw events at once than the queue takes are given up openly: a new epoch, and sessions resume."""
     expect_log("the queue for redis is full")
-    made = cluster(outage_queue_events=10)
+    made = cluster()
     node = await made.node(chat)
     before = node.backend.position(chat).epoch
     await made.raw_many(chat, map(body, range(300)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
@@ -141,12 +142,13 @@ DAMAGED = {
 
 @gen_test
 @pytest.mark.parametrize("what", DAMAGED)
+@patch("eclipse_ws.config.settings.Settings.max_event", 30_000)
 async def test_a_kept_event_that_is_dropped_is_a_gap(
     cluster: Make, chat: str, what: str, expect_log: Callable[..., None]
 ) -> None:
     """A kept event that can't be delivered interrupts the sessions of every node, once, in one new epoch."""
     expect_log("event dropped, the chat's sessions have to resume")
-    made = cluster(max_event=30_000, redis_timeout=5)
+    made = cluster(redis_timeout=5)
     nodes = await made.nodes(3, chat)
     one = nodes[0]
     await one.delivery.publish(chat, event("m1"))
@@ -172,7 +174,8 @@ async def test_a_sequenced_event_beyond_the_limit(cluster: Make, chat: str) -> N
     """An event that a node with a higher limit has sequenced is taken from the history, in its place."""
     made = cluster()
     one = await made.node(chat)
-    other = await made.node(chat, max_event=2000)
+    other = await made.node(chat)
+    other.backend._max_event = 2000
     large = parse_event(body("large", filler="x" * 5000))
     for each in (event("m1"), large, event("m2")):
         await one.delivery.publish(chat, each)
@@ -183,9 +186,10 @@ async def test_a_sequenced_event_beyond_the_limit(cluster: Make, chat: str) -> N
 
 
 @gen_test
+@patch("eclipse_ws.config.settings.Settings.max_event", 2000)
 async def test_an_event_of_exactly_the_limit(cluster: Make, chat: str) -> None:
     """An event that is as large as the limit before it has a cursor is delivered with one."""
-    made = cluster(max_event=2000)
+    made = cluster()
     one, other = await made.nodes(2, chat)
     raw = body("m1", filler="")
     raw = body("m1", filler="x" * (2000 - len(raw)))

@@ -29,7 +29,7 @@ QUOTA = "ERR max requests limit exceeded. Limit: 500000, Usage: 500000."
 DAILY = "ERR max daily request limit exceeded. Limit: 10000, Usage: 10000."
 MASTERDOWN = "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."
 LOADING = "LOADING Redis is loading the dataset in memory"
-HASTY = {"redis_timeout": 1, "redis_ping_interval": 0.2, "redis_idle_ping_interval": 0.2}
+HASTY = {"redis_timeout": 1, "redis_ping_interval": 0.2}
 
 
 def counted(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> Counter[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 
@@ -94,13 +95,14 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
 
 
 @pytest.mark.gen_test(timeout=30)
+@patch("eclipse_ws.backends.base.MARGIN", 0.5)
 async def test_redis_goes_while_another_node_is_at_it(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
     """Who knows that another node was saving the message doesn't save it too because Redis has gone."""
     expect_log("redis link lost")
     expect_log("attempt not settled", optional=True)
-    made = own_cluster(redis_timeout=0.5, api_timeout=1, attempt_margin=0.5)
+    made = own_cluster(redis_timeout=0.5, api_timeout=1)
     one, other = await made.nodes(2, chat)
     attempt = await one.delivery.attempt(chat, "k1")
     asking = asyncio.ensure_future(other.delivery.attempt(chat, "k1"))

@@ -186,7 +186,6 @@ async def test_a_right_configuration(check: Check) -> None:
         ({"PORT": "http"}, "PORT", "expected"),
         ({"ECLIPSE_METRICS_PORT": "1", "ECLIPSE_ADMIN_PORT": "1"}, "ECLIPSE_METRICS_PORT", "another port"),
         ({"ECLIPSE_MAX_SESSIONS": "9000000"}, "file limit", "HTTP connections need"),
-        ({"ECLIPSE_MAX_HANDSHAKES": "9000000"}, "file limit", "this node accepts 5000 and"),
         ({}, "ECLIPSE_METRICS_PORT", "requires INTERNAL_API_SECRET"),
     ],
 )

@@ -192,7 +192,7 @@ async def test_the_application_accepts_who_writes() -> None:
         (Fault("close"), {}, "outcome_unknown", "check whether the chat has the message"),
         (Fault("status", 503), {}, "api_unavailable", "check NEXT_API_URL"),
         (Fault(), {"max_content": 4}, "content_too_long", "raise ECLIPSE_MAX_CONTENT"),
-        (Fault(), {"message_burst": 1, "message_rate": 0.01}, "rate_limited", "wait a minute"),
+        (Fault(), {"message_rate": 0.01}, "rate_limited", "wait a minute"),
     ],
 )
 async def test_advice_names_what_the_answer_said(

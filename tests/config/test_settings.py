@@ -15,12 +15,20 @@ from click.testing import CliRunner
 from pydantic import SecretStr, ValidationError
 
 from eclipse_ws.cli import main
-from eclipse_ws.config import problems, profiles, validation
+from eclipse_ws.config import problems, profiles
 from eclipse_ws.config.key_material import previous_secrets
 from eclipse_ws.config.loading import Loaded, load
 from eclipse_ws.config.problems import SettingsError
-from eclipse_ws.config.profiles import variable
-from eclipse_ws.config.settings import Settings, masked
+from eclipse_ws.config.settings import (
+    ENV_ONLY,
+    HIDDEN,
+    LITERAL,
+    RELOADED,
+    SECRETS,
+    Settings,
+    masked,
+    variable,
+)
 
 ROOT = Path(__file__).parents[2]
 STRONG = "k3Jd8-sQ0zLxV7bNm2Wc5RtYp9Ga1Hf4Ue6Io"
@@ -424,27 +432,34 @@ def test_an_unknown_variable_is_warned_of_with_the_nearest_name(tmp_path: Path) 
 
 
 def test_doubtful_values_are_warned_of() -> None:
-    """One secret twice and a ping timeout past the interval work, and are said."""
-    loaded = read({"JWT_SECRET": STRONG, "INTERNAL_API_SECRET": STRONG, "ECLIPSE_PING_TIMEOUT": "60"})
-    assert [warning.split()[0] for warning in loaded.warnings] == ["JWT_SECRET", "ECLIPSE_PING_TIMEOUT"]
+    """One secret twice works, and is said."""
+    loaded = read({"JWT_SECRET": STRONG, "INTERNAL_API_SECRET": STRONG})
+    assert [warning.split()[0] for warning in loaded.warnings] == ["JWT_SECRET"]
     assert STRONG not in " ".join(loaded.warnings)
 
 
-@pytest.mark.parametrize(("name", "other", "times", "more"), validation.SIZES)
-def test_sizes_that_contradict_each_other_are_warned_of(name: str, other: str, times: int, more: int) -> None:
-    """A size that can't hold what another one lets through is said, with the least that would do."""
-    let_through = Settings.model_fields[other].default
-    least = times * let_through + more
-    assert read({variable(name): str(least)}).warnings == []
-    (warning,) = read({variable(name): str(least - 1)}).warnings
-    assert warning.startswith(f"{variable(name)} is {least - 1}, too small for {variable(other)} ")
+@pytest.mark.parametrize("characters", [1, 100_000, 1_000_000])
+def test_each_size_holds_what_the_one_before_lets_through(characters: int) -> None:
+    """The longest content, however it is escaped, fits into a frame, an answer, an event and a queue."""
+    settings = read({"ECLIPSE_MAX_CONTENT": str(characters)}).settings
+    for size in (settings.max_frame, settings.max_answer):
+        assert size >= 12 * characters + 1024
+    assert settings.max_event >= settings.max_answer + 1024
+
+
+def test_a_queue_that_is_too_short_is_warned_of() -> None:
+    """A queue that can't hold the largest event is said, with the least that would do."""
+    least = Settings().max_event + 1024
+    assert read({"ECLIPSE_QUEUE_BYTES": str(least)}).warnings == []
+    (warning,) = read({"ECLIPSE_QUEUE_BYTES": str(least - 1)}).warnings
+    assert warning.startswith(f"ECLIPSE_QUEUE_BYTES is {least - 1}, too small for ECLIPSE_MAX_CONTENT ")
     assert str(least) in warning
 
 
-def test_a_longer_content_needs_larger_frames() -> None:
-    """Raising one size alone warns about all sizes that are too small."""
-    warned = [warning.split()[0] for warning in read({"ECLIPSE_MAX_CONTENT": "500000"}).warnings]
-    assert warned == ["ECLIPSE_MAX_FRAME", "ECLIPSE_MESSAGE_BYTES_BURST", "ECLIPSE_API_MAX_ANSWER"]
+def test_a_longer_content_needs_a_longer_queue() -> None:
+    """Who allows longer messages is told of the one size that doesn't follow."""
+    (warning,) = read({"ECLIPSE_MAX_CONTENT": "1000000"}).warnings
+    assert warning.startswith("ECLIPSE_QUEUE_BYTES is ")
 
 
 def test_wrong_keys_of_a_profile_are_named(tmp_path: Path) -> None:
@@ -865,8 +880,18 @@ def test_every_field_has_a_description_and_a_variable_of_its_own() -> None:
     fields = Settings.model_fields
     assert all(field.description for field in fields.values())
     assert len({variable(name) for name in fields}) == len(fields)
-    assert set(fields) >= profiles.PLAN_NAMES
-    assert {n for n, field in fields.items() if field.annotation is SecretStr} == profiles.SECRETS
+    assert all(field.json_schema_extra for field in fields.values())
+
+
+def test_what_fields_say_of_themselves() -> None:
+    """Secrets, and what is derived from them, come from the fields alone."""
+    secrets = {"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url", "api_headers"}
+    assert secrets == SECRETS
+    assert {"jwt_secret", "jwt_previous_secrets", "internal_api_secret"} == LITERAL
+    assert SECRETS | {"next_api_url", "jwt_public_key"} == HIDDEN
+    assert {"profile", "region", "machine"} == ENV_ONLY
+    assert SECRETS - {"redis_url"} <= RELOADED
+    assert not RELOADED & {"port", "redis_url", "backend", *ENV_ONLY}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -124,12 +125,13 @@ async def test_alone_or_without_redis_nobody_takes_them(
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 0.3)
 async def test_a_taker_that_does_not_answer(
     redis_server: RedisServer, expect_log: Callable[..., None]
 ) -> None:
     """A node that promises and falls silent costs the time that the setting says, and nothing more."""
     expect_log("not every node has answered")
-    async with on(redis_server, hand_over_timeout=0.3) as cluster:
+    async with on(redis_server) as cluster:
         chat = fresh_chat()
         one = await cluster.node(chat)
         other = await cluster.node()
@@ -144,9 +146,10 @@ async def test_a_taker_that_does_not_answer(
 
 
 @gen_test
+@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 0.3)
 async def test_a_chat_that_can_not_be_joined_in_time(redis_server: RedisServer) -> None:
     """What the taker doesn't hear yet is not counted as handed over."""
-    async with on(redis_server, hand_over_timeout=0.3) as cluster:
+    async with on(redis_server) as cluster:
         chat, fine = fresh_chat(), fresh_chat()
         one = await cluster.node(chat, fine)
         other = await cluster.node()

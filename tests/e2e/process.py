@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
-from eclipse_ws.config.profiles import variable
+from eclipse_ws.config.settings import variable
 from tests.client import QUICK, WAIT, http
 from tests.conftest import SECRET
 from tests.portable import inherited

@@ -8,6 +8,7 @@ import json
 import resource
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote
 
 import jwt
@@ -323,12 +324,13 @@ async def test_what_is_no_http(data: bytes, expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
+@patch("eclipse_ws.application.embedded.MAX_BYTES", 131_072)
 async def test_full_database(tmp_path: Path, expect_log: Any) -> None:
     """A database at its bound refuses messages in today's words; all else goes on."""
     expect_log("message not saved")
     database = str(tmp_path / "small.sqlite3")
     async with (
-        running(embedded_db=database, embedded_max_bytes=131_072, max_content=60_000) as server,
+        running(embedded_db=database, max_content=60_000) as server,
         await Client.join(server.port) as client,
         await Client.join(server.port) as neighbour,
     ):

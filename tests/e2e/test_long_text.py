@@ -20,7 +20,7 @@ from tests.servers import RedisServer
 
 LONG = 80_000
 """Characters of the longest messages that the application takes."""
-LIMITS = ("message_rate", "message_bytes", "typing_rate", "command_rate")
+LIMITS = ("message_rate", "command_rate")
 DEFAULTS = {name: Settings.model_fields[name].default for name in LIMITS}
 TEXTS = pytest.mark.parametrize(
     ("letter", "is_escaped"), [(letter, form) for letter in "x\u754c\U0001f600" for form in (False, True)]

@@ -30,7 +30,7 @@ async def test_signal(tmp_path: Path, number: signal.Signals) -> None:
 @pytest.mark.gen_test
 async def test_the_only_node_goes_at_once(tmp_path: Path) -> None:
     """Where no other node takes them, all sessions go: the sooner the server ends, the sooner it is back."""
-    async with program(tmp_path, drain_seconds=3600, hand_over_timeout=3600) as server:
+    async with program(tmp_path, drain_seconds=3600) as server:
         clients = [await Client.join(server.port, f"c{n}") for n in range(3)]
         server.signal(signal.SIGTERM)
         assert [await client.ended() for client in clients] == [GONE] * 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Hashable
+from unittest.mock import patch
 from urllib.parse import quote
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
@@ -103,7 +104,8 @@ class _Target:
     """A server without sockets, and the application that its listener would serve."""
 
     def __init__(self) -> None:
-        self.server = Server(make_settings(history_events=5, embedded_max_bytes=1 << 24))
+        with patch("eclipse_ws.application.embedded.MAX_BYTES", 1 << 24):
+            self.server = Server(make_settings(history_events=5))
         application = self.server._http.request_callback
         assert isinstance(application, Application)
         self.application = application

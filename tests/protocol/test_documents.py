@@ -11,8 +11,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from eclipse_ws.config.profiles import variable
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import Settings, variable
 from eclipse_ws.protocol import EPHEMERAL_TYPES, Command, documents
 from eclipse_ws.protocol import schema as types
 from eclipse_ws.server import http_handlers
@@ -140,7 +139,7 @@ async def test_every_answer_is_as_documented() -> None:
         (disconnect, "POST", {"userId": "u"}, WITH_SECRET, 200, types.Disconnected),
         (disconnect, "POST", {"reason": "x" * 200}, WITH_SECRET, 400, types.ErrorBody),
     ]
-    async with running(max_event=2048) as server:
+    async with running(**{"config.settings.Settings.max_event": 2048}) as server:
         for path, method, body, headers, status, kind in cases:
             answer = await http(server.port, path.replace("{chatId}", "c"), method, body, headers=headers)
             assert answer.status == status, (path, answer)

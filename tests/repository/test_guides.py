@@ -9,8 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from eclipse_ws.cli import main
-from eclipse_ws.config.profiles import variable
-from eclipse_ws.config.settings import Settings
+from eclipse_ws.config.settings import Settings, variable
 
 ROOT = Path(__file__).parents[2]
 GUIDES = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eclipse_ws.config.settings import Settings
 from scripts import structure
 
 
@@ -16,6 +17,16 @@ def test_the_package_has_few_entries() -> None:
 def test_every_setting_is_documented() -> None:
     """docs/settings.md names each of them."""
     assert structure.undocumented() == []
+
+
+def test_every_setting_is_set_by_a_test() -> None:
+    """What no test sets may do nothing at all."""
+    assert structure.untested() == []
+
+
+def test_there_are_few_settings() -> None:
+    """A setting needs somebody who would change it; what nobody would is a constant."""
+    assert len(Settings.model_fields) <= 60
 
 
 def test_lines_are_counted(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ async def test_a_wrong_secret_publishes_nothing(secret: str | None) -> None:
 @pytest.mark.gen_test
 async def test_guessing_is_limited() -> None:
     """After some wrong secrets an address gets 429, even for the right one; others are not affected."""
-    async with running(guesses_per_minute=3, **FLY) as server:
+    async with running(**{"security.limits.GUESSES_PER_MINUTE": 3}, **FLY) as server:
         assert [(await call(server.port, f"guess {n}")).status for n in range(4)] == [401, 401, 401, 429]
         blocked = await call(server.port, SECRET)
         assert (blocked.status, blocked.json["limit"]) == (429, "guesses_per_minute")
@@ -55,7 +56,7 @@ async def test_guessing_is_limited() -> None:
 @pytest.mark.gen_test
 async def test_strangers_cannot_lock_the_application_out() -> None:
     """Behind an unknown proxy, wrong secrets get 429, and the right one still passes."""
-    async with running(guesses_per_minute=1) as server:
+    async with running(**{"security.limits.GUESSES_PER_MINUTE": 1}) as server:
         assert [(await call(server.port, "guess")).status for _ in range(3)] == [401, 429, 429]
         assert (await call(server.port, SECRET)).status == 202
 
@@ -63,7 +64,7 @@ async def test_strangers_cannot_lock_the_application_out() -> None:
 @pytest.mark.gen_test
 async def test_embedded_routes_share_the_guess_limit() -> None:
     """The application's own routes, where this server serves them, count guesses with the others."""
-    async with running(guesses_per_minute=1, **FLY) as server:
+    async with running(**{"security.limits.GUESSES_PER_MINUTE": 1}, **FLY) as server:
         headers = {"Fly-Client-IP": "93.184.216.34", "X-Internal-Secret": "guess"}
         first = await http(server.port, "/api/users/agent_1", headers=headers)
         second = await http(server.port, "/api/users/agent_1", headers=headers)
@@ -85,6 +86,18 @@ async def test_admin_port_serves_the_internal_routes() -> None:
         assert (await http(server.admin_port, "/health")).status == 200
         assert (await http(server.admin_port, "/widget.js")).status == 404
         await neighbour.next("note")
+
+
+@pytest.mark.gen_test
+@pytest.mark.skipif(sys.platform != "linux", reason="only there has loopback more than one address")
+async def test_the_admin_port_has_an_address_of_its_own() -> None:
+    """`admin_port` listens on `admin_host` alone, whatever the public port's address is."""
+    async with running(admin_port=0, admin_host="127.0.0.2") as server:
+        _, writer = await asyncio.open_connection("127.0.0.2", server.admin_port)
+        writer.close()
+        for host, port in (("127.0.0.1", server.admin_port), ("127.0.0.2", server.port)):
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection(host, port)
 
 
 @pytest.mark.gen_test

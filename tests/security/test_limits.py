@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import pytest
 
 from eclipse_ws.security.limits import COMMAND_LENGTH, Addresses, Budget, Limits, Rate, Source, Sources
@@ -13,15 +15,14 @@ PRIVATE = Source("10.0.0.1", shared=True)
 
 def budget(**given: object) -> Budget:
     """A fresh session's budget; rates that are not given are off."""
-    rates = {"command_rate": 0, "typing_rate": 0}
+    rates = {"command_rate": 0}
     return Budget(Limits(make_settings(**{**rates, **given})))
 
 
-@pytest.mark.parametrize("kind", ["command", "typing"])
-def test_a_burst_passes_and_then_the_rate(kind: str) -> None:
+@patch("eclipse_ws.security.limits.BURST_SECONDS", 0.3)
+def test_a_burst_passes_and_then_the_rate() -> None:
     """A bucket lets its burst pass at once, then says how long to wait, and refills steadily."""
-    mine = budget(**{f"{kind}_rate": 10, f"{kind}_burst": 3})
-    take = getattr(mine, kind)
+    take = budget(command_rate=10).command
     assert [take(100.0) for _ in range(3)] == [0, 0, 0]
     assert take(100.0) == pytest.approx(0.1)
     assert take(100.05) == pytest.approx(0.05)
@@ -31,20 +32,19 @@ def test_a_burst_passes_and_then_the_rate(kind: str) -> None:
     assert take(200.0) > 0
 
 
-@pytest.mark.parametrize("kind", ["command", "typing"])
-def test_a_burst_is_exact(kind: str) -> None:
+@patch("eclipse_ws.security.limits.BURST_SECONDS", 1.5)
+def test_a_burst_is_exact() -> None:
     """All of a burst passes at once, also where no rounding helps; then half a second's wait, exactly."""
-    take = getattr(budget(**{f"{kind}_rate": 2, f"{kind}_burst": 3}), kind)
+    take = budget(command_rate=2).command
     assert [take(100.0) for _ in range(4)] == [0, 0, 0, 0.5]
     assert [take(100.5) for _ in range(2)] == [0, 0.5]
 
 
-@pytest.mark.parametrize("kind", ["command", "typing"])
-def test_a_rate_of_zero_limits_nothing(kind: str) -> None:
+def test_a_rate_of_zero_limits_nothing() -> None:
     """A rate of 0 lets everything pass, and no rate at all means that sessions are not even asked."""
-    take = getattr(budget(), kind)
+    take = budget().command
     assert not any(take(5.0) for _ in range(10_000))
-    none = dict.fromkeys(("command_rate", "message_rate", "message_bytes", "typing_rate"), 0)
+    none = dict.fromkeys(("command_rate", "message_rate"), 0)
     assert not Limits(make_settings(**none)).rated
     for name in none:
         assert Limits(make_settings(**{**none, name: 1})).rated
@@ -52,16 +52,17 @@ def test_a_rate_of_zero_limits_nothing(kind: str) -> None:
 
 def test_long_commands_count_as_several() -> None:
     """What a session has us read is bounded in length too; one long command after a rest passes."""
-    mine = budget(command_rate=10, command_burst=20)
+    mine = budget(command_rate=10)
     assert mine.command(1.0, 20 * COMMAND_LENGTH) == 0
     assert mine.command(1.0) == pytest.approx(0.2)
     assert [mine.command(10.0, COMMAND_LENGTH) for _ in range(10)] == [0] * 10
     assert mine.command(10.0, COMMAND_LENGTH) > 0
 
 
+@patch("eclipse_ws.security.limits.RATE_PATIENCE", 3)
 def test_patience_ends_and_comes_back() -> None:
     """A burst of refusals is forgiven, then one a second."""
-    mine = budget(rate_patience=3)
+    mine = budget()
     assert [mine.forgives(10.0) for _ in range(4)] == [True, True, True, False]
     assert mine.forgives(11.01)
     assert not mine.forgives(11.02)
@@ -69,7 +70,7 @@ def test_patience_ends_and_comes_back() -> None:
 
 def test_new_rates_apply_to_open_sessions() -> None:
     """A budget asks its node's limits each time, so a reload reaches it."""
-    limits = Limits(make_settings(command_rate=1, command_burst=1))
+    limits = Limits(make_settings(command_rate=0.5))
     mine = Budget(limits)
     assert mine.command(1.0) == 0
     assert mine.command(1.0) > 0
@@ -180,9 +181,10 @@ def test_sessions_of_one_address() -> None:
     assert addresses.sessions(PUBLIC.address) == 0
 
 
+@patch("eclipse_ws.security.limits.UPGRADES", 0.03)
 def test_upgrades_a_minute() -> None:
     """Upgrades of an address are limited to a burst, then to the rate a minute."""
-    addresses = Addresses(make_settings(upgrades_per_minute=3))
+    addresses = Addresses(make_settings(max_sessions_per_address=100))
     assert [addresses.upgrade(PUBLIC, 5.0) for _ in range(4)] == [None, None, None, "upgrades_per_minute"]
     assert addresses.upgrade(PUBLIC, 26.0) is None
     assert addresses.upgrade(PUBLIC, 26.0) == "upgrades_per_minute"
@@ -206,9 +208,10 @@ def test_by_default_proxies_are_not_clients() -> None:
     assert addresses.upgrade(PRIVATE, 1.0) == "max_sessions_per_address"
 
 
+@patch("eclipse_ws.security.limits.GUESSES_PER_MINUTE", 2)
 def test_guesses() -> None:
     """Wrong secrets use up an address's guesses; checking for any left does not."""
-    addresses = Addresses(make_settings(guesses_per_minute=2))
+    addresses = Addresses(make_settings())
     for _ in range(2):
         assert addresses.may_guess(PUBLIC, 1.0)
         assert addresses.may_guess(PUBLIC, 1.0)
@@ -218,9 +221,10 @@ def test_guesses() -> None:
     assert addresses.may_guess(PUBLIC, 32.0)
 
 
+@patch("eclipse_ws.security.limits.MAX_ADDRESSES", 100)
 def test_what_is_remembered_is_bounded() -> None:
     """A million addresses leave the bound's number of entries, and a sweep forgets those that are quiet."""
-    addresses = Addresses(make_settings(max_addresses=100))
+    addresses = Addresses(make_settings())
     for number in range(10_000):
         source = Source(f"2606:{number:x}::/64", shared=False)
         addresses.upgrade(source, 1.0)
@@ -233,9 +237,12 @@ def test_what_is_remembered_is_bounded() -> None:
     assert len(addresses) == 0
 
 
+@patch("eclipse_ws.security.limits.MAX_ADDRESSES", 2)
+@patch("eclipse_ws.security.limits.GUESSES_PER_MINUTE", 1)
+@patch("eclipse_ws.security.limits.UPGRADES", 0.01)
 def test_the_latest_addresses_are_remembered() -> None:
     """Beyond its bound a node forgets the addresses that came first: a newcomer is limited like any other."""
-    addresses = Addresses(make_settings(max_addresses=2, guesses_per_minute=1, upgrades_per_minute=1))
+    addresses = Addresses(make_settings(max_sessions_per_address=100))
     first, second, third = (Source(f"8.8.8.{number}", shared=False) for number in (1, 2, 3))
     for source in (first, second):
         addresses.guessed(source, 1.0)
@@ -251,9 +258,10 @@ def test_the_latest_addresses_are_remembered() -> None:
     assert addresses.upgrade(first, 2.0) is None
 
 
+@patch("eclipse_ws.security.limits.MAX_ADDRESSES", 10)
 def test_requests_of_many_addresses_are_limited() -> None:
     """An address with too many requests is refused, however many other addresses came before."""
-    addresses = Addresses(make_settings(max_addresses=10))
+    addresses = Addresses(make_settings())
     for number in range(50):
         assert addresses.allow_request(f"8.8.8.{number}", 1.0)
     answers = [addresses.allow_request("9.9.9.9", 1.0) for _ in range(401)]

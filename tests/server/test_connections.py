@@ -36,7 +36,11 @@ TRUSTED = CALL + b"X-Internal-Secret: %b\r\nContent-Length: " % KEY
 NOTE = json.dumps(EVENT).encode()
 PUBLISH = TRUSTED + b"%d\r\n\r\n%b" % (len(NOTE), NOTE)
 TIMEOUT = 50.0
-QUIET: dict[str, Any] = {"handshake_timeout": TIMEOUT, "idle_timeout": 75, "sweep_interval": 60}
+QUIET: dict[str, Any] = {
+    "server.listener.HANDSHAKE_TIMEOUT": TIMEOUT,
+    "server.listener.IDLE_TIMEOUT": 75,
+    "server.sweeper.INTERVAL": 60,
+}
 """Settings of a server that sweeps when its test says so."""
 
 
@@ -137,7 +141,10 @@ async def test_addresses_that_have_left_are_forgotten() -> None:
 @pytest.mark.gen_test
 async def test_connections_that_are_cut_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is anything kept of those that were closed by a limit or a timeout, in any state."""
-    async with running(max_handshakes=4, **QUIET, **FLY) as server, unanswered(server, monkeypatch):
+    async with (
+        running(**{"server.file_descriptors.HTTP_CONNECTIONS": 4}, **QUIET, **FLY) as server,
+        unanswered(server, monkeypatch),
+    ):
         narrow(server)
         states = [ASKED, slow("8.8.8.8"), CALL, b"", HISTORY, TRUSTED + b"9\r\n\r\n{"]
         peers = [connect(server, said) for said in states] + [await deaf(server.port, WIDGET * 5)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import resource
+from unittest.mock import patch
 
 import pytest
 
 from eclipse_ws.server import file_descriptors
 from tests.conftest import make_settings
 
-SETTINGS = make_settings(max_sessions=5000, max_handshakes=2000, api_max_connections=50)
+SETTINGS = make_settings(max_sessions=5000, api_max_connections=50)
 
 
 @pytest.mark.parametrize(
@@ -29,10 +30,11 @@ def test_the_limit_is_raised_as_far_as_it_may(
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
-    fitting, said = file_descriptors.fit(SETTINGS)
+    fitting, http, said = file_descriptors.fit(SETTINGS)
     assert asked == ([] if raised is None else [(raised, hard)])
     assert ("5000 sessions and 2000 HTTP connections need 9650" in said) is lacks
     assert (fitting == SETTINGS) is not lacks
+    assert (http < 2000) is lacks
 
 
 def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,9 +45,9 @@ def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    fitting, said = file_descriptors.fit(SETTINGS)
+    fitting, http, said = file_descriptors.fit(SETTINGS)
     assert "5000 sessions and 2000 HTTP connections need 9650 open files, but the limit is 256" in said
-    assert (fitting.max_sessions, fitting.max_handshakes) == (48, 8)
+    assert (fitting.max_sessions, http) == (48, 8)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,8 @@ def test_what_does_not_fit_is_not_taken(most: int, sessions: int, http: int) -> 
     assert file_descriptors.fitting(SETTINGS, most) == (sessions, http)
 
 
+@patch("eclipse_ws.server.file_descriptors.HTTP_CONNECTIONS", 10)
 def test_ports_inside_have_their_files() -> None:
     """The connections of the admin port and the metrics port are counted too."""
-    inside = make_settings(max_sessions=10, max_handshakes=10, admin_port=1, metrics_port=2)
+    inside = make_settings(max_sessions=10, admin_port=1, metrics_port=2)
     assert file_descriptors.needed(inside) == 30 + inside.api_max_connections + file_descriptors.SPARE + 400

@@ -283,7 +283,10 @@ async def test_deepest_bodies() -> None:
 @pytest.mark.gen_test
 async def test_event_too_big() -> None:
     """An event over the limit gets 413, and is not delivered."""
-    async with running(max_event=2000) as server, await Client.join(server.port) as client:
+    async with (
+        running(**{"config.settings.Settings.max_event": 2000}) as server,
+        await Client.join(server.port) as client,
+    ):
         event = {"type": "a", "x": "y" * 2000}
         answer = await http(server.port, "/api/chats/c1/events", "POST", event, headers=OURS)
         assert answer.status == 413

@@ -270,7 +270,7 @@ async def test_drain_waits_for_close_frames_no_longer_than_for_the_last_ones(
 ) -> None:
     """A client without a close frame delays a drain for a moment, not for api_timeout."""
     monkeypatch.setattr(server_module, "LAST_CLOSES", 0.05)
-    async with running(close_timeout=60, api_timeout=60) as server:
+    async with running(**{"server.server.CLOSE_TIMEOUT": 60}, api_timeout=60) as server:
         deaf = await Client.join(server.port)
         deaf.socket.transport.pause_reading()
         await asyncio.wait_for(server.drain(), 10)
@@ -306,7 +306,7 @@ async def test_a_session_that_was_joining_is_sent_away_too(monkeypatch: pytest.M
 @pytest.mark.gen_test
 async def test_stop_without_a_drain() -> None:
     """A stop closes every session with 1012, and aborts those that do not respond."""
-    async with running(close_timeout=60) as server:
+    async with running(**{"server.server.CLOSE_TIMEOUT": 60}) as server:
         client, deaf = await Client.join(server.port), await Client.join(server.port, user="u2")
         deaf.socket.transport.pause_reading()
         await server.stop()

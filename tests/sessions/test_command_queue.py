@@ -200,7 +200,7 @@ async def test_what_waits_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr(command_queue, "MOST_BYTES", 65536)
     async with (
-        running(node_input_bytes=145_000, sweep_interval=3600) as server,
+        running(**{"server.sweeper.INPUT_BYTES": 145_000}, **{"server.sweeper.INTERVAL": 3600}) as server,
         await Client.join(server.port, user="n") as neighbour,
     ):
         gate = Gate(server)
@@ -359,7 +359,11 @@ async def test_who_is_kicked_says_nothing_more() -> None:
 @pytest.mark.gen_test
 async def test_who_is_closed_for_its_rate_has_its_answers() -> None:
     """Messages that were within the rate are acknowledged before 4009, and nothing more is read meanwhile."""
-    given = {"message_rate": 0.001, "message_burst": 2, "rate_patience": 1}
+    given = {
+        "message_rate": 0.001,
+        "security.limits.BURST_SECONDS": 2000,
+        "security.limits.RATE_PATIENCE": 1,
+    }
     async with running(**given) as server:
         client = await Client.join(server.port)
         gate = Gate(server)

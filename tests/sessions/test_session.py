@@ -529,7 +529,7 @@ async def test_too_slow() -> None:
 async def test_dead_peer_is_noticed() -> None:
     """A peer that answers no ping is closed."""
     async with (
-        running(ping_interval=0.05, ping_timeout=0.05) as server,
+        running(ping_interval=0.05) as server,
         await Client.join(server.port, user="alive") as alive,
     ):
         reader, writer = await upgraded(server.port)

@@ -12,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Answers, Backend, Health, Key, Listener, Outcome, Record
-from eclipse_ws.backends.redis import scripts
+from eclipse_ws.backends.redis import outage, scripts
 from eclipse_ws.backends.redis.channel import Channel, Heard, parse_events
 from eclipse_ws.backends.redis.cluster_channel import Nodes
 from eclipse_ws.backends.redis.connection import Link, LinkError
@@ -49,6 +49,7 @@ class RedisBackend(Backend):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._max_event = settings.max_event
         self._raw: set[asyncio.Task[Receipt]] = set()
         self._handed_over: set[str] = set()
         self._closed = False
@@ -76,7 +77,7 @@ class RedisBackend(Backend):
         )
         self._payments = Payments(
             self._links,
-            self._settings.outage_queue_events,
+            outage.MAX_EVENTS,
             self._pay,
             break_off=lambda chat_id, epoch: self._subscriptions.break_off(chat_id, epoch),
             count_lost=self._count_lost,
@@ -172,8 +173,8 @@ class RedisBackend(Backend):
         channel = self._subscriptions.get(chat_id)
         if channel is None:
             return
-        if len(raw) > self._settings.max_event:
-            why = f"it has {len(raw)} bytes, at most {self._settings.max_event} are taken"
+        if len(raw) > self._max_event:
+            why = f"it has {len(raw)} bytes, at most {self._max_event} are taken"
             self._drop(channel, raw, why, kept=may_be_kept(raw))
             return
         try:
@@ -199,7 +200,7 @@ class RedisBackend(Backend):
 
     def _sequence_raw(self, channel: Channel, event: Event) -> None:
         """Sequence what the application has published; every node tries, the first one does it."""
-        if len(self._raw) >= self._settings.outage_queue_events:
+        if len(self._raw) >= outage.MAX_EVENTS:
             self._payments.overflow(channel.chat_id, channel.epoch)
             return
         task = asyncio.create_task(self.publish(channel.chat_id, event))
@@ -341,7 +342,7 @@ class RedisBackend(Backend):
     async def hand_over(self) -> int | None:
         """Spread the chats over the other nodes, and wait until those hear them."""
         due = [chat_id for chat_id in self._subscriptions.chats() if chat_id not in self._handed_over]
-        taken = await self._nodes.hand_over(due, self._settings.hand_over_timeout)
+        taken = await self._nodes.hand_over(due, self._subscriptions.hand_over_timeout)
         if taken is None and not self._handed_over:
             return None
         self._handed_over |= taken or set()

@@ -24,6 +24,8 @@ log = structlog.get_logger("eclipse_ws.redis")
 
 BEAT = b"beat:"
 """What a node tells itself begins with this; what nodes tell each other is JSON."""
+IDLE = 3
+"""Ping intervals between two pings of a node without chats: two commands a minute by default."""
 POLL = 0.01
 """Seconds between looks for a link that is to come back."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -100,7 +102,7 @@ class Links:
     @property
     def lease(self) -> int:
         """Seconds for which a heartbeat vouches for this node: two of the longest intervals."""
-        return int(2 * self._settings.redis_idle_ping_interval + self._settings.redis_timeout) + 1
+        return int(2 * IDLE * self._settings.redis_ping_interval + self._settings.redis_timeout) + 1
 
     @property
     def hearing(self) -> bool:
@@ -317,7 +319,7 @@ class Links:
     async def _keep_beating(self) -> None:
         while True:
             settings = self._settings
-            interval = settings.redis_idle_ping_interval if self._idle() else settings.redis_ping_interval
+            interval = settings.redis_ping_interval * (IDLE if self._idle() else 1)
             if self.refusal is not None:
                 interval = min(interval, LONGEST_PAUSE)
             try:

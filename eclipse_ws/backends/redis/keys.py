@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.base import Key, KeyState, Outcome, Record, Unavailable
+from eclipse_ws.backends.base import Key, KeyState, Outcome, Record, Unavailable, patience
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.connection import Link, LinkError
 from eclipse_ws.backends.redis.connections import LONGEST_PAUSE, Links
@@ -44,7 +44,7 @@ class Keys:
     def __init__(self, settings: Settings, links: Links, owe: Callable[[Owed], None]) -> None:
         self._links = links
         self._owe = owe
-        self._patience = settings.api_timeout + settings.attempt_margin
+        self._patience = patience(settings)
         self._lifetime = whole(settings.history_seconds)
 
     @property

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 from eclipse_ws.backends.base import Key, Outcome
 from eclipse_ws.protocol import Event
 
+MAX_EVENTS: Final = 10_000
+"""Events and settled attempts that wait: minutes of a busy node."""
 MAX_BYTES: Final = 1 << 26
 """Bytes of the events that wait; a single one may be larger."""
 

@@ -35,6 +35,9 @@ ROUNDS = 5
 class Subscriptions:
     """Reconciles the chats that are wanted with those that are subscribed, whatever becomes of the links."""
 
+    hand_over_timeout = 5.0
+    """Seconds that other nodes have to take over a stopping node's chats."""
+
     def __init__(
         self,
         settings: Settings,
@@ -125,7 +128,7 @@ class Subscriptions:
         waiting = [channel.ready for channel in wanted if channel.ready is not None and not channel.live]
         if waiting:
             # Half of it: the answer has to be there before who asks has waited all of it.
-            await asyncio.wait(waiting, timeout=self._settings.hand_over_timeout / 2)
+            await asyncio.wait(waiting, timeout=self.hand_over_timeout / 2)
         if refused:
             log.warning("chats not taken over, as many linger as may", chats=len(refused), limit=most)
         return refused + [channel.chat_id for channel in wanted if not channel.live]
