@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from eclipse_ws.backends import attempts
+from eclipse_ws.backends import base
 from eclipse_ws.backends.redis import scripts
 from tests.backends.harness import Cluster, Node, event
 
@@ -103,7 +103,7 @@ async def test_an_attempt_is_under_way_for_as_long_as_it_may(
     """To the last millisecond other nodes wait for it; in the next one nobody knows what became of it."""
     made = cluster()
     one, other = await made.nodes(2)
-    patience = int(attempts.patience(one.backend._settings)) * 1000
+    patience = int(base.patience(one.backend._settings)) * 1000
     stop(NOW)
     assert (await one.delivery.attempt(chat, "key")).state == "new"
     stop(NOW + patience)
