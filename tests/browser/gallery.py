@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-from tests.browser.stage import ROOT, chromium
+from tests.browser.stage import ROOT, chromium, drawn
 from tests.browser.states import STATES, State, show
 from tests.needs import find_chromium
 
@@ -50,6 +50,7 @@ def put_on(page: Page, look: str) -> None:
     page.emulate_media(**{**NOTHING, **media})
     page.set_viewport_size(size)
     page.evaluate("dir => { document.documentElement.dir = dir }", direction)
+    drawn(page)  # the widget hears of another colour scheme only with the next frame
 
 
 def photograph(page: Page, name: str, *looks: str) -> None:
