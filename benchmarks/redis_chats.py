@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from eclipse_ws.backends.base import NullListener  # noqa: E402
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.config.settings import Settings  # noqa: E402
 from eclipse_ws.protocol import parse_event  # noqa: E402
@@ -34,7 +35,7 @@ def _settings(url: str) -> Settings:
     return Settings(**values)
 
 
-class Counter:
+class Counter(NullListener):
     """The hub's place: counts what is delivered."""
 
     def __init__(self) -> None:
@@ -43,15 +44,6 @@ class Counter:
     def deliver(self, chat_id: str, event: Any) -> None:
         """Count it."""
         self.delivered += 1
-
-    def interrupt(self, chat_id: str) -> None:
-        """Nobody is there."""
-
-    def answer(self, question: Any) -> Any:
-        """Nothing to say."""
-
-    def restored(self) -> None:
-        """Nothing was begun."""
 
 
 async def measure(server: str, chats: int, events: int) -> dict[str, Any]:

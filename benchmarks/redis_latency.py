@@ -25,6 +25,7 @@ import jwt
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from eclipse_ws.backends.base import NullListener  # noqa: E402
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.config.settings import Settings  # noqa: E402
 from eclipse_ws.protocol import parse_event  # noqa: E402
@@ -41,26 +42,10 @@ def _settings(url: str) -> Settings:
     return Settings(**values)
 
 
-class Nobody:
-    """A node without sessions."""
-
-    def deliver(self, chat_id: str, event: Any) -> None:
-        """Drop it."""
-
-    def interrupt(self, chat_id: str) -> None:
-        """Nobody is there."""
-
-    def answer(self, question: Any) -> Any:
-        """Nothing to say."""
-
-    def restored(self) -> None:
-        """Nothing was begun."""
-
-
 async def publish(redis_url: str, chats: int, rate: float, seconds: float) -> None:
     """Publish ``rate`` events a second, evenly, over the chats in turn."""
     backend = RedisBackend(_settings(redis_url))
-    await backend.start(Nobody())
+    await backend.start(NullListener())
     loop = asyncio.get_running_loop()
     began, number, under_way = loop.time(), 0, set()
     while (now := loop.time()) - began < seconds:

@@ -20,26 +20,11 @@ sys.path.insert(0, str(ROOT))
 
 import redis.asyncio  # noqa: E402
 
+from eclipse_ws.backends.base import NullListener  # noqa: E402
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.config.settings import Settings  # noqa: E402
 from eclipse_ws.protocol import Message, Sender, message_event  # noqa: E402
 from tests.servers import SERVERS, RedisServer, default_server  # noqa: E402
-
-
-class Nobody:
-    """A node without sessions."""
-
-    def deliver(self, chat_id: str, event: Any) -> None:
-        """Drop it."""
-
-    def interrupt(self, chat_id: str) -> None:
-        """Nobody is there."""
-
-    def answer(self, question: Any) -> Any:
-        """Nothing to say."""
-
-    def restored(self) -> None:
-        """Nothing was begun."""
 
 
 async def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -53,7 +38,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
     backend = RedisBackend(Settings(**values))
     client = redis.asyncio.from_url(server.url, protocol=2)
     try:
-        await backend.start(Nobody())
+        await backend.start(NullListener())
         before = (await client.info("memory"))["used_memory"]
         size = 0
         for chat in range(given.chats):

@@ -53,6 +53,22 @@ class Listener(Subscriber, Protocol):
         """Tell that the backend takes commands again, as it does after its start and after an outage."""
 
 
+class NullListener:
+    """A listener that ignores everything, for a backend that is only tried or measured."""
+
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """See `Subscriber`."""
+
+    def interrupt(self, chat_id: str) -> None:
+        """See `Subscriber`."""
+
+    def answer(self, question: Any) -> Any:
+        """See `Subscriber`."""
+
+    def restored(self) -> None:
+        """See `Listener`."""
+
+
 class Key(msgspec.Struct, frozen=True):
     """An idempotency key in a chat, as one attempt at saving a message uses it.
 

@@ -160,18 +160,6 @@ def _port(field: str, host: str, port: int) -> Finding:
 # -- Redis ----------------------------------------------------------------------------------------
 
 
-class _NullListener:
-    """Ignores all events."""
-
-    def deliver(self, chat_id: str, event: object) -> None: ...
-
-    def interrupt(self, chat_id: str) -> None: ...
-
-    def answer(self, question: object) -> None: ...
-
-    def restored(self) -> None: ...
-
-
 async def redis(value: Settings) -> list[Finding]:
     """Reachability, protocol, permissions, round trip, role, memory policy, clock."""
     name = "REDIS_URL"
@@ -179,7 +167,7 @@ async def redis(value: Settings) -> list[Finding]:
         return [Finding("backend", "skipped", f"{value.backend}: one node, nothing to reach")]
     from redis.exceptions import RedisError
 
-    from eclipse_ws.backends.base import BackendError
+    from eclipse_ws.backends.base import BackendError, NullListener
     from eclipse_ws.backends.redis import RedisBackend
     from eclipse_ws.backends.redis.connection import Link, LinkError, connection
     from eclipse_ws.backends.redis.refusals import classify
@@ -205,7 +193,7 @@ async def redis(value: Settings) -> list[Finding]:
         return findings
     backend = RedisBackend(value)
     try:
-        await backend.start(_NullListener())
+        await backend.start(NullListener())
         rights = Finding("Redis rights", "ok", "all used commands and scripts are permitted")
     except BackendError as error:
         rights = Finding(

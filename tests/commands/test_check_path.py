@@ -17,6 +17,7 @@ from tornado.netutil import bind_sockets
 
 from eclipse_ws.application.base import ApiError
 from eclipse_ws.application.http import HttpApi
+from eclipse_ws.backends.base import NullListener
 from eclipse_ws.backends.redis import RedisBackend
 from eclipse_ws.commands import check
 from eclipse_ws.commands.report import Finding, table
@@ -92,21 +93,11 @@ async def all_closed() -> AsyncIterator[None]:
     await until(lambda: len(loop._selector.get_map()) <= before)
 
 
-class _Nobody:
-    def deliver(self, chat_id: str, event: object) -> None: ...
-
-    def interrupt(self, chat_id: str) -> None: ...
-
-    def answer(self, question: object) -> None: ...
-
-    def restored(self) -> None: ...
-
-
 async def server_has_redis(settings: Settings) -> bool:
     """Whether a server with these settings gets its links."""
     backend = RedisBackend(settings)
     try:
-        await backend.start(_Nobody())
+        await backend.start(NullListener())
         return backend.health().state == "up"
     finally:
         await backend.close()
