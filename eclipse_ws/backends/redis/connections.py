@@ -76,8 +76,7 @@ class Links:
         self._refused = 0  # how much was refused since then
         self._stopped: Link | None = None  # the commands' link that a command's own refusal has stopped
         self.latency: float | None = None
-        self.lost_at = time.monotonic()  # when the commands' link has gone, or was first wanted
-        self.found_at = 0.0  # when it was back after that
+        self.found_at = 0.0  # when the commands' link was back after an outage
         self._was_up = False
         self.reconnects = 0
         self._number = 0
@@ -263,7 +262,6 @@ class Links:
         self._on_commands()
 
     def _stop(self) -> None:
-        self.lost_at = time.monotonic()
         self.commands = None
 
     def _refuse(self, error: RedisError) -> None:
