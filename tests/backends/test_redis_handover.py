@@ -85,7 +85,7 @@ async def test_nobody_takes_over(cluster: Make, chat: str) -> None:
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 0.2)
+@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 0.2)
 async def test_a_taker_that_is_slow(cluster: Make, chat: str, expect_log: Expect) -> None:
     """A node that doesn't get there in time doesn't count, and isn't waited for."""
     expect_log("not every node has answered")
@@ -101,7 +101,7 @@ async def test_a_taker_that_is_slow(cluster: Make, chat: str, expect_log: Expect
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 1)
+@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 1)
 async def test_what_is_not_heard_yet_does_not_count(cluster: Make, chat: str) -> None:
     """A taker that can't hear a chat in time says so, and the chat isn't counted as handed over."""
     made = cluster()

@@ -125,7 +125,7 @@ async def test_alone_or_without_redis_nobody_takes_them(
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 0.3)
+@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 0.3)
 async def test_a_taker_that_does_not_answer(
     redis_server: RedisServer, expect_log: Callable[..., None]
 ) -> None:
@@ -146,7 +146,7 @@ async def test_a_taker_that_does_not_answer(
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.Subscriptions.hand_over_timeout", 0.3)
+@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 0.3)
 async def test_a_chat_that_can_not_be_joined_in_time(redis_server: RedisServer) -> None:
     """What the taker doesn't hear yet is not counted as handed over."""
     async with on(redis_server) as cluster:

@@ -12,7 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Answers, Backend, Health, Key, Listener, Outcome, Record
-from eclipse_ws.backends.redis import outage, scripts
+from eclipse_ws.backends.redis import outage, scripts, subscriptions
 from eclipse_ws.backends.redis.channel import Channel, Heard, parse_events
 from eclipse_ws.backends.redis.cluster_channel import Nodes
 from eclipse_ws.backends.redis.connection import Link, LinkError
@@ -342,7 +342,7 @@ class RedisBackend(Backend):
     async def hand_over(self) -> int | None:
         """Spread the chats over the other nodes, and wait until those hear them."""
         due = [chat_id for chat_id in self._subscriptions.chats() if chat_id not in self._handed_over]
-        taken = await self._nodes.hand_over(due, self._subscriptions.hand_over_timeout)
+        taken = await self._nodes.hand_over(due, subscriptions.HAND_OVER_TIMEOUT)
         if taken is None and not self._handed_over:
             return None
         self._handed_over |= taken or set()

@@ -28,15 +28,14 @@ TAKEN = 2
 """Chats taken over per session that a node may have: a full node's chats, and as many that linger on it."""
 RETRY, LONGEST_RETRY, SOON = 1.0, 30.0, 0.1
 """Seconds until a join is tried again: after a refusal, after many, and after its link has gone."""
+HAND_OVER_TIMEOUT = 5.0
+"""Seconds that other nodes have to take over a stopping node's chats."""
 ROUNDS = 5
 """How often a join asks Redis at the most until what came meanwhile follows what it was told."""
 
 
 class Subscriptions:
     """Reconciles the chats that are wanted with those that are subscribed, whatever becomes of the links."""
-
-    hand_over_timeout = 5.0
-    """Seconds that other nodes have to take over a stopping node's chats."""
 
     def __init__(
         self,
@@ -128,7 +127,7 @@ class Subscriptions:
         waiting = [channel.ready for channel in wanted if channel.ready is not None and not channel.live]
         if waiting:
             # Half of it: the answer has to be there before who asks has waited all of it.
-            await asyncio.wait(waiting, timeout=self.hand_over_timeout / 2)
+            await asyncio.wait(waiting, timeout=HAND_OVER_TIMEOUT / 2)
         if refused:
             log.warning("chats not taken over, as many linger as may", chats=len(refused), limit=most)
         return refused + [channel.chat_id for channel in wanted if not channel.live]
