@@ -8,6 +8,7 @@ import pytest
 
 from eclipse_ws.backends.base import Key, Unavailable
 from tests.backends.harness import Cluster, event
+from tests.backends.test_redis_outage import expect_outage, until_away
 
 gen_test = pytest.mark.gen_test(timeout=60)
 Make = Callable[..., Cluster]
@@ -90,3 +91,24 @@ async def test_without_redis_nothing_is_reserved(
     with pytest.raises(Unavailable) as told:
         await node.backend.reserve(chat, MINE)
     assert not told.value.asked
+
+
+@gen_test
+async def test_nothing_is_certain_right_after_an_outage(
+    own_cluster: Make, chat: str, expect_log: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until every node has had time to tell what it did alone, a key that nobody knows may still be taken."""
+    expect_outage(expect_log)
+    monkeypatch.setattr("eclipse_ws.backends.redis.keys.SETTLING", 60)
+    made = own_cluster(redis_timeout=0.5, redis_ping_interval=0.3)
+    node = await made.node(chat)
+    assert (await node.backend.reserve(chat, Key("before", "t"), certain=True)).state == "none"
+    made.server.kill()
+    await until_away(node)
+    made.server.start()
+    await node.until_up()
+    with pytest.raises(Unavailable):
+        await node.backend.reserve(chat, MINE, certain=True)
+    assert (await node.backend.reserve(chat, OTHERS)).state == "none"
+    monkeypatch.setattr("eclipse_ws.backends.redis.keys.SETTLING", 0)
+    assert (await node.backend.reserve(chat, OTHERS, certain=True)).state == "none"
