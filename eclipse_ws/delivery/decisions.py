@@ -67,18 +67,20 @@ def decide(case: Case) -> Decision:
     7     backend: pending, or unavailable after it was pending, in time  WAIT
     8     the same, expired                                               UNKNOWN
     9     backend: unknown, which may not be repeated                     UNKNOWN
-    10    backend: released                                               SAVE
-    11    backend: none, after it was pending (it has lost its records)   UNKNOWN
-    12    sent for the first time, or may be repeated                     SAVE
-    13    resent; backend: unavailable                                    LATER
-    14    resent; nodes: unasked                                          ASK_NODES
-    15    resent; nodes: pending                                          LATER
-    16    resent; nodes: unknown                                          UNKNOWN
-    17    resent; nodes: silent                                           LATER
-    18    resent; nodes: none or released                                 SAVE
+    10    backend: none, after it was pending (it has lost its records)   UNKNOWN
+    11    sent for the first time, or may be repeated                     SAVE
+    12    resent; backend: unavailable                                    LATER
+    13    resent; nodes: unasked                                          ASK_NODES
+    14    resent; nodes: pending                                          LATER
+    15    resent; nodes: unknown                                          UNKNOWN
+    16    resent; nodes: silent                                           LATER
+    17    resent; nodes: none or released                                 SAVE
     ====  ==============================================================  ===========
 
-    Rows 12 and 18 may save a message twice where two faults meet: the first node has saved it and is cut off
+    That the backend has ``released`` proves nothing of attempts which it did not hear of: a node that is cut
+    off from it may have saved the message since. Where the client resends, it is worth no more than ``none``.
+
+    Rows 11 and 17 may save a message twice where two faults meet: the first node has saved it and is cut off
     from the backend, and the client has lost the answer and does not say ``resent``, or asks a node that does
     not hear from the first one. Only an application that honours the key closes that (docs/delivery.md).
     """
@@ -98,9 +100,7 @@ def decide(case: Case) -> Decision:
         return waits
     if case.backend == "unknown" and not case.retry_unknown:
         return Decision.UNKNOWN
-    if case.backend == "released":
-        return Decision.SAVE
-    if case.seen_pending:
+    if case.backend == "none" and case.seen_pending:
         return Decision.UNKNOWN
     if case.retry_unknown or not case.resent:
         return Decision.SAVE
@@ -110,7 +110,7 @@ def decide(case: Case) -> Decision:
 
 
 def _by_nodes(case: Case) -> Decision:
-    """Decide on a resent message of which this node and the backend know nothing (rows 14 to 18)."""
+    """Decide on a resent message that nobody has saved, as far as this node and the backend know."""
     match case.nodes:
         case "unasked":
             return Decision.ASK_NODES

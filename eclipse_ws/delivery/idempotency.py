@@ -145,7 +145,7 @@ class Idempotency:
         return _Known(record.state, record.receipt)
 
     async def _ask_nodes(self, attempt: Attempt) -> tuple[KeyState | Literal["silent"], Receipt | None]:
-        """Ask the nodes what they know of a message that was sent before and that the backend does not know.
+        """Ask the nodes for what the backend does not know of a message that was sent before.
 
         The backend may have lost its records, or one of the nodes may be cut off from it.
         """
@@ -176,6 +176,8 @@ class Idempotency:
             self._records.settle(attempt, "unknown")
             if reserved:
                 await self._backend.settle(attempt.chat_id, attempt.key, "unknown")
+        elif decision is Decision.LATER and known.state == "released":
+            await self.release(attempt)  # as it was: whoever waits must not take it for a loss of records
         else:
             self._records.forget(attempt)
             if reserved:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.backends.harness import Cluster, event, until
 from tests.backends.test_redis_outage import expect_outage, until_away
+from tests.provider import Provider
 
 gen_test = pytest.mark.gen_test(timeout=60)
 Make = Callable[..., Cluster]
@@ -142,6 +143,49 @@ async def test_a_resend_while_a_node_gives_no_answer(
     assert (await other.delivery.attempt(chat, "first", resent=False)).state == "new"
     one.backend._nodes.hear = hear
     assert (await other.delivery.attempt(chat, "key", resent=True)).state == "new"
+
+
+@gen_test
+async def test_a_resend_of_what_a_node_released_before_it_was_cut_off(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """A release proves nothing of later attempts: one may be under way on a node that Redis doesn't hear."""
+    expect_outage(expect_log)
+    expect_log("not every node has answered")
+    made = own_cluster(**HASTY)
+    provider = await Provider(made.server.port).start()
+    one, other = await made.node(chat, redis_url=provider.url), await made.node(chat)
+    await one.delivery.release(await one.delivery.attempt(chat, "key"))
+    provider.block()
+    retry = asyncio.ensure_future(one.delivery.attempt(chat, "key"))  # answered, so it is no resend
+    assert (await other.delivery.attempt(chat, "key", resent=True)).state == "later"
+    assert (await retry).state == "new"
+    receipt = await one.delivery.publish(chat, event("saved"), await retry)
+    assert receipt.delivery == "local"
+    assert (await other.delivery.attempt(chat, "key", resent=True)).state == "later"
+    provider.unblock(resume=False)
+    await one.until_up()
+    again = await other.delivery.attempt(chat, "key", resent=True)
+    assert (again.state, again.receipt.id) == ("done", "saved")
+    await one.backend.close()
+    await provider.stop()
+
+
+@gen_test
+async def test_a_release_stays_one_while_nobody_knows_more(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """Who waits for a resend that is put off goes on after it, as after any attempt that saved nothing."""
+    expect_log("not every node has answered")
+    made = own_cluster(redis_timeout=1)
+    silent, other, third = await made.nodes(3, chat)
+    await other.delivery.release(await other.delivery.attempt(chat, "key"))
+    silent.backend._nodes.hear = lambda raw: None
+    resent = asyncio.ensure_future(other.delivery.attempt(chat, "key", resent=True))
+    await until(lambda: third.heard.questions, "the question")  # the key is reserved by then
+    waiting = asyncio.ensure_future(third.delivery.attempt(chat, "key"))
+    assert (await resent).state == "later"
+    assert (await waiting).state == "new"
 
 
 @gen_test

@@ -47,15 +47,14 @@ async def test_an_event_that_the_application_published_first(cluster: Make, chat
 
 
 @gen_test
-async def test_what_was_released_need_not_be_asked_for(cluster: Make, chat: str) -> None:
-    """Redis knows that a released attempt saved nothing: who resends it need not wait for any node."""
+async def test_what_was_released_is_asked_for_by_who_resends_it(cluster: Make, chat: str) -> None:
+    """After a release a first message goes on without a question to any node, a resent one after it."""
     made = cluster()
     one, other = await made.nodes(2, chat)
-    await one.delivery.release(await one.delivery.attempt(chat, "key"))
-    assert (await other.delivery.attempt(chat, "key", resent=True)).state == "new"
-    assert not one.heard.questions
-    assert (await other.delivery.attempt(chat, "another", resent=True)).state == "new"
-    assert one.heard.questions
+    for key, resent in (("first", False), ("resent", True)):
+        await one.delivery.release(await one.delivery.attempt(chat, key))
+        assert (await other.delivery.attempt(chat, key, resent=resent)).state == "new"
+        assert bool(one.heard.questions) is resent
 
 
 @gen_test

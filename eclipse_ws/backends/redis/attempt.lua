@@ -2,7 +2,7 @@
 -- KEYS: attempt (string); ARGV: token, milliseconds that one may take, seconds that it is remembered, 1 if an
 --       unknown outcome may be tried again, fingerprint of what the key stands for ("" if that is not known)
 -- The value is "<state>[:<fingerprint>] ...": one without a fingerprint stands for anything.
--- Answers "new", "released" (new, and an earlier one surely saved nothing), "unknown", "pending", "reused" (the key
+-- Answers "new", "released" (new, and the one before it saved nothing), "unknown", "pending", "reused" (the key
 -- stands for something else), or "done <cursor> <id>"
 local value = redis.call('GET', KEYS[1])
 local time = redis.call('TIME')

@@ -1,5 +1,5 @@
--- End an attempt without a message: "release" it (surely nothing was saved, by anybody), "forget" it (of earlier ones
--- nothing is known), or leave it "unknown". Only its owner can.
+-- End an attempt without a message: "release" it (it saved nothing), "forget" it (as if it had never begun), or leave
+-- it "unknown". Only its owner can.
 -- KEYS: attempt (string); ARGV: token, release | forget | unknown, seconds that it is remembered, fingerprint
 local value = redis.call('GET', KEYS[1])
 local mark = ARGV[4] == '' and '' or ':' .. ARGV[4]
