@@ -231,13 +231,13 @@ def with_another_node(server: Server) -> None:
     async def hand_over() -> int:
         return 0
 
-    server.backend.hand_over = hand_over  # type: ignore[method-assign]
+    server.delivery.hand_over = hand_over  # type: ignore[method-assign]
 
 
 def subscriptions(server: Server) -> set[str]:
-    """The chats whose events the memory backend hands to this server."""
-    channels = server.backend._channels  # type: ignore[attr-defined]
-    return {chat_id for chat_id, channel in channels.items() if channel.subscribed}
+    """The chats that this server hears for its sessions."""
+    chats = server.delivery._subscriptions._chats
+    return {chat_id for chat_id, chat in chats.items() if chat.members}
 
 
 @asynccontextmanager

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt
 
-State = Literal["connecting", "up", "down"]
+Availability = Literal["connecting", "up", "down"]
 MARGIN: Final = 5.0
 """Seconds beyond ``api_timeout`` that an attempt may take, for what surrounds the call."""
 
@@ -26,47 +26,42 @@ class BackendError(Exception):
 
 
 class Unavailable(BackendError):  # noqa: N818 - a state, which passes
-    """The backend can't do it now. ``asked``: it was asked, and may have done it all the same."""
+    """The backend can't do it now: no connection, no answer, or a refusal that may pass.
 
-    def __init__(self, text: str = "the backend is unavailable", *, asked: bool = False) -> None:
+    ``asked``: it was asked, and may have done it all the same. ``refused``: it has refused this alone, while
+    it takes other things, so that trying again and again need not help.
+    """
+
+    def __init__(
+        self, text: str = "the backend is unavailable", *, asked: bool = False, refused: bool = False
+    ) -> None:
         super().__init__(text)
         self.asked = asked
+        self.refused = refused
 
 
-class Subscriber(Protocol):
-    """What the hub is to its backend. Every method is synchronous and must not block."""
-
-    def deliver(self, chat_id: str, event: Event) -> None:
-        """Hand ``event`` to the chat's sessions on this node."""
-
-    def interrupt(self, chat_id: str) -> None:
-        """Tell that the chat's sessions may have missed events, so that they must resume."""
-
-    def answer(self, question: Any) -> Any:
-        """Answer another node's question (see `Backend.ask`); both are JSON values."""
+class Rejected(BackendError):  # noqa: N818 - the fate of one event
+    """The backend can never keep this one event."""
 
 
-class Listener(Subscriber, Protocol):
-    """What delivery is to its backend."""
+class Position(NamedTuple):
+    """Where a chat is: the cursor of its last kept event, and that event's identity ("" if not known)."""
 
-    def restored(self) -> None:
-        """Tell that the backend takes commands again, as it does after its start and after an outage."""
+    cursor: Cursor
+    identity: str = ""
 
 
-class NullListener:
-    """A listener that ignores everything, for a backend that is only tried or measured."""
+class Subscription(msgspec.Struct):
+    """A chat's position at the moment from which its events are heard.
 
-    def deliver(self, chat_id: str, event: Event) -> None:
-        """See `Subscriber`."""
+    ``missed`` has the kept events from the known position to this one, all of them, in order; None if none
+    was given, or if that can't be proved. ``renewed``: this call has ended an epoch that other nodes may be
+    in.
+    """
 
-    def interrupt(self, chat_id: str) -> None:
-        """See `Subscriber`."""
-
-    def answer(self, question: Any) -> Any:
-        """See `Subscriber`."""
-
-    def restored(self) -> None:
-        """See `Listener`."""
+    position: Position
+    missed: Sequence[Event] | None = None
+    renewed: bool = False
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -88,147 +83,172 @@ KeyState = Literal["none", "released", "pending", "unknown", "done", "reused"]
 """What is known of a key: nothing; that an earlier attempt saved nothing; that one is under way; that the
 outcome of one can't be known; that its message is saved; that the key stands for another message.
 """
-Outcome = Literal["released", "unknown", "forgotten"]
-"""How an attempt ends without a message: nothing was saved; nobody knows; it counts as never reserved."""
+Step = Literal["pending", "released", "unknown", "forgotten", "done"]
+"""What an attempt records: that it begins; that nothing was saved; that nobody knows; that it counts as never
+begun; that its message is saved.
+"""
 
 
 class Record(msgspec.Struct):
-    """What a backend knew of a key before it was reserved; the receipt of one that is done."""
+    """What a backend knew of a key; the receipt of one that is done."""
 
     state: KeyState
     receipt: Receipt | None = None
-
-
-class Answers(msgspec.Struct):
-    """The nodes' answers to a question, and whether all nodes have answered."""
-
-    values: list[Any]
-    complete: bool
 
 
 class Health(msgspec.Struct):
     """A backend's state, and how long its last round trip took, in seconds (None where there is none)."""
 
     name: str
-    state: State
+    state: Availability
     latency: float | None = None
     queued: int = 0
+    """Events and outcomes that wait for the backend; delivery fills it in."""
+
+
+class Listener(Protocol):
+    """What delivery is to its backend. Every method is synchronous, must not block, and raises nothing."""
+
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """Take an event of a subscribed chat."""
+
+    def receive(self, chat_id: str, raw: bytes) -> None:
+        """Take what came over a subscribed chat's wire, whoever sent it, as an event if it is one."""
+
+    def notice(self, note: bytes) -> None:
+        """Take what another node, or this one, has sent (see `Backend.send`)."""
+
+    def lost(self) -> None:
+        """Note that events may be missed from now on: every chat has to be subscribed again."""
+
+    def restored(self) -> None:
+        """Note that the backend can do again what it couldn't: take commands, or subscribe to chats.
+
+        It is called after the start, and after each outage.
+        """
+
+
+class NullListener:
+    """A listener that ignores everything, for a backend that is only tried or measured."""
+
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """See `Listener`."""
+
+    def receive(self, chat_id: str, raw: bytes) -> None:
+        """See `Listener`."""
+
+    def notice(self, note: bytes) -> None:
+        """See `Listener`."""
+
+    def lost(self) -> None:
+        """See `Listener`."""
+
+    def restored(self) -> None:
+        """See `Listener`."""
 
 
 class Backend(abc.ABC):
     """Carries events between nodes, keeps the recent ones, and knows which keys are taken.
 
-    What everything above may rely on, and every backend is held to by ``tests/backends/contract.py``:
+    Delivery makes of any backend what sessions rely on: each event once, in order, resumable, and chats that
+    go on during an outage. For that it relies on these promises (`eclipse_ws.testing` tests them):
 
-    - **A publisher hears itself**: what is published comes back through `Subscriber.deliver`, which
-      is called for the chats that are subscribed, and for those alone.
-    - **Kept events are delivered in cursor order, once.** All nodes see one order. Whatever paths an
-      event took, its identity makes it one event. Offsets are without gaps: after ``e.4`` comes ``e.5``.
-    - **Nothing is missed silently.** Where a chat's continuity can't be guaranteed, a new epoch starts
-      and `Subscriber.interrupt` is called for the sessions of the old one.
-    - **Ephemeral events may be lost**, are never kept, and have no cursor.
-    - **An outage is not an outage of chat.** While the backend can't reach the other nodes, `publish`
-      hands the local copy, without a cursor, to `Subscriber.deliver`, answers ``local``, and sequences the
-      event when it can. `broadcast` drops what it can't carry. Of all methods `reserve` alone raises on
-      account of an outage.
-    - **Leaving lingers**: after `unsubscribe` a chat stays subscribed for ``history_seconds``, so that what
-      comes in between can be resumed; `subscribe` in between wins.
-    - **Everything is bounded**: histories, queues, waits and lifetimes, each by a setting.
-
-    ``subscribe`` and ``unsubscribe`` belong to the hub alone. A backend keeps one record per chat, which
-    only the event loop's thread touches: what it checks is still true when it acts, because it doesn't await
-    in between.
+    - **One order.** `append` gives a chat's kept events offsets without gaps: after ``e.4`` comes ``e.5``. An
+      identity is appended once as long as its event is kept, whoever appends it.
+    - **A publisher hears itself.** What is appended or broadcast comes to the listeners of all nodes that
+      are subscribed to the chat, this one included, and to them alone. Should a node miss some of it, its
+      listener is told by `Listener.lost`, or hears a later offset.
+    - **All or nothing.** `read` and `subscribe` answer with all kept events of a range, or with None. Where
+      the range can't be proved, a new epoch begins.
+    - **Two errors.** `Unavailable` is whatever may pass, also every error that is not known; `Rejected` is
+      one event that can never be kept. Delivery tries again; a backend never does by itself.
+    - **Everything is bounded**: histories by ``history_events``, ``history_bytes`` and ``history_seconds``,
+      each command by a timeout.
     """
 
     name: str = ""
     is_shared: bool = True
-    """Whether other nodes share it, so that it remembers keys for this node, too."""
+    """Whether other nodes share it. If not, `record` and `send` need not be more than they are here."""
+    timeout: float = 5.0
+    """Seconds that one command may take."""
+    address: str = ""
+    """Where other nodes can send notes to this one; it may change after an outage."""
+    broadcasts_dropped: int = 0
+    """Ephemeral events that it couldn't carry; a plain counter, read when metrics are scraped."""
 
-    # Plain counters, read when metrics are scraped.
-    published = 0
-    duplicates_dropped = 0
-    malformed_dropped = 0
-    broadcasts_dropped = 0
-    queue_overflowed = 0
+    @property
+    @abc.abstractmethod
+    def health(self) -> Health:
+        """The state of now."""
 
     @abc.abstractmethod
     async def start(self, listener: Listener) -> None:
-        """Begin to carry events.
-
-        Raises BackendError if the backend can never work (wrong address, password or rights); one that
-        is merely away is retried for ever.
+        """Connect. Raises BackendError if it can never work (wrong address, password or rights); one that is
+        merely unavailable is connected to in the background, for ever.
         """
 
     @abc.abstractmethod
     async def close(self) -> None:
-        """Stop: hand over what is queued if possible, let every task and socket go. Idempotent."""
+        """Let every task and socket go. Idempotent."""
 
     @abc.abstractmethod
-    async def subscribe(self, chat_id: str) -> None:
-        """Hear the chat's events from now on; returns once that is so. Idempotent.
+    async def subscribe(
+        self, chat_id: str, known: Position | None = None, *, renew: bool = False
+    ) -> Subscription:
+        """Hear the chat's events from now on, and tell where it is and what came since ``known``.
 
-        While the backend is away it returns at once, and the subscription comes live with the backend.
+        Idempotent. ``renew`` begins a new epoch, because an event is lost: if ``known`` is given, only if the
+        chat is still in its epoch, so that of all nodes the first one does it. Raises Unavailable.
         """
 
     @abc.abstractmethod
-    def unsubscribe(self, chat_id: str) -> None:
-        """Note that no session of this node is in the chat any more. Idempotent."""
+    async def unsubscribe(self, chat_ids: Sequence[str]) -> None:
+        """Hear these chats no more, but for those that are subscribed again meanwhile. Raises Unavailable."""
 
     @abc.abstractmethod
-    def position(self, chat_id: str) -> Cursor | None:
-        """Tell the cursor of the last kept event that was delivered; None where it isn't known (now)."""
+    async def append(
+        self, chat_id: str, event: Event, *, key: Key | None = None, known: Cursor | None = None
+    ) -> tuple[Cursor, bool]:
+        """Sequence, keep and fan out a kept event in one step, and record ``key`` as done.
 
-    @abc.abstractmethod
-    async def history(self, chat_id: str, after: Cursor) -> Sequence[Event] | None:
-        """Fetch the chat's kept events after a cursor, all of them, in order.
-
-        None if that can't be had: the history no longer reaches back, the epoch is another one, the cursor
-        lies in the future or belongs to another chat, or the backend is away.
+        ``known`` is this node's position in the chat. Answers the event's cursor, and whether it is new; an
+        identity that was appended before has the cursor of then. Raises Unavailable or Rejected.
         """
 
     @abc.abstractmethod
-    async def publish(self, chat_id: str, event: Event, key: Key | None = None) -> Receipt:
-        """Sequence, keep and fan out a kept event, once per identity, and settle ``key`` as done.
+    async def read(self, chat_id: str, after: Cursor, known: Cursor | None = None) -> Sequence[Event] | None:
+        """Fetch the kept events after a cursor that a client gave, all of them, in order.
 
-        ``event`` without a cursor. An event that was published before answers with its first receipt.
+        None if that can't be had: they are no longer kept, the epoch is another one, or the cursor lies in
+        the future. ``known`` is this node's position in the chat. Raises Unavailable.
         """
 
     @abc.abstractmethod
     def broadcast(self, chat_id: str, event: Event) -> None:
-        """Fan out an ephemeral event, without waiting. Never raises."""
+        """Fan out an ephemeral event, without waiting. It may be lost, which is counted. Raises nothing."""
 
-    @abc.abstractmethod
-    async def reserve(
-        self, chat_id: str, key: Key, *, retry_unknown: bool = False, certain: bool = False
+    async def record(
+        self,
+        chat_id: str,
+        key: Key,
+        step: Step,
+        *,
+        retry_unknown: bool = False,
+        receipt: Receipt | None = None,
     ) -> Record:
-        """Reserve a key for an attempt at saving a message, unless it is taken; tell what was known of it.
+        """Record a step of an attempt under a key, if the attempt may take it; tell what was known before.
 
-        It is reserved if that is ``none``, ``released``, or ``unknown`` and ``retry_unknown``; by the same
-        token again and again. Records last as long as the history. Raises Unavailable; ``certain`` also while
-        other nodes may not have told yet what they did in an outage.
+        An attempt may begin if that is ``none``, ``released``, ``pending`` by its own token, or ``unknown``
+        and ``retry_unknown``; one that is pending for longer than `patience` is ``unknown``. Only the attempt
+        that is pending can end, but anybody may record that a message is saved (``done``, with its receipt),
+        or, where nothing is known, that an outcome is ``unknown``. Records last for ``history_seconds``.
+        Raises Unavailable.
         """
+        return Record("none")
 
-    @abc.abstractmethod
-    async def settle(self, chat_id: str, key: Key, outcome: Outcome) -> None:
-        """End an attempt that led to no event; its owner alone can. Raises nothing: what can't be done now is
-        done after the outage.
+    async def send(self, note: bytes, address: str = "") -> int:
+        """Send a note to the node at an address, or to all nodes, this one included; tell how many hear it.
+
+        Raises Unavailable.
         """
-
-    @abc.abstractmethod
-    async def ask(self, question: Any) -> Answers:
-        """Put a JSON question to every node, this one included, and gather their answers within a bound."""
-
-    async def hand_over(self) -> int | None:
-        """Have other nodes hear this node's chats, because it is about to stop; tell how many are heard.
-
-        Their continuity then holds when this node has gone, and their clients can resume elsewhere. Called
-        again, it hands over what has come since. Bounded, and raises nothing.
-
-        None if no other node takes chats over: whoever joins later begins a new epoch, and nobody is served
-        until a node starts. 0 if that can't be known now.
-        """
-        return None
-
-    @abc.abstractmethod
-    def health(self) -> Health:
-        """Tell the state of now, without waiting."""
+        return 0

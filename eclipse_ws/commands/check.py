@@ -169,25 +169,25 @@ async def redis(value: Settings) -> list[Finding]:
 
     from eclipse_ws.backends.base import BackendError, NullListener
     from eclipse_ws.backends.redis import RedisBackend
-    from eclipse_ws.backends.redis.connection import Link, LinkError, connection
+    from eclipse_ws.backends.redis.connection import CommandConnection, DisconnectedError, connection
     from eclipse_ws.backends.redis.refusals import classify
 
     url = value.redis_url.get_secret_value()
-    link = Link(connection(url, value.redis_timeout, value.redis_ca), value.redis_timeout)
+    commands = CommandConnection(connection(url, value.redis_timeout, value.redis_ca), value.redis_timeout)
     try:
-        await link.connect()
-    except LinkError as error:
+        await commands.connect()
+    except DisconnectedError as error:
         return [await connectivity.redis(url, error, value.redis_timeout)]
     except RedisError as error:
         return [Finding(name, "problem", f"Redis refuses this server: {error}", classify(error).value)]
-    running = asyncio.create_task(link.run())
+    running = asyncio.create_task(commands.run())
     try:
-        findings = [*await _inspect_redis(link), *_environment(value)]
-    except (LinkError, RedisError) as error:
+        findings = [*await _inspect_redis(commands), *_environment(value)]
+    except (DisconnectedError, RedisError) as error:
         fix = classify(error).value if isinstance(error, RedisError) else connectivity.REDIS_FIX
         findings = [Finding(name, "problem", f"Redis returned an error: {error}", fix)]
     finally:
-        link.close("checked")
+        commands.close("checked")
         await running
     if any(finding.verdict == "problem" for finding in findings):
         return findings
@@ -221,14 +221,14 @@ def _environment(value: Settings) -> list[Finding]:
     return [Finding("REDIS_URL", "warning", text, fix)]
 
 
-async def _inspect_redis(link: Any) -> list[Finding]:
+async def _inspect_redis(commands: Any) -> list[Finding]:
     began = time.monotonic()
-    seconds, micros = await link.call("TIME")
+    seconds, micros = await commands.call("TIME")
     trips = [time.monotonic() - began]
     skew = abs(int(seconds) + int(micros) / 1e6 - time.time())
     for _ in range(4):
         began = time.monotonic()
-        await link.call("PING")
+        await commands.call("PING")
         trips.append(time.monotonic() - began)
     trip = sorted(trips)[2] * 1000
     fix = "run this server in Redis's region: every event waits for a round trip"
@@ -239,7 +239,7 @@ async def _inspect_redis(link: Any) -> list[Finding]:
                 "clock", "warning", f"differs by {skew:.0f} s from Redis's", "set this machine's clock (NTP)"
             )
         )
-    about = await _info(link)
+    about = await _info(commands)
     version = about.get("redis_version", "")
     if about.get("cluster_enabled") == "1":
         text = "is a cluster, which this server does not support"
@@ -260,11 +260,11 @@ async def _inspect_redis(link: Any) -> list[Finding]:
     return findings
 
 
-async def _info(link: Any) -> dict[str, str]:
+async def _info(commands: Any) -> dict[str, str]:
     from redis.exceptions import RedisError
 
     try:
-        text = (await link.call("INFO")).decode(errors="replace")
+        text = (await commands.call("INFO")).decode(errors="replace")
     except RedisError:
         return {}  # not every provider permits it
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)

@@ -1,52 +1,188 @@
-"""Delivery: what sessions use to save once and publish, over any backend."""
+"""Delivery: every event once, in order, resumable, over any backend. What sessions save and publish with."""
 
 from __future__ import annotations
 
+import asyncio
+import re
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from eclipse_ws.backends.base import Backend, Subscriber
+import structlog
+
+from eclipse_ws.backends.base import Backend, Health, Rejected, Unavailable
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.delivery import outbox
+from eclipse_ws.delivery.chat import Heard
+from eclipse_ws.delivery.cluster import Answers, Cluster
+from eclipse_ws.delivery.counts import DeliveryCounts
+from eclipse_ws.delivery.handover import Handover
 from eclipse_ws.delivery.idempotency import Idempotency
+from eclipse_ws.delivery.outbox import Item, Outbox
 from eclipse_ws.delivery.records import Attempt
-from eclipse_ws.protocol import Event, Receipt
+from eclipse_ws.delivery.subscriber import Subscriber
+from eclipse_ws.delivery.subscriptions import Subscriptions
+from eclipse_ws.protocol import (
+    Cursor,
+    Event,
+    MalformedEventError,
+    Receipt,
+    may_be_kept,
+    parse_event,
+    saved_id,
+)
+
+log = structlog.get_logger("eclipse_ws.delivery")
+
+MAX_CURSOR_SUFFIX: Final = 128
+"""Bytes at the end of an event in which its cursor is, if it has one."""
+_SEQUENCED: Final = re.compile(rb',"cursor":"[0-9A-Za-z]+\.[0-9]+"}$')
 
 
 class Delivery:
-    """Stands between the hub and the backend, whose `Listener` it is."""
+    """Stands between the hub and the backend, whose `Listener` it is.
+
+    What the hub and the sessions may rely on, over any backend:
+
+    - **Kept events are delivered in cursor order, once.** All nodes see one order. Whatever paths an event
+      took, its identity makes it one event.
+    - **Nothing is missed silently.** Where a chat's continuity can't be guaranteed, a new epoch begins and
+      `Subscriber.interrupt` is called for the sessions of the old one.
+    - **An outage is not an outage of chat.** While the backend is unavailable, `publish` hands a local copy,
+      without a cursor, to this node's sessions, answers ``local``, and the event goes to the outbox.
+    - **Leaving lingers**: after `unsubscribe` a chat stays subscribed for ``history_seconds``, so that what
+      comes in between can be resumed; `subscribe` in between wins.
+    - **Ephemeral events may be lost**, are never kept, and have no cursor.
+
+    One record per chat, which only the event loop's thread touches: what is checked is still true when it is
+    acted on, because nothing awaits in between.
+    """
 
     def __init__(
         self, settings: Settings, backend: Backend, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._backend = backend
-        self._idempotency = Idempotency(settings, backend, clock)
-        # The hub's own methods: nothing stands in an event's way.
-        self.deliver: Callable[[str, Event], None]
-        self.interrupt: Callable[[str], None]
-        self._hub: Subscriber
+        self._max_event = settings.max_event
+        self.counts = DeliveryCounts()
+        self._cluster = Cluster(backend)
+        self._subscriptions = Subscriptions(settings, backend, self._cluster, self.counts, clock)
+        self._outbox = Outbox(backend, self._subscriptions, self.counts)
+        self._handover = Handover(settings, backend, self._cluster, self._subscriptions)
+        self._idempotency = Idempotency(settings, backend, self._outbox, self._cluster, clock)
+        self._raw: set[asyncio.Task[Receipt]] = set()
+        self._closed = False
+        self._subscriber: Subscriber
 
-    async def start(self, hub: Subscriber) -> None:
-        """Start the backend, whose events go to the hub. Raises BackendError if it can never work."""
-        self._hub, self.deliver, self.interrupt = hub, hub.deliver, hub.interrupt
-        await self._backend.start(self)
+    async def start(self, subscriber: Subscriber) -> None:
+        """Start the backend, whose events go to the subscriber. Raises BackendError if it can never work."""
+        self._subscriber = subscriber
+        self._subscriptions.start(subscriber)
+        try:
+            await self._backend.start(self)
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
-        """Close the backend. Idempotent."""
+        """Hand over what waits, as far as the backend takes it, and close the backend. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._raw:
+            await asyncio.wait(self._raw, timeout=self._backend.timeout)
+        for task in self._raw:
+            task.cancel()
+        await asyncio.gather(*self._raw, return_exceptions=True)
         await self._idempotency.close()
+        await self._outbox.close(self._backend.timeout)
+        await self._handover.close()
+        await self._subscriptions.close()
+        await self._cluster.close()
         await self._backend.close()
 
-    # What sessions and the application ask for
+    # -- what the hub asks for --------------------------------------------------------------------
+
+    async def subscribe(self, chat_id: str) -> None:
+        """Hear the chat's events from now on; returns once that is so. Idempotent.
+
+        While the backend is unavailable it returns at once, and the subscription comes live with the backend.
+        """
+        await self._subscriptions.subscribe(chat_id)
+
+    def unsubscribe(self, chat_id: str) -> None:
+        """Note that no session of this node is in the chat any more. Idempotent."""
+        self._subscriptions.unsubscribe(chat_id)
+
+    def position(self, chat_id: str) -> Cursor | None:
+        """Tell the cursor of the last kept event that was delivered; None where it isn't known (now)."""
+        return self._subscriptions.position(chat_id)
+
+    async def resume(self, chat_id: str, after: Cursor) -> Sequence[Event] | None:
+        """Fetch the chat's kept events after a cursor, all of them, in order, up to this node's position.
+
+        Who takes them and what is delivered from then on, without awaiting in between, has every event once.
+        None if that can't be had: the history no longer reaches back, the epoch is another one, the cursor
+        lies in the future or belongs to another chat, or the backend is unavailable.
+        """
+        chat = self._subscriptions.get(chat_id)
+        if chat is None or chat.position == after:
+            return None if chat is None else []
+        chat.begin_resuming()
+        missed: Sequence[Event] | None = None
+        try:
+            missed = await self._backend.read(chat_id, after, chat.position)
+            if missed is not None and not await self._subscriptions.reached(chat, after):
+                missed = None
+        except Unavailable as error:
+            if error.refused:
+                log.warning("history not read", chat=chat_id, why=str(error))
+        finally:
+            events = chat.end_resuming(after, missed)
+        return events
+
+    def local_copies(self, chat_id: str) -> Sequence[Event]:
+        """Tell what was delivered without a cursor and has none yet: whoever joins now has to have it."""
+        chat = self._subscriptions.get(chat_id)
+        return () if chat is None or chat.local is None else list(chat.local.values())
+
+    # -- what sessions and the application ask for ------------------------------------------------
 
     async def publish(self, chat_id: str, event: Event, attempt: Attempt | None = None) -> Receipt:
-        """Publish a kept event (see `Backend.publish`), and settle the attempt that led to it as done."""
-        receipt = await self._backend.publish(chat_id, event, None if attempt is None else attempt.key)
+        """Sequence, keep and fan out a kept event, once per identity, and settle the attempt that led to it.
+
+        ``event`` without a cursor. An event that was published before answers with its first receipt. While
+        the backend is unavailable the receipt says ``local``.
+        """
+        receipt = await self._publish(chat_id, event, attempt)
         if attempt is not None:
             self._idempotency.done(attempt, receipt)
         return receipt
 
+    async def _publish(self, chat_id: str, event: Event, attempt: Attempt | None) -> Receipt:
+        key = None if attempt is None else attempt.key
+        if not self._outbox:  # else behind what waits, so that a chat's events keep their order
+            try:
+                cursor, new = await self._backend.append(
+                    chat_id, event, key=key, known=self._subscriptions.position(chat_id)
+                )
+            except Rejected:
+                pass  # the outbox drops it, after what has come to wait meanwhile
+            except Unavailable as error:
+                if error.asked and not self._outbox:  # one line as it begins
+                    log.warning("event not published; delivering locally", chat=chat_id, why=str(error))
+            else:
+                if new:
+                    self.counts.published += 1
+                else:
+                    self.counts.duplicates_dropped += 1
+                return Receipt(saved_id(event), str(cursor), "published")
+        chat = self._subscriptions.get(chat_id)
+        known = None if chat is None else chat.deliver_locally(event)
+        self._outbox.put(Item(chat_id, event, key))
+        return Receipt(saved_id(event), str(known) if known else None, "published" if known else "local")
+
     def broadcast(self, chat_id: str, event: Event) -> None:
-        """Fan out an ephemeral event, without waiting. Never raises."""
+        """Fan out an ephemeral event, without waiting. It may be lost. Never raises."""
         self._backend.broadcast(chat_id, event)
 
     async def attempt(
@@ -77,12 +213,115 @@ class Delivery:
         """Settle a new attempt as unknown: it may have been saved."""
         await self._idempotency.abandon(attempt)
 
-    # What the backend calls, beside `deliver` and `interrupt` (see `Listener`)
+    async def ask(self, question: Any) -> Answers:
+        """Put a JSON question to every node, this one included, and gather their answers within a bound."""
+        answers = await self._cluster.question(question)
+        return answers if answers.values else Answers([self._answer(question)], answers.complete)
+
+    async def hand_over(self) -> int | None:
+        """Have other nodes hear this node's chats, because it is about to stop; tell how many are heard.
+
+        Their continuity then holds when this node has gone, and their clients can resume elsewhere. Called
+        again, it hands over what has come since. Bounded, and raises nothing.
+
+        None if no other node takes chats over: whoever joins later begins a new epoch, and nobody is served
+        until a node starts. 0 if that can't be known now.
+        """
+        return await self._handover.hand_over() if self._backend.is_shared else None
+
+    @property
+    def health(self) -> Health:
+        """The backend's state of now; it isn't up as long as something waits for it."""
+        health = self._backend.health
+        queued = len(self._outbox)
+        state = "down" if health.state == "up" and queued else health.state
+        return Health(health.name, state, health.latency, queued)
+
+    # -- what the backend calls (see `Listener`) --------------------------------------------------
+
+    def receive(self, chat_id: str, raw: bytes) -> None:
+        """Take what came over a chat's wire: parse it, and deliver what is an event."""
+        if self._subscriptions.get(chat_id) is None:
+            return
+        try:
+            if len(raw) > self._max_event:
+                why = f"it has {len(raw)} bytes, at most {self._max_event} are taken"
+                self._drop(chat_id, raw, why, kept=may_be_kept(raw))
+                return
+            try:
+                event = parse_event(raw)
+            except MalformedEventError as error:
+                self._drop(chat_id, raw, str(error), kept=error.kept)
+                return
+            self.deliver(chat_id, event)
+        except Exception:
+            # One event that can't be handled must not deafen the node to all others.
+            log.exception("event not delivered; the chat's sessions resume", chat=chat_id)
+            self._subscriber.interrupt(chat_id)
+
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """Take an event of a chat: hand it on if it is the next one, and find out what is missing if not."""
+        chat = self._subscriptions.get(chat_id)
+        if chat is None:
+            return
+        cursor = event.cursor
+        if cursor is not None:
+            heard = chat.hear(event, cursor)
+            if heard is Heard.DELIVERED:
+                return
+            if heard is Heard.DUPLICATE or heard is Heard.BEHIND:
+                self.counts.duplicates_dropped += 1
+            if heard is Heard.GAP or heard is Heard.BEHIND:
+                self._subscriptions.resubscribe(chat)
+        elif not event.kept:
+            self._subscriber.deliver(chat_id, event)
+        elif chat.has_seen(event.identity):
+            self.counts.duplicates_dropped += 1
+        elif len(self._raw) >= outbox.MAX_ITEMS:
+            self._outbox.overflow(chat_id, chat.epoch)
+        else:  # the application has published it itself; every node sequences it, and the first one does
+            task = asyncio.create_task(self._publish(chat_id, event, None))
+            self._raw.add(task)
+            task.add_done_callback(self._raw.discard)
+
+    def _drop(self, chat_id: str, raw: bytes, why: str, *, kept: bool) -> None:
+        """Leave out what can't be delivered; an event that the chat keeps is missing then, which is told."""
+        self.counts.malformed_dropped += 1
+        if not kept:
+            log.warning("malformed event dropped", chat=chat_id, why=why)
+        elif _SEQUENCED.search(raw[-MAX_CURSOR_SUFFIX:]):
+            self._subscriptions.look_again([chat_id])  # the history has it
+        else:
+            log.warning("event dropped; the chat's sessions resume", chat=chat_id, why=why)
+            chat = self._subscriptions.get(chat_id)
+            self._outbox.lose(chat_id, "" if chat is None else chat.epoch)
+
+    def notice(self, raw: bytes) -> None:
+        """Take another node's note, or this one's own."""
+        note = self._cluster.read(raw)
+        if note is None:
+            return
+        if note.look_again:
+            if note.sender != self._backend.address:
+                self._subscriptions.look_again(note.look_again)
+        elif note.take_over:
+            self._handover.take(note, raw)
+        elif note.who_takes:
+            self._handover.who_takes(note)
+        else:
+            self._cluster.answer(note, self._answer(note.question))
+
+    def lost(self) -> None:
+        """Note that no chat is heard any more."""
+        self._subscriptions.lost()
 
     def restored(self) -> None:
-        """Tell the backend what was begun without it."""
+        """Tell the backend what was begun without it, and catch up with what it has."""
+        # First of all: their senders may be sent away now, and ask again on another node.
         self._idempotency.restored()
+        self._subscriptions.restored()
+        self._outbox.flush()
 
-    def answer(self, question: Any) -> Any:
-        """Answer another node's question: on a key, or else on what the hub knows."""
-        return self._idempotency.answer(question) or self._hub.answer(question)
+    def _answer(self, question: Any) -> Any:
+        """Answer a node's question: on a key, or else on what the hub knows."""
+        return self._idempotency.answer(question) or self._subscriber.answer(question)

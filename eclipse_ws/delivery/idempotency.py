@@ -11,9 +11,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 import structlog
 
-from eclipse_ws.backends.base import Backend, BackendError, Key, KeyState, Record, Unavailable, patience
+from eclipse_ws.backends.base import Backend, Key, KeyState, Step, Unavailable, patience
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.delivery.cluster import Cluster
 from eclipse_ws.delivery.decisions import Case, Decision, decide
+from eclipse_ws.delivery.outbox import Item, Outbox
 from eclipse_ws.delivery.records import Attempt, Records
 from eclipse_ws.protocol import Receipt
 
@@ -21,6 +23,8 @@ log = structlog.get_logger("eclipse_ws.delivery")
 
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
 """Seconds between looks at an attempt that another node has under way."""
+SETTLING: Final = 1.5
+"""Seconds after an outage by which every node has found the backend again, and told it of its attempts."""
 _ANSWERS: Final[dict[Decision, Literal["done", "unknown", "later", "reused"]]] = {
     Decision.DONE: "done",
     Decision.UNKNOWN: "unknown",
@@ -41,18 +45,32 @@ class Idempotency:
     """Takes and settles attempts, in this node's own table and in the backend."""
 
     def __init__(
-        self, settings: Settings, backend: Backend, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        backend: Backend,
+        outbox: Outbox,
+        cluster: Cluster,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend
+        self._outbox = outbox
+        self._cluster = cluster
         self._records = Records(
             settings.history_seconds, settings.max_attempts, clock, elsewhere=backend.is_shared
         )
         self._patience = patience(settings)
         self._node = secrets.token_hex(6)
         self._told: set[asyncio.Task[None]] = set()
+        self._was_up = False
+        self._settled_at = 0.0  # when all nodes have told the backend what they did in the last outage
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def is_uncertain(self) -> bool:
+        """Whether the backend can't be asked, or may not have heard yet what other nodes have to tell."""
+        return self._backend.health.state != "up" or time.monotonic() < self._settled_at
 
     async def close(self) -> None:
         """Tell the backend nothing any more."""
@@ -81,15 +99,18 @@ class Idempotency:
     async def release(self, attempt: Attempt) -> None:
         """End an attempt that has saved nothing."""
         self._records.release(attempt)
-        await self._backend.settle(attempt.chat_id, attempt.key, "released")
+        await self._settle(attempt, "released")
 
     async def abandon(self, attempt: Attempt) -> None:
         """End an attempt that may have saved its message."""
         self._records.settle(attempt, "unknown")
-        await self._backend.settle(attempt.chat_id, attempt.key, "unknown")
+        await self._settle(attempt, "unknown")
 
     def restored(self) -> None:
         """Tell the backend, which was unavailable, of the attempts that are under way."""
+        if self._was_up:
+            self._settled_at = time.monotonic() + SETTLING
+        self._was_up = self._was_up or self._backend.health.state == "up"
         for attempt in self._records.under_way():
             task = asyncio.create_task(self._tell(attempt))
             self._told.add(task)
@@ -112,9 +133,18 @@ class Idempotency:
 
     async def _tell(self, attempt: Attempt) -> None:
         try:
-            await self._backend.reserve(attempt.chat_id, attempt.key, retry_unknown=True)
-        except BackendError as error:  # it is told when the backend is back
+            await self._backend.record(attempt.chat_id, attempt.key, "pending", retry_unknown=True)
+        except Unavailable as error:  # it is told when the backend is back
             log.debug("attempt not told", chat=attempt.chat_id, why=str(error))
+
+    async def _settle(self, attempt: Attempt, step: Step) -> None:
+        """Record how an attempt ended; what can't be done now is done after the outage."""
+        try:
+            await self._backend.record(attempt.chat_id, attempt.key, step)
+        except Unavailable as error:
+            if error.refused:
+                log.warning("attempt not settled; trying again", chat=attempt.chat_id, why=str(error))
+            self._outbox.put(Item(attempt.chat_id, None, attempt.key, step))
 
     async def _decide(self, attempt: Attempt, case: Case) -> Attempt:
         """Ask the backend, and where it has to be the nodes, until there is a decision."""
@@ -136,9 +166,11 @@ class Idempotency:
     async def _reserve(self, attempt: Attempt, case: Case) -> _Known:
         # Only where nothing can be repeated does it matter what other nodes have not told yet.
         certain = case.resent and not (case.retry_unknown or case.seen_pending)
+        if certain and self.is_uncertain:
+            return _Known("unavailable")
         try:
-            record: Record = await self._backend.reserve(
-                attempt.chat_id, attempt.key, retry_unknown=case.retry_unknown, certain=certain
+            record = await self._backend.record(
+                attempt.chat_id, attempt.key, "pending", retry_unknown=case.retry_unknown
             )
         except Unavailable as error:
             return _Known("unavailable", broken=str(error) if error.asked else "")
@@ -150,8 +182,9 @@ class Idempotency:
         The backend may have lost its records, or one of the nodes may be cut off from it.
         """
         key = attempt.key
-        question = {"attempt": {"node": self._node, "chatId": attempt.chat_id, "key": key.name}}
-        answers = await self._backend.ask(question)
+        answers = await self._cluster.question(
+            {"attempt": {"node": self._node, "chatId": attempt.chat_id, "key": key.name}}
+        )
         for answer in answers.values:
             match answer:
                 case {"fingerprint": str(other)} if key.differs(other):
@@ -175,13 +208,13 @@ class Idempotency:
         if decision is Decision.UNKNOWN:
             self._records.settle(attempt, "unknown")
             if reserved:
-                await self._backend.settle(attempt.chat_id, attempt.key, "unknown")
+                await self._settle(attempt, "unknown")
         elif decision is Decision.LATER and known.state == "released":
             await self.release(attempt)  # as it was: whoever waits must not take it for a loss of records
         else:
             self._records.forget(attempt)
             if reserved:
-                await self._backend.settle(attempt.chat_id, attempt.key, "forgotten")
+                await self._settle(attempt, "forgotten")
         if decision is Decision.DONE:
             self._records.settle(attempt, "done", known.receipt)
         return Attempt(attempt.chat_id, attempt.key, _ANSWERS[decision], known.receipt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -162,6 +163,14 @@ def parse_event(raw: bytes) -> Event:
         added = b',"cursor":"%b"}' % str(cursor).encode()
         payload = body.removesuffix(added) + b"}" if body.endswith(added) else body
     return Event(fields.type, body, _identity(fields.type, data, payload), cursor)
+
+
+def parse_events(bodies: Iterable[bytes] | None) -> list[Event] | None:
+    """Read the events of a history; None if there is none, or if any of its events is malformed."""
+    try:
+        return None if bodies is None else [parse_event(body) for body in bodies]
+    except MalformedEventError:
+        return None  # a server with wider limits has kept it
 
 
 def _identified(fields: _Published) -> _Identified:

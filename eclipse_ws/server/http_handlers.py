@@ -211,7 +211,7 @@ class Disconnect(ApplicationHandler):
                 400, "reason must have at most 123 bytes of UTF-8: it becomes a close frame's reason"
             )
         question = {"disconnect": {"chatId": _chat_id(chat), "userId": body.user_id, "reason": reason}}
-        answers = await self.node.backend.ask(question)
+        answers = await self.node.delivery.ask(question)
         self.finish({"disconnected": sum(answer for answer in answers.values if isinstance(answer, int))})
 
 

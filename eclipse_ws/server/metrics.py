@@ -178,27 +178,27 @@ class NodeCollector(Collector):
         )
 
     def _backend(self) -> Iterator[Metric]:
-        backend = self._node.backend
-        health = backend.health()
+        backend, counts = self._node.backend, self._node.delivery.counts
+        health = self._node.delivery.health
         yield _gauge("eclipse_backend_up", "1 while the backend is available, else 0", health.state == "up")
         yield _gauge(
             "eclipse_backend_latency_seconds", "Last round trip to the backend", health.latency or 0.0
         )
         yield _gauge("eclipse_backend_queued", "Events waiting for the backend", health.queued)
-        yield _counter("eclipse_backend_published", "Events published by this node", backend.published)
+        yield _counter("eclipse_backend_published", "Events published by this node", counts.published)
         yield _counter(
             "eclipse_duplicates_dropped",
             "Duplicate events dropped",
-            backend.duplicates_dropped,
+            counts.duplicates_dropped,
         )
         yield _counters(
             "eclipse_backend_dropped",
             "Events dropped by the backend",
             "reason",
             {
-                "malformed": backend.malformed_dropped,
+                "malformed": counts.malformed_dropped,
                 "broadcast": backend.broadcasts_dropped,
-                "overflow": backend.queue_overflowed,
+                "overflow": counts.overflowed,
             },
         )
 

@@ -66,7 +66,7 @@ class Server:
         self.backend = backends.create(settings.backend, settings)
         self.api, api_routes = _application(settings)
         self.delivery = Delivery(settings, self.backend)
-        self.hub = Hub(self.backend, limit=settings.history_events)
+        self.hub = Hub(self.delivery)
         self.node = Node(
             settings=settings,
             backend=self.backend,
@@ -225,7 +225,7 @@ class Server:
 
     async def _hand_over(self) -> None:
         try:
-            taken = await self.backend.hand_over()
+            taken = await self.delivery.hand_over()
             if taken is None:
                 self._alone.set()
             self.node.handed_over = taken or 0

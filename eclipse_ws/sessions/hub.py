@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
-from eclipse_ws.backends.base import Backend
+from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.histogram import Histogram
 from eclipse_ws.protocol import CloseCode, Cursor, Event
 from eclipse_ws.security.limits import Rate
@@ -43,42 +42,30 @@ class Member(Protocol):
 class _Chat:
     """One chat on this node.
 
-    ``members`` maps each greeted session to the number of its joining, which grows. ``joining`` holds what
-    came for a session while its history is being fetched; None for one without a cursor, which begins where
-    the chat is when it is greeted. A session whose replay went beyond what this
-    node has delivered is ``ahead``, not yet in the audience, until the node has caught up.
-    ``local`` says of events that were delivered without a cursor up to which joining they were.
-    ``fan_out`` is the bucket (see `limits`) of what ephemeral events cost.
+    ``members`` are in the audience, ``joining`` are not yet. ``fan_out`` is the bucket (see `limits`) of what
+    ephemeral events cost.
     """
 
-    __slots__ = ("ahead", "audience", "fan_out", "joining", "local", "members")
+    __slots__ = ("audience", "fan_out", "joining", "members")
 
     def __init__(self) -> None:
         self.audience = Audience()
-        self.members: dict[Member, int] = {}
-        self.joining: dict[Member, list[Event] | None] | None = None
-        self.ahead: dict[Member, Cursor] | None = None
-        self.local: OrderedDict[str, int] | None = None
+        self.members: set[Member] = set()
+        self.joining: set[Member] = set()
         self.fan_out = 0.0
 
     def everyone(self) -> list[Member]:
         """Its sessions, also those that are joining."""
-        return [*self.members, *(self.joining or ())]
+        return [*self.members, *self.joining]
 
 
 class Hub:
-    """Knows which sessions are in which chat, and hands them what the backend delivers.
+    """Knows which sessions are in which chats, and hands them what is delivered."""
 
-    A session may be in several chats. ``limit`` bounds what is remembered per chat while a session joins
-    or the backend is away, in events.
-    """
-
-    def __init__(self, backend: Backend, limit: int) -> None:
-        self._backend = backend
-        self._limit = limit
+    def __init__(self, delivery: Delivery) -> None:
+        self._delivery = delivery
         self._chats: dict[str, _Chat] = {}
         self._sessions: dict[str, Member] = {}
-        self._joinings = 0
         # Plain counters, read when metrics are scraped.
         self.events = 0
         self.deliveries = 0
@@ -106,7 +93,7 @@ class Hub:
     def size(self, chat_id: str) -> int:
         """How many sessions are in a chat or are joining it."""
         chat = self._chats.get(chat_id)
-        return 0 if chat is None else len(chat.members) + len(chat.joining or ())
+        return 0 if chat is None else len(chat.members) + len(chat.joining)
 
     def is_loud(self, chat_id: str, now: float) -> bool:
         """Whether an ephemeral event of this chat would be dropped now; counts it as dropped then."""
@@ -132,86 +119,84 @@ class Hub:
         """Bring a session into a chat: greeting, then what it has missed since its cursor, then live events.
 
         ``after`` is the cursor that the client gave, as it gave it. What its queue has no room for is sent as
-        the client reads. False if the session left meanwhile, or was ended. Raises BackendError if the chat
-        can't be subscribed.
+        the client reads. False if the session left meanwhile, or was ended.
         """
         chat = self._chats.get(chat_id)
         if chat is None:
             chat = self._chats[chat_id] = _Chat()
-        if chat.joining is None:
-            chat.joining = {}
-        cursor = None if after is None else Cursor.parse(after)
-        chat.joining[session] = None if cursor is None else []
+        chat.joining.add(session)
         session.chats = (*session.chats, chat_id)
-        replay = None
+        cursor = None if after is None else Cursor.parse(after)
         try:
-            await self._backend.subscribe(chat_id)
-            if cursor is not None:
-                missed = await self._backend.history(chat_id, cursor)
-                if missed is not None and chat.joining is not None and session in chat.joining:
-                    replay = Replay(session.wire, cursor, missed)
-                    await self._begin(chat, session, replay, greet)
+            await self._delivery.subscribe(chat_id)
+            replay = None if cursor is None else await self._replay(chat_id, session, cursor)
+            if replay is not None:
+                replay = await self._pace(chat_id, session, replay, greet)
         except BaseException:
             self._leave_chat(session, chat_id)
             raise
-        if chat.joining is None or session not in chat.joining:
+        if session not in chat.joining:
             self._forget_if_empty(chat_id, chat)
             return False
-        buffered = chat.joining.pop(session)
-        if not chat.joining:
-            chat.joining = None
-        # From here to the end nothing awaits: no event can come between the replay and what is live.
-        self._joinings += 1
-        chat.members[session] = self._joinings
+        # Nothing has awaited since the replay reached the node's position, and nothing does from here to the
+        # end: no event can come between the replay and what is live.
+        chat.joining.discard(session)
+        chat.members.add(session)
         self._sessions[session.id] = session
-        position = self._backend.position(chat_id)
         if replay is None:
             if after is not None:
                 self.not_resumed += 1
-            session.wire.send(greet(position, None if after is None else False))
-            chat.audience.add(session.wire)
-            return True
-        replay.add(buffered or [])
-        replay.send()
-        cursor = replay.cursor
-        if position is not None and position.epoch == cursor.epoch and position.offset < cursor.offset:
-            if chat.ahead is None:
-                chat.ahead = {}
-            chat.ahead[session] = cursor
+            session.wire.send(greet(self._delivery.position(chat_id), None if after is None else False))
         else:
-            chat.audience.add(session.wire)
+            replay.send()
+        for event in self._delivery.local_copies(chat_id):
+            session.wire.send(text_frame(event.body))
+        chat.audience.add(session.wire)
         return True
 
-    async def _begin(self, chat: _Chat, session: Member, replay: Replay, greet: Greeting) -> None:
+    async def _replay(self, chat_id: str, session: Member, cursor: Cursor) -> Replay | None:
+        missed = await self._delivery.resume(chat_id, cursor)
+        return None if missed is None else Replay(session.wire, cursor, missed)
+
+    async def _pace(self, chat_id: str, session: Member, replay: Replay, greet: Greeting) -> Replay | None:
         """Greet, and send of a replay what must be read before the rest has room in the socket's queue.
 
-        Live events are buffered meanwhile. A session that reads too slowly is ended, and joins no more.
+        Answers the rest. A session that reads too slowly is ended, and joins no more.
         """
+        if not self._is_joining(session, chat_id):
+            return None
         if not replay.fits() and self._replaying + replay.size > MOST_REPLAYING:
-            self._end_joining(chat, session, CloseCode.RESUME_NEEDED)
-            return
+            self._end_joining(session, chat_id, CloseCode.RESUME_NEEDED)
+            return None
         self.resumed += 1
         session.wire.send(greet(replay.cursor, True))
         self._sessions[session.id] = session  # it may take a while: whoever ends all sessions must find it
         size = replay.size
         self._replaying += size
         try:
-            while chat.joining is not None and (buffered := chat.joining.get(session)) is not None:
-                if replay.fits(sum(len(event.body) for event in buffered)):
-                    return
-                if not replay:
-                    replay.add(buffered)
-                    buffered.clear()
+            while not replay.fits():
                 replay.send_piece()
                 if not await replay.drained():
-                    self._end_joining(chat, session, CloseCode.TOO_SLOW)
+                    self._end_joining(session, chat_id, CloseCode.TOO_SLOW)
+                elif replay.fits():
+                    rest = await self._replay(chat_id, session, replay.cursor)  # more has come meanwhile
+                    if rest is None:
+                        self._end_joining(session, chat_id, CloseCode.RESUME_NEEDED)
+                    else:
+                        replay = rest
+                if not self._is_joining(session, chat_id):
+                    return None
+            return replay
         finally:
             self._replaying -= size
 
-    @staticmethod
-    def _end_joining(chat: _Chat, session: Member, close: CloseCode) -> None:
-        if chat.joining is not None:
-            chat.joining.pop(session, None)
+    def _is_joining(self, session: Member, chat_id: str) -> bool:
+        chat = self._chats.get(chat_id)
+        return chat is not None and session in chat.joining
+
+    def _end_joining(self, session: Member, chat_id: str, close: CloseCode) -> None:
+        if self._is_joining(session, chat_id):
+            self._chats[chat_id].joining.discard(session)
         if not (session.wire.is_closing or session.wire.is_lost):
             session.end(close)
 
@@ -227,20 +212,18 @@ class Hub:
         chat = self._chats.get(chat_id)
         if chat is None:
             return
-        if chat.joining is not None:
-            chat.joining.pop(session, None)
-        if chat.ahead is not None:
-            chat.ahead.pop(session, None)
-        if chat.members.pop(session, None) is not None:
+        chat.joining.discard(session)
+        if session in chat.members:
+            chat.members.discard(session)
             chat.audience.discard(session.wire)
         self._forget_if_empty(chat_id, chat)
 
     def _forget_if_empty(self, chat_id: str, chat: _Chat) -> None:
         if not chat.members and not chat.joining and self._chats.get(chat_id) is chat:
             del self._chats[chat_id]
-            self._backend.unsubscribe(chat_id)
+            self._delivery.unsubscribe(chat_id)
 
-    # -- what the backend calls -----------------------------------------------------------------
+    # -- what delivery calls -----------------------------------------------------------------
 
     def deliver(self, chat_id: str, event: Event) -> None:
         """Hand an event to the chat's sessions, once each."""
@@ -264,26 +247,10 @@ class Hub:
             self.deliveries += len(chat.audience)
             return
         self.events += 1
-        frame = text_frame(event.body)
-        if chat.joining is not None:
-            self._buffer(chat.joining, event)
-        if event.cursor is None:
-            self._note_local(chat, event.identity)
-        elif chat.local is not None and (upto := chat.local.pop(event.identity, None)) is not None:
-            # Whoever was here then has had it, without a cursor.
-            for session, joining in chat.members.items():
-                if joining > upto and not self._has_had(chat, session, event.cursor):
-                    session.wire.send(frame)
-            chat.local = chat.local or None
-            if chat.ahead is not None:
-                self._catch_up(chat, chat.ahead, event.cursor)
-            return
         self.deliveries += len(chat.audience)
-        chat.audience.send(frame)
+        chat.audience.send(text_frame(event.body))
         if not self._timing:
             self._time()
-        if chat.ahead is not None:
-            self._deliver_ahead(chat, chat.ahead, event, frame)
 
     def _time(self) -> None:
         """Measure, for one event a turn, how long it takes from here to the last socket."""
@@ -300,7 +267,6 @@ class Hub:
         chat = self._chats.get(chat_id)
         if chat is None:
             return
-        chat.local = None
         for session in chat.everyone():
             self.interrupted += 1
             # It gets no event any more, but the answers to its commands: without, it would ask another node.
@@ -321,40 +287,3 @@ class Hub:
                         ended += 1
                 return ended
         return None
-
-    def _buffer(self, joining: dict[Member, list[Event] | None], event: Event) -> None:
-        for session, buffered in list(joining.items()):
-            if buffered is None:
-                continue
-            if len(buffered) >= self._limit:
-                del joining[session]  # its history takes too long; it comes back with the cursor it has
-                session.end(CloseCode.RESUME_NEEDED)
-            else:
-                buffered.append(event)
-
-    def _note_local(self, chat: _Chat, identity: str) -> None:
-        if chat.local is None:
-            chat.local = OrderedDict()
-        chat.local[identity] = self._joinings
-        if len(chat.local) > self._limit:
-            chat.local.popitem(last=False)
-
-    @staticmethod
-    def _has_had(chat: _Chat, session: Member, cursor: Cursor) -> bool:
-        upto = None if chat.ahead is None else chat.ahead.get(session)
-        return upto is not None and cursor <= upto
-
-    def _deliver_ahead(self, chat: _Chat, ahead: dict[Member, Cursor], event: Event, frame: bytes) -> None:
-        for session, upto in ahead.items():
-            if event.cursor is None or event.cursor > upto:
-                session.wire.send(frame)
-        if event.cursor is not None:
-            self._catch_up(chat, ahead, event.cursor)
-
-    @staticmethod
-    def _catch_up(chat: _Chat, ahead: dict[Member, Cursor], cursor: Cursor) -> None:
-        for session, upto in list(ahead.items()):
-            if cursor >= upto:
-                del ahead[session]
-                chat.audience.add(session.wire)
-        chat.ahead = ahead or None

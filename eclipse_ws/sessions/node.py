@@ -109,7 +109,7 @@ class Node:
 
     def _look_at_health(self) -> dict[str, Any]:
         """Today's fields, then ours."""
-        backend = self.backend.health()
+        backend = self.delivery.health
         used, total = resident_bytes(), memory_bytes()
         status = "draining" if self.draining else "healthy" if backend.state == "up" else "degraded"
         return {

@@ -26,26 +26,14 @@ class Replay:
 
     def __init__(self, wire: Socket, cursor: Cursor, missed: Iterable[Event]) -> None:
         self.cursor = cursor
-        self.size = 0
+        self._events = deque(missed)
+        self.size = sum(len(event.body) for event in self._events)
         self._wire = wire
         self._most = wire.poll.params.queue_bytes // PART
-        self._events: deque[Event] = deque()
-        self._seen: set[str] = set()
-        self.add(missed)
 
-    def add(self, events: Iterable[Event]) -> None:
-        """Let events follow that came meanwhile."""
-        for event in events:
-            self._events.append(event)
-            self.size += len(event.body)
-
-    def __len__(self) -> int:
-        """How many events wait."""
-        return len(self._events)
-
-    def fits(self, more: int = 0) -> bool:
-        """Whether the socket's queue has room for everything, and so many bytes besides."""
-        return self._wire.queued + self.size + more <= self._most
+    def fits(self) -> bool:
+        """Whether the socket's queue has room for everything."""
+        return self._wire.queued + self.size <= self._most
 
     def send(self) -> None:
         """Send everything that waits."""
@@ -53,8 +41,9 @@ class Replay:
             self._send_one()
 
     def send_piece(self) -> None:
-        """Send as much as there is room for, at least one event."""
-        self._send_one()
+        """Send as much as there is room for, at least one event if there is any."""
+        if self._events:
+            self._send_one()
         while self._events and self._wire.queued + len(self._events[0].body) <= self._most:
             self._send_one()
 
@@ -74,10 +63,6 @@ class Replay:
     def _send_one(self) -> None:
         event = self._events.popleft()
         self.size -= len(event.body)
-        # A local copy comes again once it is sequenced, to those who joined after it: not twice now.
-        if event.cursor is None or event.cursor.epoch != self.cursor.epoch or event.cursor <= self.cursor:
-            return
-        if event.identity not in self._seen:
-            self._seen.add(event.identity)
-            self._wire.send(text_frame(event.body))
-        self.cursor = event.cursor
+        self._wire.send(text_frame(event.body))
+        if event.cursor is not None:
+            self.cursor = event.cursor

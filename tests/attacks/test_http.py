@@ -308,13 +308,13 @@ async def test_a_proxys_connections_are_not_counted(monkeypatch: pytest.MonkeyPa
 async def test_calls_of_the_application_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers without end don't close a connection that has shown the secret; beside it, nobody gets in."""
     async with running(**{"server.file_descriptors.HTTP_CONNECTIONS": 1}) as server:
-        gate, publish = asyncio.Event(), server.backend.publish
+        gate, publish = asyncio.Event(), server.delivery.publish
 
         async def waiting(*given: Any) -> Any:
             await gate.wait()
             return await publish(*given)
 
-        monkeypatch.setattr(server.backend, "publish", waiting)
+        monkeypatch.setattr(server.delivery, "publish", waiting)
         call = asyncio.create_task(http(server.port, "/api/chats/c1/events", "POST", EVENT, headers=OURS))
         await until(lambda: len(open_connections(server).trusted) == 1)
         for _ in range(5):
@@ -331,7 +331,7 @@ async def test_calls_of_the_application_are_never_cut(monkeypatch: pytest.Monkey
 async def test_a_handler_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a handler waits for is bounded elsewhere; if that fails, its connection is closed at last."""
     async with running() as server:
-        monkeypatch.setattr(server.backend, "publish", lambda *_: asyncio.Event().wait())
+        monkeypatch.setattr(server.delivery, "publish", lambda *_: asyncio.Event().wait())
         call = asyncio.create_task(http(server.port, "/api/chats/c1/events", "POST", EVENT, headers=OURS))
         await until(lambda: len(open_connections(server).trusted) == 1)
         server._http.sweep(time.monotonic() + 80)

@@ -629,13 +629,13 @@ async def test_a_reload_in_the_middle_of_a_look_ends_nobody(monkeypatch: pytest.
 async def test_a_removed_secret_ends_a_session_that_was_joining(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever was joining at the reload is looked at as soon as it has joined."""
     async with running(jwt_previous_secrets=OLD, **{"server.sweeper.INTERVAL": 3600}) as server:
-        gate, subscribe = asyncio.Event(), server.backend.subscribe
+        gate, subscribe = asyncio.Event(), server.delivery.subscribe
 
         async def waiting(chat_id: str) -> None:
             await gate.wait()
             await subscribe(chat_id)
 
-        monkeypatch.setattr(server.backend, "subscribe", waiting)
+        monkeypatch.setattr(server.delivery, "subscribe", waiting)
         client = await Client.open(server.port, f"token={token(secret=OLD)}")
         await until(lambda: server.node.sessions == 1)
         server.node.reload(make_settings())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis.asyncio
 
-from eclipse_ws.backends.redis import cluster_channel
+from eclipse_ws.delivery import cluster, handover
 from eclipse_ws.server.server import Server
 from tests.client import Client, running, until
 from tests.servers import RedisServer
@@ -24,7 +24,7 @@ Expect = Callable[..., None]
 async def on_redis(redis_server: RedisServer, **given: object) -> AsyncIterator[tuple[Server, Any]]:
     """A server on a Redis, which is up, and a peer's connection to the same."""
     async with running(backend="redis", redis_url=redis_server.url, **given) as server:
-        await until(lambda: server.backend.health().state == "up")
+        await until(lambda: server.delivery.health.state == "up")
         peer = redis.asyncio.Redis.from_url(redis_server.url, protocol=2)
         try:
             yield server, peer
@@ -34,7 +34,7 @@ async def on_redis(redis_server: RedisServer, **given: object) -> AsyncIterator[
 
 def heard(server: Server) -> int:
     """How many chats the server has subscribed."""
-    return len(server.backend._subscriptions)  # type: ignore[attr-defined]
+    return len(server.delivery._subscriptions)  # type: ignore[attr-defined]
 
 
 async def note(peer: Any, **fields: object) -> None:
@@ -50,16 +50,16 @@ async def test_a_peer_cannot_make_a_node_hear_chats_without_end(
     expect_log("malformed note", "chats not taken over")
     async with on_redis(redis_server, max_sessions=300) as (server, peer):
         await note(peer, take_over=[f"c{number}" for number in range(200_000)])
-        await note(peer, take_over=[f"c{number}" for number in range(cluster_channel.MAX_CHATS + 1)])
+        await note(peer, take_over=[f"c{number}" for number in range(cluster.MAX_CHATS + 1)])
         await note(peer, take_over=["x" * 257])
         await note(peer, take_over=["x\n"])
         await note(peer, take_over=[""])
-        await note(peer, question="x" * cluster_channel.MAX_NOTE)
-        await server.backend.ask("is all of that heard?")
+        await note(peer, question="x" * cluster.MAX_NOTE)
+        await server.delivery.ask("is all of that heard?")
         assert heard(server) == 0
         for turn in range(10):
-            await note(peer, take_over=[f"c{turn} {number}" for number in range(cluster_channel.MAX_CHATS)])
-        await until(lambda: not server.backend._nodes._taking)  # type: ignore[attr-defined]
+            await note(peer, take_over=[f"c{turn} {number}" for number in range(cluster.MAX_CHATS)])
+        await until(lambda: not server.delivery._handover._taking)  # type: ignore[attr-defined]
         assert heard(server) == 600
         async with (
             await Client.join(server.port, "c0 7") as joined,
@@ -78,26 +78,26 @@ async def test_work_for_peers_is_bounded(
 ) -> None:
     """Of notes that ask for work only so many are worked on at once."""
     expect_log("malformed note")
-    monkeypatch.setattr(cluster_channel, "MAX_TAKING", 5)
+    monkeypatch.setattr(handover, "MAX_TAKING", 5)
     async with on_redis(redis_server) as (server, peer):
         backend: Any = server.backend
-        backend._subscriptions.confirm = lambda chat_id: None  # no chat is ever heard: all work waits
+        backend._subscriptions.confirm = lambda channel: None  # no chat is ever heard: all work waits
         for number in range(20):
             await note(peer, take_over=[f"c{number}"])
-        await backend.ask("is all of that heard?")
-        assert len(backend._nodes._taking) == 5
+        await server.delivery.ask("is all of that heard?")
+        assert len(server.delivery._handover._taking) == 5
 
 
 @gen_test
 async def test_answers_are_bounded(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a question's answers a bounded number is kept, of a bounded size, whoever gives them."""
-    monkeypatch.setattr(cluster_channel, "MAX_ANSWERS", 10)
-    monkeypatch.setattr(cluster_channel, "MAX_ANSWER_BYTES", 10_000)
+    monkeypatch.setattr(cluster, "MAX_ANSWERS", 10)
+    monkeypatch.setattr(cluster, "MAX_ANSWER_BYTES", 10_000)
     async with on_redis(redis_server, redis_timeout=0.5) as (server, peer):
         channel = peer.pubsub()
         await channel.subscribe("eclipse:nodes")
         for size, most in ((10, 10), (3000, 4)):
-            asked = asyncio.create_task(server.backend.ask("?"))
+            asked = asyncio.create_task(server.delivery.ask("?"))
             while (message := await channel.get_message(timeout=5))["type"] != "message":
                 continue
             question = json.loads(message["data"])

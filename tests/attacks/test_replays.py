@@ -86,10 +86,10 @@ async def battle(servers: Sequence[Server], seed: int) -> None:
         for reader in readers:
             reader.pause = 0
         await until(lambda: all(len(reader.had) >= len(published) for reader in readers), "all of it")
-        backend = servers[0].backend
-        end = backend.position(chat)
+        delivery = servers[0].delivery
+        end = delivery.position(chat)
         assert end is not None
-        kept = await backend.history(chat, Cursor(end.epoch, 0))
+        kept = await delivery.resume(chat, Cursor(end.epoch, 0))
         assert kept is not None
         assert [json.loads(event.body)["data"]["id"] for event in kept] == published
         for reader in readers:
@@ -118,7 +118,7 @@ async def act(
     if what < 0.75:
         number, size = str(len(published)), chance.choice([10, 200, 3000, 9000])
         body = {"type": "message", "data": {"id": number, "content": "x" * size}}
-        await server.backend.publish(chat, parse_event(json.dumps(body).encode()))
+        await server.delivery.publish(chat, parse_event(json.dumps(body).encode()))
         published.append(number)
     elif what < 0.8:
         reader = chance.choice(readers)

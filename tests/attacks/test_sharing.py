@@ -100,14 +100,14 @@ async def test_an_address_that_floods_chat_after_chat_is_shut_out() -> None:
 @contextmanager
 def joining_is_slow(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
     """Joining a chat takes until the event is set, as with a backend that is far away."""
-    gate, subscribe = asyncio.Event(), server.backend.subscribe
+    gate, subscribe = asyncio.Event(), server.delivery.subscribe
 
     async def waiting(chat_id: str) -> None:
         await gate.wait()
         await subscribe(chat_id)
 
     with monkeypatch.context() as patched:
-        patched.setattr(server.backend, "subscribe", waiting)
+        patched.setattr(server.delivery, "subscribe", waiting)
         yield gate
 
 
@@ -352,7 +352,7 @@ async def long_history(server: Server) -> str:
     await member.close()
     for number in range(450):
         body = json.dumps({"type": "x", "data": {"id": number}, "content": "x" * 16000}).encode()
-        await server.backend.publish("c1", parse_event(body))
+        await server.delivery.publish("c1", parse_event(body))
     return cursor
 
 
@@ -368,7 +368,7 @@ async def test_a_long_history_is_resumed_by_an_agent(compression: str | None) ->
         )
         assert agent.connected["recovered"] is True
         live = json.dumps({"type": "x", "data": {"id": "live"}}).encode()
-        await server.backend.publish("c1", parse_event(live))
+        await server.delivery.publish("c1", parse_event(live))
         found = [(await agent.next("x"))["data"]["id"] for _ in range(451)]
         assert found == [*range(450), "live"]
         await agent.quiet()

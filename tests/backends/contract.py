@@ -77,7 +77,7 @@ class BackendContract:
         await one.delivery.publish(chat, event("m2"))
         await one.until_heard(chat, "m1", "m2")
         await other.until_heard(chat, "m1", "m2")
-        assert one.backend.duplicates_dropped + other.backend.duplicates_dropped >= 1
+        assert one.delivery.counts.duplicates_dropped + other.delivery.counts.duplicates_dropped >= 1
 
     @gen_test
     async def test_an_update_is_another_event(self, cluster: Cluster, chat: str) -> None:
@@ -91,27 +91,27 @@ class BackendContract:
     async def test_position_is_the_last_delivered(self, cluster: Cluster, chat: str) -> None:
         """The position starts before the first event, and follows what is delivered."""
         node = await cluster.node()
-        assert node.backend.position(chat) is None
-        await node.backend.subscribe(chat)
-        start = node.backend.position(chat)
+        assert node.delivery.position(chat) is None
+        await node.delivery.subscribe(chat)
+        start = node.delivery.position(chat)
         assert start is not None
         assert start.offset == 0
         await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
-        assert node.backend.position(chat) == Cursor(start.epoch, 1)
+        assert node.delivery.position(chat) == Cursor(start.epoch, 1)
 
     @gen_test
     async def test_ephemeral_events_cross_nodes_and_are_not_kept(self, cluster: Cluster, chat: str) -> None:
         """An ephemeral event reaches both nodes with its origin, without a cursor, and no history."""
         one, other = await cluster.nodes(2, chat)
-        start = one.backend.position(chat)
+        start = one.delivery.position(chat)
         one.delivery.broadcast(chat, typing("session-1"))
         await until(lambda: one.heard.events[chat] and other.heard.events[chat])
         for node in (one, other):
             (heard,) = node.heard.events[chat]
             assert (heard.type, heard.origin, heard.cursor) == ("typing", "session-1", None)
             assert b"origin" not in heard.body
-        assert await one.backend.history(chat, start) == []
+        assert await one.delivery.resume(chat, start) == []
 
     # -- history --------------------------------------------------------------------------------
 
@@ -119,13 +119,13 @@ class BackendContract:
     async def test_history_answers_what_was_missed(self, cluster: Cluster, chat: str) -> None:
         """After any cursor of the chat's epoch the history is exactly the rest, in order, on each node."""
         one, other = await cluster.nodes(2, chat)
-        start = one.backend.position(chat)
+        start = one.delivery.position(chat)
         for number in range(5):
             await one.delivery.publish(chat, event(number))
         for node in (one, other):
             await node.until_heard(chat, *range(5))
             for after in range(6):
-                found = await node.backend.history(chat, Cursor(start.epoch, after))
+                found = await node.delivery.resume(chat, Cursor(start.epoch, after))
                 assert [number_of(e) for e in found] == [str(n) for n in range(after, 5)]
                 assert [e.cursor for e in found] == [Cursor(start.epoch, n + 1) for n in range(after, 5)]
 
@@ -133,13 +133,13 @@ class BackendContract:
     async def test_history_is_all_or_nothing(self, cluster: Cluster, chat: str) -> None:
         """A history that has forgotten one of the missed events answers none of them."""
         node = await cluster.node(chat, history_events=10)
-        start = node.backend.position(chat)
+        start = node.delivery.position(chat)
         for number in range(25):
             await node.delivery.publish(chat, event(number))
         await node.until_heard(chat, *range(25))
-        assert await node.backend.history(chat, Cursor(start.epoch, 14)) is None
-        assert await node.backend.history(chat, start) is None
-        found = await node.backend.history(chat, Cursor(start.epoch, 15))
+        assert await node.delivery.resume(chat, Cursor(start.epoch, 14)) is None
+        assert await node.delivery.resume(chat, start) is None
+        found = await node.delivery.resume(chat, Cursor(start.epoch, 15))
         assert [number_of(e) for e in found] == [str(n) for n in range(15, 25)]
 
     @gen_test
@@ -148,17 +148,17 @@ class BackendContract:
         node = await cluster.node(chat)
         await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
-        at = node.backend.position(chat)
+        at = node.delivery.position(chat)
         other = fresh_chat()
-        await node.backend.subscribe(other)
+        await node.delivery.subscribe(other)
         for cursor in (
             Cursor(at.epoch, 2),
             Cursor(at.epoch, 10**30),
             Cursor("another", 0),
-            node.backend.position(other),
+            node.delivery.position(other),
         ):
-            assert await node.backend.history(chat, cursor) is None
-        assert await node.backend.history(fresh_chat(), at) is None
+            assert await node.delivery.resume(chat, cursor) is None
+        assert await node.delivery.resume(fresh_chat(), at) is None
 
     # -- subscribing ----------------------------------------------------------------------------
 
@@ -166,9 +166,9 @@ class BackendContract:
     async def test_subscribe_is_idempotent(self, cluster: Cluster, chat: str) -> None:
         """Subscribing twice, also at the same time, delivers each event once."""
         node = await cluster.node()
-        await asyncio.gather(*(node.backend.subscribe(chat) for _ in range(20)))
-        assert node.backend.position(chat) is not None
-        await node.backend.subscribe(chat)
+        await asyncio.gather(*(node.delivery.subscribe(chat) for _ in range(20)))
+        assert node.delivery.position(chat) is not None
+        await node.delivery.subscribe(chat)
         await node.delivery.publish(chat, event("m1"))
         await node.delivery.publish(chat, event("m2"))
         await node.until_heard(chat, "m1", "m2")
@@ -178,7 +178,7 @@ class BackendContract:
     async def test_a_cancelled_subscriber_disturbs_nobody(self, cluster: Cluster, chat: str) -> None:
         """Somebody who stops waiting for a subscription leaves the other one's alive."""
         node = await cluster.node()
-        waiting = [asyncio.ensure_future(node.backend.subscribe(chat)) for _ in range(2)]
+        waiting = [asyncio.ensure_future(node.delivery.subscribe(chat)) for _ in range(2)]
         await asyncio.sleep(0)
         waiting[0].cancel()
         await waiting[1]
@@ -191,16 +191,16 @@ class BackendContract:
         node = await cluster.node(chat)
         await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
-        at = node.backend.position(chat)
-        node.backend.unsubscribe(chat)
-        node.backend.unsubscribe(chat)
+        at = node.delivery.position(chat)
+        node.delivery.unsubscribe(chat)
+        node.delivery.unsubscribe(chat)
         await node.delivery.publish(chat, event("m2"))
-        await node.backend.subscribe(chat)
-        await until(lambda: node.backend.position(chat) == Cursor(at.epoch, 2))
-        assert [number_of(e) for e in await node.backend.history(chat, at)] == ["m2"]
+        await node.delivery.subscribe(chat)
+        await until(lambda: node.delivery.position(chat) == Cursor(at.epoch, 2))
+        assert [number_of(e) for e in await node.delivery.resume(chat, at)] == ["m2"]
         await node.delivery.publish(chat, event("m3"))
         await until(lambda: "m3" in node.heard.numbers(chat))
-        assert node.backend.position(chat) == Cursor(at.epoch, 3)
+        assert node.delivery.position(chat) == Cursor(at.epoch, 3)
         assert not node.heard.interrupts
 
     @gen_test
@@ -208,13 +208,13 @@ class BackendContract:
         """A chat that is joined again is still heard when its old lingering would have ended."""
         node = await cluster.node(chat, history_seconds=0.4)
         other = fresh_chat()
-        await node.backend.subscribe(other)
-        epoch = node.backend.position(chat).epoch
-        node.backend.unsubscribe(chat)
-        await node.backend.subscribe(chat)
-        node.backend.unsubscribe(other)  # its end is later than the first one's would have been
-        await until(lambda: node.backend.position(other) is None, "the other chat to be forgotten")
-        assert node.backend.position(chat) == Cursor(epoch, 0)
+        await node.delivery.subscribe(other)
+        epoch = node.delivery.position(chat).epoch
+        node.delivery.unsubscribe(chat)
+        await node.delivery.subscribe(chat)
+        node.delivery.unsubscribe(other)  # its end is later than the first one's would have been
+        await until(lambda: node.delivery.position(other) is None, "the other chat to be forgotten")
+        assert node.delivery.position(chat) == Cursor(epoch, 0)
         await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
 
@@ -222,11 +222,11 @@ class BackendContract:
     async def test_leaving_again_does_not_prolong_the_lingering(self, cluster: Cluster, chat: str) -> None:
         """The lingering ends, however often it is noted that nobody is in the chat."""
         node = await cluster.node(chat, history_seconds=0.2)
-        node.backend.unsubscribe(chat)
+        node.delivery.unsubscribe(chat)
 
         def forgotten() -> bool:
-            node.backend.unsubscribe(chat)
-            return node.backend.position(chat) is None
+            node.delivery.unsubscribe(chat)
+            return node.delivery.position(chat) is None
 
         await until(forgotten, "the chat to be forgotten")
 
@@ -236,12 +236,12 @@ class BackendContract:
         node = await cluster.node(chat, history_seconds=0.2)
         await node.delivery.publish(chat, event("m1"))
         await node.until_heard(chat, "m1")
-        at = node.backend.position(chat)
-        node.backend.unsubscribe(chat)
-        await until(lambda: node.backend.position(chat) is None, "the chat to be forgotten")
-        await node.backend.subscribe(chat)
-        assert node.backend.position(chat).epoch != at.epoch
-        assert await node.backend.history(chat, at) is None
+        at = node.delivery.position(chat)
+        node.delivery.unsubscribe(chat)
+        await until(lambda: node.delivery.position(chat) is None, "the chat to be forgotten")
+        await node.delivery.subscribe(chat)
+        assert node.delivery.position(chat).epoch != at.epoch
+        assert await node.delivery.resume(chat, at) is None
         await node.delivery.publish(chat, event("m2"))
         await node.until_heard(chat, "m1", "m2")
 
@@ -454,7 +454,7 @@ class BackendContract:
         for number, node in enumerate(nodes):
             node.heard.reply = lambda question, number=number: {"number": number, "question": question}
         question = {"disconnect": secrets.token_hex(3), "漢字": [1, None]}
-        answers = (await nodes[0].backend.ask(question)).values
+        answers = (await nodes[0].delivery.ask(question)).values
         assert sorted(a["number"] for a in answers) == list(range(len(nodes)))
         assert all(a["question"] == question for a in answers)
 
@@ -463,14 +463,14 @@ class BackendContract:
         """Questions that are asked at the same time get their own answers."""
         nodes = await cluster.nodes(2)
         count = len(set(nodes))
-        asked = await asyncio.gather(*(nodes[n % 2].backend.ask(n) for n in range(30)))
+        asked = await asyncio.gather(*(nodes[n % 2].delivery.ask(n) for n in range(30)))
         assert [answers.values for answers in asked] == [[n] * count for n in range(30)]
 
     @gen_test
     async def test_health_is_up(self, cluster: Cluster) -> None:
         """A backend that works says so, under its name."""
         node = await cluster.node()
-        health = node.backend.health()
+        health = node.delivery.health
         assert (health.name, health.state, health.queued) == (node.backend.name, "up", 0)
 
     @gen_test
@@ -508,12 +508,12 @@ class BackendContract:
             assert sum(map(len, kept)) <= 10_000
             assert [json.loads(each)["data"]["id"] for each in kept][-1] == str(number)
             offset = number + 1
-            await until(lambda offset=offset: node.backend.position(chat).offset == offset)
-            epoch = node.backend.position(chat).epoch
-            reached = await node.backend.history(chat, Cursor(epoch, offset - len(kept)))
+            await until(lambda offset=offset: node.delivery.position(chat).offset == offset)
+            epoch = node.delivery.position(chat).epoch
+            reached = await node.delivery.resume(chat, Cursor(epoch, offset - len(kept)))
             assert [number_of(e) for e in reached] == [str(n) for n in range(offset - len(kept), offset)]
             if offset > len(kept):
-                assert await node.backend.history(chat, Cursor(epoch, offset - len(kept) - 1)) is None
+                assert await node.delivery.resume(chat, Cursor(epoch, offset - len(kept) - 1)) is None
             if number in (9, 80):
                 assert len(kept) >= 10
         await until(lambda: len(node.heard.events[chat]) == len(sizes))
@@ -524,12 +524,12 @@ class BackendContract:
     async def test_the_newest_event_is_kept_whatever_its_size(self, cluster: Cluster, chat: str) -> None:
         """An event longer than all of a history may be is kept alone, until the next one comes."""
         node = await cluster.node(chat)
-        at = node.backend.position(chat)
+        at = node.delivery.position(chat)
         for number, size in enumerate((10, 5000, 5000, 900)):
             await node.delivery.publish(chat, parse_event(body(number, padding="x" * size)))
-            await until(lambda number=number: node.backend.position(chat).offset == number + 1)
+            await until(lambda number=number: node.delivery.position(chat).offset == number + 1)
             assert len(await self.bodies(cluster, chat)) == 1
-            (newest,) = await node.backend.history(chat, Cursor(at.epoch, number))
+            (newest,) = await node.delivery.resume(chat, Cursor(at.epoch, number))
             assert number_of(newest) == str(number)
 
     async def kept(self, cluster: Cluster, chat: str) -> int:

@@ -65,6 +65,8 @@ class Recorder:
         self.unannounced: list[str] = []
         """Kept events that didn't follow the one before, without an interrupt in between."""
         self._last: dict[str, Cursor] = {}
+        self._local: dict[str, int] = defaultdict(int)
+        """Local copies whose place in the chat's order has not been passed yet: they come but once."""
         self.questions: list[Any] = []
         self.reply: Callable[[Any], Any] = lambda question: question
 
@@ -73,14 +75,20 @@ class Recorder:
         self.events[chat_id].append(event)
         if event.cursor is not None:
             last = self._last.get(chat_id)
-            if last is not None and event.cursor != Cursor(last.epoch, last.offset + 1):
-                self.unannounced.append(f"{event.cursor} after {last} in {chat_id}")
+            if last is not None:
+                passed = event.cursor.offset - last.offset - 1
+                if event.cursor.epoch != last.epoch or not 0 <= passed <= self._local[chat_id]:
+                    self.unannounced.append(f"{event.cursor} after {last} in {chat_id}")
+                self._local[chat_id] -= passed
             self._last[chat_id] = event.cursor
+        elif event.kept:
+            self._local[chat_id] += 1
 
     def interrupt(self, chat_id: str) -> None:
         """See Subscriber; what came before belongs to an epoch that is over."""
         self.interrupts.append(chat_id)
         self._last.pop(chat_id, None)
+        self._local.pop(chat_id, None)
 
     def left(self, chat_id: str) -> None:
         """Note that nobody is in the chat any more, so that nobody is there to be interrupted."""
@@ -109,13 +117,13 @@ class Node:
         self.backend: Any = backend
         self.delivery: Any = Delivery(settings, backend, clock)
         self.heard = Recorder()
-        unsubscribe = backend.unsubscribe
+        unsubscribe = self.delivery.unsubscribe
 
         def leave(chat_id: str) -> None:
             self.heard.left(chat_id)
             unsubscribe(chat_id)
 
-        self.backend.unsubscribe = leave
+        self.delivery.unsubscribe = leave
 
     async def until_heard(self, chat_id: str, *numbers: int | str) -> None:
         """Wait until exactly these have been delivered, in this order."""
@@ -128,11 +136,11 @@ class Node:
 
     async def until_up(self) -> None:
         """Wait until its backend is up, and owes nothing."""
-        await until(lambda: self.backend.health().state == "up" and not self.backend.health().queued, "up")
+        await until(lambda: self.delivery.health.state == "up", "up")
 
     def link(self) -> str:
         """The name of its subscriber's link (Redis)."""
-        return str(self.backend._links.name)
+        return str(self.backend._connections.name)
 
 
 class Cluster:
@@ -161,7 +169,7 @@ class Cluster:
             if start:
                 await node.delivery.start(node.heard)
         for chat_id in chats:
-            await node.backend.subscribe(chat_id)
+            await node.delivery.subscribe(chat_id)
         return node
 
     async def nodes(self, count: int, *chats: str, **given: Any) -> list[Node]:
@@ -196,7 +204,7 @@ class Cluster:
 
     async def kill_link(self, node: Node, role: str = "subscriber") -> None:
         """Cut one of a node's connections, as a network would."""
-        writer = getattr(node.backend._links, role)._connection._writer
+        writer = getattr(node.backend._connections, role)._connection._writer
         host, port = writer.get_extra_info("sockname")[:2]
         assert await self.client.client_kill_filter(addr=f"{host}:{port}") == 1
 
@@ -205,7 +213,7 @@ class Cluster:
         notes = await self.client.hgetall(f"eclipse:{{{chat_id}}}:meta")
         latest = max(int(value) for name, value in notes.items() if name.startswith(b"guard:"))
         for node in nodes:
-            links = node.backend._links
+            links = node.backend._connections
 
             def sure(links: Any = links) -> bool:
                 links.beat_soon()

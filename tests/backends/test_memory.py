@@ -30,10 +30,10 @@ class Stage:
         """Wait until the sweep has looked at every chat, at the clock's time."""
         over = fresh_chat()
         self.now -= 2 * LIFETIME
-        await self.backend.subscribe(over)
-        self.backend.unsubscribe(over)
+        await self.delivery.subscribe(over)
+        self.delivery.unsubscribe(over)
         self.now += 2 * LIFETIME
-        await until(lambda: self.backend.position(over) is None, "the sweep")
+        await until(lambda: self.delivery.position(over) is None, "the sweep")
 
 
 @pytest.fixture
@@ -42,19 +42,19 @@ def stage(io_loop: IOLoop) -> Iterator[Stage]:
     made = Stage()
     io_loop.run_sync(lambda: made.node.delivery.start(made.node.heard))
     yield made
-    io_loop.run_sync(made.backend.close)
+    io_loop.run_sync(made.delivery.close)
 
 
 @gen_test
 async def test_a_chat_with_members_is_never_forgotten(stage: Stage, chat: str) -> None:
     """A chat that somebody is in keeps its epoch and its events for ever, however quiet it is."""
-    await stage.backend.subscribe(chat)
-    at = stage.backend.position(chat)
+    await stage.delivery.subscribe(chat)
+    at = stage.delivery.position(chat)
     await stage.delivery.publish(chat, event("m1"))
     for _ in range(3):
         stage.now += 10 * LIFETIME
         await stage.until_swept()
-    assert [number_of(e) for e in await stage.backend.history(chat, at)] == ["m1"]
+    assert [number_of(e) for e in await stage.delivery.resume(chat, at)] == ["m1"]
     receipt = await stage.delivery.publish(chat, event("m2"))
     assert receipt.cursor == str(Cursor(at.epoch, 2))
     await stage.node.until_heard(chat, "m1", "m2")
@@ -67,29 +67,30 @@ async def test_a_chat_that_was_published_to_lately_is_remembered(
 ) -> None:
     """Each event prolongs the life of a chat that nobody is in; a lifetime after the last one it ends."""
     if joined:
-        await stage.backend.subscribe(chat)
-        stage.backend.unsubscribe(chat)
-    await stage.delivery.publish(chat, event(0))
-    at = stage.backend.position(chat)
+        await stage.delivery.subscribe(chat)
+        stage.delivery.unsubscribe(chat)
+    receipt = await stage.delivery.publish(chat, event(0))
+    at = Cursor.parse(receipt.cursor)
     for number in range(1, 5):
         stage.now += 0.6 * LIFETIME
         await stage.until_swept()
         await stage.delivery.publish(chat, event(number))
-    assert [number_of(e) for e in await stage.backend.history(chat, at)] == ["1", "2", "3", "4"]
+    assert [number_of(e) for e in await stage.backend.read(chat, at)] == ["1", "2", "3", "4"]
     stage.now += LIFETIME
-    await until(lambda: stage.backend.position(chat) is None, "the chat to be forgotten")
+    await stage.until_swept()
+    assert await stage.backend.read(chat, at) is None
 
 
 @gen_test
 async def test_the_lingering_counts_from_when_the_last_member_left(stage: Stage, chat: str) -> None:
     """A chat lingers for a whole lifetime, however long it had members; leaving again prolongs nothing."""
-    await stage.backend.subscribe(chat)
-    at = stage.backend.position(chat)
+    await stage.delivery.subscribe(chat)
+    at = stage.delivery.position(chat)
     stage.now += 10 * LIFETIME
-    stage.backend.unsubscribe(chat)
+    stage.delivery.unsubscribe(chat)
     stage.now += 0.6 * LIFETIME
     await stage.until_swept()
-    assert stage.backend.position(chat) == at
-    stage.backend.unsubscribe(chat)
+    assert stage.delivery.position(chat) == at
+    stage.delivery.unsubscribe(chat)
     stage.now += 0.6 * LIFETIME
-    await until(lambda: stage.backend.position(chat) is None, "the chat to be forgotten")
+    await until(lambda: stage.delivery.position(chat) is None, "the chat to be forgotten")

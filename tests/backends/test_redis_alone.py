@@ -75,13 +75,13 @@ async def test_a_resend_on_a_redis_that_takes_nothing(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
     """A Redis that answers and refuses to note an attempt decides nothing either."""
-    expect_log("redis refuses commands", optional=True)  # where a heartbeat finds out
+    expect_log("Redis refuses commands", optional=True)  # where a heartbeat finds out
     made = own_cluster()
     node = await made.node(chat)
     await made.client.config_set("maxmemory", 1)
     assert (await node.delivery.attempt(chat, "key", resent=True)).state == "later"
     await made.client.config_set("maxmemory", 0)
-    await until(lambda: not node.backend._keys.is_uncertain)
+    await until(lambda: not node.delivery._idempotency.is_uncertain)
     assert (await node.delivery.attempt(chat, "key", resent=True)).state == "new"
 
 
@@ -101,7 +101,7 @@ async def test_a_question_that_redis_leaves_without_an_answer(
     assert (await resent).state == "later"
     made.server.thaw()
     await node.until_up()
-    await until(lambda: not node.backend._keys.is_uncertain)
+    await until(lambda: not node.delivery._idempotency.is_uncertain)
     # Redis had noted it, and was told that nothing came of it.
     assert (await node.delivery.attempt(chat, "resent", resent=True)).state == "new"
 
@@ -136,12 +136,12 @@ async def test_a_resend_while_a_node_gives_no_answer(
     expect_log("not every node has answered")
     made = own_cluster(redis_timeout=0.3)
     one, other = await made.nodes(2, chat)
-    hear = one.backend._nodes.hear
-    one.backend._nodes.hear = lambda raw: None
+    read = one.delivery._cluster.read
+    one.delivery._cluster.read = lambda raw: None
     for _ in range(2):
         assert (await other.delivery.attempt(chat, "key", resent=True)).state == "later"
     assert (await other.delivery.attempt(chat, "first", resent=False)).state == "new"
-    one.backend._nodes.hear = hear
+    one.delivery._cluster.read = read
     assert (await other.delivery.attempt(chat, "key", resent=True)).state == "new"
 
 
@@ -180,7 +180,7 @@ async def test_a_release_stays_one_while_nobody_knows_more(
     made = own_cluster(redis_timeout=1)
     silent, other, third = await made.nodes(3, chat)
     await other.delivery.release(await other.delivery.attempt(chat, "key"))
-    silent.backend._nodes.hear = lambda raw: None
+    silent.delivery._cluster.read = lambda raw: None
     resent = asyncio.ensure_future(other.delivery.attempt(chat, "key", resent=True))
     await until(lambda: third.heard.questions, "the question")  # the key is reserved by then
     waiting = asyncio.ensure_future(third.delivery.attempt(chat, "key"))

@@ -19,7 +19,7 @@ from tests.servers import RedisServer
 gen_test = pytest.mark.gen_test(timeout=30)
 Make = Callable[..., Cluster]
 Expect = Callable[..., None]
-OUTAGE = "redis link lost|it is delivered locally|redis is away|chat not joined|history not read"
+OUTAGE = "Redis connection lost|event not published|Redis unavailable|chat not subscribed|history not read"
 OVER_HTTP = {"app_publishes_over_http": True}
 
 
@@ -31,14 +31,14 @@ async def publish(node: Node, chat: str, *numbers: int | str) -> list[Cursor]:
 
 async def until_at(chat: str, cursor: Cursor, *nodes: Node) -> None:
     """Wait until these nodes have delivered up to a cursor."""
-    await until(lambda: all(node.backend.position(chat) == cursor for node in nodes), str(cursor))
+    await until(lambda: all(node.delivery.position(chat) == cursor for node in nodes), str(cursor))
 
 
 async def until_begun_anew(chat: str, epoch: str, *nodes: Node) -> None:
     """Wait until these nodes are live in another epoch, all in one; their sessions were interrupted."""
 
     def agreed() -> bool:
-        channels = [node.backend._subscriptions.get(chat) for node in nodes]
+        channels = [node.delivery._subscriptions.get(chat) for node in nodes]
         found = {channel.position.epoch for channel in channels if channel.position is not None}
         return all(channel.live for channel in channels) and len(found) == 1 and epoch not in found
 
@@ -85,8 +85,8 @@ async def test_a_restored_snapshot(own_cluster: Make, chat: str, expect_log: Exp
     await node.until_up()
     after = await publish(node, chat, *range(31, 36))
     await until_begun_anew(chat, kept.epoch, node)
-    assert await node.backend.history(chat, kept) is None
-    assert await node.backend.history(chat, lost) is None
+    assert await node.delivery.resume(chat, kept) is None
+    assert await node.delivery.resume(chat, lost) is None
     assert all(cursor.epoch != kept.epoch for cursor in after)
 
 
@@ -117,7 +117,7 @@ async def test_a_lagging_replica_is_promoted(
     await client.aclose()
     await asyncio.gather(*(node.until_up() for node in nodes))
     await until_begun_anew(chat, kept.epoch, *nodes)
-    assert await one.backend.history(chat, kept) is None
+    assert await one.delivery.resume(chat, kept) is None
     made.server.process, replica.process = replica.process, None
 
 
@@ -161,9 +161,9 @@ async def test_the_numbers_agree_and_the_events_do_not(cluster: Make, chat: str,
     await publish(elsewhere, chat, 1, 2)
     await past.remember()
     lost = (await publish(elsewhere, chat, 3, 4))[-1]
-    await node.backend.subscribe(chat)
+    await node.delivery.subscribe(chat)
     await until_at(chat, lost, node)
-    subscriptions = node.backend._subscriptions
+    subscriptions = node.delivery._subscriptions
     channel = subscriptions.get(chat)
     await past.restore()
     channel.live = False  # as after a cut
@@ -171,7 +171,7 @@ async def test_the_numbers_agree_and_the_events_do_not(cluster: Make, chat: str,
     assert cursors[-1] == Cursor(lost.epoch, lost.offset + len(later) - 2)
     if expired:
         await made.client.delete(*node.backend._names.chat_keys(chat)[1:])
-    subscriptions.join(channel)
+    subscriptions.resubscribe(channel)
     await until_begun_anew(chat, lost.epoch, node)
     assert node.heard.numbers(chat) == ([] if newcomer else ["1", "2", "3", "4"])
 
@@ -181,7 +181,7 @@ async def test_a_join_after_a_quiet_time(cluster: Make, chat: str) -> None:
     """Where nothing was lost, a join begins nothing anew, with its events or after they have expired."""
     made = cluster(**OVER_HTTP)
     node, elsewhere = await made.node(chat), await made.node()
-    subscriptions = node.backend._subscriptions
+    subscriptions = node.delivery._subscriptions
     channel = subscriptions.get(chat)
     for number in range(4):
         (cursor,) = await publish(elsewhere, chat, number)
@@ -191,7 +191,7 @@ async def test_a_join_after_a_quiet_time(cluster: Make, chat: str) -> None:
         channel.live = False
         if number > 1:
             await publish(elsewhere, chat, f"more {number}")
-        subscriptions.join(channel)
+        subscriptions.resubscribe(channel)
         await until(lambda: channel.live)
     assert node.heard.numbers(chat) == ["0", "1", "2", "more 2", "3", "more 3"]
     assert not node.heard.interrupts
@@ -225,15 +225,15 @@ async def test_an_epoch_that_was_over(cluster: Make, chat: str, later: int) -> N
     await past.remember()
     lost = earlier
     for number in range(later):
-        one.backend._subscriptions.break_off(chat)
+        one.delivery._subscriptions.renew(chat)
         await until_begun_anew(chat, lost.epoch, *nodes)
         lost = (await publish(one, chat, 2 + number))[-1]
         await until_at(chat, lost, *nodes)
     await past.restore()
     await publish(other, chat, 9)
-    await until(lambda: not {one.backend.position(chat).epoch} & {earlier.epoch, lost.epoch})
+    await until(lambda: not {one.delivery.position(chat).epoch} & {earlier.epoch, lost.epoch})
     await until_begun_anew(chat, lost.epoch, *nodes)
-    assert await other.backend.history(chat, earlier) is None
+    assert await other.delivery.resume(chat, earlier) is None
 
 
 @gen_test
@@ -247,15 +247,15 @@ async def test_nodes_that_redis_has_forgotten(cluster: Make, chat: str, over: bo
     await past.remember()
     if over:
         await until_at(chat, earlier, one)
-        one.backend._subscriptions.break_off(chat)
+        one.delivery._subscriptions.renew(chat)
         await until_begun_anew(chat, earlier.epoch, one)
     other = await made.node(chat)
     lost = (await publish(one, chat, 2))[-1]
     await until_at(chat, lost, one, other)
     await past.restore()
-    channel = one.backend._subscriptions.get(chat)
+    channel = one.delivery._subscriptions.get(chat)
     channel.live = False
-    one.backend._subscriptions.join(channel)
+    one.delivery._subscriptions.resubscribe(channel)
     await until_begun_anew(chat, lost.epoch, one, other)
 
 
@@ -269,8 +269,8 @@ async def test_a_resume_before_the_next_join(cluster: Make, chat: str) -> None:
     await past.remember()
     await until_at(chat, (await publish(node, chat, 3))[-1], node)
     await past.restore()
-    assert await node.backend.history(chat, kept) is None
-    assert await node.backend.history(chat, Cursor(kept.epoch, 1)) is None
+    assert await node.delivery.resume(chat, kept) is None
+    assert await node.delivery.resume(chat, Cursor(kept.epoch, 1)) is None
 
 
 @gen_test
@@ -280,7 +280,7 @@ async def test_a_clients_cursor_is_no_proof(cluster: Make, chat: str) -> None:
     node, other = await made.nodes(2, chat)
     at = (await publish(node, chat, 1))[-1]
     await until_at(chat, at, node, other)
-    assert await node.backend.history(chat, Cursor(at.epoch, 1000)) is None
+    assert await node.delivery.resume(chat, Cursor(at.epoch, 1000)) is None
     await publish(other, chat, 2)
     await until_at(chat, Cursor(at.epoch, 2), node, other)
     assert not node.heard.interrupts

@@ -1,4 +1,4 @@
-"""One link to Redis, against stand-ins that break in every way a network can."""
+"""One connection to Redis, against stand-ins that break in every way a network can."""
 
 from __future__ import annotations
 
@@ -8,9 +8,14 @@ from typing import Any
 
 import pytest
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
-from eclipse_ws.backends.redis.connection import Link, LinkError, connection
+from eclipse_ws.backends.redis.connection import (
+    CommandConnection,
+    DisconnectedError,
+    SubscriberConnection,
+    connection,
+)
 from tests.backends.harness import until
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -18,7 +23,7 @@ gen_test = pytest.mark.gen_test(timeout=20)
 
 
 class Peer:
-    """Greets as Redis does, then does with the link what a test says."""
+    """Greets as Redis does, then does with the connection what a test says."""
 
     def __init__(self, talk: Talk, greet: bool = True) -> None:
         self._talk = talk
@@ -51,9 +56,14 @@ class Peer:
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
 
-    def link(self, timeout: float = 0.3, push: Any = None) -> Link:
-        """A link to this peer."""
-        return Link(connection(f"redis://127.0.0.1:{self.port}", timeout), timeout, push)
+    def commands(self, timeout: float = 0.3) -> CommandConnection:
+        """A connection to this peer, for commands."""
+        return CommandConnection(connection(f"redis://127.0.0.1:{self.port}", timeout), timeout)
+
+    def subscriber(self, on_push: Any, on_refused: Any = None) -> SubscriberConnection:
+        """A connection to this peer, for subscriptions."""
+        made = connection(f"redis://127.0.0.1:{self.port}", 0.3)
+        return SubscriberConnection(made, 0.3, on_push, on_refused)
 
 
 async def command(reader: asyncio.StreamReader) -> list[bytes]:
@@ -71,10 +81,10 @@ async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
         pass
 
 
-async def run(link: Link) -> asyncio.Task[str]:
-    """Connect a link, and let it run."""
-    await link.connect()
-    return asyncio.create_task(link.run())
+async def run(current: CommandConnection | SubscriberConnection) -> asyncio.Task[str]:
+    """Connect, and let it run."""
+    await current.connect()
+    return asyncio.create_task(current.run())
 
 
 @gen_test
@@ -86,39 +96,39 @@ async def test_answers_come_to_their_commands() -> None:
             writer.write(b"-ERR no\r\n" if words[0] == b"FAIL" else b":%d\r\n" % int(words[1]))
 
     async with Peer(talk) as peer:
-        link = peer.link()
-        running = await run(link)
-        calls = [link.call("ECHO", 1), link.call("FAIL"), link.call("ECHO", 2)]
+        commands = peer.commands()
+        running = await run(commands)
+        calls = [commands.call("ECHO", 1), commands.call("FAIL"), commands.call("ECHO", 2)]
         assert await calls[0] == 1
         with pytest.raises(ResponseError, match="no"):
             await calls[1]
         assert await calls[2] == 2
-        cancelled = link.call("ECHO", 3)
+        cancelled = commands.call("ECHO", 3)
         cancelled.cancel()
-        assert await link.call("ECHO", 4) == 4
-        link.close("done")
+        assert await commands.call("ECHO", 4) == 4
+        commands.close("done")
         assert await running == "done"
 
 
 @gen_test
-async def test_silence_ends_the_link() -> None:
-    """A command that isn't answered in time ends the link, and every caller is told."""
+async def test_silence_ends_the_connection() -> None:
+    """A command that isn't answered in time ends the connection, and every caller is told."""
     async with Peer(silence) as peer:
-        link = peer.link()
-        running = await run(link)
-        calls = [link.call("ECHO", n) for n in range(3)]
+        commands = peer.commands()
+        running = await run(commands)
+        calls = [commands.call("ECHO", n) for n in range(3)]
         assert "no answer within 0.3 s" in await running
         for call in calls:
-            with pytest.raises(LinkError, match="no answer"):
+            with pytest.raises(DisconnectedError, match="no answer"):
                 await call
 
 
 @gen_test
-async def test_an_idle_link_stays() -> None:
-    """A link on which nothing is asked isn't ended for its silence."""
+async def test_an_idle_connection_stays() -> None:
+    """A connection on which nothing is asked isn't ended for its silence."""
     async with Peer(silence) as peer:
-        link = peer.link()
-        running = await run(link)
+        commands = peer.commands()
+        running = await run(commands)
         done, _ = await asyncio.wait([running], timeout=1)
         assert not done
         running.cancel()
@@ -128,7 +138,7 @@ async def test_an_idle_link_stays() -> None:
 @gen_test
 @pytest.mark.parametrize("answer", [b"$100\r\nhalf", b"*2\r\n:1\r\n", b":1", b"", b"?garbage\r\n"])
 async def test_broken_in_the_middle_of_an_answer(answer: bytes) -> None:
-    """A connection that breaks within an answer, or answers nonsense, ends the link with LinkError."""
+    """A connection that breaks within an answer, or answers nonsense, ends it with DisconnectedError."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await command(reader)
@@ -136,73 +146,72 @@ async def test_broken_in_the_middle_of_an_answer(answer: bytes) -> None:
         writer.close()
 
     async with Peer(talk) as peer:
-        link = peer.link()
-        running = await run(link)
-        with pytest.raises(LinkError):
-            await link.call("ECHO", 1)
+        commands = peer.commands()
+        running = await run(commands)
+        with pytest.raises(DisconnectedError):
+            await commands.call("ECHO", 1)
         assert await running
 
 
 @gen_test
 async def test_an_answer_that_nobody_asked_for() -> None:
-    """An answer without a command ends the link: what came after would go to the wrong callers."""
+    """An answer without a command ends the connection: what came after would go to the wrong callers."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b":1\r\n")
         await silence(reader, writer)
 
     async with Peer(talk) as peer:
-        assert "reading failed" in await (await run(peer.link()))
+        assert "reading failed" in await (await run(peer.commands()))
 
 
 @gen_test
 async def test_calling_after_the_end() -> None:
-    """A link that has ended refuses at once, and telling it something is no error."""
+    """A connection that has ended refuses at once."""
     async with Peer(silence) as peer:
-        link = peer.link()
-        running = await run(link)
-        link.close("gone")
-        link.close("once more")
+        commands = peer.commands()
+        running = await run(commands)
+        commands.close("gone")
+        commands.close("once more")
         assert await running == "gone"
-        link.tell("SUBSCRIBE", "x")
-        with pytest.raises(LinkError, match="gone"):
-            await link.call("ECHO", 1)
+        with pytest.raises(DisconnectedError, match="gone"):
+            await commands.call("ECHO", 1)
 
 
 @gen_test
 async def test_a_peer_that_takes_no_bytes() -> None:
-    """A peer that reads nothing while megabytes are due ends the link by its silence, not the memory."""
+    """A peer that reads nothing while megabytes are due ends it by its silence, not the memory."""
 
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(3600)
 
     async with Peer(silence) as peer:
-        link = peer.link()
-        await link.connect()
+        commands = peer.commands()
+        await commands.connect()
         # Broken from below: what is written now meets a transport that is gone.
-        await link.disconnect()
-        running = asyncio.create_task(link.run())
-        call = link.call("ECHO", b"x" * 1_000_000)
-        with pytest.raises(LinkError):
+        await commands.disconnect()
+        running = asyncio.create_task(commands.run())
+        call = commands.call("ECHO", b"x" * 1_000_000)
+        with pytest.raises(DisconnectedError):
             await call
         assert await running
 
 
 @gen_test
 async def test_connecting_to_nobody() -> None:
-    """A port that nobody listens on is a LinkError."""
+    """A port that nobody listens on is a DisconnectedError."""
     async with Peer(silence) as peer:
-        link = peer.link()
-    with pytest.raises(LinkError):
-        await link.connect()
+        commands = peer.commands()
+    with pytest.raises(DisconnectedError):
+        await commands.connect()
 
 
 @gen_test
 async def test_connecting_to_silence() -> None:
     """A peer that accepts and says nothing is given up after the timeout."""
     async with Peer(silence, greet=False) as peer:
-        with pytest.raises(LinkError):
-            await peer.link(timeout=0.1).connect()
+        with pytest.raises(DisconnectedError):
+            await peer.commands(timeout=0.1).connect()
 
 
 @gen_test
@@ -215,7 +224,7 @@ async def test_a_cancelled_connect_leaves_no_socket() -> None:
         ended.set()
 
     async with Peer(talk, greet=False) as peer:
-        connecting = asyncio.create_task(peer.link(timeout=10).connect())
+        connecting = asyncio.create_task(peer.commands(timeout=10).connect())
         await asyncio.sleep(0.05)
         connecting.cancel()
         await asyncio.wait([connecting])
@@ -224,28 +233,79 @@ async def test_a_cancelled_connect_leaves_no_socket() -> None:
 
 
 @gen_test
-async def test_a_refused_subscription() -> None:
-    """A subscriber's link that is refused ends, and keeps what it was told."""
+async def test_pushes_and_refusals() -> None:
+    """What a subscriber is told and what it is refused come in order."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await command(reader)
+        writer.write(b"*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\n1\r\n")
         writer.write(b"-NOPERM no such right\r\n")
+        writer.write(b"*3\r\n$7\r\nmessage\r\n$1\r\nx\r\n$1\r\n2\r\n")
         await silence(reader, writer)
 
+    taken: list[Any] = []
+
+    def refused(error: RedisError) -> None:
+        taken.append(str(error))
+
     async with Peer(talk) as peer:
-        link = peer.link(push=lambda answer: None)
-        running = await run(link)
-        link.tell("SUBSCRIBE", "x")
-        assert "subscribing was refused" in await running
-        assert "no such right" in str(link.refused)
+        subscriber = peer.subscriber(taken.append, refused)
+        running = await run(subscriber)
+        subscriber.send("SUBSCRIBE", "x")
+        await until(lambda: len(taken) == 3)
+        assert taken == [[b"message", b"x", b"1"], "no such right", [b"message", b"x", b"2"]]
+        subscriber.close("done")
+        assert await running == "done"
+
+
+@gen_test
+async def test_a_push_that_can_not_be_handled(expect_log: Callable[..., None]) -> None:
+    """An error in what takes a push is logged, and the next push is taken."""
+    expect_log("push of Redis not handled")
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b":1\r\n:2\r\n")
+        await silence(reader, writer)
+
+    taken: list[Any] = []
+
+    def take(push: Any) -> None:
+        taken.append(push)
+        if push == 1:
+            raise ValueError("a test")
+
+    async with Peer(talk) as peer:
+        subscriber = peer.subscriber(take)
+        running = await run(subscriber)
+        await until(lambda: taken == [1, 2])
+        subscriber.close("done")
+        await running
+
+
+@gen_test
+async def test_a_command_that_can_not_be_written() -> None:
+    """A command that is no text for Redis fails alone: later answers still come to their commands."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while words := await command(reader):
+            writer.write(b":%d\r\n" % int(words[1]))
+
+    async with Peer(talk) as peer:
+        commands = peer.commands()
+        running = await run(commands)
+        with pytest.raises(UnicodeEncodeError):
+            commands.call("ECHO", "\ud800")
+        assert await commands.call("ECHO", 2) == 2
+        commands.close("done")
+        await running
 
 
 @pytest.mark.gen_test
 async def test_an_authority_that_has_gone() -> None:
-    """Without its file no link comes about, and the next attempt may find it again."""
-    link = Link(connection("rediss://127.0.0.1:1", 1, "/no/such/file.pem"), 1)
-    with pytest.raises(LinkError, match="can't be read"):
-        await link.connect()
+    """Without its file no connection comes about, and the next attempt may find it again."""
+    commands = CommandConnection(connection("rediss://127.0.0.1:1", 1, "/no/such/file.pem"), 1)
+    with pytest.raises(DisconnectedError, match="can't be read"):
+        await commands.connect()
 
 
 def test_urls() -> None:

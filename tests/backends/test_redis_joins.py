@@ -20,8 +20,8 @@ LONG_AGO = 1_600_000_000_000  # milliseconds
 
 async def join_again(node: Node, chat: str) -> None:
     """Have a node look at a chat again, as after a gap, and wait until it has."""
-    node.backend._subscriptions.look_again([chat])
-    await node.backend.subscribe(chat)
+    node.delivery._subscriptions.look_again([chat])
+    await node.delivery.subscribe(chat)
 
 
 async def until_guarded_by(made: Cluster, chat: str, *nodes: Node) -> None:
@@ -51,11 +51,11 @@ async def test_joining_again_changes_nothing(cluster: Make, chat: str) -> None:
         newcomer = await made.node(chat)
         for _ in range(2):
             await join_again(newcomer, chat)
-        assert newcomer.backend.position(chat) == node.backend.position(chat) == cursor
+        assert newcomer.delivery.position(chat) == node.delivery.position(chat) == cursor
         assert epoch(node, chat) == before
         assert not node.heard.interrupts
         assert not newcomer.heard.interrupts
-        await newcomer.backend.close()
+        await newcomer.delivery.close()
 
 
 @gen_test
@@ -65,7 +65,7 @@ async def test_joining_again_in_a_new_epoch(cluster: Make, chat: str) -> None:
     one, other = await made.nodes(2, chat)
     (cursor,) = await publish(one, chat, 1)
     await until_at(chat, cursor, one, other)
-    one.backend._subscriptions.break_off(chat)
+    one.delivery._subscriptions.renew(chat)
     await until(lambda: epoch(one, chat) == epoch(other, chat) != cursor.epoch)
     begun = epoch(one, chat)
     for node in (one, other):
@@ -89,7 +89,7 @@ async def test_behind_a_server_of_before(cluster: Make, chat: str, last: str) ->
         await made.client.hset(meta, "last", f"{cursors[0]} {event(1).identity}")
     await made.client.delete(*kept)
     await join_again(node, chat)
-    assert node.backend.position(chat) == cursors[-1]
+    assert node.delivery.position(chat) == cursors[-1]
     assert not node.heard.interrupts
 
 
@@ -120,12 +120,12 @@ async def test_a_nodes_earlier_connection_guards_nothing(cluster: Make, chat: st
     """What Redis has not closed yet of the same node doesn't bridge the gap after it."""
     made = cluster()
     node = await made.node(chat)
-    before = node.backend.position(chat)
+    before = node.delivery.position(chat)
     channel = NAMES.node + node.link()
     assert (await made.client.pubsub_numsub(channel))[0][1] == 1
     name = node.link().partition(":")[0]
     found, _, missed, _, _ = await scripts.JOIN(
-        node.backend._links.commands,
+        node.backend._connections.commands,
         NAMES.chat_keys(chat),
         *(name, f"{name}:2", "99999999999999", before.epoch, 0, 0, "newepoch", 60, NAMES.node, 1, 60000, ""),
     )
@@ -135,16 +135,16 @@ async def test_a_nodes_earlier_connection_guards_nothing(cluster: Make, chat: st
 @gen_test
 async def test_guards_that_have_gone_are_removed(cluster: Make, chat: str, expect_log: Expect) -> None:
     """However often nodes reconnect and die, the chat's hash has the guards of those that hear it."""
-    expect_log("redis link lost")
+    expect_log("Redis connection lost")
     made = cluster()
     one = await made.node(chat)
     for number in (2, 3):
         await made.kill_link(one)
-        await until(lambda number=number: one.backend._links._number == number, "another link")
+        await until(lambda number=number: one.backend._connections._number == number, "another link")
     await until_guarded_by(made, chat, one)
     other = await made.node(chat)
     await until_guarded_by(made, chat, one, other)
-    await other.backend._links.close()
+    await other.backend._connections.close()
     await made.until_listeners(NAMES.node + other.link(), 0)
     await join_again(one, chat)
     await until_guarded_by(made, chat, one)

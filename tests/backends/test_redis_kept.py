@@ -72,8 +72,8 @@ async def test_each_join_renews_the_position(cluster: Make, chat: str) -> None:
             if newcomer:
                 await made.node(chat)
             else:
-                node.backend._subscriptions.look_again([chat])  # as after a gap
-                await node.backend.subscribe(chat)
+                node.delivery._subscriptions.look_again([chat])  # as after a gap
+                await node.delivery.subscribe(chat)
             position = (await lifetimes(made, node, chat))[0]
             assert POSITION_SECONDS - 10 < position <= POSITION_SECONDS
         cursors = await publish(node, chat, number)
@@ -132,7 +132,7 @@ async def test_a_new_epoch_is_measured_from_its_beginning(cluster: Make, chat: s
     meta, events, *_ = node.backend._names.chat_keys(chat)
     await node.delivery.publish(chat, event("m1"))
     before = await made.client.hget(meta, "epoch")
-    node.backend._subscriptions.break_off(chat)
+    node.delivery._subscriptions.renew(chat)
     await until(lambda: node.heard.interrupts)
     for number in range(3):
         await node.delivery.publish(chat, event(number))
@@ -153,7 +153,7 @@ async def test_what_redis_does_not_keep_is_not_published(cluster: Make, chat: st
     refused = event("m2")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         await scripts.PUBLISH(
-            node.backend._links.commands,
+            node.backend._connections.commands,
             keys,
             *(f"chat:{chat}", refused.body, refused.identity, "newepoch", 100, 300, 600, "", "m2", 10000, ""),
             *("", 0),
@@ -162,7 +162,7 @@ async def test_what_redis_does_not_keep_is_not_published(cluster: Make, chat: st
     await made.client.restore(events, 60_000, kept, replace=True)
     await node.delivery.publish(chat, event("m3"))
     await node.until_heard(chat, "m1", "m3")
-    assert node.backend.position(chat).offset == 2
+    assert node.delivery.position(chat).offset == 2
     assert not node.heard.interrupts
 
 

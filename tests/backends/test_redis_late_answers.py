@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.backends.redis.connection import Link
+from eclipse_ws.backends.redis.connection import CommandConnection
 from eclipse_ws.backends.redis.scripts import JOIN
 from tests.backends.harness import Cluster, Node, body, event, typing, until
 
@@ -23,13 +23,13 @@ class Held:
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, holds: Callable[[tuple[Any, ...]], bool], *, ask: bool = True
     ) -> None:
-        self._call = Link.call
+        self._call = CommandConnection.call
         self._holds = holds
         self._ask, self._answer = asyncio.Event(), asyncio.Event()
         self.count = self.answered = 0
         if ask:
             self._ask.set()
-        monkeypatch.setattr(Link, "call", lambda link, *command: self._hold(link, command))
+        monkeypatch.setattr(CommandConnection, "call", lambda link, *command: self._hold(link, command))
 
     def ask(self) -> None:
         """Have Redis asked, whose answers are kept back."""
@@ -39,13 +39,13 @@ class Held:
         """Let the answers come, and all later ones at once."""
         self._answer.set()
 
-    def _hold(self, link: Link, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+    def _hold(self, link: CommandConnection, command: tuple[Any, ...]) -> asyncio.Future[Any]:
         if self._answer.is_set() or not self._holds(command):
             return self._call(link, *command)
         self.count += 1
         return asyncio.ensure_future(self._late(link, command))
 
-    async def _late(self, link: Link, command: tuple[Any, ...]) -> Any:
+    async def _late(self, link: CommandConnection, command: tuple[Any, ...]) -> Any:
         await self._ask.wait()
         answer = await self._call(link, *command)
         self.answered += 1
@@ -57,7 +57,7 @@ async def cut_and_back(made: Cluster, node: Node) -> None:
     """Cut a node's subscriptions, and wait until it hears again on another connection."""
     before = node.link()
     await made.kill_link(node)
-    await until(lambda: node.link() != before and node.backend.health().state == "up", "another link")
+    await until(lambda: node.link() != before and node.delivery.health.state == "up", "another link")
 
 
 @gen_test
@@ -65,19 +65,19 @@ async def test_an_answer_of_an_earlier_link_is_not_believed(
     cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chat whose join is answered after its link has gone is joined on the next one, and guarded there."""
-    expect_log("redis link lost")
+    expect_log("Redis connection lost")
     made = cluster()
     one, other = await made.nodes(2)
     held = Held(monkeypatch, lambda command: command[1] == JOIN.digest)
-    joining = asyncio.ensure_future(one.backend.subscribe(chat))
+    joining = asyncio.ensure_future(one.delivery.subscribe(chat))
     await until(lambda: held.count, "the join")
     await cut_and_back(made, one)
-    await made.until_listeners(f"chat:{chat}", 1)
     held.release()
+    await made.until_listeners(f"chat:{chat}", 1)
     await joining
-    at = one.backend.position(chat)
-    await other.backend.subscribe(chat)
-    assert other.backend.position(chat) == at is not None
+    at = one.delivery.position(chat)
+    await other.delivery.subscribe(chat)
+    assert other.delivery.position(chat) == at is not None
     await other.delivery.publish(chat, event("m1"))
     for node in (one, other):
         await node.until_heard(chat, "m1")
@@ -89,7 +89,7 @@ async def test_live_events_meet_what_is_replayed(
     cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes live before, while and after Redis is asked for the rest is delivered at once, in order."""
-    expect_log("redis link lost")
+    expect_log("Redis connection lost")
     made = cluster()
     one, other = await made.nodes(2, chat)
     await other.delivery.publish(chat, event(0))
@@ -148,18 +148,18 @@ async def test_no_guard_is_left_when_links_change_at_the_lingerings_end(
     cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What nobody hears any more begins a new epoch, although its node came back under another name."""
-    expect_log("redis link lost")
+    expect_log("Redis connection lost")
     made = cluster()
     one, other = await made.node(history_seconds=0.2), await made.node()
-    await one.backend.subscribe(chat)
-    before = one.backend.position(chat)
+    await one.delivery.subscribe(chat)
+    before = one.delivery.position(chat)
     held = Held(monkeypatch, lambda command: command[0] == "HDEL")
-    one.backend.unsubscribe(chat)
+    one.delivery.unsubscribe(chat)
     await until(lambda: held.count, "the lingering's end")
     await cut_and_back(made, one)
     await made.until_listeners(f"chat:{chat}", 1)
     held.release()
     await made.until_listeners(f"chat:{chat}", 0)
     await made.raw(chat, body("unheard"))
-    await other.backend.subscribe(chat)
-    assert other.backend.position(chat).epoch != before.epoch
+    await other.delivery.subscribe(chat)
+    assert other.delivery.position(chat).epoch != before.epoch

@@ -29,8 +29,8 @@ async def test_databases_do_not_hear_each_others_questions(cluster: Make, chat: 
     production, staging = await node_of(made, 0, chat), await node_of(made, 1, chat)
     for node in (production, staging):
         node.heard.reply = lambda question, node=node: node.link()
-    assert (await staging.backend.ask({"disconnect": chat})).values == [staging.link()]
-    assert (await production.backend.ask({"disconnect": chat})).values == [production.link()]
+    assert (await staging.delivery.ask({"disconnect": chat})).values == [staging.link()]
+    assert (await production.delivery.ask({"disconnect": chat})).values == [production.link()]
 
 
 @gen_test
@@ -38,8 +38,8 @@ async def test_another_database_takes_no_chat_over(cluster: Make, chat: str) -> 
     """A node that stops hands its chats to its own environment: no other one has their history."""
     made = cluster()
     staging, production = await node_of(made, 0, chat), await node_of(made, 1)
-    assert not await staging.backend.hand_over()
-    assert not production.backend._subscriptions.chats()
+    assert not await staging.delivery.hand_over()
+    assert not production.delivery._subscriptions
 
 
 @gen_test
@@ -59,9 +59,9 @@ async def test_prefixes_keep_everything_apart(cluster: Make) -> None:
     await production.until_heard(chat, "m2")
     assert len(production.heard.events[chat]) == 1
     assert (await production.delivery.attempt(chat, "key")).state == "new"
-    assert (await production.backend.ask("x")).values == ["x"]
-    assert await staging.backend.hand_over() == 1
-    assert second.backend._subscriptions.chats() == [chat]
+    assert (await production.delivery.ask("x")).values == ["x"]
+    assert await staging.delivery.hand_over() == 1
+    assert second.delivery._subscriptions.get(chat)
     names = [*await made.client.keys("*"), *await made.client.pubsub_channels()]
     mine = {name for name in names if name.startswith(STAGING.encode())}
     links = {staging.link(), second.link()}
@@ -69,8 +69,8 @@ async def test_prefixes_keep_everything_apart(cluster: Make) -> None:
     assert len([name for name in mine if chat.encode() in name]) == 5
     for name in await made.client.keys(f"{STAGING}*"):
         assert await made.client.ttl(name) != -1
-    await staging.backend.close()
-    await second.backend.close()
+    await staging.delivery.close()
+    await second.delivery.close()
     await made.client.delete(*await made.client.keys(f"{STAGING}*"))
 
 

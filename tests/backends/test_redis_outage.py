@@ -9,16 +9,17 @@ from unittest.mock import patch
 
 import pytest
 
-from eclipse_ws.backends.redis import RedisBackend
+from eclipse_ws.backends.redis.connection import SubscriberConnection
+from eclipse_ws.delivery.outbox import Item
 from eclipse_ws.protocol import Event
 from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
 
 gen_test = pytest.mark.gen_test(timeout=60)
 Make = Callable[..., Cluster]
 Expect = Callable[..., None]
-LOST = "redis link lost"
-LOCALLY = "it is delivered locally"
-REFUSES = "redis refuses commands"
+LOST = "Redis connection lost"
+LOCALLY = "event not published"
+REFUSES = "Redis refuses commands"
 HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3}
 AWAY = "attempt is only known here|attempt not settled"
 
@@ -26,12 +27,12 @@ AWAY = "attempt is only known here|attempt not settled"
 def expect_outage(expect_log: Expect) -> None:
     """Announces what an outage may log."""
     expect_log(LOST)
-    expect_log(LOCALLY, AWAY, "history not read", "redis is away", optional=True)
+    expect_log(LOCALLY, AWAY, "history not read", "Redis unavailable", optional=True)
 
 
 async def until_away(*nodes: Node) -> None:
     """Wait until the nodes know that Redis is away."""
-    await until(lambda: all(node.backend.health().state != "up" for node in nodes), "the outage")
+    await until(lambda: all(node.delivery.health.state != "up" for node in nodes), "the outage")
 
 
 async def publish(node: Node, chat: str, *numbers: Any) -> set[str]:
@@ -49,17 +50,17 @@ async def test_frozen_in_use(own_cluster: Make, chat: str, expect_log: Expect) -
     await other.until_heard(chat, "before")
     made.freeze()
     assert await publish(one, chat, *range(20)) == {"local"}
-    assert one.backend.health().state == "down"
-    assert one.backend.health().queued == 20
+    assert one.delivery.health.state == "down"
+    assert one.delivery.health.queued == 20
     assert one.heard.cursors(chat)[1:] == [None] * 20
     await one.until_heard(chat, "before", *range(20))
     made.server.thaw()
     await one.until_up()
     await publish(one, chat, "after")
     await other.until_heard(chat, "before", *range(20), "after")
-    await one.until_heard(chat, "before", *range(20), *range(20), "after")
-    assert [c.offset for c in one.heard.cursors(chat) if c] == list(range(1, 23))
-    assert one.backend.queue_overflowed == 0
+    await one.until_heard(chat, "before", *range(20), "after")
+    assert [c.offset for c in one.heard.cursors(chat) if c] == [1, 22]
+    assert one.delivery.counts.overflowed == 0
 
 
 @gen_test
@@ -81,8 +82,8 @@ async def test_a_deaf_subscriber_is_noticed(cluster: Make, chat: str, expect_log
     expect_log(LOST)
     made = cluster(**HASTY)
     node = await made.node(chat)
-    node.backend._links.subscriber.tell("UNSUBSCRIBE", node.backend._links.channel)
-    await until(lambda: node.backend._links._number == 2, "another link")
+    node.backend._connections.subscriber.send("UNSUBSCRIBE", node.backend._connections.channel)
+    await until(lambda: node.backend._connections._number == 2, "another link")
     await until(lambda: node.heard.interrupts == [chat])
     await publish(node, chat, "m1")
     await node.until_heard(chat, "m1")
@@ -96,17 +97,15 @@ async def test_an_unconfirmed_subscriber_is_noticed(
     expect_log("its subscription was not confirmed")
     made = cluster(redis_timeout=0.5, redis_ping_interval=0.03)
     node = await made.node(start=False)
-    from eclipse_ws.backends.redis.connection import Link
-
-    tell = Link.tell
+    tell = SubscriberConnection.send
     told: list[Any] = []
 
-    def tell_not_at_first(link: Link, *command: Any) -> None:
+    def tell_not_at_first(link: SubscriberConnection, *command: Any) -> None:
         told.append(command)
         if len(told) > 1:
             tell(link, *command)
 
-    monkeypatch.setattr(Link, "tell", tell_not_at_first)
+    monkeypatch.setattr(SubscriberConnection, "send", tell_not_at_first)
     await node.delivery.start(node.heard)
     await node.until_up()
 
@@ -120,49 +119,49 @@ async def test_killed_and_started_empty(own_cluster: Make, chat: str, expect_log
     await publish(one, chat, "before")
     for node in nodes:
         await node.until_heard(chat, "before")
-    before = one.backend.position(chat)
+    before = one.delivery.position(chat)
     made.server.kill()
     await until_away(*nodes)
     for node in nodes:
         assert await publish(node, chat, *(f"{node.link()} {n}" for n in range(5))) == {"local"}
-        assert await node.backend.history(chat, before) == []
-        assert await node.backend.history(chat, before._replace(offset=0)) is None
+        assert await node.delivery.resume(chat, before) == []
+        assert await node.delivery.resume(chat, before._replace(offset=0)) is None
     assert len(one.heard.numbers(chat)) == 6
     made.server.start()
     for node in nodes:
         await node.until_up()
         await until(lambda node=node: chat in node.heard.interrupts)
-    await until(lambda: one.backend.position(chat).epoch != before.epoch)
-    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch)
+    await until(lambda: one.delivery.position(chat).epoch != before.epoch)
+    await until(lambda: one.delivery.position(chat).epoch == other.delivery.position(chat).epoch)
     await publish(one, chat, "after")
     for node in nodes:
         await until(lambda node=node: "after" in node.heard.numbers(chat))
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 5)
+@patch("eclipse_ws.delivery.outbox.MAX_ITEMS", 5)
 async def test_an_overflowing_queue_interrupts_all(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """What doesn't fit into the queue is counted and logged, and all nodes' sessions must resume."""
     expect_outage(expect_log)
-    expect_log("the queue for redis is full")
+    expect_log("outbox full")
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
-    before = one.backend.position(chat).epoch
+    before = one.delivery.position(chat).epoch
     made.freeze()
     assert await publish(one, chat, *range(12)) == {"local"}
-    assert one.backend.queue_overflowed == 7
-    assert one.backend.health().queued == 5
+    assert one.delivery.counts.overflowed == 7
+    assert one.delivery.health.queued == 5
     await one.until_heard(chat, *range(12))
     made.server.thaw()
     await until(lambda: one.heard.interrupts and other.heard.interrupts)
-    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch != before)
+    await until(lambda: one.delivery.position(chat).epoch == other.delivery.position(chat).epoch != before)
     await publish(other, chat, "after")
     for node in (one, other):
         await until(lambda node=node: "after" in node.heard.numbers(chat))
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 1)
+@patch("eclipse_ws.delivery.outbox.MAX_ITEMS", 1)
 async def test_an_attempt_that_finds_no_room_is_no_gap(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
@@ -175,25 +174,25 @@ async def test_an_attempt_that_finds_no_room_is_no_gap(
     await until_away(one)
     assert await publish(one, chat, "m1") == {"local"}
     await one.delivery.abandon(attempt)
-    assert (one.backend.queue_overflowed, one.backend.health().queued) == (0, 1)
-    assert not one.backend._payments._lost
+    assert (one.delivery.counts.overflowed, one.delivery.health.queued) == (0, 1)
+    assert not one.delivery._outbox._lost
     made.server.start()
     for node in (one, other):
         await node.until_up()
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.outage.MAX_EVENTS", 10)
+@patch("eclipse_ws.delivery.outbox.MAX_ITEMS", 10)
 async def test_a_flood_of_raw_events_is_bounded(cluster: Make, chat: str, expect_log: Expect) -> None:
     """More raw events at once than the queue takes are given up openly: a new epoch, and sessions resume."""
-    expect_log("the queue for redis is full")
+    expect_log("outbox full")
     made = cluster()
     node = await made.node(chat)
-    before = node.backend.position(chat).epoch
+    before = node.delivery.position(chat).epoch
     await made.raw_many(chat, map(body, range(300)))
     await until(lambda: node.heard.interrupts)
-    await until(lambda: node.backend.position(chat).epoch != before)
-    assert node.backend.queue_overflowed > 0
+    await until(lambda: node.delivery.position(chat).epoch != before)
+    assert node.delivery.counts.overflowed > 0
     await publish(node, chat, "after")
     await until(lambda: "after" in node.heard.numbers(chat))
 
@@ -290,15 +289,16 @@ async def test_refusals_that_pass(own_cluster: Make, chat: str, refusal: str, ex
     await made.raw(chat, body("raw"))
     await until(lambda: "raw" in one.heard.numbers(chat) and "raw" in other.heard.numbers(chat))
     assert (await one.delivery.publish(chat, event("m3"), attempt)).delivery == "local"
-    assert one.backend.health().state == "down"
+    assert one.delivery.health.state == "down"
     await made.client.execute_command(*end)
     for node in (one, other):
         await node.until_up()
     await until(lambda: "m3" in other.heard.numbers(chat))
     assert [n for n in other.heard.numbers(chat) if n != "raw"] == ["m1", "m2", "m3"]
     for node in (one, other):
-        await until(lambda node=node: sum(c is not None for c in node.heard.cursors(chat)) == 4)
-        assert node.backend.queue_overflowed == 0
+        await until(lambda node=node: not node.delivery.local_copies(chat))
+        assert sorted(node.heard.numbers(chat)) == ["m1", "m2", "m3", "raw"]
+        assert node.delivery.counts.overflowed == 0
         assert not node.heard.interrupts
     assert (await other.delivery.attempt(chat, "key")).state == "done"
 
@@ -312,12 +312,12 @@ async def test_joining_while_redis_refuses(own_cluster: Make, expect_log: Expect
     node = await made.node()
     await made.client.execute_command("REPLICAOF", "127.0.0.1", "1")
     chat = fresh_chat()
-    await node.backend.subscribe(chat)
-    assert node.backend.position(chat) is None
+    await node.delivery.subscribe(chat)
+    assert node.delivery.position(chat) is None
     await publish(node, chat, "m1")
     assert node.heard.numbers(chat) == ["m1"]
     await made.client.execute_command("REPLICAOF", "NO", "ONE")
-    await until(lambda: node.backend.position(chat) is not None, "the join")
+    await until(lambda: node.delivery.position(chat) is not None, "the join")
     assert node.heard.interrupts == [chat]
     await publish(node, chat, "m2")
     await until(lambda: "m2" in node.heard.numbers(chat))
@@ -326,15 +326,15 @@ async def test_joining_while_redis_refuses(own_cluster: Make, expect_log: Expect
 @gen_test
 async def test_what_redis_will_never_take(cluster: Make, chat: str, expect_log: Expect) -> None:
     """What is refused for ever is dropped, said, and ends in a new epoch instead of an endless queue."""
-    expect_log(LOCALLY, "redis will never take this")
+    expect_log("event dropped: the backend will never")
     made = cluster()
     one, other = await made.nodes(2, chat)
-    before = one.backend.position(chat).epoch
+    before = one.delivery.position(chat).epoch
     await made.client.set(f"eclipse:{{{chat}}}:events", "not a stream", ex=60)
     assert await publish(one, chat, "m1") == {"local"}
     await until(lambda: one.heard.interrupts and other.heard.interrupts)
-    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch != before)
-    assert one.backend.queue_overflowed == 1
+    await until(lambda: one.delivery.position(chat).epoch == other.delivery.position(chat).epoch != before)
+    assert one.delivery.counts.overflowed == 1
     assert await publish(one, chat, "m2") == {"published"}
     await until(lambda: "m2" in other.heard.numbers(chat))
 
@@ -348,10 +348,10 @@ async def test_closing_hands_over_what_is_owed(own_cluster: Make, chat: str, exp
     one, other = await made.nodes(2, chat)
     await made.client.config_set("maxmemory", 1)
     assert await publish(one, chat, *range(5)) == {"local"}
-    links = one.backend._links
+    links = one.backend._connections
     await until(lambda: links.refusal)
     refused = links._refused
-    closing = asyncio.create_task(one.backend.close())
+    closing = asyncio.create_task(one.delivery.close())
     await until(lambda: links._refused > refused, "a heartbeat that is refused while the node closes")
     await made.client.config_set("maxmemory", 0)
     await closing
@@ -368,8 +368,8 @@ async def test_closing_without_redis(own_cluster: Make, chat: str, expect_log: E
     made.server.kill()
     await until_away(node)
     await publish(node, chat, "m1")
-    await node.backend.close()
-    assert node.backend.health().queued == 1
+    await node.delivery.close()
+    assert node.delivery.health.queued == 1
 
 
 @gen_test
@@ -379,15 +379,15 @@ async def test_started_before_redis(own_cluster: Make, chat: str, expect_log: Ex
     made = own_cluster(**HASTY)
     made.server.kill()
     one, other = await made.nodes(2, chat)
-    assert one.backend.health().state == "connecting"
-    assert one.backend.position(chat) is None
+    assert one.delivery.health.state == "connecting"
+    assert one.delivery.position(chat) is None
     assert await publish(one, chat, "m1") == {"local"}
-    assert (await one.backend.ask("x")).values == ["x"]
+    assert (await one.delivery.ask("x")).values == ["x"]
     made.server.start()
     for node in (one, other):
         await node.until_up()
         await until(lambda node=node: node.heard.interrupts)
-    await until(lambda: one.backend.position(chat).epoch == other.backend.position(chat).epoch)
+    await until(lambda: one.delivery.position(chat).epoch == other.delivery.position(chat).epoch)
     await publish(one, chat, "m2")
     for node in (one, other):
         await until(lambda node=node: "m2" in node.heard.numbers(chat))
@@ -399,19 +399,19 @@ async def test_asking_when_a_node_is_silent(cluster: Make, expect_log: Expect) -
     expect_log("not every node has answered")
     made = cluster(redis_timeout=0.3)
     one, other = await made.nodes(2)
-    other.backend._nodes.hear = lambda raw: None
-    assert (await one.backend.ask("x")).values == ["x"]
+    other.delivery._cluster.read = lambda raw: None
+    assert (await one.delivery.ask("x")).values == ["x"]
 
 
 @gen_test
 async def test_asking_when_redis_fails(own_cluster: Make, expect_log: Expect) -> None:
     """When the question itself can't be put, this node's own answer is what there is."""
     expect_outage(expect_log)
-    expect_log("could not be asked")
+    expect_log("nodes not asked")
     made = own_cluster(redis_timeout=0.3)
     node = await made.node()
     made.freeze()
-    assert (await node.backend.ask("x")).values == ["x"]
+    assert (await node.delivery.ask("x")).values == ["x"]
     made.server.thaw()
     await node.until_up()
 
@@ -424,13 +424,13 @@ async def test_thousands_of_chats_after_an_outage(own_cluster: Make, expect_log:
     made = own_cluster()
     node = await made.node()
     chats = [f"chat-{number}" for number in range(5000)]
-    await asyncio.gather(*map(node.backend.subscribe, chats))
+    await asyncio.gather(*map(node.delivery.subscribe, chats))
     made.server.kill()
     await until_away(node)
     made.server.start()
     loop = asyncio.get_running_loop()
     began = loop.time()
-    subscriptions = node.backend._subscriptions
+    subscriptions = node.delivery._subscriptions
     await until(lambda: all(subscriptions.get(chat).live for chat in chats), "all chats")
     print(f"5,000 chats were live again {loop.time() - began:.2f} s after Redis was back")
     for chat in chats[::500]:
@@ -448,15 +448,15 @@ async def test_a_lost_join_is_tried_again(cluster: Make, chat: str, expect_log: 
     subscriptions = node.backend._subscriptions
     confirm, cut = subscriptions.confirm, []
 
-    def confirm_and_cut(chat_id: str) -> None:
+    def confirm_and_cut(chat_id: bytes) -> None:
         confirm(chat_id)
         if not cut:
             cut.append(chat_id)
-            node.backend._links.commands.close("cut by the test")
+            node.backend._connections.commands.close("cut by the test")
 
     subscriptions.confirm = confirm_and_cut
-    await node.backend.subscribe(chat)
-    await until(lambda: subscriptions.get(chat).live)
+    await node.delivery.subscribe(chat)
+    await until(lambda: node.delivery._subscriptions.get(chat).live)
     await publish(node, chat, "m1")
     await node.until_heard(chat, "m1")
 
@@ -464,11 +464,10 @@ async def test_a_lost_join_is_tried_again(cluster: Make, chat: str, expect_log: 
 @gen_test
 async def test_errors_of_our_own_are_said(cluster: Make, chat: str, expect_log: Expect) -> None:
     """A payment that fails by an error of ours is logged and tried again, not forgotten."""
-    expect_log("paying what is owed failed", "of the test")
+    expect_log("outbox flush failed", "of the test")
     made = cluster()
     one, other = await made.nodes(2, chat)
-    backend: RedisBackend = one.backend
-    pay, failed = backend._payments._pay, []
+    pay, failed = one.delivery._outbox._hand_over, []
 
     async def fail_once(*arguments: Any) -> bool:
         if not failed:
@@ -476,8 +475,8 @@ async def test_errors_of_our_own_are_said(cluster: Make, chat: str, expect_log: 
             raise RuntimeError("of the test")
         return await pay(*arguments)
 
-    backend._payments._pay = fail_once
+    one.delivery._outbox._hand_over = fail_once
     owed: Event = event("m1")
-    backend._deliver_locally(chat, owed, None)
+    one.delivery._outbox.put(Item(chat, owed))
     await until(lambda: failed)
     await other.until_heard(chat, "m1")

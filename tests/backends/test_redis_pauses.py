@@ -14,8 +14,8 @@ gen_test = pytest.mark.gen_test(timeout=60)
 Make = Callable[..., Cluster]
 Expect = Callable[..., None]
 LINKS = "eclipse_ws.backends.redis.connections"
-SUBSCRIPTIONS = "eclipse_ws.backends.redis.subscriptions"
-PAYMENTS = "eclipse_ws.backends.redis.payments"
+SUBSCRIPTIONS = "eclipse_ws.delivery.subscriptions"
+OUTBOX = "eclipse_ws.delivery.outbox"
 
 
 async def until_refused(made: Cluster, more: int) -> None:
@@ -38,15 +38,15 @@ async def test_reconnecting_begins_anew_after_each_outage(
     """However often the links were lost before, they are back as soon as after the first time."""
     monkeypatch.setattr(f"{LINKS}.FIRST_PAUSE", 0.01)
     monkeypatch.setattr(f"{LINKS}.LONGEST_PAUSE", 60.0)
-    expect_log("redis link lost")
+    expect_log("Redis connection lost")
     made = own_cluster()
     provider = await Provider(made.server.port).start()
     node = await made.node(chat, redis_url=provider.url)
     for _ in range(12):  # doubled each time, the pauses would add up to 40 s
         provider.cut()
-        await until(lambda: node.backend.health().state != "up", "the outage")
+        await until(lambda: node.delivery.health.state != "up", "the outage")
         await node.until_up()
-    await node.backend.close()
+    await node.delivery.close()
     await provider.stop()
 
 
@@ -57,7 +57,7 @@ async def test_connections_are_tried_less_often_in_a_long_outage(
     """While every connection is turned away the pauses grow, up to the longest one."""
     monkeypatch.setattr(f"{LINKS}.FIRST_PAUSE", 0.01)
     monkeypatch.setattr(f"{LINKS}.LONGEST_PAUSE", 60.0)
-    expect_log("redis link lost", "redis refuses connections")
+    expect_log("Redis connection lost", "Redis refuses connections")
     made = own_cluster()
     provider = await Provider(made.server.port).start()
     provider.turn_away("ERR max number of clients reached")
@@ -66,7 +66,7 @@ async def test_connections_are_tried_less_often_in_a_long_outage(
     node = await made.node(redis_url=provider.url, redis_timeout=0.05)
     await until(lambda: provider.accepted >= 1 + 2 * 7, "seven attempts of each link")
     assert loop.time() - began > 0.3  # their pauses are at least 5, 10, 20, 40, 80 and 160 ms
-    await node.backend.close()
+    await node.delivery.close()
     await provider.stop()
 
 
@@ -76,17 +76,17 @@ async def test_a_refused_join_is_tried_less_and_less_often(
 ) -> None:
     """While a chat's join is refused the pauses grow."""
     monkeypatch.setattr(f"{SUBSCRIPTIONS}.RETRY", 0.005)
-    expect_log("chat not joined")
+    expect_log("chat not subscribed")
     made = own_cluster()
     node = await made.node(redis_timeout=0.05)
     await made.client.set(f"eclipse:{{{chat}}}:meta", "no hash", ex=60)
     loop = asyncio.get_running_loop()
     began = loop.time()
-    await node.backend.subscribe(chat)
+    await node.delivery.subscribe(chat)
     await until_refused(made, 7)
     assert loop.time() - began > 0.3  # the pauses in between are 5, 10, 20, 40, 80 and 160 ms
     await made.client.delete(f"eclipse:{{{chat}}}:meta")
-    await until(lambda: node.backend.position(chat), "the join")
+    await until(lambda: node.delivery.position(chat), "the join")
 
 
 @gen_test
@@ -95,16 +95,16 @@ async def test_joining_begins_anew_after_each_refusal(
 ) -> None:
     """A chat whose join was refused many times, then accepted, is tried again soon at its next refusal."""
     monkeypatch.setattr(f"{SUBSCRIPTIONS}.RETRY", 0.001)
-    expect_log("redis link lost")
-    expect_log("chat not joined")
+    expect_log("Redis connection lost")
+    expect_log("chat not subscribed")
     made = own_cluster()
     node = await made.node(redis_timeout=0.3)
     meta = f"eclipse:{{{chat}}}:meta"
     await made.client.set(meta, "no hash", ex=60)
-    await node.backend.subscribe(chat)
+    await node.delivery.subscribe(chat)
     await until_refused(made, 7)
     await made.client.delete(meta)
-    await until(lambda: node.backend.position(chat), "the join")
+    await until(lambda: node.delivery.position(chat), "the join")
     monkeypatch.setattr(f"{SUBSCRIPTIONS}.RETRY", 0.4)  # 32 times of it are longer than a test waits
     interrupts = len(node.heard.interrupts)
     await made.client.set(meta, "no hash", ex=60)
@@ -119,9 +119,9 @@ async def test_what_redis_refuses_for_a_while_again_and_again_is_not_lost(
     own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event is given up after many refusals of its own; those of earlier events don't count."""
-    monkeypatch.setattr(f"{PAYMENTS}.RETRY", 0.002)
-    monkeypatch.setattr(f"{PAYMENTS}.TRIES", 40)
-    expect_log("it is delivered locally")
+    monkeypatch.setattr(f"{OUTBOX}.RETRY", 0.002)
+    monkeypatch.setattr(f"{OUTBOX}.TRIES", 40)
+    expect_log("event not published")
     made = own_cluster()
     one, other = await made.nodes(2, chat)
     events = f"eclipse:{{{chat}}}:events"
@@ -132,5 +132,5 @@ async def test_what_redis_refuses_for_a_while_again_and_again_is_not_lost(
         await made.client.delete(events)
         await one.until_up()
     await other.until_heard(chat, 0, 1, 2)
-    assert one.backend.queue_overflowed == 0
+    assert one.delivery.counts.overflowed == 0
     assert not one.heard.interrupts

@@ -28,22 +28,22 @@ async def test_a_node_that_stood_still(own_cluster: Make, chat: str, expect_log:
     expect_log("Executing", optional=True)
     made = own_cluster(redis_timeout=0.5)
     node = await made.node(chat)
-    link = redis_of(node)._links.commands
+    link = redis_of(node)._connections.commands
     assert link is not None
     answer = link.call("PING")
     time.sleep(1)  # noqa: ASYNC251 - the loop has to stand still
     assert await answer == b"PONG"
-    assert redis_of(node)._links.commands is link
+    assert redis_of(node)._connections.commands is link
 
 
 @pytest.mark.gen_test(timeout=30)
 async def test_an_attempt_outlives_its_link(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """An attempt whose link breaks under it is made again on the next one, so that other nodes know of it."""
-    expect_log("redis link lost")
+    expect_log("Redis connection lost")
     made = own_cluster()
     one, other = await made.nodes(2, chat)
     asking = one.delivery.attempt(chat, "k1")
-    link = redis_of(one)._links.commands
+    link = redis_of(one)._connections.commands
     assert link is not None
     call, broken = link.call, []
 
@@ -63,27 +63,27 @@ async def test_an_attempt_outlives_its_link(own_cluster: Make, chat: str, expect
 @pytest.mark.gen_test(timeout=30)
 async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """An event that was heard with its cursor isn't sequenced again when Redis has forgotten its identity."""
-    expect_log("redis link lost", "it is delivered locally")
+    expect_log("Redis connection lost", "event not published")
     expect_log("attempt not settled", optional=True)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
     backend = redis_of(one)
-    payments = backend._payments
-    pay, payments.pay_soon = payments.pay_soon, lambda: None  # type: ignore[method-assign]
+    payments = one.delivery._outbox
+    pay, payments.flush = payments.flush, lambda: None  # type: ignore[method-assign]
     attempt = await one.delivery.attempt(chat, "k1", fingerprint="f1")
     made.server.freeze()
     assert (await one.delivery.publish(chat, event("m1"), attempt)).delivery == "local"
     made.server.thaw()
     # On a slow machine both have lost their links, and what is published before they are back is lost, too.
-    await until(lambda: all(redis_of(node)._links.state == "up" for node in (one, other)), "the links")
+    await until(lambda: all(redis_of(node)._connections.state == "up" for node in (one, other)), "the links")
     await made.until_listeners(f"chat:{chat}", 2)
     # As an application does that publishes what it has saved.
     await made.raw(chat, event("m1").body)
     await other.until_heard(chat, "m1")
-    await one.until_heard(chat, "m1", "m1")
-    await until(lambda: backend._links.state == "up", "the links")
+    await one.until_heard(chat, "m1")
+    await until(lambda: backend._connections.state == "up", "the links")
     await made.client.delete(f"eclipse:{{{chat}}}:seen:0", f"eclipse:{{{chat}}}:seen:1")
-    payments.pay_soon = pay  # type: ignore[method-assign]
+    payments.flush = pay  # type: ignore[method-assign]
     pay()
     await one.until_up()
     await one.delivery.publish(chat, event("m2"))
@@ -100,7 +100,7 @@ async def test_redis_goes_while_another_node_is_at_it(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
     """Who knows that another node was saving the message doesn't save it too because Redis has gone."""
-    expect_log("redis link lost")
+    expect_log("Redis connection lost")
     expect_log("attempt not settled", optional=True)
     made = own_cluster(redis_timeout=0.5, api_timeout=1)
     one, other = await made.nodes(2, chat)

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from eclipse_ws.backends import create
-from eclipse_ws.backends.base import BackendError
+from eclipse_ws.backends.base import BackendError, Key, NullListener
 from eclipse_ws.backends.redis import RedisBackend
-from eclipse_ws.delivery.delivery import Delivery
-from tests.backends.harness import Cluster, Recorder, event, until
+from eclipse_ws.protocol import Receipt
+from tests.backends.alone import Told, alone, until_up
+from tests.backends.harness import event, until
 from tests.conftest import make_settings
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 
 gen_test = pytest.mark.gen_test(timeout=30)
-Make = Callable[..., Cluster]
+Servers = Callable[..., RedisServer]
 Expect = Callable[..., None]
 
 
@@ -28,7 +29,7 @@ async def failure(url: str, **given: Any) -> str:
     backend = RedisBackend(settings)
     try:
         with pytest.raises(BackendError) as caught:
-            await Delivery(settings, backend).start(Recorder())
+            await backend.start(NullListener())
     finally:
         await backend.close()
     # A stand-in's own tasks end when its sockets do, on some versions of Python a moment later.
@@ -45,37 +46,33 @@ async def test_a_url_that_is_none(url: str) -> None:
 
 @gen_test
 @pytest.mark.parametrize("given", ["", ":wrong@", "nobody:wrong@"])
-async def test_wrong_passwords(own_cluster: Make, given: str) -> None:
+async def test_wrong_passwords(own_server: Servers, given: str) -> None:
     """A missing or wrong password ends the start, and says where the right one belongs."""
-    made = own_cluster("--requirepass", "right")
-    text = await failure(f"redis://{given}127.0.0.1:{made.server.port}")
+    server = own_server("--requirepass", "right")
+    text = await failure(f"redis://{given}127.0.0.1:{server.port}")
     assert "user and password in REDIS_URL" in text
     assert "wrong" not in text.replace("wrong number", "").replace("WRONGPASS", "").replace("invalid", "")
-    made.server.kill()
 
 
 @gen_test
-async def test_a_database_that_is_not_there(own_cluster: Make) -> None:
+async def test_a_database_that_is_not_there(own_server: Servers) -> None:
     """A number that the server's databases don't reach ends the start, and says what to change."""
-    made = own_cluster("--databases", "2")
-    text = await failure(f"redis://127.0.0.1:{made.server.port}/2")
+    server = own_server("--databases", "2")
+    text = await failure(f"redis://127.0.0.1:{server.port}/2")
     assert "DB index" in text and "number of the database in REDIS_URL" in text
-    made.server.kill()
 
 
 @gen_test
-async def test_the_right_password(own_cluster: Make, chat: str) -> None:
+async def test_the_right_password(own_server: Servers, chat: str) -> None:
     """With the right password, percent-encoded, everything works."""
-    made = own_cluster("--requirepass", "r/ght@")
-    settings = make_settings(backend="redis", redis_url=f"redis://:r%2Fght%40@127.0.0.1:{made.server.port}")
-    backend, heard = RedisBackend(settings), Recorder()
-    delivery = Delivery(settings, backend)
-    await delivery.start(heard)
+    server = own_server("--requirepass", "r/ght@")
+    settings = make_settings(backend="redis", redis_url=f"redis://:r%2Fght%40@127.0.0.1:{server.port}")
+    backend, told = RedisBackend(settings), Told()
+    await backend.start(told)
     await backend.subscribe(chat)
-    await delivery.publish(chat, event("m1"))
-    await until(lambda: heard.events[chat])
+    await backend.append(chat, event("m1"))
+    await until(lambda: told.received)
     await backend.close()
-    made.server.kill()
 
 
 RIGHTS = ["evalsha", "eval", "xadd", "xrange", "publish", "pubsub", "hset", "time", "subscribe"]
@@ -83,15 +80,17 @@ RIGHTS = ["evalsha", "eval", "xadd", "xrange", "publish", "pubsub", "hset", "tim
 
 @gen_test
 @pytest.mark.parametrize("command", RIGHTS)
-async def test_an_account_without_a_right(cluster: Make, command: str, expect_log: Expect) -> None:
+async def test_an_account_without_a_right(
+    redis_server: RedisServer, command: str, expect_log: Expect
+) -> None:
     """An account that lacks a command is refused at the start, naming the command."""
-    expect_log("redis link lost", "redis refuses commands", optional=True)
-    made = cluster()
+    expect_log("Redis connection lost", "Redis refuses commands", optional=True)
     user = f"without-{command}"
-    await made.client.execute_command(
-        "ACL", "SETUSER", user, "on", ">secret", "~*", "&*", "+@all", f"-{command}"
-    )
-    text = await failure(f"redis://{user}:secret@127.0.0.1:{made.server.port}")
+    async with alone(redis_server) as made:
+        await made.client.acl_setuser(
+            user, enabled=True, passwords="+secret", keys="*", channels="*", commands=["+@all", f"-{command}"]
+        )
+    text = await failure(f"redis://{user}:secret@127.0.0.1:{redis_server.port}")
     assert "lacks a right" in text
     assert command.upper() in text
     assert "secret" not in text
@@ -99,65 +98,62 @@ async def test_an_account_without_a_right(cluster: Make, command: str, expect_lo
 
 @gen_test
 @pytest.mark.parametrize("rule", ["~other:*", "&other:*"])
-async def test_an_account_without_keys_or_channels(cluster: Make, rule: str, expect_log: Expect) -> None:
+async def test_an_account_without_keys_or_channels(
+    redis_server: RedisServer, rule: str, expect_log: Expect
+) -> None:
     """An account that may not touch our keys or channels is refused at the start."""
-    expect_log("redis link lost", "redis refuses commands", optional=True)
-    made = cluster()
+    expect_log("Redis connection lost", "Redis refuses commands", optional=True)
     rules = ["~*" if rule[0] == "&" else rule, "&*" if rule[0] == "~" else rule]
-    await made.client.execute_command("ACL", "SETUSER", "narrow", "reset", "on", ">secret", "+@all", *rules)
-    assert "lacks a right" in await failure(f"redis://narrow:secret@127.0.0.1:{made.server.port}")
+    async with alone(redis_server) as made:
+        await made.client.execute_command(
+            "ACL", "SETUSER", "narrow", "reset", "on", ">secret", "+@all", *rules
+        )
+    assert "lacks a right" in await failure(f"redis://narrow:secret@127.0.0.1:{redis_server.port}")
 
 
 @gen_test
-async def test_an_account_with_just_enough(cluster: Make, chat: str) -> None:
+async def test_an_account_with_just_enough(redis_server: RedisServer, chat: str) -> None:
     """An account with our keys, our channels and the named commands alone does."""
-    made = cluster()
     needed = (
         "evalsha eval time get set del exists expire hget hmget hgetall hset hdel xadd xrange publish"
         " subscribe unsubscribe pubsub|numsub client|setname"
     )
     rights = [f"+{command}" for command in needed.split()]
-    await made.client.execute_command(
-        *(
-            "ACL",
-            "SETUSER",
-            "enough",
-            "reset",
-            "on",
-            ">secret",
-            "~eclipse:*",
-            "&chat:*",
-            "&eclipse:*",
-            *rights,
-        )
-    )
+    account = ("reset", "on", ">secret", "~eclipse:*", "&chat:*", "&eclipse:*", *rights)
+    async with alone(redis_server) as made:
+        await made.client.execute_command("ACL", "SETUSER", "enough", *account)
     settings = make_settings(
-        backend="redis", redis_url=f"redis://enough:secret@127.0.0.1:{made.server.port}", history_seconds=0.2
+        backend="redis", redis_url=f"redis://enough:secret@127.0.0.1:{redis_server.port}"
     )
-    backend, heard = create("redis", settings), Recorder()
-    delivery = Delivery(settings, backend)
-    await delivery.start(heard)
-    await backend.subscribe(chat)
-    attempt = await delivery.attempt(chat, "key")
-    assert (await delivery.publish(chat, event("m1"), attempt)).delivery == "published"
-    await until(lambda: heard.events[chat])
-    assert (await backend.ask("x")).values == ["x"]
-    backend.unsubscribe(chat)
-    await until(lambda: backend.position(chat) is None)
+    backend, told = create("redis", settings), Told()
+    await backend.start(told)
+    at = (await backend.subscribe(chat)).position
+    key = Key("key", "token")
+    assert (await backend.record(chat, key, "pending")).state == "none"
+    cursor, _ = await backend.append(chat, event("m1"), key=key)
+    await until(lambda: told.received)
+    read = await backend.read(chat, at.cursor)
+    assert read is not None
+    assert [each.cursor for each in read] == [cursor]
+    receipt = Receipt("m1", str(cursor), "published")
+    await backend.record(chat, key, "done", receipt=receipt)
+    await backend.record(chat, Key("other", "token"), "unknown")
+    assert await backend.send(b"{}") == 1
+    await backend.unsubscribe([chat])
     await backend.close()
 
 
 @gen_test
-async def test_a_refusal_that_passes(own_cluster: Make, expect_log: Expect) -> None:
+async def test_a_refusal_that_passes(own_server: Servers, expect_log: Expect) -> None:
     """A Redis that takes no writes for now is no reason not to start."""
-    expect_log("redis refuses commands|redis does not take events now")
-    made = own_cluster(redis_timeout=0.5)
-    await made.client.execute_command("REPLICAOF", "127.0.0.1", "1")
-    node = await made.node()
-    assert node.backend.health().state != "up"
-    await made.client.execute_command("REPLICAOF", "NO", "ONE")
-    node.backend._links.beat_soon()
-    await node.until_up()
+    expect_log("Redis refuses commands|Redis takes no events now")
+    async with alone(own_server(), redis_timeout=0.5) as made:
+        await made.client.replicaof("127.0.0.1", 1)
+        backend, _ = await made.start()
+        assert backend.health.state != "up"
+        await made.client.replicaof("NO", "ONE")
+        backend._connections.beat_soon()
+        await until_up(backend)
 
 
 @asynccontextmanager
@@ -201,7 +197,7 @@ async def answering(*answers: bytes) -> AsyncIterator[str]:
 @gen_test
 async def test_a_cluster_is_refused(expect_log: Expect) -> None:
     """A Redis that sends its clients elsewhere can't be used, which is said."""
-    expect_log("redis refuses commands", optional=True)
+    expect_log("Redis refuses commands", optional=True)
     async with answering(b"-MOVED 3999 127.0.0.1:6381\r\n") as url:
         assert "without a cluster" in await failure(url)
 
@@ -209,7 +205,7 @@ async def test_a_cluster_is_refused(expect_log: Expect) -> None:
 @gen_test
 async def test_a_redis_without_lua_is_refused(expect_log: Expect) -> None:
     """A Redis that doesn't know scripts can't be used, which is said."""
-    expect_log("redis refuses commands", optional=True)
+    expect_log("Redis refuses commands", optional=True)
     async with answering(b"-ERR unknown command 'EVALSHA'\r\n") as url:
         assert "runs Lua" in await failure(url)
 
@@ -217,24 +213,24 @@ async def test_a_redis_without_lua_is_refused(expect_log: Expect) -> None:
 @gen_test
 async def test_a_loading_redis_is_waited_for(expect_log: Expect) -> None:
     """A Redis that is still loading its data is away, and no reason not to start."""
-    expect_log("redis refuses commands|redis does not take events now")
+    expect_log("Redis refuses commands|Redis takes no events now")
     async with answering(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
         settings = make_settings(backend="redis", redis_url=url, redis_timeout=0.3)
         backend = RedisBackend(settings)
-        await Delivery(settings, backend).start(Recorder())
-        assert backend.health().state != "up"
+        await backend.start(NullListener())
+        assert backend.health.state != "up"
         await backend.close()
 
 
 @gen_test
 async def test_nobody_listens(expect_log: Expect) -> None:
     """A Redis that isn't there is no reason not to start."""
-    expect_log("redis is away", "redis link lost")
+    expect_log("Redis unavailable", "Redis connection lost")
     url = f"redis://127.0.0.1:{free_port()}"
     settings = make_settings(backend="redis", redis_url=url, redis_timeout=0.3)
     backend = RedisBackend(settings)
-    await Delivery(settings, backend).start(Recorder())
-    assert backend.health().state == "connecting"
+    await backend.start(NullListener())
+    assert backend.health.state == "connecting"
     await backend.close()
 
 

@@ -272,7 +272,7 @@ async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
     check: Check, expect_log: Any, options: tuple[str, ...], userinfo: str, name: str, says: str
 ) -> None:
     """Reachable, but the password, the mode, the role, the policy or a right is wrong."""
-    expect_log("redis link lost", "redis refuses commands", optional=True)
+    expect_log("Redis connection lost", "Redis refuses commands", optional=True)
     async with redis_with(*options) as server:
         findings = await check(REDIS_URL=f"redis://{userinfo}127.0.0.1:{server.port}")
     assert any(f.name == name and says in f.text and f.fix for f in findings), report.table(findings)

@@ -151,7 +151,7 @@ async def test_a_redis_with_tls(
     case: str, tls_redis: dict[str, int], files: Files, monkeypatch: pytest.MonkeyPatch, expect_log: Any
 ) -> None:
     """Authorities, names and certificates of clients: `check` and the server find the same."""
-    expect_log("redis is away", "redis link lost", optional=True)
+    expect_log("Redis unavailable", "Redis connection lost", optional=True)
     options, given, says = REDIS_CASES[case]
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)

@@ -18,7 +18,7 @@ GONE = (1012, "Server restarting")
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 3600)
+@patch("eclipse_ws.delivery.handover.TIMEOUT", 3600)
 async def test_a_lone_node_sends_all_away_at_once(redis_server: RedisServer) -> None:
     """With Redis too, a node that finds no other one closes every session, after the answers that are due."""
     async with running(redis_url=redis_server.url, **PATIENT) as server:
@@ -45,7 +45,7 @@ async def test_a_lone_node_sends_all_away_at_once(redis_server: RedisServer) -> 
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 3600)
+@patch("eclipse_ws.delivery.handover.TIMEOUT", 3600)
 async def test_the_last_one_of_two_that_stop(redis_server: RedisServer) -> None:
     """A node that is draining relieves nobody: the one that stops after it goes at once."""
     async with (
@@ -66,7 +66,7 @@ async def test_the_last_one_of_two_that_stop(redis_server: RedisServer) -> None:
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 3600)
+@patch("eclipse_ws.delivery.handover.TIMEOUT", 3600)
 async def test_a_node_that_redis_only_remembers(
     redis_server: RedisServer, expect_log: Callable[..., None]
 ) -> None:

@@ -106,13 +106,13 @@ async def test_a_chat_that_was_joined_during_the_drain_is_handed_over(
     options: dict[str, Any] = {"backend": "redis", "redis_url": redis_server.url}
     async with running(**options) as going, running(**options) as staying:
         neighbour = await Session.join(going.port, fresh_chat())
-        gate, subscribe, chat = asyncio.Event(), going.backend.subscribe, fresh_chat()
+        gate, subscribe, chat = asyncio.Event(), going.delivery.subscribe, fresh_chat()
 
         async def slow(chat_id: str) -> None:
             await gate.wait()
             await subscribe(chat_id)
 
-        monkeypatch.setattr(going.backend, "subscribe", slow)
+        monkeypatch.setattr(going.delivery, "subscribe", slow)
         late = await Session.open(going.port, f"token={token(chat)}")
         neighbour.socket.transport.pause_reading()  # its missing answer keeps the drain waiting
         draining = asyncio.create_task(going.drain())
@@ -179,7 +179,7 @@ async def test_a_hand_over_that_fails_stops_no_drain(
         async def fail() -> int:
             raise RuntimeError("of the test")
 
-        monkeypatch.setattr(server.backend, "hand_over", fail)
+        monkeypatch.setattr(server.delivery, "hand_over", fail)
         client = await Session.join(server.port)
         await server.drain()
         assert (await client.ended())[0] == 1012

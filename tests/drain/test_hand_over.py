@@ -35,18 +35,18 @@ async def test_a_chat_outlives_its_only_node(redis_server: RedisServer) -> None:
         chat = fresh_chat()
         one = await cluster.node(chat)
         other = await cluster.node()
-        await one.backend.publish(chat, event("m1"))
+        await one.delivery.publish(chat, event("m1"))
         await one.until_heard(chat, "m1")
-        at = one.backend.position(chat)
-        assert await one.backend.hand_over() == 1
-        await one.backend.close()
+        at = one.delivery.position(chat)
+        assert await one.delivery.hand_over() == 1
+        await one.delivery.close()
         await cluster.raw(chat, event("m2").body)  # nobody has joined yet, and it is heard all the same
         await until(
-            lambda: other.backend.position(chat) is not None and other.backend.position(chat).offset == 2
+            lambda: other.delivery.position(chat) is not None and other.delivery.position(chat).offset == 2
         )
-        await other.backend.subscribe(chat)
-        assert other.backend.position(chat).epoch == at.epoch
-        assert [e.identity for e in await other.backend.history(chat, at)] == ["message:m2"]
+        await other.delivery.subscribe(chat)
+        assert other.delivery.position(chat).epoch == at.epoch
+        assert [e.identity for e in await other.delivery.resume(chat, at)] == ["message:m2"]
         assert not other.heard.interrupts
 
 
@@ -57,12 +57,12 @@ async def test_without_a_hand_over_a_new_epoch_begins(redis_server: RedisServer)
         chat = fresh_chat()
         one = await cluster.node(chat)
         other = await cluster.node()
-        await one.backend.publish(chat, event("m1"))
+        await one.delivery.publish(chat, event("m1"))
         await one.until_heard(chat, "m1")
-        at = one.backend.position(chat)
-        await one.backend.close()
-        await other.backend.subscribe(chat)
-        assert other.backend.position(chat).epoch != at.epoch
+        at = one.delivery.position(chat)
+        await one.delivery.close()
+        await other.delivery.subscribe(chat)
+        assert other.delivery.position(chat).epoch != at.epoch
 
 
 @gen_test
@@ -70,14 +70,14 @@ async def test_chats_are_spread_over_the_others(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each of several nodes takes a part, in pieces; one that leaves itself takes none."""
-    monkeypatch.setattr("eclipse_ws.backends.redis.cluster_channel.BATCH", 10)
+    monkeypatch.setattr("eclipse_ws.delivery.handover.BATCH", 10)
     async with on(redis_server) as cluster:
         chats = [fresh_chat() for _ in range(40)]
         one = await cluster.node(*chats)
         two, three, leaving = await cluster.nodes(3)
-        await leaving.backend.hand_over()
-        assert await one.backend.hand_over() == 40
-        taken = [set(node.backend._subscriptions.chats()) for node in (two, three, leaving)]
+        await leaving.delivery.hand_over()
+        assert await one.delivery.hand_over() == 40
+        taken = [set(node.delivery._subscriptions) for node in (two, three, leaving)]
         assert taken[0] | taken[1] == set(chats)
         assert len(taken[0]) == len(taken[1]) == 20
         assert not taken[2]
@@ -90,10 +90,10 @@ async def test_a_second_time_hands_over_what_is_new(redis_server: RedisServer) -
         first, second = fresh_chat(), fresh_chat()
         one = await cluster.node(first)
         other = await cluster.node()
-        assert await one.backend.hand_over() == 1
-        await one.backend.subscribe(second)
-        assert await one.backend.hand_over() == 2
-        assert set(other.backend._subscriptions.chats()) == {first, second}
+        assert await one.delivery.hand_over() == 1
+        await one.delivery.subscribe(second)
+        assert await one.delivery.hand_over() == 2
+        assert set(other.delivery._subscriptions) == {first, second}
 
 
 @gen_test
@@ -103,9 +103,9 @@ async def test_what_is_taken_over_lingers_and_goes(redis_server: RedisServer) ->
         gone, kept = fresh_chat(), fresh_chat()
         one = await cluster.node(gone, kept)
         other = await cluster.node(kept)
-        assert await one.backend.hand_over() == 2
-        await until(lambda: other.backend.position(gone) is None, "the chat to be let go")
-        assert other.backend.position(kept) is not None
+        assert await one.delivery.hand_over() == 2
+        await until(lambda: other.delivery.position(gone) is None, "the chat to be let go")
+        assert other.delivery.position(kept) is not None
 
 
 @gen_test
@@ -113,19 +113,19 @@ async def test_alone_or_without_redis_nobody_takes_them(
     own_server: Callable[..., RedisServer], expect_log: Callable[..., None]
 ) -> None:
     """A single node knows that nobody takes its chats; one whose Redis has gone does not know that."""
-    expect_log("redis link lost", optional=True)
+    expect_log("Redis connection lost", optional=True)
     server = own_server()
     cluster = Cluster("redis", server)
     one = await cluster.node(fresh_chat())
-    assert await one.backend.hand_over() is None
+    assert await one.delivery.hand_over() is None
     server.kill()
-    await until(lambda: one.backend.health().state != "up")
-    assert await one.backend.hand_over() == 0
+    await until(lambda: one.delivery.health.state != "up")
+    assert await one.delivery.hand_over() == 0
     await cluster.close()
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 0.3)
+@patch("eclipse_ws.delivery.handover.TIMEOUT", 0.3)
 async def test_a_taker_that_does_not_answer(
     redis_server: RedisServer, expect_log: Callable[..., None]
 ) -> None:
@@ -141,23 +141,23 @@ async def test_a_taker_that_does_not_answer(
             await stuck.wait()
             return []
 
-        other.backend._nodes._take_over = never
-        assert await one.backend.hand_over() == 0
+        other.delivery._handover.take_over = never
+        assert await one.delivery.hand_over() == 0
 
 
 @gen_test
-@patch("eclipse_ws.backends.redis.subscriptions.HAND_OVER_TIMEOUT", 0.3)
+@patch("eclipse_ws.delivery.handover.TIMEOUT", 0.3)
 async def test_a_chat_that_can_not_be_joined_in_time(redis_server: RedisServer) -> None:
     """What the taker doesn't hear yet is not counted as handed over."""
     async with on(redis_server) as cluster:
         chat, fine = fresh_chat(), fresh_chat()
         one = await cluster.node(chat, fine)
         other = await cluster.node()
-        subscriptions = other.backend._subscriptions
-        join = subscriptions.join
-        subscriptions.join = lambda channel: None if channel.chat_id == chat else join(channel)
-        assert await one.backend.hand_over() == 1
-        assert one.backend._handed_over == {fine}
+        subscriptions = other.delivery._subscriptions
+        subscribe = subscriptions.resubscribe
+        subscriptions.resubscribe = lambda made: None if made.chat_id == chat else subscribe(made)
+        assert await one.delivery.hand_over() == 1
+        assert one.delivery._handover._handed_over == {fine}
 
 
 @gen_test
@@ -177,7 +177,7 @@ async def test_a_node_of_before_is_asked_and_takes_nothing(redis_server: RedisSe
                     return
 
         answering = asyncio.create_task(answer())
-        assert await one.backend.hand_over() is None
+        assert await one.delivery.hand_over() is None
         await answering
         await pubsub.aclose()
 
@@ -187,5 +187,5 @@ async def test_memory_has_nobody_to_hand_over_to() -> None:
     """The in-memory backend keeps the contract by doing nothing."""
     cluster = Cluster("memory", None)
     one = await cluster.node(fresh_chat())
-    assert await one.backend.hand_over() is None
+    assert await one.delivery.hand_over() is None
     await cluster.close()

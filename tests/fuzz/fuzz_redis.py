@@ -11,9 +11,10 @@ import json
 from collections.abc import Awaitable, Callable, Hashable, Iterable
 from typing import Any
 
-from eclipse_ws.backends.redis.backend import RedisBackend
 from eclipse_ws.backends.redis.channel import Channel
 from eclipse_ws.backends.redis.cluster_channel import Nodes
+
+from eclipse_ws.backends.redis.backend import RedisBackend
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.protocol import Cursor, Event
 from eclipse_ws.sessions.hub import Hub
@@ -106,8 +107,8 @@ class _Target:
         self.channel = channel
         self.backend._listener = hub
         hub.deliver = lambda _, event: self.delivered.append(event)  # type: ignore[method-assign]
-        self.backend._subscriptions = _Subscriptions(channel)  # type: ignore[assignment]
-        self.backend._links = _Links()  # type: ignore[assignment]
+        self.delivery._subscriptions = _Subscriptions(channel)  # type: ignore[assignment]
+        self.backend._connections = _Links()  # type: ignore[assignment]
         nothing: Callable[[list[str]], None] = lambda chats: None  # noqa: E731
 
         async def takes(chats: Iterable[str]) -> list[str]:
@@ -118,7 +119,7 @@ class _Target:
 
     async def push(self, answer: list[Any]) -> None:
         self.backend._push(answer)
-        await asyncio.gather(*self.backend._nodes._taking)
+        await asyncio.gather(*self.delivery._handover._taking)
 
 
 _target: _Target | None = None
@@ -151,7 +152,7 @@ def check(data: bytes) -> Hashable:
     shape = tuple((event.type[:8], event.cursor is None) for event in target.delivered)
     if after is not None and after.offset > 50:
         target.channel.position = Cursor("e1", 0)
-    return kind, shape, target.backend.malformed_dropped > 0
+    return kind, shape, target.delivery.counts.malformed_dropped > 0
 
 
 if __name__ == "__main__":

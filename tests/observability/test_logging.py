@@ -348,7 +348,7 @@ def test_log_volume_is_bounded(expect_log: Callable[..., None]) -> None:
 
 def test_a_flood_hides_neither_errors_nor_rare_lines(expect_log: Callable[..., None]) -> None:
     """An error is written in the middle of a flood, and so is the first line of a kind that was silent."""
-    expect_log("it failed", "redis link lost")
+    expect_log("it failed", "Redis connection lost")
     log = Log(log_format="json")
     flood(log, 100, 300, lambda _, turn: log.ours.info(f"kind {turn % 50}", padding="x" * 500))
     try:
@@ -356,11 +356,11 @@ def test_a_flood_hides_neither_errors_nor_rare_lines(expect_log: Callable[..., N
     except ValueError:
         log.ours.exception("it failed")
         log.ours.info("it failed too", exc_info=True)
-    log.ours.warning("redis link lost")
+    log.ours.warning("Redis connection lost")
     assert [document["event"] for document in log.documents[-3:]] == [
         "it failed",
         "it failed too",
-        "redis link lost",
+        "Redis connection lost",
     ]
     assert log.text.count("ValueError: seen") == 2
 

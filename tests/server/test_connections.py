@@ -59,7 +59,7 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 async def unanswered(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """No handler ends inside: those of the history wait, and so do those of an event."""
     monkeypatch.setattr(server.api, "history", lambda *_: asyncio.Event().wait())
-    monkeypatch.setattr(server.backend, "publish", lambda *_: asyncio.Event().wait())
+    monkeypatch.setattr(server.delivery, "publish", lambda *_: asyncio.Event().wait())
     try:
         yield
     finally:

@@ -399,7 +399,7 @@ async def test_fault_of_ours(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -
         async def broken(*_: object) -> None:
             raise RuntimeError("a bug with internals")
 
-        monkeypatch.setattr(server.backend, "publish", broken)
+        monkeypatch.setattr(server.delivery, "publish", broken)
         answer = await http(server.port, "/api/chats/c1/events", "POST", UPDATED, headers=OURS)
         assert (answer.status, answer.json) == (500, {"error": "Internal Server Error"})
 

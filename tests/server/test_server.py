@@ -283,14 +283,14 @@ async def test_drain_waits_for_close_frames_no_longer_than_for_the_last_ones(
 async def test_a_session_that_was_joining_is_sent_away_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that was accepted just before the drain, and greeted during it, is closed like all others."""
     async with running() as server:
-        gate, subscribe = asyncio.Event(), server.backend.subscribe
+        gate, subscribe = asyncio.Event(), server.delivery.subscribe
 
         async def slow(chat_id: str) -> None:
             await gate.wait()
             await subscribe(chat_id)
 
         neighbour = await Client.join(server.port, "c2")
-        monkeypatch.setattr(server.backend, "subscribe", slow)
+        monkeypatch.setattr(server.delivery, "subscribe", slow)
         late = await Client.open(server.port, f"token={token()}")
         neighbour.socket.transport.pause_reading()  # its missing answer keeps the drain waiting
         draining = asyncio.create_task(server.drain())

@@ -148,7 +148,7 @@ async def scene(**given: object) -> AsyncIterator[Scene]:
     """A scene whose chat is subscribed."""
     made = Scene(**given)
     await made.delivery.start(made.ears)
-    await made.backend.subscribe("c1")
+    await made.delivery.subscribe("c1")
     yield made
     await made.delivery.close()
 
@@ -437,7 +437,7 @@ async def test_agent_who_can_not_be_told(expect_log: Any, monkeypatch: pytest.Mo
         async def broken(*_: object) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(here.backend, "publish", broken)
+        monkeypatch.setattr(here.delivery, "publish", broken)
         assert await here.do(AgentJoined()) == {
             "type": "error",
             "error": "Failed to process agent_joined event",

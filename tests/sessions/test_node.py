@@ -12,6 +12,7 @@ import pytest
 
 from eclipse_ws import __version__
 from eclipse_ws.backends.base import Health
+from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.sessions import node
 from tests.client import Client, http, running
 
@@ -55,7 +56,7 @@ async def test_largest_chats() -> None:
 async def test_degraded(state: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend that does not answer makes the node degraded, which is still 200: sessions stay here."""
     async with running() as server:
-        monkeypatch.setattr(server.backend, "health", lambda: Health("redis", state, 0.25, 7))
+        monkeypatch.setattr(Delivery, "health", Health("redis", state, 0.25, 7))
         answer = await http(server.port, "/health")
         assert (answer.status, answer.json["status"]) == (200, "degraded")
         found = answer.json["backend"]

@@ -187,7 +187,7 @@ async def test_agent_who_can_not_be_told(expect_log: Any, monkeypatch: pytest.Mo
         async def broken(*_: object, **__: object) -> None:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(server.backend, "publish", broken)
+        monkeypatch.setattr(server.delivery, "publish", broken)
         await client.say(type="agent_joined")
         event = await client.next("error")
         assert (event["error"], event["code"]) == ("Failed to process agent_joined event", "internal_error")
@@ -321,7 +321,7 @@ async def test_backend_that_can_not_subscribe(expect_log: Any, monkeypatch: pyte
         async def broken(chat_id: str) -> None:
             raise BackendError("no room")
 
-        monkeypatch.setattr(server.backend, "subscribe", broken)
+        monkeypatch.setattr(server.delivery, "subscribe", broken)
         async with leaving_nothing(server):
             client = await Client.open(server.port, f"token={token()}")
             assert await client.ended() == (4000, "Internal server error")

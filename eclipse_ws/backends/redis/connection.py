@@ -1,4 +1,4 @@
-"""One connection to Redis: commands in, answers out, everything of one loop turn in one write."""
+"""One connection to Redis: commands or subscriptions in, answers out, those of one loop turn in one write."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import math
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
+import hiredis
 import structlog
 from redis.asyncio.connection import (
     Connection,
@@ -25,18 +26,18 @@ from eclipse_ws.config.key_material import client_context
 
 log = structlog.get_logger("eclipse_ws.redis")
 
-Push = Callable[[list[Any]], None]
-_POLLS_PER_TIMEOUT = 4
+_POLLS_PER_TIMEOUT: Final = 4
 
 
-class LinkError(Exception):
-    """The connection is gone, or has never come about; what was asked may or may not have been done."""
+class DisconnectedError(Exception):
+    """The connection is gone, or never came about; what was asked may or may not have been done."""
 
 
 def connection(url: str, timeout: float, ca: str = "") -> Connection:
-    """Make an unconnected connection of a redis://, rediss:// or unix:// URL. Raises ValueError.
+    """Make redis-py's own connection, still closed, for a redis://, rediss:// or unix:// URL.
 
-    ``ca`` is the PEM file of the authorities that its certificate is held to, instead of the system's.
+    ``ca`` is the PEM file of the authorities that its certificate is held to, instead of the system's. Raises
+    ValueError.
     """
     arguments: dict[str, Any] = dict(parse_url(url))
     kind = arguments.pop("connection_class", None)
@@ -45,13 +46,12 @@ def connection(url: str, timeout: float, ca: str = "") -> Connection:
     arguments.update(
         protocol=2,  # cheaper to read than RESP3's pushes, and enough
         socket_connect_timeout=timeout,
-        socket_timeout=None,  # the link keeps the time itself
-        socket_keepalive=True,
+        socket_timeout=None,  # the wrapper keeps the time itself
         decode_responses=False,
         client_name="eclipse-ws",
     )
-    if kind is UnixDomainSocketConnection:
-        arguments.pop("socket_keepalive")
+    if kind is not UnixDomainSocketConnection:
+        arguments["socket_keepalive"] = True
     made: Connection = kind(**arguments)
     if ca and isinstance(made, SSLConnection):
         about = made.ssl_context
@@ -75,41 +75,26 @@ class _Trust(RedisSSLContext):
         return context
 
 
-class Link:
-    """A pipelined connection. `call` queues a command; what one loop turn queues leaves in one write.
+class BaseConnection:
+    """A connection that lives until it breaks, is closed, or gives no answer within ``timeout`` seconds."""
 
-    With ``push`` it is a subscriber's: every answer goes there, and ``call`` returns nothing to wait for.
-    What Redis refuses on it ends it, or goes to ``on_refused`` once it is ``proven``.
-    A link on which commands wait and for ``timeout`` seconds nothing is answered ends.
-    """
-
-    def __init__(
-        self,
-        conn: Connection,
-        timeout: float,
-        push: Push | None = None,
-        on_refused: Callable[[RedisError], object] | None = None,
-    ) -> None:
-        self._connection = conn
+    def __init__(self, made: Connection, timeout: float) -> None:
+        self._connection = made
         self._timeout = timeout
-        self._push = push
-        self._on_refused = on_refused
+        self._loop = asyncio.get_running_loop()
         self._outgoing: list[bytes] = []
         self._wake = asyncio.Event()
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._loop = asyncio.get_running_loop()
         self._stood_still = 0.0  # seconds in which this process did not run
-        self._broken: str | None = None
         self._ended = asyncio.Event()
-        self._answered = 0.0  # when the last answer came: who works off a long queue isn't silent
-        self.refused: RedisError | None = (
-            None  # what Redis has refused on this link: a subscription, a heartbeat
-        )
-        self.proven = False  # it was of use
-        self.replaced = False  # ended because another connection may lead to a better server
+        self.broken = ""
+        """Why it ended; "" while it hasn't."""
+        self.proven = False
+        """It was of use: only then its loss is news."""
+        self.replaced = False
+        """It ended because another connection may lead to a better server."""
 
     async def connect(self) -> None:
-        """Open and authenticate. Raises LinkError, or the RedisError by which Redis refuses."""
+        """Open and authenticate. Raises DisconnectedError, or the RedisError by which Redis refuses."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.connect()  # type: ignore[no-untyped-call]
@@ -118,11 +103,11 @@ class Link:
             if isinstance(error, RedisError) and (is_answer(error) or isinstance(error, AuthenticationError)):
                 raise
             if isinstance(error, (RedisError, OSError)):  # TimeoutError is one
-                raise LinkError(str(error) or type(error).__name__) from error
+                raise DisconnectedError(str(error) or type(error).__name__) from error
             raise
 
     async def run(self) -> str:
-        """Carry commands and answers until the link breaks; returns why it did."""
+        """Carry commands and answers until the connection ends; tells why it did."""
         tasks = [asyncio.create_task(part()) for part in (self._read, self._write, self._watch)]
         try:
             await self._ended.wait()
@@ -132,35 +117,20 @@ class Link:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.disconnect()
             self.close("closed")
-        return self._broken or ""
+        return self.broken
 
     def close(self, why: str) -> None:
-        """End the link; whoever waits gets LinkError. Idempotent."""
-        if self._broken is None:
-            self._broken = why
+        """End the connection. Idempotent."""
+        self.broken = self.broken or why
         self._ended.set()
-        waiting, self._waiting = self._waiting, deque()
-        for future, _ in waiting:
-            if not future.done():
-                future.set_exception(LinkError(self._broken))
 
-    def call(self, *command: bytes | str | int | float) -> asyncio.Future[Any]:
-        """Queue a command. The future answers, or raises LinkError, or the RedisError that Redis answered."""
-        future: asyncio.Future[Any] = self._loop.create_future()
-        if self._broken is not None:
-            future.set_exception(LinkError(self._broken))
-            return future
-        self._waiting.append((future, self._now()))
-        self._queue(command)
-        return future
-
-    def tell(self, *command: bytes | str) -> None:
-        """Queue a subscriber's command, whose answers come as pushes."""
-        if self._broken is None:
-            self._queue(command)
+    async def disconnect(self) -> None:
+        """Close the socket. Idempotent."""
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._connection.disconnect(nowait=True)
 
     def _queue(self, command: tuple[Any, ...]) -> None:
-        self._outgoing.extend(self._connection.pack_command(*command))
+        self._outgoing.append(hiredis.pack_command(command))
         self._wake.set()
 
     async def _write(self) -> None:
@@ -175,8 +145,7 @@ class Link:
 
     async def _read(self) -> None:
         # Redis-py's own subscriber costs more per message than everything that we do with one.
-        read = self._connection.read_response
-        push = self._push
+        read, take = self._connection.read_response, self._take
         try:
             while True:
                 try:
@@ -185,30 +154,13 @@ class Link:
                     if not is_answer(error):
                         raise
                     answer = error
-                if push is not None:
-                    if isinstance(answer, RedisError) and self.proven and self._on_refused is not None:
-                        self._on_refused(answer)  # what is subscribed stays so
-                        continue
-                    if isinstance(answer, RedisError):
-                        self.refused = answer
-                        self.close(f"subscribing was refused: {answer}")
-                        return
-                    try:
-                        push(answer)
-                    except Exception:
-                        # One event that can't be handled must not deafen the node to all others.
-                        log.exception("what redis has pushed could not be handled")
-                    continue
-                future, _ = self._waiting.popleft()
-                self._answered = self._now()
-                if future.done():
-                    continue
-                if isinstance(answer, RedisError):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+                take(answer)
         except Exception as error:
             self.close(f"reading failed: {error}")
+
+    def _take(self, answer: Any) -> None:
+        """Do with an answer, or a RedisError, what it is for."""
+        raise NotImplementedError
 
     async def _watch(self) -> None:
         pause = self._timeout / _POLLS_PER_TIMEOUT
@@ -219,14 +171,83 @@ class Link:
             if late > pause:
                 # Stopped or starved: the answers lie unread in the socket, Redis is not to blame.
                 self._stood_still += late
-            elif self._waiting and self._now() - max(self._waiting[0][1], self._answered) > self._timeout:
+            elif self._now() - self._waiting_since() > self._timeout:
                 self.close(f"no answer within {self._timeout:g} s")
+
+    def _waiting_since(self) -> float:
+        """Since when Redis owes an answer; now if it doesn't."""
+        return self._now()
 
     def _now(self) -> float:
         """The loop's time without what this process has slept through."""
         return self._loop.time() - self._stood_still
 
-    async def disconnect(self) -> None:
-        """Close the socket. Idempotent."""
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await self._connection.disconnect(nowait=True)
+
+class CommandConnection(BaseConnection):
+    """A pipelined connection: whoever calls shares it, and each gets the answer to its own command."""
+
+    def __init__(self, made: Connection, timeout: float) -> None:
+        super().__init__(made, timeout)
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._answered = 0.0  # when the last answer came: who works off a long queue isn't silent
+
+    def call(self, *command: bytes | str | int | float) -> asyncio.Future[Any]:
+        """Queue a command. The future raises DisconnectedError, or the RedisError that Redis answered."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self.broken:
+            future.set_exception(DisconnectedError(self.broken))
+            return future
+        self._queue(command)
+        self._waiting.append((future, self._now()))
+        return future
+
+    def close(self, why: str) -> None:
+        """End the connection; whoever waits gets DisconnectedError. Idempotent."""
+        super().close(why)
+        waiting, self._waiting = self._waiting, deque()
+        for future, _ in waiting:
+            if not future.done():
+                future.set_exception(DisconnectedError(self.broken))
+
+    def _take(self, answer: Any) -> None:
+        future, _ = self._waiting.popleft()
+        self._answered = self._now()
+        if future.done():
+            return
+        if isinstance(answer, RedisError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    def _waiting_since(self) -> float:
+        return max(self._waiting[0][1], self._answered) if self._waiting else self._now()
+
+
+class SubscriberConnection(BaseConnection):
+    """A connection whose answers are pushes: messages, confirmations, and what Redis refuses."""
+
+    def __init__(
+        self,
+        made: Connection,
+        timeout: float,
+        on_push: Callable[[list[Any]], None],
+        on_refused: Callable[[RedisError], None],
+    ) -> None:
+        super().__init__(made, timeout)
+        self._on_push = on_push
+        self._on_refused = on_refused
+
+    def send(self, *command: bytes | str) -> None:
+        """Queue a command, whose answers come as pushes."""
+        if not self.broken:
+            self._queue(command)
+
+    def _take(self, answer: Any) -> None:
+        try:
+            if isinstance(answer, RedisError):
+                self._on_refused(answer)
+            else:
+                self._on_push(answer)
+        except Exception:
+            # One event that can't be handled must not deafen the node to all others.
+            log.exception("push of Redis not handled")

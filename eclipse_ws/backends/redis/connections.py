@@ -1,4 +1,4 @@
-"""A node's two links to Redis, kept alive for ever: one for commands, one that hears channels."""
+"""A node's two connections to Redis, kept alive for ever: one for commands, one that hears channels."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import structlog
-from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.base import BackendError, State
-from eclipse_ws.backends.redis.connection import Link, LinkError, Push, connection
+from eclipse_ws.backends.base import Availability, BackendError, Unavailable
+from eclipse_ws.backends.redis.connection import (
+    BaseConnection,
+    CommandConnection,
+    DisconnectedError,
+    SubscriberConnection,
+    connection,
+)
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.scripts import HEARTBEAT
@@ -22,27 +27,39 @@ from eclipse_ws.config.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
 
-BEAT = b"beat:"
+C = TypeVar("C", bound=BaseConnection)
+BEAT: Final = b"beat:"
 """What a node tells itself begins with this; what nodes tell each other is JSON."""
-IDLE = 3
-"""Ping intervals between two pings of a node without chats: two commands a minute by default."""
-POLL = 0.01
-"""Seconds between looks for a link that is to come back."""
+IDLE: Final = 3
+"""Ping intervals between two heartbeats of a node without chats: two commands a minute by default."""
+POLL: Final = 0.01
+"""Seconds between looks for a connection that is to come back."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between attempts to connect: doubled from the first to the longest, with jitter."""
 
 
-class Links:
-    """Keeps both links, and proves them by heartbeats.
+class Connections:
+    """Keeps both connections, and proves them by heartbeats.
 
-    ``name`` is ``<node>:<number>`` and changes with each subscriber link: whoever was heard on the link of
-    before has to be asked for anew. ``on_commands`` and ``on_subscriber`` are called when a link has
-    come up (the subscriber's once it has heard itself), ``on_deaf`` when the subscriber's has gone,
-    with Redis's time (ms) until which it was surely heard, ``on_refused`` when a subscription is refused.
+    The connection for commands::
 
-    A Redis that answers, but refuses what it is asked (read-only, loading, full, over a quota), counts as
-    unavailable: ``commands`` is None while ``refusal`` says why, until a heartbeat is accepted. Heartbeats,
-    and what only reads, go over ``standing``, the commands' link whether it is refused or not.
+        absent ⇄ standing          `standing`: it is there; `commands`: and Redis is not refusing
+
+        accepting ──a heartbeat is refused, or a command's answer says: wrong server──▶ refusing
+            ▲                                                                              │
+            └───────────────────────────── a heartbeat is accepted ────────────────────────┘
+
+    Redis is *refusing* when it answers, but doesn't take what it is asked (read-only, loading, full, over a
+    quota). That outlives a connection. Heartbeats, and what only reads, go over ``standing`` meanwhile.
+
+    The subscriber's connection::
+
+        absent ─▶ connected ─its own channel is confirmed─▶ listening ─it hears its heartbeat─▶ proven
+           ▲          │                                         │                                 │
+           └──────────┴──────── broken, or no heartbeat heard ──┴─────────────────────────────────┘
+
+    ``name`` is ``<node>:<number>`` and changes with each subscriber's connection: whoever was heard on the
+    one of before has to be asked for anew.
     """
 
     def __init__(
@@ -50,48 +67,66 @@ class Links:
         settings: Settings,
         names: Names,
         *,
-        push: Push,
-        on_commands: Callable[[], None],
-        on_subscriber: Callable[[], None],
-        on_deaf: Callable[[str], None],
+        on_message: Callable[[bytes, bytes], None],
+        on_subscribed: Callable[[bytes], None],
+        on_note: Callable[[bytes], None],
+        on_restored: Callable[[], None],
+        on_lost: Callable[[str], None],
         on_refused: Callable[[RedisError], None],
         idle: Callable[[], bool],
     ) -> None:
+        """``on_restored``: commands are taken again, or the subscriber's connection is proven.
+
+        ``on_lost`` gets Redis's time (ms) until which channels were surely heard. ``on_message``,
+        ``on_subscribed`` and ``on_refused`` are for chats' channels, ``on_note`` for nodes'.
+        """
         self._settings = settings
         self._url = settings.redis_url.get_secret_value()
-        self._on_push = push
-        self._on_commands = on_commands
-        self._on_subscriber = on_subscriber
-        self._on_deaf = on_deaf
+        self._on_message = on_message
+        self._on_subscribed = on_subscribed
+        self._on_note = on_note
+        self._on_restored = on_restored
+        self._on_lost = on_lost
         self._on_refused = on_refused
         self._idle = idle
         self.names = names
         self.node = secrets.token_hex(6)
         self.name = ""
-        self.commands: Link | None = None
-        self.standing: Link | None = None
-        self.subscriber: Link | None = None
-        self.refusal: RedisError | None = None
-        self._refused_at = 0.0
-        self._refused = 0  # how much was refused since then
-        self._stopped: Link | None = None  # the commands' link that a command's own refusal has stopped
         self.latency: float | None = None
-        self.found_at = 0.0  # when the commands' link was back after an outage
-        self._was_up = False
-        self.reconnects = 0
+        self.standing: CommandConnection | None = None
+        self.refusal: RedisError | None = None  # with which Redis refuses everything
+        self._refused_at = 0.0
+        self._refused = 0  # commands that were refused since then
+        self._stopped: CommandConnection | None = None  # the one that a command's own refusal has stopped
+        self._suspect: CommandConnection | None = None  # it is new, and its first heartbeat was refused
+        self.subscriber: SubscriberConnection | None = None
+        self.subscribe_refusal: RedisError | None = None  # why Redis didn't let this node subscribe
         self._number = 0
-        self._heard = 0.0  # monotonic: when the subscriber link last brought anything
-        self._clock: float | None = None  # Redis's ms minus ours
-        self._beat_now = asyncio.Event()
-        self._beat_heard = asyncio.Event()
-        self._beat = b""
-        self._hears_itself = False  # its own channel is subscribed: a heartbeat before that would be missed
+        self._own_channel = b""
+        self._all_nodes = names.all_nodes.encode()
+        self._heard = 0.0  # monotonic: when the subscriber's connection last brought anything
+        self._clock = 0  # Redis's ms minus ours
+        self._listening = False
         self._proven = False
         self._counted = False  # heartbeats have told how many connections hear this node's channel
-        self._left_behind = False  # the commands' link has left a server that the subscriber's may be at
-        self.refused: RedisError | None = None  # why Redis didn't let this node subscribe
-        self._away: set[str] = set()  # the links whose loss was logged
+        self._left_behind = False  # commands go to another server since; is the subscriber's still there?
+        self._beat = b""
+        self._beat_now = asyncio.Event()
+        self._beat_heard = asyncio.Event()
+        self._lost: set[str] = set()  # the connections whose loss was logged
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def commands(self) -> CommandConnection | None:
+        """Where commands go; None while Redis can't be reached, or refuses everything."""
+        return self.standing if self.refusal is None else None
+
+    def require_commands(self) -> CommandConnection:
+        """Where commands go. Raises Unavailable."""
+        commands = self.commands
+        if commands is None:
+            raise Unavailable("Redis is unavailable")
+        return commands
 
     @property
     def channel(self) -> str:
@@ -104,220 +139,229 @@ class Links:
         return int(2 * IDLE * self._settings.redis_ping_interval + self._settings.redis_timeout) + 1
 
     @property
-    def hearing(self) -> bool:
-        """Whether the subscriber's link stands and has heard itself."""
-        return self._proven
-
-    @property
-    def state(self) -> State:
-        """``up`` when both links stand, nothing is refused, and the subscriber's has heard itself."""
-        if self.commands is not None and self._proven:
+    def state(self) -> Availability:
+        """``up`` when both connections stand, nothing is refused, and the subscriber's is proven."""
+        if self._proven and self.commands is not None:
             return "up"
         return "down" if self._number or self.refusal else "connecting"
 
+    # -- start and end --------------------------------------------------------------------------
+
     async def start(self) -> None:
-        """Begin to keep the links; waits for the first ones as long as one command may take.
+        """Begin to keep the connections.
 
         Raises BackendError where trying again can't help: URL, password, rights, kind of server.
         """
         try:
-            self._connection()
+            first = self._make_commands()
         except ValueError as error:
             raise BackendError(f"REDIS_URL can't be used: {error}") from None
-        first = self._link()
         try:
             await first.connect()
         except RedisError as error:
             refusal = classify(error)
             if refusal.ends_start:
                 raise BackendError(f"Redis refuses this server: {error}; {refusal.value}") from None
-            log.warning("redis refuses connections, chats go on locally", why=str(error), fix=refusal.value)
-        except LinkError as error:
-            log.warning("redis is away, chats go on locally", why=str(error))
-        first.close("probed")
-        await first.run()
+            log.warning("Redis refuses connections; delivering locally", why=str(error), fix=refusal.value)
+        except DisconnectedError as error:
+            log.warning("Redis unavailable; delivering locally", why=str(error))
+        await first.disconnect()
         self._tasks = [
-            asyncio.create_task(self._keep_commands(), name="redis commands"),
-            asyncio.create_task(self._keep_subscriber(), name="redis subscriber"),
-            asyncio.create_task(self._keep_beating(), name="redis heartbeat"),
+            asyncio.create_task(part(), name=f"Redis {part.__name__}")
+            for part in (self._keep_commands, self._keep_subscriber, self._keep_beating)
         ]
 
     async def close(self) -> None:
-        """Let both links go. Idempotent."""
+        """Let both connections go. Idempotent."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
-        self.commands = self.standing = self.subscriber = None
-        self._hears_itself = self._proven = False
+        self.standing = self.subscriber = None
+        self._listening = self._proven = False
 
-    async def commands_after(self, broken: Link, seconds: float) -> bool:
-        """Wait for the commands' link that follows a broken one; whether there is one within ``seconds``."""
+    # -- what commands fail with ----------------------------------------------------------------
+
+    def failure(self, error: DisconnectedError | RedisError) -> Unavailable:
+        """What a command failed with, as the contract's error; the heartbeats learn of it.
+
+        It is ``refused`` if Redis takes other things, and for no cause that an operator would fix.
+        """
+        if isinstance(error, DisconnectedError):
+            return Unavailable(str(error), asked=True)
+        alone = not self.is_general(error)
+        endless = classify(error) in (Refusal.UNAVAILABLE, Refusal.REJECTED)
+        return Unavailable(str(error), asked=alone, refused=alone and endless)
+
+    def is_general(self, error: RedisError) -> bool:
+        """Note what a command was refused with; tell whether Redis is known to refuse everything.
+
+        Where a refusal itself doesn't say so, the next heartbeat tells. It also does where a command has
+        stopped this connection before: if a heartbeat was accepted since, only some keys or commands are
+        refused.
+        """
+        if self.refusal is not None:
+            self._refused += 1
+            return True
+        general = classify(error) is Refusal.WRONG_SERVER and self.standing not in (None, self._stopped)
+        if general:
+            self._stopped = self.standing
+            self._refuse(error)
+        self.beat_soon()
+        return general
+
+    async def commands_after(self, broken: CommandConnection, seconds: float) -> bool:
+        """Wait for the connection that follows a broken one; whether there is one within ``seconds``."""
         deadline = time.monotonic() + seconds
-        while self.commands is None or self.commands is broken:
+        while self.commands in (None, broken):
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(POLL)
         return True
-
-    def beat_soon(self) -> None:
-        """Have the next heartbeat now."""
-        self._beat_now.set()
-
-    def doubt(self, error: BaseException | None) -> bool:
-        """Note what a command failed with; tell whether Redis is known to refuse everything, which is logged.
-
-        Where a refusal itself doesn't say so, the next heartbeat tells. It also does where a command has
-        stopped this link before: if a heartbeat was accepted since, only some keys or commands are refused.
-        """
-        if not isinstance(error, RedisError):
-            return False
-        if self.refusal is not None:
-            self._refused += 1
-        elif self.standing not in (None, self._stopped) and classify(error) is Refusal.WRONG_SERVER:
-            self._stopped = self.standing
-            self._refuse(error)
-            self.beat_soon()
-        else:
-            self.beat_soon()
-        return self.refusal is not None
-
-    def _link(self, push: Push | None = None) -> Link:
-        return Link(self._connection(), self._settings.redis_timeout, push, self._on_refused)
-
-    def _connection(self) -> Connection:
-        return connection(self._url, self._settings.redis_timeout, self._settings.redis_ca)
-
-    async def _keep_commands(self) -> None:
-        await self._keep("commands", self._link, self._commands_up, self._commands_down)
-
-    async def _keep_subscriber(self) -> None:
-        await self._keep(
-            "subscriber", lambda: self._link(self._push), self._subscriber_up, self._subscriber_down
-        )
-
-    async def _keep(
-        self, role: str, make: Callable[[], Link], up: Callable[[Link], None], down: Callable[[], None]
-    ) -> None:
-        """Connect, run, and connect again for ever; one line is logged when it goes and when it is back."""
-        pause = FIRST_PAUSE
-        while True:
-            link = make()
-            running: asyncio.Task[str] | None = None
-            try:
-                await link.connect()
-                running = asyncio.create_task(link.run())
-                up(link)
-                why = await running
-            except (LinkError, RedisError) as error:
-                why = str(error)
-            except asyncio.CancelledError:
-                if running is not None:
-                    running.cancel()
-                    await asyncio.gather(running, return_exceptions=True)
-                await link.disconnect()  # one that was cancelled before it began hasn't
-                raise
-            except Exception:
-                log.exception("redis link failed", link=role)
-                why = "an error of our own"
-                link.close(why)
-            if running is not None:
-                await asyncio.gather(running, return_exceptions=True)
-                down()
-            if link.proven or link.replaced:
-                pause = FIRST_PAUSE
-            if not (link.replaced or role in self._away):
-                log.warning("redis link lost", link=role, why=why)
-                self._away.add(role)
-            self.reconnects += 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
-            pause = min(LONGEST_PAUSE, pause * 2)
-
-    def _prove_link(self, role: str, link: Link) -> None:
-        """Note that a link is of use: it is only then that its loss would be news."""
-        if not link.proven:
-            link.proven = True
-            log.info("Redis client connected", link=role, after_outage=role in self._away)
-            self._away.discard(role)
-
-    def _commands_up(self, link: Link) -> None:
-        self.standing = link
-        if self.refusal is None:
-            self._begin(link)
-        else:
-            self._left_behind = self.subscriber is not None
-        self.beat_soon()
-
-    def _commands_down(self) -> None:
-        self.standing = None
-        if self.refusal is None:
-            self._stop()
-
-    def _begin(self, link: Link) -> None:
-        """Have commands given again."""
-        if self._was_up:
-            self.found_at = time.monotonic()
-        self._was_up = True
-        self.commands = link
-        self._on_commands()
-
-    def _stop(self) -> None:
-        self.commands = None
 
     def _refuse(self, error: RedisError) -> None:
         """Redis refuses commands: give none until it accepts a heartbeat."""
         self._refused += 1
         if self.refusal is None:
             self._refused_at = time.monotonic()
-            self._stop()
             log.warning(
-                "redis refuses commands, chats go on locally", why=str(error), fix=classify(error).value
+                "Redis refuses commands; delivering locally", why=str(error), fix=classify(error).value
             )
         self.refusal = error
 
-    def _accept(self, link: Link) -> None:
+    def _accept(self, commands: CommandConnection) -> None:
         """Redis has accepted a heartbeat."""
-        self._prove_link("commands", link)
-        if self.refusal is not None and link is self.standing:
+        self._prove("commands", commands)
+        if self.refusal is not None and commands is self.standing:
             seconds = round(time.monotonic() - self._refused_at, 1)
-            log.info("redis accepts commands again", refused=self._refused, seconds=seconds)
+            log.info("Redis accepts commands again", refused=self._refused, seconds=seconds)
             self.refusal, self._refused = None, 0
-            self._begin(link)
+            self._on_restored()
 
-    def _subscriber_up(self, link: Link) -> None:
+    # -- keeping connections --------------------------------------------------------------------
+
+    async def _keep_commands(self) -> None:
+        await self._keep("commands", self._make_commands, self._commands_up, self._commands_down)
+
+    async def _keep_subscriber(self) -> None:
+        await self._keep("subscriber", self._make_subscriber, self._subscriber_up, self._subscriber_down)
+
+    def _make_commands(self) -> CommandConnection:
+        timeout = self._settings.redis_timeout
+        return CommandConnection(connection(self._url, timeout, self._settings.redis_ca), timeout)
+
+    def _make_subscriber(self) -> SubscriberConnection:
+        timeout = self._settings.redis_timeout
+        made = connection(self._url, timeout, self._settings.redis_ca)
+        return SubscriberConnection(made, timeout, self._push, self._subscription_refused)
+
+    async def _keep(
+        self, role: str, make: Callable[[], C], up: Callable[[C], None], down: Callable[[], None]
+    ) -> None:
+        """Connect, run, and connect again for ever; one line is logged when it goes and when it is back."""
+        pause = FIRST_PAUSE
+        while True:
+            current = make()
+            running: asyncio.Task[str] | None = None
+            try:
+                await current.connect()
+                running = asyncio.create_task(current.run())
+                up(current)
+                why = await running
+            except (DisconnectedError, RedisError) as error:
+                why = str(error)
+            except asyncio.CancelledError:
+                if running is not None:
+                    running.cancel()
+                    await asyncio.gather(running, return_exceptions=True)
+                await current.disconnect()  # one that was cancelled before it began hasn't
+                raise
+            except Exception:
+                log.exception("Redis connection failed", connection=role)
+                why = "an error of our own"
+                current.close(why)
+            if running is not None:
+                await asyncio.gather(running, return_exceptions=True)
+                down()
+            if current.proven or current.replaced:
+                pause = FIRST_PAUSE
+            if not (current.replaced or role in self._lost):
+                log.warning("Redis connection lost", connection=role, why=why)
+                self._lost.add(role)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
+            pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _prove(self, role: str, current: BaseConnection) -> None:
+        """Note that a connection is of use: it is only then that its loss would be news."""
+        if not current.proven:
+            current.proven = True
+            log.info("Redis client connected", connection=role, after_outage=role in self._lost)
+            self._lost.discard(role)
+
+    def _commands_up(self, commands: CommandConnection) -> None:
+        self.standing = commands
+        self.beat_soon()
+        if self.refusal is None:
+            self._on_restored()
+        else:
+            self._left_behind = self.subscriber is not None
+
+    def _commands_down(self) -> None:
+        self.standing = None
+
+    # -- hearing --------------------------------------------------------------------------------
+
+    def _subscriber_up(self, subscriber: SubscriberConnection) -> None:
         self._number += 1
         self.name = f"{self.node}:{self._number}"
-        self.subscriber, self._left_behind = link, False
+        self._own_channel = self.channel.encode()
+        self.subscriber, self._left_behind = subscriber, False
         self._heard = time.monotonic()
         self.beat_soon()
-        link.tell("SUBSCRIBE", self.channel, self.names.all_nodes)
+        subscriber.send("SUBSCRIBE", self.channel, self.names.all_nodes)
 
     def _subscriber_down(self) -> None:
-        if self.subscriber is not None:
-            self.refused = self.subscriber.refused
+        until = int(self._heard * 1000 + self._clock) if self._proven else 0
         self.subscriber = None
-        until = "0"
-        if self._proven and self._clock is not None:
-            until = str(int(self._heard * 1000 + self._clock))
-        self._hears_itself = self._proven = False
+        self._listening = self._proven = False
         self._beat_heard.set()  # nobody need wait for it any more
-        self._on_deaf(until)
+        self._on_lost(str(until))
 
-    def _push(self, answer: list[Any]) -> None:
+    def _push(self, push: list[Any]) -> None:
+        kind, channel, payload = push
         self._heard = time.monotonic()
-        if answer[0] == b"message" and answer[2].startswith(BEAT) and answer[1] == self.channel.encode():
-            if answer[2] == self._beat:
-                self._beat_heard.set()
-        elif answer[0] == b"subscribe" and answer[1] == self.channel.encode():
-            self._hears_itself = True
-            self.beat_soon()
-        else:
-            self._on_push(answer)
+        if kind == b"message":
+            if channel == self._own_channel and payload.startswith(BEAT):
+                if payload == self._beat:
+                    self._beat_heard.set()
+            elif channel in (self._own_channel, self._all_nodes):
+                self._on_note(payload)
+            else:
+                self._on_message(channel, payload)
+        elif kind == b"subscribe":
+            if channel == self._own_channel:
+                self._listening = True
+                self.beat_soon()
+            else:
+                self._on_subscribed(channel)
+
+    def _subscription_refused(self, error: RedisError) -> None:
+        """Redis has refused to subscribe to some channels; if they are chats', the others stay subscribed."""
+        if self._proven:
+            self._on_refused(error)
+        elif self.subscriber is not None:
+            self.subscribe_refusal = error
+            self.subscriber.close(f"subscribing was refused: {error}")
+
+    # -- heartbeats -----------------------------------------------------------------------------
+
+    def beat_soon(self) -> None:
+        """Have the next heartbeat now."""
+        self._beat_now.set()
 
     async def _keep_beating(self) -> None:
         while True:
-            settings = self._settings
-            interval = settings.redis_ping_interval * (IDLE if self._idle() else 1)
+            interval = self._settings.redis_ping_interval * (IDLE if self._idle() else 1)
             if self.refusal is not None:
                 interval = min(interval, LONGEST_PAUSE)
             try:
@@ -327,15 +371,15 @@ class Links:
                 pass
             self._beat_now.clear()
             try:
-                await self._prove()
-            except LinkError as error:
+                await self._heartbeat()
+            except DisconnectedError as error:
                 log.debug("heartbeat failed", why=str(error))
             except Exception:
                 log.exception("heartbeat failed")
 
-    async def _prove(self) -> None:
-        """Send one heartbeat through the commands' link, and hear it on the subscriber's."""
-        commands, subscriber, confirmed = self.standing, self.subscriber, self._hears_itself
+    async def _heartbeat(self) -> None:
+        """Send a heartbeat over the commands' connection, and hear it on the subscriber's."""
+        commands, subscriber, listening = self.standing, self.subscriber, self._listening
         if commands is None or not self.name:
             return
         self._beat = BEAT + secrets.token_hex(8).encode()
@@ -349,41 +393,41 @@ class Links:
             return
         self.latency = time.monotonic() - began
         # Redis's clock as it was at the latest when we had the answer: too early is the safe side.
-        self._clock = int(now) - time.monotonic() * 1000
+        self._clock = int(now) - int(time.monotonic() * 1000)
         self._accept(commands)
         if subscriber is not None and subscriber is self.subscriber:
-            await self._hear_heartbeat(subscriber, confirmed, hearers)
+            await self._hear_heartbeat(subscriber, listening, hearers)
 
-    async def _hear_heartbeat(self, subscriber: Link, confirmed: bool, hearers: int) -> None:
-        if not confirmed:
+    def _replace_if_wrong(self, commands: CommandConnection, error: RedisError) -> None:
+        """Connect anew where only that can help; a connection that is new gets until the next heartbeat."""
+        if classify(error) in (Refusal.WRONG_SERVER, Refusal.CREDENTIALS):
+            if commands.proven or commands is self._suspect:
+                commands.replaced = True
+                commands.close(f"refused: {error}")
+            self._suspect = commands
+
+    async def _hear_heartbeat(self, subscriber: SubscriberConnection, listening: bool, hearers: int) -> None:
+        timeout = self._settings.redis_timeout
+        if not listening:
             # Its confirmation asks for a heartbeat; one that doesn't come has to be noticed too.
-            if time.monotonic() - self._heard > self._settings.redis_timeout:
+            if time.monotonic() - self._heard > timeout:
                 subscriber.close("its subscription was not confirmed")
             return
         if hearers:
             self._counted, self._left_behind = True, False
         elif self._counted or self._left_behind:
             # A replica's clients hear what its primary publishes, but the primary doesn't count them.
-            subscriber.close("it leads to another server than the commands' link")
+            subscriber.close("it leads to another server than the commands' connection")
             return
         try:
-            async with asyncio.timeout(self._settings.redis_timeout):
+            async with asyncio.timeout(timeout):
                 await self._beat_heard.wait()
         except TimeoutError:
             await asyncio.sleep(POLL)  # a process that stood still has it in its socket, unread
             if not self._beat_heard.is_set():
                 subscriber.close("it did not hear its own heartbeat")
                 return
-        if not self._proven and self._hears_itself and subscriber is self.subscriber:
+        if not self._proven and self._listening and subscriber is self.subscriber:
             self._proven = True
-            self._prove_link("subscriber", subscriber)
-            self._on_subscriber()
-
-    @staticmethod
-    def _replace_if_wrong(commands: Link, error: RedisError) -> None:
-        """Connect anew where only that can help; a link that is new itself gets until the next heartbeat."""
-        if classify(error) in (Refusal.WRONG_SERVER, Refusal.CREDENTIALS):
-            if commands.proven or commands.refused is not None:
-                commands.replaced = True
-                commands.close(f"refused: {error}")
-            commands.refused = error
+            self._prove("subscriber", subscriber)
+            self._on_restored()

@@ -4,9 +4,10 @@
 -- begins then.
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes)
 -- ARGV: node, link, last millisecond at which the chat was surely heard ("" if it never was), epoch known ("" if
---       none), offset known, 1 if the chat was heard without a gap since that position, epoch to begin, seconds
---       that the position is kept, prefix of the nodes' channels and leases, 1 if raw events need a guard,
---       milliseconds of a lease, identity of the event at the known position ("" if not known)
+--       none), offset known, 1 if the chat was heard without a gap since that position (if none: since this link
+--       has joined), epoch to begin, seconds that the position is kept, prefix of the nodes' channels and leases,
+--       1 if raw events need a guard, milliseconds of a lease, identity of the event at the known position ("" if
+--       not known)
 -- Answers {epoch, offset, bodies after the known position or false, 1 if other nodes have to look again, identity of
 --          the event at the offset ("" if not known)}
 local meta, events = KEYS[1], KEYS[2]
@@ -45,7 +46,7 @@ for i = 1, #fields, 2 do
     end
   end
 end
-if epoch and (ARGV[10] == '0' or (ARGV[6] == '1' and epoch == known)) then
+if epoch and (ARGV[10] == '0' or (ARGV[6] == '1' and (epoch == known or known == ''))) then
   guarded = true
 end
 local at = (epoch or '') .. '.' .. string.format('%.0f', offset) .. ' '

@@ -27,7 +27,7 @@ class Names:
         self.all_nodes = f"{nodes}nodes"
         """The channel that every node hears."""
         self.node = f"{nodes}node:"
-        """A node's own channel and its lease are named by this and its link."""
+        """A node's own channel and its lease are named by this and its name."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -44,16 +44,19 @@ class Names:
         Braces in the id are percent-encoded, so that it ends where the hash tag ends, and no other chat's id
         and parts make the same key.
         """
-        return ":".join([f"{self._prefix}eclipse:{{{chat_id.translate(_BRACES)}}}", *parts])
+        return ":".join([self._of_chat(chat_id), *parts])
+
+    def attempt(self, chat_id: str, name: str) -> str:
+        """The key under which Redis keeps what is known of an idempotency key."""
+        return f"{self._of_chat(chat_id)}:attempt:{name}"
 
     def chat_keys(self, chat_id: str) -> list[str]:
         """The keys of a chat's position and history, in the order that the scripts want them."""
-        return [
-            self.key(chat_id, "meta"),
-            self.key(chat_id, "events"),
-            self.key(chat_id, "seen", "0"),
-            self.key(chat_id, "seen", "1"),
-        ]
+        chat = self._of_chat(chat_id)
+        return [f"{chat}:meta", f"{chat}:events", f"{chat}:seen:0", f"{chat}:seen:1"]
+
+    def _of_chat(self, chat_id: str) -> str:
+        return f"{self._prefix}eclipse:{{{chat_id.translate(_BRACES)}}}"
 
 
 def database(url: str) -> int:

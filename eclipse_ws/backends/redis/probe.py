@@ -11,8 +11,8 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.backends.redis import scripts
-from eclipse_ws.backends.redis.connection import Link, LinkError
-from eclipse_ws.backends.redis.connections import Links
+from eclipse_ws.backends.redis.connection import CommandConnection, DisconnectedError
+from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 
@@ -22,64 +22,66 @@ _SECONDS = 60
 _POLL = 0.005
 
 
-async def probe(links: Links, timeout: float) -> None:
+async def probe(connections: Connections, timeout: float) -> None:
     """Run every script once, on keys that expire. Raises BackendError, which names a right that is missing.
 
     A Redis that is away, or that refuses for now, is only warned of.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
-    while links.standing is None and loop.time() < deadline:  # noqa: ASYNC110
+    while connections.standing is None and loop.time() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(_POLL)
-    if links.standing is None:
+    if connections.standing is None:
         return
     try:
-        await _run_scripts(links.standing, links.names)
+        await _run_scripts(connections.standing, connections.names)
     except RedisError as error:
         refusal = classify(error)
-        missing = await _missing_rights(links.standing, links.names)
+        missing = await _missing_rights(connections.standing, connections.names)
         if missing or refusal is Refusal.RIGHTS:
             raise _lacks(", ".join(missing) or str(error)) from None
         if refusal.ends_start:
             raise BackendError(f"this Redis can't be used: {error}; {refusal.value}") from None
-        if not links.doubt(error):
-            log.warning("redis does not take events now", why=str(error), fix=refusal.value)
+        if not connections.is_general(error):
+            log.warning("Redis takes no events now", why=str(error), fix=refusal.value)
         return
-    except LinkError as error:
-        if links.refusal is None:
-            log.warning("redis is away, chats go on locally", why=str(error))
-    while links.state != "up" and not (links.refused or links.refusal) and loop.time() < deadline:  # noqa: ASYNC110
+    except DisconnectedError as error:
+        if connections.refusal is None:
+            log.warning("Redis unavailable; delivering locally", why=str(error))
+    while connections.state != "up" and loop.time() < deadline:
+        if connections.subscribe_refusal or connections.refusal:
+            break
         await asyncio.sleep(_POLL)
-    if links.refused and classify(links.refused).ends_start:
-        raise _lacks(f"SUBSCRIBE ({links.refused})")
+    if connections.subscribe_refusal and classify(connections.subscribe_refusal).ends_start:
+        raise _lacks(f"SUBSCRIBE ({connections.subscribe_refusal})")
 
 
 def _lacks(rights: str) -> BackendError:
     return BackendError(f"the Redis account lacks a right: {rights}; grant it, see docs/deploy.md")
 
 
-async def _run_scripts(link: Link, names: Names) -> None:
+async def _run_scripts(connection: CommandConnection, names: Names) -> None:
     chat_id = f"probe-{secrets.token_hex(6)}"
     keys, attempt = names.chat_keys(chat_id), names.key(chat_id, "attempt", "probe")
     body = b'{"type":"probe"}'
     settled = [*keys, attempt]
     channel = names.channel(chat_id)
     # Needed when Redis has lost its scripts, which may be long after this.
-    await link.call("EVAL", "return 1", 0)
+    await connection.call("EVAL", "return 1", 0)
     try:
         kept = (1, _SECONDS, _SECONDS)
         await scripts.PUBLISH(
-            link, settled, channel, body, "probe", "probe", *kept, "", "", len(body), "", "", 0
+            connection, settled, channel, body, "probe", "probe", *kept, "", "", len(body), "", "", 0
         )
-        await scripts.HISTORY(link, keys[:2], "probe", 0, 0)
+        await scripts.HISTORY(connection, keys[:2], "probe", 0, 0)
         # Twice, because only the second node asks whether the first one listens.
         for guard in ("one", "other"):
             join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, names.node, 1, 1000, "")
-            await scripts.JOIN(link, keys, *join)
-        await scripts.ATTEMPT(link, [attempt], "probe", 1, _SECONDS, 0, "")
-        await scripts.SETTLE(link, [attempt], "probe", "release", _SECONDS, "")
+            await scripts.JOIN(connection, keys, *join)
+        await scripts.ATTEMPT(connection, [attempt], "probe", 1, _SECONDS, 0, "")
+        await scripts.SETTLE(connection, [attempt], "probe", "release", _SECONDS, "")
     finally:
-        link.call("DEL", *settled).add_done_callback(_ignore)
+        connection.call("DEL", *settled).add_done_callback(_ignore)
 
 
 def _ignore(done: asyncio.Future[Any]) -> None:
@@ -87,9 +89,9 @@ def _ignore(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-async def _missing_rights(link: Link | None, names: Names) -> list[str]:
+async def _missing_rights(connection: CommandConnection | None, names: Names) -> list[str]:
     """The commands that this account may not give; not every server names what it refuses to a script."""
-    if link is None:
+    if connection is None:
         return []
     name = f"probe-{secrets.token_hex(6)}"
     one, two, three = (names.key(name, part) for part in ("hash", "stream", "string"))
@@ -116,9 +118,9 @@ async def _missing_rights(link: Link | None, names: Names) -> list[str]:
     missing = []
     for command in commands:
         try:
-            await link.call(*command)
+            await connection.call(*command)
         except NoPermissionError as error:
             missing.append(f"{command[0]} ({error})")
-        except (LinkError, RedisError):
+        except (DisconnectedError, RedisError):
             continue
     return missing

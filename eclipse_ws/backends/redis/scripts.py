@@ -9,7 +9,7 @@ from typing import Any
 
 from redis.exceptions import NoScriptError
 
-from eclipse_ws.backends.redis.connection import Link
+from eclipse_ws.backends.redis.connection import CommandConnection
 
 
 class Script:
@@ -20,13 +20,15 @@ class Script:
         self.source = (Path(__file__).parent / f"{name}.lua").read_bytes()
         self.digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
 
-    async def __call__(self, link: Link, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
-        """Run it. Raises LinkError or ResponseError."""
+    async def __call__(
+        self, connection: CommandConnection, keys: Sequence[str], *arguments: str | bytes | int
+    ) -> Any:
+        """Run it. Raises DisconnectedError, or the RedisError of the answer."""
         try:
-            return await link.call("EVALSHA", self.digest, len(keys), *keys, *arguments)
+            return await connection.call("EVALSHA", self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
             # A restarted Redis has lost its scripts; EVAL brings this one back for everybody.
-            return await link.call("EVAL", self.source, len(keys), *keys, *arguments)
+            return await connection.call("EVAL", self.source, len(keys), *keys, *arguments)
 
 
 PUBLISH = Script("publish")

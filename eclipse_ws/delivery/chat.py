@@ -1,0 +1,219 @@
+"""One chat as this node hears it: what is delivered, in which order, and what is a gap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from enum import Enum, auto
+from typing import Final
+
+from eclipse_ws.backends.base import Position
+from eclipse_ws.protocol import Cursor, Event
+
+EARLIER_EPOCHS: Final = 4
+"""Epochs of a chat that are remembered after they have ended."""
+
+
+class Heard(Enum):
+    """What became of a sequenced event."""
+
+    DELIVERED = auto()
+    DUPLICATE = auto()
+    GAP = auto()
+    """It isn't the next one: the chat has to be subscribed again."""
+    BEHIND = auto()
+    """Another event was delivered at its place, or which one isn't known: the same."""
+    WAITING = auto()
+    """The chat is being subscribed."""
+
+
+class Loss(Enum):
+    """Whether an event is lost, so that the next subscription has to begin a new epoch."""
+
+    NONE = auto()
+    SHARED = auto()
+    """Every node has lost it: the first one that subscribes in this epoch begins another."""
+    OWN = auto()
+    """This node alone knows of it, or the epoch is over: it begins another in any case."""
+
+
+class Chat:
+    """A chat's position on this node, and the events that wait for it.
+
+    A chat is *live* when its position is known and everything up to it was delivered; only then are events
+    delivered as they come. Until then they wait, at most twice ``limit`` of them: of more, the oldest are
+    dropped, which leaves a gap, and what doesn't follow is asked of the backend.
+    """
+
+    __slots__ = (
+        "chat_id",
+        "deliver",
+        "earlier",
+        "expires",
+        "identity",
+        "leaving",
+        "limit",
+        "live",
+        "local",
+        "loss",
+        "members",
+        "position",
+        "ready",
+        "refusals",
+        "resuming",
+        "seen",
+        "subscribing",
+        "tail",
+        "unsure",
+        "waiting",
+    )
+
+    def __init__(self, chat_id: str, limit: int, deliver: Callable[[str, Event], None]) -> None:
+        self.chat_id = chat_id
+        self.limit = limit
+        self.deliver = deliver
+        self.position: Cursor | None = None
+        self.identity = ""  # of the event at the position, if it is known
+        self.earlier: tuple[str, ...] = ()  # epochs that have ended, the last few
+        self.live = False
+        self.loss = Loss.NONE
+        self.subscribing = False
+        self.leaving = False
+        self.members = True  # sessions are in the chat; without, it lingers until `expires`
+        self.unsure = False  # sessions were greeted before the position was known
+        self.refusals = 0  # subscriptions that the backend has refused in a row
+        self.expires = 0.0
+        self.ready: asyncio.Future[None] | None = None
+        self.seen: OrderedDict[str, Cursor | None] | None = None
+        self.local: dict[str, Event] | None = None  # local copies by identity, until they are sequenced
+        self.resuming = 0  # sessions whose history is being read
+        self.tail: deque[Event] | None = None  # what was delivered since the first of them began
+        self.waiting: deque[Event] | None = None
+
+    @property
+    def epoch(self) -> str:
+        """The epoch of its position; "" where that isn't known."""
+        return "" if self.position is None else self.position.epoch
+
+    def hear(self, event: Event, cursor: Cursor) -> Heard:
+        """Take a sequenced event: deliver it if it is the next one."""
+        at = self.position
+        if not self.live or at is None:
+            (self.wait_for(()) if self.waiting is None else self.waiting).append(event)
+            return Heard.WAITING
+        if cursor.epoch == at.epoch:
+            if cursor.offset == at.offset + 1:
+                self._advance(event, cursor)
+                return Heard.DELIVERED
+            if cursor.offset <= at.offset:
+                if self.seen is not None and self.seen.get(event.identity) == cursor:
+                    return Heard.DUPLICATE
+                self.live = False
+                return Heard.BEHIND
+        self.live = False
+        self.wait_for((event,))
+        return Heard.GAP
+
+    def wait_for(self, events: Iterable[Event]) -> deque[Event]:
+        """Keep events until `catch_up` says where they belong."""
+        self.waiting = deque(events, maxlen=2 * self.limit)
+        return self.waiting
+
+    def catch_up(
+        self, position: Position, missed: Sequence[Event] | None, before: Collection[Event] = ()
+    ) -> tuple[list[Event], list[Event]]:
+        """Go live at a position after delivering what was ``missed``; None: that can't be had.
+
+        Then what waited meanwhile is delivered as far as it follows. ``before`` waited already when the
+        backend was asked for the position. Answers what came after a gap, and what is forged: it was there
+        before, and the backend doesn't know of it.
+        """
+        for event in missed or ():
+            if event.cursor is not None:
+                self._advance(event, event.cursor)
+        if self.position is not None and self.position.epoch != position.cursor.epoch:
+            self.earlier = (*self.earlier[1 - EARLIER_EPOCHS :], self.position.epoch)
+        self.position, self.identity = position
+        self.live = True
+        waiting, self.waiting = self.waiting, None
+        left, forged = [], []
+        for event in waiting or ():
+            cursor, at = event.cursor, self.position
+            if cursor is None or (cursor.epoch == at.epoch and cursor.offset <= at.offset):
+                continue
+            if event in before:
+                forged.append(event)
+            elif cursor == (at.epoch, at.offset + 1):
+                self._advance(event, cursor)
+            else:
+                left.append(event)
+        return left, forged
+
+    def note(self, identity: str, cursor: Cursor | None) -> None:
+        """Remember that an event was delivered here; without a cursor, as a local copy."""
+        if self.seen is None:
+            self.seen = OrderedDict()
+        self.seen[identity] = cursor
+        if len(self.seen) > 2 * self.limit:
+            self.seen.popitem(last=False)
+
+    def has_seen(self, identity: str) -> bool:
+        """Whether an event was delivered here, with or without a cursor."""
+        return (self.seen is not None and identity in self.seen) or (
+            self.local is not None and identity in self.local
+        )
+
+    def cursor_of(self, identity: str) -> Cursor | None:
+        """The cursor with which an event was delivered here."""
+        return None if self.seen is None else self.seen.get(identity)
+
+    def deliver_locally(self, event: Event) -> Cursor | None:
+        """Deliver a local copy, unless the event was delivered before; its cursor if it had one."""
+        identity = event.identity
+        if not self.has_seen(identity):
+            if self.local is None:
+                self.local = {}
+            self.local[identity] = event
+            self.note(identity, None)
+            self.deliver(self.chat_id, event)
+        return self.cursor_of(identity)
+
+    def begin_resuming(self) -> None:
+        """Record what is delivered while a history is being read."""
+        if self.tail is None:
+            self.tail = deque(maxlen=self.limit)
+        self.resuming += 1
+
+    def end_resuming(self, after: Cursor, missed: Sequence[Event] | None) -> list[Event] | None:
+        """The events from a cursor to the chat's position; None if that can't be had.
+
+        ``missed`` was read meanwhile. It may end before the position, where events were delivered since, or
+        behind it, where this node has not heard yet of what it has.
+        """
+        tail, self.resuming = self.tail or (), self.resuming - 1
+        if not self.resuming:
+            self.tail = None
+        if missed is None or self.position is None or self.position.epoch != after.epoch:
+            return None if missed is None else list(missed)
+        last = missed[-1].cursor if missed else after
+        found = [event for event in missed if event.cursor and event.cursor <= self.position]
+        found += [event for event in tail if event.cursor and last and event.cursor > last]
+        return found if len(found) == self.position.offset - after.offset else None
+
+    def is_ready(self) -> None:
+        """Let go whoever waits for the chat to be live."""
+        ready, self.ready = self.ready, None
+        if ready is not None and not ready.done():
+            ready.set_result(None)
+
+    def _advance(self, event: Event, cursor: Cursor) -> None:
+        self.position = cursor
+        self.identity = event.identity
+        self.note(event.identity, cursor)
+        if self.tail is not None:
+            self.tail.append(event)
+        if self.local is not None and self.local.pop(event.identity, None) is not None:
+            self.local = self.local or None
+            return  # everybody has had the local copy
+        self.deliver(self.chat_id, event)

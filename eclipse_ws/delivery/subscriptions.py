@@ -1,0 +1,311 @@
+"""The chats that this node hears: who wants them, which of them are live, and how long they linger."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import structlog
+
+from eclipse_ws.backends.base import Backend, Position, Unavailable
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.delivery.chat import Chat, Loss
+from eclipse_ws.delivery.cluster import Cluster
+from eclipse_ws.delivery.counts import DeliveryCounts
+from eclipse_ws.delivery.subscriber import Subscriber
+from eclipse_ws.protocol import Cursor, Event
+
+log = structlog.get_logger("eclipse_ws.delivery")
+
+BATCH: Final = 500
+"""Chats that are subscribed or let go at once where thousands are due."""
+RETRY, LONGEST_RETRY, SOON = 1.0, 30.0, 0.1
+"""Seconds until a chat is subscribed again: after a refusal, after many, and after any other failure."""
+LOOK: Final = 0.005
+"""Seconds between looks at a chat that has to catch up with a client."""
+ROUNDS: Final = 5
+"""How often the backend is asked at the most until what came meanwhile follows what it answered."""
+
+
+class Subscriptions:
+    """Keeps every chat that is wanted subscribed, whatever becomes of the backend."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        backend: Backend,
+        cluster: Cluster,
+        counts: DeliveryCounts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._backend = backend
+        self._cluster = cluster
+        self._counts = counts
+        self._limit = settings.history_events
+        self._linger = settings.history_seconds
+        self._chats: dict[str, Chat] = {}
+        self._losses = 0  # how often the backend has lost what it heard
+        self._renewed: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Thousands of subscriptions at once would outlast the time that the last of them has for its answer.
+        self._slots = asyncio.Semaphore(BATCH)
+        self._closed = False
+        self._subscriber: Subscriber
+        self._loop: asyncio.AbstractEventLoop
+        self._sweeper: asyncio.Task[None] | None = None
+
+    def start(self, subscriber: Subscriber) -> None:
+        """Begin; the chats' events go to the subscriber."""
+        self._subscriber = subscriber
+        self._loop = asyncio.get_running_loop()
+        self._sweeper = asyncio.create_task(self._sweep(), name="linger")
+
+    def __len__(self) -> int:
+        return len(self._chats)
+
+    def __iter__(self) -> Iterator[str]:
+        """The chats that this node hears, those that linger among them."""
+        return iter(list(self._chats))
+
+    def get(self, chat_id: str) -> Chat | None:
+        """The chat, if this node wants it."""
+        return self._chats.get(chat_id)
+
+    def position(self, chat_id: str) -> Cursor | None:
+        """The cursor of the last kept event that was delivered; None where it isn't known."""
+        chat = self._chats.get(chat_id)
+        return None if chat is None else chat.position
+
+    async def close(self) -> None:
+        """Stop looking after the chats."""
+        self._closed = True
+        tasks = [*self._tasks, *([self._sweeper] if self._sweeper else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for chat in self._chats.values():
+            chat.is_ready()
+        self._chats.clear()
+
+    # -- what the hub and other nodes want ------------------------------------------------------
+
+    async def subscribe(self, chat_id: str) -> None:
+        """Hear a chat; waits until it is live, as long as the backend is up."""
+        chat = self.want(chat_id)
+        chat.members = True
+        self.stay(chat)
+        if chat.live:
+            return
+        if self._backend.health.state == "up":
+            await asyncio.wait([self.readiness(chat)], timeout=self._backend.timeout)
+        # Whoever is greeted now doesn't know how much has passed when the position becomes known.
+        if chat.position is None:
+            chat.unsure = True
+
+    def unsubscribe(self, chat_id: str) -> None:
+        """Let a chat linger for the history's lifetime."""
+        chat = self._chats.get(chat_id)
+        if chat is not None and chat.members:
+            self.linger(chat)
+
+    def want(self, chat_id: str) -> Chat:
+        """The chat, which is subscribed from now on."""
+        chat = self._chats.get(chat_id)
+        if chat is None:
+            chat = self._chats[chat_id] = Chat(chat_id, self._limit, self._subscriber.deliver)
+            self.resubscribe(chat)
+        return chat
+
+    def linger(self, chat: Chat) -> None:
+        """Keep a chat in which nobody of this node is for the history's lifetime."""
+        chat.members = False
+        chat.expires = self._clock() + self._linger
+
+    def stay(self, chat: Chat) -> None:
+        """Have a chat that is being let go subscribed again."""
+        if chat.leaving:
+            chat.live = False
+            self.resubscribe(chat)
+
+    def readiness(self, chat: Chat) -> asyncio.Future[None]:
+        """What is done once a chat is live."""
+        if chat.ready is None:
+            chat.ready = self._loop.create_future()
+        return chat.ready
+
+    async def reached(self, chat: Chat, cursor: Cursor) -> bool:
+        """Wait until this node has heard what another one has told already; False if that takes too long."""
+        deadline = self._loop.time() + self._backend.timeout
+        while chat.position is not None and chat.epoch == cursor.epoch and chat.position < cursor:
+            if self._loop.time() > deadline:
+                return False
+            await asyncio.sleep(LOOK)
+        return True
+
+    # -- what the backend tells -----------------------------------------------------------------
+
+    def lost(self) -> None:
+        """Events may be missed from now on: no chat is live."""
+        self._losses += 1
+        for chat in self._chats.values():
+            chat.live = False
+
+    def restored(self) -> None:
+        """Subscribe to every chat that isn't live."""
+        for chat in self._chats.values():
+            if not chat.live:
+                self.resubscribe(chat)
+
+    def look_again(self, chat_ids: Iterable[str]) -> None:
+        """Another node has begun a new epoch of these chats."""
+        for chat_id in chat_ids:
+            chat = self._chats.get(chat_id)
+            if chat is not None and chat.live:
+                chat.live = False
+                self.resubscribe(chat)
+
+    def renew(self, chat_id: str, epoch: str = "") -> None:
+        """Begin a new epoch of a chat: an event that all should have had is lost.
+
+        With ``epoch`` only if the chat is still in that one: every node knows of the loss, and the first one
+        does it.
+        """
+        known = self._chats.get(chat_id)
+        if epoch and (known is None or known.epoch != epoch):
+            return
+        chat = known or self.want(chat_id)
+        if known is None:  # nobody of this node is in it: it is subscribed for this alone
+            self.linger(chat)
+        if chat.loss is not Loss.OWN:
+            chat.loss = Loss.SHARED if epoch else Loss.OWN
+        chat.live = False
+        self.resubscribe(chat)
+
+    # -- subscribing ----------------------------------------------------------------------------
+
+    def resubscribe(self, chat: Chat) -> None:
+        """Find out where a chat is, deliver what was missed, and go live."""
+        if chat.subscribing or self._closed:
+            return
+        chat.subscribing, chat.leaving = True, False
+        task = asyncio.create_task(self._subscribe(chat))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _subscribe(self, chat: Chat) -> None:
+        live, pause = False, SOON
+        try:
+            async with self._slots:
+                live = await self._catch_up(chat)
+        except Unavailable as error:
+            log.debug("chat not subscribed; trying again", chat=chat.chat_id, why=str(error))
+            if error.refused:
+                chat.refusals += 1
+                pause = min(LONGEST_RETRY, RETRY * 2 ** min(chat.refusals - 1, 5))
+                # The first one may be what a refusal of everything begins with.
+                if chat.refusals == 2:
+                    log.warning("chat not subscribed; trying again", chat=chat.chat_id, why=str(error))
+        except Exception:
+            log.exception("chat not subscribed; trying again", chat=chat.chat_id)
+            pause = LONGEST_RETRY
+        finally:
+            chat.subscribing = False
+        if not live and not self._closed:
+            self._loop.call_later(pause, self._try_again, chat)
+
+    def _try_again(self, chat: Chat) -> None:
+        wanted = self._chats.get(chat.chat_id) is chat
+        if wanted and not chat.live and self._backend.health.state == "up":
+            self.resubscribe(chat)
+
+    async def _catch_up(self, chat: Chat) -> bool:
+        """Ask the backend until the chat is live; False if that has to be tried later. Raises Unavailable."""
+        back = False
+        for _ in range(ROUNDS):
+            before = frozenset(chat.waiting or ())
+            known, loss, losses = chat.position, chat.loss, self._losses
+            given = None if known is None or loss is Loss.OWN else Position(known, chat.identity)
+            answer = await self._backend.subscribe(chat.chat_id, given, renew=loss is not Loss.NONE)
+            if self._losses != losses:
+                return False  # what was subscribed is not heard any more
+            if chat.loss is not loss:
+                continue  # an event was lost meanwhile
+            if answer.position.cursor.epoch in chat.earlier:
+                # That epoch was over: the backend has gone back in time.
+                chat.loss, back = Loss.OWN, True
+                continue
+            chat.loss, chat.refusals = Loss.NONE, 0
+            if chat.unsure or (known is not None and answer.missed is None):
+                # Before anything of the new epoch is delivered: a session that got some of it would
+                # come back with a cursor behind what it has missed.
+                chat.local = None
+                self._subscriber.interrupt(chat.chat_id)
+            chat.unsure = False
+            left, forged = chat.catch_up(answer.position, answer.missed, before)
+            if forged:
+                self._drop_forged(chat, forged)
+            if answer.renewed or back:
+                self._tell_renewed(chat.chat_id)
+            if not left:
+                chat.is_ready()
+                return True
+            chat.live = False
+            chat.wait_for(left)
+        return False
+
+    def _drop_forged(self, chat: Chat, forged: list[Event]) -> None:
+        self._counts.forged_dropped += len(forged)
+        ours = [event for event in forged if event.cursor and event.cursor.epoch == chat.epoch]
+        if ours:
+            log.warning("events with forged cursors dropped", chat=chat.chat_id, count=len(ours))
+        else:  # perhaps of an epoch that has just ended
+            log.info("events of another epoch dropped", chat=chat.chat_id, count=len(forged))
+
+    def _tell_renewed(self, chat_id: str) -> None:
+        """Tell the other nodes of a new epoch, of all that begin in this turn of the loop at once."""
+        if not self._renewed:
+            self._loop.call_soon(self._tell_all_renewed)
+        self._renewed.append(chat_id)
+
+    def _tell_all_renewed(self) -> None:
+        due, self._renewed = self._renewed, []
+        for at in range(0, len(due), BATCH):
+            self._cluster.tell_to_look_again(due[at : at + BATCH])
+
+    # -- lingering ------------------------------------------------------------------------------
+
+    async def _sweep(self) -> None:
+        interval = max(0.05, min(5.0, self._linger / 4))
+        while True:
+            await asyncio.sleep(interval)
+            now = self._clock()
+            due = [
+                chat
+                for chat in self._chats.values()
+                if not chat.members and chat.expires <= now and not chat.subscribing
+            ]
+            for at in range(0, len(due), BATCH):
+                try:
+                    await self._leave(due[at : at + BATCH])
+                except Unavailable as error:
+                    log.debug("chats not left; trying again", why=str(error))
+                except Exception:
+                    log.exception("chats not left")
+
+    async def _leave(self, due: list[Chat]) -> None:
+        """Let chats go, but for those that somebody has joined meanwhile. Raises Unavailable."""
+        left = False
+        for chat in due:
+            chat.leaving = True
+        try:
+            await self._backend.unsubscribe([chat.chat_id for chat in due])
+            left = True
+        finally:
+            for chat in due:
+                if chat.leaving and left:
+                    del self._chats[chat.chat_id]
+                    chat.is_ready()
+                chat.leaving = False
