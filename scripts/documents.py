@@ -1,4 +1,4 @@
-"""Writes the documents that are made from the code into ``docs/``: ``make documents``."""
+"""Writes the generated documents into ``docs/``: ``make documents``."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from eclipse_ws.server.metrics import NodeCollector
 from eclipse_ws.server.server import Server
 
 DOCS = Path(__file__).parents[1] / "docs"
-HEAD = "# Made from the code's own types by `make documents`; don't edit.\n"
+HEAD = "# Generated from the code by `make documents`; don't edit.\n"
 
 
 def written() -> dict[str, str]:
-    """What belongs into each file."""
+    """The text of each file."""
     made = {"settings.md": settings_page(), "metrics.md": metrics_page()}
     for name, document in (("asyncapi", documents.asyncapi()), ("openapi", documents.openapi())):
         made[f"{name}.yaml"] = HEAD + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
@@ -30,22 +30,22 @@ def written() -> dict[str, str]:
 
 
 def settings_page() -> str:
-    """Every setting in Markdown, under the headings that the source gives them."""
+    """Every setting in Markdown, under the headings of the source."""
     known, headings = config.settings(), _headings()
     lines = [
         "# Settings",
         "",
-        "Made from the code by `make documents`.",
+        "Generated from the code by `make documents`.",
         "",
-        "A value comes from the strongest source that sets it: a flag of `eclipse-ws run`, the environment,",
+        "A value comes from the first source that sets it: a flag of `eclipse-ws run`, the environment,",
         "`.env`, the profile, the default. A profile names a setting by its variable in lower case, without",
-        "`ECLIPSE_`, and holds no secrets. `eclipse-ws config --explain NAME` says where a value came from.",
+        "`ECLIPSE_`, and contains no secrets. `eclipse-ws config --explain NAME` shows a value's source.",
         "",
-        "*Reload*: a running server applies a new value on SIGHUP; the others need a restart.",
+        "*Reload*: a running server applies a new value on SIGHUP; the other settings need a restart.",
     ]
     for name, about in known.items():
         if name in headings:
-            lines += ["", f"## {headings[name]}", "", "| variable | what it is | values | default | reload |"]
+            lines += ["", f"## {headings[name]}", "", "| variable | meaning | values | default | reload |"]
             lines.append("|---|---|---|---|---|")
         default = about.default if about.default == "unset" else f"`{about.default}`"
         cells = (f"`{about.variable}`", about.description, about.values, default, "yes" * about.reloaded)
@@ -60,16 +60,16 @@ def _headings() -> dict[str, str]:
 
 
 def metrics_page() -> str:
-    """Every metric in Markdown, as a server with nothing to do emits them."""
+    """Every metric in Markdown, as an idle server emits them."""
     values = {"profile": "test", "api": "embedded", "jwt_secret": "x" * 32, "internal_api_secret": "y" * 32}
     node = Server(Settings.model_validate(values)).node
     lines = [
         "# Metrics",
         "",
-        "Made from the code by `make documents`: what `/metrics` says, in Prometheus' text format. No label",
-        "ever holds a chat, a user or a session. [operate.md](operate.md) has the alerts.",
+        "Generated from the code by `make documents`: what `/metrics` returns, in Prometheus' text format.",
+        "No label contains a chat, a user or a session. [operate.md](operate.md) describes the alerts.",
         "",
-        "| metric | type | labels | what it is |",
+        "| metric | type | labels | meaning |",
         "|---|---|---|---|",
     ]
     for family in NodeCollector(node).collect():
@@ -80,7 +80,7 @@ def metrics_page() -> str:
 
 
 def _labels(family: Metric) -> Iterator[tuple[str, str]]:
-    """Each label with its values, if those are always the same."""
+    """Each label with its values, if they are fixed."""
     values: dict[str, list[str]] = {}
     for sample in family.samples:
         for name, value in sample.labels.items():

@@ -1,6 +1,6 @@
 """Settings: every value that can be configured. `loading` says where the values come from.
 
-Each size on a message's way holds what the one before it lets through: they follow from `max_content`.
+Each size limit on a message's path admits what the one before it admits: all follow from `max_content`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from eclipse_ws.config.values import (
 MAX_FRAME: Final = 5 << 18
 """Bytes of one incoming message, all its fragments together, unless ``max_content`` needs more."""
 MAX_ANSWER: Final = 3 << 19
-"""Bytes of one answer of the application likewise: the longest content, and its sender's picture."""
+"""Bytes of one response of the application, likewise: the longest content and its sender's picture."""
 MAX_EVENT: Final = 1 << 21
-"""Bytes of one event published to a chat likewise."""
+"""Bytes of one event published to a chat, likewise."""
 ESCAPED: Final = 12
-"""Bytes of a character at most: JSON may write it as two escapes of six bytes each."""
+"""Maximum bytes of a character: JSON may write it as two escapes of six bytes each."""
 AROUND: Final = 1024
-"""Bytes of what is around the content."""
+"""Bytes allowed around the content."""
 KEPT_EVENT: Final = 5 << 10
-"""Bytes of a kept event on average, for the bound of a chat's history."""
+"""Average bytes of a kept event, for the bound of a chat's history."""
 PONG: Final = 0.8
-"""The part of ``ping_interval`` within which a peer must answer: 20 s by default."""
+"""The fraction of ``ping_interval`` within which a peer must answer: 20 s by default."""
 
 
 def _setting(
@@ -53,11 +53,11 @@ def _setting(
     hidden: bool = False,
     **bounds: Any,
 ) -> Any:
-    """A field with all that is known of its setting; it is a secret if its type is SecretStr.
+    """A field that defines everything about its setting; it is a secret if its type is SecretStr.
 
     ``variable`` is its environment variable, ``ECLIPSE_<FIELD>`` if empty; ``env_only``: a profile can't set
-    it; ``reload``: a running node takes a new value; ``lines``: the text may have several lines; ``url``: of
-    the secret the password alone is masked; ``hidden``: errors don't repeat the value, which may hold a
+    it; ``reload``: a running node applies a new value; ``lines``: the text may have several lines; ``url``:
+    only the password of the secret is masked; ``hidden``: errors don't repeat the value, which may contain a
     secret. ``bounds`` are pydantic's.
     """
     about: dict[str, Any] = {
@@ -81,37 +81,37 @@ class Settings(BaseSettings):
     # Profile and platform
     profile: str = _setting(
         "dev",
-        "name or path of the profile that is read; unset: prod if NODE_ENV is production",
+        "name or path of the profile; unset: prod if NODE_ENV is production",
         env_only=True,
     )
     region: str = _setting(
-        "", "region of this machine, as its platform names it", variable="FLY_REGION", env_only=True
+        "", "region of this machine, set by its platform", variable="FLY_REGION", env_only=True
     )
     machine: str = _setting(
-        "", "id of this machine, as its platform names it", variable="FLY_MACHINE_ID", env_only=True
+        "", "ID of this machine, set by its platform", variable="FLY_MACHINE_ID", env_only=True
     )
     event_loop: Literal["asyncio", "uvloop"] = _setting(
-        "asyncio", "event loop; uvloop needs the extra `speed`"
+        "asyncio", "event loop; uvloop requires the extra `speed`"
     )
 
     # Listening
     host: str = _setting("127.0.0.1", "address to listen on", max_length=255)
-    port: int = _setting(8080, "TCP port to listen on; 0 takes a free one", ge=0, le=65535, variable="PORT")
+    port: int = _setting(8080, "TCP port to listen on; 0 picks a free one", ge=0, le=65535, variable="PORT")
     allowed_origins: Origins = _setting(
         (),
-        "allowed origins of pages, exact or https://*.example.com; unset: the application's own",
+        "page origins that may connect, exact or https://*.example.com; unset: the application's origin",
         variable="ALLOWED_ORIGINS",
         reload=True,
     )
     allowed_hosts: Hosts = _setting(
-        (), "names under which development answers, besides localhost and this machine's own"
+        (), "host names accepted in development, besides localhost and this machine's own name"
     )
     trusted_proxies: int = _setting(
-        0, "proxies in front that append to X-Forwarded-For; 0 ignores that header", ge=0, le=10, reload=True
+        0, "number of proxies that append to X-Forwarded-For; 0 ignores the header", ge=0, le=10, reload=True
     )
     client_address_header: str = _setting(
         "",
-        "header in which the proxy names its client, such as Fly-Client-IP",
+        "header in which the proxy passes the client's address, such as Fly-Client-IP",
         max_length=100,
         pattern=r"^[A-Za-z0-9-]*$",
         reload=True,
@@ -119,33 +119,33 @@ class Settings(BaseSettings):
     tls_cert: str = _setting(
         "", "PEM file with the certificate chain, to serve wss without a proxy", reload=True
     )
-    tls_key: str = _setting("", "PEM file with the certificate's key", reload=True)
+    tls_key: str = _setting("", "PEM file with the certificate's private key", reload=True)
     admin_host: str = _setting("127.0.0.1", "address of ECLIPSE_ADMIN_PORT", max_length=255)
     admin_port: int | None = _setting(
         None,
-        "port for the routes that the application calls and for /metrics; unset: the public port",
+        "port for the routes called by the application and for /metrics; unset: the public port",
         ge=0,
         le=65535,
     )
     metrics_port: int | None = _setting(
-        None, "port for /metrics and /health only; unset: where ECLIPSE_ADMIN_PORT is", ge=0, le=65535
+        None, "port for /metrics and /health only; unset: same as ECLIPSE_ADMIN_PORT", ge=0, le=65535
     )
     drain_seconds: SecondsOrZero = _setting(
         15,
         "seconds over which a stopping server closes its sessions; "
-        "it does so at once where no other node takes its chats over",
+        "it closes them at once if no other node takes over its chats",
     )
-    demo: bool = _setting(False, "serve the demo pages; only in development, with the embedded API")
+    demo: bool = _setting(False, "serve the demo pages; only in development and with the embedded API")
 
     # Logs
-    log_level: Level = _setting("info", "lowest level that is logged", variable="LOG_LEVEL")
+    log_level: Level = _setting("info", "lowest level to log", variable="LOG_LEVEL")
     log_format: Literal["console", "json"] = _setting(
         "json", "format of the log: readable text, or one JSON object per line"
     )
 
     # Secrets
     jwt_secret: SecretStr = _setting(
-        SecretStr(""), "HS256 key of the application's tokens", variable="JWT_SECRET", reload=True
+        SecretStr(""), "HS256 key for the application's tokens", variable="JWT_SECRET", reload=True
     )
     internal_api_secret: SecretStr = _setting(
         SecretStr(""),
@@ -157,23 +157,23 @@ class Settings(BaseSettings):
     # Tokens
     jwt_previous_secrets: SecretStr = _setting(
         SecretStr(""),
-        "earlier JWT_SECRETs that stay valid during a rotation, separated by commas or in JSON",
+        "previous JWT_SECRETs that stay valid during a rotation, separated by commas or as a JSON list",
         reload=True,
     )
     jwt_public_key: str = _setting(
         "",
-        "PEM, or a file with it: public keys for RS256, ES256 and EdDSA",
+        "public keys for RS256, ES256 and EdDSA: PEM, or the path of a PEM file",
         max_length=65536,
         reload=True,
         lines=True,
         hidden=True,
     )
-    jwt_issuer: str = _setting("", "`iss` that tokens must have; unset: any", max_length=1024, reload=True)
-    jwt_audience: str = _setting("", "`aud` that tokens must have; unset: any", max_length=1024, reload=True)
+    jwt_issuer: str = _setting("", "required `iss` of tokens; unset: any", max_length=1024, reload=True)
+    jwt_audience: str = _setting("", "required `aud` of tokens; unset: any", max_length=1024, reload=True)
     jwt_max_lifetime: float = _setting(
         86400,
-        "longest life of a token in seconds, from `iat`, else from its first use; its session's "
-        "grace comes on top",
+        "maximum lifetime of a token in seconds, from `iat` or else from its first use; "
+        "the session's grace period is added to it",
         gt=0,
         le=366 * 86400,
         allow_inf_nan=False,
@@ -181,16 +181,16 @@ class Settings(BaseSettings):
     )
     default_roles: Roles = _setting(
         ("USER", "ASSISTANT", "AGENT"),
-        "roles in which an account may write whose token has no claim `roles`",
+        "roles of an account whose token has no `roles` claim",
         reload=True,
     )
     expiry_grace: SecondsOrZero = _setting(
-        25, "seconds that a session outlives its token, so that its client can refresh it", reload=True
+        25, "seconds that a session outlives its token, so that the client can refresh it", reload=True
     )
     expiry_grace_without_resume: float = _setting(
         86400,
-        "the same of a session whose client has never shown that it can resume or refresh, and "
-        "would lose messages by a reconnect; 0: as ECLIPSE_EXPIRY_GRACE",
+        "the same for a session whose client has not shown that it can resume or refresh, and would "
+        "lose messages when it reconnects; 0: same as ECLIPSE_EXPIRY_GRACE",
         ge=0,
         le=366 * 86400,
         allow_inf_nan=False,
@@ -200,18 +200,18 @@ class Settings(BaseSettings):
     # Limits (a rate of 0 means no limit)
     message_rate: PerSecond = _setting(
         10,
-        "chat messages per second of one account, or of the visitors of one address, in one chat, each with "
-        "1.6 KiB of content; twice as many at once",
+        "chat messages per second from one account, or from the visitors at one address, in one chat, with "
+        "1.6 KiB of content each; bursts of twice as many",
         reload=True,
     )
     command_rate: PerSecond = _setting(
-        10, "commands of all kinds per second of one session; twice as many at once", reload=True
+        10, "commands of all kinds per second from one session; bursts of twice as many", reload=True
     )
-    max_sessions_per_chat: Count = _setting(1000, "sessions of one chat on this node", reload=True)
+    max_sessions_per_chat: Count = _setting(1000, "sessions per chat on this node", reload=True)
     max_sessions_per_address: Count | None = _setting(
         None,
-        "sessions of one client address (IPv6: /64), which may upgrade three times as often a minute; unset: "
-        "200, private ones unlimited",
+        "sessions per client address (IPv6: per /64), with three times as many upgrades per minute; unset: "
+        "200, and no limit for private addresses",
         reload=True,
     )
 
@@ -220,79 +220,79 @@ class Settings(BaseSettings):
     ping_interval: Seconds = _setting(25, "seconds between the server's pings")
     max_content: Count = _setting(100_000, "characters in one chat message")
     queue_bytes: Bytes = _setting(
-        1 << 22, "bytes queued for one session until it is closed as too slow (4008)"
+        1 << 22, "bytes queued for one session before it is closed as too slow (4008)"
     )
-    compression: bool = _setting(False, "offer permessage-deflate: fewer bytes for more processor time")
+    compression: bool = _setting(False, "offer permessage-deflate: fewer bytes, more CPU time")
 
     # History
-    history_events: Count = _setting(100, "events kept per chat, and 5 KiB for each")
+    history_events: Count = _setting(100, "events kept per chat, with 5 KiB for each on average")
     history_seconds: Seconds = _setting(300, "seconds for which a kept event can be resumed")
 
     max_attempts: Count = _setting(
-        100_000, "clientMessageIds that this node remembers; with the memory backend, more are put off"
+        100_000, "clientMessageIds that this node remembers; the memory backend defers further ones"
     )
 
     # Application
     api: Literal["http", "embedded"] = _setting(
-        "http", "where messages are saved: http is the application, embedded a store for development"
+        "http", "where messages are saved: http (the application) or embedded (a store for development)"
     )
     next_api_url: str = _setting(
         "http://localhost:3000", "address of the application", variable="NEXT_API_URL", hidden=True
     )
     api_ca: str = _setting(
         "",
-        "PEM file of the authorities that the application's certificate is held to; unset: "
+        "PEM file of the certificate authorities to verify the application with; unset: "
         "SSL_CERT_FILE, SSL_CERT_DIR, or else the system's",
     )
-    api_timeout: Seconds = _setting(10, "seconds for a whole call to the application")
+    api_timeout: Seconds = _setting(10, "timeout of a whole call to the application, in seconds")
     api_max_connections: Count = _setting(50, "connections to the application")
     api_max_waiting: Count = _setting(
         1000,
-        "calls that wait for a connection, a tenth of one user or chat; more fail at once; "
+        "calls that may wait for a connection, a tenth of them for one user or chat; more fail at once; "
         "a long one counts as several",
     )
     api_headers: SecretStr = _setting(
         SecretStr(""),
-        "further headers of each call to the application, such as one that lets it through "
-        "deployment protection: `Name: value`, one a line, or a JSON object",
+        "extra headers for each call to the application, such as one that bypasses "
+        "deployment protection: `Name: value`, one per line, or a JSON object",
         reload=True,
         lines=True,
     )
     api_cookies: CookieNames = _setting(
-        (), "names of further cookies kept for the application's load balancer; name* for a prefix"
+        (), "additional cookies to keep for the application's load balancer; name* matches a prefix"
     )
     api_honours_idempotency: bool = _setting(False, "the application honours Idempotency-Key")
     app_publishes_over_http: bool = _setting(False, "the application publishes its events over HTTP only")
     embedded_db: str = _setting(":memory:", "file of the embedded store, or :memory:", min_length=1)
-    allow_embedded_api: bool = _setting(False, "let production use the embedded store")
+    allow_embedded_api: bool = _setting(False, "allow the embedded store in production")
 
     # Backend
     backend: str = _setting(
-        "auto", "memory, redis, an installed one, or auto: redis if REDIS_URL is set, else memory"
+        "auto", "memory, redis, an installed backend, or auto (redis if REDIS_URL is set, else memory)"
     )
-    allow_memory_backend: bool = _setting(False, "let production use the memory backend")
+    allow_memory_backend: bool = _setting(False, "allow the memory backend in production")
     redis_url: SecretStr = _setting(
         SecretStr(""), "redis://, rediss:// or unix:// URL", variable="REDIS_URL", url=True
     )
     redis_ca: str = _setting(
         "",
-        "PEM file of the authorities that Redis's certificate is held to; unset: SSL_CERT_FILE, "
+        "PEM file of the certificate authorities to verify Redis with; unset: SSL_CERT_FILE, "
         "SSL_CERT_DIR, or else the system's",
     )
     redis_prefix: str = _setting(
         "",
-        "put before the name of every channel and key in Redis, so that environments can share "
-        "one; the application must then publish to <prefix>chat:<chatId>",
+        "prefix of every channel and key in Redis, so that several environments can share one Redis; "
+        "the application must then publish to <prefix>chat:<chatId>",
         max_length=32,
         pattern=r"^[A-Za-z0-9_.:-]*$",
     )
-    redis_timeout: Seconds = _setting(2, "seconds for one command, and to connect")
+    redis_timeout: Seconds = _setting(2, "timeout of a command and of connecting, in seconds")
     redis_ping_interval: Seconds = _setting(10, "seconds between pings of a connection with subscriptions")
 
     @model_validator(mode="before")
     @classmethod
     def _resolve_backend(cls, data: Any) -> Any:
-        # Resolved here, so that nobody who reads `backend` has to know of "auto".
+        # Resolved here, so that code that reads `backend` never sees "auto".
         if isinstance(data, dict) and data.get("backend", "auto") == "auto":
             url = data.get("redis_url", "")
             url = url.get_secret_value() if isinstance(url, SecretStr) else url
@@ -308,7 +308,7 @@ class Settings(BaseSettings):
 
     @property
     def production(self) -> bool:
-        """True unless the profile is dev or test: one of one's own is held to production's rules."""
+        """True unless the profile is dev or test: a custom profile follows production's rules."""
         return is_production(self.profile)
 
     @property
@@ -318,7 +318,7 @@ class Settings(BaseSettings):
 
     @property
     def max_answer(self) -> int:
-        """Bytes of one answer of the application."""
+        """Bytes of one response of the application."""
         return max(MAX_ANSWER, ESCAPED * self.max_content + AROUND)
 
     @property
@@ -333,7 +333,7 @@ class Settings(BaseSettings):
 
     @property
     def ping_timeout(self) -> float:
-        """Seconds without a byte after a ping until the peer counts as dead."""
+        """Seconds without a byte after a ping until the peer is considered dead."""
         return PONG * self.ping_interval
 
     @property
@@ -343,12 +343,12 @@ class Settings(BaseSettings):
 
 
 def is_production(profile: str) -> bool:
-    """Whether a profile (name or path) is held to production's rules."""
+    """Whether a profile (name or path) follows production's rules."""
     return base_name(profile) not in ("dev", "test")
 
 
 def base_name(profile: str) -> str:
-    """What a profile is called, given its name or its path."""
+    """A profile's name, given its name or its path."""
     return Path(profile).name.removesuffix(".toml")
 
 
@@ -364,20 +364,20 @@ def variable(field: str) -> str:
 
 _VARIABLES = {name: _about(name)["variable"] or f"ECLIPSE_{name.upper()}" for name in Settings.model_fields}
 RELOADED = frozenset(name for name in _VARIABLES if _about(name)["reload"])
-"""Settings that a running node can take; the others need a restart."""
+"""Settings that a running node can apply; the others need a restart."""
 SECRETS = frozenset(name for name, field in Settings.model_fields.items() if field.annotation is SecretStr)
 HIDDEN = SECRETS | {name for name in _VARIABLES if _about(name)["hidden"]}
 """Settings whose values errors don't repeat."""
 HAS_LINES = frozenset(name for name in _VARIABLES if _about(name)["lines"])
 """Settings whose text may have several lines."""
 LITERAL = frozenset(name for name in SECRETS - HAS_LINES if not _about(name)["url"])
-"""Secrets that are taken to the letter: what is left out of them would be another secret."""
+"""Secrets that are used exactly as given: stripping anything would make another secret of them."""
 ENV_ONLY = frozenset(name for name in _VARIABLES if _about(name)["env_only"])
 """Settings that a profile can't set."""
 
 
 def masked(settings: Settings, name: str) -> Any:
-    """A field's value as it may be shown: secrets masked, of a URL the password alone."""
+    """A field's value as it is shown: secrets masked, or only the password of a URL."""
     value = getattr(settings, name)
     if not isinstance(value, SecretStr):
         return list(value) if isinstance(value, tuple) else value

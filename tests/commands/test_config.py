@@ -39,7 +39,7 @@ def rows(result: Result) -> dict[str, str]:
 def test_a_setting_is_explained(name: str) -> None:
     """The paragraph holds its variable, description, value, source, bounds and default."""
     result = explain(name)
-    assert result.stdout.splitlines()[:2] == ["PORT", "  TCP port to listen on; 0 takes a free one"]
+    assert result.stdout.splitlines()[:2] == ["PORT", "  TCP port to listen on; 0 picks a free one"]
     assert rows(result) == {
         "value": "8080",
         "from": "default",
