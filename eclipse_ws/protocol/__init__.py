@@ -1,6 +1,6 @@
-"""The wire contract as types: what goes over a session's socket and over a chat's channel.
+"""The wire contract as types: what is sent over a session's socket and over a chat's channel.
 
-Pure: bytes in, values out, no I/O. Sections are those of ``docs/protocol.md``.
+Pure: bytes in, values out, no I/O. Section numbers are those of ``docs/protocol.md``.
 """
 
 from eclipse_ws.protocol.close_codes import CloseCode

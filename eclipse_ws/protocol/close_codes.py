@@ -1,6 +1,6 @@
-"""Close codes: why a session was ended, and what its client should do (section 1). Their only source.
+"""Close codes: why a session was ended, and what its client should do (section 1). The only definition.
 
-The tests hold documents, the widget and the websocket package's defaults to them.
+Tests compare the documents, the widget and the websocket package's defaults with it.
 """
 
 from enum import Enum
@@ -48,9 +48,9 @@ class CloseCode(Enum):
 
     @property
     def meaning(self) -> str:
-        """The reason; its name in words where none is sent."""
+        """The reason, or the code's name in words if no reason is sent."""
         return self.reason or self.name.lower().replace("_", " ")
 
     def with_detail(self, detail: str) -> str:
-        """The reason, and a word that says more, such as the limit that a session ran into."""
+        """The reason with a detail, such as the limit that was exceeded."""
         return f"{self.reason}: {detail}"

@@ -1,4 +1,4 @@
-"""The client's side: commands, and why one is refused (section 2)."""
+"""Client to server: commands, and why one is refused (section 2)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ ROLES: Final = ("USER", "ASSISTANT", "AGENT")
 
 
 class CommandError(Exception):
-    """A command that is refused or has failed: what the client is told, never why in detail.
+    """A command that was refused or failed: what the client is told, without internal details.
 
-    ``text`` is the contract's wording, ``code`` stable and snake_case, ``retry_after`` in seconds.
+    ``text`` is the contract's wording, ``code`` is stable and in snake_case, ``retry_after`` is in seconds.
     """
 
     def __init__(
@@ -53,31 +53,31 @@ _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
 class BaseCommand(msgspec.Struct):
-    """What every command says about itself. A new one is added to `Command`, too."""
+    """What every command has. A new command is added to `Command`, too."""
 
     @property
     def client_message_id(self) -> str | None:
-        """The key that the answers to it carry."""
+        """The key that its answers carry."""
         return None
 
     @property
     def text(self) -> str:
-        """Its content, which limits count."""
+        """Its content, which counts against limits."""
         return ""
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError | None:
-        """What is wrong with ``fields`` that can't be decoded as this command; None to ignore them.
+        """The error for ``fields`` that can't be decoded as this command; None to ignore them.
 
-        ``key`` is their clientMessageId, if it is a valid one.
+        ``key`` is their clientMessageId, if it is valid.
         """
         return _malformed(key)
 
 
 class SendMessage(BaseCommand, tag="message", rename="camel"):
-    """Say something: saved by the chat API, then an event for everybody in the chat.
+    """Send a message: saved by the chat API, then sent as an event to everybody in the chat.
 
-    ``resend``: this ``client_message_id`` was sent before, perhaps to another node, and not answered.
+    ``resend``: this ``clientMessageId`` was sent before, perhaps to another node, and not answered.
     """
 
     content: str
@@ -92,7 +92,7 @@ class SendMessage(BaseCommand, tag="message", rename="camel"):
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
-        """The first of its fields that is wrong."""
+        """The error for the first invalid field."""
         content = fields.get("content")
         if not isinstance(content, str) or not content.strip() or fields.get("role") not in ROLES:
             return _missing(key)
@@ -106,21 +106,21 @@ class SendMessage(BaseCommand, tag="message", rename="camel"):
 
 
 class Typing(BaseCommand, tag="typing", rename="camel"):
-    """The user types, or has stopped."""
+    """The user is typing or has stopped."""
 
     is_typing: bool
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> None:
-        """Nothing: it is ignored in silence."""
+        """None: it is ignored silently."""
 
 
 class AgentJoined(BaseCommand, tag="agent_joined"):
-    """An agent has come; whatever the client says of itself is ignored."""
+    """An agent has joined; what the client says about the agent is ignored."""
 
 
 class Ping(BaseCommand, tag="ping"):
-    """An application-level ping, for clients that can't see the protocol's own."""
+    """An application-level ping, for clients that can't see WebSocket pings."""
 
 
 class Refresh(BaseCommand, tag="refresh"):
@@ -130,7 +130,7 @@ class Refresh(BaseCommand, tag="refresh"):
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
-        """It has no token."""
+        """The error for a missing token."""
         return CommandError("Missing token", "missing_token")
 
 
@@ -143,7 +143,7 @@ _decode_any = bounded(msgspec.json.Decoder().decode)
 
 
 def decode_command(text: str | bytes) -> Command | None:
-    """Read one frame of a client; None for what the contract ignores in silence.
+    """Decode one frame from a client; None for what the contract silently ignores.
 
     Raises CommandError with the contract's wording (section 2) for everything else that is not a command.
     """
@@ -167,7 +167,7 @@ def decode_command(text: str | bytes) -> Command | None:
 
 
 def _explain(text: str | bytes) -> None:
-    """Say what is wrong with a frame that is not a valid command (the slow path)."""
+    """Raise the error for a frame that is not a valid command (the slow path)."""
     try:
         fields = _decode_any(text)
     except (msgspec.MsgspecError, UnicodeError):

@@ -1,4 +1,4 @@
-"""Reading the JSON of strangers: how deeply it may be nested, and what becomes of text that is no Unicode."""
+"""Decoding untrusted JSON: bounded nesting, and repair of text that is not well-formed Unicode."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eclipse_ws.protocol.unicode import well_formed
 T = TypeVar("T")
 
 MAX_DEPTH: Final = 128
-"""Arrays and objects within each other. Our own events have three; the application's may have more."""
+"""Maximum nesting of arrays and objects. Our own events have three; the application's may have more."""
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _STEPS = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
@@ -23,19 +23,19 @@ _NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 
 
 class TooDeepError(msgspec.DecodeError):
-    """JSON that is nested more than MAX_DEPTH deep; its text is fit for a log and for whoever sent it."""
+    """JSON that is nested more than MAX_DEPTH deep; its text may be logged and returned to the sender."""
 
 
 def check_depth(text: str | bytes) -> None:
-    """Raise TooDeepError for JSON, in UTF-8 if it is bytes, that is nested more than MAX_DEPTH deep.
+    """Raise TooDeepError for JSON (bytes: in UTF-8) that is nested more than MAX_DEPTH deep.
 
-    Whether it is JSON at all is for its decoder to say.
+    Whether it is valid JSON is left to the decoder.
     """
     if len(text) <= MAX_DEPTH:
         return
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    # What has few brackets is not deep. `replace` finds them with memchr, several times as fast as `count`,
-    # and stops when there are enough.
+    # Text with few brackets is not deep. `replace` finds them with memchr, several times as fast as `count`,
+    # and stops when it has found enough.
     left = len(raw.replace(b"[", b"", MAX_DEPTH + 1)) + len(raw.replace(b"{", b"", MAX_DEPTH + 1))
     if 2 * len(raw) - left > MAX_DEPTH and depth(raw) > MAX_DEPTH:
         raise TooDeepError(f"nested more than {MAX_DEPTH} deep")
@@ -48,9 +48,9 @@ def depth(raw: bytes) -> int:
 
 
 def bounded(decode: Callable[[str | bytes], T]) -> Callable[[str | bytes], T]:
-    """The decoder, bounded: it raises TooDeepError, a DecodeError, for what is nested too deeply.
+    """The decoder, bounded: it raises TooDeepError, a DecodeError, for input that is nested too deeply.
 
-    Half of a surrogate pair, which it doesn't take, is repaired with U+FFFD.
+    A lone surrogate, which the decoder rejects, is replaced with U+FFFD.
     """
 
     def checked(text: str | bytes) -> T:
@@ -71,7 +71,7 @@ _decode_any = bounded(msgspec.json.Decoder().decode)
 
 
 def decode_json(text: str | bytes) -> Any:
-    """Read what another server sent. Raises ValueError for what is no JSON, or is nested too deeply."""
+    """Decode what another server sent. Raises ValueError if it is not JSON or nested too deeply."""
     try:
         return _decode_any(text)
     except msgspec.DecodeError as error:

@@ -1,4 +1,4 @@
-"""The documents of the interface: AsyncAPI 3.0 for the socket, OpenAPI 3.1 for HTTP, made from the types."""
+"""API descriptions: AsyncAPI 3.0 for the socket and OpenAPI 3.1 for HTTP, generated from the types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLE = "eclipse-ws"
 
 
 def asyncapi() -> dict[str, Any]:
-    """The socket: what each side may say."""
+    """The socket: what each side may send."""
     commands, events = get_args(Command), get_args(types.ServerFrame)
     schemas = _schemas((*commands, *events))
     messages = {
@@ -60,13 +60,13 @@ def asyncapi() -> dict[str, Any]:
             "command": {
                 "action": "receive",
                 "channel": {"$ref": "#/channels/session"},
-                "summary": "What a client may say.",
+                "summary": "What a client may send.",
                 "messages": refs(commands),
             },
             "event": {
                 "action": "send",
                 "channel": {"$ref": "#/channels/session"},
-                "summary": "What the server says; other types that the application publishes are passed on.",
+                "summary": "What the server sends; other types published by the application are forwarded.",
                 "messages": refs(events),
             },
         },
@@ -75,7 +75,7 @@ def asyncapi() -> dict[str, Any]:
 
 
 def openapi() -> dict[str, Any]:
-    """HTTP beside the sockets."""
+    """The HTTP routes."""
     bodies = (
         types.HealthDocument,
         types.Published,
@@ -96,17 +96,17 @@ def openapi() -> dict[str, Any]:
         return made
 
     health = {
-        "summary": "How this node is",
+        "summary": "Health of this node",
         "operationId": "health",
         "responses": {
             "200": {"description": "healthy, or degraded", "content": content(types.HealthDocument)},
             "503": {"description": "draining", "content": content(types.HealthDocument)},
         },
     }
-    preflight = {
-        "summary": "Whether a page may ask for it: every page may",
+    cors = {
+        "summary": "CORS preflight: every page may request it",
         "operationId": "healthPreflight",
-        "responses": {"200": {"description": "the headers Access-Control-Allow-*"}},
+        "responses": {"200": {"description": "the Access-Control-Allow-* headers"}},
     }
     chat = {
         "name": "chatId",
@@ -120,7 +120,7 @@ def openapi() -> dict[str, Any]:
         "schema": {"type": "string", "minLength": 1, "maxLength": 128},
     }
     refusals = {
-        "s400": "the body or the chat's id is wrong",
+        "s400": "the body or the chat's id is invalid",
         "s401": "X-Internal-Secret is missing or wrong",
         "s429": "too many wrong secrets",
         "s503": "no secret is configured",
@@ -162,7 +162,7 @@ def openapi() -> dict[str, Any]:
         "security": [{}, {"internalSecret": []}, {"bearer": []}],
         "responses": {
             "200": {
-                "description": "every counter",
+                "description": "all metrics",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
             "401": {
@@ -180,15 +180,15 @@ def openapi() -> dict[str, Any]:
         "info": {
             "title": TITLE,
             "version": __version__,
-            "description": "What is beside the sockets: health, metrics, and what the application may call.",
+            "description": "The HTTP routes: health, metrics, and what the application may call.",
         },
         "servers": [{"url": "https://chat.example.com"}],
         "paths": {
             "/": {
-                "get": {**health, "operationId": "root", "summary": "The same, without an upgrade"},
-                "options": {**preflight, "operationId": "rootPreflight"},
+                "get": {**health, "operationId": "root", "summary": "Health of this node"},
+                "options": {**cors, "operationId": "rootPreflight"},
             },
-            "/health": {"get": health, "options": preflight},
+            "/health": {"get": health, "options": cors},
             "/metrics": {"get": metrics},
             "/api/chats/{chatId}/events": {"post": publish},
             "/api/chats/{chatId}/disconnect": {"post": disconnect},
@@ -208,19 +208,19 @@ def openapi() -> dict[str, Any]:
 
 
 def page(document: dict[str, Any]) -> str:
-    """A document as a page in Markdown: every operation and type, with its fields."""
+    """A document as a Markdown page: every operation and type, with its fields."""
     kind = "asyncapi" if "asyncapi" in document else "openapi"
     lines = [
-        f"# {'The socket' if kind == 'asyncapi' else 'HTTP beside the socket'}",
+        f"# {'WebSocket messages' if kind == 'asyncapi' else 'HTTP routes'}",
         "",
-        f"Made from the code by `make documents`, as is [{kind}.yaml]({kind}.yaml).",
-        "[protocol.md](protocol.md) says what it means.",
+        f"Generated from the code by `make documents`, like [{kind}.yaml]({kind}.yaml).",
+        "[protocol.md](protocol.md) explains the meaning.",
         "",
     ]
     schemas = document["components"]["schemas"]
     shown: list[str] = []
     if kind == "asyncapi":
-        for title, name in (("A client says", "command"), ("The server says", "event")):
+        for title, name in (("Client to server", "command"), ("Server to client", "event")):
             lines += [f"## {title}", ""]
             for ref in document["operations"][name]["messages"]:
                 shown.append(ref["$ref"].rsplit("/", 1)[1])
@@ -232,7 +232,7 @@ def page(document: dict[str, Any]) -> str:
                 lines += [
                     f"## `{method.upper()} {path}`",
                     "",
-                    f"{operation['summary']}. Answers: {codes}",
+                    f"{operation['summary']}. Responses: {codes}",
                     "",
                 ]
     rest = [name for name in schemas if name not in shown]
@@ -267,7 +267,7 @@ def _schemas(kinds: tuple[Any, ...]) -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(kinds, ref_template=SCHEMAS)
     for schema in schemas.values():
         if "description" in schema:
-            # A docstring, whose indentation is kept up to Python 3.12 and taken away from 3.13 on.
+            # A docstring, whose indentation Python keeps up to 3.12 and removes from 3.13 on.
             schema["description"] = inspect.cleandoc(schema["description"])
     return schemas
 

@@ -1,4 +1,4 @@
-"""Events and cursors: what a chat's channel carries, and what backends keep (sections 3 to 5)."""
+"""Events and cursors: what a chat's channel carries and backends keep (sections 3 to 5)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ EPHEMERAL_TYPES: Final = frozenset({"typing", "presence", "read"})
 """Events of these types have no cursor, are not kept, and may be lost; every other type is kept."""
 
 MESSAGE_TYPES: Final = frozenset({"message", "message_updated", "message_deleted"})
-"""Events of these types are about a message, whose id is ``data.id``: text, also where it was published as a
-number."""
+"""Events about a message, whose id is ``data.id``: text, even if it was published as a number."""
 
 MAX_CURSOR: Final = 64
-"""Longest cursor that is looked at, in characters; a longer one is no cursor of ours."""
+"""Maximum length of a cursor, in characters; a longer one is not ours and isn't parsed."""
 _MAX_IDENTITY = 512
 _encode = msgspec.json.Encoder().encode
 
@@ -42,7 +41,7 @@ class Cursor(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
-        """Read ``<epoch>.<offset>``; None for whatever this server can't have written."""
+        """Parse ``<epoch>.<offset>``; None for text that this server can't have written."""
         if len(text) > MAX_CURSOR:
             return None
         epoch, dot, digits = text.rpartition(".")
@@ -53,9 +52,9 @@ class Cursor(NamedTuple):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Server to client, and what backends carry. ``body`` is the JSON text exactly as clients get it.
+    """Server to client, and what backends carry. ``body`` is the JSON text exactly as clients receive it.
 
-    ``identity`` names the event across the paths that it takes ("" for ephemeral ones); ``cursor`` is
+    ``identity`` identifies the event whichever path it takes ("" for ephemeral ones); ``cursor`` is
     None until a backend has sequenced it; ``origin`` is the id of the session that must not get it.
     """
 
@@ -71,7 +70,7 @@ class Event(msgspec.Struct, frozen=True):
         return self.type not in EPHEMERAL_TYPES
 
     def sequenced(self, cursor: Cursor) -> Event:
-        """This event at the given place in its chat's order, its body saying so."""
+        """This event at the given position of its chat, with the cursor in its body."""
         return Event(self.type, with_cursor(self.body, cursor), self.identity, cursor)
 
 
@@ -102,9 +101,9 @@ _EPHEMERAL = frozenset(name.encode() for name in EPHEMERAL_TYPES)
 
 
 class MalformedEventError(ValueError):
-    """What arrived from outside is no event: not UTF-8, not a JSON object, or without a string ``type``.
+    """Input that is not an event: not UTF-8, not a JSON object, or without a string ``type``.
 
-    ``kept``: it may have been an event that its chat keeps, so that without it there is a gap.
+    ``kept``: it may have been an event that its chat keeps, so dropping it leaves a gap.
     """
 
     def __init__(self, text: str, *, kept: bool = False) -> None:
@@ -113,14 +112,14 @@ class MalformedEventError(ValueError):
 
 
 def may_be_kept(raw: bytes) -> bool:
-    """Whether what can't be read may be an event that its chat keeps: an object with a ``type`` of those."""
+    """Whether unreadable input may be an event that its chat keeps: an object with such a ``type``."""
     return raw.lstrip()[:1] == b"{" and any(found[1] not in _EPHEMERAL for found in _TYPE.finditer(raw))
 
 
 def parse_event(raw: bytes) -> Event:
-    """Read an event that somebody published to a chat: the application, an old server, or a node of ours.
+    """Parse an event published to a chat by the application, an old server, or one of our nodes.
 
-    An event of the application has no cursor yet. Raises MalformedEventError, whose text is fit for a log.
+    An event from the application has no cursor yet. Raises MalformedEventError, whose text may be logged.
     """
     try:
         raw.decode()  # a text frame that is not UTF-8 would end every session that gets it
@@ -137,7 +136,7 @@ def parse_event(raw: bytes) -> Event:
     body = well_formed(raw.strip())
     cursor = None
     if fields.cursor is None:
-        # As if it were not there: it gets its own, and a name that comes twice is no good JSON.
+        # Removed, because a cursor is added later, and JSON must not have the same name twice.
         members = _decode_object(body)
         del members["cursor"]
         body = _encode(members)
@@ -148,7 +147,7 @@ def parse_event(raw: bytes) -> Event:
     if fields.type in EPHEMERAL_TYPES:
         if fields.origin is msgspec.UNSET and cursor is None:
             return Event(fields.type, body)
-        # Neither is for clients: a cursor of an event that isn't kept would lead a resume astray.
+        # Clients get neither: they can't resume from the cursor of an event that isn't kept.
         members = _decode_object(body)
         members.pop("cursor", None)
         members.pop("origin", None)
@@ -159,7 +158,7 @@ def parse_event(raw: bytes) -> Event:
         body = _with_text_ids(body)
     payload = body
     if cursor is not None:
-        # As `with_cursor` writes it: the payload without it is what the event was before it was sequenced.
+        # Removed as `with_cursor` adds it, which restores the payload from before the event was sequenced.
         added = b',"cursor":"%b"}' % str(cursor).encode()
         payload = body.removesuffix(added) + b"}" if body.endswith(added) else body
     return Event(fields.type, body, _identity(fields.type, data, payload), cursor)
@@ -181,22 +180,22 @@ def _identified(fields: _Published) -> _Identified:
 
 
 def _identity(kind: str, data: _Identified, body: bytes) -> str:
-    """Name an event: type and ``data.id`` (and ``data.updatedAt``), else its payload (section 4.1)."""
+    """An event's identity: type and ``data.id`` (and ``data.updatedAt``), else its payload (section 4.1)."""
     if data.id is None or data.id == "":
         return f"{kind[:32]}#{hashlib.blake2b(body, digest_size=16).hexdigest()}"
     return identity(kind, data.id, data.updatedAt)
 
 
 def _with_text_ids(body: bytes) -> bytes:
-    """The event with text for ``data.id`` and ``data.sender.id``, which are numbers there.
+    """The event with its numeric ``data.id`` and ``data.sender.id`` converted to text.
 
-    A client sees the same id by whichever way a message comes: published by the application, whose ids are
-    numbers, or answered by it and published by us. A user's id is text in tokens, too.
+    A client sees the same id whether a message was published by the application, with numeric ids, or
+    returned by it and published by us. A user's id is text in tokens, too.
     """
     members = _decode_object(body)
     data = _decode_object(members["data"])
     _quote_id(data)
-    with suppress(msgspec.ValidationError):  # a sender that is no object stays what it is
+    with suppress(msgspec.ValidationError):  # a sender that is not an object stays as it is
         sender = _decode_object(data.get("sender", b"null"))
         _quote_id(sender)
         data["sender"] = msgspec.Raw(_encode(sender))
@@ -211,7 +210,7 @@ def _quote_id(members: dict[str, msgspec.Raw]) -> None:
 
 
 def identity(kind: str, data_id: str | int, updated_at: str | int | float | None = None) -> str:
-    """Name an event of type ``kind`` by its ``data.id`` and ``data.updatedAt``."""
+    """The identity of an event of type ``kind``, from its ``data.id`` and ``data.updatedAt``."""
     name = f"{kind}:{data_id}" if updated_at is None else f"{kind}:{data_id}:{updated_at}"
     if len(name) > _MAX_IDENTITY:
         return f"{kind[:32]}#{hashlib.blake2b(name.encode(), digest_size=16).hexdigest()}"
@@ -219,19 +218,19 @@ def identity(kind: str, data_id: str | int, updated_at: str | int | float | None
 
 
 def saved_id(event: Event) -> str:
-    """The id of the saved message that an event tells of; "" for other events."""
+    """The id of the message that a ``message`` event contains; "" for other events."""
     return event.identity.removeprefix("message:") if event.identity.startswith("message:") else ""
 
 
 def untimed(event: Event) -> bytes:
-    """What an event says, as JSON text without its top-level ``timestamp``, which a retry may renew."""
+    """An event's JSON text without its top-level ``timestamp``, which may differ in a retry."""
     members = _decode_object(event.body)
     members.pop("timestamp", None)
     return _encode(members)
 
 
 def with_origin(event: Event) -> bytes:
-    """An ephemeral event's JSON text with the field ``origin``, as it crosses nodes."""
+    """An ephemeral event's JSON text with the field ``origin``, as sent between nodes."""
     return b'%b,"origin":%b}' % (event.body[:-1], _encode(event.origin))
 
 
@@ -239,7 +238,7 @@ def timestamp(at: datetime | None = None) -> str:
     """ISO 8601, UTC, milliseconds, ``Z``: now, or the given moment."""
     if at is not None:
         return at.isoformat(timespec="milliseconds")[:23] + "Z"
-    # Every event has one, and a calendar costs more than the rest of it: only the milliseconds are new.
+    # Every event has one, and the calendar costs more than everything else: only milliseconds are recomputed.
     global _second, _until_second  # noqa: PLW0603
     now = time.time()
     second = int(now)

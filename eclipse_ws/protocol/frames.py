@@ -1,4 +1,4 @@
-"""The server's side: the events that it makes, and what it tells one session (section 3)."""
+"""Server to client: the events that it creates, and frames for one session (section 3)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sender(msgspec.Struct):
 
 
 class Message(msgspec.Struct):
-    """Chat content that the chat API has saved; ``role`` and ``createdAt`` are as it answered them."""
+    """Chat content that the chat API has saved; ``role`` and ``createdAt`` are as it returned them."""
 
     id: str
     content: str
@@ -42,7 +42,7 @@ class User(msgspec.Struct):
 
 
 def message_event(message: Message) -> Event:
-    """The event that tells a chat of a saved message."""
+    """The event for a saved message."""
     by = message.sender
     sender = schema.SenderData(by.id, by.name, by.email, by.avatar)
     data = schema.MessageData(message.id, message.content, message.role.lower(), message.createdAt, sender)
@@ -51,15 +51,15 @@ def message_event(message: Message) -> Event:
 
 
 def agent_joined_event(user: User) -> Event:
-    """The event that tells a chat that an agent has come; the name falls back to the e-mail, then "Agent"."""
+    """The event for an agent who has joined; the name falls back to the e-mail address, then to "Agent"."""
     now = timestamp()
     data = schema.AgentData(user.id, user.name or user.email or "Agent", now)
     return parse_event(schema.AgentJoinedEvent(data, now).encode())
 
 
 def typing_event(user_id: str, is_typing: bool, origin: str) -> Event:
-    """The ephemeral event that somebody types or has stopped; the session ``origin`` doesn't get it."""
-    # Put together by hand: no other event is as frequent.
+    """The ephemeral event that a user is typing or has stopped; the session ``origin`` doesn't get it."""
+    # Formatted by hand: no other event is as frequent.
     body = b'{"type":"typing","data":{"userId":%b,"isTyping":%b},"timestamp":"%b"}' % (
         _encode(user_id),
         b"true" if is_typing else b"false",
@@ -75,7 +75,7 @@ def connected(
     expires_at: datetime | None,
     recovered: bool | None,
 ) -> bytes:
-    """The first event of a session; ``recovered`` is None where the client gave no cursor."""
+    """The first event of a session; ``recovered`` is None if the client gave no cursor."""
     return schema.Connected(
         chat_id=chat_id,
         session_id=session_id,
@@ -87,7 +87,7 @@ def connected(
 
 
 def refreshed(expires_at: datetime | None) -> bytes:
-    """The answer to the command ``refresh``: until when the session lives now."""
+    """The answer to the command ``refresh``: the session's new expiry."""
     until = None if expires_at is None else timestamp(expires_at)
     return schema.Refreshed(expires_at=until, timestamp=timestamp()).encode()
 
@@ -98,9 +98,9 @@ def pong() -> bytes:
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What became of a kept event: ``published`` with its cursor, or ``local`` while the backend is away.
+    """The outcome of a kept event: ``published`` with its cursor, or ``local`` if the backend is unavailable.
 
-    ``id`` is the saved message's, "" for other events.
+    ``id`` is the saved message's; "" for other events.
     """
 
     id: str
@@ -109,5 +109,5 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 def ack(client_message_id: str, receipt: Receipt) -> bytes:
-    """Tell a sender that its message is saved, and how far it has come."""
+    """The acknowledgement of a saved message, and how it was delivered."""
     return schema.Ack(client_message_id, receipt.id, receipt.cursor, receipt.delivery, timestamp()).encode()

@@ -1,7 +1,7 @@
-"""What the server says, as types: frames are encoded from these, and the documents are made from them.
+"""What the server sends, as types from which frames are encoded and the API documents are generated.
 
-Answers over HTTP and typing are built by hand; the tests hold every frame and answer of a running server
-against these types, without a field too many.
+HTTP responses and typing events are built by hand; tests check every frame and response of a running server
+against these types, and allow no additional field.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Frame(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, ren
 
 
 class Connected(_Frame, tag="connected", kw_only=True):
-    """The first event of a session. ``recovered`` comes only with a cursor."""
+    """The first event of a session. ``recovered`` is present only if the client gave a cursor."""
 
     chat_id: str
     session_id: str
@@ -44,7 +44,7 @@ class SenderData(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class MessageData(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
-    """A saved message; ``timestamp`` is when it was saved, ``updatedAt`` comes with an update alone."""
+    """A saved message; ``timestamp`` is when it was saved, ``updatedAt`` is present only in an update."""
 
     id: str
     content: str
@@ -55,7 +55,7 @@ class MessageData(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 
 
 class MessageEvent(_Frame, tag="message"):
-    """Somebody said something, and it is saved."""
+    """A message was saved."""
 
     data: MessageData
     timestamp: Timestamp
@@ -71,21 +71,21 @@ class MessageUpdated(_Frame, tag="message_updated"):
 
 
 class TypingData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """Who types, or has stopped."""
+    """Who is typing or has stopped."""
 
     user_id: str
     is_typing: bool
 
 
 class TypingEvent(_Frame, tag="typing"):
-    """Somebody else types, or has stopped. Never kept, may be lost."""
+    """Somebody else is typing or has stopped. Never kept, may be lost."""
 
     data: TypingData
     timestamp: Timestamp
 
 
 class AgentData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """The agent, by the chat API's word."""
+    """The agent, as the chat API names them."""
 
     agent_id: str
     agent_name: str
@@ -93,7 +93,7 @@ class AgentData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 
 class AgentJoinedEvent(_Frame, tag="agent_joined"):
-    """An agent has come."""
+    """An agent has joined the chat."""
 
     data: AgentData
     timestamp: Timestamp
@@ -124,7 +124,7 @@ class Ack(_Frame, tag="ack"):
 
 
 class Error(_Frame, tag="error", kw_only=True):
-    """A command was refused, or has failed. ``retryAfter`` is in seconds."""
+    """A command was refused or failed. ``retryAfter`` is in seconds."""
 
     error: str
     code: str
@@ -145,11 +145,11 @@ ServerFrame = (
     | Ack
     | Error
 )
-"""Every frame that this server makes; other types are the application's, and passed on unchanged."""
+"""Every frame that this server creates; other types come from the application and are forwarded unchanged."""
 
 
 class LargeChat(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    """One of the largest chats; ``chatId`` is its beginning, and "..."."""
+    """One of the largest chats; ``chatId`` is its beginning followed by "..."."""
 
     chat_id: str
     count: int
@@ -164,7 +164,7 @@ class Connections(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 
 class Memory(msgspec.Struct, forbid_unknown_fields=True):
-    """In bytes, and in per cent."""
+    """Memory in bytes and in percent."""
 
     used: int
     total: int
@@ -172,7 +172,7 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BackendHealth(msgspec.Struct, forbid_unknown_fields=True):
-    """The backend; ``latency`` in seconds."""
+    """The backend; ``latency`` is in seconds."""
 
     name: str
     state: Literal["connecting", "up", "down"]
@@ -181,7 +181,7 @@ class BackendHealth(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class HealthDocument(msgspec.Struct, forbid_unknown_fields=True):
-    """How a node is; ``uptime`` in seconds."""
+    """A node's health; ``uptime`` is in seconds."""
 
     status: Literal["healthy", "degraded", "draining"]
     uptime: float
@@ -196,34 +196,34 @@ class HealthDocument(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Published(msgspec.Struct, forbid_unknown_fields=True):
-    """Where an event stands in its chat; null for an ephemeral one."""
+    """The event's cursor; null for an ephemeral event."""
 
     cursor: str | None
     delivery: Literal["published", "local"] | None = None
 
 
 class Disconnected(msgspec.Struct, forbid_unknown_fields=True):
-    """How many sessions were ended."""
+    """Number of sessions that were ended."""
 
     disconnected: int
 
 
 class DisconnectRequest(msgspec.Struct, rename="camel"):
-    """Whom to end: one user of the chat, or all; ``reason`` becomes the close frame's."""
+    """Whom to disconnect: one user of the chat, or all; ``reason`` is sent in the close frame."""
 
     user_id: str | None = None
     reason: str | None = None
 
 
 class EventRequest(msgspec.Struct):
-    """An event, without a cursor; further fields are passed on."""
+    """An event without a cursor; further fields are forwarded."""
 
     type: str
     data: Any = None
 
 
 class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What went wrong, and the limit that it ran into, if it did."""
+    """What went wrong, and which limit was exceeded, if any."""
 
     error: str
     limit: str | None = None

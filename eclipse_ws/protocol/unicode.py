@@ -1,4 +1,4 @@
-"""JSON that escapes half of a surrogate pair: no decoder of ours takes it, and JavaScript writes it."""
+"""JSON that escapes a lone surrogate: JavaScript writes it, and our decoders reject it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def _whole(found: re.Match[bytes]) -> bytes:
 
 
 def well_formed(text: bytes) -> bytes:
-    """The JSON text with U+FFFD in place of each half of a surrogate pair that stands alone.
+    """The JSON text with U+FFFD in place of each lone surrogate.
 
-    What has none comes back as it is, whether it is JSON or not.
+    Text without one is returned as it is, whether it is JSON or not.
     """
     if _HALF[0] not in text and _HALF[1] not in text:
         return text
