@@ -1,9 +1,9 @@
 """RFC 6455 on accepted sockets (plain, over TLS, compressed), under any `WebSocketHandler`. It knows nothing
-of chats.
+about chats.
 
 `WireHandler` is the base class of handlers, `Socket` is what a handler sends through, `Audience` is a set of
-sockets that get the same frames, `text_frame` encodes a frame. `stats` holds the counters of the process,
-`queued_bytes` sums up what is queued.
+sockets that get the same frames, `text_frame` encodes a frame. `stats` has the counters of the process,
+`queued_bytes` the total of queued bytes.
 """
 
 from eclipse_ws.websocket.audience import Audience

@@ -1,4 +1,4 @@
-"""What a peer sends after our close frame: everything but its own close frame is thrown away."""
+"""What a peer sends after our close frame: everything except its own close frame is discarded."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""What a peer may send beside its messages: a token bucket in units of one frame, kept as one float.
+"""What a peer may send besides its messages: a token bucket in units of one frame, stored as one float.
 
 The bucket holds `Params.frame_burst` units and refills at `Params.frame_rate` units a second. A socket stores
 only the time at which its bucket is full again, which is in the past for a peer that sends nothing unusual.
@@ -10,25 +10,25 @@ from typing import Final
 from eclipse_ws.websocket.params import Params
 
 BYTES_PER_UNIT: Final = 512
-"""Bytes that earn, or after our close cost, one unit."""
+"""Bytes that earn one unit, or cost one after our close."""
 BYTES_PER_READ: Final = 64
-"""A read of as many bytes costs nothing, even if it completes no frame: no network makes smaller segments."""
+"""A read of this many bytes is free, even if it completes no frame: no network makes smaller segments."""
 
 
 def charged(full_at: float, now: float, units: float, params: Params) -> float:
-    """When the allowance is full again after it is charged with so many units; negative units are earned."""
+    """When the allowance is full again after a charge of `units`; negative units are earned."""
     return max(full_at, now) + units / params.frame_rate
 
 
 def is_overdrawn(full_at: float, now: float, params: Params) -> bool:
-    """Whether the peer has cost more than its allowance."""
+    """Whether the peer has exceeded its allowance."""
     return full_at - now > params.frame_burst / params.frame_rate
 
 
 def read_cost(frames: int | None, size: int) -> float:
-    """Units for parsing `size` bytes while the socket is open: for `frames` control frames and fragments.
+    """Units for parsing `size` bytes with `frames` control frames and fragments while the socket is open.
 
-    None means that the bytes completed no frame at all. Bytes earn, because they become messages, or a
+    None means that the bytes completed no frame at all. Bytes earn units, because they become messages, or a
     message that is too big.
     """
     if frames is None:
@@ -37,5 +37,5 @@ def read_cost(frames: int | None, size: int) -> float:
 
 
 def late_read_cost(size: int) -> float:
-    """Units for a read of `size` bytes after our close, when nothing the peer sends is of use."""
+    """Units for a read of `size` bytes after our close, when nothing the peer sends is useful."""
     return 1 + size / BYTES_PER_UNIT

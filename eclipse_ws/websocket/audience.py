@@ -1,5 +1,5 @@
-"""Sockets that get the same frames: sending a frame costs the same for two as for two thousand; the turn's
-end costs one system call for each.
+"""Sockets that get the same frames: sending a frame costs the same for two as for two thousand sockets; the
+end of the turn costs one system call for each.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _NOTHING: list[bytes] = []
 
 
 class Member(Protocol):
-    """What an audience knows of its sockets; see `Socket`."""
+    """What an audience knows about its sockets; see `Socket`."""
 
     poll: EventPoll
     audiences: "tuple[Audience, ...]"
@@ -24,7 +24,7 @@ class Member(Protocol):
 
     @property
     def is_closing(self) -> bool:
-        """Whether a frame that is sent now goes nowhere."""
+        """Whether a frame that is sent now is discarded."""
 
     def take(self, batch: Sequence[bytes], soft: int) -> None:
         """Append frames to the socket's own; bit n of `soft` says that frame n may be dropped."""
@@ -36,9 +36,9 @@ class Member(Protocol):
 class Audience:
     """A set of open sockets that get the same frames, each in one system call at the end of the turn.
 
-    Order: a socket gets an audience's frames in the order of `send`, and its own (`Socket.send`) where they
-    were sent among them. A socket that joins gets what is sent from then on; one that leaves still gets what
-    was sent before. Between two audiences there is no order. A socket that closes leaves by itself.
+    Order: a socket gets an audience's frames and its own (`Socket.send`) in the order in which they were
+    sent. A socket that joins gets what is sent from then on; one that leaves still gets what was sent before.
+    Between two audiences there is no order. A socket that closes leaves by itself.
     """
 
     __slots__ = ("__weakref__", "_alone", "_bytes", "_marks", "_members", "_poll", "_soft", "frames")
@@ -51,10 +51,11 @@ class Audience:
         self._bytes = 0
         self._members: set[Member] = set()
         self._marks: dict[Member, int] = {}
-        """Members that skip the first frames, because they have them or joined later; with the number."""
+        """Members that skip the first n frames, because they have them or joined later, with n."""
         self._alone: tuple[Audience, ...] = ()
-        """The `audiences` of members that are in no other, shared by them. It refers back to this object, so
-        it exists only while there are members: an empty audience is freed without the garbage collector.
+        """The `audiences` of members that are in no other audience, shared by them. It refers back to this
+        object, so it exists only while there are members: an empty audience is freed without the garbage
+        collector.
         """
         self._poll: EventPoll | None = None
 
@@ -68,8 +69,8 @@ class Audience:
         return socket in self._members
 
     def add(self, socket: Member) -> None:
-        """Add a socket: it gets what is sent from now on. Nothing changes if it is closing, or a member
-        already.
+        """Add a socket: it gets what is sent from now on. Nothing changes if it is closing or already a
+        member.
         """
         if socket.is_closing or socket in self._members:
             return
@@ -82,8 +83,8 @@ class Audience:
         socket.audiences = (*socket.audiences, self) if socket.audiences else self._alone
 
     def discard(self, socket: Member, with_frames: bool = True) -> None:
-        """Remove a socket: it gets nothing that is sent from now on; without `with_frames` not even what was
-        sent in this turn.
+        """Remove a socket: it gets nothing that is sent from now on and, without `with_frames`, nothing that
+        was sent in this turn.
         """
         if socket not in self._members:
             return
@@ -95,8 +96,8 @@ class Audience:
             self._alone = ()
 
     def send(self, frame: bytes, *, droppable: bool = False, skip: Member | None = None) -> None:
-        """Send a frame to all members but `skip`, at the turn's end. `droppable` as in `Socket.send`. Never
-        raises, never blocks.
+        """Send a frame to all members except `skip` at the end of the turn. `droppable` as in `Socket.send`.
+        Never raises, never blocks.
         """
         if not self._members:
             return
@@ -122,7 +123,7 @@ class Audience:
         self._bytes += len(frame)
 
     def pull(self, socket: Member) -> None:
-        """Move this turn's frames that a member has not got to its own, so that they leave in order."""
+        """Move this turn's frames that a member has not received to its own, to keep the order."""
         count = len(self.frames)
         mark = self._marks.get(socket, 0)
         if mark <= count:
@@ -131,7 +132,7 @@ class Audience:
                 socket.take(self.frames[mark:], self._soft >> mark)
 
     def flush(self) -> None:
-        """The turn's end: write all frames to each member in one call."""
+        """End of the turn: write all frames to each member in one call."""
         frames = self.frames
         if not frames:
             return
@@ -141,7 +142,7 @@ class Audience:
         if marks:
             self._marks = {}
         data = frames[0] if len(frames) == 1 else b"".join(frames)
-        for socket in tuple(self._members):  # a copy, because a member that is gone leaves
+        for socket in tuple(self._members):  # a copy, because a lost member leaves
             mark = marks.get(socket, 0) if marks else 0
             if mark:
                 if mark < len(frames):

@@ -1,4 +1,4 @@
-"""Frames that wait behind a full kernel buffer, because the peer does not read."""
+"""Frames that wait because the kernel's buffer is full: the peer does not read."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ Frame = bytes | memoryview
 
 
 def count_started(frames: Sequence[bytes], size: int) -> int:
-    """How many of these frames have left, the last one perhaps in part, when `size` bytes have."""
+    """How many of these frames have been sent, the last one perhaps in part, after `size` bytes."""
     count = 0
     while size > 0:
         size -= len(frames[count])
@@ -21,8 +21,8 @@ def count_started(frames: Sequence[bytes], size: int) -> int:
 
 
 class Backlog:
-    """A queue of frames. Frames are shared between sockets. One that has left in part is shared while most of
-    it waits; then its rest is copied, so that a queue holds at most twice the bytes that it counts.
+    """A queue of frames, which are shared between sockets. A partly sent frame stays shared while most of it
+    waits; then its rest is copied, so that a queue occupies at most twice the bytes that it counts.
     """
 
     __slots__ = ("_whole", "frames", "pong", "size", "started")
@@ -31,19 +31,19 @@ class Backlog:
         self.frames: deque[tuple[Frame, bool]] = deque()
         """Each frame, and whether it may be dropped."""
         self._whole = 0
-        """Bytes in memory behind the first frame, if it has left in part."""
+        """Size of the first frame in memory, if it is partly sent."""
         self.size = 0
-        """Bytes that wait."""
+        """Waiting bytes."""
         self.started = False
-        """Whether the first frame has left in part, so that its rest must follow whatever happens."""
+        """Whether the first frame is partly sent, so that its rest must follow in any case."""
         self.pong: bytes | None = None
-        """The answer to the peer's last ping, to be sent when everything else is out."""
+        """The answer to the peer's last ping, sent after everything else."""
 
     def push(self, frames: Sequence[bytes], soft: int, room: int) -> int:
-        """Queue frames; bit n of `soft` says that frame n may be dropped. Returns how many were dropped.
+        """Queue frames; bit n of `soft` says that frame n may be dropped. Returns the number dropped.
 
-        Dropped are those that would fill the queue beyond `room` bytes. With `room` well below the queue's
-        bound, a queue near its bound need not be searched for droppable frames.
+        Droppable frames that would fill the queue beyond `room` bytes are dropped. With `room` well below the
+        queue's bound, a queue near its bound need not be searched for droppable frames.
         """
         dropped = 0
         for number, frame in enumerate(frames):
@@ -70,7 +70,7 @@ class Backlog:
         return b"".join(parts)
 
     def pin(self) -> int:
-        """Join the next chunk's frames to one that is not dropped. Returns by how many the queue is shorter.
+        """Join the next chunk's frames into one that is never dropped. Returns by how many the queue shrank.
 
         For TLS: it may have encrypted a chunk that the kernel did not take, and must get that chunk again.
         """
@@ -82,7 +82,7 @@ class Backlog:
         return before - len(self.frames)
 
     def advance(self, size: int) -> int:
-        """Remove what the kernel took, in bytes. Returns the number of frames that have left."""
+        """Remove the `size` bytes that the kernel took. Returns the number of frames completely sent."""
         self.size -= size
         done = 0
         while size:
@@ -101,14 +101,14 @@ class Backlog:
         return done
 
     def drop(self) -> int:
-        """Drop every frame that may be dropped. Returns their number."""
+        """Drop all droppable frames. Returns their number."""
         before = len(self.frames)
         self.frames = deque(entry for entry in self.frames if not entry[1])
         self.size = sum(len(frame) for frame, _ in self.frames)
         return before - len(self.frames)
 
     def clear(self) -> None:
-        """Drop everything but the rest of a frame that has left in part."""
+        """Drop everything except the rest of a partly sent frame."""
         while len(self.frames) > self.started:
             self.frames.pop()
         self.size = sum(len(frame) for frame, _ in self.frames)

@@ -1,4 +1,4 @@
-"""What a socket calls on its handler, and what the handler's next message waits for."""
+"""The methods that a socket calls on its handler, and what the next message waits for."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from tornado import gen
 
 
 class Handler(Protocol):
-    """What a socket knows of its handler; see `WireHandler`."""
+    """What a socket knows about its handler; see `WireHandler`."""
 
     wire_slow_close: tuple[int, str]
     wire_flood_close: tuple[int, str]
@@ -30,7 +30,7 @@ class Handler(Protocol):
         """A pong arrived."""
 
     def on_flood(self) -> None:
-        """The peer has used up its allowance and is about to be closed."""
+        """The peer has exceeded its allowance and is about to be closed."""
 
     def on_failure(
         self, typ: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None
@@ -42,7 +42,7 @@ class Handler(Protocol):
 
 
 class Wait:
-    """Why a socket's next message waits, if not for an awaitable of the last one."""
+    """Why a socket's next message waits, other than for the previous message's awaitable."""
 
 
 OPENING: Final = Wait()
@@ -52,7 +52,7 @@ YIELDED: Final = Wait()
 
 
 def call(handler: Handler, callback: Callable[..., None], *arguments: bytes) -> None:
-    """Call something of the handler's; if that raises, call `on_failure`."""
+    """Call a method of the handler; if it raises, call `on_failure`."""
     try:
         callback(*arguments)
     except (Exception, asyncio.CancelledError):
@@ -60,13 +60,13 @@ def call(handler: Handler, callback: Callable[..., None], *arguments: bytes) -> 
 
 
 def as_future(result: Awaitable[None], loop: asyncio.AbstractEventLoop) -> "asyncio.Future[Any]":
-    """What `on_message` returned, started; it may be anything that Tornado can wait for."""
-    if asyncio.iscoroutine(result):  # by far the most frequent, and several times as fast
+    """What `on_message` returned, as a running future; it may be anything that Tornado can await."""
+    if asyncio.iscoroutine(result):  # by far the most frequent case, and several times as fast
         return loop.create_task(result)
     return gen.convert_yielded(result)
 
 
 async def after(work: "asyncio.Future[Any]", end: Callable[[], None]) -> None:
-    """Call `end` when the work is done, whatever came of it."""
+    """Call `end` when the work is done, whether it succeeded or not."""
     await asyncio.wait((work,))
     end()

@@ -2,7 +2,7 @@
 
 
 class Stats:
-    """Counters since the process started. Plain integers, because every send counts."""
+    """Counters since the process started. Plain integers, because every send updates them."""
 
     __slots__ = (
         "bytes_in",
@@ -19,22 +19,22 @@ class Stats:
 
     def __init__(self) -> None:
         self.sockets = 0
-        """Open now."""
+        """Sockets that are open now."""
         self.frames_in = 0
-        """Fragments and control frames included."""
+        """Including fragments and control frames."""
         self.frames_out = 0
         self.bytes_in = 0
         self.bytes_out = 0
         self.sends = 0
         """System calls that wrote frames."""
         self.dropped = 0
-        """Droppable frames that were dropped because a queue was full."""
+        """Droppable frames dropped because a queue was full."""
         self.closed_slow = 0
-        """Sockets that were closed because their queue was full."""
+        """Sockets closed because their queue was full."""
         self.protocol_errors = 0
         """Peers that violated RFC 6455, including `too_big`."""
         self.too_big = 0
-        """Sockets that were closed because a message was too big."""
+        """Sockets closed because a message was too big."""
 
 
 stats = Stats()

@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692) without context takeover, so it needs no memory in a session. No I/O."""
+"""permessage-deflate (RFC 7692) without context takeover, so a session needs no memory for it. No I/O."""
 
 import functools
 import zlib
@@ -8,14 +8,14 @@ from eclipse_ws.websocket import frames
 
 EXTENSION: Final = "permessage-deflate"
 SMALLEST: Final = 64
-"""Bytes below which compressing a message costs more than it saves; it may always be sent uncompressed."""
+"""Bytes below which compressing a message costs more than it saves; any message may be sent uncompressed."""
 _TAIL: Final = b"\x00\x00\xff\xff"
-"""The end of every compressed message; it is not sent (RFC 7692 section 7.2.1)."""
+"""The end of every compressed message, which is not sent (RFC 7692 section 7.2.1)."""
 _WINDOW_BITS: Final = frozenset(str(bits) for bits in range(9, 16))
 
 
 class Deflate(NamedTuple):
-    """How one session's messages are compressed. zlib's level, memory level and window bits."""
+    """How one session's messages are compressed: zlib's level, memory level and window bits."""
 
     accepted: str
     """The value of our Sec-WebSocket-Extensions."""
@@ -33,7 +33,7 @@ class Deflate(NamedTuple):
 
 
 def accepted_offer(header: str) -> str | None:
-    """Our answer to the first offer of permessage-deflate that we support: without context takeover.
+    """Our response to the first supported offer of permessage-deflate: without context takeover.
 
     `header` is the client's Sec-WebSocket-Extensions; None if we support none of its offers (RFC 7692
     sections 5 and 7.1).
@@ -53,7 +53,7 @@ def accepted_offer(header: str) -> str | None:
                 continue
             if key == "client_max_window_bits" and value in _WINDOW_BITS | {"", "8"}:
                 continue
-            # zlib can't keep to a window of 8 bits.
+            # zlib doesn't support a window of 8 bits.
             if key == "server_max_window_bits" and value in _WINDOW_BITS:
                 taken.append(f"{key}={value}")
                 continue
@@ -65,9 +65,7 @@ def accepted_offer(header: str) -> str | None:
 
 @functools.lru_cache(maxsize=64)
 def deflated(frame: bytes, level: int, memory: int, bits: int) -> bytes:
-    """A frame of ours with its payload compressed (RFC 7692 section 7.2.1); done once for all sessions with
-    the same options.
-    """
+    """One of our frames, compressed (RFC 7692 section 7.2.1); cached for sessions with the same options."""
     opcode = frame[0] & 0x0F
     header = {126: 4, 127: 10}.get(frame[1], 2)
     if opcode >= frames.CLOSE or len(frame) - header < SMALLEST:

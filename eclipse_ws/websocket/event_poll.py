@@ -13,28 +13,28 @@ from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.readiness import READ, WRITE, watch
 
 EVENTS_PER_TURN: Final = 256
-"""Sockets that are served before the rest of the loop has its turn."""
+"""Maximum number of sockets served in one turn of the event loop."""
 FEWEST_EVENTS: Final = 8
-"""Sockets that are served in every turn, however long it takes."""
+"""Sockets served in every turn, however long it takes."""
 MOST_CLOSING: Final = 500
-"""Sockets that may be in a closing handshake at once: they have file descriptors, but no session."""
+"""Maximum number of sockets in a closing handshake: they have file descriptors, but no session."""
 SLOW_TURN: Final = 0.004
-"""Seconds of a turn after which the next one serves fewer."""
+"""Seconds of a turn after which the next one serves fewer sockets."""
 LEFT_OVER: Final = 0.001
 """Seconds of a turn for frames left over from earlier turns."""
 TICK: Final = 0.25
-"""Seconds between two sweeps, at most; pings are spread evenly over the sweeps."""
+"""Maximum seconds between two sweeps; pings are spread evenly over the sweeps."""
 
 
 class Flushable(Protocol):
-    """What has frames for the turn's end: a socket, or an audience."""
+    """Something with frames to write at the end of the turn: a socket or an audience."""
 
     def flush(self) -> None:
         """Write them to the kernel."""
 
 
 class Pollable(Flushable, Protocol):
-    """What an event poll knows of its sockets; see `Socket`."""
+    """What an event poll knows about its sockets; see `Socket`."""
 
     queued: int
     """Bytes that wait for the peer."""
@@ -52,13 +52,13 @@ class Pollable(Flushable, Protocol):
         """Ask the peer for a sign of life."""
 
     def check_alive(self) -> None:
-        """The time for that sign is over."""
+        """The time to give that sign is over."""
 
     def abort(self) -> None:
         """Close at once, without another frame."""
 
     def forget(self) -> None:
-        """Close without telling anybody: the loop is closed."""
+        """Close without notifying the handler: the loop is closed."""
 
 
 _polls: dict[tuple[asyncio.AbstractEventLoop, Params], "EventPoll"] = {}
@@ -77,9 +77,7 @@ def event_poll_for(params: Params) -> "EventPoll":
 
 
 def queued_bytes() -> int:
-    """Bytes that wait for peers that don't read, over all sockets. Visits each: for metrics, not for every
-    message.
-    """
+    """Bytes queued for peers that don't read. Visits every socket: for metrics, not for each message."""
     return sum(socket.queued for poll in _polls.values() for socket in poll.by_fd if socket is not None)
 
 
@@ -93,22 +91,22 @@ class EventPoll:
         """The sockets by file descriptor. Descriptors are small and dense, so a list is the smallest map.
         """
         self.sockets: list[Flushable] = []
-        """Sockets with frames of their own for the turn's end."""
+        """Sockets with frames of their own to write at the end of the turn."""
         self.audiences: list[Flushable] = []
-        """Audiences with frames for the turn's end."""
+        """Audiences with frames to write at the end of the turn."""
         self.scheduled = False
         """Whether `flush` is already scheduled."""
         self.closing: dict[Pollable, float] = {}
-        """Sockets in a closing handshake, the oldest first, with their deadlines."""
+        """Sockets in a closing handshake with their deadlines, oldest first."""
         self._count = 0
         self._unfinished: deque[Pollable] = deque()
         """Sockets with frames left over from their share of the last turn."""
         self._resuming = False
         """Whether their next turn is already scheduled."""
         self._pinged: deque[tuple[float, list[Pollable]]] = deque()
-        """Sockets that were pinged, with the time at which they must have answered."""
+        """Sockets that were pinged, with the deadline of their answers."""
         self._events = EVENTS_PER_TURN
-        """Sockets that are served in the next turn: fewer after a slow one."""
+        """Sockets to serve in the next turn: fewer after a slow one."""
         self._turn = 0
         self._shares = max(2, round(params.ping_interval / TICK))
         every = params.ping_interval / self._shares or TICK
@@ -128,11 +126,11 @@ class EventPoll:
         self._readiness.register(fd, READ)
 
     def watch(self, fd: int, events: int) -> None:
-        """Watch for these events from now on. Where there is an epoll, resets are always reported."""
+        """Watch for these events from now on. With epoll, resets are always reported."""
         self._readiness.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
-        """Report nothing of this descriptor any more, not even a reset."""
+        """Report nothing about this descriptor any more, not even a reset."""
         self._readiness.unregister(fd)
 
     def remove(self, socket: Pollable, fd: int, watched: bool) -> None:
@@ -146,7 +144,7 @@ class EventPoll:
             self._stop()
 
     def abandon(self) -> None:
-        """Close all sockets without telling anybody: the loop is closed."""
+        """Close all sockets without notifying their handlers: the loop is closed."""
         for socket in self.by_fd:
             if socket is not None:
                 socket.forget()
@@ -168,7 +166,7 @@ class EventPoll:
             self.loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """The turn's end: write all frames, in one call for each socket."""
+        """End of the turn: write all frames, in one call for each socket."""
         # Audiences first: a socket with frames of its own writes the audience's frames in the same call.
         audiences, self.audiences = self.audiences, []
         for audience in audiences:
@@ -186,7 +184,7 @@ class EventPoll:
             self.loop.call_soon(self._resume_unfinished)
 
     def _resume_unfinished(self) -> None:
-        # For a bounded time: a crowd that floods must not take the others' turn.
+        # For a bounded time, so that many flooding peers don't take the others' turn.
         until = time.monotonic() + LEFT_OVER
         for _ in range(len(self._unfinished)):
             self._unfinished.popleft().resume()
@@ -235,8 +233,8 @@ class EventPoll:
         self._end_overdue()
 
     def track_closing(self, socket: Pollable) -> None:
-        """A socket's closing handshake has begun. If there are too many, the oldest is ended, when its close
-        frame has been written.
+        """A socket's closing handshake has begun. If there are too many, the oldest one is ended once its
+        close frame has been written.
         """
         self.closing[socket] = self.loop.time() + self.params.close_timeout
         if len(self.closing) > MOST_CLOSING:

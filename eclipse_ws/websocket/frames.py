@@ -1,7 +1,7 @@
 """WebSocket frames (RFC 6455 sections 5, 7.4 and 8.1), without I/O: bytes in, events out, and back.
 
 `Inbound` parses what a client sends, in pieces of any size; `text_frame` and others encode what a server
-sends. A server's frames carry no mask, so the bytes of a frame are the same for every session.
+sends. A server's frames are not masked, so the bytes of a frame are the same for every session.
 """
 
 import codecs
@@ -22,7 +22,7 @@ FIN: Final = 0x80
 RSV1: Final = 0x40
 """On a message's first frame: the message is compressed (RFC 7692 section 6)."""
 CONTROL_BYTES: Final = 125
-"""The most that a control frame may carry (RFC 6455 section 5.5)."""
+"""Maximum payload of a control frame (RFC 6455 section 5.5)."""
 
 PROTOCOL_ERROR: Final = 1002
 INVALID_DATA: Final = 1007
@@ -33,14 +33,14 @@ LOST: Final = 1006
 """No close frame came (RFC 6455 section 7.4.1). Never on the wire."""
 
 _OPCODES = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
-# What a client's close frame may carry of IANA's registry, beside 3000 to 4999.
+# Codes of IANA's registry that a client's close frame may contain, besides 3000 to 4999.
 _CLOSE_CODES = frozenset((1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014))
 _SHORT_HEADERS = [bytes((FIN | TEXT, size)) for size in range(126)]
 _utf8_decoder = codecs.getincrementaldecoder("utf-8")
 
 
 def too_big(limit: int) -> str:
-    """Why a message of more than `limit` bytes ends a session."""
+    """The close reason for a message of more than `limit` bytes."""
     return f"Message too big: more than {limit} bytes"
 
 
@@ -56,11 +56,11 @@ class Violation(Exception):  # noqa: N818 - an error of the peer, not of ours
 
 
 class Event(NamedTuple):
-    """What one frame brought.
+    """The content of one frame.
 
     `text` for TEXT and for a close frame's reason, `data` for BINARY, PING and PONG, `code` for CLOSE (1005
-    if the frame had none). CONTINUATION stands for a fragment that does not end its message: it carries
-    nothing, and exists so that the fragment can be charged.
+    if the frame had none). CONTINUATION stands for a fragment that does not end its message: it is empty, and
+    exists so that the fragment can be charged.
     """
 
     opcode: int
@@ -89,7 +89,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: int | None, reason: str = "") -> bytes:
-    """A close frame; without a code an empty one. A reason is cut to 123 bytes of whole characters."""
+    """A close frame, empty if there is no code. The reason is truncated to 123 bytes of whole characters."""
     if code is None or code == NO_CODE:
         return frame(CLOSE, b"")
     text = reason.encode("utf-8", "replace")
@@ -99,7 +99,7 @@ def close_frame(code: int | None, reason: str = "") -> bytes:
 
 
 def is_wire_code(code: int) -> bool:
-    """Whether a close frame may carry that code (RFC 6455 section 7.4)."""
+    """Whether a close frame may contain that code (RFC 6455 section 7.4)."""
     return code in _CLOSE_CODES or 3000 <= code <= 4999
 
 
@@ -107,7 +107,7 @@ def whole_text(data: bytes, limit: int) -> str | None:
     """The text, if `data` is exactly one complete text message of at most `limit` bytes; else None, and
     `Inbound` has to parse it.
 
-    Nearly every read of a chat is such a message, and needs no parser's state.
+    Nearly every read in a chat is such a message, and needs no parser state.
     """
     size = len(data)
     if size < 6 or data[0] != FIN | TEXT:
@@ -130,8 +130,8 @@ class Inbound:
     """Parses a client's frames. Feed it with `receive`, then call `next` until it returns None.
 
     Nothing is parsed ahead: the rest stays bytes until `next` is called, so the caller decides when the next
-    message is handled. A message's payload is taken as it arrives (and its UTF-8 checked), and a length is
-    compared with `limit` before anything is kept for it.
+    message is handled. A message's payload is processed as it arrives (and its UTF-8 checked), and a length
+    is compared with `limit` before anything is stored for it.
 
     `inflate` takes a compressed message and the limit, and returns the message or raises Violation. Without
     it a compressed message is a violation.
@@ -154,9 +154,9 @@ class Inbound:
 
     def __init__(self, limit: int, inflate: Callable[[bytes, int], bytes] | None = None) -> None:
         self.limit = limit
-        """The largest message, in bytes, whatever the number of its fragments."""
+        """Maximum size of a message in bytes, however many fragments it has."""
         self.reads = 0
-        """Calls of `receive`; the caller may reset it."""
+        """Number of calls of `receive`; the caller may reset it."""
         self._inflate = inflate
         self._deflated = False
         """Whether the current message is compressed."""
@@ -169,7 +169,7 @@ class Inbound:
         self._check: codecs.IncrementalDecoder | None = None
         """Validates a text as it arrives; None while it is in one piece."""
         self._left = 0
-        """Bytes of the current data frame's payload that are missing."""
+        """Missing bytes of the current data frame's payload."""
         self._mask = b""
         """Its mask, rotated to where the payload continues."""
         self._fin = False
@@ -177,27 +177,27 @@ class Inbound:
 
     @property
     def waiting(self) -> int:
-        """Bytes that were received and are not parsed yet."""
+        """Received bytes that are not parsed yet."""
         return len(self._data) - self._pos
 
     @property
     def held(self) -> int:
-        """Bytes that are kept until a message is complete."""
+        """Bytes kept until a message is complete."""
         return len(self._data) + len(self._message)
 
     @property
     def idle(self) -> bool:
-        """Whether there are no bytes and no message, so that this object is not needed any more."""
+        """Whether there are no bytes and no unfinished message, so that this object is no longer needed."""
         return self._pos == len(self._data) and not self._opcode
 
     def receive(self, data: bytes) -> None:
-        """Take bytes that the peer sent."""
+        """Add bytes that the peer sent."""
         self._data = self._data[self._pos :] + data if self._pos < len(self._data) else data
         self._pos = 0
         self.reads += 1
 
     def next(self) -> Event | None:
-        """The next event, or None if more bytes are needed. After a Violation nothing is parsed."""
+        """The next event, or None if more bytes are needed. Nothing is parsed after a Violation."""
         if self._left:
             return self._payload()
         data, pos = self._data, self._pos
@@ -272,13 +272,13 @@ class Inbound:
             raise Violation(PROTOCOL_ERROR, "New message within a fragmented one")
 
     def _payload(self) -> Event | None:
-        """Take what has arrived of the current data frame's payload."""
+        """Process what has arrived of the current data frame's payload."""
         part = self._data[self._pos : self._pos + self._left]
         if part:
             self._pos += len(part)
             self._left -= len(part)
             if self._pos == len(self._data):
-                self._data, self._pos = b"", 0  # or the bytes would be kept twice
+                self._data, self._pos = b"", 0  # otherwise the bytes would be kept twice
             part = unmask(self._mask, part)
             turn = len(part) & 3
             if turn:

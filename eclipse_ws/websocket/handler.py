@@ -29,8 +29,8 @@ from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.socket import CLOSED as CLOSED_STATE
 from eclipse_ws.websocket.socket import Socket
 
-# What RequestHandler and WebSocketHandler keep of the request. `WireHandler` has defaults for those that are
-# read later.
+# Attributes that RequestHandler and WebSocketHandler keep for the request. `WireHandler` has defaults for
+# those that are read later.
 _RELEASED = frozenset(
     (
         "_auto_finish",
@@ -66,14 +66,14 @@ def _closed_socket() -> Socket:
 
 
 CLOSED = _closed_socket()
-"""The socket of a handler whose own is closed: it takes frames and does nothing."""
+"""The socket of a handler whose own is closed: it discards frames."""
 
 
 class WireHandler(WebSocketHandler):
     """A `WebSocketHandler` whose frames go through this package. Its API is Tornado's.
 
-    From `open` on there is `self.wire`. What only the upgrade needed (the request, its headers, the
-    arguments of the URL) is released when `open` is done: keep what you need of it there. `close_code` and
+    `self.wire` exists from `open` on. What only the upgrade needs (the request, its headers, the URL
+    arguments) is released when `open` is done: save what you need in `open`. `close_code` and
     `close_reason` in `on_close` are ours if we closed first, else the peer's (1005: its frame had none;
     1006: there was no close frame).
 
@@ -93,12 +93,12 @@ class WireHandler(WebSocketHandler):
     wire_slow_close: tuple[int, str] = (4008, "Too slow: outgoing queue is full")
     """Code and reason for a peer whose queue is full because it does not read."""
     wire_flood_close: tuple[int, str] = (1008, "Too many frames that are not messages")
-    """Code and reason for a peer that has overdrawn its allowance (`Params.frame_rate`)."""
+    """Code and reason for a peer that has exceeded its allowance (`Params.frame_rate`)."""
     wire_error_close: tuple[int, str] = (1011, "Internal error")
-    """Code and reason when `open` or `on_message` raised."""
+    """Code and reason after `open` or `on_message` raised."""
 
     under_way: "Future[Any] | None" = None
-    """What the handler still does with messages for which `on_message` has returned None. The peer's close is
+    """Work that the handler still does for messages for which `on_message` returned None. The peer's close is
     answered, and the socket of a lost peer closed, when it is done.
     """
 
@@ -120,7 +120,7 @@ class WireHandler(WebSocketHandler):
         return 0
 
     def get_websocket_protocol(self) -> WebSocketProtocol | None:
-        """Our server's side of the handshake; None for a version that is not RFC 6455's."""
+        """Our server side of the handshake; None for a version other than RFC 6455's."""
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             return None
         return cast(WebSocketProtocol, _UPGRADE)
@@ -162,7 +162,7 @@ class WireHandler(WebSocketHandler):
         return self._subprotocol
 
     def write_message(self, message: bytes | str | dict[str, Any], binary: bool = False) -> "Future[None]":
-        """As Tornado's; the future is done already. Raises WebSocketClosedError after a close."""
+        """Like Tornado's; the future is already done. Raises WebSocketClosedError after a close."""
         wire = self._open_wire()
         if isinstance(message, dict):
             message = json_encode(message)
@@ -188,7 +188,7 @@ class WireHandler(WebSocketHandler):
             wire.close(1000 if code is None and reason else code, reason or "")
 
     def set_nodelay(self, value: bool) -> None:
-        """Does nothing: Nagle's algorithm is off, and each turn's frames are written in one call anyway."""
+        """Does nothing: Nagle's algorithm is off, and each turn's frames are written in one call."""
 
     def _open_wire(self) -> Socket:
         wire: Socket | None = self.__dict__.get("wire")
@@ -197,7 +197,7 @@ class WireHandler(WebSocketHandler):
         return wire
 
     def on_flood(self) -> None:
-        """The peer has overdrawn its allowance (`Params.frame_rate`) and is about to be closed with
+        """The peer has exceeded its allowance (`Params.frame_rate`) and is about to be closed with
         `wire_flood_close`.
         """
 
@@ -207,11 +207,11 @@ class WireHandler(WebSocketHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """`open`, `on_message`, `on_ping` or `on_pong` raised: log it, and end the session with
+        """Log an exception raised by `open`, `on_message`, `on_ping` or `on_pong`, and end the session with
         `wire_error_close`.
         """
         if isinstance(value, WebSocketClosedError) and self.wire.is_closing:
-            return  # it wrote to a peer that has left meanwhile
+            return  # the handler wrote to a peer that has left
         self.log_exception(typ, value, tb)
         self.wire.close(*self.wire_error_close)
 
@@ -221,14 +221,14 @@ class WireHandler(WebSocketHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """As Tornado's, also when the request, which that would quote, is released."""
+        """Like Tornado's, but works without the request, which Tornado's quotes."""
         if "request" in self.__dict__:
             super().log_exception(typ, value, tb)
         else:
             app_log.error("Uncaught exception in %s", type(self).__name__, exc_info=(typ, value, tb))  # type: ignore[arg-type]
 
     def closed(self, code: int, reason: str) -> None:
-        """The session is over: run `on_close`, once."""
+        """End the session: run `on_close` once."""
         self.close_code = code
         self.close_reason = reason
         self.ws_connection = None
@@ -243,22 +243,22 @@ class WireHandler(WebSocketHandler):
 
     def forget_request(self) -> None:
         """Release what only the upgrade needed."""
-        # A new dict, because deletions don't make one smaller.
+        # A new dict, because deletions don't shrink a dict.
         self.__dict__ = {name: value for name, value in self.__dict__.items() if name not in _RELEASED}
 
     def __getattr__(self, name: str) -> Any:
         if name in _RELEASED:
             raise AttributeError(
-                f"{name!r} is released when open() is done: keep what you need of it in open()"
+                f"{name!r} is released when open() is done. Fix: save what you need of it in open()"
             )
         raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
 
 
 class Upgrade:
-    """The server's side of the opening handshake (RFC 6455 section 4.2)."""
+    """The server side of the opening handshake (RFC 6455 section 4.2)."""
 
     async def accept_connection(self, handler: WireHandler) -> None:
-        """Answer the upgrade, take its socket over, and run the handler's open()."""
+        """Accept the upgrade, take over its socket, and run the handler's open()."""
         request = handler.request
         fault = _fault(request)
         if fault:
@@ -288,11 +288,11 @@ class Upgrade:
         stream = cast(HTTP1Connection, request.connection).stream
         try:
             if stream.writing():
-                # Before the stream is detached, because Tornado still uses it once the response is written.
+                # Before the stream is detached, because Tornado still uses it when the response is written.
                 await stream.write(b"")
             socket, rest = take_over(handler, handler.detach(), deflate)
         except (StreamClosedError, OSError) as error:
-            if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are the peer's fault
+            if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are caused by the peer
                 gen_log.warning("Can't take a socket over: %s", error)
             stream.close()
             handler.forget_request()
@@ -313,7 +313,7 @@ class Upgrade:
         socket.opened()
 
     def on_connection_close(self) -> None:
-        """The client has left during the handshake: nothing to do, the takeover will fail."""
+        """Do nothing: the client has left during the handshake, and the takeover will fail."""
 
 
 _UPGRADE = Upgrade()
@@ -335,7 +335,7 @@ def _fault(request: HTTPServerRequest) -> str | None:
 
 
 def _compression(handler: WireHandler) -> Deflate | None:
-    """The compression that the handler supports and the client offers, or None."""
+    """The compression that the handler supports and the client offers; None if there is none."""
     options = handler.get_compression_options()
     if options is None:
         return None
@@ -344,9 +344,9 @@ def _compression(handler: WireHandler) -> Deflate | None:
 
 
 def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -> tuple[Socket, bytes]:
-    """Take a stream's socket over and close the stream. Returns it with the bytes that the stream has read.
+    """Take over a stream's socket and close the stream. Returns it with the bytes that the stream has read.
 
-    Raises StreamClosedError if the peer has left, OSError if there is no free file descriptor.
+    Raises StreamClosedError if the peer has left, OSError if no file descriptor is free.
     """
     # Partial, and as large as the buffer can be: done at once unless the buffer is empty.
     reading = cast("Future[bytes]", stream.read_bytes(stream.max_buffer_size, partial=True))
@@ -371,4 +371,4 @@ def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -
 
 
 def _keep_open() -> None:
-    """Instead of `close_fd`, for a TLS socket: it has the session's keys and can't be duplicated."""
+    """Replaces `close_fd` for a TLS socket, which has the session's keys and can't be duplicated."""

@@ -1,6 +1,6 @@
-"""A `Socket` with another layer: TLS in this process below its frames, compression within them, or both.
+"""A `Socket` with another layer: TLS in this process below its frames, compression inside them, or both.
 
-Everything else is the same: the event poll, the turn's share, the bounds, the allowance and the pings.
+Everything else is the same: the event poll, the share of a turn, the bounds, the allowance and the pings.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from eclipse_ws.websocket.event_poll import EventPoll
 from eclipse_ws.websocket.socket import Socket
 
 RECORD_BYTES: Final = 16384
-"""The most that a TLS record carries. OpenSSL reads one record at a time, so what waits stays readable."""
+"""Maximum payload of a TLS record. OpenSSL reads one record at a time, so the socket stays readable."""
 
 
 class LayeredSocket(Socket):
@@ -39,7 +39,7 @@ class LayeredSocket(Socket):
         self._deflate = deflate
         self._tls = tls
         self._pieces = 0
-        """Reads since the last data that got only a piece of a TLS record."""
+        """Reads since the last data that returned only a piece of a TLS record."""
 
     # Receiving
 
@@ -54,7 +54,7 @@ class LayeredSocket(Socket):
             data = tls.recv(RECORD_BYTES)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             self._pieces += 1
-            self._charge(1)  # a piece of a record, or a record that carries nothing
+            self._charge(1)  # a piece of a record, or an empty record
             raise BlockingIOError from None
         if self._pieces:
             self._charge(-min(self._pieces, len(data) / BYTES_PER_READ))
@@ -119,7 +119,7 @@ class LayeredSocket(Socket):
             super()._half_close()
             return
         with contextlib.suppress(OSError, ValueError):
-            tls.unwrap()  # sends close_notify; the peer's is not waited for
+            tls.unwrap()  # sends close_notify, and doesn't wait for the peer's
         with contextlib.suppress(OSError):
             tls.shutdown(sockets.SHUT_WR)
 

@@ -8,22 +8,22 @@ class Params:
     """The bounds of a handler class's sockets."""
 
     max_message: int = 65536
-    """Bytes; a larger message is failed with 1009."""
+    """Bytes; a larger message closes the connection with 1009."""
     queue_bytes: int = 1 << 20
-    """Bytes that may wait for a peer that does not read."""
+    """Bytes that may be queued for a peer that does not read."""
     read_bytes: int = 65536
-    """Bytes that may wait for the handler; beyond that the peer is not read from."""
+    """Bytes that may wait for the handler; beyond that nothing is read from the peer."""
     messages_per_turn: int = 16
     """Frames of one socket that are handled before the others have their turn."""
     frame_rate: float = 50.0
-    """Units a second that a peer may cost beside its messages. Each control frame costs one, each fragment
-    that does not end its message, and each read below 64 bytes that completes no frame; each 512 bytes earn
-    one. After our close each read, each frame and each 512 bytes cost one."""
+    """Units per second that a peer may cost besides its messages. A control frame costs one unit, and so do a
+    fragment that does not end its message and a read below 64 bytes that completes no frame; every 512 bytes
+    earn one. After our close, each read, each frame and each 512 bytes cost one."""
     frame_burst: float = 256.0
-    """Units that it may cost at once. For more it is closed with `WireHandler.wire_flood_close`."""
+    """Units that it may cost at once. Beyond that it is closed with `WireHandler.wire_flood_close`."""
     ping_interval: float = 25.0
     """Seconds; 0 sends no pings."""
     ping_timeout: float = 20.0
-    """Seconds without a byte after a ping until the peer counts as gone; at most the interval; 0: never."""
+    """Seconds without a byte after a ping until the peer counts as lost, at most the interval; 0: never."""
     close_timeout: float = 5.0
     """Seconds that a closing handshake may take."""

@@ -1,9 +1,9 @@
 """Which file descriptors are ready.
 
-On Linux the descriptors sit in an epoll of their own and the event loop watches only that epoll. An idle
+On Linux the descriptors are in their own epoll, and the event loop watches only that epoll. An idle
 descriptor then costs the loop no handle and no context, and a turn in which many are ready costs it one
 callback. Other systems (macOS, the BSDs) have no epoll: there the event loop watches each descriptor by its
-own means (kqueue, poll, select), and what it reports is collected for one callback.
+own means (kqueue, poll, select), and its reports are collected for one callback.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 READ: Final = 1
-"""Something can be read, or the peer is gone. The values are those of epoll and poll everywhere."""
+"""Something can be read, or the peer is gone. The values are those of epoll and poll on all systems."""
 WRITE: Final = 4
 BROKEN: Final = 8 | 16
-"""An error or a hang-up: reported with what was polled for, and by epoll without."""
+"""An error or a hang-up: reported together with what was polled for, and by epoll also alone."""
 
 # An idle connection with anything to read counts as closed, because a TLS peer sends close_notify before it
-# closes: at worst that costs a new connection. Linux also reports that the peer will send nothing more.
+# closes: at worst this costs a new connection. Linux also reports that the peer will send nothing more.
 _CLOSED_BY_PEER: Final[int] = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 
 
@@ -38,7 +38,7 @@ class Readiness(Protocol):
         """Stop watching a descriptor. Raises OSError if it is not registered."""
 
     def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
-        """At most `most` descriptors that are ready now, each with its events. The timeout must be 0."""
+        """Up to `most` descriptors that are ready now, each with its events. The timeout must be 0."""
 
     def close(self) -> None:
         """Stop watching everything."""
@@ -59,7 +59,7 @@ def is_closed_by_peer(fd: int) -> bool:
 
 
 def half_close(fd: int) -> None:
-    """Tell the peer of a connection that nothing more will come."""
+    """Shut down our side of a connection: the peer learns that nothing more will come."""
     connection = socket.socket(fileno=fd)
     try:
         connection.shutdown(socket.SHUT_WR)
@@ -70,7 +70,7 @@ def half_close(fd: int) -> None:
 
 
 class Epoll:
-    """An epoll of which the event loop watches one descriptor. Its calls are the epoll's own."""
+    """An epoll whose descriptor the event loop watches. Its methods are the epoll's own."""
 
     __slots__ = ("_epoll", "_loop", "modify", "poll", "register", "unregister")
 
@@ -108,7 +108,7 @@ class LoopReadiness:
     def register(self, fd: int, events: int) -> None:
         """See Readiness."""
         if fd in self._watched:
-            raise FileExistsError(f"the file descriptor {fd} is watched already: modify it")
+            raise FileExistsError(f"file descriptor {fd} is already watched. Fix: modify it")
         self._watch(fd, 0, events)
 
     def modify(self, fd: int, events: int) -> None:
@@ -124,7 +124,7 @@ class LoopReadiness:
     def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
         """See Readiness."""
         del timeout
-        # Polled again, because the loop reports a descriptor once more before what it has reported is read.
+        # Polled again, because the loop may report a descriptor once more before it has been read.
         polled = select.poll()
         for fd in list(self._found)[:most]:
             del self._found[fd]
@@ -145,7 +145,7 @@ class LoopReadiness:
 
     def _known(self, fd: int) -> int:
         if fd not in self._watched:
-            raise FileNotFoundError(f"the file descriptor {fd} is not watched: register it")
+            raise FileNotFoundError(f"file descriptor {fd} is not watched. Fix: register it")
         return self._watched[fd]
 
     def _watch(self, fd: int, before: int, events: int) -> None:

@@ -1,4 +1,4 @@
-"""A WebSocket on a socket that was taken over from the HTTP server."""
+"""A WebSocket on a socket taken over from the HTTP server."""
 
 import asyncio
 import os
@@ -19,9 +19,9 @@ from eclipse_ws.websocket.readiness import READ, WRITE, half_close
 
 READ_BYTES: Final = 65536
 READS_AHEAD: Final = 64
-"""Reads, however small, that may wait for the handler; after that the peer is not read from."""
+"""Reads, however small, that may wait for the handler; beyond that nothing is read from the peer."""
 BYTES_PER_SHARE: Final = 8192
-"""Bytes of a message that count as one more frame of the turn's share."""
+"""Bytes of a message that count as one more frame of the socket's share of a turn."""
 
 # The states of a socket, and of its intake: see Socket.
 OPEN, CLOSING, FLUSHING, LINGERING, CLOSED = range(5)
@@ -31,7 +31,7 @@ READING, PAUSED, STOPPED, ENDED = range(4)
 class Socket:
     """One WebSocket: sessions and audiences send through it. Belongs to the event loop's thread.
 
-    It exists once the opening handshake is done; the rest is RFC 6455 section 7:
+    It is created when the opening handshake is done; its states follow RFC 6455 section 7:
 
              close(), a full queue,       the peer's close           the queue
              an overdrawn allowance       frame, a violation         is empty
@@ -41,15 +41,15 @@ class Socket:
                                                     ▼ the peer is gone, `close_timeout`, abort()
                                                  CLOSED
 
-    - CLOSING: our close frame is queued or sent ("the closing handshake is started", 7.1.3). Of what the peer
-      sends only its close frame matters; everything is charged.
-    - FLUSHING: the handshake is complete but for our queue. A peer's close frame or a violation (7.1.7) that
-      comes in OPEN leads here at once, with our close frame in the queue.
-    - LINGERING: our side of the TCP connection is shut down and the handler was told. The peer closes first
-      (7.1.1), because a reset could take bytes from it that it has not read.
-    - CLOSED: the file descriptor is closed (7.1.4). The handler is told, if it was not.
+    - CLOSING: our close frame is queued or sent ("the closing handshake is started", 7.1.3). Only the peer's
+      close frame still matters; everything it sends is charged.
+    - FLUSHING: the handshake is complete except for our queue. A peer's close frame or a violation (7.1.7) in
+      OPEN leads here at once, with our close frame in the queue.
+    - LINGERING: our side of the TCP connection is shut down and the handler was notified. The peer closes
+      first (7.1.1), because a reset could cost it bytes that it has not read.
+    - CLOSED: the file descriptor is closed (7.1.4). The handler is notified, if it was not before.
 
-    What is read from the peer is a second state, the intake:
+    A second state, the intake, says what is read from the peer:
 
                 enough waits            it floods
                 for the handler         after our close
@@ -60,10 +60,10 @@ class Socket:
                                             ENDED
 
     - PAUSED: nothing is read until there is room. READING leads to STOPPED, too.
-    - STOPPED: nothing is read any more. The peer can still read our close frame; `close_timeout` ends it.
-    - ENDED: the file descriptor is not watched any more; CLOSED follows when all is handled.
+    - STOPPED: nothing more is read. The peer can still read our close frame; `close_timeout` ends it.
+    - ENDED: the file descriptor is no longer watched; CLOSED follows when everything is handled.
 
-    Messages are handled one after the other. While one is waited for (`_busy`), what arrives stays unparsed.
+    Messages are handled one after the other. While one is awaited (`_busy`), what arrives stays unparsed.
     """
 
     __slots__ = (
@@ -97,19 +97,19 @@ class Socket:
         """The close code and reason for the handler."""
         self._reason = ""
         self._told = False
-        """Whether the handler was told of the end, or is about to be."""
+        """Whether the handler was notified of the end, or is about to be."""
 
         self.audiences: tuple[Audience, ...] = ()
-        """Those that the socket is in."""
+        """The audiences that the socket belongs to."""
         self.out: list[bytes] | Backlog | None = None
-        """Its own frames for the turn's end, or those that the kernel did not take."""
+        """Its own frames for the end of the turn, or those that the kernel did not take."""
         self.queued = 0
         """Bytes of `out`."""
         self._soft = 0
         """Bit n: frame n of the list may be dropped."""
 
         self._inbound: frames.Inbound | None = None
-        """Parses what is not one whole short message; exists only while there is something to parse."""
+        """Parses what is not one whole message; exists only while there is something to parse."""
         self._busy: object = OPENING
         """What the next message waits for."""
         self._full_at = 0.0
@@ -117,13 +117,13 @@ class Socket:
         self._heard = True
         """Whether the peer sent (or took) anything since the last ping."""
         self._pings = 0
-        """Pings that were not answered; as many pongs cost nothing."""
+        """Unanswered pings; as many pongs are free."""
         poll.add(self, fd)
         stats.sockets += 1
 
     @property
     def is_closing(self) -> bool:
-        """Whether a frame that is sent now goes nowhere."""
+        """Whether a frame that is sent now is discarded."""
         return self._state != OPEN
 
     @property
@@ -133,7 +133,7 @@ class Socket:
 
     @property
     def held(self) -> int:
-        """Bytes that the peer has sent and that wait: for the rest of their message, or for the handler."""
+        """Bytes from the peer that wait for the rest of their message or for the handler."""
         if self._state == CLOSED:
             return 0
         return self.handler.held + (0 if self._inbound is None else self._inbound.held)
@@ -141,11 +141,10 @@ class Socket:
     # Sending
 
     def send(self, frame: bytes, droppable: bool = False) -> None:
-        """Send a frame at the turn's end. Never raises, never blocks; after a close it does nothing.
+        """Send a frame at the end of the turn. Never raises, never blocks; does nothing after a close.
 
-        A droppable frame is dropped when the peer does not read and the queue is half full. When one that is
-        not droppable meets a full queue, the droppable ones in it are dropped, and if that is not enough the
-        socket is closed.
+        A droppable frame is dropped if the peer does not read and the queue is half full. If another frame
+        fills the queue, the droppable ones in it are dropped, and if that is not enough the socket is closed.
         """
         if self._state:
             return
@@ -193,7 +192,7 @@ class Socket:
             self.flush()
 
     def put(self, batch: Sequence[bytes], soft: int, data: bytes) -> None:
-        """Write frames now, `data` being all of them; only if nothing waits (`out` is None)."""
+        """Write frames now; `data` is all of them joined. Only if nothing waits (`out` is None)."""
         try:
             size = os.write(self._fd, data)
         except BlockingIOError:
@@ -214,10 +213,10 @@ class Socket:
         self._limit(out)
 
     def flush(self) -> None:
-        """The turn's end: write the socket's own frames in one call."""
+        """End of the turn: write the socket's own frames in one call."""
         out = self.out
         if not isinstance(out, list):
-            return  # closed meanwhile, or flushed when the list grew too large
+            return  # closed since, or flushed when the list grew too large
         self.out = None
         self.queued = 0
         self.put(out, self._soft, out[0] if len(out) == 1 else b"".join(out))
@@ -250,7 +249,7 @@ class Socket:
                 self.send(out.pong)
 
     def _limit(self, out: Backlog) -> None:
-        """Keep the queue's bound: drop what may be dropped, then close. Other sockets are not affected."""
+        """Enforce the queue's bound: drop droppable frames, then close. Other sockets are not affected."""
         if out.size > self.poll.params.queue_bytes:
             stats.dropped += out.drop()
         self.queued = out.size
@@ -288,7 +287,7 @@ class Socket:
             self._discard(inbound)
 
     def receive(self, data: bytes) -> None:
-        """Take bytes that the peer sent; only while the socket is open."""
+        """Process bytes that the peer sent; only while the socket is open."""
         inbound = self._inbound
         if inbound is None:
             if self._busy is None:
@@ -307,7 +306,7 @@ class Socket:
             self._set_intake(PAUSED)
 
     def _parse(self, inbound: frames.Inbound) -> None:
-        """Handle whole frames until a message has to be waited for or the turn's share is used up."""
+        """Handle whole frames until a message has to be awaited or the share of the turn is used up."""
         share = self.poll.params.messages_per_turn
         before, cost, is_piece = inbound.waiting, 0, True
         inbound.reads = 0
@@ -349,7 +348,7 @@ class Socket:
             self._when_handled(partial(self._answer_close, event))
         elif opcode == frames.PING:
             # Only the last of several pings has to be answered (RFC 6455 section 5.5.3): a peer that pings
-            # and does not read gets that one answer.
+            # without reading gets only that answer.
             pong = frames.frame(frames.PONG, event.data)
             if isinstance(self.out, Backlog):
                 self.out.pong = pong
@@ -373,7 +372,7 @@ class Socket:
             self._wait(result)
 
     def _wait(self, result: Awaitable[None]) -> None:
-        """Let the next message wait until this one is done."""
+        """Make the next message wait until this one is done."""
         future = self._busy = as_future(result, self.poll.loop)
         future.add_done_callback(self._waited)
 
@@ -385,13 +384,13 @@ class Socket:
             self.poll.resume_later(self)  # many may have waited for the same thing
 
     def opened(self) -> None:
-        """The handler's `open` has returned: handle the messages that came meanwhile."""
+        """The handler's `open` has returned: handle the messages that arrived in the meantime."""
         if self._told:
             self._tell()
         self.resume()
 
     def resume(self) -> None:
-        """Handle the next messages: what they waited for is done, or the turn of the others is over."""
+        """Handle the next messages: what they waited for is done, or the others have had their turn."""
         self._busy = None
         if self._state == CLOSED:
             return
@@ -400,7 +399,7 @@ class Socket:
         self._settle()
 
     def _settle(self) -> None:
-        """Read again, or be closed if the peer is gone, unless a message is waited for."""
+        """Unless a message is awaited, read again, or close if the peer is gone."""
         if self._busy is not None:
             return
         if self._intake == ENDED:
@@ -412,8 +411,8 @@ class Socket:
             self._set_intake(READING)
 
     def _charge(self, units: float) -> None:
-        """Charge the peer's allowance, or add what it has earned (below 0). If overdrawn, the peer is closed;
-        after our close it is not read from any more.
+        """Charge the peer's allowance, or add what it has earned (below 0). If it is overdrawn, close the
+        peer, or after our close stop reading from it.
         """
         if units <= 0 and not self._full_at:
             return
@@ -432,7 +431,7 @@ class Socket:
         self._watch()
 
     def _watch(self) -> None:
-        """Watch the descriptor for what matters now."""
+        """Watch the descriptor for the events that matter now."""
         if self._intake < ENDED:
             wanted = 0 if self._intake else READ
             self.poll.watch(self._fd, wanted | WRITE if isinstance(self.out, Backlog) else wanted)
@@ -440,10 +439,10 @@ class Socket:
     # Closing
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Start the closing handshake; what was sent before goes out first. Later calls do nothing.
+        """Start the closing handshake; what was sent before is written first. Later calls do nothing.
 
-        The handler's on_close() follows, with this code and reason, when the peer has answered or has had
-        its time.
+        The handler's on_close() follows with this code and reason when the peer has answered, or after
+        `close_timeout`.
         """
         if self._state == OPEN:
             self._send_close(code, reason)
@@ -456,7 +455,7 @@ class Socket:
         if not keep:
             self._code, self._reason = frames.NO_CODE if code is None else code, reason
         self._state = CLOSING
-        self._full_at = 0.0  # a peer that is closed for its flood may answer, too
+        self._full_at = 0.0  # so that a peer that is closed for flooding can answer
         self.poll.track_closing(self)
         self.take((frames.close_frame(code, reason),), 0)
 
@@ -465,7 +464,7 @@ class Socket:
             audience.discard(self, with_frames)
 
     def _when_handled(self, end: Callable[[], None]) -> None:
-        """Call `end` for the peer's last frame, once what it sent before has been handled."""
+        """Call `end` for the peer's last frame once everything before it has been handled."""
         if self.handler.under_way is None:
             end()
         else:
@@ -487,7 +486,7 @@ class Socket:
         self._finish()
 
     def _discard(self, inbound: frames.Inbound) -> None:
-        """CLOSING: search what comes for the peer's close frame. The rest is thrown away and charged."""
+        """CLOSING: look for the peer's close frame. Everything else is discarded and charged."""
         try:
             discarded = discard(inbound)
         except frames.Violation as violation:
@@ -506,7 +505,7 @@ class Socket:
             self._set_intake(STOPPED)
 
     def _finish(self) -> None:
-        """CLOSING to FLUSHING: the closing handshake is done but for our queue."""
+        """CLOSING to FLUSHING: the closing handshake is done except for our queue."""
         self._inbound = None
         if self._state < FLUSHING:
             self._state = FLUSHING
@@ -523,7 +522,7 @@ class Socket:
             self._tell_soon()
 
     def _lose(self) -> None:
-        """The peer is gone. What it sent before is still handled."""
+        """The peer is gone; what it sent before is still handled."""
         if self._intake == ENDED:
             return
         if self._state < FLUSHING and (self._busy is not None or self.handler.under_way is not None):
@@ -546,7 +545,7 @@ class Socket:
         self._tell_soon()
 
     def forget(self) -> None:
-        """Close without telling anybody: the loop is closed."""
+        """Close without notifying the handler: the loop is closed."""
         self._state = CLOSED
         self._close_fd()
         if not self._told:
@@ -561,7 +560,7 @@ class Socket:
                 self.poll.loop.call_soon(self._tell)
 
     def _tell(self) -> None:
-        """Tell the handler, once, and never from within a send."""
+        """Notify the handler: once, and never from within a send."""
         self.handler.closed(self._code, self._reason)
 
     # Signs of life
@@ -573,26 +572,26 @@ class Socket:
             self.send(frames.frame(frames.PING, payload), droppable)
 
     def probe(self) -> None:
-        """Ask for a sign of life; `check_alive` looks for it later."""
+        """Ask for a sign of life, which `check_alive` checks later."""
         self._heard = False
         self.ping(droppable=True)
 
     def check_alive(self) -> None:
-        """The time to answer a ping is over: a peer that sent nothing is gone, unless we did not read."""
+        """The time to answer a ping is over: a peer that sent nothing is lost, unless we did not read."""
         if not self._heard and self._state == OPEN and not self._intake:
             self._lose()
 
-    # What LayeredSocket overrides, beside take(), put() and writable()
+    # Overridden by LayeredSocket, besides take(), put() and writable()
 
     def _parser(self) -> frames.Inbound:
         return frames.Inbound(self.poll.params.max_message)
 
     def _read(self) -> bytes:
-        """What there is to read, b"" at the end. Raises OSError."""
+        """The available bytes, b"" at the end. Raises OSError."""
         return os.read(self._fd, READ_BYTES)
 
     def _write(self, data: Frame) -> int:
-        """Offer bytes that have waited to the kernel. Returns how many it takes; raises OSError."""
+        """Offer queued bytes to the kernel. Returns how many it takes; raises OSError."""
         return os.write(self._fd, data)
 
     def _half_close(self) -> None:

@@ -150,7 +150,7 @@ async def test_the_request_is_let_go() -> None:
         assert session.settings["colour"] == "blue"
         assert session.get_status() == 101
         assert not set(vars(session)) & {"request", "_headers", "ui", "open_args", "_transforms"}
-        with pytest.raises(AttributeError, match="keep what you need of it in open"):
+        with pytest.raises(AttributeError, match="save what you need of it in open"):
             _ = session.request
         with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
             _ = session.nonsense
