@@ -1,4 +1,4 @@
-"""Admission: who may upgrade, and whose session may begin. The session itself is in `session`."""
+"""Admission: which requests may upgrade, and which sessions may start. The session itself is in `session`."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ Refusal = tuple[CloseCode, str | None]
 
 
 class UpgradeHandler(WireHandler):
-    """Refuses an upgrade by an HTTP status (draining, origin, address, a full node), and a session by a close
-    code (`admit`: token, penalty, a full chat), which a browser can read.
+    """Refuses an upgrade with an HTTP status (draining, origin, address, full node), and a session with a
+    close code (`admit`: token, penalty, full chat), which a browser can read.
     """
 
     claims: Claims
     id = ""
     began = 0.0
-    """Monotonic seconds at which it was upgraded."""
+    """Monotonic time of the upgrade, in seconds."""
     verifier: Verifier
-    """What verified its token, or found later that the token is still good."""
+    """The verifier that last accepted its token."""
     source: Source | None = None
-    """Where it comes from, while it is counted there and as one of the node's sessions."""
+    """The client's source, while the session counts against the source's and the node's limits."""
     made_room = False
-    """Whether it is not one of the node's sessions any more."""
+    """Whether it no longer counts as one of the node's sessions."""
 
     def initialize(self, node: Node) -> None:
-        """Take what the application's routes give every handler."""
+        """Store what the routes pass to every handler."""
         self.node = node
 
     @property
     def address(self) -> str | None:
-        """The client's address; None where clients can't be told apart by theirs."""
+        """The client's address; None if addresses don't distinguish clients."""
         return None if self.source is None or self.source.shared else self.source.address
 
     @property
     def sender(self) -> Sender:
-        """Whose budget and penalties this session shares."""
+        """The sender whose budget and penalties this session shares."""
         claims = self.claims
         if claims.is_authenticated:
             return Sender(claims.chat_id, claims.user_id, is_account=True)
@@ -63,11 +63,11 @@ class UpgradeHandler(WireHandler):
     # -- before the upgrade -----------------------------------------------------------------------
 
     def set_default_headers(self) -> None:
-        """Leave out the name and version of the server."""
+        """Omit the server's name and version."""
         self.clear_header("Server")
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
-        """Upgrade; without one, ``/`` answers the health document."""
+        """Upgrade; without an upgrade, ``/`` returns the health document."""
         if "websocket" not in self.request.headers.get("Upgrade", "").lower():
             if self.request.path == "/":
                 health.answer(self, self.node)
@@ -85,7 +85,7 @@ class UpgradeHandler(WireHandler):
             self.refuse(503, "draining", "The server is restarting; connect again")
             return
         host = self.request.headers.get("Host", "")
-        # Before Tornado's own check, which lets the server's own pages in anywhere.
+        # Before Tornado's own check, which always accepts pages of the server's own host.
         origin = self.request.headers.get("Origin", self.request.headers.get("Sec-Websocket-Origin"))
         if origin is not None and not self.node.origins.allows(origin, host):
             text = "Pages of this origin may not connect; it is not in the server's ALLOWED_ORIGINS"
@@ -100,9 +100,9 @@ class UpgradeHandler(WireHandler):
                 self.release()  # no session began, so `on_close` won't run
 
     def _reserve(self) -> bool:
-        """Count the session before anything is waited for, or refuse it.
+        """Count the session, or refuse it, before anything is awaited.
 
-        Counted later, any number of upgrades that are under way at once would find the same place free.
+        If it were counted later, any number of concurrent upgrades could take the same free place.
         """
         source = self._source()
         limit = self.node.addresses.upgrade(source, time.monotonic())
@@ -118,20 +118,20 @@ class UpgradeHandler(WireHandler):
         return True
 
     def release(self) -> None:
-        """Give back what `_reserve` has counted. Idempotent."""
+        """Undo `_reserve`. Idempotent."""
         self._make_room()
         if self.source is not None:
             self.node.addresses.leave(self.source.address)
             self.source = None
 
     def _make_room(self) -> None:
-        """Leave the session's place on the node to others. Idempotent."""
+        """Free the session's place on the node. Idempotent."""
         if self.source is not None and not self.made_room:
             self.made_room = True
             self.node.sessions -= 1
 
     def refuse(self, status: int, limit: str, text: str, **fields: Any) -> None:
-        """Refuse the upgrade with an HTTP status, naming the limit that it ran into; log the fields, too."""
+        """Refuse the upgrade with an HTTP status and the name of the limit; log the fields, too."""
         self.node.counts.refused += 1
         self.note("upgrade refused", limit, status=status, **fields)
         self.set_status(status)
@@ -140,21 +140,21 @@ class UpgradeHandler(WireHandler):
         self.finish({"error": text, "limit": limit})
 
     def check_origin(self, origin: str) -> bool:
-        """`get` has checked it already, for more requests than Tornado asks about."""
+        """True: `get` has checked it already, for more requests than Tornado would."""
         return True
 
     def get_compression_options(self) -> dict[str, Any] | None:
-        """Offer permessage-deflate where the setting ``compression`` says so."""
+        """Offer permessage-deflate if the setting ``compression`` is on."""
         return {} if self.node.settings.compression else None
 
     def select_subprotocol(self, subprotocols: list[str]) -> str | None:
-        """Select ours if it is offered; the one that carries the token is never echoed."""
+        """Select ours if it is offered; the one that contains the token is never echoed."""
         return SUBPROTOCOL if SUBPROTOCOL in subprotocols else None
 
     # -- after the upgrade ------------------------------------------------------------------------
 
     def admit(self) -> Refusal | None:
-        """Take the claims of the request's token. How to close the session; None if it may begin."""
+        """Verify the request's token and adopt its claims. Returns how to close the session, if refused."""
         token = self._token()
         self.id = secrets.token_hex(8)
         self.began = time.monotonic()
@@ -177,16 +177,16 @@ class UpgradeHandler(WireHandler):
         return CloseCode.RATE_LIMITED, CloseCode.RATE_LIMITED.with_detail(limit)
 
     def live_by(self, claims: Claims) -> None:
-        """Take the claims of a token that was verified just now."""
+        """Adopt the claims of a token that was just verified."""
         self.claims, self.verifier = claims, self.node.verifier
 
     def _source(self) -> Source:
-        """Where the request comes from."""
+        """The source of the request."""
         header = self.request.headers.get(self.node.sources.header)
         return self.node.sources.of(self.request.remote_ip or "", header)
 
     def note(self, event: str, limit: str, **fields: Any) -> None:
-        """Count a refusal, and log it."""
+        """Count and log a refusal."""
         self.node.limits.refuse(limit)
         source = self.source or (self._source() if "request" in self.__dict__ else None)
         log.info(event, limit=limit, address=None if source is None else source.address, **fields)
@@ -204,20 +204,20 @@ class UpgradeHandler(WireHandler):
         return token
 
     def argument(self, name: str) -> str | None:
-        """The URL's last argument of that name; bytes that are not UTF-8 become U+FFFD."""
+        """The last URL argument of that name; bytes that are not UTF-8 become U+FFFD."""
         values = self.request.query_arguments.get(name)
         return values[-1].decode("utf-8", "replace").strip() if values else None
 
     # -- without an upgrade -----------------------------------------------------------------------
 
     def head(self, *args: Any, **kwargs: Any) -> None:
-        """As GET without an upgrade, for monitors of ``/``."""
+        """Like GET without an upgrade, for monitors of ``/``."""
         if self.request.path != "/":
             raise HTTPError(405)
         health.answer(self, self.node)
 
     def options(self, *args: Any, **kwargs: Any) -> None:
-        """Answer a browser's preflight for the health document at ``/``."""
+        """Answer a browser's CORS preflight for the health document at ``/``."""
         if self.request.path != "/":
             raise HTTPError(405)
         health.answer_preflight(self)
@@ -234,6 +234,6 @@ class UpgradeHandler(WireHandler):
         value: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        """Log unexpected exceptions alone: an HTTPError is an answer, which is in the access log."""
+        """Log unexpected exceptions only: an HTTPError is a response, which is in the access log."""
         if not isinstance(value, HTTPError):
             super().log_exception(typ, value, tb)

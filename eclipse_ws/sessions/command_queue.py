@@ -1,4 +1,4 @@
-"""The command queue: a session's commands that wait for the one under way. Pure; no I/O."""
+"""The command queue: a session's commands that wait for the one in progress. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Coroutine
 from typing import Any, Final, NamedTuple
 
 MOST_WAITING: Final = 32
-"""Commands of one session that may wait."""
+"""Maximum number of waiting commands of one session."""
 MOST_BYTES: Final = 1 << 18
-"""Bytes that they may take; the last one may go beyond them."""
+"""Maximum bytes of these commands; the last one may exceed it."""
 COST: Final = 512
-"""Bytes that a waiting command takes beside what it says."""
+"""Bytes that a waiting command takes besides its content."""
 
 
 class Waiting(NamedTuple):
@@ -25,7 +25,7 @@ class Waiting(NamedTuple):
 
 
 class CommandQueue:
-    """First in, first out. ``held``: the bytes that all of them take."""
+    """First in, first out. ``held``: the bytes of all its commands."""
 
     __slots__ = ("_commands", "_room", "held")
 
@@ -35,7 +35,7 @@ class CommandQueue:
         self._room: asyncio.Future[None] | None = None
 
     def put(self, work: Coroutine[Any, Any, None], key: str | None, said: str) -> asyncio.Future[None] | None:
-        """Append a command; if the queue is full then, what its session has to wait for before the next."""
+        """Append a command. If that fills the queue, returns what to wait for before reading the next one."""
         size = COST + sys.getsizeof(said)
         self.held += size
         self._commands.append(Waiting(work, key, size))
@@ -57,5 +57,5 @@ class CommandQueue:
         return len(self._commands) >= MOST_WAITING or self.held >= MOST_BYTES
 
     def __len__(self) -> int:
-        """How many wait."""
+        """Number of waiting commands."""
         return len(self._commands)

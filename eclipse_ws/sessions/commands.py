@@ -1,4 +1,4 @@
-"""What each command does, who may give it and what it counts against: a row of `ROWS` for each."""
+"""What each command does, who may send it and which limit it counts against: one row of `ROWS` each."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from eclipse_ws.security.jwt import Claims
 log = structlog.get_logger("eclipse_ws.chat")
 
 ASK_AGAIN = 2.0
-"""Seconds after which a sender may ask again whether its message was saved on another node."""
+"""Seconds after which a sender may ask again whether another node saved its message."""
 
 
 class Speaker(Protocol):
-    """The session that a command came from."""
+    """The session that sent a command."""
 
     id: str
     claims: Claims
 
     @property
     def address(self) -> str | None:
-        """The client's address; None where clients can't be told apart by theirs."""
+        """The client's address; None if addresses don't distinguish clients."""
 
     def send(self, frame: bytes) -> None:
-        """Send one event, as JSON text, to this session alone."""
+        """Send one event, as JSON text, to this session only."""
 
     def refresh(self, token: str) -> None:
-        """Live as long as a new token for the same user and chat. Raises CommandError."""
+        """Extend the session to the expiry of a new token for the same user and chat. Raises CommandError."""
 
 
 C = TypeVar("C", bound=protocol.Command)
@@ -45,24 +45,24 @@ C = TypeVar("C", bound=protocol.Command)
 
 @dataclass(slots=True)
 class Row(Generic[C]):
-    """A command, apart from its fields (`protocol.commands`)."""
+    """A command's rules; its fields are in `protocol.commands`."""
 
     struct: type[C]
     role: Callable[[C], protocol.Role] | None
-    """The role that a user needs for it; None: everybody may give it, a user without an account too."""
+    """The role that a user needs for it; None: everybody may send it, also users without an account."""
     limit: Literal["message_rate", "chat_typing"] | None
-    """What it counts against besides ``command_rate``.
+    """The limit it counts against besides ``command_rate``.
 
-    ``message_rate``: also ``message_bytes`` and ``max_content``, by its text. ``chat_typing``: how much the
-    chat may cause; beyond that it is dropped in silence, because nobody waits for an answer to it.
+    ``message_rate``: also ``message_bytes`` and ``max_content``, by its text. ``chat_typing``: the chat's
+    deliveries of typing; beyond that it is dropped silently, because nobody waits for an answer.
     """
     handler: Callable[[Commands, Speaker, Claims, C], Coroutine[Any, Any, None] | None]
-    """Carries it out, with the claims that its session had when it was read. Raises CommandError.
+    """Runs it with the claims that its session had when it was read. Raises CommandError.
 
-    Where it takes time, it is a coroutine function: then the command waits for those before it.
+    If it takes time, it is a coroutine function, and the command waits for earlier ones.
     """
     handled: int = 0
-    """How many a node has accepted; each node has rows of its own."""
+    """Number of accepted commands; each node has its own rows."""
 
     @property
     def name(self) -> str:
@@ -70,12 +70,12 @@ class Row(Generic[C]):
         return str(self.struct.__struct_config__.tag)
 
     def permits(self, claims: Claims, command: C, default_roles: Sequence[str] = protocol.ROLES) -> bool:
-        """Whether the user may give the command; what the client says about itself doesn't count."""
+        """Whether the user may send the command; what the client says about itself doesn't count."""
         return self.role is None or claims.permits(self.role(command), default_roles)
 
 
 class Commands:
-    """Carries out commands: saves through the chat API, tells the chat through delivery."""
+    """Runs commands: saves messages through the chat API, publishes events through delivery."""
 
     def __init__(self, settings: Settings, delivery: Delivery, api: ChatApi) -> None:
         self._settings = settings
@@ -85,35 +85,35 @@ class Commands:
 
     @property
     def handled(self) -> dict[str, int]:
-        """How many commands were accepted, by their names; read when metrics are scraped."""
+        """Number of accepted commands by name; read when metrics are scraped."""
         return {row.name: row.handled for row in self.rows.values()}
 
     def handle(self, session: Speaker, row: Row[C], command: C) -> Coroutine[Any, Any, None] | None:
-        """Carry out a command by its row in `rows`; what takes time comes back as a coroutine.
+        """Run a command by its row in `rows`; if it takes time, return a coroutine.
 
-        However late the coroutine begins, the command is its session's as it was now: a new token may follow.
+        However late the coroutine starts, it uses the session's present claims: a new token may follow.
         Both raise CommandError.
         """
         row.handled += 1
         return row.handler(self, session, session.claims, command)
 
     def _typing(self, session: Speaker, claims: Claims, command: protocol.Typing) -> None:
-        """Tell the others in the chat."""
+        """Broadcast it to the others in the chat."""
         event = protocol.typing_event(claims.user_id, command.is_typing, session.id)
         self._delivery.broadcast(claims.chat_id, event)
 
     def _ping(self, session: Speaker, claims: Claims, command: protocol.Ping) -> None:
-        """Answer."""
+        """Answer with a pong."""
         session.send(protocol.pong())
 
     def _refresh(self, session: Speaker, claims: Claims, command: protocol.Refresh) -> None:
-        """Let the session live as long as the new token."""
+        """Extend the session to the new token's expiry."""
         session.refresh(command.token)
 
     async def _send_message(self, session: Speaker, claims: Claims, command: protocol.SendMessage) -> None:
-        """Save a message once, tell the chat, and tell the sender if it asked."""
+        """Save a message once, publish it, and acknowledge it if it has a clientMessageId."""
         key = command.client_message_id
-        share = _share(claims, session.address)  # now: of a session that has ended, nothing is known any more
+        share = _share(claims, session.address)  # now: the session forgets its address when it ends
         attempt, name = None, None
         if key is not None:
             name = _name(claims, key)
@@ -142,7 +142,7 @@ class Commands:
                 claims.chat_id, claims.user_id, command.content, command.role, name, share=share
             )
         except ApiError as error:
-            # An answer that can't be trusted is a fault of the application, the rest is everyday.
+            # A response that can't be trusted is an error in the application; the others are to be expected.
             note = log.error if error.code == "api_bad_answer" else log.warning
             note(
                 "message not saved", session=session.id, chat=claims.chat_id, code=error.code, why=str(error)
@@ -154,7 +154,7 @@ class Commands:
         except BaseException:
             await self._give_up(attempt, unknown=True)
             raise
-        # Saved means saved: from here on the sender never hears of an error (section 4.5).
+        # Saved means saved: from here on the sender never gets an error (section 4.5).
         receipt = await self._delivery.publish(claims.chat_id, protocol.message_event(message), attempt)
         if key is not None:
             session.send(protocol.ack(key, receipt))
@@ -168,7 +168,7 @@ class Commands:
             await self._delivery.release(attempt)
 
     async def _agent_joined(self, session: Speaker, claims: Claims, command: protocol.AgentJoined) -> None:
-        """Tell the chat that an agent has come; the name is the chat API's, never the client's word."""
+        """Publish that an agent has joined; the name comes from the chat API, never from the client."""
         try:
             user = await self._api.user(claims.user_id, share=_share(claims, session.address))
         except ApiError as error:
@@ -204,14 +204,14 @@ ROWS: Final[Mapping[type, Row[Any]]] = {
 
 
 def _name(claims: Claims, key: str) -> str:
-    """The key's name in its chat: a user's own, or one of the chat's visitors, whose ids change."""
+    """The key's scoped name: a user's own, or shared by the chat's visitors, whose ids change."""
     if claims.is_authenticated:
         return keys.user_key(claims.chat_id, claims.user_id, key)
     return keys.visitors_key(claims.chat_id, key)
 
 
 def _share(claims: Claims, address: str | None) -> Share:
-    """On whose account a session's calls to the chat API are made: its user's, or its visitors' chat's."""
+    """The share that a session's calls to the chat API count against: its user's, or the chat's visitors'."""
     who = f"user:{claims.user_id}" if claims.is_authenticated else f"chat:{claims.chat_id}"
     return Share(who, address)
 

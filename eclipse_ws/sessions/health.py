@@ -1,4 +1,4 @@
-"""The health document over HTTP, which `/` and `/health` both answer with (section 8)."""
+"""The health document over HTTP, at `/` and `/health` (section 8)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ METHODS: Final = "GET, HEAD, OPTIONS"
 
 
 def answer(handler: RequestHandler, node: Node) -> None:
-    """Answer the document; 503 while draining, so that a proxy routes elsewhere. Every page may read it."""
+    """Send the document; 503 while draining, so that a proxy routes elsewhere. Every page may read it."""
     handler.set_status(503 if node.draining else 200)
     handler.set_header("Access-Control-Allow-Origin", "*")
     handler.set_header("Cache-Control", "no-store")
@@ -20,7 +20,7 @@ def answer(handler: RequestHandler, node: Node) -> None:
 
 
 def answer_preflight(handler: RequestHandler) -> None:
-    """Answer a browser's preflight (CORS), with an empty 200."""
+    """Answer a browser's CORS preflight with an empty 200."""
     handler.set_header("Access-Control-Allow-Origin", "*")
     handler.set_header("Access-Control-Allow-Methods", METHODS)
     handler.set_header("Access-Control-Allow-Headers", "*")

@@ -1,4 +1,4 @@
-"""The node: one running server process, as its handlers see it."""
+"""The node: one running server process, as seen by its handlers."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from eclipse_ws.sessions.hub import Hub
 
 LARGEST_CHATS = 20
 TYPING_RECEIVERS = 200
-"""Receivers of typing in one chat on this node, for one session that types as fast as it may."""
+"""Receivers of typing in one chat on this node, for one session that types at the maximum rate."""
 
 
 @dataclass(slots=True)
 class SessionCounts:
-    """What the sessions of a node count; plain counters, read when metrics are scraped."""
+    """Counters of a node's sessions; plain integers, read when metrics are scraped."""
 
     started: int = 0
     ended: int = 0
     refused: int = 0
     errors: int = 0
-    """Commands that were answered with an error."""
+    """Commands answered with an error."""
 
 
 @dataclass
 class Node:
-    """What a process is made of; each part can be replaced without the others noticing."""
+    """The parts of a process; each can be replaced without the others noticing."""
 
     settings: Settings
     backend: Backend
@@ -58,15 +58,15 @@ class Node:
     counts: SessionCounts = field(default_factory=SessionCounts)
     draining: bool = False
     drain_sessions: int = 0
-    """Sessions that there were when the drain began."""
+    """Sessions at the start of the drain."""
     handed_over: int = 0
-    """Chats that another node hears by now, in a drain."""
+    """Chats that another node has taken over in this drain."""
     under_way: int = 0
-    """Commands that were read and have not ended, also those that have not begun."""
+    """Commands that were read and have not ended, including those that have not begun."""
     sessions: int = 0
-    """Sessions, also those whose upgrade or joining is under way; not those that were refused."""
+    """Sessions, including those that are being upgraded or are joining, but not refused ones."""
     http_connections: Callable[[], int] = lambda: 0
-    """HTTP connections that are no sessions, on all ports."""
+    """HTTP connections that are not sessions, on all ports."""
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ class Node:
         self._bound_fan_out()
 
     def reload(self, fresh: Settings) -> None:
-        """Take what of fresh settings a running node can: secrets, keys, origins and limits."""
+        """Apply new settings as far as a running node can: secrets, keys, origins and limits."""
         self.settings = self.settings.model_copy(update={name: getattr(fresh, name) for name in RELOADED})
         self.verifier = Verifier(self.settings)
         parts = (
@@ -104,11 +104,11 @@ class Node:
         self.hub.fan_out = Rate.of(rate, burst(rate))
 
     def health(self) -> dict[str, Any]:
-        """The health document (section 8); at most a second old where very many ask."""
+        """The health document (section 8); up to a second old under very many requests."""
         return self._health.get()
 
     def _look_at_health(self) -> dict[str, Any]:
-        """Today's fields, then ours."""
+        """The previous service's fields, then ours."""
         backend = self.delivery.health
         used, total = resident_bytes(), memory_bytes()
         status = "draining" if self.draining else "healthy" if backend.state == "up" else "degraded"
@@ -139,7 +139,7 @@ class Node:
 
 
 def resident_bytes() -> int:
-    """This process's resident memory; at a place that doesn't tell (Linux without /proc) its peak."""
+    """This process's resident memory, or its peak where that is unknown (Linux without /proc)."""
     try:
         return int(psutil.Process().memory_info().rss)
     except (psutil.Error, OSError):
@@ -147,7 +147,7 @@ def resident_bytes() -> int:
 
 
 def memory_bytes() -> int:
-    """What this process may use: its control group's limit where there is one, else the machine's memory."""
+    """Memory that this process may use: its control group's limit if it has one, else the machine's."""
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limit = int(Path(path).read_text())

@@ -23,10 +23,10 @@ log = structlog.get_logger("eclipse_ws.session")
 
 
 class ChatSession(UpgradeHandler):
-    """A socket in a chat. Bad commands are answered, never fatal.
+    """A socket in a chat. Invalid commands are answered, never fatal.
 
-    Commands that need the application are carried out one after the other, in their order, and wait for each
-    other in a bounded queue; the others are carried out as they are read.
+    Commands that need the application run one after the other, in order, and wait in a bounded queue; the
+    others run as they are read.
     """
 
     wire_slow_close = (CloseCode.TOO_SLOW.code, CloseCode.TOO_SLOW.reason)
@@ -37,15 +37,15 @@ class ChatSession(UpgradeHandler):
     commands_in = 0
     budget: Budget | None = None
     can_resume = False
-    """Whether its client has shown that a reconnect costs it nothing: by a cursor, ``events``, our
-    subprotocol, a clientMessageId or a refresh. Pages written for the previous service show none of them.
+    """Whether its client has shown that it loses nothing by a reconnect: by a cursor, ``events``, our
+    subprotocol, a clientMessageId or a refresh. Pages written for the previous service send none of them.
     """
     under_way: asyncio.Task[None] | None = None
-    """Carries out the commands that need the application, while there are any."""
+    """Runs the commands that need the application, while there are any."""
     queue: CommandQueue | None = None
-    """Those that wait, if any do."""
+    """The waiting commands, if any."""
     retiring: tuple[CloseCode, str | None] | None = None
-    """How the session ends when its commands have."""
+    """How the session ends once its commands are done."""
 
     @property
     def user_id(self) -> str:
@@ -59,12 +59,12 @@ class ChatSession(UpgradeHandler):
 
     @property
     def held(self) -> int:
-        """Bytes of the commands that wait."""
+        """Bytes of the waiting commands."""
         return 0 if self.queue is None else self.queue.held
 
     async def open(self, *args: str, **kwargs: str) -> None:
-        """Begin if the session is admitted: join the chat and greet."""
-        # Read all that the request has to say now: after the upgrade it is let go.
+        """Join the chat and greet the client, if the session is admitted."""
+        # Read everything from the request now: it is released after the upgrade.
         after = self.argument("cursor")
         if (after, self.argument("events"), self.selected_subprotocol) != (None, None, None):
             self.can_resume = True
@@ -93,9 +93,9 @@ class ChatSession(UpgradeHandler):
     # -- commands -------------------------------------------------------------------------------
 
     def on_message(self, message: str | bytes) -> Awaitable[None] | None:
-        """Carry out a command at once, or in its turn if it needs the application.
+        """Run a command at once, or in its turn if it needs the application.
 
-        Returns what the socket waits for before it reads the next command: room in a full queue.
+        Returns what the socket must wait for before it reads the next command: room in a full queue.
         """
         if self.retiring is not None:
             return self.under_way  # read nothing more: the session ends after its last command
@@ -125,7 +125,7 @@ class ChatSession(UpgradeHandler):
         key = command.client_message_id
         if key is not None:
             self.can_resume = True
-        # Already now: the coroutine begins only with the loop's next turn, and a close may come before.
+        # Now, because the coroutine starts only in the loop's next turn, and the session may close before.
         self.node.under_way += 1
         if self.under_way is None:
             self.under_way = asyncio.get_running_loop().create_task(self._carry_out(outcome, key))
@@ -135,7 +135,7 @@ class ChatSession(UpgradeHandler):
         return self.queue.put(outcome, key, command.text)
 
     def _accepts(self, row: Row[Any], command: protocol.Command, now: float) -> bool:
-        """Hold a command against its row: False to drop it in silence. Raises CommandError."""
+        """Check a command against its row; False drops it silently. Raises CommandError."""
         node = self.node
         if row.limit == "chat_typing" and node.limits.rated and node.hub.is_loud(self.claims.chat_id, now):
             return False
@@ -158,7 +158,7 @@ class ChatSession(UpgradeHandler):
     def _exceeded(self, limit: str, wait: float, now: float, key: str | None, cost: float = 1.0) -> NoReturn:
         """Refuse a command until ``wait`` seconds from now; end the session after too many refusals.
 
-        ``cost`` is the part of a refusal that this one counts. Raises CommandError.
+        ``cost``: how much this refusal counts, 1 being a whole one. Raises CommandError.
         """
         self.note("command refused", limit, session=self.id, chat=self.claims.chat_id)
         if self.budget is not None and not self.budget.forgives(now, cost) and not self.wire.is_closing:
@@ -174,7 +174,7 @@ class ChatSession(UpgradeHandler):
         )
 
     def on_flood(self) -> None:
-        """Treat a flood of frames that are not commands as too many commands."""
+        """Treat a flood of non-command frames as too many commands."""
         self.note("session closed", "frame_rate", session=self.id, chat=self.claims.chat_id)
         self._punish(time.monotonic())
 
@@ -184,7 +184,7 @@ class ChatSession(UpgradeHandler):
         self.node.penalties.punish(self.sender, now)
 
     def refresh(self, token: str) -> None:
-        """Live as long as a new token for the same user and chat. Raises CommandError."""
+        """Extend the session to the expiry of a new token for the same user and chat. Raises CommandError."""
         self.can_resume = True
         try:
             claims = self.node.verifier.verify(token)
@@ -199,7 +199,7 @@ class ChatSession(UpgradeHandler):
         self.send(protocol.refreshed(claims.expires_at))
 
     async def _carry_out(self, outcome: Coroutine[Any, Any, None], key: str | None) -> None:
-        """Carry out a command, and those that have queued behind it."""
+        """Run a command, and those that have queued behind it."""
         try:
             while True:
                 try:
@@ -218,7 +218,7 @@ class ChatSession(UpgradeHandler):
                 if not self.queue:
                     self.queue = None
         except asyncio.CancelledError:
-            self.end(CloseCode.INTERNAL_ERROR)  # commands that were read are not carried out any more
+            self.end(CloseCode.INTERNAL_ERROR)  # commands that were read no longer run
             raise
         finally:
             self.under_way = None
@@ -226,7 +226,7 @@ class ChatSession(UpgradeHandler):
                 self.end(*self.retiring)
 
     def _refuse_queued(self) -> None:
-        """Refuse the commands that wait, with ``session_ended``. Idempotent."""
+        """Refuse the waiting commands with ``session_ended``. Idempotent."""
         queue, self.queue = self.queue, None
         while queue:
             work, key, _ = queue.take()
@@ -240,20 +240,20 @@ class ChatSession(UpgradeHandler):
         self.send(error.encode())
 
     def send(self, frame: bytes) -> None:
-        """Send one event, as JSON text, to this session alone."""
+        """Send one event, as JSON text, to this session only."""
         self.wire.send(text_frame(frame))
 
     # -- the end --------------------------------------------------------------------------------
 
     def end(self, close: CloseCode, reason: str | None = None) -> None:
-        """Close the socket with one of the contract's codes, and refuse the commands that have not begun."""
+        """Close the socket with one of the contract's codes, and refuse commands that have not started."""
         self._refuse_queued()
         self.wire.close(close.code, close.reason if reason is None else reason)
 
     def retire(self, close: CloseCode = CloseCode.RESTARTING, reason: str | None = None) -> None:
-        """Close the socket once the commands that were read have their answers; no more are read.
+        """Stop reading, and close the socket once the commands that were read are answered.
 
-        They have ``api_timeout`` together: a command that hasn't begun then is refused.
+        They have ``api_timeout`` in total: a command that has not started by then is refused.
         """
         if self.retiring is None:
             self.retiring = close, reason
@@ -264,7 +264,7 @@ class ChatSession(UpgradeHandler):
             self.end(*self.retiring)
 
     def on_close(self) -> None:
-        """Leave the chat, and say so in one line."""
+        """Leave the chat, and log one line."""
         self._refuse_queued()
         self.release()
         self.node.hub.leave(self)
@@ -282,7 +282,7 @@ class ChatSession(UpgradeHandler):
 
 
 def _key_and_cost(message: str | bytes) -> tuple[str | None, float]:
-    """The clientMessageId of a refused command, and the part of a refusal that it counts."""
+    """The clientMessageId of a refused command, and how much the refusal counts."""
     try:
         command = protocol.decode_command(message)
     except CommandError as error:
