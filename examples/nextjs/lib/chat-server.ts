@@ -13,7 +13,7 @@ export function isChatServer(request: Request) {
   return timingSafeEqual(hash(request.headers.get("X-Internal-Secret") ?? ""), hash(secret));
 }
 
-/** What the caller is told of an error. The details are for the log alone. */
+/** The response to an error. The details go only to the log. */
 export function failure(error: unknown) {
   console.error(error);
   const { code, errorCode } = error as { code?: string; errorCode?: string };
