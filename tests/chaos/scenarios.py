@@ -1,4 +1,4 @@
-"""The scenarios: what goes wrong while clients chat. Each runs for its time, and mends what it broke."""
+"""The scenarios: what goes wrong while clients chat. Each runs for its time, and repairs what it broke."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def _restart(stage: Stage, number: signal.Signals) -> None:
 
 
 async def stopped(stage: Stage) -> None:
-    """A node gets SIGSTOP, and goes on after three seconds; then the other one, for twice as long."""
+    """A node gets SIGSTOP, and continues after three seconds; then the other one, for twice as long."""
     turn = 0
 
     async def once() -> None:
@@ -133,7 +133,7 @@ async def stopped(stage: Stage) -> None:
 
 
 async def redis_restarted(stage: Stage) -> None:
-    """Redis is killed, and comes back after a while: empty, or with what its log of appends holds."""
+    """Redis is killed, and comes back after a while: empty, or with the data of its append-only file."""
 
     async def once() -> None:
         stage.cluster.redis.kill()
@@ -144,7 +144,7 @@ async def redis_restarted(stage: Stage) -> None:
 
 
 async def redis_frozen(stage: Stage) -> None:
-    """Redis gets SIGSTOP, and goes on after three seconds."""
+    """Redis gets SIGSTOP, and continues after three seconds."""
 
     async def once() -> None:
         stage.cluster.redis.freeze()
@@ -177,7 +177,7 @@ async def redis_flushed(stage: Stage) -> None:
 
 
 async def redis_slow(stage: Stage) -> None:
-    """Redis is 20 to 200 ms away, each way, from each node."""
+    """The latency between Redis and each node is 20 to 200 ms, each way."""
     try:
         while stage.left > 0:
             for proxy in stage.cluster.proxies:
@@ -189,7 +189,7 @@ async def redis_slow(stage: Stage) -> None:
 
 
 async def redis_kicks(stage: Stage) -> None:
-    """Redis ends the connections of one subscriber, of all for commands, of all subscribers (CLIENT KILL)."""
+    """Redis closes one subscriber's connection, all command connections, all subscribers' (CLIENT KILL)."""
     kinds = ["one", "normal", "one", "pubsub"]
 
     async def once() -> None:
@@ -235,7 +235,7 @@ async def api_fails(stage: Stage) -> None:
 
 
 async def api_hangs(stage: Stage) -> None:
-    """The chat API doesn't answer, having saved or not; or answers too late."""
+    """The chat API doesn't respond, whether it has saved or not; or responds too late."""
     faults = [
         Fault("hang", times=10),
         Fault("hang", saves=True, times=10),
@@ -246,7 +246,7 @@ async def api_hangs(stage: Stage) -> None:
 
 
 async def api_breaks_off(stage: Stage) -> None:
-    """The chat API saves and then resets, closes, truncates its answer, fails, or answers twice."""
+    """The chat API saves and then resets, closes, truncates its response, fails, or responds twice."""
     faults = [
         Fault("reset", saves=True, times=10),
         Fault("twice", times=40),
@@ -299,7 +299,7 @@ async def publish(stage: Stage, every: float = 0.05) -> None:
 
 
 async def mixed(stage: Stage) -> None:
-    """All of it, one after the other, while clients are cut."""
+    """All of these, one after the other, while clients are cut."""
 
     async def faults() -> None:
         kinds = [killed, redis_kicks, black_hole, terminated, redis_flushed, stopped, api_breaks_off]
@@ -315,10 +315,12 @@ async def mixed(stage: Stage) -> None:
     await asyncio.gather(faults(), cuts(stage))
 
 
-UNGUARDED = "a killed node guards nothing: a chat whose members were all there has no history to trust"
-EMPTIED = "what Redis kept is gone, so nobody can say what was missed"
-DEAF = "raw events of the time in which no node could hear the chat would be lost unseen"
-POST_LOST = "the answer of the API was lost, and it ignores the key"
+UNGUARDED = (
+    "a killed node no longer guards its chats: a chat whose members were all on it has no reliable history"
+)
+EMPTIED = "Redis lost its data, so nobody knows what was missed"
+DEAF = "raw events published while no node was subscribed to the chat would be lost unnoticed"
+POST_LOST = "the API's response was lost, and the API ignores the key"
 
 PLANS = [
     Plan("calm", calm, publishes=False),

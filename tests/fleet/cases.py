@@ -70,8 +70,8 @@ async def mixed(stage: Stage) -> None:
 
 
 async def moving(stage: Stage) -> None:
-    """Old pages and new clients go from the old service to the nodes and back, while everybody writes, also
-    those that stay where they are.
+    """Old pages and new clients move from the old service to the nodes and back, while all clients write,
+    including those that don't move.
     """
     a, b = stage.fleet.nodes
     old, application, chat = stage.fleet.old, stage.fleet.application, "moving"
@@ -120,7 +120,7 @@ async def redirected(stage: Stage) -> None:
 
 
 async def protected(stage: Stage) -> None:
-    """Deployment protection answers 401 to whoever lacks its header, which is in `ECLIPSE_API_HEADERS`."""
+    """Deployment protection answers 401 without its header, which is in `ECLIPSE_API_HEADERS`."""
     stage.fleet.application.bypass = "let-me-in"
     await _talk(stage)
 
@@ -132,8 +132,8 @@ async def slow(stage: Stage) -> None:
 
 
 async def never(stage: Stage) -> None:
-    """The application answers 500 to whatever deleted users write, which will never be saved; an old page and
-    a new client write NUL once. Everybody else's messages are saved meanwhile.
+    """The application answers 500 to all messages of deleted users, which can never be saved; an old page and
+    a new client write NUL once. All other messages are saved.
     """
     deleted = [stage.member("talk", node) for node in stage.fleet.nodes]
     for number, member in enumerate(deleted):
@@ -155,7 +155,7 @@ async def long(stage: Stage) -> None:
 
 
 async def burst(stage: Stage) -> None:
-    """Everybody writes at once, and the application answers 500 to every third message."""
+    """All clients write at once, and the application answers 500 to every third message."""
     stage.crowd(int(60 * stage.size))
     await stage.joined()
     application = stage.fleet.application
@@ -187,8 +187,8 @@ async def _talk(stage: Stage, each: int = 5, pause: float = 0.3, padding: str = 
 
 
 async def failover(stage: Stage) -> None:
-    """The primary and its replica swap roles (FAILOVER), and the name points to the new primary. Whoever
-    stays connected to the old one is answered READONLY.
+    """The primary and its replica swap roles (FAILOVER), and the name points to the new primary. Connections
+    that stay with the old one get READONLY.
     """
     stage.crowd(int(200 * stage.size))
     await stage.joined()
@@ -200,8 +200,8 @@ async def failover(stage: Stage) -> None:
 
 
 async def failover_behind(stage: Stage) -> None:
-    """The same, but the new primary has not got the last second's writes: events that were delivered, and
-    their cursors, do not exist any more.
+    """The same, but the new primary lacks the last second's writes: events that were delivered, and
+    their cursors, no longer exist.
     """
     stage.crowd(int(200 * stage.size))
     await stage.joined()
@@ -228,7 +228,7 @@ async def quota(stage: Stage) -> None:
 
 
 async def restarted(stage: Stage) -> None:
-    """Redis is restarted from a snapshot, four seconds old; a third of the clients is away meanwhile."""
+    """Redis is restarted from a snapshot four seconds old, while a third of the clients is disconnected."""
     await _go_back(stage, stage.fleet.restart)
 
 
@@ -253,7 +253,7 @@ async def _go_back(stage: Stage, restore: Callable[[], Awaitable[None]]) -> None
 
 
 async def cut(stage: Stage) -> None:
-    """The provider cuts all connections, again and again, and turns new ones away for a while."""
+    """The provider repeatedly cuts all connections, and refuses new ones for a while."""
     stage.crowd(int(60 * stage.size))
     await stage.joined()
     stage.chatter()
@@ -278,8 +278,8 @@ async def _go_on(stage: Stage) -> None:
     await stage.settled()
 
 
-DEAF = "what the application published while no node could hear it would be missed in silence"
-LOST = "what Redis knew of the last seconds is gone"
+DEAF = "events that the application published while no node was subscribed would be missed unnoticed"
+LOST = "Redis lost the data of the last seconds"
 
 CASES = [
     Case("mixed fleet", mixed, old=True),
