@@ -1,16 +1,16 @@
 # The production image: locked dependencies, an unprivileged user, a root file system that may be read-only.
 # `make image` builds it with its labels; `make image-test` builds it and starts it as a platform would.
 #
-# Three layers, by how often they change: the base, the dependencies, the code. Each is the same to the byte when it is
-# built again from the same files, wherever that is, so that a registry and a machine get only the layer that changed.
+# Three layers, by how often they change: the base, the dependencies, the code. Each has the same bytes whenever and
+# wherever it is built from the same files, so that only changed layers are sent to a registry or a machine.
 #
-# The digest is that of the tag's index, for all architectures; renew both together.
+# The digest is that of the tag's index, for all architectures; update both together.
 ARG PYTHON=docker.io/library/python:3.11-slim-bookworm@sha256:528257d48c1da0dcecc2e725d1ae34498d60c965f1241e39cd6a85a8859bdf84
 
 FROM ${PYTHON} AS base
-# Taken out: what no running server needs. Installers, documents, other languages, Python's own tests.
-# Compiled: the standard library, which can't be once the root file system is read-only. By hash, because times change.
-# Copied: to have the same times in every build (the password's age among them), and nothing of what an engine adds.
+# Removed: what a running server does not need. Installers, documentation, other languages, Python's own tests.
+# Compiled: the standard library, which is impossible once the root file system is read-only. By hash, because times change.
+# Copied: so that every build has the same times (including the password's age), and no files that an engine adds.
 RUN SOURCE_DATE_EPOCH=1 groupadd --gid 10001 eclipse \
  && SOURCE_DATE_EPOCH=1 useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent \
       --shell /usr/sbin/nologin eclipse \
@@ -57,7 +57,7 @@ COPY eclipse_ws eclipse_ws
 RUN /opt/eclipse/bin/pip install --no-deps --no-build-isolation --no-compile --root /image . \
  && /opt/eclipse/bin/python -m compileall -q -s /image -p / --invalidation-mode unchecked-hash /image
 
-# Each stage left in /image what it adds. The base is copied too, so that what was taken out isn't in the image.
+# Each stage leaves in /image what it adds. The base is copied too, so that removed files aren't in the image.
 FROM scratch
 COPY --from=base /image /
 COPY --from=dependencies /image /
@@ -69,10 +69,10 @@ WORKDIR /srv/eclipse
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-# Only whether it answers: a server whose Redis is away must not be restarted, since it holds what nobody else has.
+# Only liveness: a server whose Redis is unavailable must not be restarted, because it holds events that are nowhere else.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=10s CMD ["eclipse-ws", "health", "--live"]
 CMD ["eclipse-ws", "run"]
-# What was built, of what and when: `make image` says it, by scripts/image_labels.py.
+# Set by `make image`, from scripts/image_labels.py.
 ARG SOURCE VERSION REVISION CREATED
 LABEL org.opencontainers.image.title="eclipse-ws" \
       org.opencontainers.image.description="The real-time server of a support centre's chat, with a pluggable pub/sub backend" \
