@@ -1,9 +1,9 @@
-"""The least that an application has to do: two pages, tokens, and a store of messages. For demonstration.
+"""A minimal application for demonstration: two pages, tokens, and a store of messages.
 
-Anybody who opens ``/agent`` is an agent here, and messages are kept in memory. An application of your own
-knows who somebody is and whose chat it is, and saves a message once (docs/integrate-nextjs.md).
+Anybody who opens ``/agent`` is an agent here, and messages are kept in memory. A real application
+authenticates users, checks whose chat it is, and saves a message once (docs/integrate-nextjs.md).
 
-Reads ``PORT``, ``JWT_SECRET``, ``INTERNAL_API_SECRET``, and ``CHAT_URL``: the server as browsers reach it.
+Reads ``PORT``, ``JWT_SECRET``, ``INTERNAL_API_SECRET``, and ``CHAT_URL``, the server's address for browsers.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Token(RequestHandler):
         agent = self.get_query_argument("agent", "") == "1"
         user = "agent" if agent else self.get_cookie("visitor") or f"anon_{secrets.token_hex(8)}"
         now = int(time.time())
-        # Without `roles` whoever has an account could write as an agent.
+        # Without `roles`, any account could write as an agent.
         roles = ["USER", "ASSISTANT", "AGENT"] if agent else ["USER"]
         claims = {"userId": user, "chatId": CHAT, "isAuthenticated": agent, "roles": roles}
         claims |= {"iat": now, "exp": now + 7200}
@@ -101,7 +101,7 @@ class Internal(RequestHandler):
     """What only the server may ask."""
 
     def prepare(self) -> None:
-        """Refuse whoever doesn't know the secret."""
+        """Refuse requests without the secret."""
         given = self.request.headers.get("X-Internal-Secret", "").encode()
         if not hmac.compare_digest(given, os.environ["INTERNAL_API_SECRET"].encode()):
             self.set_status(401)

@@ -1,4 +1,4 @@
-// Instead of Auth.js: whoever has this cookie is the agent. THIS IS NOT AUTHENTICATION: anybody can set a cookie.
+// Replaces Auth.js: anybody with this cookie is the agent. THIS IS NOT AUTHENTICATION: anybody can set a cookie.
 import { cookies } from "next/headers";
 
 export const AGENT_COOKIE = "example_agent";

@@ -11,7 +11,7 @@ export default function Layout({ children }: { children: ReactNode }) {
       <body>
         <header>
           <Link href="/">eclipse-ws with Next.js</Link>
-          <p>An example: whoever clicks “I am the agent” is the agent. That is not authentication.</p>
+          <p>An example: anybody who clicks “I am the agent” is the agent. That is not authentication.</p>
         </header>
         <main>{children}</main>
       </body>
