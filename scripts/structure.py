@@ -1,6 +1,6 @@
 """What the structure is held to, as numbers: `make structure`.
 
-Entries of the package are its modules and packages, without `__init__` and what is no code (`static`, ...).
+Entries of the package are its modules and packages, without `__init__` and other files (`static`, ...).
 A line is a line of the file, blank ones and comments included.
 """
 

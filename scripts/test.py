@@ -45,7 +45,7 @@ QUICK_LANES = 4
 """More than run at a time, because tests of the same size don't take the same time."""
 USUAL_MINUTES = 8
 TELL_EVERY = 15.0
-"""Seconds between two lines on a lane's progress where the output is no terminal."""
+"""Seconds between two lines on a lane's progress if the output is not a terminal."""
 
 
 def without(*folders: str) -> list[str]:

@@ -159,7 +159,7 @@ async def http(
     *,
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    """One HTTP request on a stream of its own; a body that is no bytes is sent as JSON."""
+    """One HTTP request on its own stream; a body other than bytes is sent as JSON."""
     payload = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
     lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Connection: close"]
     if payload or method in ("POST", "PUT", "PATCH"):

@@ -42,7 +42,7 @@ def server_binary(name: str) -> str:
 
 
 def default_server() -> str:
-    """What serves whoever needs a server: ``redis`` where it is installed, or else ``valkey``."""
+    """What runs a server for tests: ``redis`` if it is installed, or else ``valkey``."""
     return "redis" if shutil.which("redis-server") else "valkey"
 
 

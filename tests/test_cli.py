@@ -615,7 +615,7 @@ def test_commands_fit_the_server_that_runs_in_the_same_folder(
     assert shown == {"value": "********", "source": dev_secrets.NAME, "variable": "JWT_SECRET"}
     server.process.send_signal(signal.SIGHUP)
     paste(smoke)
-    kept.unlink()  # a reload makes up others, as a start does
+    kept.unlink()  # a reload generates others, as a start does
     server.process.send_signal(signal.SIGHUP)
     deadline = time.monotonic() + 30
     while not kept.exists():

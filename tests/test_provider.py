@@ -69,7 +69,7 @@ async def test_refuses_in_order(redis_server: RedisServer) -> None:
 
 @gen_test
 async def test_refuses_everything(redis_server: RedisServer) -> None:
-    """All commands are refused to whoever is connected, and with ``setup`` connecting is refused too."""
+    """All commands of connected clients are refused; with ``setup``, connecting is refused too."""
     async with provider(redis_server) as (made, client):
         first = client()
         assert await first.ping()

@@ -79,7 +79,7 @@ class ChatApiContract:
 
     @pytest.mark.gen_test
     async def test_lone_surrogates_are_refused(self, api: ChatApi) -> None:
-        """Content that is no Unicode text is refused for good."""
+        """Content that is not well-formed Unicode is refused permanently."""
         with pytest.raises(ApiError) as caught:
             await api.send_message("chat-1", "u", "\ud800", "USER")
         assert (caught.value.code, caught.value.retryable) == ("api_rejected", False)

@@ -243,7 +243,7 @@ class Handler(RequestHandler):
             self.finish()
 
     def nothing_here(self) -> None:
-        """Answer 404, as for any path that is no route."""
+        """Answer 404, as for any unknown path."""
         self.set_status(404)
         self.finish("<html>nothing here</html>")
 

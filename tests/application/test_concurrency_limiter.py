@@ -17,7 +17,7 @@ def soon() -> float:
 
 @pytest.mark.gen_test
 async def test_first_come_first_served() -> None:
-    """Slots are granted in order of arrival."""
+    """Places are granted in order of arrival."""
     limiter = ConcurrencyLimiter(1, 10, ApiStats())
     assert limiter.take()
     assert not limiter.take()

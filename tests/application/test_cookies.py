@@ -1,4 +1,4 @@
-"""The cookie session: what it mends of the package that it stands on."""
+"""The cookie session: what it fixes in the package that it is based on."""
 
 from __future__ import annotations
 

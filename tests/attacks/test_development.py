@@ -40,7 +40,7 @@ async def test_in_production_the_embedded_api_needs_the_secret() -> None:
             assert (await http(server.port, path, headers={"X-Internal-Secret": SECRET})).status == 200, path
         draft = {"content": "hello", "role": "USER", "userId": "u"}
         assert (await http(server.port, "/api/chats/c/messages/send", "POST", draft)).status == 401
-        async with await Client.join(server.port) as client:  # whoever has the application's token chats
+        async with await Client.join(server.port) as client:  # the application's token is enough to chat
             await client.say(type="message", content="hello", role="USER")
             await client.next("message")
 
@@ -115,7 +115,7 @@ async def test_nor_a_session() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "192.168.1.20", MACHINE, "", None])
 async def test_own_names_are_answered(host: str | None) -> None:
-    """A browser on this machine, a phone that was given its address, and what is no browser are answered."""
+    """A browser on this machine, a phone that uses its address, and non-browsers are served."""
     async with running() as server:
         named = "" if host is None else f"Host: {host}{f':{server.port}' if host else ''}\r\n"
         version = "1.0" if host is None else "1.1"

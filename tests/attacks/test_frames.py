@@ -1,4 +1,4 @@
-"""What is no command: control frames, fragments, pieces of frames, and all that comes after a close."""
+"""Everything except commands: control frames, fragments, pieces of frames, and what comes after a close."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def test_a_flood_of_what_is_no_command_is_closed(flood: str, kind: str, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_whoever_flooded_with_frames_has_to_wait(kind: str, tmp_path: Path) -> None:
+async def test_a_sender_that_flooded_with_frames_has_to_wait(kind: str, tmp_path: Path) -> None:
     """The user's next session is refused, as after a flood of commands; another user's is not."""
     async with site(kind, tmp_path) as here:
         peer = await here.visit()

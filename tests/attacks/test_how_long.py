@@ -178,7 +178,7 @@ async def test_a_crowd_that_is_overdue_is_closed_in_parts() -> None:
             peer.close()
 
 
-# -- whoever has shown the secret ---------------------------------------------------------------
+# -- connections that have sent the secret ------------------------------------------------------
 
 
 @pytest.mark.gen_test

@@ -383,7 +383,7 @@ async def test_headers_have_so_many_lines() -> None:
 
 @pytest.mark.gen_test
 async def test_the_answer_to_a_large_body_names_the_limit() -> None:
-    """413 and the limit's name, before any of the body was sent; what fits is looked at as ever."""
+    """413 with the limit's name, before any of the body is sent; smaller bodies are checked as usual."""
     async with running(**{"config.settings.Settings.max_event": 16384}) as server:
         answer = await exchange(server.port, POST + b"Content-Length: 16385\r\n\r\n")
         assert (answer.status, answer.json["limit"]) == (413, "max_body")

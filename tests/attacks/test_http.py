@@ -672,7 +672,7 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd_of_its_proxy(monkeypatch:
         await until(lambda: len(served) >= 2)
         assert served[:2] == [peers[40].getsockname()[1], peers[20].getsockname()[1]]
         monkeypatch.undo()
-        for peer in peers:  # what was looked at is read all the same
+        for peer in peers:  # bodies that were checked are read all the same
             peer.setblocking(False)
             assert await asyncio.get_running_loop().sock_recv(peer, 12) == b"HTTP/1.1 200"
 

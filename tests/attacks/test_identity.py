@@ -154,7 +154,7 @@ async def test_accounts_without_the_claim_have_the_default_roles() -> None:
 
 
 def test_default_roles_are_roles() -> None:
-    """The list is written with commas, in any case; what is no role is a fault."""
+    """The list is separated by commas, in any case; an unknown role is a problem."""
     assert make_settings(default_roles=" user, Agent ").default_roles == ("USER", "AGENT")
     assert make_settings().default_roles == ("USER", "ASSISTANT", "AGENT")
     with pytest.raises(ValidationError, match="default_roles"):
@@ -174,7 +174,7 @@ def test_roles_never_widen() -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS384", "HS512"])
 def test_symmetric_algorithms(algorithm: str) -> None:
-    """The secret verifies all three, and its length is no warning per token."""
+    """The secret verifies all three, and its length causes no warning per token."""
     made = jwt.encode(claims(), "k" * 64, algorithm=algorithm)
     assert Verifier(make_settings(jwt_secret="k" * 64)).verify(made).user_id == "u1"
     with pytest.warns(jwt.InsecureKeyLengthWarning):
@@ -223,7 +223,7 @@ def unsigned(header: dict[str, object]) -> str:
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", "hs256", None, 5, ["HS256"]])
 def test_no_algorithm_is_no_token(algorithm: object) -> None:
-    """`none` in any spelling, and whatever else is no algorithm of ours, is refused."""
+    """`none` in any spelling, and every unsupported algorithm, is refused."""
     error = refusal(unsigned({"alg": algorithm, "typ": "JWT"}), jwt_public_key=pem(RSA))
     assert error.close is CloseCode.INVALID_TOKEN
 
@@ -286,7 +286,7 @@ def test_a_public_key_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_issuer_and_audience() -> None:
-    """Where they are set, tokens must carry them; where they are not, they are not looked at."""
+    """If they are set, tokens must contain them; if not, they are ignored."""
     given = {"jwt_issuer": "https://app.example", "jwt_audience": "chat"}
     right = token(iss="https://app.example", aud=["other", "chat"])
     assert Verifier(make_settings(**given)).verify(right).user_id == "u1"
@@ -381,7 +381,7 @@ async def test_a_look_at_many_sessions_lets_everything_else_have_its_turn(
 
 @pytest.mark.gen_test
 async def test_a_session_that_ends_in_the_middle_of_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session whose socket goes while the others are looked at spoils the look for nobody."""
+    """A session that ends while the others are being checked doesn't disturb the check."""
     monkeypatch.setattr("eclipse_ws.server.sweeper.BATCH", 1)
     async with running(**{"server.sweeper.INTERVAL": 60}) as server:
         clients = [await Client.join(server.port) for _ in range(5)]
@@ -424,7 +424,7 @@ async def test_a_refresh_extends_the_session() -> None:
 
 @pytest.mark.gen_test
 async def test_a_session_without_an_expiry_ends() -> None:
-    """A token without `exp`, which development accepts, opens no session for ever, nor does a refresh."""
+    """A token without `exp`, accepted in development, doesn't open or extend a session forever."""
     async with running(jwt_max_lifetime=3600, expiry_grace_without_resume=0) as server:
         begun = int(time.time())
         made = token(exp=None)
@@ -575,7 +575,7 @@ async def test_what_was_said_before_the_end_is_saved(monkeypatch: pytest.MonkeyP
 @pytest.mark.gen_test
 @pytest.mark.parametrize("exp", [str(int(time.time()) + 3600), True, "9" * 30])
 async def test_an_expiry_that_is_no_number(exp: object) -> None:
-    """A token whose `exp` is no number opens no session, which would never end, and extends none."""
+    """A token whose `exp` is not a number opens no endless session, and extends none."""
     async with running() as server, await Client.join(server.port) as neighbour:
         client = await Client.open(server.port, f"token={token(exp=exp)}")
         assert await client.ended() == (4002, "Invalid token")
@@ -627,7 +627,7 @@ async def test_a_reload_in_the_middle_of_a_look_ends_nobody(monkeypatch: pytest.
 
 @pytest.mark.gen_test
 async def test_a_removed_secret_ends_a_session_that_was_joining(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was joining at the reload is looked at as soon as it has joined."""
+    """A session that was joining at the reload is checked as soon as it has joined."""
     async with running(jwt_previous_secrets=OLD, **{"server.sweeper.INTERVAL": 3600}) as server:
         gate, subscribe = asyncio.Event(), server.delivery.subscribe
 

@@ -90,7 +90,7 @@ async def test_work_for_peers_is_bounded(
 
 @gen_test
 async def test_answers_are_bounded(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a question's answers a bounded number is kept, of a bounded size, whoever gives them."""
+    """The answers to a question are bounded in number and size, whatever their source."""
     monkeypatch.setattr(cluster, "MAX_ANSWERS", 10)
     monkeypatch.setattr(cluster, "MAX_ANSWER_BYTES", 10_000)
     async with on_redis(redis_server, redis_timeout=0.5) as (server, peer):

@@ -56,7 +56,7 @@ async def test_a_rotation_drops_nobody() -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_door_takes_the_new_secret() -> None:
+async def test_internal_auth_takes_the_new_secret() -> None:
     """The application's secret changes for calls in both directions; limits and origins follow too."""
     async with running() as server:
         given: dict[str, Any] = {"internal_api_secret": FRESH, "max_sessions": 1, "command_rate": 5}

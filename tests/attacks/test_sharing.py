@@ -390,7 +390,7 @@ async def deaf(server: Server, cursor: str) -> socket.socket:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("leaves", [False, True])
 async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks for a long history and reads none of it holds a bounded queue, and is ended."""
+    """A client that requests a long history and reads none of it gets a bounded queue, and is closed."""
     monkeypatch.setattr(replay, "PATIENCE", 10 if leaves else 0.1)
     async with running(**LONG, queue_bytes=65536, **{"server.server.CLOSE_TIMEOUT": 0.1}) as server:
         cursor = await long_history(server)

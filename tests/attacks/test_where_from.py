@@ -122,7 +122,7 @@ def test_an_origin_in_the_log(given: str, written: str) -> None:
 
 @pytest.mark.gen_test
 async def test_a_refused_page_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever runs the server reads which page was refused, and the answer says how to allow it."""
+    """The log names the refused page, and the response says how to allow it."""
     caplog.set_level("INFO")
     async with running(**LISTED) as server:
         _, body, _ = await refused(server.port, Origin="https://www.example.com/path?token=secret")
@@ -150,7 +150,7 @@ async def test_a_page_that_may_not_read_an_answer_is_named_in_the_log(
 
 @pytest.mark.gen_test
 async def test_a_strange_page_is_refused_before_the_upgrade(caplog: pytest.LogCaptureFixture) -> None:
-    """403 names the limit, the log the list; the listed page and a client that is no browser come in."""
+    """403 names the limit, the log the list; the listed page and a non-browser are accepted."""
     caplog.set_level("INFO")
     async with running(**LISTED) as server, await Client.join(server.port) as neighbour:
         status, body, retry = await refused(server.port, Origin="https://evil.com")

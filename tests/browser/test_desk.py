@@ -75,7 +75,7 @@ def test_a_list_that_can_not_be_reached_is_said(listed: tuple[Page, Listed]) -> 
 
 
 def test_a_list_that_is_an_error_is_said(listed: tuple[Page, Listed]) -> None:
-    """An answer that is no list is no list of nothing: what was known stays, and the failure is said."""
+    """A response that is not a list keeps the known chats, and the failure is shown."""
     page, chats = listed
     for status, body in ((500, '{"error":"x"}'), (200, "<p>Sign in</p>")):
         chats.failure = {"status": status, "body": body}

@@ -132,7 +132,7 @@ def test_a_page_that_opens_it_leaves_the_focus_in_a_field(shop: Callable[..., Sh
 
 @pytest.mark.parametrize("draft", [5, True, {"a": 1}])
 def test_a_draft_of_any_type_is_text(shop: Callable[..., Shop], draft: object) -> None:
-    """A framework that sets a draft which is no text breaks nothing."""
+    """A framework that sets a draft other than text breaks nothing."""
     page = shop().show()
     page.locator("eclipse-chat").evaluate("(e, draft) => { e.draft = draft }", draft)
     assert isinstance(element(page, "return e.draft"), str)

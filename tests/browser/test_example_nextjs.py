@@ -68,7 +68,7 @@ def example(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     needs.npm_ci(application)
 
     port = free_port()
-    # The secrets are those that the server makes up; the example finds them where `make run` keeps them.
+    # The secrets are those that the server generates; the example finds them where `make run` saves them.
     unset = {"JWT_SECRET": "", "INTERNAL_API_SECRET": ""}
     server = ServerProcess(folder, ECLIPSE_API="http", NEXT_API_URL=f"http://localhost:{port}", **unset)
     cable = Cable(server.start().port)

@@ -149,7 +149,7 @@ def test_a_panel_of_another_build_is_refused(server: ServerProcess, context: Con
 
 
 def test_an_inline_chat_asks_rarely_for_another_build(server: ServerProcess, context: Contexts) -> None:
-    """The page is told once, and the chat tries again only after minutes: an update may be under way."""
+    """The page is notified once, and the chat retries only after minutes: an update may be in progress."""
     page = context().new_page()
     page.clock.install()
     serve_another_build(page, "widget.panel.js")

@@ -74,7 +74,7 @@ def test_the_header_shows_who_has_answered(page: Page) -> None:
         assert face.get_attribute("aria-hidden") or face.locator("..").get_attribute("aria-hidden")
 
 
-def test_whoever_joins_gets_a_face_with_the_same_colour(page: Page) -> None:
+def test_a_person_who_joins_gets_a_face_with_the_same_colour(page: Page) -> None:
     """A face is there once somebody joins, and its colour depends on the name alone."""
     show(page, STATES["joined"])
     expect(page.locator("eclipse-chat .face")).to_have_text(["AO"])
@@ -247,7 +247,7 @@ LINKS = {
 
 
 def test_links_lead_where_they_seem_to(page: Page) -> None:
-    """A sentence's punctuation and brackets are no part of an address; what deceives is no link."""
+    """A sentence's punctuation isn't part of an address; deceptive addresses don't become links."""
     show(page, State([".bubble"], [message(n, text) for n, text in enumerate(LINKS)]))
     bubbles = page.locator("eclipse-chat .bubble")
     expect(bubbles).to_have_text(list(LINKS))

@@ -41,7 +41,7 @@ class Desk:
         self.tell({"type": "ack", "clientMessageId": command["clientMessageId"], "id": f"m{number:06}"})
 
     def event(self, kind: str, number: int, content: str, role: str = "agent", **sender: str) -> None:
-        """Tell of a saved message."""
+        """Publish a saved message."""
         data = message(number, content, role, **sender)
         data["timestamp"] = data.pop("createdAt")
         self.tell({"type": kind, "data": data, "timestamp": data["timestamp"]})

@@ -126,7 +126,7 @@ def test_properties_set_before_the_script_is_there_are_taken_over(
 
 @pytest.mark.parametrize("how", ["attribute", "object", "json"])
 def test_texts_come_in_each_way(server: ServerProcess, customer: Open, how: str) -> None:
-    """Texts come as an attribute, an object or its JSON; what is no text leaves its default there."""
+    """Texts come as an attribute, an object or its JSON; a value other than text leaves the default."""
     page = customer(server.url, "&open")
     connected(page)
     texts = {"title": "Questions?", "placeholder": None, "joined": 7}

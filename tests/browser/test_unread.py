@@ -172,7 +172,7 @@ def test_what_nobody_can_see_is_unread(shop: Callable[..., Shop], body: str, hid
 
 
 def test_a_gap_in_the_history_costs_no_badge(shop: Callable[..., Shop], complaints: list[str]) -> None:
-    """An entry of the history that is no message is left out; the others are shown, and count as unread."""
+    """A history entry that is not a message is skipped; the others are shown, and count as unread."""
     play = shop()
     page = play.show()
     page.evaluate("localStorage['eclipse-chat:read:c'] = '1'")

@@ -52,7 +52,7 @@ def test_a_date_may_be_a_number(shop: Callable[..., Shop]) -> None:
 
 @pytest.mark.parametrize("name", [" ", "\u200b", "\u2066\u2069"])
 def test_a_blank_name_is_none(shop: Callable[..., Shop], name: str) -> None:
-    """A name that can't be seen is no name: the role's stands in for it."""
+    """An invisible name doesn't count as a name: the role is shown instead."""
     play = shop()
     play.history += [message(1, "hello", name=name)]
     page = play.show(attributes="open")

@@ -144,7 +144,7 @@ class NodeProcess:
         raise RuntimeError(f"node {self.name} did not write down its tasks")
 
     def sockets(self) -> list[tuple[int, int]]:
-        """Its TCP sockets that are no listeners, as (local port, remote port)."""
+        """Its TCP sockets other than listeners, as (local port, remote port)."""
         assert self.process is not None
         return [
             (each.laddr.port, each.raddr.port)

@@ -19,7 +19,7 @@ def write_tasks_to(path: Path) -> None:
 
     def write(*_: object) -> None:
         lines = [f"{task.get_name()} {task.get_coro()}" for task in asyncio.all_tasks()]
-        # Whole or not at all: whoever waits for the file may read it at once.
+        # Whole or not at all: a process that waits for the file may read it at once.
         path.with_suffix(".part").write_text("\n".join(sorted(lines)))
         path.with_suffix(".part").rename(path)
 

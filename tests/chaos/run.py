@@ -146,7 +146,7 @@ async def until_empty(look, seconds: float, every: float = 0.3) -> list[str]:  #
 
 
 def write_down(folder: Path, clients: Sequence[Client]) -> None:
-    """Keep what every client saw, one line an event, for whoever looks for the reason."""
+    """Save what every client saw, one line per event, for debugging."""
     with (folder / "clients.log").open("w") as log:
         for client in clients:
             for visit in client.visits:

@@ -136,7 +136,7 @@ async def test_two_nodes_and_a_drain(redis_server: RedisServer) -> None:
 
 @gen_test
 async def test_a_chat_that_the_application_does_not_know(expect_log: Any) -> None:
-    """With a made-up chat that isn't there nothing is saved, and that is no problem."""
+    """A random chat that doesn't exist saves nothing, which is not a problem."""
     expect_log("message not saved")
     stub = Stub(API_SECRET)
     await stub.start()
@@ -375,7 +375,7 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
 
 @gen_test
 async def test_what_is_no_server_of_ours() -> None:
-    """A web page in its place is no health document."""
+    """A web page is not a health document."""
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi") as port:
         findings = await smoke(port).run()
     assert "without a health document" in findings[0].text
@@ -416,7 +416,7 @@ async def test_the_command(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.port}"
         code, out, err = await run(url, **required)  # its tokens name what the settings require
         assert code == 0, out + err
-    for arguments in ([], ["--profile", "dev"]):  # what that profile makes up is not the server's
+    for arguments in ([], ["--profile", "dev"]):  # what that profile generates is not the server's
         code, _, err = await run(url, *arguments, JWT_SECRET="")
         assert (code, "JWT_SECRET is not set" in err) == (2, True)
     code, _, err = await run("chat.example.com")

@@ -76,7 +76,7 @@ def test_what_is_no_header(text: str, problem: str, tmp_path: Path) -> None:
 
 
 def test_it_is_masked(tmp_path: Path) -> None:
-    """Neither the configuration nor the log shows a header's value; what is short is no secret."""
+    """Neither the configuration nor the log shows a header's value; a short value is not a secret."""
     given = SecretStr(f"X-Pass: {PASS}\nX-Short: true")
     settings = load(
         "test", environ={"ECLIPSE_API_HEADERS": given.get_secret_value()}, dotenv=tmp_path / "none"

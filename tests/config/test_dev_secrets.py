@@ -32,7 +32,7 @@ def values(loaded: Loaded) -> list[str]:
     return [getattr(loaded.settings, name).get_secret_value() for name in NAMES]
 
 
-def test_a_start_keeps_what_it_makes_up(tmp_path: Path, place: Path) -> None:
+def test_a_start_saves_what_it_generates(tmp_path: Path, place: Path) -> None:
     """The next start, and every command, has the same secrets, with the file as their source and no note."""
     first, second = start(tmp_path), load(environ={}, dotenv=tmp_path / ".env")
     assert values(first) == values(second)

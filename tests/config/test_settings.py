@@ -420,7 +420,7 @@ def test_a_backend_of_another_package_is_accepted(tmp_path: Path, monkeypatch: p
 
 
 def test_an_unknown_variable_is_warned_of_with_the_nearest_name(tmp_path: Path) -> None:
-    """A mistyped ECLIPSE_ variable is no problem, but it is said, wherever it stands."""
+    """A mistyped ECLIPSE_ variable is a warning, wherever it is set."""
     dotenv = tmp_path / ".env"
     dotenv.write_text("ECLIPSE_PORT=1\n")
     loaded = read({"ECLIPSE_PINGINTERVAL": "3", "ECLIPSE_ZZZ": "1", "OTHER": "1"}, dotenv)
@@ -457,7 +457,7 @@ def test_a_queue_that_is_too_short_is_warned_of() -> None:
 
 
 def test_a_longer_content_needs_a_longer_queue() -> None:
-    """Who allows longer messages is told of the one size that doesn't follow."""
+    """Allowing longer messages warns about the one size that doesn't follow."""
     (warning,) = read({"ECLIPSE_MAX_CONTENT": "1000000"}).warnings
     assert warning.startswith("ECLIPSE_QUEUE_BYTES is ")
 
@@ -568,7 +568,7 @@ def test_what_can_not_be_meant_is_left_out(name: str, given: str, field: str, ex
 
 
 def test_a_redis_url_with_a_line_end() -> None:
-    """A URL is no secret of its own: around it nothing is meant either, and what is empty then is unset."""
+    """A URL as a whole is not a secret: what surrounds it is ignored too, and an empty one is unset."""
     settings = read(prod(REDIS_URL="'redis://u:p@h:1'\n")).settings
     assert settings.redis_url.get_secret_value() == "redis://u:p@h:1"
     assert read({"REDIS_URL": '""', "PORT": " "}).settings.backend == "memory"
@@ -834,7 +834,7 @@ def test_secrets_are_never_shown() -> None:
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
-    """Wherever a password stands in a URL, it is masked; what is no URL may be a password."""
+    """A password is masked wherever it is in a URL; text that is not a URL may be a password."""
     assert problems.mask_url(url) == shown
 
 
@@ -905,6 +905,6 @@ def test_names_of_cookies(given: object, names: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("given", ["*", "a*b", "a=b", "a b", "ü", ["a", 5], [""], 5])
 def test_names_that_no_cookie_has(given: object) -> None:
-    """What is no name, or would keep every cookie, is refused."""
+    """An invalid name, or one that would keep every cookie, is refused."""
     with pytest.raises(ValueError, match="api_cookies"):
         Settings(api_cookies=given)

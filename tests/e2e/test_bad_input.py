@@ -290,7 +290,7 @@ async def test_get_where_post_belongs(path: str) -> None:
 
 @pytest.mark.gen_test
 async def test_half_a_handshake() -> None:
-    """Whoever leaves in the middle of the handshake, or right after it, leaves nothing."""
+    """A client that leaves during the handshake, or right after it, leaves nothing behind."""
     request = f"GET /ws?token={token()} HTTP/1.1\r\nHost: x\r\n"
     request += "".join(f"{name}: {value}\r\n" for name, value in UPGRADE.items()) + "\r\n"
     async with running() as server, bystanders(server):

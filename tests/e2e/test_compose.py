@@ -160,7 +160,7 @@ def test_a_service_is_held_tight(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.gen_test
 async def test_a_message_goes_through(tmp_path: Path) -> None:
-    """What a customer writes reaches the agent, and is in the history of whoever opens the page later."""
+    """A customer's message reaches the agent, and is in the history of a page opened later."""
     async with up(tmp_path) as local:
         application = local.ports["application"]
         customer, chat = await join(application, "/")

@@ -131,7 +131,7 @@ class OldPage(Member):
     """An old page: no cursor, no clientMessageId, no load after a reconnect, a new token for each."""
 
     edge = 1.0
-    """What was saved so many seconds before its connection ended may have been under way."""
+    """What was saved this many seconds before its connection ended may still have been on its way."""
 
     @property
     def by_echo(self) -> bool:

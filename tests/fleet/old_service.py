@@ -134,7 +134,7 @@ class Member(WebSocketHandler):
         return True
 
     async def open(self, *args: str, **kwargs: str) -> None:
-        """Greet whoever has a good token; others learn by the close code."""
+        """Greet clients with a valid token; close the others with a code."""
         token = self.get_query_argument("token", "")
         if not token:
             self.close(4001, "Missing authentication token")

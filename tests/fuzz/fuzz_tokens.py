@@ -91,7 +91,7 @@ def check(data: bytes) -> Hashable:
     assert claims.roles is None or set(claims.roles) <= {"USER", "ASSISTANT", "AGENT"}
     if not signed:
         assert genuine(text), f"claims of a token that nobody has signed: {text!r}"
-    assert 0 < claims.ends - time.time() + 60 < 86400 + 120, "no session lives for ever"
+    assert 0 < claims.ends - time.time() + 60 < 86400 + 120, "no session lives forever"
     return kind, claims.is_authenticated, claims.roles
 
 

@@ -85,7 +85,7 @@ def fuzz(
             if shape not in shapes and len(corpus) < 5000:
                 shapes.add(shape)
                 corpus.append(data)
-        # After a while: what is allocated once and kept is no leak.
+        # After a while: what is allocated once and kept is not a leak.
         if not before and tried > 20_000:
             before = resident_bytes()
     grown = resident_bytes() - before if before else 0

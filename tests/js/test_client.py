@@ -83,7 +83,7 @@ def test_imports_point_down(folder: str, below: set[str]) -> None:
 
 
 def test_every_text_is_documented() -> None:
-    """Whoever translates the widget finds every text's name in its documentation."""
+    """Translators find every text's name in the widget's documentation."""
     folder = WEB / "src" / "widget" / "texts"
     texts = (folder / "en.ts").read_text() + (folder / "early.ts").read_text()
     document = (HERE.parents[1] / "docs" / "widget.md").read_text()

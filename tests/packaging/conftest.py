@@ -19,7 +19,7 @@ STRAY = (".env", "conf/.env", "eclipse_ws/static/.env", "tests/__pycache__/x.pyc
 def tracked() -> list[str]:
     """The repository's files; skips where the tests run from a source archive, whose list is its own."""
     if not (ROOT / ".git").exists():
-        pytest.skip("this is no git checkout: what belongs to the repository can't be told")
+        pytest.skip("not a git checkout: the repository's files are unknown")
     listed = subprocess.run(
         ["git", "ls-files", "-z"],
         cwd=ROOT,

@@ -40,7 +40,7 @@ def test_depth_is_the_values_own(value: Any, ascii_only: bool, indent: int | Non
 @example('"\\')
 @example('["\\"[","[')
 def test_depth_until_a_parser_stops(text: str) -> None:
-    """Of what is no JSON, the depth is at least as far as a parser that reads it gets."""
+    """For invalid JSON, the depth is at least the depth that a parser reaches."""
     deepest = level = 0
     inside = escaped = False
     expected: list[str] = []
@@ -106,7 +106,7 @@ def test_bounded_decoder() -> None:
     "text", ["", "{", b"\xff", nested(MAX_DEPTH + 1), nested(100_000), "[1]".encode("utf-16")]
 )
 def test_answers_of_other_servers(text: str | bytes) -> None:
-    """Whatever is no JSON, or nested too deeply, is a ValueError to who asked."""
+    """Invalid or too deeply nested JSON raises a ValueError."""
     with pytest.raises(ValueError, match=r"."):
         decode_json(text)
     assert decode_json('{"a":[1.5,null]}') == {"a": [1.5, None]}

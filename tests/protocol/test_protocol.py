@@ -27,7 +27,7 @@ from eclipse_ws.protocol import (
 )
 from tests.nested import DEEPEST, TOO_DEEP, nested
 
-settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+settings.register_profile("tests", deadline=None)  # a busy machine is not an error
 settings.load_profile("tests")
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -45,7 +45,7 @@ CURSORS = st.builds(Cursor, st.text("0123456789abcdef", min_size=1, max_size=30)
 
 
 def refusal(frame: str | bytes) -> dict[str, Any]:
-    """What the client is told of a frame that is no command, without its time."""
+    """The error for an invalid command, without its time."""
     with pytest.raises(CommandError) as caught:
         decode_command(frame)
     event: dict[str, Any] = json.loads(caught.value.encode())
@@ -123,7 +123,7 @@ def test_missing_content_or_role(fields: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("key", ["", "k" * 65, 5, [], {}, True])
 def test_invalid_client_message_id(key: object) -> None:
-    """A key that is no string of 1 to 64 characters is refused: its sender would wait for an ack in vain."""
+    """A key other than a string of 1 to 64 characters is refused: its sender would never get an ack."""
     told = refusal(json.dumps({"type": "message", "content": "x", "role": "USER", "clientMessageId": key}))
     assert told["code"] == "invalid_client_message_id"
     assert "1 to 64" in told["error"]
@@ -324,7 +324,7 @@ def test_a_cursor_that_parses_is_written_the_same(text: str) -> None:
     ],
 )
 def test_what_is_no_cursor(text: str) -> None:
-    """Whatever this server can't have written is no cursor."""
+    """Text that this server can't have written is not a cursor."""
     assert Cursor.parse(text) is None
 
 
@@ -416,7 +416,7 @@ def test_identity_is_bounded() -> None:
 
 
 def test_saved_id_of_other_events() -> None:
-    """Only a message's event tells of a saved message."""
+    """Only the event `message` has the id of a saved message."""
     assert protocol.saved_id(parse_event(b'{"type":"message_updated","data":{"id":"m"}}')) == ""
 
 
@@ -467,7 +467,7 @@ def test_ephemeral_event_crosses_nodes_with_its_origin() -> None:
 
 @pytest.mark.parametrize("origin", [5, ["x"], {"a": 1}, "x" * 999])
 def test_origin_of_any_kind(origin: object) -> None:
-    """An origin that is no node's word is cut and harmless."""
+    """An origin that no node wrote is truncated and harmless."""
     event = parse_event(json.dumps({"type": "typing", "origin": origin, "data": None}).encode())
     assert json.loads(event.body) == {"type": "typing", "data": None}
     assert len(event.origin) <= 64
@@ -495,7 +495,7 @@ def test_origin_of_any_kind(origin: object) -> None:
     ],
 )
 def test_malformed_event(raw: bytes) -> None:
-    """What is no event, or has a cursor that is none of ours, is refused with a reason fit for a log."""
+    """Input that is not an event, or has an invalid cursor, is refused with a reason that may be logged."""
     with pytest.raises(MalformedEventError) as caught:
         parse_event(raw)
     assert 5 < len(str(caught.value)) < 300
@@ -677,7 +677,7 @@ def test_timestamp() -> None:
     assert STAMP.fullmatch(protocol.timestamp())
 
 
-def test_an_ephemeral_event_has_no_cursor_whoever_says_so() -> None:
+def test_an_ephemeral_event_has_no_cursor_even_if_published_with_one() -> None:
     """A cursor that somebody gives a typing event is not passed on: a client would resume from it."""
     event = protocol.parse_event(b'{"type":"typing","data":{"userId":"u"},"cursor":"e.7"}')
     assert event.cursor is None
@@ -701,7 +701,7 @@ def test_a_timestamp_of_now(now: float, shown: str, monkeypatch: pytest.MonkeyPa
 
 
 @given(st.text(), st.booleans())
-def test_typing_is_json_whoever_types(user_id: str, is_typing: bool) -> None:
+def test_typing_is_json_for_any_user(user_id: str, is_typing: bool) -> None:
     """The user's id is escaped as JSON has it, so that nobody's id can change the event."""
     try:
         user_id.encode()

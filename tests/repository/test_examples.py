@@ -27,7 +27,7 @@ def test_the_next_application_has_what_the_document_leaves_to_it() -> None:
 
 
 def test_the_lock_names_no_registry() -> None:
-    """Whoever installs the example gets its packages from the registry that they have chosen."""
+    """Installing the example uses the registry that npm is configured with."""
     packages = json.loads((NEXTJS / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     resolved = {name: about["resolved"] for name, about in packages.items() if "resolved" in about}
     assert resolved == {"node_modules/eclipse-chat": "file:../../web"}

@@ -87,7 +87,7 @@ class Checkout:
         }
 
     def begin(self, *command: str) -> subprocess.Popen[str]:
-        """A command that is under way, in a process group of its own."""
+        """A running command, in its own process group."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -175,7 +175,7 @@ def test_without_make(begun: Checkout) -> None:
 
 
 def test_an_interrupted_set_up_begins_anew(begun: Checkout) -> None:
-    """What is under way is left alone; what was killed while pip worked isn't taken as done, nor kept."""
+    """A running one is left alone; one that was killed while pip worked is not considered done, nor kept."""
     (begun.folder / "hang").touch()
     running = begun.begin("sh", "scripts/setup")
     deadline = time.monotonic() + WAIT

@@ -196,7 +196,7 @@ def test_an_audience_that_is_not_ours(audience: object) -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS384", "HS512"])
 def test_other_algorithms(algorithm: str) -> None:
-    """Our secret under another algorithm than the one that was agreed on is no signature."""
+    """Our secret with another algorithm than the configured one is not a valid signature."""
     assert refused(jwt.encode(claims(), SECRET * 2, algorithm=algorithm)) is CloseCode.INVALID_TOKEN
 
 

@@ -61,7 +61,7 @@ async def test_health_by_other_methods(method: str) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/health", "/", "/health?now", "/?now"])
 async def test_any_page_may_ask_for_the_health(path: str) -> None:
-    """A browser's preflight is answered 200 as ever, also while draining, and allows what is served."""
+    """A browser's CORS preflight gets a 200, also while draining, and allows what is served."""
     async with running(profile="prod", allow_embedded_api=True) as server:
         asked = {"Origin": "https://status.example", "Access-Control-Request-Headers": "cache-control"}
         for server.node.draining in (False, True):
@@ -110,7 +110,7 @@ async def test_not_found(path: str, method: str) -> None:
     ],
 )
 async def test_what_is_no_http(request_: bytes, expect_log: Any) -> None:
-    """What is no request is refused or cut off, and the next one is answered as ever."""
+    """An invalid request is refused or cut off, and the next one is answered as usual."""
     expect_log("Malformed HTTP", "Unsatisfiable read", "Invalid", optional=True)
     async with running() as server:
         try:

@@ -173,7 +173,7 @@ def test_an_outcome_that_nobody_foresaw_is_counted_as_other() -> None:
     assert b"never_heard_of" not in page
 
 
-def test_timings_put_durations_into_their_buckets() -> None:
+def test_a_histogram_puts_durations_into_their_buckets() -> None:
     """A bound belongs to its own bucket, and what is slower than all to the last."""
     histogram = Histogram((0.1, 1.0))
     for seconds in (0.05, 0.1, 0.5, 7):

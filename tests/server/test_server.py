@@ -95,7 +95,7 @@ async def test_backend_that_can_not_start(monkeypatch: pytest.MonkeyPatch) -> No
     server = Server(make_settings(port=port))
 
     async def broken(*_: object, **__: object) -> None:
-        raise BackendError("wrong password: mend REDIS_URL")
+        raise BackendError("wrong password. Fix: set REDIS_URL")
 
     monkeypatch.setattr(server.backend, "start", broken)
     with pytest.raises(BackendError, match="wrong password"):

@@ -237,7 +237,7 @@ async def test_bad_input_is_answered(frame: str | bytes, text: str, code: str) -
 
 @pytest.mark.gen_test
 async def test_binary_frames_are_commands_too() -> None:
-    """A command may come in a binary frame, as it may today."""
+    """A command may come in a binary frame, as in the previous service."""
     async with running() as server, await Client.join(server.port) as client:
         await client.raw(b'{"type":"ping"}')
         await client.next("pong")
@@ -453,7 +453,7 @@ async def test_client_vanishes() -> None:
 
 @pytest.mark.gen_test
 async def test_client_vanishes_while_its_message_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message under way is saved and told though its sender is gone."""
+    """A message in progress is saved and published even if its sender is gone."""
     async with running() as server, await Client.join(server.port, user="u2") as neighbour:
         gate, send = asyncio.Event(), server.api.send_message
 
@@ -542,7 +542,7 @@ async def test_dead_peer_is_noticed() -> None:
 
 @pytest.mark.gen_test
 async def test_sessions_are_counted_and_ended_once() -> None:
-    """What started is what ended, whoever ended it; refusals count for themselves."""
+    """Every started session ends once, however it ends; refusals are counted separately."""
     async with running() as server:
         counts = server.node.counts
         one, two = await Client.join(server.port), await Client.join(server.port)

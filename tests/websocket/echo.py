@@ -17,7 +17,7 @@ class Echo(WireHandler):
     wire_frame_burst = 1e9  # the suites send messages in a hundred thousand fragments
 
     def get_compression_options(self) -> dict[str, Any]:
-        """Compress for whoever wants it."""
+        """Compress if the client offers it."""
         return {}
 
     def on_message(self, message: str | bytes) -> None:

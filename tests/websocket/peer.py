@@ -261,7 +261,7 @@ async def serving(
     handler: type[Recorder] = Recorder, *, ssl: Any = None, **settings: Any
 ) -> AsyncIterator[Served]:
     """Serve a handler on every path; afterwards end what is still open, and see that nothing is left."""
-    asyncio.get_running_loop().slow_callback_duration = WAIT  # a busy machine is no fault
+    asyncio.get_running_loop().slow_callback_duration = WAIT  # a busy machine is not an error
     sessions: list[Any] = []
     kind = type(handler.__name__, (handler,), {"sessions": sessions})
     listening, port = bind_unused_port()

@@ -226,7 +226,7 @@ async def test_5_5_3_many_pings() -> None:
 
 @pytest.mark.gen_test
 async def test_5_5_3_unsolicited_pongs_are_ignored() -> None:
-    """A pong that nobody asked for is no error."""
+    """An unsolicited pong is not an error."""
     async with serving() as server:
         peer = await Peer.open(server.port)
         peer.send(client_frame(PONG, b"hello") + client_frame(TEXT, b"on"))
@@ -270,13 +270,13 @@ async def test_7_1_5_a_close_without_a_code() -> None:
 
 @pytest.mark.gen_test
 async def test_5_5_1_half_a_close_code_is_refused() -> None:
-    """A payload of one byte is no code."""
+    """A payload of one byte is not a valid code."""
     assert (await answer(client_frame(CLOSE, b"\x03")))[0] == 1002
 
 
 @pytest.mark.gen_test
 async def test_5_5_1_a_reason_is_utf8() -> None:
-    """A reason that is no UTF-8 is refused; the longest one that is valid is taken."""
+    """A reason that is not UTF-8 is refused; the longest valid one is accepted."""
     assert (await answer(close_frame(1000, b"\xce\xba\xff")))[0] == 1007
     assert (await answer(close_frame(1000, b"x" * 123)))[0] == 1000
 

@@ -35,7 +35,7 @@ NOISE = text_frame(random.Random(0).randbytes(25_000).hex().encode())
 
 @pytest.mark.gen_test
 async def test_a_peer_that_answers_pings_stays() -> None:
-    """Pings come at the interval, and whoever sends anything after one is alive."""
+    """Pings come at the interval, and a peer that sends anything after one is alive."""
     async with serving(wire_ping_interval=0.05, wire_ping_timeout=0.05) as server:
         peer = await Peer.open(server.port)
         for number in range(6):
@@ -77,7 +77,7 @@ async def test_no_pings_and_a_close_timeout() -> None:
 
 @pytest.mark.gen_test
 async def test_a_peer_that_we_do_not_read_from_is_not_dead() -> None:
-    """Whoever floods us while a message is under way, and so is not read from, is not taken for dead."""
+    """A peer that floods while a message is in progress, and so is not read from, is not considered dead."""
 
     class Slow(Recorder):
         def initialize(self) -> None:

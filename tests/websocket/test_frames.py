@@ -133,7 +133,7 @@ def test_noise_never_raises_anything_else(data: bytes) -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(texts, st.binary(max_size=300)), masks)
 def test_the_short_cut_agrees_with_the_parser(payload: bytes, mask: bytes) -> None:
-    """One whole text frame gives the same text by both ways; what is no text gives it by neither."""
+    """Both parsers return the same text for one whole text frame; neither returns text for anything else."""
     data = client_frame(TEXT, payload, mask=mask)
     seen = ours(data)
     text = whole_text(data, LIMIT)
@@ -188,7 +188,7 @@ def test_too_long_is_known_from_the_header_alone() -> None:
 
 @pytest.mark.parametrize("control", [client_frame(PING, b"?" * 125), client_frame(PONG, b"!" * 125)])
 def test_control_frames_do_not_count_as_their_message(control: bytes) -> None:
-    """A control frame within a message that is as large as it may be passes, and so does a close."""
+    """A control frame within a message of the maximum size is accepted, and so is a close."""
     start = client_frame(BINARY, b"x" * 100, fin=False)
     seen = (control[0] & 0xF, (b"?" if control[0] & 0xF == PING else b"!") * 125)
     assert ours(start + control + client_frame(CONTINUATION), limit=100) == [seen, (BINARY, b"x" * 100)]

@@ -63,7 +63,7 @@ async def test_what_came_with_the_upgrade_is_not_lost() -> None:
 
 @pytest.mark.gen_test
 async def test_messages_wait_for_open() -> None:
-    """While open() is under way messages are kept, and what it sends goes out."""
+    """While open() runs, messages are kept, and what it sends is written."""
     async with serving(Opens) as server:
         peer = await Peer.open(server.port, then=client_frame(TEXT, b"1"))
         assert await peer.text() == "opening"

@@ -218,7 +218,7 @@ async def test_our_close_of_a_compressed_session() -> None:
 
 @pytest.mark.gen_test
 async def test_a_close_without_a_code_in_a_compressed_session() -> None:
-    """No code is no code here as well."""
+    """A close without a code has no code here as well."""
     async with serving(Deflates) as server:
         peer = await Peer.open(server.port, **OFFER)
         server.sessions[0].close()

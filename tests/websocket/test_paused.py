@@ -79,7 +79,7 @@ async def test_a_peer_is_read_from_again_and_again(kind: str, sides: Any) -> Non
 
 @pytest.mark.gen_test
 async def test_a_peer_that_was_not_read_from_and_floods_after_its_close(sides: Any) -> None:
-    """What a peer that was paused says behind its close frame is thrown away, and is no failure."""
+    """What a paused peer sends after its close frame is discarded, and is not an error."""
     async with line("plain", sides, Slow, wire_read_bytes=1000, wire_frame_burst=20) as here:
         peer, session = await here.open()
         await say(peer, MESSAGE, MESSAGE * 2 + close_frame(1001))

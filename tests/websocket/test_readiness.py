@@ -138,7 +138,7 @@ async def test_at_most_so_many_in_one_turn(kind: type[Epoll | LoopReadiness]) ->
 @pytest.mark.gen_test
 @every_kind
 async def test_what_is_left_over_needs_no_new_event(kind: type[Epoll | LoopReadiness]) -> None:
-    """Without a change in between, every descriptor comes in its turn rather than the first ones for ever."""
+    """Without changes in between, every descriptor gets its turn, not always the first ones."""
     pairs = [socket.socketpair() for _ in range(4)]
     watcher = Watcher(kind, most=1)
     for ours, theirs in pairs:

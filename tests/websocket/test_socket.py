@@ -338,7 +338,7 @@ async def test_a_message_waits_for_the_last_one() -> None:
 
 @pytest.mark.gen_test
 async def test_a_peer_that_floods_us_is_not_read_from() -> None:
-    """While a message is under way no more than the bound is read, and all of it is handled."""
+    """While a message is in progress, no more than the bound is read, and all of it is handled."""
     async with serving(Slow, wire_read_bytes=10_000) as server:
         peer = await Peer.open(server.port)
         session = await session_of(server)
@@ -506,7 +506,7 @@ async def test_what_comes_after_our_close_is_thrown_away(late: int, timeout: flo
 
 @pytest.mark.gen_test
 async def test_a_peer_that_floods_after_our_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever answers our close with a flood is not read from, and has the close timeout, no longer."""
+    """A peer that answers our close with a flood is not read from, and has only the close timeout."""
     clock = Clock(monkeypatch)
     async with serving(Slow, wire_close_timeout=10) as server:
         for size in (10, 60_000):  # many frames in one read, and more than one read

@@ -134,7 +134,7 @@ async def test_a_peer_that_is_found_dead() -> None:
 
 @pytest.mark.gen_test
 async def test_what_the_handler_keeps_is_held() -> None:
-    """What a handler keeps of messages counts with what is no message yet; a socket that is gone has none."""
+    """What a handler keeps of messages counts together with unfinished messages; a closed socket has none."""
 
     class Keeps(Works):
         @property
