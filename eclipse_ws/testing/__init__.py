@@ -1,0 +1,14 @@
+"""The contract suite for backends. It needs pytest alone; subclass `BackendContract` to run it on a backend.
+
+Nothing in the package imports from here; these import `backends`, `config` and `protocol`.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite(
+    *(f"eclipse_ws.testing.{name}" for name in ("events", "harness", "history", "keys", "nodes"))
+)
+
+from eclipse_ws.testing.backend_contract import BackendContract  # noqa: E402 - rewritten from now on
+
+__all__ = ["BackendContract"]

@@ -1,0 +1,21 @@
+"""What `eclipse_ws.backends.base.Backend` promises, as tests that hold any backend to it."""
+
+from __future__ import annotations
+
+from eclipse_ws.testing.events import EventsContract
+from eclipse_ws.testing.history import HistoryContract
+from eclipse_ws.testing.keys import KeysContract
+from eclipse_ws.testing.nodes import NodesContract
+
+
+class BackendContract(EventsContract, HistoryContract, KeysContract, NodesContract):
+    """All of the contract. A backend is held to it by a subclass with one method::
+
+        class TestMyBackend(BackendContract):
+            def make_backend(self, settings: Settings) -> Backend:
+                return MyBackend(settings.model_copy(update={"my_url": url}))
+
+    `make_backend` makes one more node, which the suite starts and closes. If `Backend.is_shared` is true, all
+    nodes that it makes must share one server. If it is false, each test has one node, and the promises
+    between nodes are skipped.
+    """

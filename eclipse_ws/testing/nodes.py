@@ -1,0 +1,91 @@
+"""Nodes: notes between them, health, and their end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+from eclipse_ws.backends.base import NullListener
+from eclipse_ws.testing.harness import Contract, Nodes, fresh_chat, make_settings, on_nodes, typing, until
+
+
+class NodesContract(Contract):
+    """What nodes send each other, what they say of themselves, and what they leave behind."""
+
+    @on_nodes
+    async def test_a_note_to_all(self, nodes: Nodes) -> None:
+        """A note without an address is heard by every node, the sender included, in the order of sending."""
+        one, other = await nodes.shared()
+        assert [await one.backend.send(note) for note in (b"first", b"second")] == [2, 2]
+        for node in (one, other):
+            await until(lambda node=node: len(node.heard.notes) >= 2, "two notes")  # type: ignore[misc]
+            assert node.heard.notes == [b"first", b"second"]
+
+    @on_nodes
+    async def test_a_note_to_one(self, nodes: Nodes) -> None:
+        """A note to an address is heard by that node alone; one to an address of nobody by none."""
+        one, other = await nodes.shared()
+        assert one.backend.address
+        assert one.backend.address != other.backend.address
+        assert await one.backend.send(b"other", other.backend.address) == 1
+        assert await one.backend.send(b"self", one.backend.address) == 1
+        await until(lambda: one.heard.notes and other.heard.notes, "both notes")
+        assert (one.heard.notes, other.heard.notes) == ([b"self"], [b"other"])
+        assert await one.backend.send(b"nobody", "nobody") == 0
+
+    @on_nodes
+    async def test_a_closed_node_is_not_counted(self, nodes: Nodes) -> None:
+        """A note that a closed node can't hear doesn't count it."""
+        one, other = await nodes.shared()
+        address = other.backend.address
+        await other.backend.close()
+        assert await one.backend.send(b"all") == 1
+        assert await one.backend.send(b"gone", address) == 0
+
+    @on_nodes
+    async def test_notes_are_bytes_of_any_length(self, nodes: Nodes) -> None:
+        """A note arrives as it was sent, whatever is in it and however long it is."""
+        one, other = await nodes.shared()
+        notes = [b"", bytes(range(256)), bytes(range(256)) * 1000]
+        for note in notes:
+            assert await one.backend.send(note, other.backend.address) == 1
+        await until(lambda: len(other.heard.notes) >= 3, "three notes")
+        assert other.heard.notes == notes
+
+    @on_nodes
+    async def test_health(self, nodes: Nodes) -> None:
+        """A started backend is up, and says its name."""
+        node = await nodes.one()
+        health = node.backend.health
+        assert health.name == node.backend.name != ""
+        assert health.state == "up"
+        assert health.latency is None or 0 <= health.latency < 60
+        assert health.queued == 0
+        assert node.backend.broadcasts_dropped == 0
+        assert (node.heard.times_lost, node.heard.times_restored) == (0, 1)
+
+    @on_nodes
+    async def test_closing_leaves_nothing(self, nodes: Nodes) -> None:
+        """After it is closed, also in the middle of something, a backend has no task, and closes again."""
+        chat = fresh_chat()
+        before = asyncio.all_tasks()
+        node = await nodes.one(chat)
+        node.backend.broadcast(chat, typing())
+        append = asyncio.create_task(node.append(chat, "m1"))
+        await asyncio.sleep(0)
+        await node.backend.close()
+        await asyncio.gather(append, return_exceptions=True)
+        await node.backend.close()
+        assert asyncio.all_tasks() <= before
+        heard = len(node.heard.events[chat])
+        gc.collect()
+        await asyncio.sleep(0.05)
+        assert len(node.heard.events[chat]) == heard
+
+    @on_nodes
+    async def test_closing_what_was_not_started(self, nodes: Nodes) -> None:
+        """A backend that was never started can be closed; one that has just started, too."""
+        await nodes.new().backend.close()
+        backend = self.make_backend(make_settings())
+        await backend.start(NullListener())
+        await backend.close()
