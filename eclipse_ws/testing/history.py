@@ -50,7 +50,7 @@ class HistoryContract(Contract):
     async def test_read_refuses_while_the_node_knows_more(self, nodes: Nodes) -> None:
         """A backend that knows less than this node has lost events: it answers None."""
         chat = fresh_chat()
-        node = await nodes.one(chat)
+        node, _ = await nodes.shared(chat)
         last = await node.append(chat, "m1")
         assert await node.backend.read(chat, Cursor(last.epoch, 0), Cursor(last.epoch, 2)) is None
 
@@ -82,7 +82,7 @@ class HistoryContract(Contract):
     async def test_a_known_position_of_the_future_begins_a_new_epoch(self, nodes: Nodes) -> None:
         """Where a node has heard more than is kept, its subscription begins a new epoch, once."""
         chat = fresh_chat()
-        one, other = await nodes.two(chat)
+        one, other = await nodes.shared(chat)
         last = await one.append(chat, "m1")
         known = position_of("m3", Cursor(last.epoch, 3))
         found = await one.backend.subscribe(chat, known)
@@ -96,7 +96,7 @@ class HistoryContract(Contract):
     async def test_an_append_from_the_future_begins_a_new_epoch(self, nodes: Nodes) -> None:
         """Where a node has heard more than is kept, its next event is the first one of a new epoch."""
         chat = fresh_chat()
-        one, other = await nodes.two(chat)
+        one, other = await nodes.shared(chat)
         last = await one.append(chat, "m1")
         cursor = await other.append(chat, "m2", known=Cursor(last.epoch, 3))
         assert cursor == Cursor(cursor.epoch, 1)
@@ -186,6 +186,7 @@ class HistoryContract(Contract):
             while (found := await node.backend.read(chat, Cursor(last.epoch, 0))) is not None:
                 assert numbers_of(found) == ["m1", "m2"]
                 await asyncio.sleep(0.1)
+                await node.append(fresh_chat(), "m1")  # some forget only when something happens
             forgotten.set()
 
         looking = asyncio.create_task(look())

@@ -83,7 +83,6 @@ class _Unbounded(DictBackend):
         (_Talkative, "test_only_subscribed_chats_are_heard"),
         (_Talkative, "test_unsubscribed_chats_are_not_heard"),
         (_Stubborn, "test_subscribing_answers_what_was_missed"),
-        (_Stubborn, "test_a_known_position_of_the_future_begins_a_new_epoch"),
         (_Stubborn, "test_renewing_begins_a_new_epoch"),
         (_Stubborn, "test_one_of_many_renews_a_known_epoch"),
         (_Unbounded, "test_history_events"),
