@@ -35,7 +35,7 @@ COREUTILS = (
 TOOLS = ["sh", "make", "git", *COREUTILS.split()]
 PASSED_ON = re.compile(r"(PIP_|SSL_CERT_|REQUESTS_CA_BUNDLE$|(HTTPS?|NO)_PROXY$)", re.IGNORECASE)
 """Variables that say where packages come from: a network without the public index needs them."""
-SHORT_TESTS = "tests/backends/test_contract.py tests/commands/test_check.py tests/test_cli.py"
+SHORT_TESTS = "tests/delivery/test_guarantees.py tests/commands/test_check.py tests/test_cli.py"
 """A server, real sockets and whole processes: where something is missing, these miss it."""
 START_SECONDS = 300
 

@@ -39,9 +39,9 @@ WORK = ROOT / "artefacts" / "mutants"
 LUA = Path("eclipse_ws") / "backends" / "redis"
 LIST = ROOT / "tests" / "mutants" / "lua.toml"
 MUTMUT = str(Path(sys.executable).with_name("mutmut"))
-FIRST = ("redis_attempts", "redis_clock", "redis_joins", "redis_kept", "redis_guard", "contract")
+FIRST = ("redis_attempts", "redis_clock", "redis_joins", "redis_kept", "redis_guard")
 """Of the backends' tests those that notice most, in little time."""
-OTHERS = ("redis_channel", "redis_connection", "redis_names", "redis_owed", "redis_start")
+OTHERS = ("redis_connection", "redis_names", "redis_start")
 """Those that run none of the scripts, or only to begin."""
 SHARE = float(os.environ.get("SHARE") or 0.05)
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))

@@ -62,6 +62,7 @@ DONE: Final = (
     "eclipse_ws/security",
     "eclipse_ws/server",
     "eclipse_ws/sessions",
+    "eclipse_ws/testing",
     "eclipse_ws/websocket",
     "examples",
     "fly.toml",

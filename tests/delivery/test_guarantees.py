@@ -1,4 +1,4 @@
-"""Every backend, held to the contract."""
+"""Delivery over every backend, held to what it guarantees."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from tornado.ioloop import IOLoop
 
 from tests import needs
-from tests.backends.contract import KINDS, BackendContract
 from tests.backends.harness import Cluster
+from tests.delivery.guarantees import KINDS, Guarantees
 from tests.servers import RedisServer
 
 
@@ -33,5 +33,5 @@ def cluster(io_loop: IOLoop, server: RedisServer | None) -> Iterator[Cluster]:
     io_loop.run_sync(made.close)
 
 
-class TestContract(BackendContract):
-    """The contract, on memory, on Redis and on Valkey."""
+class TestGuarantees(Guarantees):
+    """The guarantees, on memory, on Redis and on Valkey."""

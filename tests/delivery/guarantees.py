@@ -1,4 +1,4 @@
-"""What every Backend has to do. Another backend is held to it by one more line in `KINDS`."""
+"""What delivery guarantees over any backend. Another backend is held to it by one more line in `KINDS`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ KINDS = [
 gen_test = pytest.mark.gen_test(timeout=30)
 
 
-class BackendContract:
-    """The clauses of Backend's docstring. ``cluster`` makes nodes that share a server."""
+class Guarantees:
+    """The clauses of Delivery's docstring. ``cluster`` makes nodes that share a server."""
 
     # -- delivery -------------------------------------------------------------------------------
 
