@@ -27,20 +27,25 @@ def entries() -> list[str]:
 
 
 def lines(paths: Iterable[Path]) -> int:
-    """Lines of files, and of the Python and Lua files of folders."""
+    """Lines of files, and of the Python, Lua and SQL files of folders."""
     files = [
         file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()
     ]
     return sum(
-        len(file.read_text(encoding="utf-8").splitlines()) for file in files if file.suffix in (".py", ".lua")
+        len(file.read_text(encoding="utf-8").splitlines()) for file in files if file.suffix in (".py", ".lua", ".sql")
     )
 
 
 def contract() -> tuple[int, int]:
-    """The backend contract: its methods, and the lines of their signatures."""
+    """The backend contract: its methods, without properties, and the lines of their signatures."""
     tree = ast.parse((PACKAGE / "backends" / "base.py").read_text(encoding="utf-8"))
     (backend,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == Backend.__name__)
-    methods = [n for n in backend.body if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    methods = [
+        node
+        for node in backend.body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and not any(isinstance(each, ast.Name) and each.id == "property" for each in node.decorator_list)
+    ]
     return len(methods), sum(
         len(method.decorator_list) + method.body[0].lineno - method.lineno for method in methods
     )

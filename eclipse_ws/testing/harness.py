@@ -167,7 +167,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
     deadline = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < deadline, (
-            f"waited in vain for {what or inspect.getsource(condition).strip()}"
+            f"waited without success for {what or inspect.getsource(condition).strip()}"
         )
         await asyncio.sleep(0.005)
 

@@ -79,7 +79,7 @@ async def state_of(node: Node, chat_id: str, fingerprint: str = KEY.fingerprint)
 async def next_state(node: Node, chat_id: str, state: KeyState) -> KeyState:
     """What comes after this state, by itself."""
     async with asyncio.timeout(WAIT):
-        while (found := await state_of(node, chat_id)) == state:  # noqa: ASYNC110 - nobody is told of it
+        while (found := await state_of(node, chat_id)) == state:  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(0.05)
     return found
 
