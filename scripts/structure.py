@@ -32,7 +32,9 @@ def lines(paths: Iterable[Path]) -> int:
         file for path in paths for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()
     ]
     return sum(
-        len(file.read_text(encoding="utf-8").splitlines()) for file in files if file.suffix in (".py", ".lua", ".sql")
+        len(file.read_text(encoding="utf-8").splitlines())
+        for file in files
+        if file.suffix in (".py", ".lua", ".sql")
     )
 
 

@@ -236,7 +236,9 @@ class Backend(abc.ABC):
         retry_unknown: bool = False,
         receipt: Receipt | None = None,
     ) -> Record:
-        """Record a step of an attempt under a key, if the attempt may take it; tell what was known before.
+        """Record a step of an attempt under a key, if the attempt may take it.
+
+        The answer to ``pending`` is what was known before; to other steps it has no meaning.
 
         An attempt may begin if that is ``none``, ``released``, ``pending`` by its own token, or ``unknown``
         and ``retry_unknown``; one that is pending for longer than `patience` is ``unknown``. Only the attempt

@@ -90,14 +90,14 @@ class KeysContract(Contract):
     @pytest.mark.parametrize(("state", "step"), EFFECTS)
     @on_nodes
     async def test_another_attempts_step(self, nodes: Nodes, state: KeyState, step: Step) -> None:
-        """A step of another attempt answers the state before, and has the effect of the table."""
+        """A step of another attempt has the effect of the table; one that would begin learns the state."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         await lead_to(one, chat, state)
         found = await take(other, chat, OTHER, step)
-        assert found.state == state
-        if state == "done":
-            assert found.receipt == RECEIPT
+        if step == "pending":
+            assert found.state == state
+            assert state != "done" or found.receipt == RECEIPT
         assert await state_of(one, chat) == EFFECTS[state, step]
 
     @pytest.mark.parametrize("step", ENDS)
@@ -108,7 +108,7 @@ class KeysContract(Contract):
         chat = fresh_chat()
         await lead_to(one, chat, "pending")
         found = await take(other, chat, KEY, step)
-        assert found.state == ("none" if step == "pending" else "pending")
+        assert step != "pending" or found.state == "none"
         assert await state_of(one, chat) == ENDS[step]
 
     @on_nodes

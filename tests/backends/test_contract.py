@@ -1,0 +1,43 @@
+"""The shipped contract suite on the backends that need no other package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from eclipse_ws.backends.base import Backend
+from eclipse_ws.backends.memory import MemoryBackend
+from eclipse_ws.backends.redis import RedisBackend
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.testing import BackendContract
+from tests import needs
+from tests.servers import SERVERS, RedisServer
+
+
+class TestMemory(BackendContract):
+    """All promises of one node."""
+
+    def make_backend(self, settings: Settings) -> Backend:
+        """See `BackendContract`."""
+        return MemoryBackend(settings)
+
+
+class TestRedis(BackendContract):
+    """All promises, on Redis and on Valkey."""
+
+    url: str
+
+    @pytest.fixture(autouse=True, scope="class", params=SERVERS)
+    @classmethod
+    def _server(cls, request: Any) -> Iterator[None]:
+        server = RedisServer(needs.server(request.param)).start()
+        cls.url = server.url
+        yield
+        server.stop()
+
+    def make_backend(self, settings: Settings) -> Backend:
+        """See `BackendContract`."""
+        return RedisBackend(settings.model_copy(update={"redis_url": SecretStr(self.url)}))
