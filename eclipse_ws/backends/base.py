@@ -56,7 +56,7 @@ class Subscription(msgspec.Struct):
 
     ``missed`` has the kept events from the known position to this one, all of them, in order; None if none
     was given, or if that can't be proved. ``renewed``: this call has ended an epoch that other nodes may be
-    in.
+    in; a chat that is new is not renewed.
     """
 
     position: Position
@@ -80,7 +80,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 KeyState = Literal["none", "released", "pending", "unknown", "done", "reused"]
-"""What is known of a key: nothing; that an earlier attempt saved nothing; that one is under way; that the
+"""What is known of a key: nothing; that an earlier attempt saved nothing; that one is in progress; that the
 outcome of one can't be known; that its message is saved; that the key stands for another message.
 """
 Step = Literal["pending", "released", "unknown", "forgotten", "done"]
@@ -113,7 +113,7 @@ class Listener(Protocol):
         """Take an event of a subscribed chat."""
 
     def receive(self, chat_id: str, raw: bytes) -> None:
-        """Take what came over a subscribed chat's wire, whoever sent it, as an event if it is one."""
+        """Take what came over a subscribed chat's channel from any sender, as an event if it is one."""
 
     def notice(self, note: bytes) -> None:
         """Take what another node, or this one, has sent (see `Backend.send`)."""
@@ -154,12 +154,12 @@ class Backend(abc.ABC):
     go on during an outage. For that it relies on these promises (`eclipse_ws.testing` tests them):
 
     - **One order.** `append` gives a chat's kept events offsets without gaps: after ``e.4`` comes ``e.5``. An
-      identity is appended once as long as its event is kept, whoever appends it.
+      identity is appended once as long as its event is kept, also by several nodes.
     - **A publisher hears itself.** What is appended or broadcast comes to the listeners of all nodes that
       are subscribed to the chat, this one included, and to them alone. Should a node miss some of it, its
       listener is told by `Listener.lost`, or hears a later offset.
-    - **All or nothing.** `read` and `subscribe` answer with all kept events of a range, or with None. Where
-      the range can't be proved, a new epoch begins.
+    - **All or nothing.** `read` and `subscribe` answer with all kept events of a range, or with None. Where a
+      node knows a later position than the backend, which has gone back in time then, a new epoch begins.
     - **Two errors.** `Unavailable` is whatever may pass, also every error that is not known; `Rejected` is
       one event that can never be kept. Delivery tries again; a backend never does by itself.
     - **Everything is bounded**: histories by ``history_events``, ``history_bytes`` and ``history_seconds``,
@@ -184,7 +184,7 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     async def start(self, listener: Listener) -> None:
         """Connect. Raises BackendError if it can never work (wrong address, password or rights); one that is
-        merely unavailable is connected to in the background, for ever.
+        merely unavailable is connected to in the background, forever.
         """
 
     @abc.abstractmethod
@@ -238,7 +238,7 @@ class Backend(abc.ABC):
     ) -> Record:
         """Record a step of an attempt under a key, if the attempt may take it.
 
-        The answer to ``pending`` is what was known before; to other steps it has no meaning.
+        The answer to ``pending`` is what was known before this attempt; to other steps it has no meaning.
 
         An attempt may begin if that is ``none``, ``released``, ``pending`` by its own token, or ``unknown``
         and ``retry_unknown``; one that is pending for longer than `patience` is ``unknown``. Only the attempt

@@ -202,7 +202,7 @@ class Chat:
         return found if len(found) == self.position.offset - after.offset else None
 
     def is_ready(self) -> None:
-        """Let go whoever waits for the chat to be live."""
+        """Release those who wait for the chat to be live."""
         ready, self.ready = self.ready, None
         if ready is not None and not ready.done():
             ready.set_result(None)

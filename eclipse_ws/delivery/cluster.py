@@ -149,5 +149,5 @@ class Cluster:
     async def _send(sending: Coroutine[Any, Any, int]) -> None:
         try:
             await sending
-        except Unavailable as error:  # whoever waits for it asks again
+        except Unavailable as error:  # its receiver asks again
             log.debug("note not sent", why=str(error))

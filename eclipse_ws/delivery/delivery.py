@@ -141,7 +141,7 @@ class Delivery:
         return events
 
     def local_copies(self, chat_id: str) -> Sequence[Event]:
-        """Tell what was delivered without a cursor and has none yet: whoever joins now has to have it."""
+        """Local copies whose events are not sequenced yet: a session that joins now has to get them."""
         chat = self._subscriptions.get(chat_id)
         return () if chat is None or chat.local is None else list(chat.local.values())
 
@@ -198,7 +198,7 @@ class Delivery:
 
         ``fingerprint``, a word without spaces, tells what the key stands for. ``resent``: the client says
         that it sent this message before. ``retry_unknown``: an attempt of unknown outcome may be repeated.
-        Waits for an earlier attempt that is under way, at most ``api_timeout`` and a margin.
+        Waits for an earlier attempt that is in progress, at most ``api_timeout`` and a margin.
         `decisions.decide` has the rules.
         """
         return await self._idempotency.take(
@@ -224,7 +224,7 @@ class Delivery:
         Their continuity then holds when this node has gone, and their clients can resume elsewhere. Called
         again, it hands over what has come since. Bounded, and raises nothing.
 
-        None if no other node takes chats over: whoever joins later begins a new epoch, and nobody is served
+        None if no other node takes chats over: the next session begins a new epoch, and nobody is served
         until a node starts. 0 if that can't be known now.
         """
         return await self._handover.hand_over() if self._backend.is_shared else None

@@ -89,7 +89,7 @@ class Handover:
 
     def who_takes(self, note: Note) -> None:
         """Tell a node that leaves whether this one takes chats over."""
-        # Its own answer is no use to a node that leaves, but it waits for one of each.
+        # A node that leaves has no use for its own answer, but it waits for one from each node.
         self._cluster.answer(note, None if self._leaving else self._backend.address)
 
     def take(self, note: Note, raw: bytes) -> None:

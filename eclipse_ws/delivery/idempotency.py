@@ -22,7 +22,7 @@ from eclipse_ws.protocol import Receipt
 log = structlog.get_logger("eclipse_ws.delivery")
 
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
-"""Seconds between looks at an attempt that another node has under way."""
+"""Seconds between checks of an attempt that is in progress on another node."""
 SETTLING: Final = 1.5
 """Seconds after an outage by which every node has found the backend again, and told it of its attempts."""
 _ANSWERS: Final[dict[Decision, Literal["done", "unknown", "later", "reused"]]] = {
@@ -107,11 +107,11 @@ class Idempotency:
         await self._settle(attempt, "unknown")
 
     def restored(self) -> None:
-        """Tell the backend, which was unavailable, of the attempts that are under way."""
+        """Tell the backend, which was unavailable, of the attempts that are in progress."""
         if self._was_up:
             self._settled_at = time.monotonic() + SETTLING
         self._was_up = self._was_up or self._backend.health.state == "up"
-        for attempt in self._records.under_way():
+        for attempt in self._records.in_progress():
             task = asyncio.create_task(self._tell(attempt))
             self._told.add(task)
             task.add_done_callback(self._told.discard)
@@ -210,7 +210,7 @@ class Idempotency:
             if reserved:
                 await self._settle(attempt, "unknown")
         elif decision is Decision.LATER and known.state == "released":
-            await self.release(attempt)  # as it was: whoever waits must not take it for a loss of records
+            await self.release(attempt)  # as it was: an attempt that waits must not take it for lost records
         else:
             self._records.forget(attempt)
             if reserved:

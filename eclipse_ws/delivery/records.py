@@ -65,7 +65,7 @@ class Records:
     """A bounded table of (chat, key) -> attempt, whose entries live for ``lifetime`` seconds.
 
     At most ``limit`` are remembered. Of a chat that has more than its share, or needs room in a full table,
-    the chat's own oldest settled one is forgotten. One that is under way, or another chat's, never is: that
+    the chat's own oldest settled one is forgotten. One that is in progress, or another chat's, never is: that
     could save a message twice. A new attempt that finds no room is put off instead (``later``). Only where
     another place remembers them too (``elsewhere``), the oldest settled ones of all chats make room.
     """
@@ -91,7 +91,7 @@ class Records:
         return len(self._pending) + len(self._settled)
 
     async def take(self, chat_id: str, key: Key, *, retry_unknown: bool, patience: float) -> Attempt:
-        """Answer the outcome that is known, wait for one that is under way, or begin a new attempt.
+        """Answer the outcome that is known, wait for one that is in progress, or begin a new attempt.
 
         ``later``: there is no room for a new one. Waits at most ``patience`` seconds; an attempt that
         outlives that is unknown.
@@ -121,11 +121,11 @@ class Records:
         return attempt
 
     def known(self, chat_id: str, name: str) -> Attempt | None:
-        """What is known of a key now, by its name; ``new`` while an attempt is under way."""
+        """What is known of a key now, by its name; ``new`` while an attempt is in progress."""
         entry = self._live(chat_id, name)
         return None if entry is None or entry.released else entry.attempt
 
-    def under_way(self) -> list[Attempt]:
+    def in_progress(self) -> list[Attempt]:
         """The attempts that are not settled yet."""
         return [entry.attempt for entry in self._pending.values()]
 

@@ -101,7 +101,7 @@ class Subscriptions:
             return
         if self._backend.health.state == "up":
             await asyncio.wait([self.readiness(chat)], timeout=self._backend.timeout)
-        # Whoever is greeted now doesn't know how much has passed when the position becomes known.
+        # A session that is greeted now can't know how much has passed when the position becomes known.
         if chat.position is None:
             chat.unsure = True
 

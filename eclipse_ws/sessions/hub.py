@@ -73,7 +73,7 @@ class Hub:
         self.not_resumed = 0
         self.interrupted = 0
         self.latency = Histogram()
-        self._timing = False
+        self._is_measuring = False
         self._replaying = 0
         """Bytes of replays that their sockets have no room for yet."""
         self.fan_out = Rate.of(0, 1)
@@ -170,7 +170,7 @@ class Hub:
             return None
         self.resumed += 1
         session.wire.send(greet(replay.cursor, True))
-        self._sessions[session.id] = session  # it may take a while: whoever ends all sessions must find it
+        self._sessions[session.id] = session  # this may take a while, and a drain must find it
         size = replay.size
         self._replaying += size
         try:
@@ -242,24 +242,24 @@ class Hub:
             frame = text_frame(event.body)
             origin = self._sessions.get(event.origin) if event.origin else None
             chat.audience.send(frame, droppable=True, skip=None if origin is None else origin.wire)
-            if not self._timing:
-                self._time()
+            if not self._is_measuring:
+                self._measure()
             self.deliveries += len(chat.audience)
             return
         self.events += 1
         self.deliveries += len(chat.audience)
         chat.audience.send(text_frame(event.body))
-        if not self._timing:
-            self._time()
+        if not self._is_measuring:
+            self._measure()
 
-    def _time(self) -> None:
+    def _measure(self) -> None:
         """Measure, for one event a turn, how long it takes from here to the last socket."""
-        self._timing = True
+        self._is_measuring = True
         now = time.monotonic()
-        asyncio.get_running_loop().call_soon(self._timed, now)  # after the turn's end, where frames leave
+        asyncio.get_running_loop().call_soon(self._measured, now)  # after the turn's end, where frames leave
 
-    def _timed(self, began: float) -> None:
-        self._timing = False
+    def _measured(self, began: float) -> None:
+        self._is_measuring = False
         self.latency.count(time.monotonic() - began)
 
     def interrupt(self, chat_id: str) -> None:

@@ -195,7 +195,7 @@ async def test_an_attempt_that_redis_forgets_under_way(cluster: Make, chat: str)
     one, other = await made.nodes(2, chat)
     first = await one.delivery.attempt(chat, "key")
     waiting = asyncio.ensure_future(other.delivery.attempt(chat, "key"))
-    await until(lambda: other.delivery._idempotency._records.under_way())
+    await until(lambda: other.delivery._idempotency._records.in_progress())
     await asyncio.sleep(0.3)  # Redis has told it by then
     await made.client.flushall()
     assert (await waiting).state == "unknown"

@@ -197,12 +197,12 @@ async def test_a_released_one_is_known_to_nobody() -> None:
     first = await records.take("chat", Key("key", "", "f1"), retry_unknown=False, patience=0)
     records.release(first)
     assert records.known("chat", "key") is None
-    assert records.under_way() == []
+    assert records.in_progress() == []
     reused = await records.take("chat", Key("key", "", "f2"), retry_unknown=True, patience=0)
     assert reused.state == "reused"
     again = await records.take("chat", Key("key", "", "f1"), retry_unknown=False, patience=0)
     assert again.state == "new"
-    assert records.under_way() == [again]
+    assert records.in_progress() == [again]
     assert len(records) == 1
 
 
