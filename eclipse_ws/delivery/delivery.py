@@ -171,10 +171,7 @@ class Delivery:
                 if error.asked and not self._outbox:  # one line as it begins
                     log.warning("event not published; delivering locally", chat=chat_id, why=str(error))
             else:
-                if new:
-                    self.counts.published += 1
-                else:
-                    self.counts.duplicates_dropped += 1
+                self.counts.count(new)
                 return Receipt(saved_id(event), str(cursor), "published")
         chat = self._subscriptions.get(chat_id)
         known = None if chat is None else chat.deliver_locally(event)

@@ -163,8 +163,8 @@ class Outbox:
         cursor = None if chat is None else chat.cursor_of(event.identity)
         if cursor is None:
             known = None if chat is None else chat.position
-            await self._backend.append(chat_id, event, key=key, known=known)
-            self._counts.published += 1
+            _, new = await self._backend.append(chat_id, event, key=key, known=known)
+            self._counts.count(new)
         elif key is not None:
             receipt = Receipt(saved_id(event), str(cursor), "published")
             await self._backend.record(chat_id, key, "done", receipt=receipt)
