@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from typing import Any
+from unittest.mock import AsyncMock, patch
 
-from eclipse_ws.backends.redis.channel import Channel
-from eclipse_ws.backends.redis.cluster_channel import Nodes
-
-from eclipse_ws.backends.redis.backend import RedisBackend
-from eclipse_ws.backends.redis.names import Names
+from eclipse_ws.backends.base import Health, Key, Position, Subscription
+from eclipse_ws.backends.redis import RedisBackend
+from eclipse_ws.backends.redis.connections import Connections
+from eclipse_ws.backends.redis.subscriptions import _Chat
+from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.protocol import Cursor, Event
 from eclipse_ws.sessions.hub import Hub
 from tests.conftest import make_settings
@@ -58,68 +59,100 @@ WORDS = [
     b'"\\ud800"',
 ]
 LOOP = asyncio.new_event_loop()
-
-
-class _Links:
-    """No Redis at all: what the backend would say to one goes nowhere."""
-
-    name = "n1"
-    names = Names()
-    commands = None
-    state = "up"
-
-
-class _Subscriptions:
-    """One chat that is live, and stays so."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-
-    def get(self, chat_id: str) -> Channel | None:
-        return self.channel if chat_id == "c1" else None
-
-    def join(self, channel: Channel) -> None:
-        """A gap: the history would be asked, and the channel is live again."""
-        channel.live = True
-
-    def confirm(self, chat_id: str) -> None:
-        """A subscription stands."""
+CHAT, CHANNEL, LIMIT = "c1", b"chat:c1", 5
 
 
 class _Backend(RedisBackend):
-    """The one that is fuzzed; what it would sequence goes nowhere."""
+    """A backend whose Redis is this file: what it would hear of a command comes at once."""
 
-    def _sequence_raw(self, channel: Channel, event: Event) -> None:
+    epochs = 1
+
+    @property
+    def health(self) -> Health:
+        return Health(self.name, "up")
+
+    async def start(self, listener: Any) -> None:
+        with (
+            patch.object(Connections, "start", AsyncMock()),
+            patch("eclipse_ws.backends.redis.backend.probe", AsyncMock()),
+        ):
+            await super().start(listener)
+        self._connections.name = "n1:1"
+        self._subscriptions._chats[CHANNEL] = _Chat(CHAT)
+
+    def push(self, *push: Any) -> None:
+        """Take what Redis pushes."""
+        self._connections._push(list(push))
+
+    async def subscribe(
+        self, chat_id: str, known: Position | None = None, *, renew: bool = False
+    ) -> Subscription:
+        """A gap is one that nobody knows of; a lost event begins a new epoch."""
+        if renew:
+            self.epochs += 1
+        if renew or known is None:
+            return Subscription(Position(Cursor(f"e{self.epochs}", 0)))
+        return Subscription(known, [])
+
+    async def append(
+        self, chat_id: str, event: Event, *, key: Key | None = None, known: Cursor | None = None
+    ) -> tuple[Cursor, bool]:
+        """Every event is a new one, and is heard before its answer."""
         assert event.cursor is None
+        assert known is not None
+        cursor = Cursor(known.epoch, known.offset + 1)
+        self.push(b"message", CHANNEL, event.sequenced(cursor).body)
+        return cursor, True
+
+    async def send(self, note: bytes, address: str = "") -> int:
+        """No other node is there."""
+        return 0
 
 
 class _Target:
-    """A backend whose Redis is this file."""
+    """Delivery over that backend, with one chat."""
 
     def __init__(self) -> None:
-        settings = make_settings(history_events=5)
+        settings = make_settings(backend="redis", history_events=LIMIT)
         self.delivered: list[Event] = []
         self.backend = _Backend(settings)
-        hub = Hub(self.backend, 5)
-        channel = Channel("c1", 5, lambda _, event: self.delivered.append(event))
-        channel.live = True
-        channel.position = Cursor("e1", 0)
-        self.channel = channel
-        self.backend._listener = hub
-        hub.deliver = lambda _, event: self.delivered.append(event)  # type: ignore[method-assign]
-        self.delivery._subscriptions = _Subscriptions(channel)  # type: ignore[assignment]
-        self.backend._connections = _Links()  # type: ignore[assignment]
-        nothing: Callable[[list[str]], None] = lambda chats: None  # noqa: E731
+        self.delivery = Delivery(settings, self.backend)
+        self._hub = Hub(self.delivery)
+        self._subscriptions = self.delivery._subscriptions
 
-        async def takes(chats: Iterable[str]) -> list[str]:
-            return [str(chat) for chat in chats]
+    async def start(self) -> None:
+        """Begin, with the chat live."""
+        await self.delivery.start(self)
+        await self.delivery.subscribe(CHAT)
+        self.chat = self._subscriptions._chats[CHAT]
+        self._lasting = asyncio.all_tasks()
 
-        take: Callable[[list[str]], Awaitable[list[str]]] = takes
-        self.backend._nodes = Nodes(_Links(), 1.0, hub.answer, nothing, take)  # type: ignore[arg-type]
+    def deliver(self, chat_id: str, event: Event) -> None:
+        """See `Subscriber`."""
+        self.delivered.append(event)
 
-    async def push(self, answer: list[Any]) -> None:
-        self.backend._push(answer)
-        await asyncio.gather(*self.delivery._handover._taking)
+    def interrupt(self, chat_id: str) -> None:
+        """See `Subscriber`."""
+
+    def answer(self, question: Any) -> Any:
+        """See `Subscriber`."""
+        return self._hub.answer(question)
+
+    async def push(self, pushes: Sequence[tuple[Any, ...]]) -> None:
+        """Take what Redis pushes, and do all that follows from it."""
+        for push in pushes:
+            self.backend.push(*push)
+        while tasks := asyncio.all_tasks() - self._lasting - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
+
+    def tidy(self) -> None:
+        """Have the next input begin about where the first did."""
+        at = self.chat.position
+        if at is None or at.epoch != "e1" or at.offset > 3:
+            self.chat.position, self.chat.earlier, self.backend.epochs = Cursor("e1", 0), (), 1
+        for other in list(self._subscriptions):
+            if other != CHAT:
+                del self._subscriptions._chats[other]
 
 
 _target: _Target | None = None
@@ -132,27 +165,30 @@ def check(data: bytes) -> Hashable:
         quiet()
         asyncio.set_event_loop(LOOP)
         _target = _Target()
-    kind, rest = (data[0] % 3, data[1:]) if data else (0, data)
+        LOOP.run_until_complete(_target.start())
     target = _target
+    kind, rest = (data[0] % 3, data[1:]) if data else (0, data)
     target.delivered.clear()
-    before = target.channel.position
-    if kind == 0:
-        target.backend._push([b"message", _Links.names.chats.encode() + b"c1", rest])
-    elif kind == 1:
-        LOOP.run_until_complete(target.push([b"message", b"eclipse:nodes", rest]))
-    else:
-        target.backend._push([b"subscribe", rest, 1])
-        target.backend._push([b"message", _Links.names.chats.encode() + rest, rest])
-    after = target.channel.position
-    if before is not None and after is not None and after.epoch == before.epoch:
-        assert after.offset >= before.offset
+    counts = target.delivery.counts
+    before, malformed = target.chat.position, counts.malformed_dropped
+    pushes: list[tuple[Any, ...]] = [(b"message", CHANNEL if kind == 0 else b"eclipse:nodes", rest)]
+    if kind == 2:
+        pushes = [(b"subscribe", rest, 1), (b"message", b"chat:" + rest, rest)]
+    LOOP.run_until_complete(target.push(pushes))
+    after = target.chat.position
+    assert target.chat.live
+    assert before is not None and after is not None
+    assert after.epoch != before.epoch or after.offset >= before.offset
+    at = before
     for event in target.delivered:
         assert isinstance(json.loads(event.body.decode()), dict)
-    assert target.channel.waiting is None or len(target.channel.waiting) <= 10
+        if event.cursor is not None:
+            assert event.cursor.epoch != at.epoch or event.cursor.offset == at.offset + 1
+            at = event.cursor
+    assert target.chat.waiting is None
     shape = tuple((event.type[:8], event.cursor is None) for event in target.delivered)
-    if after is not None and after.offset > 50:
-        target.channel.position = Cursor("e1", 0)
-    return kind, shape, target.delivery.counts.malformed_dropped > 0
+    target.tidy()
+    return kind, shape, counts.malformed_dropped > malformed
 
 
 if __name__ == "__main__":
