@@ -2,8 +2,8 @@
 
 ``python benchmarks/redis_chats.py [--events 20000]``
 
-One Redis backend subscribes N chats, and publishes events to chats picked at random, which it also hears and
-delivers. Printed: its CPU time and Redis's per event, in microseconds, for each N.
+A node without sessions subscribes to N chats, and publishes events to chats picked at random, which it also
+hears and delivers. Printed: its CPU time and Redis's per event, in microseconds, for each N.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from eclipse_ws.backends.base import NullListener  # noqa: E402
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.config.settings import Settings  # noqa: E402
-from eclipse_ws.protocol import parse_event  # noqa: E402
+from eclipse_ws.delivery.delivery import Delivery  # noqa: E402
+from eclipse_ws.protocol import Event, parse_event  # noqa: E402
 from tests.servers import SERVERS, RedisServer, default_server  # noqa: E402
 
 BATCH = 50
@@ -35,27 +35,34 @@ def _settings(url: str) -> Settings:
     return Settings(**values)
 
 
-class Counter(NullListener):
+class Counter:
     """The hub's place: counts what is delivered."""
 
     def __init__(self) -> None:
         self.delivered = 0
 
-    def deliver(self, chat_id: str, event: Any) -> None:
+    def deliver(self, chat_id: str, event: Event) -> None:
         """Count it."""
         self.delivered += 1
+
+    def interrupt(self, chat_id: str) -> None:
+        """See `Subscriber`."""
+
+    def answer(self, question: Any) -> Any:
+        """See `Subscriber`."""
 
 
 async def measure(server: str, chats: int, events: int) -> dict[str, Any]:
     """One point of the curve."""
     redis = RedisServer(server).start()
-    backend = RedisBackend(_settings(redis.url))
+    settings = _settings(redis.url)
+    delivery = Delivery(settings, RedisBackend(settings))
     counter = Counter()
     try:
-        await backend.start(counter)
+        await delivery.start(counter)
         names = [f"chat-{number}" for number in range(chats)]
         for at in range(0, chats, 500):
-            await asyncio.gather(*(backend.subscribe(name) for name in names[at : at + 500]))
+            await asyncio.gather(*(delivery.subscribe(name) for name in names[at : at + 500]))
         chance = random.Random(1)
         bodies = [
             parse_event(
@@ -63,9 +70,9 @@ async def measure(server: str, chats: int, events: int) -> dict[str, Any]:
             )
             for n in range(events)
         ]
-        await _publish(backend, chance, names, bodies[: events // 10])
+        await _publish(delivery, chance, names, bodies[: events // 10])
         before, cpu, began = time.process_time(), _cpu(redis), time.monotonic()
-        await _publish(backend, chance, names, bodies[events // 10 :])
+        await _publish(delivery, chance, names, bodies[events // 10 :])
         while counter.delivered < events:
             await asyncio.sleep(0.01)
         count = events - events // 10
@@ -78,14 +85,14 @@ async def measure(server: str, chats: int, events: int) -> dict[str, Any]:
             "events_a_second": round(count / (time.monotonic() - began)),
         }
     finally:
-        await backend.close()
+        await delivery.close()
         redis.stop()
 
 
-async def _publish(backend: RedisBackend, chance: random.Random, names: list[str], events: list[Any]) -> None:
+async def _publish(delivery: Delivery, chance: random.Random, names: list[str], events: list[Event]) -> None:
     for at in range(0, len(events), BATCH):
         batch = events[at : at + BATCH]
-        await asyncio.gather(*(backend.publish(chance.choice(names), event) for event in batch))
+        await asyncio.gather(*(delivery.publish(chance.choice(names), event) for event in batch))
 
 
 def _cpu(redis: RedisServer) -> float:

@@ -3,7 +3,7 @@
 ``python benchmarks/redis_latency.py [--rate 1000] [--chats 1000] [--seconds 10]``
 
 Three processes beside Redis: a publisher (the Redis backend of a node, without sessions), a whole server,
-and this one, which holds a session in each chat. The time is taken just before `publish` is called, and when
+and this one, which holds a session in each chat. The time is taken just before `append` is called, and when
 the member's bytes have been read; all processes share the machine's monotonic clock.
 """
 
@@ -54,7 +54,7 @@ async def publish(redis_url: str, chats: int, rate: float, seconds: float) -> No
             number += 1
             data = {"id": f"m{number}", "content": CONTENT, "role": "user", "at": time.monotonic_ns()}
             event = parse_event(json.dumps({"type": "message", "data": data}).encode())
-            task = asyncio.ensure_future(backend.publish(f"chat-{number % chats}", event))
+            task = asyncio.ensure_future(backend.append(f"chat-{number % chats}", event))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
         await asyncio.sleep(0.0005)

@@ -50,7 +50,7 @@ async def measure(given: argparse.Namespace) -> dict[str, Any]:
                 created = "2026-01-01T12:00:00.000Z"
                 events.append(message_event(Message(name, "x" * given.bytes, "USER", created, sender)))
             size = len(events[0].body)
-            await asyncio.gather(*(backend.publish(f"c{chat:024d}", event) for event in events))
+            await asyncio.gather(*(backend.append(f"c{chat:024d}", event) for event in events))
         used = (await client.info("memory"))["used_memory"] - before
         parts: dict[str, int] = {}
         for part in ("meta", "events", "seen:0", "seen:1"):
