@@ -22,9 +22,10 @@ would give the offsets of the lost events to new ones. So each node says what it
 `join` begin a new epoch where that is beyond Redis's own position, `join` also where another event is in
 that place. A client's cursor proves nothing, because a client can invent one.
 
-**Who guards.** Each node that hears a chat is noted in the chat's hash under its link: node and connection.
-A guard counts while its link's own channel has a subscriber, which ends in the moment when that connection
-does, and while its lease, renewed by each heartbeat, lives, which ends soon after its machine does.
+**Who guards.** Each node that hears a chat is noted in the chat's hash by the name of its connection,
+``<node>:<number>``. A guard counts while that connection's own channel has a subscriber, which ends in the
+moment when the connection does, and while its lease, renewed by each heartbeat, lives, which ends soon after
+its machine does.
 """
 
 from eclipse_ws.backends.redis.backend import RedisBackend

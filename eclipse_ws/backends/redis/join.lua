@@ -3,15 +3,15 @@
 -- forgotten events that nodes know: its offset is below theirs, or another event is where theirs was. A new epoch
 -- begins then.
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes)
--- ARGV: node, link, last millisecond at which the chat was surely heard ("" if it never was), epoch known ("" if
---       none), offset known, 1 if the chat was heard without a gap since that position (if none: since this link
---       has joined), epoch to begin, seconds that the position is kept, prefix of the nodes' channels and leases,
---       1 if raw events need a guard, milliseconds of a lease, identity of the event at the known position ("" if
---       not known)
+-- ARGV: node, its connection's name, last millisecond at which the chat was surely heard ("" if it never was),
+--       epoch known ("" if none), offset known, 1 if the chat was heard without a gap since that position (if
+--       none: since this connection has joined), epoch to begin, seconds that the position is kept, prefix of the
+--       nodes' channels and leases, 1 if raw events need a guard, milliseconds of a lease, identity of the event
+--       at the known position ("" if not known)
 -- Answers {epoch, offset, bodies after the known position or false, 1 if other nodes have to look again, identity of
 --          the event at the offset ("" if not known)}
 local meta, events = KEYS[1], KEYS[2]
-local node, link, known = ARGV[1], ARGV[2], ARGV[4]
+local node, connection, known = ARGV[1], ARGV[2], ARGV[4]
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local fields = redis.call('HGETALL', meta)
@@ -26,7 +26,7 @@ for i = 1, #fields, 2 do
     last = value
   elseif string.sub(name, 1, 6) == 'guard:' then
     local other = string.sub(name, 7)
-    if other == link then
+    if other == connection then
       since = value
     elseif string.match(other, '^[^:]*') == node then
       redis.call('HDEL', meta, name) -- an earlier connection of this very node guards nothing any more
@@ -85,6 +85,6 @@ if back or not guarded then
   redis.call('DEL', events)
   redis.call('HSET', meta, 'epoch', epoch, 'offset', 0)
 end
-redis.call('HSET', meta, 'guard:' .. link, since)
+redis.call('HSET', meta, 'guard:' .. connection, since)
 redis.call('EXPIRE', meta, ARGV[8])
 return {epoch, offset, missed, again, last}

@@ -1,8 +1,9 @@
 -- Sequence, keep and fan out one event, once per identity; settle the attempt that led to it.
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes), [attempt (string)]
 -- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
---       kept, seconds that the position is kept, this node's link ("" if it doesn't hear the chat), receipt's id,
---       bytes kept, the attempt's fingerprint ("" if it has none), epoch and offset that this node knows
+--       kept, seconds that the position is kept, name of this node's connection ("" if it doesn't hear the chat),
+--       receipt's id, bytes kept, the attempt's fingerprint ("" if it has none), epoch and offset that this node
+--       knows
 local meta, events = KEYS[1], KEYS[2]
 local kept = tonumber(ARGV[5])
 local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes')
