@@ -98,7 +98,7 @@ async def server_has_redis(settings: Settings) -> bool:
     backend = RedisBackend(settings)
     try:
         await backend.start(NullListener())
-        return backend.health().state == "up"
+        return backend.health.state == "up"
     finally:
         await backend.close()
 
