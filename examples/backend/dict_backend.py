@@ -3,85 +3,64 @@
 import secrets
 import time
 
-from eclipse_ws.backends.base import Backend, Health, Position, Subscription
+from eclipse_ws.backends.base import Backend, Health, NullListener, Position, Subscription
 from eclipse_ws.protocol import Cursor
 
 
-class Chat:
-    """A chat's epoch, its number of events, and the last ones, which end at ``expires``."""
-
-    def __init__(self):
-        self.epoch, self.offset, self.events, self.expires = secrets.token_hex(6), 0, [], 0.0
-
-
 class DictBackend(Backend):
-    """Appends to lists, and tells the listener at once."""
+    """Keeps a list of events for each chat, and tells the listener at once."""
 
-    name = "dict"
-    is_shared = False
+    name, is_shared, health = "dict", False, Health("dict", "up")
 
     def __init__(self, settings):
-        self.settings, self.listener, self.chats, self.subscribed = settings, None, {}, set()
-
-    @property
-    def health(self):
-        return Health(self.name, "up")
+        self.settings, self.listener = settings, NullListener()
+        self.subscribed, self.chats, self.used = set(), {}, {}
 
     async def start(self, listener):
         self.listener = listener
         listener.restored()
 
     async def close(self):
-        self.listener, self.chats, self.subscribed = None, {}, set()
+        self.listener = NullListener()
 
-    def chat(self, chat_id, known=None):
-        chat = self.chats.setdefault(chat_id, Chat())
-        if known is not None and known.epoch == chat.epoch and known.offset > chat.offset:
-            chat = self.chats[chat_id] = Chat()
-        return chat
+    def chat(self, chat_id):
+        epoch, events = self.chats.setdefault(chat_id, (secrets.token_hex(6), []))
+        return events, events[-1].cursor if events else Cursor(epoch, 0)
 
     async def subscribe(self, chat_id, known=None, *, renew=False):
-        self.subscribed.add(chat_id)
-        before = self.chats.get(chat_id)
-        if renew and before is not None and (known is None or known.cursor.epoch == before.epoch):
+        renewed = renew and chat_id in self.chats
+        if renewed and known is not None:
+            renewed = known.cursor.epoch == self.chat(chat_id)[1].epoch
+        if renewed:
             del self.chats[chat_id]
-        chat = self.chat(chat_id, known and known.cursor)
+        self.subscribed.add(chat_id)
         missed = await self.read(chat_id, known.cursor) if known else None
-        position = Position(Cursor(chat.epoch, chat.offset))
-        return Subscription(position, missed, renewed=before is not None and before is not chat)
+        return Subscription(Position(self.chat(chat_id)[1]), missed, renewed)
 
     async def unsubscribe(self, chat_ids):
         self.subscribed.difference_update(chat_ids)
 
     async def append(self, chat_id, event, *, key=None, known=None):
-        chat = self.chat(chat_id, known)
-        for kept in chat.events:
+        events, at = self.chat(chat_id)
+        for kept in events:
             if kept.identity == event.identity:
                 return kept.cursor, False
-        chat.offset += 1
-        event = event.sequenced(Cursor(chat.epoch, chat.offset))
-        chat.events = [*chat.events, event][-self.settings.history_events :]
-        while (
-            len(chat.events) > 1 and sum(len(kept.body) for kept in chat.events) > self.settings.history_bytes
-        ):
-            del chat.events[0]
-        chat.expires = time.monotonic() + self.settings.history_seconds
-        self.broadcast(chat_id, event)
-        return event.cursor, True
+        events.append(event.sequenced(Cursor(at.epoch, at.offset + 1)))
+        most, most_bytes = self.settings.history_events, self.settings.history_bytes
+        while len(events) > most or (len(events) > 1 and sum(len(kept.body) for kept in events) > most_bytes):
+            del events[0]
+        now = self.used[chat_id] = time.monotonic()
+        for old in [each for each, then in self.used.items() if then + self.settings.history_seconds < now]:
+            if old not in self.subscribed:
+                del self.used[old], self.chats[old]
+        self.broadcast(chat_id, events[-1])
+        return events[-1].cursor, True
 
     async def read(self, chat_id, after, known=None):
-        chat = self.chats.get(chat_id)
-        if (
-            chat is None
-            or after.epoch != chat.epoch
-            or (known and known.epoch == chat.epoch and known.offset > chat.offset)
-        ):
-            return None
-        if time.monotonic() > chat.expires:
-            chat.events = []
-        missing = chat.offset - after.offset
-        return chat.events[len(chat.events) - missing :] if 0 <= missing <= len(chat.events) else None
+        events, at = self.chat(chat_id)
+        missed = [event for event in events if event.cursor > after]
+        return missed if after.epoch == at.epoch and len(missed) == at.offset - after.offset else None
 
     def broadcast(self, chat_id, event):
-        if chat_id in self.subscribed and self.listener is not None:
+        if chat_id in self.subscribed:
             self.listener.deliver(chat_id, event)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.backends.base import Backend
+from eclipse_ws.backends.base import Backend, NullListener
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.protocol import Event
 from eclipse_ws.testing import BackendContract
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "backend"
@@ -40,19 +41,21 @@ class TestExample(BackendContract):
 
 class _Forgetful(DictBackend):
     async def append(self, chat_id: str, event: Any, **given: Any) -> Any:
-        self.chat(chat_id).events = [event for event in self.chat(chat_id).events if event.identity == ""]
+        kept = self.chat(chat_id)[0]
+        if kept:
+            kept[:] = [Event("message", b"{}", "forgotten", each.cursor) for each in kept]
         return await super().append(chat_id, event, **given)
 
 
 class _Partial(DictBackend):
     async def read(self, chat_id: str, after: Any, known: Any = None) -> Any:
         found = await super().read(chat_id, after, known)
-        return self.chat(chat_id).events if found is None else found
+        return self.chat(chat_id)[0] if found is None else found
 
 
 class _Deaf(DictBackend):
     async def append(self, chat_id: str, event: Any, **given: Any) -> Any:
-        listener, self.listener = self.listener, None
+        listener, self.listener = self.listener, NullListener()
         answer = await super().append(chat_id, event, **given)
         self.listener = listener
         return answer
