@@ -94,13 +94,17 @@ class Subscriptions:
 
     async def subscribe(self, chat_id: str) -> None:
         """Hear a chat; waits until it is live, as long as the backend is up."""
-        chat = self.want(chat_id)
+        chat = self._chats.get(chat_id) or self._add(chat_id)
         chat.members = True
-        self.stay(chat)
-        if chat.live:
+        if chat.live and not chat.leaving:
             return
-        if self._backend.health.state == "up":
-            await asyncio.wait([self.readiness(chat)], timeout=self._backend.timeout)
+        chat.live = False
+        if not self._backend.is_shared and self._begin(chat):
+            await self._subscribe(chat)  # nothing outside the process answers it: a task would only cost time
+        else:
+            self.resubscribe(chat)
+            if self._backend.health.state == "up":
+                await asyncio.wait([self.readiness(chat)], timeout=self._backend.timeout)
         # A session that is greeted now can't know how much has passed when the position becomes known.
         if chat.position is None:
             chat.unsure = True
@@ -115,8 +119,12 @@ class Subscriptions:
         """The chat, which is subscribed from now on."""
         chat = self._chats.get(chat_id)
         if chat is None:
-            chat = self._chats[chat_id] = Chat(chat_id, self._limit, self._subscriber.deliver)
+            chat = self._add(chat_id)
             self.resubscribe(chat)
+        return chat
+
+    def _add(self, chat_id: str) -> Chat:
+        chat = self._chats[chat_id] = Chat(chat_id, self._limit, self._subscriber.deliver)
         return chat
 
     def linger(self, chat: Chat) -> None:
@@ -188,12 +196,17 @@ class Subscriptions:
 
     def resubscribe(self, chat: Chat) -> None:
         """Find out where a chat is, deliver what was missed, and go live."""
+        if self._begin(chat):
+            task = asyncio.create_task(self._subscribe(chat))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _begin(self, chat: Chat) -> bool:
+        """Note that a chat is being subscribed; False if it is already."""
         if chat.subscribing or self._closed:
-            return
+            return False
         chat.subscribing, chat.leaving = True, False
-        task = asyncio.create_task(self._subscribe(chat))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return True
 
     async def _subscribe(self, chat: Chat) -> None:
         live, pause = False, SOON
@@ -213,8 +226,8 @@ class Subscriptions:
             pause = LONGEST_RETRY
         finally:
             chat.subscribing = False
-        if not live and not self._closed:
-            self._loop.call_later(pause, self._try_again, chat)
+            if not live and not self._closed:
+                self._loop.call_later(pause, self._try_again, chat)
 
     def _try_again(self, chat: Chat) -> None:
         wanted = self._chats.get(chat.chat_id) is chat
