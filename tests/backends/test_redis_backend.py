@@ -205,8 +205,8 @@ async def test_a_cut(redis_server: RedisServer, chat: str, guard: str, expect_lo
             await other.subscribe(chat)
             await asyncio.sleep(0.05)
         at = await position(backend, chat)
-        heard = backend._connections._heard
-        await until(lambda: backend._connections._heard > heard + 0.2, "a time surely after the guard")
+        heard = backend._connections.heard
+        await until(lambda: backend._connections.heard > heard + 0.2, "a time surely after the guard")
         before = backend.address
         await made.kill(backend)
         await until(lambda: "lost" in told.states)
@@ -531,7 +531,7 @@ async def test_a_redis_that_refuses_everything(
     own_server: Servers, chat: str, answer: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once Redis is known to refuse everything it isn't asked any more, until it accepts a heartbeat."""
-    monkeypatch.setattr("eclipse_ws.backends.redis.connections.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("eclipse_ws.backends.redis.heartbeat.WHILE_REFUSED", 0.1)
     expect_log(REFUSES)
     server = own_server()
     provider = await Provider(server.port).start()

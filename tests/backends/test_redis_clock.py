@@ -86,9 +86,8 @@ async def test_a_heartbeat_tells_the_whole_time(
         stop(NOW)
         for _ in range(2):
             await made.client.expire(lease, 1)
-            told, hearers = await scripts.HEARTBEAT(
-                backend._connections.require_commands(), [lease], 40, "{}"
-            )
+            with backend._connections.asking() as commands:
+                told, hearers = await scripts.HEARTBEAT(commands, [lease], 40, "{}")
             assert (int(told), hearers) == (NOW, 1)
             assert 30 < await made.client.ttl(lease) <= 40
 

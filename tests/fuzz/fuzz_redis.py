@@ -10,12 +10,10 @@ import asyncio
 import json
 from collections.abc import Hashable, Sequence
 from typing import Any
-from unittest.mock import AsyncMock, patch
 
 from eclipse_ws.backends.base import Health, Key, Position, Subscription
 from eclipse_ws.backends.redis import RedisBackend
-from eclipse_ws.backends.redis.connections import Connections
-from eclipse_ws.backends.redis.subscriptions import _Chat
+from eclipse_ws.backends.redis.subscriptions import Subscriptions, _Chat
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.protocol import Cursor, Event
 from eclipse_ws.sessions.hub import Hub
@@ -72,11 +70,8 @@ class _Backend(RedisBackend):
         return Health(self.name, "up")
 
     async def start(self, listener: Any) -> None:
-        with (
-            patch.object(Connections, "start", AsyncMock()),
-            patch("eclipse_ws.backends.redis.backend.probe", AsyncMock()),
-        ):
-            await super().start(listener)
+        self._subscriptions = Subscriptions(self._settings, self._connections, listener)
+        self._connections._hearer = self._subscriptions
         self._connections.name = "n1:1"
         self._subscriptions._chats[CHANNEL] = _Chat(CHAT)
 

@@ -19,14 +19,13 @@ from eclipse_ws.backends.base import (
     Rejected,
     Step,
     Subscription,
-    Unavailable,
 )
 from eclipse_ws.backends.redis import scripts
-from eclipse_ws.backends.redis.connection import DisconnectedError
 from eclipse_ws.backends.redis.connections import Connections
+from eclipse_ws.backends.redis.heartbeat import Heartbeat
 from eclipse_ws.backends.redis.keys import Keys, whole
 from eclipse_ws.backends.redis.names import Names
-from eclipse_ws.backends.redis.probe import probe
+from eclipse_ws.backends.redis.probe import greet, probe
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
 from eclipse_ws.config.settings import Settings
@@ -43,42 +42,30 @@ class RedisBackend(Backend):
         self._settings = settings
         self._names = Names.of(settings)
         self._lifetime = whole(settings.history_seconds)
-        self._listener: Listener
-        self._connections: Connections
+        self._connections = Connections(settings, self._names)
+        self._keys = Keys(settings, self._connections)
         self._subscriptions: Subscriptions
-        self._keys: Keys
+        self._beating: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
         """Connect; see the contract for what is raised."""
-        self._listener = listener
-        self._connections = Connections(
-            self._settings,
-            self._names,
-            on_message=lambda channel, payload: self._subscriptions.hear(channel, payload),
-            on_subscribed=lambda channel: self._subscriptions.confirm(channel),
-            on_note=listener.notice,
-            on_restored=listener.restored,
-            on_lost=self._lost,
-            on_refused=lambda error: self._subscriptions.refused(error),
-            idle=lambda: not self._subscriptions,
-        )
-        self._keys = Keys(self._settings, self._connections)
-        self._subscriptions = Subscriptions(self._settings, self._connections, listener.receive)
+        self._subscriptions = Subscriptions(self._settings, self._connections, listener)
+        await greet(self._connections)
+        self._connections.start(self._subscriptions)
+        heartbeat = Heartbeat(self._settings, self._connections, self._subscriptions)
+        self._beating = asyncio.create_task(heartbeat.run())
         try:
-            await self._connections.start()
-            await probe(self._connections, self._settings.redis_timeout)
+            await probe(self._connections, self.timeout)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """See the contract."""
-        if hasattr(self, "_connections"):
-            await self._connections.close()
-
-    def _lost(self, until: str) -> None:
-        self._subscriptions.lost(until)
-        self._listener.lost()
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
+        await self._connections.close()
 
     @property
     def address(self) -> str:  # type: ignore[override]
@@ -107,45 +94,38 @@ class RedisBackend(Backend):
         keys = self._names.chat_keys(chat_id)
         if key is not None:
             keys.append(self._names.attempt(chat_id, key.name))
-        try:
-            cursor, fresh = await scripts.PUBLISH(
-                self._connections.require_commands(),
-                keys,
-                self._names.channel(chat_id),
-                event.body,
-                event.identity,
-                secrets.token_hex(6),
-                self._settings.history_events,
-                self._lifetime,
-                POSITION_SECONDS,
-                self._subscriptions.guard(chat_id),
-                saved_id(event),
-                self._settings.history_bytes,
-                "" if key is None else key.fingerprint,
-                "" if known is None else known.epoch,
-                0 if known is None else known.offset,
-            )
-        except RedisError as error:
-            if classify(error) is Refusal.REJECTED:
-                raise Rejected(f"{error}; {Refusal.REJECTED.value}") from error
-            raise self._connections.failure(error) from error
-        except DisconnectedError as error:
-            raise self._connections.failure(error) from error
+        with self._connections.asking() as commands:
+            try:
+                cursor, fresh = await scripts.PUBLISH(
+                    commands,
+                    keys,
+                    self._names.channel(chat_id),
+                    event.body,
+                    event.identity,
+                    secrets.token_hex(6),
+                    self._settings.history_events,
+                    self._lifetime,
+                    POSITION_SECONDS,
+                    self._subscriptions.guard(chat_id),
+                    saved_id(event),
+                    self._settings.history_bytes,
+                    "" if key is None else key.fingerprint,
+                    "" if known is None else known.epoch,
+                    0 if known is None else known.offset,
+                )
+            except RedisError as error:
+                if classify(error) is Refusal.REJECTED:
+                    raise Rejected(f"{error}; {Refusal.REJECTED.value}") from error
+                raise
         epoch, _, offset = cursor.decode().rpartition(".")
         return Cursor(epoch, int(offset)), fresh == 1
 
     async def read(self, chat_id: str, after: Cursor, known: Cursor | None = None) -> Sequence[Event] | None:
-        """Ask also a Redis that takes no events: it may still tell of those that it has."""
-        connection = self._connections.standing
-        if connection is None:
-            raise Unavailable("Redis is unavailable")
+        """See the contract."""
         offset = known.offset if known is not None and known.epoch == after.epoch else 0
         keys = self._names.chat_keys(chat_id)[:2]
-        try:
-            bodies = await scripts.HISTORY(connection, keys, after.epoch, after.offset, offset)
-        except (DisconnectedError, RedisError) as error:
-            raise self._connections.failure(error) from error
-        return parse_events(bodies)
+        with self._connections.asking(reading=True) as connection:
+            return parse_events(await scripts.HISTORY(connection, keys, after.epoch, after.offset, offset))
 
     def broadcast(self, chat_id: str, event: Event) -> None:
         """Publish as it is, if there is a connection."""
@@ -181,7 +161,5 @@ class RedisBackend(Backend):
     async def send(self, note: bytes, address: str = "") -> int:
         """Publish on the node's own channel, or on the one that all nodes hear."""
         channel = self._names.node + address if address else self._names.all_nodes
-        try:
-            return int(await self._connections.require_commands().call("PUBLISH", channel, note))
-        except (DisconnectedError, RedisError) as error:
-            raise self._connections.failure(error) from error
+        with self._connections.asking() as commands:
+            return int(await commands.call("PUBLISH", channel, note))

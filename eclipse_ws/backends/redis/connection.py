@@ -78,6 +78,8 @@ class _Trust(RedisSSLContext):
 class BaseConnection:
     """A connection that lives until it breaks, is closed, or gives no answer within ``timeout`` seconds."""
 
+    role = ""
+
     def __init__(self, made: Connection, timeout: float) -> None:
         self._connection = made
         self._timeout = timeout
@@ -186,6 +188,8 @@ class BaseConnection:
 class CommandConnection(BaseConnection):
     """A pipelined connection: whoever calls shares it, and each gets the answer to its own command."""
 
+    role = "commands"
+
     def __init__(self, made: Connection, timeout: float) -> None:
         super().__init__(made, timeout)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
@@ -225,6 +229,8 @@ class CommandConnection(BaseConnection):
 
 class SubscriberConnection(BaseConnection):
     """A connection whose answers are pushes: messages, confirmations, and what Redis refuses."""
+
+    role = "subscriber"
 
     def __init__(
         self,

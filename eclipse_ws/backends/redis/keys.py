@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from redis.exceptions import RedisError
+import asyncio
+import time
+from typing import Final, cast
 
 from eclipse_ws.backends.base import Key, KeyState, Record, Step, Unavailable, patience
 from eclipse_ws.backends.redis import scripts
@@ -15,16 +15,10 @@ from eclipse_ws.protocol import Receipt
 
 RECONNECT = 0.5
 """Seconds for which an attempt waits for the connection that follows one that broke under it."""
+POLL = 0.01
+"""Seconds between looks for it."""
 TRIES = 5
 """Connections over which one attempt is recorded at the most."""
-_STATES: Final[dict[str, KeyState]] = {
-    "new": "none",
-    "released": "released",
-    "pending": "pending",
-    "unknown": "unknown",
-    "reused": "reused",
-}
-"""What was known of a key before, by the answer of the script `attempt`. The first two have reserved it."""
 _VERDICTS: Final[dict[Step, str]] = {"released": "release", "unknown": "unknown", "forgotten": "forget"}
 """The words of the script `settle`."""
 
@@ -39,54 +33,53 @@ class Keys:
 
     async def begin(self, chat_id: str, key: Key, *, retry_unknown: bool) -> Record:
         """Record that an attempt begins, if it may; tell what was known before. Raises Unavailable."""
-        failure = Unavailable("Redis is unavailable")
-        for _ in range(TRIES):
-            commands = self._connections.commands
-            if commands is None:
-                break
+        name, tries = self._connections.names.attempt(chat_id, key.name), TRIES
+        while True:
+            tries -= 1
             try:
-                answer = await scripts.ATTEMPT(
-                    commands,
-                    [self._connections.names.attempt(chat_id, key.name)],
-                    key.token,
-                    self._patience,
-                    self._lifetime,
-                    int(retry_unknown),
-                    key.fingerprint,
-                )
+                with self._connections.asking() as commands:
+                    answer = await scripts.ATTEMPT(
+                        commands,
+                        [name],
+                        key.token,
+                        self._patience,
+                        self._lifetime,
+                        int(retry_unknown),
+                        key.fingerprint,
+                    )
+            except Unavailable as error:
+                broke = isinstance(error.__cause__, DisconnectedError)
+                if not (broke and tries and await self._next(commands)):
+                    raise
+            else:
                 return _record(answer.decode())
-            except RedisError as error:
-                raise self._connections.failure(error) from error
-            except DisconnectedError as error:
-                failure = self._connections.failure(error)
-                if not await self._connections.commands_after(commands, RECONNECT):
-                    break
-        raise failure
 
     async def end(self, chat_id: str, key: Key, step: Step, receipt: Receipt | None) -> None:
         """Record how an attempt has ended. Raises Unavailable."""
-        commands = self._connections.require_commands()
         name = self._connections.names.attempt(chat_id, key.name)
-        try:
+        with self._connections.asking() as commands:
             if receipt is not None:
-                await self._done(commands, name, key, receipt)
+                mark = f":{key.fingerprint}" if key.fingerprint else ""
+                done = f"done{mark} {receipt.cursor} {receipt.id}"
+                await commands.call("SET", name, done, "EX", self._lifetime)
             else:
-                await scripts.SETTLE(
-                    commands, [name], key.token, _VERDICTS[step], self._lifetime, key.fingerprint
-                )
-        except (DisconnectedError, RedisError) as error:
-            raise self._connections.failure(error) from error
+                verdict = _VERDICTS[step]
+                await scripts.SETTLE(commands, [name], key.token, verdict, self._lifetime, key.fingerprint)
 
-    async def _done(self, commands: CommandConnection, name: str, key: Key, receipt: Receipt) -> None:
-        mark = f":{key.fingerprint}" if key.fingerprint else ""
-        done = f"done{mark} {receipt.cursor} {receipt.id}"
-        await commands.call("SET", name, done, "EX", self._lifetime)
+    async def _next(self, broken: CommandConnection) -> bool:
+        """Wait for the connection that follows a broken one; whether there is one in time."""
+        deadline = time.monotonic() + RECONNECT
+        while self._connections.commands in (None, broken):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL)
+        return True
 
 
 def _record(answer: str) -> Record:
     state, _, rest = answer.partition(" ")
     if state != "done":
-        return Record(_STATES[state])
+        return Record("none" if state == "new" else cast(KeyState, state))
     cursor, _, saved = rest.partition(" ")
     return Record("done", Receipt(saved, cursor, "published"))
 

@@ -22,6 +22,24 @@ _SECONDS = 60
 _POLL = 0.005
 
 
+async def greet(connections: Connections) -> None:
+    """Connect once. Raises BackendError where trying again can't help: URL, password, kind of server."""
+    try:
+        first = connections.make_commands()
+    except ValueError as error:
+        raise BackendError(f"REDIS_URL can't be used: {error}") from None
+    try:
+        await first.connect()
+    except RedisError as error:
+        refusal = classify(error)
+        if refusal.ends_start:
+            raise BackendError(f"Redis refuses this server: {error}; {refusal.value}") from None
+        log.warning("Redis refuses connections; delivering locally", why=str(error), fix=refusal.value)
+    except DisconnectedError as error:
+        log.warning("Redis unavailable; delivering locally", why=str(error))
+    await first.disconnect()
+
+
 async def probe(connections: Connections, timeout: float) -> None:
     """Run every script once, on keys that expire. Raises BackendError, which names a right that is missing.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from redis.exceptions import RedisError
 
-from eclipse_ws.backends.base import Position, Subscription, Unavailable
-from eclipse_ws.backends.redis.connection import DisconnectedError
+from eclipse_ws.backends.base import Listener, Position, Subscription, Unavailable
 from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.scripts import JOIN
 from eclipse_ws.config.settings import Settings
@@ -38,12 +37,10 @@ class _Chat:
 class Subscriptions:
     """Subscribes to chats' channels, and guards the chats (see the package's docstring)."""
 
-    def __init__(
-        self, settings: Settings, connections: Connections, receive: Callable[[str, bytes], None]
-    ) -> None:
+    def __init__(self, settings: Settings, connections: Connections, listener: Listener) -> None:
         self._settings = settings
         self._connections = connections
-        self._receive = receive
+        self._listener = listener
         self._chats: dict[bytes, _Chat] = {}  # by channel
         self._unconfirmed: dict[bytes, asyncio.Future[Unavailable | None]] = {}
         self._due: list[bytes] = []  # channels to subscribe to at the end of the loop's turn
@@ -51,13 +48,17 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._chats)
 
-    # -- what the connections tell --------------------------------------------------------------
+    # -- what the connections tell: see `Hearer` ------------------------------------------------
 
     def hear(self, channel: bytes, payload: bytes) -> None:
-        """Take what was published on a channel that isn't the nodes' own."""
+        """Hand on what was published in a chat."""
         chat = self._chats.get(channel)
         if chat is not None:
-            self._receive(chat.id, payload)
+            self._listener.receive(chat.id, payload)
+
+    def notice(self, note: bytes) -> None:
+        """Hand on what a node has sent."""
+        self._listener.notice(note)
 
     def confirm(self, channel: bytes) -> None:
         """Redis says that the subscription stands."""
@@ -67,8 +68,12 @@ class Subscriptions:
             self._answer(channel, None)
 
     def refused(self, error: RedisError) -> None:
-        """Redis has refused to subscribe to some chats, and doesn't say to which."""
-        self._fail(self._failure(error))
+        """Redis doesn't say which channels it has refused: whoever waits is told."""
+        self._fail(self._connections.failure(error, for_chat=True))
+
+    def restored(self) -> None:
+        """Chats can be subscribed to again."""
+        self._listener.restored()
 
     def lost(self, until: str) -> None:
         """Note for every chat until when it was heard."""
@@ -77,16 +82,11 @@ class Subscriptions:
                 chat.heard_until = until
             chat.confirmed = False
         self._fail(Unavailable("the subscriber's connection was lost"))
+        self._listener.lost()
 
     def _fail(self, error: Unavailable) -> None:
         for channel in list(self._unconfirmed):
             self._answer(channel, error)
-
-    def _failure(self, error: DisconnectedError | RedisError) -> Unavailable:
-        """The contract's error; a chat that is refused alone is ``refused``, whatever the cause."""
-        failure = self._connections.failure(error)
-        failure.refused = isinstance(error, RedisError) and failure.asked
-        return failure
 
     def _answer(self, channel: bytes, error: Unavailable | None) -> None:
         confirmation = self._unconfirmed.pop(channel, None)
@@ -115,8 +115,6 @@ class Subscriptions:
             if not chat.confirmed:
                 await self._confirmed(channel)
             return await self._join(chat, known, renew)
-        except (DisconnectedError, RedisError) as error:
-            raise self._failure(error) from error
         finally:
             chat.joining -= 1
 
@@ -146,28 +144,29 @@ class Subscriptions:
                 subscriber.send(command, *channels[at : at + BATCH])
 
     async def _join(self, chat: _Chat, known: Position | None, renew: bool) -> Subscription:
-        commands, name = self._connections.require_commands(), self._connections.name
+        names, name = self._connections.names, self._connections.name
         cursor, last = known or (Cursor("", 0), "")
         heard_until, no_gap = chat.heard_until, chat.joined == name
         if renew:
             # Heard until 1 ms is before every guard of the epoch, until 0 forces a new one whatever there is.
             heard_until, no_gap = "0" if known is None else "1", False
-        epoch, offset, bodies, others, identity = await JOIN(
-            commands,
-            self._connections.names.chat_keys(chat.id),
-            self._connections.node,
-            name,
-            heard_until,
-            cursor.epoch,
-            cursor.offset,
-            int(no_gap),
-            secrets.token_hex(6),
-            POSITION_SECONDS,
-            self._connections.names.node,
-            int(renew or not self._settings.app_publishes_over_http),
-            self._connections.lease * 1000,
-            last,
-        )
+        with self._connections.asking(for_chat=True) as commands:
+            epoch, offset, bodies, others, identity = await JOIN(
+                commands,
+                names.chat_keys(chat.id),
+                self._connections.node,
+                name,
+                heard_until,
+                cursor.epoch,
+                cursor.offset,
+                int(no_gap),
+                secrets.token_hex(6),
+                POSITION_SECONDS,
+                names.node,
+                int(renew or not self._settings.app_publishes_over_http),
+                self._connections.lease * 1000,
+                last,
+            )
         if not chat.confirmed or self._connections.name != name:
             raise Unavailable("the connection has changed meanwhile")
         chat.joined, chat.heard_until = name, ""
@@ -180,12 +179,8 @@ class Subscriptions:
     async def unsubscribe(self, chat_ids: Iterable[str]) -> None:
         """See `Backend.unsubscribe`. The guard goes first: nobody may rely on who no longer listens."""
         # Without, a guard can't be withdrawn, and it would be believed once the connections are back.
-        commands, names, name = (
-            self._connections.require_commands(),
-            self._connections.names,
-            self._connections.name,
-        )
-        if self._connections.subscriber is None:
+        names, name = self._connections.names, self._connections.name
+        if self._connections.subscriber is None or self._connections.commands is None:
             raise Unavailable("Redis is unavailable")
         leaving: dict[bytes, _Chat] = {}
         for chat_id in chat_ids:
@@ -195,12 +190,10 @@ class Subscriptions:
                 chat.leaving = True
                 leaving[channel] = chat
         guard = f"guard:{name}"
-        try:
+        with self._connections.asking() as commands:
             await asyncio.gather(
                 *(commands.call("HDEL", names.key(chat.id, "meta"), guard) for chat in leaving.values())
             )
-        except (DisconnectedError, RedisError) as error:
-            raise self._connections.failure(error) from error
         if self._connections.name != name:
             raise Unavailable("the connection has changed meanwhile")  # they may guard under another name now
         gone = [channel for channel, chat in leaving.items() if chat.leaving]
