@@ -39,7 +39,15 @@ WORK = ROOT / "artefacts" / "mutants"
 LUA = Path("eclipse_ws") / "backends" / "redis"
 LIST = ROOT / "tests" / "mutants" / "lua.toml"
 MUTMUT = str(Path(sys.executable).with_name("mutmut"))
-FIRST = ("redis_attempts", "redis_clock", "redis_joins", "redis_kept", "redis_guard")
+FIRST = (
+    "redis_positions",
+    "redis_records",
+    "redis_clock",
+    "redis_joins",
+    "redis_kept",
+    "redis_guard",
+    "contract",
+)
 """Of the backends' tests those that notice most, in little time."""
 OTHERS = ("redis_connection", "redis_names", "redis_start")
 """Those that run none of the scripts, or only to begin."""

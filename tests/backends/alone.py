@@ -9,6 +9,7 @@ from typing import Any
 
 import redis.asyncio
 
+from eclipse_ws.backends.base import Position
 from eclipse_ws.backends.redis import RedisBackend
 from tests.backends.harness import until
 from tests.conftest import make_settings
@@ -89,3 +90,13 @@ async def alone(server: RedisServer, **given: Any) -> AsyncIterator[Alone]:
 async def until_up(backend: RedisBackend) -> None:
     """Wait until a backend is up."""
     await until(lambda: backend.health.state == "up", "the backend")
+
+
+async def position(backend: RedisBackend, chat: str) -> Position:
+    """Where a chat is, as a subscription tells it."""
+    return (await backend.subscribe(chat)).position
+
+
+def guards(backend: RedisBackend, chat: str) -> tuple[str, str]:
+    """The key of a chat's guards, and the field of this backend's own."""
+    return f"eclipse:{{{chat}}}:meta", f"guard:{backend.address}"
