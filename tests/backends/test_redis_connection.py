@@ -3,88 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from redis.asyncio.connection import Connection, UnixDomainSocketConnection
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from eclipse_ws.backends.redis.connection import (
     CommandConnection,
     DisconnectedError,
-    SubscriberConnection,
     connection,
 )
 from tests.backends.harness import until
+from tests.backends.peer import Peer, command, run, silence
 
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 gen_test = pytest.mark.gen_test(timeout=20)
-
-
-class Peer:
-    """Greets as Redis does, then does with the connection what a test says."""
-
-    def __init__(self, talk: Talk, greet: bool = True) -> None:
-        self._talk = talk
-        self._greet = greet
-        self._writers: list[asyncio.StreamWriter] = []
-        self._server: asyncio.Server | None = None
-        self.port = 0
-
-    async def __aenter__(self) -> Peer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for writer in self._writers:
-            writer.close()
-        await self._server.wait_closed()
-        await until(lambda: len(asyncio.all_tasks()) == 1, "the end of all tasks")
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
-        try:
-            if self._greet:
-                for _ in range(3):  # CLIENT SETNAME, and twice CLIENT SETINFO
-                    await command(reader)
-                    writer.write(b"+OK\r\n")
-            await self._talk(reader, writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-
-    def commands(self, timeout: float = 0.3) -> CommandConnection:
-        """A connection to this peer, for commands."""
-        return CommandConnection(connection(f"redis://127.0.0.1:{self.port}", timeout), timeout)
-
-    def subscriber(self, on_push: Any, on_refused: Any = None) -> SubscriberConnection:
-        """A connection to this peer, for subscriptions."""
-        made = connection(f"redis://127.0.0.1:{self.port}", 0.3)
-        return SubscriberConnection(made, 0.3, on_push, on_refused)
-
-
-async def command(reader: asyncio.StreamReader) -> list[bytes]:
-    """Read one command."""
-    words = []
-    for _ in range(int((await reader.readuntil(b"\r\n"))[1:])):
-        size = int((await reader.readuntil(b"\r\n"))[1:])
-        words.append((await reader.readexactly(size + 2))[:-2])
-    return words
-
-
-async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Read everything and answer nothing."""
-    while await reader.read(65536):
-        pass
-
-
-async def run(current: CommandConnection | SubscriberConnection) -> asyncio.Task[str]:
-    """Connect, and let it run."""
-    await current.connect()
-    return asyncio.create_task(current.run())
 
 
 @gen_test
@@ -121,6 +56,61 @@ async def test_silence_ends_the_connection() -> None:
         for call in calls:
             with pytest.raises(DisconnectedError, match="no answer"):
                 await call
+
+
+@gen_test
+async def test_a_peer_that_works_off_a_queue_is_not_silent() -> None:
+    """Whoever answers one command after another is waited for, however long the last of them takes."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while words := await command(reader):
+            await asyncio.sleep(0.1)
+            writer.write(b":%d\r\n" % int(words[1]))
+
+    async with Peer(talk) as peer:
+        commands = peer.commands(timeout=0.4)
+        running = await run(commands)
+        assert await asyncio.gather(*(commands.call("ECHO", n) for n in range(8))) == [*range(8)]
+        commands.close("done")
+        await running
+
+
+@gen_test
+async def test_time_in_which_this_process_stood_still_is_not_waited() -> None:
+    """After a stop a peer has the rest of its time, not none."""
+    asked = asyncio.Event()
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await command(reader)
+        asked.set()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0.5)
+        writer.write(b":1\r\n")
+        await silence(reader, writer)
+
+    async with Peer(talk) as peer:
+        commands = peer.commands(timeout=1)
+        running = await run(commands)
+        call = commands.call("ECHO", 1)
+        await asked.wait()
+        time.sleep(1.2)  # noqa: ASYNC251 - this is the stop
+        await asyncio.sleep(0.3)
+        assert await call == 1
+        commands.close("done")
+        await running
+
+
+@gen_test
+async def test_whoever_waits_is_told_of_the_end() -> None:
+    """A connection that is stopped from outside leaves no caller waiting."""
+    async with Peer(silence) as peer:
+        commands = peer.commands(timeout=10)
+        running = await run(commands)
+        call = commands.call("ECHO", 1)
+        await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(DisconnectedError, match="closed"):
+            await call
 
 
 @gen_test
@@ -215,6 +205,21 @@ async def test_connecting_to_silence() -> None:
 
 
 @gen_test
+async def test_a_greeting_that_is_not_accepted() -> None:
+    """A peer that answers a password with neither yes nor no has refused it, and isn't merely away."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await command(reader)
+        writer.write(b"+PERHAPS\r\n")
+        await silence(reader, writer)
+
+    async with Peer(talk, greet=False) as peer:
+        commands = CommandConnection(connection(f"redis://:secret@127.0.0.1:{peer.port}", 1), 1)
+        with pytest.raises(AuthenticationError):
+            await commands.connect()
+
+
+@gen_test
 async def test_a_cancelled_connect_leaves_no_socket() -> None:
     """Whoever stops connecting leaves nothing open."""
     ended = asyncio.Event()
@@ -224,7 +229,8 @@ async def test_a_cancelled_connect_leaves_no_socket() -> None:
         ended.set()
 
     async with Peer(talk, greet=False) as peer:
-        connecting = asyncio.create_task(peer.commands(timeout=10).connect())
+        commands = peer.commands(timeout=10)  # held, or its end closes the socket
+        connecting = asyncio.create_task(commands.connect())
         await asyncio.sleep(0.05)
         connecting.cancel()
         await asyncio.wait([connecting])
@@ -298,14 +304,6 @@ async def test_a_command_that_can_not_be_written() -> None:
         assert await commands.call("ECHO", 2) == 2
         commands.close("done")
         await running
-
-
-@pytest.mark.gen_test
-async def test_an_authority_that_has_gone() -> None:
-    """Without its file no connection comes about, and the next attempt may find it again."""
-    commands = CommandConnection(connection("rediss://127.0.0.1:1", 1, "/no/such/file.pem"), 1)
-    with pytest.raises(DisconnectedError, match="can't be read"):
-        await commands.connect()
 
 
 def test_urls() -> None:

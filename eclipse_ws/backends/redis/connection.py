@@ -245,8 +245,7 @@ class SubscriberConnection(BaseConnection):
 
     def send(self, *command: bytes | str) -> None:
         """Queue a command, whose answers come as pushes."""
-        if not self.broken:
-            self._queue(command)
+        self._queue(command)
 
     def _take(self, answer: Any) -> None:
         try:

@@ -141,7 +141,6 @@ class Connections:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
         self.standing = self.subscriber = None
-        self.listening = self._proven = False
 
     def beat_soon(self) -> None:
         """Have the next heartbeat now."""
@@ -249,7 +248,7 @@ class Connections:
         subscriber.send("SUBSCRIBE", self.channel, self.names.all_nodes)
 
     def _subscriber_down(self) -> None:
-        until = int(self.heard * 1000 + self.clock) if self._proven else 0
+        until = int(self.heard * 1000 + self.clock)
         self.subscriber = None
         self.listening = self._proven = False
         self.beat_heard.set()  # nobody need wait for it any more
@@ -266,7 +265,7 @@ class Connections:
 
     def heard_beat(self, subscriber: SubscriberConnection) -> None:
         """The subscriber's connection has brought a heartbeat."""
-        if not self._proven and self.listening and subscriber is self.subscriber:
+        if not self._proven and subscriber is self.subscriber:
             self._proven = True
             self._prove(subscriber)
             self._hearer.restored()
