@@ -49,7 +49,14 @@ FIRST = (
     "contract",
 )
 """Of the backends' tests those that notice most, in little time."""
-OTHERS = ("redis_connection", "redis_connections", "redis_names", "redis_start", "redis_tls")
+OTHERS = (
+    "redis_connection",
+    "redis_connections",
+    "redis_heartbeat",
+    "redis_names",
+    "redis_start",
+    "redis_tls",
+)
 """Those that run none of the scripts, or only to begin."""
 SHARE = float(os.environ.get("SHARE") or 0.05)
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))
