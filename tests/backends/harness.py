@@ -218,7 +218,7 @@ class Cluster:
             def sure(links: Any = links) -> bool:
                 links.beat_soon()
                 return bool(
-                    links._heard * 1000 + links._clock > latest + 50
+                    links.heard * 1000 + links.clock > latest + 50
                 )  # as sure as a slow answer lets it be
 
             await until(sure, "an overlap")

@@ -357,11 +357,11 @@ async def test_letting_go_withdraws_the_guard(cluster: Make, chat: str) -> None:
     meta, guard = f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}"
     assert await made.client.hexists(meta, guard)
     connections = node.backend._connections
-    connections.refusal = ResponseError("of the test")  # commands are away
+    connections.refusing.error = ResponseError("of the test")  # commands are away
     node.delivery.unsubscribe(chat)
     await asyncio.sleep(0.5)  # longer than the lingering and its sweep
     assert node.delivery._subscriptions.get(chat) is not None
-    connections.refusal = None
+    connections.refusing.error = None
     await until(lambda: node.delivery._subscriptions.get(chat) is None, "the chat to be let go")
     assert not await made.client.hexists(meta, guard)
     await made.until_listeners(f"chat:{chat}", 0)

@@ -350,9 +350,9 @@ async def test_closing_hands_over_what_is_owed(own_cluster: Make, chat: str, exp
     assert await publish(one, chat, *range(5)) == {"local"}
     links = one.backend._connections
     await until(lambda: links.refusal)
-    refused = links._refused
+    refused = links.refusing.count
     closing = asyncio.create_task(one.delivery.close())
-    await until(lambda: links._refused > refused, "a heartbeat that is refused while the node closes")
+    await until(lambda: links.refusing.count > refused, "a heartbeat that is refused while the node closes")
     await made.client.config_set("maxmemory", 0)
     await closing
     await other.until_heard(chat, *range(5))

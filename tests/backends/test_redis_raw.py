@@ -318,10 +318,10 @@ async def test_a_subscriber_that_fails_deafens_nobody(
     node = await made.node(chat)
 
     def fail(chat_id: str, event: object) -> None:
-        node.backend._listener.deliver = node.heard.deliver
+        node.delivery.deliver = node.heard.deliver
         raise RuntimeError("of the test")
 
-    node.backend._listener.deliver = fail
+    node.delivery.deliver = fail
     node.delivery.broadcast(chat, typing())
     node.delivery.broadcast(chat, typing())
     await until(lambda: node.heard.events[chat])

@@ -67,7 +67,7 @@ async def refused(*nodes: Node) -> None:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has everything tried again sooner than in use."""
-    monkeypatch.setattr("eclipse_ws.backends.redis.connections.LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("eclipse_ws.backends.redis.heartbeat.WHILE_REFUSED", 0.1)
     monkeypatch.setattr("eclipse_ws.delivery.outbox.RETRY", 0.02)
 
 
@@ -191,7 +191,7 @@ async def test_starting_at_a_replica(own_server: Servers, chat: str, expect_log:
             await asyncio.sleep(0.01)
         node = await made.node(chat)
         await refused(node)
-        await until(lambda: node.backend._connections._listening, "the replica")
+        await until(lambda: node.backend._connections.listening, "the replica")
         await moved(made, new)
         provider.target = new.port
         await node.until_up()
