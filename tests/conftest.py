@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import re
@@ -75,6 +76,11 @@ def expect_log(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
         assert optional or any(pattern.search(line) for line in lines), (
             f"no log line matches {pattern.pattern!r}"
         )
+
+
+def pytest_configure() -> None:
+    """Keep Tornado from making an event loop of its own before the first test, which nobody would close."""
+    asyncio.set_event_loop(None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
