@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eclipse_ws.backends.base import Position
-from eclipse_ws.delivery.chat import Chat, Heard
+from eclipse_ws.delivery.chat import EARLIER_EPOCHS, Chat, Heard
 from eclipse_ws.protocol import Cursor, Event
 from tests.backends.harness import event
 
@@ -44,6 +44,11 @@ class Stage:
         known = self.chat.position
         missed = [] if known is None else [at(n) for n in range(known.offset + 1, self.length + 1)]
         self.asked = self.length, missed, frozenset(self.chat.waiting or ())
+
+    def go_live(self, offset: int, epoch: str = EPOCH) -> Chat:
+        """The chat, live at a position before which nothing is known."""
+        assert self.chat.catch_up(Position(Cursor(epoch, offset)), None) == ([], [])
+        return self.chat
 
     def answer(self) -> list[Event]:
         """The history's answer; what is left has to be asked for again."""
@@ -169,3 +174,163 @@ def test_a_local_copy_is_remembered() -> None:
         stage.chat.note(f"local {number}", None)
     assert stage.chat.seen is not None
     assert list(stage.chat.seen) == [f"local {number}" for number in range(6, 10)]
+
+
+def test_what_the_answer_has_waits_no_more() -> None:
+    """What was heard while the backend was asked is neither forged nor left if its answer has it."""
+    stage = Stage()
+    chat = stage.go_live(0)
+    stage.hear(at(2))
+    before = frozenset(chat.waiting or ())
+    for offset in (1, 3, 4):
+        stage.hear(at(offset))
+    assert chat.catch_up(Position(Cursor(EPOCH, 3)), [at(1), at(2), at(3)], before) == ([], [])
+    assert stage.offsets() == [1, 2, 3, 4]
+    assert chat.waiting is None
+    assert chat.live
+
+
+def test_what_waits_of_another_epoch_is_given_back() -> None:
+    """An offset says nothing of another epoch's events: they are asked for, however small it is."""
+    stage = Stage()
+    stage.hear(at(1, "f"))
+    assert stage.chat.catch_up(Position(Cursor(EPOCH, 2)), []) == ([at(1, "f")], [])
+    assert stage.offsets() == []
+
+
+def test_epochs_that_are_over_are_remembered() -> None:
+    """The last few of them, in their order, and neither the present one nor the same one twice."""
+    stage = Stage()
+    chat = stage.go_live(3, "a")
+    stage.go_live(5, "a")
+    assert (chat.earlier, chat.epoch) == ((), "a")
+    epochs = "bcdefgh"
+    for epoch in epochs:
+        stage.go_live(0, epoch)
+    assert chat.earlier == tuple(epochs[-1 - EARLIER_EPOCHS : -1])
+
+
+def test_an_event_of_before_the_position() -> None:
+    """What a chat never delivered at a position that it has passed is not taken for a duplicate."""
+    stage = Stage()
+    chat = stage.go_live(5)
+    assert stage.hear(at(5)) is Heard.BEHIND
+    assert not chat.live
+    stage.go_live(5)
+    assert stage.hear(at(6)) is Heard.DELIVERED
+    assert stage.hear(event("another").sequenced(Cursor(EPOCH, 6))) is Heard.BEHIND
+    assert stage.offsets() == [6]
+
+
+def test_a_new_chat_knows_nothing() -> None:
+    """Before the first answer a chat isn't live, has no epoch and no position, and has members."""
+    chat = Stage().chat
+    assert (chat.epoch, chat.position, chat.identity, chat.earlier) == ("", None, "", ())
+    assert chat.members
+    assert not (chat.live or chat.leaving or chat.subscribing or chat.unsure or chat.refusals)
+    assert not chat.has_seen("message:1")
+    assert chat.cursor_of("message:1") is None
+
+
+def test_the_identity_follows_the_position() -> None:
+    """With its position a chat knows which event is there, whether it was heard, missed or told."""
+    stage = Stage()
+    chat = stage.chat
+    chat.catch_up(Position(Cursor(EPOCH, 1), "told"), None)
+    assert chat.identity == "told"
+    stage.hear(at(2))
+    assert chat.identity == at(2).identity
+    stage.hear(at(4))
+    chat.catch_up(Position(Cursor(EPOCH, 3), at(3).identity), [at(3)])
+    assert (chat.position, chat.identity) == (Cursor(EPOCH, 4), at(4).identity)
+
+
+def test_a_local_copy_is_delivered_once() -> None:
+    """However often it is handed over, also when more came since than is remembered of what was heard."""
+    stage = Stage(limit=2)
+    chat = stage.go_live(0)
+    copies = [event(f"local {number}") for number in range(6)]
+    for copy in [*copies, *copies]:
+        assert chat.deliver_locally(copy) is None
+    assert stage.delivered == copies
+    assert all(chat.has_seen(copy.identity) for copy in copies)
+    chat.local = None  # whoever had them resumes
+    assert [chat.has_seen(copy.identity) for copy in copies] == [False] * 2 + [True] * 4
+
+
+def test_a_local_copy_that_comes_back_is_known() -> None:
+    """It then has its cursor, nobody gets it again, and whoever joins no longer needs the copy."""
+    stage = Stage()
+    chat = stage.go_live(0)
+    copies = [event("one"), event("two")]
+    for copy in copies:
+        chat.deliver_locally(copy)
+    assert chat.local == {copy.identity: copy for copy in copies}
+    for number, copy in enumerate(copies, 1):
+        assert chat.hear(copy.sequenced(Cursor(EPOCH, number)), Cursor(EPOCH, number)) is Heard.DELIVERED
+        assert chat.deliver_locally(copy) == chat.cursor_of(copy.identity) == Cursor(EPOCH, number)
+        assert list((chat.local or {}).values()) == copies[number:]
+    assert chat.local is None
+    assert stage.delivered == copies
+
+
+def resume(stage: Stage, after: int, *missed: int) -> list[int] | None:
+    """End a resuming whose history was these events; the offsets of what is found."""
+    found = stage.chat.end_resuming(Cursor(EPOCH, after), [at(offset) for offset in missed])
+    return None if found is None else [e.cursor.offset for e in found if e.cursor]
+
+
+def test_a_history_is_completed_with_what_came_meanwhile() -> None:
+    """What was delivered since a history was read follows it, once; without, or with a hole, none is had."""
+    stage = Stage()
+    chat = stage.go_live(2)
+    chat.begin_resuming()
+    chat.begin_resuming()
+    for offset in (3, 4):
+        stage.hear(at(offset))
+    chat.begin_resuming()
+    stage.hear(at(5))
+    assert resume(stage, 0, 1, 2, 3) == [1, 2, 3, 4, 5]
+    assert resume(stage, 5) == []
+    assert chat.tail is not None
+    chat.begin_resuming()
+    assert resume(stage, 0, 2) is None
+    assert resume(stage, 2) == [3, 4, 5]
+    assert chat.tail is None
+
+
+def test_a_history_ends_at_the_position() -> None:
+    """What the backend has already, and this node hasn't heard, is left to be delivered."""
+    stage = Stage()
+    chat = stage.go_live(2)
+    chat.begin_resuming()
+    assert resume(stage, 0, 1, 2, 3, 4) == [1, 2]
+    chat.begin_resuming()
+    assert chat.end_resuming(Cursor(EPOCH, 0), None) is None
+    assert chat.tail is None
+    chat.begin_resuming()
+    stage.go_live(1, "f")
+    assert resume(stage, 0, 1) == [1]
+
+
+def test_more_came_than_is_remembered() -> None:
+    """A history that can't be completed, because too much came since, can't be had."""
+    stage = Stage(limit=3)
+    chat = stage.go_live(0)
+    for came, found in ((3, [1, 2, 3]), (4, None)):
+        stage.go_live(0)
+        chat.begin_resuming()
+        for offset in range(1, came + 1):
+            stage.hear(at(offset))
+        assert resume(stage, 0) == found
+
+
+def test_what_waits_is_bounded() -> None:
+    """Twice the limit; of more the newest are kept, as of what is known to be delivered."""
+    stage = Stage(limit=3)
+    for offset in range(1, 11):
+        assert stage.hear(at(offset)) is Heard.WAITING
+    assert [e.cursor for e in stage.chat.waiting or ()] == [Cursor(EPOCH, n) for n in range(5, 11)]
+    for number in range(10):
+        stage.chat.note(f"message:{number}", Cursor(EPOCH, number))
+    assert list(stage.chat.seen or ()) == [f"message:{number}" for number in range(4, 10)]
