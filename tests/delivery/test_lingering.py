@@ -1,0 +1,136 @@
+"""Lingering: how long a chat that nobody is in is heard, and what becomes of it then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from eclipse_ws.backends.base import Unavailable
+from eclipse_ws.delivery import subscriptions
+from tests.backends.harness import until
+from tests.delivery.asked import LIFETIME, known, on_stage, turn
+
+gen_test = pytest.mark.gen_test(timeout=20)
+Expect = Callable[..., None]
+CHAT = "chat"
+
+
+@gen_test
+async def test_what_is_let_go_is_gone() -> None:
+    """At the end of its lifetime, not before, a chat that nobody is in is let go; those with members stay."""
+    async with on_stage(history_seconds=0.2) as stage:
+        for chat in ("a", "b", "c"):
+            await stage.delivery.subscribe(chat)
+        stage.delivery.unsubscribe("a")
+        stage.now += 0.1
+        stage.delivery.unsubscribe("b")
+        stage.now += 0.1
+        await until(lambda: stage.backend.left)
+        await turn()
+        assert stage.backend.left == [["a"]]
+        assert list(stage.subscriptions) == ["b", "c"]
+        assert len(stage.subscriptions) == 2
+
+
+@gen_test
+async def test_many_are_let_go_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands that are due at once go in pieces, each chat once."""
+    monkeypatch.setattr(subscriptions, "BATCH", 2)
+    async with on_stage(history_seconds=0.2) as stage:
+        for chat in "abcde":
+            await stage.delivery.subscribe(chat)
+            stage.delivery.unsubscribe(chat)
+        stage.now += 1
+        await until(lambda: not len(stage.subscriptions))
+        assert stage.backend.left == [["a", "b"], ["c", "d"], ["e"]]
+
+
+@gen_test
+async def test_joining_what_is_being_let_go() -> None:
+    """Who joins meanwhile has the chat subscribed again, live no sooner than that, and it isn't let go."""
+    async with on_stage(history_seconds=0.2) as stage:
+        for chat in (CHAT, "other"):
+            await stage.delivery.subscribe(chat)
+            stage.delivery.unsubscribe(chat)
+        stage.now += 1
+        stage.backend.leaving.clear()
+        await until(lambda: stage.backend.left)
+        stage.backend.gate.clear()
+        joining = asyncio.ensure_future(stage.delivery.subscribe(CHAT))
+        await turn()
+        assert not known(stage).live
+        assert not joining.done()
+        stage.backend.leaving.set()
+        await turn()
+        stage.backend.gate.set()
+        await joining
+        assert known(stage).members
+        assert list(stage.subscriptions) == [CHAT]
+
+
+@gen_test
+@pytest.mark.parametrize("failure", [Unavailable(), ValueError("of the test")])
+async def test_what_can_not_be_let_go_stays(failure: Exception, expect_log: Expect) -> None:
+    """It is heard as before, can be joined without asking, and is let go with the next sweep."""
+    if isinstance(failure, ValueError):
+        expect_log("chats not left")
+    async with on_stage(history_seconds=0.2) as stage:
+        await stage.delivery.subscribe(CHAT)
+        stage.delivery.unsubscribe(CHAT)
+        stage.backend.failures = [failure]
+        stage.now += 1
+        await until(lambda: stage.backend.left)
+        await turn()
+        assert known(stage).live
+        assert not known(stage).leaving
+        await until(lambda: stage.subscriptions.get(CHAT) is None)
+        assert stage.backend.left == [[CHAT]] * 2
+
+
+@gen_test
+async def test_what_is_being_subscribed_is_not_let_go() -> None:
+    """A chat whose lifetime ends while the backend is asked for it stays until that is answered."""
+    async with on_stage(history_seconds=0.2) as stage:
+        stage.backend.gate.clear()
+        stage.backend.timeout = 0.01
+        await stage.delivery.subscribe(CHAT)
+        stage.delivery.unsubscribe(CHAT)
+        stage.now += 1
+        await asyncio.sleep(0.2)  # a few sweeps
+        assert stage.backend.left == []
+        stage.backend.gate.set()
+        await until(lambda: stage.subscriptions.get(CHAT) is None)
+
+
+@gen_test
+async def test_lingering_is_as_long_as_the_history() -> None:
+    """Leaving notes when a chat ends; leaving again, or leaving what is unknown, changes nothing."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        stage.delivery.unsubscribe("unknown")
+        stage.delivery.unsubscribe(CHAT)
+        assert (known(stage).members, known(stage).expires) == (False, 1000 + LIFETIME)
+        stage.now += 1
+        stage.delivery.unsubscribe(CHAT)
+        assert known(stage).expires == 1000 + LIFETIME
+        await stage.delivery.subscribe(CHAT)
+        assert known(stage).members
+        assert len(stage.subscriptions) == 1
+
+
+@gen_test
+async def test_closing_lets_everybody_go() -> None:
+    """Who waits for a chat waits no more, nothing is subscribed any more, and no task is left."""
+    async with on_stage() as stage:
+        stage.backend.gate.clear()
+        joining = asyncio.ensure_future(stage.delivery.subscribe(CHAT))
+        await turn()
+        chat = known(stage)
+        await stage.delivery.close()
+        await joining
+        assert not len(stage.subscriptions)
+        stage.subscriptions.resubscribe(chat)
+        assert not chat.subscribing
+        assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
