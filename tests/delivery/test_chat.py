@@ -187,6 +187,7 @@ def test_what_the_answer_has_waits_no_more() -> None:
     assert chat.catch_up(Position(Cursor(EPOCH, 3)), [at(1), at(2), at(3)], before) == ([], [])
     assert stage.offsets() == [1, 2, 3, 4]
     assert chat.waiting is None
+    assert [stage.hear(at(offset)) for offset in (1, 4)] == [Heard.DUPLICATE] * 2
     assert chat.live
 
 
@@ -309,8 +310,15 @@ def test_a_history_ends_at_the_position() -> None:
     assert chat.end_resuming(Cursor(EPOCH, 0), None) is None
     assert chat.tail is None
     chat.begin_resuming()
-    stage.go_live(1, "f")
+    stage.go_live(5, "f")
     assert resume(stage, 0, 1) == [1]
+
+
+def test_a_history_before_the_position_is_known() -> None:
+    """Is what the backend has; the rest comes with the position."""
+    stage = Stage()
+    stage.chat.begin_resuming()
+    assert resume(stage, 0, 1, 2) == [1, 2]
 
 
 def test_more_came_than_is_remembered() -> None:

@@ -82,6 +82,19 @@ async def test_a_backend_that_does_not_answer_is_not_waited_for() -> None:
 
 
 @gen_test
+async def test_who_waits_no_more_disturbs_nobody() -> None:
+    """A chat goes live whether or not somebody still waits for it."""
+    async with on_stage() as stage:
+        stage.backend.gate.clear()
+        joining = asyncio.ensure_future(stage.delivery.subscribe(CHAT))
+        await turn()
+        stage.subscriptions.readiness(known(stage)).cancel()
+        stage.backend.gate.set()
+        await joining
+        await until(lambda: known(stage).live)
+
+
+@gen_test
 async def test_after_an_outage_what_was_missed_comes() -> None:
     """Every chat that is not live is asked for from its position, and those that are live are not."""
     async with on_stage() as stage:
