@@ -321,4 +321,6 @@ class Subscriptions:
                 if chat.leaving and left:
                     del self._chats[chat.chat_id]
                     chat.is_ready()
+                elif chat.live:  # whatever the failure says, it may be heard no more
+                    self.stay(chat)
                 chat.leaving = False

@@ -123,11 +123,13 @@ async def on_stage(**given: Any) -> AsyncIterator[Stage]:
     """A started stage, which is cleared away."""
     stage = Stage(**given)
     await stage.delivery.start(stage.heard)
-    yield stage
-    vars(stage.backend).pop("append", None)  # whatever a test has put in its place
-    stage.backend.gate.set()
-    stage.backend.leaving.set()
-    await stage.delivery.close()
+    try:
+        yield stage
+    finally:
+        vars(stage.backend).pop("append", None)  # whatever a test has put in its place
+        stage.backend.gate.set()
+        stage.backend.leaving.set()
+        await stage.delivery.close()
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -73,7 +73,7 @@ async def test_joining_what_is_being_let_go() -> None:
 @gen_test
 @pytest.mark.parametrize("failure", [Unavailable(), ValueError("of the test")])
 async def test_what_can_not_be_let_go_stays(failure: Exception, expect_log: Expect) -> None:
-    """It is heard as before, can be joined without asking, and is let go with the next sweep."""
+    """It is heard again at once, unless it wasn't before, and is let go with the next sweep."""
     if isinstance(failure, ValueError):
         expect_log("chats not left")
     async with on_stage(history_seconds=0.2) as stage:
@@ -85,8 +85,29 @@ async def test_what_can_not_be_let_go_stays(failure: Exception, expect_log: Expe
         await turn()
         assert known(stage).live
         assert not known(stage).leaving
+        assert len(stage.backend.asked) == 2
         await until(lambda: stage.subscriptions.get(CHAT) is None)
         assert stage.backend.left == [[CHAT]] * 2
+
+
+@gen_test
+async def test_what_was_let_go_without_an_answer_is_heard_again() -> None:
+    """A backend that fails may have let the chat go all the same: who joins then hears it."""
+    async with on_stage(history_seconds=0.2) as stage:
+        await stage.delivery.subscribe(CHAT)
+        unsubscribe = stage.backend.unsubscribe
+
+        async def fail(chat_ids: Sequence[str]) -> None:
+            await unsubscribe(chat_ids)
+            raise Unavailable(asked=True)
+
+        stage.backend.unsubscribe = fail  # type: ignore[method-assign]
+        stage.delivery.unsubscribe(CHAT)
+        stage.now += 0.2
+        await until(lambda: stage.backend.left)
+        await stage.delivery.subscribe(CHAT)
+        await stage.publish(CHAT, 1)
+        await until(lambda: stage.heard.numbers(CHAT) == ["1"])
 
 
 @gen_test
