@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from eclipse_ws.backends.base import Health, Position, Subscription
+from eclipse_ws.backends.base import Health, NullListener, Position, Subscription
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.chat import Chat
@@ -72,6 +72,12 @@ class Asked(MemoryBackend):
             raise self.failures.pop(0)
         await super().unsubscribe(chat_ids)
 
+    def begin_epoch(self, chat_id: str) -> str:
+        """Begin a new epoch, which nobody is told; the name of the old one."""
+        old = self._channels[chat_id]
+        self._channels[chat_id] = type(old)(subscribed=old.subscribed)
+        return old.epoch
+
     async def send(self, note: bytes, address: str = "") -> int:
         """Remember the note; the nodes of the bus hear it soon, unless they are deaf."""
         self.sent.append((note, address))
@@ -102,11 +108,10 @@ class Stage:
 
     async def elsewhere(self, chat_id: str, *numbers: Any) -> None:
         """Kept events that this node doesn't hear."""
-        channel = self.backend._channel(chat_id)
-        heard, channel.subscribed = channel.subscribed, False
+        listener, self.backend._listener = self.backend._listener, NullListener()
         for number in numbers:
             await self.backend.append(chat_id, event(number))
-        channel.subscribed = heard
+        self.backend._listener = listener
         self.backend._idle.pop(chat_id, None)
 
 

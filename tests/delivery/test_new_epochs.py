@@ -29,7 +29,7 @@ async def test_what_can_not_be_had_interrupts_before_anything_new() -> None:
         deliver = known(stage).deliver
         known(stage).deliver = lambda chat_id, e: (order.append(e.identity), deliver(chat_id, e))[0]
         stage.backend.gate.clear()
-        stage.backend._channel(CHAT).renew()
+        stage.backend.begin_epoch(CHAT)
         await stage.publish(CHAT, 1)  # of another epoch: the backend is asked
         await turn()
         await stage.publish(CHAT, 2)
@@ -134,6 +134,7 @@ async def test_a_loss_while_the_backend_answers() -> None:
 async def test_a_loss_of_a_chat_that_nobody_here_is_in() -> None:
     """It is subscribed to begin the epoch, and let go a lifetime later."""
     async with on_stage(history_seconds=0.2) as stage:
+        await stage.backend.append(CHAT, event(0))
         stage.subscriptions.renew(CHAT)
         assert not known(stage).members
         await until(lambda: known(stage).live)
@@ -158,15 +159,13 @@ async def test_a_backend_that_goes_back_in_time() -> None:
     """An epoch that was over begins no second time: another one does, which the other nodes are told."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
-        channel = stage.backend._channel(CHAT)
-        old = channel.epoch
-        channel.renew()
+        old = stage.backend.begin_epoch(CHAT)
         stage.delivery.lost()
         stage.delivery.restored()
         await until(lambda: known(stage).live)
         new = known(stage).epoch
         assert (known(stage).earlier, stage.heard.interrupts) == ((old,), [CHAT])
-        channel.epoch = old
+        stage.backend._channels[CHAT].epoch = old
         stage.backend.asked.clear()
         stage.delivery.lost()
         stage.delivery.restored()
