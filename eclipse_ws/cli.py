@@ -555,7 +555,7 @@ def greet(server: Server) -> None:
         click.echo(f"          {program()} chat --host {address}")
         click.echo(f"          {program()} smoke {url}")
         click.echo("  stop    Ctrl-C")
-    elif settings.demo:
+    elif settings.development:
         click.echo(f"  open    {settings.next_api_url}   the application, which must run, too")
         click.echo("  stop    Ctrl-C")
 

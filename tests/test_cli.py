@@ -517,21 +517,22 @@ def test_run_ends_on_what_the_server_says(
 
 
 @pytest.mark.parametrize(
-    ("demo", "api", "open_at", "lines"),
+    ("profile", "api", "open_at", "lines"),
     [
-        (False, "http", "", 1),
-        (True, "embedded", "http://127.0.0.1:81/demo ", 7),
-        (True, "http", "http://app.example.com:3000", 3),
+        ("test", "http", "", 1),
+        ("dev", "embedded", "http://127.0.0.1:81/demo ", 7),
+        ("dev", "http", "http://app.example.com:3000", 3),
     ],
 )
 def test_run_greets(
-    capsys: pytest.CaptureFixture[str], demo: bool, api: str, open_at: str, lines: int
+    capsys: pytest.CaptureFixture[str], profile: str, api: str, open_at: str, lines: int
 ) -> None:
     """The first line says where it listens; where there is a demo, the next say what to click and to type.
 
     The demo needs the embedded API: with an application of one's own, that is what to click.
     """
-    settings = Settings(port=0, demo=demo, api=api, next_api_url="http://app.example.com:3000")  # type: ignore[arg-type]
+    given = {"profile": profile, "api": api, "next_api_url": "http://app.example.com:3000"}
+    settings = Settings(port=0, **given)  # type: ignore[arg-type]
     greet(SimpleNamespace(settings=settings, port=81))  # type: ignore[arg-type]
     out = capsys.readouterr().out
     assert out.startswith(

@@ -135,7 +135,6 @@ class Settings(BaseSettings):
         "seconds over which a stopping server closes its sessions; "
         "it closes them at once if no other node takes over its chats",
     )
-    demo: bool = _setting(False, "serve the demo pages; only in development and with the embedded API")
 
     # Logs
     log_level: Level = _setting("info", "lowest level to log", variable="LOG_LEVEL")
@@ -312,6 +311,11 @@ class Settings(BaseSettings):
         return is_production(self.profile)
 
     @property
+    def development(self) -> bool:
+        """True if the profile is dev."""
+        return base_name(self.profile) == "dev"
+
+    @property
     def max_frame(self) -> int:
         """Bytes of one incoming message, all its fragments together."""
         return max(MAX_FRAME, ESCAPED * self.max_content + AROUND)
@@ -338,8 +342,8 @@ class Settings(BaseSettings):
 
     @property
     def has_demo(self) -> bool:
-        """Whether the demo pages are served: only the embedded API gives them tokens."""
-        return self.demo and self.api == "embedded"
+        """Whether the demo pages are served: only in development; only the embedded API gives them tokens."""
+        return self.development and self.api == "embedded"
 
 
 def is_production(profile: str) -> bool:

@@ -85,10 +85,6 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     except application_headers.HeadersError as error:
         fix = "write `Name: value`, one header a line, or a JSON object in one line"
         problems.append(Problem("ECLIPSE_API_HEADERS", str(error), fix))
-    if production and settings.demo:
-        problems.append(
-            Problem("ECLIPSE_DEMO", "is true, but the demo is for development only", "set it to false")
-        )
     for pattern in settings.allowed_origins:
         problems += check_origin(pattern)
     for name in settings.allowed_hosts:

@@ -73,7 +73,7 @@ def test_a_trial_in_production_is_warned_of(tmp_path: Path) -> None:
 )
 async def test_a_name_that_was_made_to_point_here_gets_nothing(path: str) -> None:
     """A page whose own name resolves to this machine is answered nothing, on any path, by any method."""
-    async with running(demo=True) as server:
+    async with running(profile="dev") as server:
         for method in ("GET", "HEAD", "POST", "OPTIONS"):
             for host in (
                 "evil.example",

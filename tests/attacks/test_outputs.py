@@ -156,7 +156,7 @@ async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
 @pytest.mark.gen_test
 async def test_pages_have_the_headers_that_they_need() -> None:
     """No inline script, no framing, no sniffing, no referrer; and no header that names the software."""
-    async with running(demo=True) as server:
+    async with running(profile="dev") as server:
         for path in ("/demo", "/demo/agent"):
             page = await http(server.port, path)
             policy = page.headers["content-security-policy"]

@@ -181,7 +181,6 @@ async def test_a_right_configuration(check: Check) -> None:
         ({"ALLOWED_ORIGINS": "app.example.com"}, "ALLOWED_ORIGINS", "not an origin"),
         ({"ECLIPSE_BACKEND": "memory"}, "ECLIPSE_BACKEND", "not permitted in production"),
         ({"ECLIPSE_API": "embedded"}, "ECLIPSE_API", "not permitted in production"),
-        ({"ECLIPSE_DEMO": "true"}, "ECLIPSE_DEMO", "development"),
         ({"ECLIPSE_PNIG_INTERVAL": "3"}, "settings", "did you mean ECLIPSE_PING_INTERVAL"),
         ({"PORT": "http"}, "PORT", "expected"),
         ({"ECLIPSE_METRICS_PORT": "1", "ECLIPSE_ADMIN_PORT": "1"}, "ECLIPSE_METRICS_PORT", "another port"),

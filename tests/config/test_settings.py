@@ -68,7 +68,7 @@ def test_dev_requires_nothing_and_says_what_it_generated() -> None:
     loaded = read()
     assert loaded.settings.profile == "dev"
     assert not loaded.settings.production
-    assert loaded.settings.demo
+    assert loaded.settings.has_demo
     assert (loaded.settings.backend, loaded.settings.api) == ("memory", "embedded")
     assert [note.split()[0] for note in loaded.notes] == ["JWT_SECRET", "INTERNAL_API_SECRET"]
     assert loaded.sources["jwt_secret"] == "generated"
@@ -120,7 +120,7 @@ def test_a_right_production_environment_loads() -> None:
     settings = loaded.settings
     assert settings.production
     assert (settings.backend, settings.api, settings.log_format) == ("redis", "http", "json")
-    assert (settings.host, settings.drain_seconds, settings.demo) == ("0.0.0.0", 15, False)
+    assert (settings.host, settings.drain_seconds, settings.development) == ("0.0.0.0", 15, False)
     assert (settings.region, settings.machine) == ("iad", "m1")
     assert settings.allowed_origins == ("https://app.acme.com",)
     assert (loaded.notes, loaded.warnings) == ([], [])
@@ -365,10 +365,10 @@ def test_a_wrong_api_url_is_named(url: str, says: str) -> None:
 
 
 def test_production_refuses_what_only_development_may_use() -> None:
-    """The embedded API, the memory backend and the demo need leave, or are for dev alone."""
-    environ = prod(ECLIPSE_API="embedded", ECLIPSE_BACKEND="memory", ECLIPSE_DEMO="true")
+    """The embedded API and the memory backend need permission."""
+    environ = prod(ECLIPSE_API="embedded", ECLIPSE_BACKEND="memory")
     found = problems_of(environ)
-    assert set(found) == {"ECLIPSE_API", "ECLIPSE_BACKEND", "ECLIPSE_DEMO"}
+    assert set(found) == {"ECLIPSE_API", "ECLIPSE_BACKEND"}
     assert "ECLIPSE_ALLOW_EMBEDDED_API=true" in found["ECLIPSE_API"]
     assert "ECLIPSE_ALLOW_MEMORY_BACKEND=true" in found["ECLIPSE_BACKEND"]
 

@@ -488,7 +488,7 @@ async def test_the_clients_types_are_served_beside_it() -> None:
 @pytest.mark.parametrize("path", ["/demo", "/demo/agent"])
 async def test_pages_of_the_demo(path: str) -> None:
     """The demo's pages run nothing but our own files, and are in no frame."""
-    async with running(demo=True) as server:
+    async with running(profile="dev") as server:
         answer = await http(server.port, path)
         assert answer.status == 200
         assert answer.headers["content-type"].startswith("text/html")
@@ -502,9 +502,9 @@ async def test_pages_of_the_demo(path: str) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/demo", "/demo/agent", "/static/demo.js", "/static/demo.html"])
-@pytest.mark.parametrize("given", [{}, {"demo": True, "api": "http"}], ids=str)
+@pytest.mark.parametrize("given", [{}, {"profile": "dev", "api": "http"}], ids=str)
 async def test_no_demo_unless_asked_for(path: str, given: dict[str, Any]) -> None:
-    """The demo is served only if the setting enables it, and its pages can get tokens."""
+    """The demo is served only in development, and only if its pages can get tokens."""
     async with running(**given) as server:
         assert (await http(server.port, path)).status == 404
 
@@ -525,7 +525,7 @@ async def test_no_demo_unless_asked_for(path: str, given: dict[str, Any]) -> Non
 )
 async def test_no_other_file(path: str) -> None:
     """No path leads out of the folder, or to what isn't there."""
-    async with running(demo=True) as server:
+    async with running(profile="dev") as server:
         answer = await http(server.port, path)
         assert answer.status in (403, 404)
         assert b"import" not in answer.body
@@ -549,7 +549,7 @@ OTHERS = [
 @pytest.mark.gen_test
 async def test_a_browser_at_the_root_gets_the_demo() -> None:
     """In development a browser gets a page; other clients and methods get the health document."""
-    async with running(demo=True) as server:
+    async with running(profile="dev") as server:
         for accept in BROWSERS:
             answer = await http(server.port, "/", headers={"Accept": accept})
             assert (answer.status, answer.headers["location"]) == (302, "/demo"), accept
@@ -577,7 +577,7 @@ async def test_a_browser_at_the_root_without_a_demo() -> None:
 @pytest.mark.gen_test
 async def test_answers_do_not_name_their_server() -> None:
     """No answer tells what it was made with."""
-    async with running(demo=True) as server:
+    async with running(profile="dev") as server:
         for path in ("/health", "/nope", "/widget.js", "/demo"):
             assert "server" not in (await http(server.port, path)).headers
 
