@@ -43,7 +43,9 @@ def main() -> None:
 @profile_option
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", help="Port to listen on; 0 selects a free one.")
-@click.option("--backend", metavar="NAME", help="memory, redis, or the name of an installed plugin.")
+@click.option(
+    "--backend", metavar="NAME", help="memory, redis, postgres, or the name of an installed plugin."
+)
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
 def run(profile: str | None, **flags: str | None) -> None:
     """Start the server; Ctrl-C or SIGTERM stops it."""

@@ -58,6 +58,10 @@ REDIS_OPTIONS = {
     "ssl_cert_reqs": "none|optional|required",
     "ssl_check_hostname": "(?i:true|false)",
 }
+# Permitted options in a DATABASE_URL, by libpq's names; asyncpg sends those of other clients to the server.
+DATABASE_OPTIONS = frozenset(
+    ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "options", "application_name")
+)
 WHERE_REDIS_URL = (
     "set REDIS_URL to the Redis URL of the database (Upstash's console: the database's page, "
     "'Connect', tab 'TCP'; it begins with rediss://)"
@@ -245,6 +249,26 @@ def check_redis_url(url: str) -> list[Problem]:
             what = "an option" if pattern is None else "a value for the option"
             problem = f"has {what} {option[:40]!r} that this server does not support"
             return [Problem(name, problem, "remove the ? and everything after it")]
+    return []
+
+
+def check_database_url(url: str) -> list[Problem]:
+    """Problems of a DATABASE_URL."""
+    name, fix = "DATABASE_URL", "set it to postgresql://user:password@host:5432/database"
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return [Problem(name, "is not a valid URL", f"{fix}; write / @ # ? of a password as %2F %40 %23 %3F")]
+    if parts.scheme not in ("postgresql", "postgres") or not parts.netloc or parts.fragment:
+        return [Problem(name, "is not of the form postgresql://user:password@host:port/database", fix)]
+    if is_placeholder(url):
+        return [Problem(name, "contains a placeholder", fix)]
+    for option, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if option not in DATABASE_OPTIONS:
+            problem = f"has an option {option[:40]!r} that this server does not support"
+            fix = "remove it; other libraries' options, such as Prisma's, are errors in PostgreSQL"
+            return [Problem(name, problem, fix)]
     return []
 
 

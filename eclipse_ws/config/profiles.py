@@ -76,11 +76,11 @@ def known_keys(
 
 def check_backend(name: str) -> list[Problem]:
     """A problem unless the backend is built in, or an installed package provides it."""
-    if name in ("memory", "redis"):
+    if name in ("memory", "redis", "postgres"):
         return []
     from importlib.metadata import entry_points
 
-    installed = sorted({"memory", "redis", *entry_points(group="eclipse_ws.backends").names})
+    installed = sorted({"memory", "redis", "postgres", *entry_points(group="eclipse_ws.backends").names})
     if name in installed:
         return []
     near = nearest(name, installed)

@@ -267,7 +267,8 @@ class Settings(BaseSettings):
 
     # Backend
     backend: str = _setting(
-        "auto", "memory, redis, an installed backend, or auto (redis if REDIS_URL is set, else memory)"
+        "auto",
+        "memory, redis, postgres, an installed backend, or auto (redis if REDIS_URL is set, else memory)",
     )
     allow_memory_backend: bool = _setting(False, "allow the memory backend in production")
     redis_url: SecretStr = _setting(
@@ -287,6 +288,9 @@ class Settings(BaseSettings):
     )
     redis_timeout: Seconds = _setting(2, "timeout of a command and of connecting, in seconds")
     redis_ping_interval: Seconds = _setting(10, "seconds between pings of a connection with subscriptions")
+    database_url: SecretStr = _setting(
+        SecretStr(""), "postgresql:// URL, for the backend postgres", variable="DATABASE_URL", url=True
+    )
 
     @model_validator(mode="before")
     @classmethod

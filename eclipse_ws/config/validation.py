@@ -26,6 +26,7 @@ from eclipse_ws.config.problems import (
     WHERE_REDIS_URL,
     Problem,
     check_api_url,
+    check_database_url,
     check_host,
     check_origin,
     check_redis_url,
@@ -68,6 +69,8 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
         fix = "remove it to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
         problems.append(Problem("ECLIPSE_BACKEND", "is memory, which is not permitted in production", fix))
     problems += check_backend(settings.backend)
+    if settings.backend == "postgres":
+        problems += _check_postgres(settings)
     if settings.event_loop == "uvloop" and find_spec("uvloop") is None:
         fix = "install it (pip install 'eclipse-ws[speed]'), or set it to asyncio"
         problems.append(Problem("ECLIPSE_EVENT_LOOP", "is uvloop, which is not installed", fix))
@@ -90,6 +93,17 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     for name in settings.allowed_hosts:
         problems += check_host(name)
     return problems + _check_keys(settings)
+
+
+def _check_postgres(settings: Settings) -> list[Problem]:
+    """Problems of the backend postgres: its library, and its URL."""
+    if find_spec("asyncpg") is None:
+        fix = "install it (pip install 'eclipse-ws[postgres]'), or use redis"
+        return [Problem("ECLIPSE_BACKEND", "is postgres, but asyncpg is not installed", fix)]
+    if not settings.database_url:
+        fix = "set it to postgresql://user:password@host:5432/database"
+        return [Problem("DATABASE_URL", "is not set, and the backend is postgres", fix)]
+    return check_database_url(settings.database_url.get_secret_value())
 
 
 def check_texts(values: Mapping[str, Any], sources: Mapping[str, str]) -> list[Problem]:

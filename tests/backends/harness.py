@@ -13,14 +13,12 @@ from typing import Any
 
 import redis.asyncio
 
+from eclipse_ws.backends import create
 from eclipse_ws.backends.base import Backend
-from eclipse_ws.backends.memory import MemoryBackend
-from eclipse_ws.backends.redis import RedisBackend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.protocol import Cursor, Event, parse_event
 from tests.conftest import make_settings
-from tests.servers import RedisServer
 
 PATIENCE = 10.0
 POLL = 0.003
@@ -146,7 +144,7 @@ class Node:
 class Cluster:
     """Nodes that share one server (or, in memory, the one node that there is)."""
 
-    def __init__(self, kind: str, server: RedisServer | None, **given: Any) -> None:
+    def __init__(self, kind: str, server: Any = None, **given: Any) -> None:
         self.kind = kind
         self.server = server
         self.given = given
@@ -155,8 +153,9 @@ class Cluster:
 
     def settings(self, **given: Any) -> Settings:
         """The nodes' settings."""
-        url = {"redis_url": self.server.url} if self.server else {}
-        return make_settings(backend="redis" if self.server else "memory", **{**url, **self.given, **given})
+        variable = {"redis": "redis_url", "postgres": "database_url"}.get(self.kind)
+        url = {variable: self.server.url} if variable else {}
+        return make_settings(backend=self.kind, **{**url, **self.given, **given})
 
     async def node(self, *chats: str, start: bool = True, **given: Any) -> Node:
         """One more node, subscribed to these chats."""
@@ -164,7 +163,7 @@ class Cluster:
             node = self.made[0]
         else:
             settings = self.settings(**given)
-            node = Node(settings, RedisBackend(settings) if self.server else MemoryBackend(settings))
+            node = Node(settings, create(self.kind, settings))
             self.made.append(node)
             if start:
                 await node.delivery.start(node.heard)
@@ -194,6 +193,12 @@ class Cluster:
         for payload in payloads:
             pipeline.publish(f"chat:{chat_id}", payload)
         await pipeline.execute()
+
+    async def postgres_bodies(self, chat_id: str) -> list[bytes]:
+        """The events that PostgreSQL keeps of a chat."""
+        query = "SELECT body FROM eclipse_ws WHERE kind = 'event' AND chat = $1 ORDER BY place"
+        async with self.made[0].backend._locked(chat_id) as (connection, chat, _):
+            return [row["body"] for row in await connection.fetch(query, chat)]
 
     def freeze(self) -> None:
         """Freeze the server; when this returns it answers nothing any more."""
@@ -240,7 +245,7 @@ class Cluster:
             await node.delivery.close()
             assert not node.heard.unannounced, f"gaps that were not told: {node.heard.unannounced}"
         try:
-            if self.server is not None and self.server.process is not None:
+            if self.kind == "redis" and self.server.process is not None:
                 await self._see_that_nothing_is_left()
         finally:
             if self._client is not None:

@@ -398,7 +398,46 @@ def test_redis_asked_for_without_a_url() -> None:
 def test_a_backend_that_is_not_installed_is_named() -> None:
     """An unknown backend gets the nearest name, or the list of those installed."""
     assert "write redis" in problems_of({}, backend="reddis")["ECLIPSE_BACKEND"]
-    assert "memory, redis" in problems_of({}, backend="kafka")["ECLIPSE_BACKEND"]
+    assert "memory, postgres, redis" in problems_of({}, backend="kafka")["ECLIPSE_BACKEND"]
+
+
+def test_postgres_needs_its_url_and_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend postgres without DATABASE_URL or without asyncpg is named, with what to do."""
+    chosen = {"ECLIPSE_BACKEND": "postgres"}
+    monkeypatch.setattr("eclipse_ws.config.validation.find_spec", lambda name: name)
+    assert "is not set" in problems_of(chosen)["DATABASE_URL"]
+    given = {**chosen, "DATABASE_URL": "postgresql://chat:hunter2@h/db"}
+    loaded = read(given)
+    assert "hunter2" not in masked(loaded.settings, "database_url")
+    assert read({"DATABASE_URL": "mysql://h"}).settings.backend == "memory"
+    monkeypatch.setattr("eclipse_ws.config.validation.find_spec", lambda name: None)
+    assert "eclipse-ws[postgres]" in problems_of(given)["ECLIPSE_BACKEND"]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("redis://u:hunter2@h", "is not of the form postgresql://"),
+        ("postgresql://", "is not of the form postgresql://"),
+        ("postgresql://u:hunter2@h:port/db", "is not a valid URL"),
+        ("postgresql://u:hunter2@h/db?schema=public", "'schema'"),
+        ("postgresql://u:hunter2@h/db#x", "is not of the form"),
+        ("postgresql://u:your-password@db.example.com/db", "placeholder"),
+    ],
+)
+def test_a_wrong_database_url_is_named_and_not_repeated(url: str, says: str) -> None:
+    """Each kind of wrong DATABASE_URL gets its own sentence, without the URL's password."""
+    (problem,) = problems.check_database_url(url)
+    assert (problem.name, says in str(problem)) == ("DATABASE_URL", True)
+    assert "hunter2" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://h", "postgres://u:p@h:5/db?sslmode=verify-full&options=-cx%3Dy"]
+)
+def test_a_right_database_url(url: str) -> None:
+    """What libpq takes is taken."""
+    assert problems.check_database_url(url) == []
 
 
 def test_an_event_loop_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -885,12 +924,13 @@ def test_every_field_has_a_description_and_a_variable_of_its_own() -> None:
 
 def test_what_fields_say_of_themselves() -> None:
     """Secrets, and what is derived from them, come from the fields alone."""
-    secrets = {"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "redis_url", "api_headers"}
+    secrets = {"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "api_headers"}
+    secrets |= {"redis_url", "database_url"}
     assert secrets == SECRETS
     assert {"jwt_secret", "jwt_previous_secrets", "internal_api_secret"} == LITERAL
     assert SECRETS | {"next_api_url", "jwt_public_key"} == HIDDEN
     assert {"profile", "region", "machine"} == ENV_ONLY
-    assert SECRETS - {"redis_url"} <= RELOADED
+    assert SECRETS - {"redis_url", "database_url"} <= RELOADED
     assert not RELOADED & {"port", "redis_url", "backend", *ENV_ONLY}
 
 

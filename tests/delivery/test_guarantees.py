@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from tornado.ioloop import IOLoop
@@ -10,28 +10,34 @@ from tornado.ioloop import IOLoop
 from tests import needs
 from tests.backends.harness import Cluster
 from tests.delivery.guarantees import KINDS, Guarantees
+from tests.postgres import PostgresServer
 from tests.servers import RedisServer
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer | None]:
-    """The server that a kind of backend needs, if any."""
-    _, _, name = request.param.partition(" on ")
-    if not name:
-        yield None
-        return
-    running = RedisServer(needs.server(name)).start()
-    yield running
-    running.stop()
+def make_cluster(request: pytest.FixtureRequest) -> Iterator[Callable[[], Cluster]]:
+    """Makes clusters of a kind, on the server that it needs, if any."""
+    kind, _, name = request.param.partition(" on ")
+    if kind == "postgres":
+        pytest.importorskip("asyncpg", reason="needs asyncpg (pip install 'eclipse-ws[postgres]')")
+        database = PostgresServer().start()
+        yield lambda: Cluster(kind, database)
+        database.remove()
+    elif kind == "redis":
+        running = RedisServer(needs.server(name)).start()
+        yield lambda: Cluster(kind, running)
+        running.stop()
+    else:
+        yield lambda: Cluster(kind)
 
 
 @pytest.fixture
-def cluster(io_loop: IOLoop, server: RedisServer | None) -> Iterator[Cluster]:
+def cluster(io_loop: IOLoop, make_cluster: Callable[[], Cluster]) -> Iterator[Cluster]:
     """A cluster of the kind, which leaves nothing behind."""
-    made = Cluster("memory" if server is None else "redis", server)
+    made = make_cluster()
     yield made
     io_loop.run_sync(made.close)
 
 
 class TestGuarantees(Guarantees):
-    """The guarantees, on memory, on Redis and on Valkey."""
+    """The guarantees, on memory, on Redis, on Valkey and on PostgreSQL."""

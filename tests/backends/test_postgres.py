@@ -1,0 +1,375 @@
+"""PostgreSQL in particular: outages, rights, what is deleted, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from pydantic import SecretStr
+
+from eclipse_ws.backends.base import BackendError, Key, NullListener, Rejected, Unavailable
+from eclipse_ws.protocol import Cursor, Event
+from eclipse_ws.testing.harness import (
+    Nodes,
+    fresh_chat,
+    make_settings,
+    message,
+    numbers_of,
+    position_of,
+    typing,
+    until,
+)
+from tests.postgres import PostgresServer
+
+asyncpg = pytest.importorskip("asyncpg", reason="needs asyncpg (pip install 'eclipse-ws[postgres]')")
+
+from eclipse_ws.backends.postgres import PostgresBackend  # noqa: E402
+
+pytestmark = pytest.mark.slow
+Work = Callable[[Nodes], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server that the tests leave running."""
+    server = PostgresServer().start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A server that a test may break."""
+    server = PostgresServer().start()
+    yield server
+    server.remove()
+
+
+def constant(name: str, value: object) -> AbstractContextManager[Any]:
+    """Another value for a constant of the backend."""
+    return patch(f"eclipse_ws.backends.postgres.{name}", value)
+
+
+def run(url: str, work: Work) -> None:
+    """Do the work with nodes on the database at this URL."""
+
+    async def bounded() -> None:
+        nodes = Nodes(lambda settings: backend(url, **settings.model_dump()))
+        try:
+            async with asyncio.timeout(60):
+                await work(nodes)
+        finally:
+            await nodes.close()
+
+    asyncio.run(bounded())
+
+
+def backend(url: str, **given: Any) -> PostgresBackend:
+    """A node that is not started."""
+    return PostgresBackend(make_settings(**{**given, "database_url": SecretStr(url)}))
+
+
+async def execute(url: str, *statements: str) -> Any:
+    """Do what an administrator would; answers the last statement's rows."""
+    connection = await asyncpg.connect(url)
+    try:
+        return [await connection.fetch(statement) for statement in statements][-1]
+    finally:
+        await connection.close()
+
+
+async def new_database(server: PostgresServer) -> str:
+    """The URL of an empty database."""
+    name = f"db_{secrets.token_hex(4)}"
+    await execute(server.url, f"CREATE DATABASE {name}")
+    return server.url.replace("/postgres", f"/{name}")
+
+
+# -- outages --------------------------------------------------------------------------------------
+
+
+def test_terminated_connections(server: PostgresServer, expect_log: Callable[..., None]) -> None:
+    """A node whose connections are all ended says so, connects again, and goes on where the chat was."""
+    expect_log("PostgreSQL unavailable")
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        node = await nodes.one(chat)
+        known = position_of("m1", await node.append(chat, "m1"))
+        address = node.backend.address
+        await execute(
+            server.url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+        await until(lambda: node.heard.times_restored == 2, "the connections")
+        assert node.heard.times_lost == 1
+        assert node.backend.address != address
+        assert (await node.backend.subscribe(chat, known)).missed == []
+        last = await node.append(chat, "m2")
+        assert last == Cursor(known.cursor.epoch, 2)
+        await node.until_heard(chat, "m1", "m2")
+
+    run(server.url, work)
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_restart(own_server: PostgresServer, mode: str, expect_log: Callable[..., None]) -> None:
+    """While the server is stopped, commands are unavailable; after its start all is as before."""
+    expect_log("PostgreSQL unavailable")
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        node = await nodes.one(chat)
+        known = position_of("m1", await node.append(chat, "m1"))
+        await asyncio.sleep(1)  # until what is written without waiting is on the disk
+        own_server.stop(mode)
+        await until(lambda: node.backend.health.state == "down", "the outage")
+        with pytest.raises(Unavailable) as refused:
+            await node.append(chat, "m2")
+        assert not refused.value.asked
+        node.backend.broadcast(chat, typing())
+        assert node.backend.broadcasts_dropped == 1
+        own_server.start()
+        await until(lambda: node.backend.health.state == "up", "the server")
+        assert (node.heard.times_lost, node.heard.times_restored) == (1, 2)
+        assert (await node.backend.subscribe(chat, known)).missed == []
+        assert await node.append(chat, "m2", known=known.cursor) == Cursor(known.cursor.epoch, 2)
+
+    run(own_server.url, work)
+
+
+def test_frozen_server(own_server: PostgresServer, expect_log: Callable[..., None]) -> None:
+    """A server that no longer answers is noticed by the heartbeat, and what was asked counts as asked."""
+    expect_log("PostgreSQL unavailable")
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        node = await nodes.one(chat)
+        own_server.freeze(True)
+        try:
+            with pytest.raises(Unavailable) as late:
+                await node.append(chat, "m1")
+            assert late.value.asked
+            await until(lambda: node.heard.times_lost == 1, "the heartbeat")
+        finally:
+            own_server.freeze(False)
+        await until(lambda: node.heard.times_restored == 2, "the server")
+        assert (await node.append(chat, "m1")).offset == 1
+
+    with constant("TIMEOUT", 0.5), constant("HEARTBEAT", 0.2):
+        run(own_server.url, work)
+
+
+def test_no_server_at_the_start(own_server: PostgresServer, expect_log: Callable[..., None]) -> None:
+    """A node starts without its server, and is told when it is there."""
+    expect_log("PostgreSQL unavailable")
+    own_server.stop()
+
+    async def work(nodes: Nodes) -> None:
+        node = nodes.new()
+        await node.backend.start(node.heard)
+        assert (node.backend.health.state, node.heard.times_restored) == ("down", 0)
+        with pytest.raises(Unavailable):
+            await node.backend.subscribe("chat")
+        own_server.start()
+        await until(lambda: node.heard.times_restored == 1, "the server")
+        assert (await node.append("chat", "m1")).offset == 1
+
+    run(own_server.url, work)
+
+
+def test_read_only_server(own_server: PostgresServer, expect_log: Callable[..., None]) -> None:
+    """A server that has become read-only, as in a failover, is unavailable until it takes writes again."""
+    expect_log("PostgreSQL unavailable")
+
+    async def work(nodes: Nodes) -> None:
+        node = await nodes.one()
+        set_to = "ALTER SYSTEM SET default_transaction_read_only = {}"
+        await execute(own_server.url, set_to.format("on"), "SELECT pg_reload_conf()")
+
+        async def refused() -> bool:
+            try:
+                await node.append(fresh_chat(), "m")
+            except Unavailable as error:
+                assert not error.refused
+                return True
+            return False
+
+        while not await refused():  # noqa: ASYNC110 - the server takes a moment
+            await asyncio.sleep(0.05)
+        await until(lambda: node.backend.health.state == "down", "the outage")
+        await asyncio.sleep(1)  # it is not taken for a server that works
+        connection = await asyncpg.connect(own_server.url)
+        await connection.execute("SET default_transaction_read_only = off")
+        await connection.execute(set_to.format("off"))
+        await connection.fetch("SELECT pg_reload_conf()")
+        await connection.close()
+        await until(lambda: node.backend.health.state == "up", "the server")
+        assert (node.heard.times_lost, node.heard.times_restored) == (1, 2)
+        assert (await node.append("chat", "m1")).offset == 1
+
+    run(own_server.url, work)
+
+
+def test_an_event_that_is_not_fetched(server: PostgresServer, expect_log: Callable[..., None]) -> None:
+    """A large event that can't be fetched counts as lost: the node says so, and subscribes again."""
+    expect_log("PostgreSQL unavailable")
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        one, other = await nodes.two(chat)
+        refused = patch.object(other.backend, "_transaction", side_effect=Unavailable)
+        with refused:
+            await one.backend.append(chat, message("large", 10_000))
+            await until(lambda: other.heard.times_restored == 2, "the connections")
+        assert (one.heard.times_lost, other.heard.times_lost) == (0, 1)
+        assert numbers_of(one.heard.events[chat]) == ["large"]
+
+    run(server.url, work)
+
+
+# -- starting -------------------------------------------------------------------------------------
+
+
+def test_nodes_that_start_at_once(server: PostgresServer) -> None:
+    """Of many nodes on an empty database one makes the tables, and all start."""
+
+    async def work(_: Nodes) -> None:
+        url = await new_database(server)
+        nodes = [backend(url) for _ in range(5)]
+        try:
+            await asyncio.gather(*(node.start(NullListener()) for node in nodes))
+            assert {node.health.state for node in nodes} == {"up"}
+            assert await nodes[0].send(b"note") == 5
+        finally:
+            await asyncio.gather(*(node.close() for node in nodes))
+
+    run(server.url, work)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("right@", "wrong@"), ("chat:", "nobody:"), ("/postgres", "/nowhere"), ("postgresql://", "redis://")],
+)
+def test_what_can_never_work(server: PostgresServer, old: str, new: str) -> None:
+    """A wrong password, user, database or URL ends the start with a text that names the setting."""
+
+    async def work(_: Nodes) -> None:
+        node = backend(server.url.replace(old, new))
+        with pytest.raises(BackendError, match="DATABASE_URL") as refused:
+            await node.start(NullListener())
+        assert "wrong@" not in str(refused.value)
+        await node.close()
+
+    run(server.url, work)
+
+
+def test_missing_rights(server: PostgresServer) -> None:
+    """A user who may not make tables can't start on an empty database, but on one that has them."""
+
+    async def work(_: Nodes) -> None:
+        url = await new_database(server)
+        name = f"guest_{secrets.token_hex(4)}"
+        await execute(url, f"CREATE ROLE {name} LOGIN PASSWORD 'right'")
+        node = backend(url.replace("chat:", f"{name}:"))
+        with pytest.raises(BackendError, match="permission denied"):
+            await node.start(NullListener())
+        owner = backend(url)
+        await owner.start(NullListener())
+        await owner.close()
+        await execute(url, f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}")
+        await node.start(NullListener())
+        await node.append("chat", message("m1"))
+        await node.close()
+
+    run(server.url, work)
+
+
+# -- what is kept and refused ---------------------------------------------------------------------
+
+
+def test_what_has_expired_is_deleted(server: PostgresServer) -> None:
+    """Events, keys, long notes and at last positions are deleted, by nodes that merely run."""
+
+    async def work(_: Nodes) -> None:
+        url = await new_database(server)
+        with constant("HEARTBEAT", 0.05), constant("POSITION_SECONDS", 1.0), constant("FETCH_SECONDS", 1.0):
+            node = backend(url, history_seconds=0.2)
+            await node.start(NullListener())
+            for number in range(20):
+                await node.append(f"chat-{number}", message(number, 9000), key=Key(f"key-{number}", "token"))
+            await node.send(b"x" * 10_000)
+            rows = "SELECT DISTINCT kind FROM eclipse_ws"
+            assert len(await execute(url, rows)) == 4
+            async with asyncio.timeout(15):
+                while await execute(url, rows):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            await node.close()
+
+    run(server.url, work)
+
+
+def test_back_in_time(server: PostgresServer) -> None:
+    """After a restored backup another event is where a node knows one: a new epoch begins."""
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        node = await nodes.one(chat)
+        await node.append(chat, "m1")
+        known = position_of("m2", await node.append(chat, "m2"))
+        epoch = known.cursor.epoch
+        await execute(
+            server.url,
+            f"DELETE FROM eclipse_ws WHERE kind = 'event' AND epoch = '{epoch}' AND place = 2",
+            f"UPDATE eclipse_ws SET place = 1, body = '' WHERE kind = 'head' AND epoch = '{epoch}'",
+        )
+        assert await node.append(chat, "another") == known.cursor
+        await node.append(chat, "later")
+        found = await node.backend.subscribe(chat, known)
+        assert (found.renewed, found.missed) == (True, None)
+        assert found.position.cursor.epoch != epoch
+
+    run(server.url, work)
+
+
+def test_what_can_never_be_kept(server: PostgresServer) -> None:
+    """An event that the database can't hold is rejected; others go on."""
+
+    async def work(nodes: Nodes) -> None:
+        node = await nodes.one()
+        event = Event("message", b'{"type":"message"}', secrets.token_hex(5000))
+        with pytest.raises(Rejected):
+            await node.backend.append("chat", event)
+        assert await node.append(fresh_chat(), "m1")
+
+    run(server.url, work)
+
+
+def test_broadcasts_that_are_dropped(server: PostgresServer) -> None:
+    """A broadcast that is too long for a notification is dropped and counted."""
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        node = await nodes.one(chat)
+        node.backend.broadcast(chat, Event("typing", b'{"type":"typing","data":"%b"}' % (b"x" * 8000)))
+        node.backend.broadcast(chat, typing())
+        await until(lambda: node.heard.events[chat], "the short one")
+        assert node.backend.broadcasts_dropped == 1
+        assert len(node.heard.events[chat]) == 1
+
+    run(server.url, work)
+
+
+def test_it_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no PostgreSQL is installed, its tests are skipped with what to install."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("pathlib.Path.glob", lambda *_: iter(()))
+    with pytest.raises(pytest.skip.Exception, match="apt-get install postgresql"):
+        PostgresServer()
