@@ -1,7 +1,7 @@
 """`eclipse-ws check`: checks the configuration and the environment before a start.
 
-It changes nothing: it writes only Redis keys that expire within a minute, and requests an unknown user from
-the application.
+It changes nothing: it writes only Redis keys that expire within a minute, makes the table that a start would
+make in PostgreSQL, and requests an unknown user from the application.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from eclipse_ws.commands import connectivity, fly_toml
+from eclipse_ws.commands import check_postgres, connectivity, fly_toml
 from eclipse_ws.commands.report import Finding, Verdict, of_problem
 from eclipse_ws.config import profiles
 from eclipse_ws.config.loading import load
@@ -83,7 +83,8 @@ async def check(
             findings.append(Finding(fly_toml.NAME, "ok", "all keys are known and agree with the settings"))
     findings += pages(value, loaded.sources["allowed_origins"] == "generated")
     findings += machine(value)
-    for some in await asyncio.gather(redis(value), application(value)):
+    backend = check_postgres.postgres if value.backend == "postgres" else redis
+    for some in await asyncio.gather(backend(value), application(value)):
         findings += some
     return findings
 
