@@ -17,7 +17,7 @@ class _Channel:
 
     __slots__ = ("bytes", "cursors", "epoch", "events", "expires", "offset", "subscribed")
 
-    def __init__(self, *, subscribed: bool) -> None:
+    def __init__(self, *, subscribed: bool = False) -> None:
         self.epoch = secrets.token_hex(6)
         self.offset = 0
         self.events: deque[Event] = deque()
@@ -57,10 +57,8 @@ class MemoryBackend(Backend):
         listener.restored()
 
     async def close(self) -> None:
-        """Forget every chat."""
+        """Tell nothing any more."""
         self._listener = NullListener()
-        self._channels.clear()
-        self._idle.clear()
 
     async def subscribe(
         self, chat_id: str, known: Position | None = None, *, renew: bool = False
@@ -85,9 +83,7 @@ class MemoryBackend(Backend):
         self, chat_id: str, event: Event, *, key: Key | None = None, known: Cursor | None = None
     ) -> tuple[Cursor, bool]:
         """Sequence and deliver at once."""
-        channel = self._channels.get(chat_id)
-        if channel is None:
-            channel = self._channels[chat_id] = _Channel(subscribed=False)
+        channel = self._channels.get(chat_id) or self._channels.setdefault(chat_id, _Channel())
         if (cursor := channel.cursors.get(event.identity)) is not None:
             return cursor, False
         most, most_bytes = self._settings.history_events, self._settings.history_bytes
