@@ -155,3 +155,25 @@ async def test_closing_lets_everybody_go() -> None:
         stage.subscriptions.resubscribe(chat)
         assert not chat.subscribing
         assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+
+@gen_test
+@pytest.mark.parametrize(("lifetime", "interval"), [(0.1, 0.05), (1.0, 0.25), (20.0, 5.0), (3600.0, 5.0)])
+async def test_how_often_chats_are_looked_at(
+    lifetime: float, interval: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times in a lifetime, neither all the time nor so seldom that many come together."""
+    slept: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        if not seconds:
+            await sleep(0)
+            return
+        slept.append(seconds)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio, "sleep", noted)
+    async with on_stage(history_seconds=lifetime):
+        await turn()
+        assert slept == [interval]
