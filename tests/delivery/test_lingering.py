@@ -91,6 +91,22 @@ async def test_what_can_not_be_let_go_stays(failure: Exception, expect_log: Expe
 
 
 @gen_test
+async def test_what_can_not_be_let_go_during_an_outage() -> None:
+    """A chat that isn't heard anyway is asked for when the backend is back, and no sooner."""
+    async with on_stage(history_seconds=0.2) as stage:
+        await stage.delivery.subscribe(CHAT)
+        stage.delivery.unsubscribe(CHAT)
+        stage.delivery.lost()
+        stage.backend.is_up = False
+        stage.backend.failures = [Unavailable()]
+        stage.now += 0.2
+        await until(lambda: not stage.backend.failures)
+        await turn()
+        assert not known(stage).leaving
+        assert len(stage.backend.asked) == 1
+
+
+@gen_test
 async def test_what_was_let_go_without_an_answer_is_heard_again() -> None:
     """A backend that fails may have let the chat go all the same: who joins then hears it."""
     async with on_stage(history_seconds=0.2) as stage:
