@@ -315,6 +315,38 @@ async def test_closing_says_what_is_left(
 
 
 @gen_test
+async def test_closing_leaves_the_backend_some_time(
+    monkeypatch: pytest.MonkeyPatch, expect_log: Expect
+) -> None:
+    """A backend that fails at once is not asked all the time."""
+    expect_log("events not handed over")
+    monkeypatch.setattr(outbox, "LAST_RETRY", 0.02)
+    async with on_stage() as stage:
+        stage.backend.failure = Unavailable()
+        put(stage, 1)
+        await turn()
+        await stage.outbox.close(0.1)
+        assert len(stage.backend.asked) < 8
+        stage.outbox._items.clear()
+
+
+@gen_test
+async def test_closing_without_any_time(expect_log: Expect) -> None:
+    """Nothing is tried any more, and no timer is left."""
+    expect_log("events not handed over")
+    async with on_stage() as stage:
+        stage.backend.failure = Unavailable()
+        put(stage, 1)
+        await turn()
+        retry = stage.outbox._retry
+        assert retry is not None
+        await stage.outbox.close(0)
+        assert retry.cancelled()
+        assert stage.backend.asked == ["1"]
+        stage.outbox._items.clear()
+
+
+@gen_test
 async def test_closing_an_empty_outbox_takes_no_time() -> None:
     """Nothing waits: nobody is asked."""
     async with on_stage() as stage:
