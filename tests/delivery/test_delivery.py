@@ -62,6 +62,31 @@ async def test_a_backend_that_can_never_work() -> None:
 
 
 @gen_test
+async def test_closing_twice() -> None:
+    """The second time nothing is left to do, and what is told the backend is given up the first time."""
+    async with on_stage() as stage:
+        closed: list[bool] = []
+        close = stage.backend.close
+
+        async def noted() -> None:
+            closed.append(True)
+            await close()
+
+        async def record(*args: Any, **named: Any) -> Any:
+            await asyncio.Event().wait()
+
+        await stage.delivery.attempt(CHAT, "key")
+        stage.backend.close = noted  # type: ignore[method-assign]
+        stage.backend.record = record  # type: ignore[method-assign]
+        stage.delivery.restored()
+        await turn()
+        for _ in range(2):
+            await stage.delivery.close()
+        assert closed == [True]
+        assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+
+@gen_test
 @pytest.mark.parametrize("hangs", [True, False])
 async def test_closing_waits_for_what_the_application_has_published(hangs: bool) -> None:
     """What came over the wire is sequenced before the node goes, unless the backend doesn't answer."""
@@ -193,9 +218,31 @@ async def test_an_event_is_published_once() -> None:
         await stage.delivery.subscribe(CHAT)
         receipt = await stage.delivery.publish(CHAT, event("m1"))
         assert receipt == Receipt("m1", str(stage.delivery.position(CHAT)), "published")
-        assert await stage.delivery.publish(CHAT, event("m1")) == receipt
+        for _ in range(2):
+            assert await stage.delivery.publish(CHAT, event("m1")) == receipt
+        await stage.publish(CHAT, "m2")
         counts = stage.delivery.counts
-        assert (counts.published, counts.duplicates_dropped) == (1, 1)
+        assert (counts.published, counts.duplicates_dropped) == (2, 2)
+
+
+@gen_test
+async def test_an_event_is_published_from_the_position() -> None:
+    """The backend is told where this node is in the chat; without an attempt there is no key."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        at = stage.delivery.position(CHAT)
+        attempt = await stage.delivery.attempt(CHAT, "key")
+        append, given = stage.backend.append, []
+
+        async def noted(*args: Any, **named: Any) -> Any:
+            given.append(named)
+            return await append(*args, **named)
+
+        stage.backend.append = noted  # type: ignore[method-assign]
+        receipt = await stage.delivery.publish(CHAT, event("m1"), attempt)
+        await stage.publish("unknown", "m2")
+        assert given == [{"key": attempt.key, "known": at}, {"key": None, "known": None}]
+        assert (await stage.delivery.attempt(CHAT, "key")).receipt == receipt
 
 
 @gen_test
@@ -240,6 +287,8 @@ async def test_what_the_application_publishes_itself() -> None:
         await stage.delivery.subscribe(CHAT)
         stage.delivery.receive(CHAT, body("m1"))
         stage.delivery.receive("unknown", body("m1"))
+        stage.delivery.receive("unknown", b"garbage")
+        assert stage.delivery.counts.malformed_dropped == 0
         await until(lambda: stage.heard.numbers(CHAT) == ["m1"])
         assert stage.heard.cursors(CHAT) == [stage.delivery.position(CHAT)]
         assert stage.delivery.counts.duplicates_dropped == 0
