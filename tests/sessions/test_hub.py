@@ -834,6 +834,23 @@ async def test_counting() -> None:
         assert list(stage.hub.members("none")) == []
 
 
+@gen_test
+async def test_latency() -> None:
+    """How long an event takes to the sockets is measured once a turn, for kept and ephemeral ones alike."""
+    async with on_stage() as stage:
+        await stage.join("one")
+
+        def measured() -> int:
+            return sum(stage.hub.latency.buckets)
+
+        for count, ephemeral in enumerate([True, False, True], 1):
+            for number in range(3):
+                stage.hub.deliver(CHAT, typing() if ephemeral else event(number))
+            await turn()
+            assert measured() == count
+        assert 0 <= stage.hub.latency.seconds < 60
+
+
 Ask = Callable[[Hub], Any]
 
 
