@@ -83,6 +83,8 @@ async def test_nobody_takes_over() -> None:
         for _ in range(2):
             assert await one.delivery.hand_over() is None
         assert batches(one) == []
+    async with on_stages(1) as (one,):
+        assert await one.delivery.hand_over() is None  # also without chats: its clients find no other node
     async with on_stage() as stage:
         stage.backend.is_shared = False  # type: ignore[misc]
         assert await stage.delivery.hand_over() is None
@@ -94,6 +96,20 @@ async def test_a_node_without_chats_asks_whether_others_take_some() -> None:
     """It tells 0 if there are others, so that the node knows that its clients find one."""
     async with on_stages(2) as (one, _):
         assert await one.delivery.hand_over() == 0
+        assert batches(one) == []
+
+
+@gen_test
+@pytest.mark.parametrize("address", [7, "", ["1"], True])
+async def test_a_node_that_says_nonsense_takes_nothing(address: Any) -> None:
+    """What is no address can't be sent anything."""
+    async with on_stages(2) as (one, two):
+        await join(one, "a")
+        cluster = two.delivery._cluster
+        two.delivery._handover.who_takes = (  # type: ignore[method-assign]
+            lambda note: cluster.answer(note, address)
+        )
+        assert await one.delivery.hand_over() is None
         assert batches(one) == []
 
 
