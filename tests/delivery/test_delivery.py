@@ -62,6 +62,13 @@ async def test_a_backend_that_can_never_work() -> None:
 
 
 @gen_test
+async def test_closing_what_never_started() -> None:
+    """It is no error, and leaves nothing."""
+    await Stage().delivery.close()
+    assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
+
+
+@gen_test
 async def test_closing_twice() -> None:
     """The second time nothing is left to do, and what is told the backend is given up the first time."""
     async with on_stage() as stage:
