@@ -93,7 +93,10 @@ class Handover:
         self._cluster.answer(note, None if self._leaving else self._backend.address)
 
     def take(self, note: Note, raw: bytes) -> None:
-        """Begin to take a note's chats over."""
+        """Begin to take a note's chats over, unless this node has begun to leave since it was asked."""
+        if self._leaving:
+            self._cluster.answer(note, note.take_over)
+            return
         if len(self._taking) >= MAX_TAKING:
             self._cluster.drop(raw, f"{MAX_TAKING} are being worked on")
             return

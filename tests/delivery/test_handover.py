@@ -92,6 +92,24 @@ async def test_nobody_takes_over() -> None:
 
 
 @gen_test
+async def test_a_node_that_has_begun_to_leave_takes_nothing() -> None:
+    """It said before that it would: who asks is told that its chats are not heard there."""
+    async with on_stages(2) as (one, two):
+        await join(one, "a")
+        taking = two.delivery._handover
+        say = taking.who_takes
+
+        def say_and_leave(note: Note) -> None:
+            say(note)
+            taking._leaving = True
+
+        taking.who_takes = say_and_leave  # type: ignore[method-assign]
+        assert await one.delivery.hand_over() == 0
+        assert batches(one) == [("1", ["a"])]
+        assert list(two.subscriptions) == []
+
+
+@gen_test
 async def test_a_node_without_chats_asks_whether_others_take_some() -> None:
     """It tells 0 if there are others, so that the node knows that its clients find one."""
     async with on_stages(2) as (one, _):
