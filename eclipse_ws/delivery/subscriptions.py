@@ -295,18 +295,22 @@ class Subscriptions:
         while True:
             await asyncio.sleep(interval)
             now = self._clock()
-            due = [
-                chat
-                for chat in self._chats.values()
-                if not chat.members and chat.expires <= now and not chat.subscribing
-            ]
+            due = [chat for chat in self._chats.values() if self._is_due(chat, now)]
             for at in range(0, len(due), BATCH):
+                # Of those that were due some may be wanted again by the time that their turn comes.
+                still = [chat for chat in due[at : at + BATCH] if self._is_due(chat, now)]
+                if not still:
+                    continue
                 try:
-                    await self._leave(due[at : at + BATCH])
+                    await self._leave(still)
                 except Unavailable as error:
                     log.debug("chats not left; trying again", why=str(error))
                 except Exception:
                     log.exception("chats not left")
+
+    @staticmethod
+    def _is_due(chat: Chat, now: float) -> bool:
+        return not chat.members and chat.expires <= now and not chat.subscribing
 
     async def _leave(self, due: list[Chat]) -> None:
         """Let chats go, but for those that somebody has joined meanwhile. Raises Unavailable."""

@@ -193,3 +193,28 @@ async def test_how_often_chats_are_looked_at(
     async with on_stage(history_seconds=lifetime):
         await turn()
         assert slept == [interval]
+
+
+@gen_test
+async def test_joining_what_is_about_to_be_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chat that is due, and joined or taken over while those before it are let go, stays; so does one that
+    is being subscribed.
+    """
+    monkeypatch.setattr(subscriptions, "BATCH", 1)
+    async with on_stage(history_seconds=0.2) as stage:
+        for chat in "abcd":
+            await stage.delivery.subscribe(chat)
+            stage.delivery.unsubscribe(chat)
+        stage.now += 1
+        stage.backend.leaving.clear()
+        await until(lambda: stage.backend.left)
+        await stage.delivery.subscribe("b")
+        assert await stage.delivery._handover.take_over(["c"]) == []
+        stage.backend.gate.clear()
+        stage.subscriptions.look_again(["d"])
+        stage.backend.leaving.set()
+        await turn()
+        assert list(stage.subscriptions) == ["b", "c", "d"]
+        assert stage.backend.left == [["a"]]
+        await stage.publish("b", 1)
+        assert stage.heard.numbers("b") == ["1"]
