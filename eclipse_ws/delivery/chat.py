@@ -47,6 +47,7 @@ class Chat:
     """
 
     __slots__ = (
+        "again",
         "chat_id",
         "deliver",
         "earlier",
@@ -79,6 +80,7 @@ class Chat:
         self.live = False
         self.loss = Loss.NONE
         self.subscribing = False
+        self.again = False  # what the backend is answering now may be out of date
         self.leaving = False
         self.members = True  # sessions are in the chat; without, it lingers until `expires`
         self.unsure = False  # sessions were greeted before the position was known

@@ -171,8 +171,8 @@ class Subscriptions:
         """Another node has begun a new epoch of these chats."""
         for chat_id in chat_ids:
             chat = self._chats.get(chat_id)
-            if chat is not None and chat.live:
-                chat.live = False
+            if chat is not None and (chat.live or chat.subscribing):
+                chat.live, chat.again = False, True
                 self.resubscribe(chat)
 
     def renew(self, chat_id: str, epoch: str = "") -> None:
@@ -189,7 +189,7 @@ class Subscriptions:
             self.linger(chat)
         if chat.loss is not Loss.OWN:
             chat.loss = Loss.SHARED if epoch else Loss.OWN
-        chat.live = False
+        chat.live, chat.again = False, True
         self.resubscribe(chat)
 
     # -- subscribing ----------------------------------------------------------------------------
@@ -240,12 +240,15 @@ class Subscriptions:
         for _ in range(ROUNDS):
             before = frozenset(chat.waiting or ())
             known, loss, losses = chat.position, chat.loss, self._losses
+            chat.again = False
             given = None if known is None or loss is Loss.OWN else Position(known, chat.identity)
             answer = await self._backend.subscribe(chat.chat_id, given, renew=loss is not Loss.NONE)
+            if answer.renewed:  # whatever becomes of it here
+                self._tell_renewed(chat.chat_id)
             if self._losses != losses:
                 return False  # what was subscribed is not heard any more
-            if chat.loss is not loss:
-                continue  # an event was lost meanwhile
+            if chat.again:
+                continue  # what it was told to look at may have come after the answer
             if answer.position.cursor.epoch in chat.earlier:
                 # That epoch was over: the backend has gone back in time.
                 chat.loss, back = Loss.OWN, True
@@ -260,7 +263,7 @@ class Subscriptions:
             left, forged = chat.catch_up(answer.position, answer.missed, before)
             if forged:
                 self._drop_forged(chat, forged)
-            if answer.renewed or back:
+            if back and not answer.renewed:
                 self._tell_renewed(chat.chat_id)
             if not left:
                 chat.is_ready()

@@ -9,7 +9,7 @@ import pytest
 
 from eclipse_ws.backends.base import Position, Unavailable
 from tests.backends.harness import until
-from tests.delivery.asked import Timer, known, on_stage, turn
+from tests.delivery.asked import Timer, known, on_stage, told, turn
 
 gen_test = pytest.mark.gen_test(timeout=20)
 Expect = Callable[..., None]
@@ -214,3 +214,41 @@ async def test_what_need_not_be_tried_again(timers: list[Timer], why: str) -> No
         timers[0].call()
         await turn()
         assert len(stage.backend.asked) == asked
+
+
+@gen_test
+@pytest.mark.parametrize("how", ["another node", "lost", "lost too"])
+async def test_what_is_told_while_a_chat_is_subscribed_is_not_forgotten(how: str) -> None:
+    """The backend may have answered before that: the chat is subscribed once more."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        stage.backend.gate.clear()
+        if how == "lost too":
+            stage.subscriptions.renew(CHAT)
+        else:
+            stage.subscriptions.look_again([CHAT])
+        await turn()
+        if how == "another node":
+            stage.backend.begin_epoch(CHAT)
+            stage.subscriptions.look_again([CHAT])
+        else:
+            stage.subscriptions.renew(CHAT)
+        stage.backend.gate.set()
+        await until(lambda: known(stage).live)
+        assert stage.heard.interrupts == [CHAT]
+        assert len(stage.backend.asked) == 3
+        assert known(stage).epoch == stage.backend._channels[CHAT].epoch
+
+
+@gen_test
+async def test_an_epoch_that_was_begun_in_vain_is_told() -> None:
+    """What was subscribed is heard no more when the answer comes; the others are in an epoch that is over."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        stage.backend.gate.clear()
+        stage.subscriptions.renew(CHAT, known(stage).epoch)
+        await turn()
+        stage.delivery.lost()
+        stage.backend.gate.set()
+        await turn()
+        assert told(stage) == [[CHAT]]
