@@ -181,6 +181,23 @@ class Chat:
             self.deliver(self.chat_id, event)
         return self.cursor_of(identity)
 
+    def settle(self, identity: str, cursor: Cursor) -> None:
+        """Note where the backend has an event: at a place that is passed it is a local copy no more."""
+        at = self.position
+        if at is not None and (cursor.epoch != at.epoch or cursor <= at):
+            self.drop_copy(identity)
+
+    def drop_copy(self, identity: str) -> None:
+        """Keep a local copy no longer for those who join."""
+        if self.local is not None and self.local.pop(identity, None) is not None:
+            self.local = self.local or None
+
+    def forget_copies(self) -> None:
+        """Forget local copies, because nobody who had them is here: their events are delivered as they come."""
+        self.local = None
+        if self.seen is not None:
+            self.seen = OrderedDict((each, at) for each, at in self.seen.items() if at is not None)
+
     def begin_resuming(self) -> None:
         """Record what is delivered while a history is being read."""
         if self.tail is None:
@@ -210,12 +227,13 @@ class Chat:
             ready.set_result(None)
 
     def _advance(self, event: Event, cursor: Cursor) -> None:
+        had = self.has_seen(event.identity) and self.cursor_of(event.identity) is None
         self.position = cursor
         self.identity = event.identity
         self.note(event.identity, cursor)
         if self.tail is not None:
             self.tail.append(event)
-        if self.local is not None and self.local.pop(event.identity, None) is not None:
-            self.local = self.local or None
-            return  # everybody has had the local copy
-        self.deliver(self.chat_id, event)
+        if had:
+            self.drop_copy(event.identity)
+        else:  # nobody has had a local copy
+            self.deliver(self.chat_id, event)

@@ -175,7 +175,8 @@ class Delivery:
                 return Receipt(saved_id(event), str(cursor), "published")
         chat = self._subscriptions.get(chat_id)
         known = None if chat is None else chat.deliver_locally(event)
-        self._outbox.put(Item(chat_id, event, key))
+        if not self._outbox.put(Item(chat_id, event, key)) and chat is not None:
+            chat.drop_copy(event.identity)  # an outage is long: who joins from now on resumes after it
         return Receipt(saved_id(event), str(known) if known else None, "published" if known else "local")
 
     def broadcast(self, chat_id: str, event: Event) -> None:

@@ -64,16 +64,18 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._items)
 
-    def put(self, item: Item) -> None:
-        """Have an item handed over as soon as that can be done."""
+    def put(self, item: Item) -> bool:
+        """Have an item handed over as soon as that can be done; False if there is no room for it."""
         self._alone = self._alone or not self._items
         fits = not self._items or self._bytes + item.size <= MAX_BYTES
-        if fits and len(self._items) < MAX_ITEMS:
+        fits = fits and len(self._items) < MAX_ITEMS
+        if fits:
             self._items.append(item)
             self._bytes += item.size
         elif item.event is not None:
             self.overflow(item.chat_id)
         self._flush_in_time()
+        return fits
 
     def overflow(self, chat_id: str, epoch: str = "") -> None:
         """Give an event up for want of room; see `lose`."""
@@ -163,8 +165,10 @@ class Outbox:
         cursor = None if chat is None else chat.cursor_of(event.identity)
         if cursor is None:
             known = None if chat is None else chat.position
-            _, new = await self._backend.append(chat_id, event, key=key, known=known)
+            cursor, new = await self._backend.append(chat_id, event, key=key, known=known)
             self._counts.count(new)
+            if (chat := self._subscriptions.get(chat_id)) is not None:
+                chat.settle(event.identity, cursor)
         elif key is not None:
             receipt = Receipt(saved_id(event), str(cursor), "published")
             await self._backend.record(chat_id, key, "done", receipt=receipt)

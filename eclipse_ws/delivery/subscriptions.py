@@ -254,11 +254,12 @@ class Subscriptions:
                 chat.loss, back = Loss.OWN, True
                 continue
             chat.loss, chat.refusals = Loss.NONE, 0
-            if chat.unsure or (known is not None and answer.missed is None):
-                # Before anything of the new epoch is delivered: a session that got some of it would
-                # come back with a cursor behind what it has missed.
-                chat.local = None
-                self._subscriber.interrupt(chat.chat_id)
+            if answer.missed is None:
+                chat.forget_copies()  # whoever had them goes, or nobody had them yet
+                if chat.unsure or known is not None:
+                    # Before anything of the new epoch is delivered: a session that got some of it would
+                    # come back with a cursor behind what it has missed.
+                    self._subscriber.interrupt(chat.chat_id)
             chat.unsure = False
             left, forged = chat.catch_up(answer.position, answer.missed, before)
             if forged:

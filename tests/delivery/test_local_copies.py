@@ -1,0 +1,98 @@
+"""Local copies: who gets them, and until when they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from eclipse_ws.backends.base import Unavailable
+from eclipse_ws.delivery import outbox
+from eclipse_ws.protocol import Cursor
+from tests.backends.harness import number_of, until
+from tests.delivery.asked import Stage, known, on_stage, turn
+
+gen_test = pytest.mark.gen_test(timeout=20)
+Expect = Callable[..., None]
+CHAT = "chat"
+
+
+def go_down(stage: Stage) -> None:
+    """Nothing can be appended."""
+    stage.backend.is_up = False
+
+    async def append(*_: Any, **__: Any) -> tuple[Cursor, bool]:
+        raise Unavailable
+
+    stage.backend.append = append  # type: ignore[method-assign]
+
+
+def come_up(stage: Stage) -> None:
+    """Everything can."""
+    del stage.backend.append  # type: ignore[method-assign]
+    stage.backend.is_up = True
+    stage.delivery.restored()
+
+
+def copies(stage: Stage) -> list[str]:
+    """What a session that joins now gets without a cursor."""
+    return [number_of(each) for each in stage.delivery.local_copies(CHAT)]
+
+
+@gen_test
+@pytest.mark.parametrize("ended", [False, True])
+async def test_an_event_that_was_appended_before_is_a_local_copy_no_more(ended: bool) -> None:
+    """The backend has taken it without saying so, at a place that this node is past, or in an epoch that is
+    over: it does not come again, and no session that joins later gets it.
+    """
+    async with on_stage() as stage:
+        await stage.elsewhere(CHAT, 1)
+        if ended:
+            cursors = dict(stage.backend._channels[CHAT].cursors)
+            stage.backend.begin_epoch(CHAT)
+            stage.backend._channels[CHAT].cursors.update(cursors)
+        await stage.delivery.subscribe(CHAT)
+        go_down(stage)
+        await stage.publish(CHAT, 1, 2)
+        assert copies(stage) == ["1", "2"]
+        come_up(stage)
+        await until(lambda: stage.delivery.health.queued == 0)
+        assert copies(stage) == []
+        assert stage.heard.numbers(CHAT) == ["1", "2"]
+
+
+@gen_test
+async def test_an_event_that_was_appended_but_not_heard_stays_a_local_copy() -> None:
+    """It is still to come: until then who joins gets the copy, and it comes no second time."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        await stage.elsewhere(CHAT, 1)
+        go_down(stage)
+        await stage.publish(CHAT, 1)
+        come_up(stage)
+        await until(lambda: stage.delivery.health.queued == 0)
+        assert copies(stage) == ["1"]
+        await stage.publish(CHAT, 2)
+        await until(lambda: known(stage).live)
+        assert copies(stage) == []
+        assert stage.heard.numbers(CHAT) == ["1", "2"]
+
+
+@gen_test
+async def test_local_copies_are_bounded_with_the_outbox(
+    monkeypatch: pytest.MonkeyPatch, expect_log: Expect
+) -> None:
+    """What the outbox has no room for is delivered, but not kept: its sessions resume when that is over."""
+    expect_log("outbox full")
+    monkeypatch.setattr(outbox, "MAX_ITEMS", 3)
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        go_down(stage)
+        await stage.publish(CHAT, *range(10))
+        assert stage.heard.numbers(CHAT) == [str(number) for number in range(10)]
+        assert copies(stage) == ["0", "1", "2"]
+        come_up(stage)
+        await until(lambda: stage.heard.interrupts == [CHAT])
+        await turn()
+        assert copies(stage) == []
