@@ -1,4 +1,4 @@
-"""Once, in order, resumable, over any backend: so far idempotency; gaps, replays, outages are the backends'.
+"""Once, in order, resumable, over any backend: order, replays, outbox, idempotency, handover.
 
 `sessions` and above may import from here; these may import `backends` and everything below.
 """

@@ -193,7 +193,7 @@ class Chat:
             self.local = self.local or None
 
     def forget_copies(self) -> None:
-        """Forget local copies, because nobody who had them is here: their events are delivered as they come."""
+        """Forget local copies: the sessions that had them are gone, so that their events are delivered."""
         self.local = None
         if self.seen is not None:
             self.seen = OrderedDict((each, at) for each, at in self.seen.items() if at is not None)

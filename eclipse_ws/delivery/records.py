@@ -55,8 +55,6 @@ class _Entry:
 _Place = tuple[str, str]  # chat and name of the key
 
 
-MARGIN: Final = 5.0
-"""Seconds beyond ``api_timeout`` until the outcome of a send is unknown: for what surrounds the call."""
 SHARE: Final = 100
 """One chat may fill this part of the table (a hundredth of it), or as many entries in a small one."""
 

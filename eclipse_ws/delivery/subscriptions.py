@@ -255,7 +255,7 @@ class Subscriptions:
                 continue
             chat.loss, chat.refusals = Loss.NONE, 0
             if answer.missed is None:
-                chat.forget_copies()  # whoever had them goes, or nobody had them yet
+                chat.forget_copies()  # the sessions that had them are ended, or there are none
                 if chat.unsure or known is not None:
                     # Before anything of the new epoch is delivered: a session that got some of it would
                     # come back with a cursor behind what it has missed.
