@@ -213,12 +213,18 @@ class Chat:
         tail, self.resuming = self.tail or (), self.resuming - 1
         if not self.resuming:
             self.tail = None
-        if missed is None or self.position is None or self.position.epoch != after.epoch:
-            return None if missed is None else list(missed)
-        last = missed[-1].cursor if missed else after
-        found = [event for event in missed if event.cursor and event.cursor <= self.position]
-        found += [event for event in tail if event.cursor and last and event.cursor > last]
-        return found if len(found) == self.position.offset - after.offset else None
+        if missed is None:
+            return None
+        found = list(missed)
+        if self.position is not None and self.position.epoch == after.epoch:
+            last = missed[-1].cursor if missed else after
+            found = [event for event in missed if event.cursor and event.cursor <= self.position]
+            found += [event for event in tail if event.cursor and last and event.cursor > last]
+            if len(found) != self.position.offset - after.offset:
+                return None
+        for event in found if self.local else ():
+            self.drop_copy(event.identity)  # who joins resumes it
+        return found
 
     def is_ready(self) -> None:
         """Release those who wait for the chat to be live."""

@@ -96,3 +96,17 @@ async def test_local_copies_are_bounded_with_the_outbox(
         await until(lambda: stage.heard.interrupts == [CHAT])
         await turn()
         assert copies(stage) == []
+
+
+@gen_test
+async def test_what_is_resumed_is_a_local_copy_no_more() -> None:
+    """A session that resumes an event gets no copy of it as well, though its outbox still waits."""
+    async with on_stage() as stage:
+        await stage.elsewhere(CHAT, 1)
+        await stage.delivery.subscribe(CHAT)
+        go_down(stage)
+        await stage.publish(CHAT, 1, 2)
+        missed = await stage.delivery.resume(CHAT, Cursor(known(stage).epoch, 0))
+        assert missed is not None
+        assert [number_of(each) for each in missed] == ["1"]
+        assert copies(stage) == ["2"]
