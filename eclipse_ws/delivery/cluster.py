@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 import structlog
 
 from eclipse_ws.backends.base import Backend, Unavailable
+from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import bounded
 from eclipse_ws.security.jwt import is_name
 
@@ -76,13 +76,11 @@ class Cluster:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._open: dict[str, _Question] = {}
-        self._told: set[asyncio.Task[None]] = set()
+        self._told = Tasks()
 
     async def close(self) -> None:
         """Tell nothing any more."""
-        for task in self._told:
-            task.cancel()
-        await asyncio.gather(*self._told, return_exceptions=True)
+        await self._told.close()
 
     async def question(self, question: Any) -> Answers:
         """Put a JSON question to every node, this one included; without a backend nobody answers."""
@@ -113,11 +111,11 @@ class Cluster:
 
     def answer(self, note: Note, answer: Any) -> None:
         """Answer a note's sender, without waiting."""
-        self._tell(self._backend.send(_encode(Note(id=note.id, answer=answer)), note.sender))
+        self._told.start(self._send(Note(id=note.id, answer=answer), note.sender))
 
     def tell_to_look_again(self, chat_ids: list[str]) -> None:
         """Tell every node that these chats have a new epoch, without waiting."""
-        self._tell(self._backend.send(_encode(Note(sender=self._backend.address, look_again=chat_ids))))
+        self._told.start(self._send(Note(sender=self._backend.address, look_again=chat_ids)))
 
     def read(self, raw: bytes) -> Note | None:
         """Read what a node has sent; None for an answer, which is taken, and for what is malformed."""
@@ -140,14 +138,8 @@ class Cluster:
         """Leave out a note that can't be used."""
         log.warning("malformed note of another node dropped", bytes=len(raw), why=why)
 
-    def _tell(self, sending: Coroutine[Any, Any, int]) -> None:
-        task = asyncio.create_task(self._send(sending))
-        self._told.add(task)
-        task.add_done_callback(self._told.discard)
-
-    @staticmethod
-    async def _send(sending: Coroutine[Any, Any, int]) -> None:
+    async def _send(self, note: Note, address: str = "") -> None:
         try:
-            await sending
+            await self._backend.send(_encode(note), address)
         except Unavailable as error:  # its receiver asks again
             log.debug("note not sent", why=str(error))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from eclipse_ws.delivery.outbox import Item, Outbox
 from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.delivery.subscriber import Subscriber
 from eclipse_ws.delivery.subscriptions import Subscriptions
+from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import (
     Cursor,
     Event,
@@ -69,7 +69,7 @@ class Delivery:
         self._outbox = Outbox(backend, self._subscriptions, self.counts)
         self._handover = Handover(settings, backend, self._cluster, self._subscriptions)
         self._idempotency = Idempotency(settings, backend, self._outbox, self._cluster, clock)
-        self._raw: set[asyncio.Task[Receipt]] = set()
+        self._raw = Tasks()
         self._closed = False
         self._subscriber: Subscriber
 
@@ -88,11 +88,8 @@ class Delivery:
         if self._closed:
             return
         self._closed = True
-        if self._raw:
-            await asyncio.wait(self._raw, timeout=self._backend.timeout)
-        for task in self._raw:
-            task.cancel()
-        await asyncio.gather(*self._raw, return_exceptions=True)
+        await self._raw.wait(self._backend.timeout)
+        await self._raw.close()
         await self._idempotency.close()
         await self._outbox.close(self._backend.timeout)
         await self._handover.close()
@@ -278,9 +275,7 @@ class Delivery:
         elif len(self._raw) >= outbox.MAX_ITEMS:
             self._outbox.overflow(chat_id, chat.epoch)
         else:  # the application has published it itself; every node sequences it, and the first one does
-            task = asyncio.create_task(self._publish(chat_id, event, None))
-            self._raw.add(task)
-            task.add_done_callback(self._raw.discard)
+            self._raw.start(self._publish(chat_id, event, None))
 
     def _drop(self, chat_id: str, raw: bytes, why: str, *, kept: bool) -> None:
         """Leave out what can't be delivered; an event that the chat keeps is missing then, which is told."""

@@ -12,6 +12,7 @@ from eclipse_ws.backends.base import Backend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.cluster import Cluster, Note
 from eclipse_ws.delivery.subscriptions import Subscriptions
+from eclipse_ws.delivery.tasks import Tasks
 
 log = structlog.get_logger("eclipse_ws.delivery")
 
@@ -36,15 +37,13 @@ class Handover:
         self._subscriptions = subscriptions
         self._most = TAKEN * settings.max_sessions
         self._taken: set[str] = set()  # chats that were taken over, and that nobody has joined yet
-        self._taking: set[asyncio.Task[None]] = set()
+        self._taking = Tasks()
         self._handed_over: set[str] = set()
         self._leaving = False
 
     async def close(self) -> None:
         """Stop taking chats over."""
-        for task in self._taking:
-            task.cancel()
-        await asyncio.gather(*self._taking, return_exceptions=True)
+        await self._taking.close()
 
     async def hand_over(self) -> int | None:
         """See `Delivery.hand_over`."""
@@ -100,9 +99,7 @@ class Handover:
         if len(self._taking) >= MAX_TAKING:
             self._cluster.drop(raw, f"{MAX_TAKING} are being worked on")
             return
-        task = asyncio.create_task(self._take(note))
-        self._taking.add(task)
-        task.add_done_callback(self._taking.discard)
+        self._taking.start(self._take(note))
 
     async def _take(self, note: Note) -> None:
         self._cluster.answer(note, await self.take_over(note.take_over))

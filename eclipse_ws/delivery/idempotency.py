@@ -17,6 +17,7 @@ from eclipse_ws.delivery.cluster import Cluster
 from eclipse_ws.delivery.decisions import Case, Decision, decide
 from eclipse_ws.delivery.outbox import Item, Outbox
 from eclipse_ws.delivery.records import Attempt, Records
+from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import Receipt
 
 log = structlog.get_logger("eclipse_ws.delivery")
@@ -60,7 +61,7 @@ class Idempotency:
         )
         self._patience = patience(settings)
         self._node = secrets.token_hex(6)
-        self._told: set[asyncio.Task[None]] = set()
+        self._told = Tasks()
         self._was_up = False
         self._settled_at = 0.0  # when all nodes have told the backend what they did in the last outage
 
@@ -74,9 +75,7 @@ class Idempotency:
 
     async def close(self) -> None:
         """Tell the backend nothing any more."""
-        for task in self._told:
-            task.cancel()
-        await asyncio.gather(*self._told, return_exceptions=True)
+        await self._told.close()
 
     async def take(
         self, chat_id: str, name: str, *, fingerprint: str, resent: bool, retry_unknown: bool
@@ -112,9 +111,7 @@ class Idempotency:
             self._settled_at = time.monotonic() + SETTLING
         self._was_up = self._was_up or self._backend.health.state == "up"
         for attempt in self._records.in_progress():
-            task = asyncio.create_task(self._tell(attempt))
-            self._told.add(task)
-            task.add_done_callback(self._told.discard)
+            self._told.start(self._tell(attempt))
 
     def answer(self, question: Any) -> Any:
         """Tell another node what this one knows of a key; None to any other question."""

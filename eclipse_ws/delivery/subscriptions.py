@@ -15,6 +15,7 @@ from eclipse_ws.delivery.chat import Chat, Loss
 from eclipse_ws.delivery.cluster import Cluster
 from eclipse_ws.delivery.counts import DeliveryCounts
 from eclipse_ws.delivery.subscriber import Subscriber
+from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import Cursor, Event
 
 log = structlog.get_logger("eclipse_ws.delivery")
@@ -49,19 +50,18 @@ class Subscriptions:
         self._chats: dict[str, Chat] = {}
         self._losses = 0  # how often the backend has lost what it heard
         self._renewed: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         # Thousands of subscriptions at once would outlast the time that the last of them has for its answer.
         self._slots = asyncio.Semaphore(BATCH)
         self._closed = False
         self._subscriber: Subscriber
         self._loop: asyncio.AbstractEventLoop
-        self._sweeper: asyncio.Task[None] | None = None
 
     def start(self, subscriber: Subscriber) -> None:
         """Begin; the chats' events go to the subscriber."""
         self._subscriber = subscriber
         self._loop = asyncio.get_running_loop()
-        self._sweeper = asyncio.create_task(self._sweep(), name="linger")
+        self._tasks.start(self._sweep(), name="linger")
 
     def __len__(self) -> int:
         return len(self._chats)
@@ -82,10 +82,7 @@ class Subscriptions:
     async def close(self) -> None:
         """Stop looking after the chats."""
         self._closed = True
-        tasks = [*self._tasks, *([self._sweeper] if self._sweeper else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         for chat in self._chats.values():
             chat.is_ready()
         self._chats.clear()
@@ -197,9 +194,7 @@ class Subscriptions:
     def resubscribe(self, chat: Chat) -> None:
         """Find out where a chat is, deliver what was missed, and go live."""
         if self._begin(chat):
-            task = asyncio.create_task(self._subscribe(chat))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.start(self._subscribe(chat))
 
     def _begin(self, chat: Chat) -> bool:
         """Note that a chat is being subscribed; False if it is already."""
