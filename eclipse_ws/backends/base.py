@@ -161,7 +161,7 @@ class Backend(abc.ABC):
     - **All or nothing.** `read` and `subscribe` answer with all kept events of a range, or with None. Where a
       node knows a later position than the backend, which has gone back in time then, a new epoch begins.
     - **Two errors.** `Unavailable` is whatever may pass, also every error that is not known; `Rejected` is
-      one event that can never be kept. Delivery tries again; a backend never does by itself.
+      one event that can never be kept. Delivery tries again.
     - **Everything is bounded**: histories by ``history_events``, ``history_bytes`` and ``history_seconds``,
       each command by a timeout.
     """

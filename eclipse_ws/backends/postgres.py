@@ -1,9 +1,9 @@
 """The PostgreSQL backend: several nodes on the database that a site already has, without Redis.
 
-Everything is in one table. Whoever locks a chat's row ``head``, which has its position, is alone with it: the
-order of offsets is that of commits, and of notifications. All nodes listen to one channel, take what concerns
-their chats, and fetch what is too long for a notification. Commits don't wait for the disk: a crash of the
-database may lose the last moments, and a new epoch begins.
+Everything is in one table. A transaction that locks a chat's row ``head``, which has its position, is alone
+with it: the order of offsets is that of commits, and of notifications. All nodes listen to one channel, take
+what concerns their chats, and fetch what is too long for a notification. Commits don't wait for the disk: a
+crash of the database may lose the last moments, and a new epoch begins.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ class PostgresBackend(base.Backend):
             raise Unavailable(repr(error), asked=True, refused=refused) from error
 
     async def _run(self) -> None:
-        """Keep the connections, for ever, and sweep."""
+        """Keep the connections, forever, and sweep."""
         pause, last = PAUSES
         while True:
             try:

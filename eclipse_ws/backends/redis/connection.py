@@ -186,7 +186,7 @@ class BaseConnection:
 
 
 class CommandConnection(BaseConnection):
-    """A pipelined connection: whoever calls shares it, and each gets the answer to its own command."""
+    """A pipelined connection: all callers share it, and each gets the answer to its own command."""
 
     role = "commands"
 
@@ -206,7 +206,7 @@ class CommandConnection(BaseConnection):
         return future
 
     def close(self, why: str) -> None:
-        """End the connection; whoever waits gets DisconnectedError. Idempotent."""
+        """End the connection; callers that wait get DisconnectedError. Idempotent."""
         super().close(why)
         waiting, self._waiting = self._waiting, deque()
         for future, _ in waiting:

@@ -1,4 +1,4 @@
-"""A node's two connections to Redis, kept alive for ever: one for commands, one that hears channels."""
+"""A node's two connections to Redis, kept alive forever: one for commands, one that hears channels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
 class Hearer(Protocol):
-    """What is told of the connections. Every method is synchronous and must not block."""
+    """What hears about the connections. Every method is synchronous and must not block."""
 
     def hear(self, channel: bytes, payload: bytes) -> None:
         """Take what was published on a chat's channel."""
@@ -71,8 +71,8 @@ class Connections:
            ▲          │                                         │                                 │
            └──────────┴──────── broken, or no heartbeat heard ──┴─────────────────────────────────┘
 
-    ``name`` is ``<node>:<number>`` and changes with each subscriber's connection: whoever was heard on the
-    one of before has to be asked for anew.
+    ``name`` is ``<node>:<number>`` and changes with each subscriber's connection: the channels
+    that were heard on the one before have to be subscribed again.
     """
 
     def __init__(self, settings: Settings, names: Names) -> None:
@@ -152,7 +152,7 @@ class Connections:
     def asking(self, *, reading: bool = False, for_chat: bool = False) -> Iterator[CommandConnection]:
         """Where commands go. What they fail with is raised as Unavailable (see `failure`).
 
-        ``reading`` asks a Redis that refuses everything too: it may still tell of what it has.
+        ``reading`` asks a Redis that refuses everything too: it may still answer with what it has.
         """
         commands = self.standing if reading else self.commands
         if commands is None:
@@ -191,7 +191,7 @@ class Connections:
         return SubscriberConnection(made, self._timeout, self._push, self._subscription_refused)
 
     async def _keep(self, make: Callable[[], C], up: Callable[[C], None], down: Callable[[], None]) -> None:
-        """Connect, run, and connect again for ever; one line is logged when it goes and when it is back."""
+        """Connect, run, and connect again forever; one line is logged when it goes and when it is back."""
         pause = FIRST_PAUSE
         while True:
             current = make()

@@ -41,7 +41,7 @@ class Heartbeat:
         self._suspect: CommandConnection | None = None  # it is new, and its first heartbeat was refused
 
     async def run(self) -> None:
-        """Go on for ever."""
+        """Go on forever."""
         due = self._connections.beat_due
         while True:
             interval = self._settings.redis_ping_interval * (1 if self._chats else IDLE)

@@ -59,7 +59,7 @@ _WORDS: Final = (
 )
 """What only the text tells; providers answer most of what they refuse by a plain ``ERR``."""
 _INSIDE: Final = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
-"""A refusal inside a script, as servers before 7.0 tell of it."""
+"""A refusal inside a script, as servers before 7.0 report it."""
 
 
 def is_answer(error: RedisError) -> bool:

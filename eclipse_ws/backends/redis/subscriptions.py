@@ -30,7 +30,7 @@ class _Chat:
         self.confirmed = False  # the connection of now hears it
         self.joined = ""  # the node's name when it was joined: while that holds, there is no gap
         self.heard_until = ""  # Redis's ms until which an earlier connection surely heard it
-        self.joining = 0  # subscriptions under way
+        self.joining = 0  # subscriptions in progress
         self.leaving = False  # its guard is being withdrawn, and nobody has subscribed since
 
 
@@ -68,7 +68,7 @@ class Subscriptions:
             self._answer(channel, None)
 
     def refused(self, error: RedisError) -> None:
-        """Redis doesn't say which channels it has refused: whoever waits is told."""
+        """Redis doesn't say which channels it has refused: all that wait are told."""
         self._fail(self._connections.failure(error, for_chat=True))
 
     def restored(self) -> None:
