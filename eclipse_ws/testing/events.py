@@ -217,15 +217,19 @@ class EventsContract(Contract):
     @on_nodes
     async def test_unsubscribed_chats_are_not_heard(self, nodes: Nodes) -> None:
         """After unsubscribing, twice and from chats never heard of as well, the others are heard alone."""
-        chat, another = fresh_chat(), fresh_chat()
-        node = await nodes.one(chat, another)
-        await node.backend.unsubscribe([chat, fresh_chat()])
+        chat, used, another = fresh_chat(), fresh_chat(), fresh_chat()
+        node = await nodes.one(chat, used, another)
+        await node.append(used, "m0")
+        await node.until_heard(used, "m0")
+        await node.backend.unsubscribe([chat, used, fresh_chat()])
         await node.backend.unsubscribe([chat])
         await node.backend.unsubscribe([])
         await node.append(chat, "m1")
+        await node.append(used, "m1")
         await node.append(another, "m2")
         await node.until_heard(another, "m2")
-        assert set(node.heard.events) == {another}
+        assert set(node.heard.events) == {used, another}
+        await node.until_heard(used, "m0")
 
     @pytest.mark.parametrize("pause", [0, 1, 5])
     @on_nodes

@@ -14,8 +14,8 @@ The application publishes on ``chat:c`` itself, without a cursor. Each node that
 with it; the first call sequences it, the others find its identity and change nothing. But Redis keeps nothing
 of a PUBLISH that nobody heard. So while no node listens, the history may get a hole that nobody can see, and
 a client that joins then must not trust it: `join` begins a new epoch, "a2". A client that hands back ``7f.5``
-gets ``recovered: false``, which is the truth. For the same reason a node keeps listening for a while after its
-last session has left.
+gets ``recovered: false``, which is the truth. For the same reason a node keeps listening for a while after
+its last session has left.
 
 **Back in time.** A Redis that was restored from a snapshot knows the earlier epoch and fewer events, and
 would give the offsets of the lost events to new ones. So each node says what it has delivered: `publish` and
