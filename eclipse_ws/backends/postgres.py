@@ -124,9 +124,12 @@ class PostgresBackend(base.Backend):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listening is not None:
-            with suppress(Exception):  # at once, because the server notices an ended connection later
-                await self._listening.execute("SELECT pg_advisory_unlock_all()", timeout=1)
+        with suppress(Exception):  # in order if that takes a moment, else as they are
+            async with asyncio.timeout(1):
+                if self._listening is not None:  # the server notices an ended connection later
+                    await self._listening.execute("SELECT pg_advisory_unlock_all()")
+                if self._pool is not None:  # a connection may still be on its way back
+                    await self._pool.close()
         self._disconnect()
 
     async def subscribe(

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from eclipse_ws.backends.base import BackendError, Key, NullListener, Rejected, Unavailable
 from eclipse_ws.protocol import Cursor, Event
 from eclipse_ws.testing.harness import (
+    Node,
     Nodes,
     fresh_chat,
     make_settings,
@@ -373,3 +374,24 @@ def test_it_needs_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pathlib.Path.glob", lambda *_: iter(()))
     with pytest.raises(pytest.skip.Exception, match="apt-get install postgresql"):
         PostgresServer()
+
+
+def test_a_close_while_connections_go_back_leaves_nothing(server: PostgresServer) -> None:
+    """Questions that are given up at any moment, also while their connections go back, leave no task."""
+
+    def ask(node: Node) -> list[asyncio.Task[int]]:
+        return [asyncio.create_task(node.backend.send(b"{}", node.backend.address)) for _ in range(4)]
+
+    async def work(nodes: Nodes) -> None:
+        for step in range(40):
+            node = await nodes.one()
+            await asyncio.gather(*ask(node))  # every connection is open
+            questions = ask(node)
+            await asyncio.sleep(step * 0.0002)
+            for each in questions:
+                each.cancel()
+            await node.backend.close()
+            left = asyncio.all_tasks() - {asyncio.current_task(), *questions}
+            assert not left, f"tasks are left: {left}"
+
+    run(server.url, work)
