@@ -6,7 +6,7 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python no longer exists, starts afresh.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench attack profile fuzz \
+.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench compare attack profile fuzz \
   mutants portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
 
 help:            ## list the targets
@@ -55,6 +55,9 @@ cover: $(STAMP)  ## the coverage of the last test run as HTML
 
 bench: $(STAMP) $(VENV)/.bench ## compare this server with others, into docs/performance.md (QUICK=1: a short run that changes nothing)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+compare: $(STAMP) ## compare this tree's speed with that of BASE=revision, in turns (ARGS="--runs 5 --only fan-out")
+	@$(BIN)/python -m benchmarks.compare $(or $(BASE),HEAD) $(ARGS)
 
 attack: $(STAMP) ## 100 honest pairs against 4,000 attackers, plain and over TLS, then 10,000 killed sockets (three minutes)
 	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m tests.attacks.kills
