@@ -132,6 +132,14 @@ def test_the_core_and_its_tests_are_where_they_are_looked_for() -> None:
         assert list(mutants.ROOT.glob(pattern)), pattern
 
 
+def test_the_copy_that_mutants_are_tried_in_is_whole() -> None:
+    """Tests read documents and other files beside the code, so that all of them are copied."""
+    told = tomllib.loads((mutants.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    listed = subprocess.run(["git", "ls-files"], cwd=mutants.ROOT, check=True, capture_output=True, text=True)
+    names = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    assert names - {"eclipse_ws", "tests", "pyproject.toml"} == set(told["also_copy"])
+
+
 def test_a_sample_can_be_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """One seed is one sample of all modules; a module's name takes all of its mutants and no others."""
     names = [f"eclipse_ws.{module}.x_f__mutmut_{n}" for module in ("hub", "sessions.hub") for n in range(100)]
