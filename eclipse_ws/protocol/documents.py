@@ -147,6 +147,7 @@ def openapi() -> dict[str, Any]:
         chat,
         key,
         s413="the event is too large",
+        s422="the Idempotency-Key was used for another event",
     )
     disconnect = called(
         f"End sessions of a chat on all nodes ({CloseCode.KICKED.code})",

@@ -1,7 +1,7 @@
 """What the server sends, as types from which frames are encoded and the API documents are generated.
 
-HTTP responses and typing events are built by hand; tests check every frame and response of a running server
-against these types, and allow no additional field.
+Typing events are built by hand; tests check every frame and response of a running server against these types,
+and allow no additional field.
 """
 
 from __future__ import annotations
@@ -148,14 +148,21 @@ ServerFrame = (
 """Every frame that this server creates; other types come from the application and are forwarded unchanged."""
 
 
-class LargeChat(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+class _Body(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    def fields(self) -> dict[str, Any]:
+        """The body as what JSON is made of; optional fields that are None are left out."""
+        fields: dict[str, Any] = msgspec.to_builtins(self)
+        return fields
+
+
+class LargeChat(_Body):
     """One of the largest chats; ``chatId`` is its beginning followed by "..."."""
 
     chat_id: str
     count: int
 
 
-class Connections(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+class Connections(_Body):
     """Sessions on this node."""
 
     total: int
@@ -163,7 +170,7 @@ class Connections(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     chats: int
 
 
-class Memory(msgspec.Struct, forbid_unknown_fields=True):
+class Memory(_Body):
     """Memory in bytes and in percent."""
 
     used: int
@@ -171,7 +178,7 @@ class Memory(msgspec.Struct, forbid_unknown_fields=True):
     percentage: int
 
 
-class BackendHealth(msgspec.Struct, forbid_unknown_fields=True):
+class BackendHealth(_Body):
     """The backend; ``latency`` is in seconds."""
 
     name: str
@@ -180,7 +187,7 @@ class BackendHealth(msgspec.Struct, forbid_unknown_fields=True):
     queued: int
 
 
-class HealthDocument(msgspec.Struct, forbid_unknown_fields=True):
+class HealthDocument(_Body):
     """A node's health; ``uptime`` is in seconds."""
 
     status: Literal["healthy", "degraded", "draining"]
@@ -195,14 +202,14 @@ class HealthDocument(msgspec.Struct, forbid_unknown_fields=True):
     region: str
 
 
-class Published(msgspec.Struct, forbid_unknown_fields=True):
+class Published(_Body):
     """The event's cursor; null for an ephemeral event."""
 
     cursor: str | None
     delivery: Literal["published", "local"] | None = None
 
 
-class Disconnected(msgspec.Struct, forbid_unknown_fields=True):
+class Disconnected(_Body):
     """Number of sessions that were ended."""
 
     disconnected: int
@@ -222,8 +229,9 @@ class EventRequest(msgspec.Struct):
     data: Any = None
 
 
-class ErrorBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What went wrong, and which limit was exceeded, if any."""
+class ErrorBody(_Body):
+    """What went wrong, which limit was exceeded, if any, and a code where a program would react to it."""
 
     error: str
     limit: str | None = None
+    code: Literal["key_reused"] | None = None

@@ -17,6 +17,7 @@ from tornado.web import Application, RequestHandler
 
 from eclipse_ws.config.problems import printable
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.protocol.schema import ErrorBody
 
 log = structlog.get_logger("eclipse_ws.hosts")
 
@@ -78,7 +79,7 @@ class _WrongHost(RequestHandler):
         text = (
             f"This server does not answer as {name!r} in development: add that name to ECLIPSE_ALLOWED_HOSTS"
         )
-        self.finish({"error": text})
+        self.finish(ErrorBody(text).fields())
 
 
 def _is_address(name: str) -> bool:

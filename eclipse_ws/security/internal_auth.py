@@ -10,6 +10,7 @@ import structlog
 from tornado.httputil import HTTPServerRequest
 
 from eclipse_ws.config.settings import Settings
+from eclipse_ws.protocol.schema import ErrorBody
 from eclipse_ws.security.limits import Addresses, Limits, Source, Sources
 
 log = structlog.get_logger("eclipse_ws.internal_auth")
@@ -26,9 +27,9 @@ class Refusal(NamedTuple):
     retry_after: int = 0
 
     @property
-    def document(self) -> dict[str, str]:
+    def body(self) -> ErrorBody:
         """The response's body."""
-        return {"error": self.text, "limit": self.limit} if self.limit else {"error": self.text}
+        return ErrorBody(self.text, self.limit or None)
 
 
 class InternalAuth:

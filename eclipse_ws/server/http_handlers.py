@@ -17,6 +17,7 @@ from eclipse_ws.delivery import keys
 from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.observability.histogram import Cached
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
+from eclipse_ws.protocol.schema import Disconnected, DisconnectRequest, ErrorBody, Published
 from eclipse_ws.server import static_files
 from eclipse_ws.sessions import health
 from eclipse_ws.sessions.node import Node
@@ -53,7 +54,7 @@ class JsonHandler(RequestHandler):
             self.set_status(refusal.status)
             if refusal.retry_after:
                 self.set_header("Retry-After", refusal.retry_after)
-            self.finish(refusal.document)
+            self.finish(refusal.body.fields())
             raise Finish
 
     def set_default_headers(self) -> None:
@@ -69,7 +70,7 @@ class JsonHandler(RequestHandler):
         if status_code == 405:
             known = [name for name in self.SUPPORTED_METHODS if self._knows(name.lower())]
             self.set_header("Allow", ", ".join(known))
-        self.finish({"error": text})
+        self.finish(ErrorBody(text).fields())
 
     def log_exception(
         self,
@@ -162,7 +163,7 @@ class Events(ApplicationHandler):
         if not event.kept:
             self.node.delivery.broadcast(chat_id, event)
             self.set_status(202)
-            self.finish({"cursor": None})
+            self.finish(Published(None).fields())
             return
         key = self.request.headers.get("Idempotency-Key")
         attempt: Attempt | None = None
@@ -178,22 +179,18 @@ class Events(ApplicationHandler):
             )
             if attempt.state == "reused":
                 self.set_status(422)
-                self.finish({"error": "The Idempotency-Key was used for another event", "code": "key_reused"})
+                text = "The Idempotency-Key was used for another event"
+                self.finish(ErrorBody(text, code="key_reused").fields())
                 return
         if attempt is not None and attempt.receipt is not None:
             receipt = attempt.receipt
         else:
             receipt = await self.node.delivery.publish(chat_id, event, attempt)
         self.set_status(202)
-        self.finish({"cursor": receipt.cursor, "delivery": receipt.delivery})
+        self.finish(Published(receipt.cursor, receipt.delivery).fields())
 
 
-class _DisconnectBody(msgspec.Struct, rename="camel"):
-    user_id: str | None = None
-    reason: str | None = None
-
-
-_decode_disconnect = bounded(msgspec.json.Decoder(_DisconnectBody).decode)
+_decode_disconnect = bounded(msgspec.json.Decoder(DisconnectRequest).decode)
 
 
 class Disconnect(ApplicationHandler):
@@ -212,7 +209,8 @@ class Disconnect(ApplicationHandler):
             )
         question = {"disconnect": {"chatId": _chat_id(chat), "userId": body.user_id, "reason": reason}}
         answers = await self.node.delivery.ask(question)
-        self.finish({"disconnected": sum(answer for answer in answers.values if isinstance(answer, int))})
+        count = sum(answer for answer in answers.values if isinstance(answer, int))
+        self.finish(Disconnected(count).fields())
 
 
 class File(JsonHandler):

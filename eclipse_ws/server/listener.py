@@ -358,7 +358,7 @@ def _is_upgrade(headers: Headers) -> bool:
 
 
 def _response(refusal: Refusal, bodiless: bool) -> bytes:
-    body = json.dumps(refusal.document).encode()
+    body = json.dumps(refusal.body.fields()).encode()
     lines: dict[str, Any] = {
         "Content-Type": "application/json; charset=UTF-8",
         "X-Content-Type-Options": "nosniff",

@@ -11,6 +11,7 @@ import structlog
 from tornado.web import HTTPError
 
 from eclipse_ws.protocol import CloseCode
+from eclipse_ws.protocol.schema import ErrorBody
 from eclipse_ws.security.jwt import Claims, TokenError, Verifier
 from eclipse_ws.security.limits import Source
 from eclipse_ws.security.origins import shown
@@ -74,12 +75,12 @@ class UpgradeHandler(WireHandler):
                 return
             self.set_status(426)
             self.set_header("Upgrade", "websocket")
-            self.finish({"error": "This is a WebSocket endpoint: connect with Upgrade: websocket"})
+            self._finish_error("This is a WebSocket endpoint: connect with Upgrade: websocket")
             return
         if self.request.headers.get("Sec-WebSocket-Version") != "13":
             self.set_status(426)
             self.set_header("Sec-WebSocket-Version", "13")
-            self.finish({"error": "The upgrade needs Sec-WebSocket-Version: 13 (RFC 6455)"})
+            self._finish_error("The upgrade needs Sec-WebSocket-Version: 13 (RFC 6455)")
             return
         if self.node.draining:
             self.refuse(503, "draining", "The server is restarting; connect again")
@@ -137,7 +138,10 @@ class UpgradeHandler(WireHandler):
         self.set_status(status)
         if status != 403:
             self.set_header("Retry-After", "5")
-        self.finish({"error": text, "limit": limit})
+        self._finish_error(text, limit)
+
+    def _finish_error(self, text: str, limit: str | None = None) -> None:
+        self.finish(ErrorBody(text, limit).fields())
 
     def check_origin(self, origin: str) -> bool:
         """True: `get` has checked it already, for more requests than Tornado would."""
@@ -226,7 +230,7 @@ class UpgradeHandler(WireHandler):
         """Answer ``{"error": ...}``."""
         if status_code == 405:
             self.set_header("Allow", health.METHODS if self.request.path == "/" else "GET")
-        self.finish({"error": self._reason})
+        self._finish_error(self._reason)
 
     def log_exception(
         self,

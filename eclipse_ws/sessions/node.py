@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
@@ -19,6 +19,7 @@ from eclipse_ws.config.settings import RELOADED, Settings
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.histogram import Cached, LoopLag
 from eclipse_ws.protocol import timestamp
+from eclipse_ws.protocol.schema import BackendHealth, Connections, HealthDocument, LargeChat, Memory
 from eclipse_ws.security.hosts import Hosts
 from eclipse_ws.security.internal_auth import InternalAuth
 from eclipse_ws.security.jwt import Verifier
@@ -108,34 +109,31 @@ class Node:
         return self._health.get()
 
     def _look_at_health(self) -> dict[str, Any]:
-        """The previous service's fields, then ours."""
+        """The previous service's fields, then this server's."""
         backend = self.delivery.health
         used, total = resident_bytes(), memory_bytes()
-        status = "draining" if self.draining else "healthy" if backend.state == "up" else "degraded"
-        return {
-            "status": status,
-            "uptime": round(time.monotonic() - self.started, 3),
-            "connections": {
-                "total": self.hub.sessions,
-                "byChat": [
-                    {"chatId": chat_id[:8] + "...", "count": count}
+        status: Literal["healthy", "degraded", "draining"] = (
+            "draining" if self.draining else "healthy" if backend.state == "up" else "degraded"
+        )
+        return HealthDocument(
+            status=status,
+            uptime=round(time.monotonic() - self.started, 3),
+            connections=Connections(
+                total=self.hub.sessions,
+                by_chat=[
+                    LargeChat(chat_id[:8] + "...", count)
                     for chat_id, count in self.hub.largest(LARGEST_CHATS)
                 ],
-                "chats": self.hub.chats,
-            },
-            "memory": {"used": used, "total": total, "percentage": round(100 * used / total)},
-            "timestamp": timestamp(),
-            "backend": {
-                "name": backend.name,
-                "state": backend.state,
-                "latency": backend.latency,
-                "queued": backend.queued,
-            },
-            "api": self.api.state,
-            "version": __version__,
-            "machine": self.settings.machine,
-            "region": self.settings.region,
-        }
+                chats=self.hub.chats,
+            ),
+            memory=Memory(used, total, round(100 * used / total)),
+            timestamp=timestamp(),
+            backend=BackendHealth(backend.name, backend.state, backend.latency, backend.queued),
+            api=self.api.state,
+            version=__version__,
+            machine=self.settings.machine,
+            region=self.settings.region,
+        ).fields()
 
 
 def resident_bytes() -> int:

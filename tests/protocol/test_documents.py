@@ -145,6 +145,12 @@ async def test_every_answer_is_as_documented() -> None:
             assert answer.status == status, (path, answer)
             assert str(status) in paths[path][method.lower()]["responses"]
             msgspec.json.decode(answer.body, type=kind)
+        key = {**WITH_SECRET, "Idempotency-Key": "k"}
+        for given, status, kind in ((event, 202, types.Published), ({"type": "other"}, 422, types.ErrorBody)):
+            answer = await http(server.port, "/api/chats/c/events", "POST", given, headers=key)
+            assert answer.status == status, answer
+            assert str(status) in paths[events]["post"]["responses"]
+            msgspec.json.decode(answer.body, type=kind)
         server.node.draining = True
         answer = await http(server.port, "/health")
         assert answer.status == 503
