@@ -90,7 +90,7 @@ class WireHandler(WebSocketHandler):
     wire_close_timeout: float | None = None
     wire_frame_rate: float | None = None
     wire_frame_burst: float | None = None
-    wire_slow_close: tuple[int, str] = (4008, "Too slow: outgoing queue is full")
+    wire_slow_close: tuple[int, str] = (1008, "Too slow: the queue is full")
     """Code and reason for a peer whose queue is full because it does not read."""
     wire_flood_close: tuple[int, str] = (1008, "Too many frames that are not messages")
     """Code and reason for a peer that has exceeded its allowance (`Params.frame_rate`)."""

@@ -131,8 +131,8 @@ async def test_the_bound_itself_may_wait(turns: int, kernel: Kernel) -> None:
         wire.send(text_frame(b""))
         assert wire.is_closing
         kernel.room = None
-        assert (await peer.frame())[1][:2] == (4008).to_bytes(2, "big")
-        peer.send(close_frame(4008))
+        assert (await peer.frame())[1][:2] == (1008).to_bytes(2, "big")
+        peer.send(close_frame(1008))
         await peer.gone()
 
 

@@ -333,7 +333,7 @@ async def test_a_session_over_tls(server_side: ssl.SSLContext, client_side: ssl.
 
 @pytest.mark.gen_test(timeout=20)
 async def test_a_slow_reader_over_tls(server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
-    """What the peer does not take waits; droppable frames go first; then it ends with 4008."""
+    """What the peer does not take waits; droppable frames go first; then it ends with 1008."""
     async with serving(ssl=server_side, wire_queue_bytes=1 << 20) as server:
         peer = await Peer.open(server.port, ssl=client_side, window=4096)
         session = server.sessions[0]
@@ -362,9 +362,9 @@ async def test_a_slow_reader_over_tls(server_side: ssl.SSLContext, client_side: 
         assert stats.closed_slow == closed + 1
         while (frame := await peer.frame())[0] != FIN | CLOSE:
             assert frame[1].startswith(b"x")
-        assert frame[1][:2] == (4008).to_bytes(2, "big")
-        peer.send(close_frame(4008))
-        assert (await session.ended())[0] == 4008
+        assert frame[1][:2] == (1008).to_bytes(2, "big")
+        peer.send(close_frame(1008))
+        assert (await session.ended())[0] == 1008
 
 
 async def first_without(peer: Peer, start: str) -> str:
@@ -513,14 +513,14 @@ async def test_tls_gets_what_it_was_offered_again(
         assert (wire.queued, wire.is_closing) == (450, False), "the third is dropped, the second can't be"
         wire.writable()
         wire.send(text_frame(b"g" * 98))
-        assert wire.is_closing  # with 4008, and the queue let go
+        assert wire.is_closing  # with 1008, and the queue let go
         wire.writable()
         monkeypatch.setattr(LayeredSocket, "_write", write)
         for before, after in itertools.pairwise(offers):
             assert after.startswith(before)
         for letter in "abdef":
             assert set(await peer.text()) == {letter}
-        assert (await peer.closed())[0] == 4008
+        assert (await peer.closed())[0] == 1008
 
 
 @pytest.mark.gen_test

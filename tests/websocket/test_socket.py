@@ -92,7 +92,7 @@ async def test_droppable_frames_are_dropped_first() -> None:
 
 @pytest.mark.gen_test
 async def test_a_reader_that_is_too_slow_is_closed_and_nobody_else_notices() -> None:
-    """A queue that is full of what may not be lost ends its session with 4008, when it reads at last."""
+    """A queue that is full of what may not be lost ends its session with 1008, when it reads at last."""
     async with serving(wire_queue_bytes=1 << 20) as server:
         slow = await Peer.open(server.port, window=4096)
         session = await session_of(server)
@@ -108,9 +108,9 @@ async def test_a_reader_that_is_too_slow_is_closed_and_nobody_else_notices() -> 
         session.wire.send(BIG)
         while (frame := await slow.frame())[0] != FIN | CLOSE:
             assert frame[1].startswith(b"x")
-        assert frame[1] == (4008).to_bytes(2, "big") + b"Too slow: outgoing queue is full"
-        slow.send(close_frame(4008))
-        assert await session.ended() == (4008, "Too slow: outgoing queue is full")
+        assert frame[1] == (1008).to_bytes(2, "big") + b"Too slow: the queue is full"
+        slow.send(close_frame(1008))
+        assert await session.ended() == (1008, "Too slow: the queue is full")
         assert not other.wire.is_closing
 
 
@@ -123,7 +123,7 @@ async def test_a_reader_that_never_reads_again_is_let_go() -> None:
         while not session.wire.is_closing:
             session.wire.send(BIG)
             await asyncio.sleep(0)
-        assert (await session.ended())[0] == 4008
+        assert (await session.ended())[0] == 1008
 
 
 @pytest.mark.gen_test
@@ -239,7 +239,7 @@ async def test_an_audience_that_is_too_much_in_the_middle_of_a_send() -> None:
         assert len(audience) == 0
         while (frame := await peer.frame())[0] != FIN | CLOSE:
             assert frame[1].startswith(b"x")
-        peer.send(close_frame(4008))
+        peer.send(close_frame(1008))
         await peer.gone()
 
 
@@ -257,10 +257,10 @@ async def test_an_audience_that_is_too_much_in_the_middle_of_a_close() -> None:
         session.close(1001)
         while (frame := await peer.frame())[0] != FIN | CLOSE:
             assert frame[1].startswith(b"x")
-        assert frame[1][:2] == (4008).to_bytes(2, "big")
-        peer.send(close_frame(4008))
+        assert frame[1][:2] == (1008).to_bytes(2, "big")
+        peer.send(close_frame(1008))
         await peer.gone()
-        assert (await session.ended())[0] == 4008
+        assert (await session.ended())[0] == 1008
 
 
 @pytest.mark.gen_test
