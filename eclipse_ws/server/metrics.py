@@ -22,7 +22,6 @@ from eclipse_ws.application.base import LATENCY_BUCKETS
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.server import sweeper
 from eclipse_ws.sessions.node import Node, memory_bytes
-from eclipse_ws.websocket.counters import stats as wire
 from eclipse_ws.websocket.event_poll import queued_bytes
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -88,7 +87,7 @@ class NodeCollector(Collector):
         )
 
     def _sessions(self) -> Iterator[Metric]:
-        node, counts = self._node, self._node.counts
+        node, counts, wire = self._node, self._node.counts, self._node.wire_stats
         yield _gauge("eclipse_sessions", "Sessions that have joined a chat", node.hub.sessions)
         yield _gauge(
             "eclipse_sessions_limit",

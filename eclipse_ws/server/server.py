@@ -119,6 +119,7 @@ class Server:
             wire_ping_interval=settings.ping_interval,
             wire_ping_timeout=settings.ping_timeout,
             wire_close_timeout=CLOSE_TIMEOUT,
+            wire_stats=self.node.wire_stats,
         )
         return Listener(application, settings, self.node.internal_auth, tls, most)
 

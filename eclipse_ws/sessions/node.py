@@ -28,6 +28,7 @@ from eclipse_ws.security.origins import Origins
 from eclipse_ws.security.senders import Penalties, Shares
 from eclipse_ws.sessions.commands import Commands
 from eclipse_ws.sessions.hub import Hub
+from eclipse_ws.websocket.counters import Stats
 
 LARGEST_CHATS = 20
 TYPING_RECEIVERS = 200
@@ -57,6 +58,7 @@ class Node:
     commands: Commands
     verifier: Verifier
     counts: SessionCounts = field(default_factory=SessionCounts)
+    wire_stats: Stats = field(default_factory=Stats)
     draining: bool = False
     drain_sessions: int = 0
     """Sessions at the start of the drain."""

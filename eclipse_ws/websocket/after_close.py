@@ -3,13 +3,13 @@
 from typing import Final
 
 from eclipse_ws.websocket import frames
-from eclipse_ws.websocket.counters import stats
+from eclipse_ws.websocket.counters import Stats
 
 LATE_FRAMES: Final = 64
 """Frames of one read that are searched for the peer's close frame."""
 
 
-def discard(inbound: frames.Inbound) -> int | None:
+def discard(inbound: frames.Inbound, stats: Stats) -> int | None:
     """Parse and discard frames. Returns their number, at most `LATE_FRAMES` + 1, or None at a close frame.
 
     Raises Violation.

@@ -1,8 +1,8 @@
-"""Counters of all sockets of the process."""
+"""Counters of the sockets that share their bounds: those of one application."""
 
 
 class Stats:
-    """Counters since the process started. Plain integers, because every send updates them."""
+    """Counters since they were made. Plain integers, because every send updates them."""
 
     __slots__ = (
         "bytes_in",
@@ -35,6 +35,3 @@ class Stats:
         """Peers that violated RFC 6455, including `too_big`."""
         self.too_big = 0
         """Sockets closed because a message was too big."""
-
-
-stats = Stats()

@@ -82,11 +82,12 @@ def queued_bytes() -> int:
 
 
 class EventPoll:
-    """The sockets of one loop and one set of bounds."""
+    """The sockets of one loop and one set of bounds, which count together."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, params: Params) -> None:
         self.loop = loop
         self.params = params
+        self.stats = params.stats
         self.by_fd: list[Pollable | None] = []
         """The sockets by file descriptor. Descriptors are small and dense, so a list is the smallest map.
         """

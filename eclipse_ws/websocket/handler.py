@@ -21,7 +21,7 @@ from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
 from eclipse_ws.websocket import frames
-from eclipse_ws.websocket.counters import stats
+from eclipse_ws.websocket.counters import Stats
 from eclipse_ws.websocket.deflate import Deflate, accepted_offer
 from eclipse_ws.websocket.event_poll import event_poll_for
 from eclipse_ws.websocket.layered import LayeredSocket
@@ -77,7 +77,7 @@ class WireHandler(WebSocketHandler):
     `close_reason` in `on_close` are ours if we closed first, else the peer's (1005: its frame had none;
     1006: there was no close frame).
 
-    A bound below that is None comes from the application setting of the same name, else from `Params`.
+    What is None below comes from the application setting of the same name, else from `Params`.
     """
 
     wire: Socket
@@ -90,6 +90,7 @@ class WireHandler(WebSocketHandler):
     wire_close_timeout: float | None = None
     wire_frame_rate: float | None = None
     wire_frame_burst: float | None = None
+    wire_stats: Stats | None = None
     wire_slow_close: tuple[int, str] = (1008, "Too slow: the queue is full")
     """Code and reason for a peer whose queue is full because it does not read."""
     wire_flood_close: tuple[int, str] = (1008, "Too many frames that are not messages")
@@ -301,7 +302,7 @@ class Upgrade:
         handler.wire = socket
         handler.ws_connection = cast(WebSocketProtocol, socket)
         if rest:
-            stats.bytes_in += len(rest)
+            socket.poll.stats.bytes_in += len(rest)
             socket.receive(rest)
         try:
             result = handler.open(*handler.open_args, **handler.open_kwargs)

@@ -13,7 +13,6 @@ from eclipse_ws.websocket import frames
 from eclipse_ws.websocket.allowance import BYTES_PER_READ
 from eclipse_ws.websocket.backlog import Backlog, Frame
 from eclipse_ws.websocket.callbacks import Handler
-from eclipse_ws.websocket.counters import stats
 from eclipse_ws.websocket.deflate import Deflate, deflated, inflated
 from eclipse_ws.websocket.event_poll import EventPoll
 from eclipse_ws.websocket.socket import Socket
@@ -76,13 +75,14 @@ class LayeredSocket(Socket):
         except BlockingIOError:
             out = self.out = Backlog()
             out.push((data,), 0, 0)
-            stats.frames_out += len(batch) - 1 + out.pin()
+            self.poll.stats.frames_out += len(batch) - 1 + out.pin()
             self._watch()
             self._limit(out)
             return
         except OSError:
             self._lose()
             return
+        stats = self.poll.stats
         stats.sends += 1
         stats.bytes_out += size
         stats.frames_out += len(batch)
@@ -96,7 +96,7 @@ class LayeredSocket(Socket):
     def writable(self) -> None:
         """See Socket."""
         if self._tls is not None and isinstance(self.out, Backlog):
-            stats.frames_out += self.out.pin()
+            self.poll.stats.frames_out += self.out.pin()
         super().writable()
 
     def _write(self, data: Frame) -> int:

@@ -1,6 +1,8 @@
 """The bounds of sockets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from eclipse_ws.websocket.counters import Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +29,5 @@ class Params:
     """Seconds without a byte after a ping until the peer counts as lost, at most the interval; 0: never."""
     close_timeout: float = 5.0
     """Seconds that a closing handshake may take."""
+    stats: Stats = field(default_factory=Stats)
+    """What the sockets count."""

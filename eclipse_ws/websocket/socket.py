@@ -13,7 +13,6 @@ from eclipse_ws.websocket.allowance import charged, is_overdrawn, late_read_cost
 from eclipse_ws.websocket.audience import Audience
 from eclipse_ws.websocket.backlog import Backlog, Frame, count_started
 from eclipse_ws.websocket.callbacks import OPENING, YIELDED, Handler, after, as_future, call
-from eclipse_ws.websocket.counters import stats
 from eclipse_ws.websocket.event_poll import EventPoll
 from eclipse_ws.websocket.readiness import READ, WRITE, half_close
 
@@ -119,7 +118,7 @@ class Socket:
         self._pings = 0
         """Unanswered pings; as many pongs are free."""
         poll.add(self, fd)
-        stats.sockets += 1
+        poll.stats.sockets += 1
 
     @property
     def is_closing(self) -> bool:
@@ -184,7 +183,7 @@ class Socket:
             self._soft |= (soft & (1 << len(batch)) - 1) << len(out)
             out.extend(batch)
         else:
-            stats.dropped += out.push(batch, soft, self.poll.params.queue_bytes // 2)
+            self.poll.stats.dropped += out.push(batch, soft, self.poll.params.queue_bytes // 2)
             self._limit(out)
             return
         self.queued += sum(map(len, batch))
@@ -200,6 +199,7 @@ class Socket:
         except OSError:
             self._lose()
             return
+        stats = self.poll.stats
         stats.sends += 1
         stats.bytes_out += size
         if size == len(data):
@@ -236,6 +236,7 @@ class Socket:
             self._lose()
             return
         self._heard = True  # a slow reader is not a dead one
+        stats = self.poll.stats
         stats.sends += 1
         stats.bytes_out += size
         stats.frames_out += out.advance(size)
@@ -251,10 +252,10 @@ class Socket:
     def _limit(self, out: Backlog) -> None:
         """Enforce the queue's bound: drop droppable frames, then close. Other sockets are not affected."""
         if out.size > self.poll.params.queue_bytes:
-            stats.dropped += out.drop()
+            self.poll.stats.dropped += out.drop()
         self.queued = out.size
         if out.size > self.poll.params.queue_bytes and self._state == OPEN:
-            stats.closed_slow += 1
+            self.poll.stats.closed_slow += 1
             self._leave_audiences(with_frames=False)
             out.clear()
             self.close(*self.handler.wire_slow_close)
@@ -276,7 +277,7 @@ class Socket:
             self._lose()
             return
         self._heard = True
-        stats.bytes_in += len(data)
+        self.poll.stats.bytes_in += len(data)
         if self._state == OPEN:
             self.receive(data)
             return
@@ -293,7 +294,7 @@ class Socket:
             if self._busy is None:
                 text = frames.whole_text(data, self.poll.params.max_message)
                 if text is not None:
-                    stats.frames_in += 1
+                    self.poll.stats.frames_in += 1
                     self._message(text)
                     return
             inbound = self._inbound = self._parser()
@@ -317,7 +318,7 @@ class Socket:
                     if inbound.idle:
                         self._inbound = None
                     break
-                stats.frames_in += 1
+                self.poll.stats.frames_in += 1
                 share -= 1 + (len(event.text) + len(event.data)) // BYTES_PER_SHARE
                 is_piece = False
                 cost += self._handle(event)
@@ -479,16 +480,16 @@ class Socket:
 
     def _fail(self, violation: frames.Violation) -> None:
         """Fail the WebSocket connection (RFC 6455 section 7.1.7)."""
-        stats.protocol_errors += 1
+        self.poll.stats.protocol_errors += 1
         if self._state == OPEN:
-            stats.too_big += violation.code == frames.TOO_BIG
+            self.poll.stats.too_big += violation.code == frames.TOO_BIG
             self._send_close(violation.code, violation.reason)
         self._finish()
 
     def _discard(self, inbound: frames.Inbound) -> None:
         """CLOSING: look for the peer's close frame. Everything else is discarded and charged."""
         try:
-            discarded = discard(inbound)
+            discarded = discard(inbound, self.poll.stats)
         except frames.Violation as violation:
             self._fail(violation)
             return
@@ -550,12 +551,12 @@ class Socket:
         self._close_fd()
         if not self._told:
             self._told = True
-            stats.sockets -= 1
+            self.poll.stats.sockets -= 1
 
     def _tell_soon(self) -> None:
         if not self._told:
             self._told = True
-            stats.sockets -= 1
+            self.poll.stats.sockets -= 1
             if self._busy is not OPENING:
                 self.poll.loop.call_soon(self._tell)
 

@@ -26,7 +26,6 @@ from typing import Any, Final
 import structlog
 
 from eclipse_ws.server.server import Server
-from eclipse_ws.websocket import stats
 from tests.client import leaving_nothing, running, token, until
 from tests.conftest import SECRET
 from tests.websocket.peer import CLOSE, CONTINUATION, KEY, TEXT, client_frame, close_frame
@@ -245,7 +244,7 @@ def tables(server: Server) -> dict[str, int]:
         "sessions by address": sum(map(node.addresses.sessions, [ADDRESS_OF_ALL])),
         "HTTP connections": sum(len(listener.connections) for listener in server._listeners),
         "accepted sockets": sum(len(listener._accepted) for listener in server._listeners),
-        "sockets": stats.sockets,
+        "sockets": node.wire_stats.sockets,
     }
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from eclipse_ws.server.server import Server
-from eclipse_ws.websocket import stats
 from tests.attacks.test_tls import Authority, join
 from tests.client import Client, running, token, until
 from tests.websocket.peer import CONTINUATION, PING, PONG, TEXT, Peer, client_frame
@@ -88,6 +87,7 @@ async def test_a_flood_of_what_is_no_command_is_closed(flood: str, kind: str, tm
     """4009 names the limit, the refusal is counted, it ends in time, and the neighbour notices nothing."""
     async with site(kind, tmp_path) as here:
         peer = await here.visit()
+        stats = here.server.node.wire_stats
         before = stats.frames_in
         await say(peer, FLOODS[flood])
         while (frame := await peer.frame())[0] != CLOSE:
@@ -147,6 +147,7 @@ async def test_who_is_closed_is_not_read_on(how: str, kind: str, tmp_path: Path)
         await say(peer, [client_frame(TEXT, b'{"type": "ping"}')] * 3)
         while (await peer.frame())[0] != CLOSE:
             pass
+        stats = here.server.node.wire_stats
         before, frames = stats.bytes_in, stats.frames_in
         spam = [client_frame(TEXT, b"spam") * 1000] * 100
         await say(peer, spam if how == "frames" else FLOODS["bytes"])

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from eclipse_ws.websocket import stats
 from tests.client import UPGRADE, Client, exchange, http, running, token, until
 from tests.conftest import SECRET
 
@@ -412,6 +411,7 @@ async def test_who_is_closed_is_not_listened_to() -> None:
         lines += [f"{name}: {value}" for name, value in UPGRADE.items()]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
         await until(lambda: server.hub.sessions == 1)
+        stats = server.node.wire_stats
         before = stats.bytes_in
         frame = b"\x81\x84\x00\x00\x00\x00spam"
         with contextlib.suppress(ConnectionError):

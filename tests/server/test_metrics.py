@@ -22,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from eclipse_ws.observability.histogram import Cached, Histogram, LoopLag
 from eclipse_ws.server.metrics import exposition
 from eclipse_ws.server.server import Server
-from eclipse_ws.websocket.counters import stats
 from tests.client import Client, http, running, until
 from tests.conftest import make_settings
 
@@ -55,6 +54,7 @@ async def test_the_page_counts_what_happens() -> None:
         two = await Client.join(server.port, "c1", "u2", cursor=cursor)
         wrong = await Client.open(server.port, "token=wrong")
         await wrong.ended()
+        stats = server.node.wire_stats
         before = stats.too_big
         large = await Client.join(server.port, "c2", "u3")
         await large.raw("x" * (server.settings.max_frame + 1))

@@ -14,13 +14,15 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from eclipse_ws.websocket import WireHandler, stats
+from eclipse_ws.websocket import Stats, WireHandler
 
 T = TypeVar("T")
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 KEY = base64.b64encode(b"sixteen bytes it").decode()
 WAIT = 10.0
 """Seconds after which something that must happen counts as missing."""
+stats = Stats()
+"""What the sockets of all tests count."""
 
 
 def client_frame(
@@ -265,6 +267,7 @@ async def serving(
     sessions: list[Any] = []
     kind = type(handler.__name__, (handler,), {"sessions": sessions})
     listening, port = bind_unused_port()
+    settings.setdefault("wire_stats", stats)
     application = Application([("/.*", kind)], log_function=lambda _: None, **settings)
     server = HTTPServer(application, ssl_options=ssl)
     server.add_socket(listening)

@@ -4,6 +4,7 @@ import pytest
 
 from eclipse_ws.websocket import frames
 from eclipse_ws.websocket.after_close import LATE_FRAMES, discard
+from eclipse_ws.websocket.counters import Stats
 
 
 def masked(opcode: int, payload: bytes = b"") -> bytes:
@@ -16,13 +17,14 @@ def test_a_close_frame_is_found(before: int) -> None:
     """The peer's close frame counts, up to so many frames after ours."""
     inbound = frames.Inbound(100)
     inbound.receive(masked(frames.PING) * before + masked(frames.CLOSE) + masked(frames.PING))
-    assert discard(inbound) is None
+    assert discard(inbound, Stats()) is None
 
 
 def test_other_frames_are_discarded() -> None:
     """Without a close frame in them they are counted, and not searched without end."""
     inbound = frames.Inbound(100)
     inbound.receive(masked(frames.TEXT, b"hello") * 3)
-    assert discard(inbound) == 3
+    assert discard(inbound, Stats()) == 3
     inbound.receive(masked(frames.PING) * 200)
-    assert discard(inbound) == LATE_FRAMES + 1
+    stats = Stats()
+    assert discard(inbound, stats) == stats.frames_in == LATE_FRAMES + 1

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eclipse_ws.websocket import Audience, stats, text_frame
-from tests.websocket.peer import Peer, Recorder, run, serving, until
+from eclipse_ws.websocket import Audience, text_frame
+from tests.websocket.peer import Peer, Recorder, run, serving, stats, until
 
 END = text_frame(b"end")
 

@@ -13,7 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 from tornado.web import Application
 
-from eclipse_ws.websocket import Stats, event_poll, stats, text_frame
+from eclipse_ws.websocket import Stats, event_poll, text_frame
 from tests.websocket.lines import KINDS, line
 from tests.websocket.peer import (
     PING,
@@ -25,6 +25,7 @@ from tests.websocket.peer import (
     client_frame,
     run,
     serving,
+    stats,
     until,
     upgrade,
 )
@@ -166,7 +167,7 @@ def test_a_loop_that_was_closed_with_sockets_open() -> None:
 
     async def leave_open() -> int:
         kind = type("Left", (Recorder,), {"sessions": []})
-        server = HTTPServer(Application([("/.*", kind)]))
+        server = HTTPServer(Application([("/.*", kind)], wire_stats=stats))
         ours.setblocking(False)
         server.handle_stream(IOStream(ours), ("127.0.0.1", 0))
         theirs.send(upgrade())

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.websocket import stats
 from eclipse_ws.websocket.socket import OPEN, READS_AHEAD, STOPPED
 from tests.websocket.lines import KINDS, Counts, line
 from tests.websocket.peer import (
@@ -25,6 +24,7 @@ from tests.websocket.peer import (
     client_frame,
     close_frame,
     serving,
+    stats,
     until,
 )
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.websocket import Audience, queued_bytes, stats, text_frame
+from eclipse_ws.websocket import Audience, queued_bytes, text_frame
 from tests.websocket.lines import KINDS, line
-from tests.websocket.peer import Peer, close_frame, serving, until
+from tests.websocket.peer import Peer, close_frame, serving, stats, until
 
 FIN = 0x80
 

@@ -12,7 +12,7 @@ from tornado.netutil import bind_unix_socket
 from tornado.web import Application
 from tornado.websocket import WebSocketClosedError
 
-from eclipse_ws.websocket import stats
+from eclipse_ws.websocket import Stats
 from eclipse_ws.websocket.socket import ENDED
 from tests.websocket.peer import (
     CLOSE,
@@ -25,6 +25,7 @@ from tests.websocket.peer import (
     client_frame,
     close_frame,
     serving,
+    stats,
     until,
     upgrade,
 )
@@ -366,7 +367,7 @@ async def test_an_answer_that_the_kernel_does_not_take_at_once(monkeypatch: pyte
 async def test_a_unix_socket(tmp_path: Any) -> None:
     """Sockets without TCP are taken over as well."""
     kind = type("OnUnix", (Recorder,), {"sessions": []})
-    server = HTTPServer(Application([("/.*", kind)], log_function=lambda _: None))
+    server = HTTPServer(Application([("/.*", kind)], log_function=lambda _: None, wire_stats=stats))
     server.add_socket(bind_unix_socket(str(tmp_path / "ws")))
     peer = Peer(*await asyncio.open_unix_connection(str(tmp_path / "ws")))
     peer.send(upgrade())
@@ -379,3 +380,17 @@ async def test_a_unix_socket(tmp_path: Any) -> None:
     server.stop()
     await Peer.alive.pop().forget()
     assert stats.sockets == 0
+
+
+@pytest.mark.gen_test
+async def test_each_application_counts_its_own_sockets() -> None:
+    """Two applications in one process have counters of their own, also if they are given none."""
+    mine = Stats()
+    async with serving(wire_stats=mine) as one, serving() as other, serving(wire_stats=None) as third:
+        peers = [await Peer.connect(each.port) for each in (one, other, third)]
+        for peer in peers:
+            peer.send(upgrade())
+            await peer.handshake()
+        assert mine.sockets == 1
+        assert (await one.first()).wire.poll.stats is mine
+        assert (await third.first()).wire.poll.stats not in (mine, stats)

@@ -13,7 +13,7 @@ import pytest
 import trustme
 from websockets.asyncio.client import connect
 
-from eclipse_ws.websocket import Audience, stats, text_frame
+from eclipse_ws.websocket import Audience, text_frame
 from eclipse_ws.websocket.deflate import accepted_offer, deflated
 from eclipse_ws.websocket.layered import LayeredSocket
 from tests.websocket.peer import (
@@ -30,6 +30,7 @@ from tests.websocket.peer import (
     one_session,
     open_descriptors,
     serving,
+    stats,
     until,
     upgrade,
 )

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.websocket import stats
 from tests.websocket.lines import KINDS, Deflates, line
-from tests.websocket.peer import TEXT, Peer, client_frame, close_frame, until
+from tests.websocket.peer import TEXT, Peer, client_frame, close_frame, stats, until
 
 MESSAGE = client_frame(TEXT, b"x" * 992)
 """A thousand bytes."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tornado.testing import ExpectLog
 
-from eclipse_ws.websocket import Audience, Socket, queued_bytes, stats, text_frame
+from eclipse_ws.websocket import Audience, Socket, queued_bytes, text_frame
 from tests.websocket.peer import (
     CLOSE,
     CONTINUATION,
@@ -24,6 +24,7 @@ from tests.websocket.peer import (
     one_session,
     open_descriptors,
     serving,
+    stats,
     until,
 )
 
