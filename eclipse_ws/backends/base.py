@@ -175,21 +175,28 @@ class Backend(abc.ABC):
     """Where other nodes can send notes to this one; it may change after an outage."""
     broadcasts_dropped: int = 0
     """Ephemeral events that it couldn't carry; a plain counter, read when metrics are scraped."""
+    listener: Listener = NullListener()
+    """Who hears of events and notes, between the start and the close."""
+    state: Availability = "up"
+    latency: float | None = None
 
     @property
-    @abc.abstractmethod
     def health(self) -> Health:
         """The state of now."""
+        return Health(self.name, self.state, self.latency)
 
-    @abc.abstractmethod
     async def start(self, listener: Listener) -> None:
         """Connect. Raises BackendError if it can never work (wrong address, password or rights); one that is
         merely unavailable is connected to in the background, forever.
-        """
 
-    @abc.abstractmethod
+        What it does here is enough where there is nothing to connect to.
+        """
+        self.listener = listener
+        listener.restored()
+
     async def close(self) -> None:
         """Let every task and socket go. Idempotent."""
+        self.listener = NullListener()
 
     @abc.abstractmethod
     async def subscribe(

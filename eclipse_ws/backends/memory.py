@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
-from eclipse_ws.backends.base import Backend, Health, Key, Listener, NullListener, Position, Subscription
+from eclipse_ws.backends.base import Backend, Key, Position, Subscription
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event
 
@@ -42,23 +42,12 @@ class MemoryBackend(Backend):
 
     name = "memory"
     is_shared = False
-    health = Health(name, "up")
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
         self._channels: dict[str, _Channel] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()  # chats without subscribers, the oldest first
-        self._listener: Listener = NullListener()
-
-    async def start(self, listener: Listener) -> None:
-        """Begin; there is nothing that could be unavailable."""
-        self._listener = listener
-        listener.restored()
-
-    async def close(self) -> None:
-        """Tell nothing any more."""
-        self._listener = NullListener()
 
     async def subscribe(
         self, chat_id: str, known: Position | None = None, *, renew: bool = False
@@ -97,7 +86,7 @@ class MemoryBackend(Backend):
             channel.bytes -= len(channel.events.popleft().body)
         channel.expires = self._clock() + self._settings.history_seconds
         if channel.subscribed:
-            self._listener.deliver(chat_id, channel.events[-1])
+            self.listener.deliver(chat_id, channel.events[-1])
         else:
             self._linger(chat_id)
         return cursor, True
@@ -110,7 +99,7 @@ class MemoryBackend(Backend):
     def broadcast(self, chat_id: str, event: Event) -> None:
         """Deliver at once."""
         if (channel := self._channels.get(chat_id)) is not None and channel.subscribed:
-            self._listener.deliver(chat_id, event)
+            self.listener.deliver(chat_id, event)
 
     def _linger(self, chat_id: str) -> None:
         """Keep a chat without subscribers for a while, and forget those whose time is over."""

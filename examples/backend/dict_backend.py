@@ -3,25 +3,17 @@
 import secrets
 import time
 
-from eclipse_ws.backends.base import Backend, Health, NullListener, Position, Subscription
+from eclipse_ws.backends.base import Backend, Position, Subscription
 from eclipse_ws.protocol import Cursor
 
 
 class DictBackend(Backend):
     """Keeps a list of events for each chat, and tells the listener at once."""
 
-    name, is_shared, health = "dict", False, Health("dict", "up")
+    name, is_shared = "dict", False
 
     def __init__(self, settings):
-        self.settings, self.listener = settings, NullListener()
-        self.subscribed, self.chats, self.used = set(), {}, {}
-
-    async def start(self, listener):
-        self.listener = listener
-        listener.restored()
-
-    async def close(self):
-        self.listener = NullListener()
+        self.settings, self.subscribed, self.chats, self.used = settings, set(), {}, {}
 
     def chat(self, chat_id):
         epoch, events = self.chats.setdefault(chat_id, (secrets.token_hex(6), []))

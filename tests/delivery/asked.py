@@ -86,7 +86,7 @@ class Asked(MemoryBackend):
         hearing = [self.bus[address]] if address in self.bus else [] if address else [*self.bus.values()]
         for node in hearing:
             if not node.deaf:
-                asyncio.get_running_loop().call_soon(node._listener.notice, note)
+                asyncio.get_running_loop().call_soon(node.listener.notice, note)
         return len(hearing)
 
 
@@ -108,10 +108,10 @@ class Stage:
 
     async def elsewhere(self, chat_id: str, *numbers: Any) -> None:
         """Kept events that this node doesn't hear."""
-        listener, self.backend._listener = self.backend._listener, NullListener()
+        listener, self.backend.listener = self.backend.listener, NullListener()
         for number in numbers:
             await self.backend.append(chat_id, event(number))
-        self.backend._listener = listener
+        self.backend.listener = listener
         self.backend._idle.pop(chat_id, None)
 
 

@@ -147,13 +147,12 @@ class Gated(MemoryBackend):
     async def start(self, listener: Listener) -> None:
         """Begin."""
         await super().start(listener)
-        self._listener = self
-        self.listener = listener
+        self.listener, self.node = self, listener
 
     def deliver(self, chat_id: str, event: Event) -> None:
         """Hand an event on, or hold it."""
         if self.held is None:
-            self.listener.deliver(chat_id, event)
+            self.node.deliver(chat_id, event)
         else:
             self.held.append((chat_id, event))
 
@@ -161,7 +160,7 @@ class Gated(MemoryBackend):
         """Hand on what was held."""
         held, self.held = self.held or [], None
         for chat_id, late in held:
-            self.listener.deliver(chat_id, late)
+            self.node.deliver(chat_id, late)
 
     async def append(self, *args: Any, **named: Any) -> tuple[Cursor, bool]:
         """Append, if it is available."""
