@@ -197,7 +197,7 @@ class Cluster:
     async def postgres_bodies(self, chat_id: str) -> list[bytes]:
         """The events that PostgreSQL keeps of a chat."""
         query = "SELECT body FROM eclipse_ws WHERE kind = 'event' AND chat = $1 ORDER BY place"
-        async with self.made[0].backend._locked(chat_id) as (connection, chat, _):
+        async with self.made[0].backend._locked(chat_id) as (connection, chat, *_):
             return [row["body"] for row in await connection.fetch(query, chat)]
 
     def freeze(self) -> None:

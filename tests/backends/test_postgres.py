@@ -20,7 +20,6 @@ from eclipse_ws.testing.harness import (
     fresh_chat,
     make_settings,
     message,
-    numbers_of,
     position_of,
     typing,
     until,
@@ -29,7 +28,7 @@ from tests.postgres import PostgresServer
 
 asyncpg = pytest.importorskip("asyncpg", reason="needs asyncpg (pip install 'eclipse-ws[postgres]')")
 
-from eclipse_ws.backends.postgres import PostgresBackend  # noqa: E402
+from eclipse_ws.backends.postgres import PostgresBackend, _name, _pieces  # noqa: E402
 
 pytestmark = pytest.mark.slow
 Work = Callable[[Nodes], Awaitable[None]]
@@ -218,23 +217,6 @@ def test_read_only_server(own_server: PostgresServer, expect_log: Callable[..., 
     run(own_server.url, work)
 
 
-def test_an_event_that_is_not_fetched(server: PostgresServer, expect_log: Callable[..., None]) -> None:
-    """A large event that can't be fetched counts as lost: the node says so, and subscribes again."""
-    expect_log("PostgreSQL unavailable")
-
-    async def work(nodes: Nodes) -> None:
-        chat = fresh_chat()
-        one, other = await nodes.two(chat)
-        refused = patch.object(other.backend, "_transaction", side_effect=Unavailable)
-        with refused:
-            await one.backend.append(chat, message("large", 10_000))
-            await until(lambda: other.heard.times_restored == 2, "the connections")
-        assert (one.heard.times_lost, other.heard.times_lost) == (0, 1)
-        assert numbers_of(one.heard.events[chat]) == ["large"]
-
-    run(server.url, work)
-
-
 # -- starting -------------------------------------------------------------------------------------
 
 
@@ -296,18 +278,17 @@ def test_missing_rights(server: PostgresServer) -> None:
 
 
 def test_what_has_expired_is_deleted(server: PostgresServer) -> None:
-    """Events, keys, long notes and at last positions are deleted, by nodes that merely run."""
+    """Events, keys and at last positions are deleted, by nodes that merely run."""
 
     async def work(_: Nodes) -> None:
         url = await new_database(server)
-        with constant("HEARTBEAT", 0.05), constant("POSITION_SECONDS", 1.0), constant("FETCH_SECONDS", 1.0):
+        with constant("HEARTBEAT", 0.05), constant("POSITION_SECONDS", 1.0):
             node = backend(url, history_seconds=0.2)
             await node.start(NullListener())
             for number in range(20):
                 await node.append(f"chat-{number}", message(number, 9000), key=Key(f"key-{number}", "token"))
-            await node.send(b"x" * 10_000)
             rows = "SELECT DISTINCT kind FROM eclipse_ws"
-            assert len(await execute(url, rows)) == 4
+            assert len(await execute(url, rows)) == 3
             async with asyncio.timeout(15):
                 while await execute(url, rows):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
@@ -335,6 +316,63 @@ def test_back_in_time(server: PostgresServer) -> None:
         found = await node.backend.subscribe(chat, known)
         assert (found.renewed, found.missed) == (True, None)
         assert found.position.cursor.epoch != epoch
+
+    run(server.url, work)
+
+
+def test_events_of_earlier_epochs_make_room(server: PostgresServer) -> None:
+    """What an earlier epoch has left is still appended once, until a history is full without it."""
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        node = await nodes.one(chat, history_events=3)
+        await node.append(chat, "old-1", "old-2")
+        renewed = await node.backend.subscribe(chat, renew=True)
+        epoch = renewed.position.cursor.epoch
+        await node.append(chat, "m1", "m2")
+        cursor, new = await node.backend.append(chat, message("old-2"))
+        assert (cursor.epoch != epoch, cursor.offset, new) == (True, 2, False)
+        await node.append(chat, "m3")
+        assert await node.append(chat, "old-2") == Cursor(epoch, 4)
+
+    run(server.url, work)
+
+
+def test_long_events_at_the_same_time(server: PostgresServer) -> None:
+    """What takes many notifications arrives whole and once, whatever else is sent."""
+
+    async def work(nodes: Nodes) -> None:
+        chats = [fresh_chat() for _ in range(4)]
+        pair = await nodes.two(*chats)
+        events = [(chat, message(number, 50_000)) for chat in chats for number in range(3)]
+        await asyncio.gather(
+            *(node.backend.append(chat, event) for node in pair for chat, event in events),
+            *(node.backend.send(b"\0" * 50_000) for node in pair),
+        )
+        for node in pair:
+            await until(lambda node=node: len(node.heard.notes) == 2, "the notes")
+            assert node.heard.notes == [b"\0" * 50_000] * 2
+            for chat in chats:
+                await until(lambda node=node, chat=chat: len(node.heard.events[chat]) == 3, "the events")
+                assert [event.cursor.offset for event in node.heard.events[chat]] == [1, 2, 3]
+                assert all(len(event.body) > 50_000 for event in node.heard.events[chat])
+
+    run(server.url, work)
+
+
+def test_subscribing_in_the_middle_of_a_long_event(server: PostgresServer) -> None:
+    """A chat that is subscribed between an event's notifications hears it whole."""
+
+    async def work(nodes: Nodes) -> None:
+        chat, event = fresh_chat(), message("m1", 20_000)
+        node = await nodes.one()
+        first, *others = _pieces(str(_name(chat)), event.body)
+        notify = "SELECT pg_notify('eclipse_ws_' || 'eclipse_ws'::regclass::oid, '{}')"
+        await execute(server.url, notify.format(first))
+        await asyncio.sleep(0.2)  # until it is heard
+        await node.backend.subscribe(chat)
+        await execute(server.url, *map(notify.format, others))
+        await node.until_heard(chat, "m1")
 
     run(server.url, work)
 
