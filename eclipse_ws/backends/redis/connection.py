@@ -131,7 +131,8 @@ class BaseConnection:
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             await self._connection.disconnect(nowait=True)
 
-    def _queue(self, command: tuple[Any, ...]) -> None:
+    def send(self, *command: Any) -> None:
+        """Queue a command."""
         self._outgoing.append(hiredis.pack_command(command))
         self._wake.set()
 
@@ -201,7 +202,7 @@ class CommandConnection(BaseConnection):
         if self.broken:
             future.set_exception(DisconnectedError(self.broken))
             return future
-        self._queue(command)
+        self.send(*command)
         self._waiting.append((future, self._now()))
         return future
 
@@ -242,10 +243,6 @@ class SubscriberConnection(BaseConnection):
         super().__init__(made, timeout)
         self._on_push = on_push
         self._on_refused = on_refused
-
-    def send(self, *command: bytes | str) -> None:
-        """Queue a command, whose answers come as pushes."""
-        self._queue(command)
 
     def _take(self, answer: Any) -> None:
         try:

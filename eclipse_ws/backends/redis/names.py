@@ -22,8 +22,6 @@ class Names:
     def __init__(self, prefix: str = "", database: int = 0) -> None:
         nodes = f"{prefix}eclipse:{database}:" if database else f"{prefix}eclipse:"
         self._prefix = prefix
-        self.chats = f"{prefix}chat:"
-        """What the channel of every chat begins with."""
         self.all_nodes = f"{nodes}nodes"
         """The channel that every node hears."""
         self.node = f"{nodes}node:"
@@ -36,7 +34,7 @@ class Names:
 
     def channel(self, chat_id: str) -> str:
         """The channel of a chat, which the application and the servers of before know too."""
-        return self.chats + chat_id
+        return f"{self._prefix}chat:{chat_id}"
 
     def key(self, chat_id: str, *parts: str) -> str:
         """A key of ours for a chat: all of a chat's keys are in one slot of a cluster.
@@ -44,19 +42,16 @@ class Names:
         Braces in the id are percent-encoded, so that it ends where the hash tag ends, and no other chat's id
         and parts make the same key.
         """
-        return ":".join([self._of_chat(chat_id), *parts])
+        return ":".join([f"{self._prefix}eclipse:{{{chat_id.translate(_BRACES)}}}", *parts])
 
     def attempt(self, chat_id: str, name: str) -> str:
         """The key under which Redis keeps what is known of an idempotency key."""
-        return f"{self._of_chat(chat_id)}:attempt:{name}"
+        return self.key(chat_id, "attempt", name)
 
     def chat_keys(self, chat_id: str) -> list[str]:
         """The keys of a chat's position and history, in the order that the scripts want them."""
-        chat = self._of_chat(chat_id)
+        chat = self.key(chat_id)
         return [f"{chat}:meta", f"{chat}:events", f"{chat}:seen:0", f"{chat}:seen:1"]
-
-    def _of_chat(self, chat_id: str) -> str:
-        return f"{self._prefix}eclipse:{{{chat_id.translate(_BRACES)}}}"
 
 
 def database(url: str) -> int:
