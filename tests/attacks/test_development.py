@@ -86,6 +86,7 @@ async def test_a_name_that_was_made_to_point_here_gets_nothing(path: str) -> Non
                 assert answer.status == 403, (method, host)
                 if method == "GET":
                     assert "ECLIPSE_ALLOWED_HOSTS" in answer.json["error"]
+                    assert answer.headers["x-content-type-options"] == "nosniff"
                     assert "token" not in answer.json
 
 

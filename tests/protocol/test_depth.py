@@ -100,6 +100,9 @@ def test_bounded_decoder() -> None:
     assert naive(decode(nested(MAX_DEPTH))) == MAX_DEPTH
     with pytest.raises(msgspec.DecodeError, match="deep"):
         decode(nested(MAX_DEPTH + 1))
+    for wrong in ("[", b"["):
+        with pytest.raises(msgspec.DecodeError, match="truncated"):
+            decode(wrong)
 
 
 @pytest.mark.parametrize(

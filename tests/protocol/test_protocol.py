@@ -242,7 +242,8 @@ def test_deepest_command(kind: Any) -> None:
 
 def test_refresh_without_a_token() -> None:
     """A refresh has to bring a token."""
-    assert refusal('{"type":"refresh"}')["code"] == "missing_token"
+    told = refusal('{"type":"refresh"}')
+    assert (told["code"], told["error"]) == ("missing_token", "Missing token")
     assert refusal('{"type":"refresh","token":5}')["code"] == "missing_token"
 
 
