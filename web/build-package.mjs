@@ -36,3 +36,5 @@ const widget = {
 const [types] = generateDtsBundle([widget], { preferredConfigPath: join(here, "tsconfig.widget.json") });
 await writeFile(join(here, "dist/widget.d.ts"), types);
 execFileSync(process.execPath, [tsc, "--project", join(here, "tsconfig.react.json")], { stdio: "inherit" });
+// The hooks share a constant with the client, but no type.
+await rm(join(here, "dist/client"), { recursive: true });

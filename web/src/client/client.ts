@@ -3,6 +3,7 @@ import { createConnection, emit } from "./connection.ts";
 import { change, closeOutbox, find, isKnown, load, matches, openOutbox, owns, randomId, remember, remove, repaired, senderId, underWay, update, type Item, type Outbox } from "./outbox.ts";
 import { forget, isNew, last, type Seen } from "./seen.ts";
 import { closeCost, errorCost, isOfMessage, MOST_TRIES } from "./tries.ts";
+import { TYPING_PAUSE_MS, TYPING_REPEAT_MS } from "./typing.ts";
 import type { Events, Options, Outgoing, Role, SavedMessage, State } from "./types.ts";
 
 const FORGOTTEN = 240_000; // the server knows a clientMessageId for five minutes
@@ -217,9 +218,9 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   const typing = (on = true) => {
     clearTimeout(typingTimer);
     if (!isOpen()) return;
-    if (on) typingTimer = setTimeout(typing, 4_000, false);
+    if (on) typingTimer = setTimeout(typing, TYPING_PAUSE_MS, false);
     const now = performance.now();
-    if (on ? typed && now - typed < 2_500 : !typed) return;
+    if (on ? typed && now - typed < TYPING_REPEAT_MS : !typed) return;
     typed = on ? now : 0;
     put({ type: "typing", isTyping: on });
   };

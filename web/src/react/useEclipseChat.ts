@@ -1,4 +1,5 @@
 import type { EclipseChat, Failure, Message, Options, Outgoing, State } from "eclipse-chat";
+import { TYPING_EXPIRY_MS } from "../client/typing.js";
 import { type Follow, type Store, useClient } from "./useClient.js";
 
 /** A message as the application's history has it: like {@link Message}, its time under either name. */
@@ -47,7 +48,6 @@ export interface EclipseChatView {
 type Actions = Pick<EclipseChatView, "send" | "retry" | "discard" | "typing">;
 type View = Pick<EclipseChatView, "state" | "messages" | "pending" | "error" | "typists">;
 
-const TYPING_MS = 6_000; // a "stopped" can be lost
 const MOST_TYPISTS = 50;
 const LONGEST_WAIT_MS = 30_000;
 
@@ -82,7 +82,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
   const types = (userId: string, on: boolean) => {
     clearTimeout(typists.get(userId));
     typists.delete(userId);
-    if (on && typists.size < MOST_TYPISTS) typists.set(userId, setTimeout(() => types(userId, false), TYPING_MS));
+    if (on && typists.size < MOST_TYPISTS) typists.set(userId, setTimeout(() => types(userId, false), TYPING_EXPIRY_MS));
     show({ typists: [...typists.keys()] });
   };
   const quiet = () => {

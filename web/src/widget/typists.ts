@@ -1,7 +1,7 @@
+import { TYPING_EXPIRY_MS } from "../client/typing.ts";
 import { keep, recall } from "./storage.ts";
 
-// A "stopped" can be lost, so typing ends by itself; and a name that only makes noise must not fill the memory.
-const ENDS_AFTER = 6_000;
+// A name that only makes noise must not fill the memory.
 const LIMIT = 50;
 
 const OWN = "eclipse-chat:users";
@@ -40,7 +40,7 @@ export class Typists {
   set(userId: string, isTyping: boolean): void {
     clearTimeout(this.#timers.get(userId));
     this.#timers.delete(userId);
-    if (isTyping && this.#timers.size < LIMIT) this.#timers.set(userId, setTimeout(() => this.set(userId, false), ENDS_AFTER));
+    if (isTyping && this.#timers.size < LIMIT) this.#timers.set(userId, setTimeout(() => this.set(userId, false), TYPING_EXPIRY_MS));
     this.#changed();
   }
 
