@@ -217,7 +217,9 @@ class Settings(BaseSettings):
     # Sessions
     max_sessions: Count = _setting(5000, "sessions on this node; more are refused with 503", reload=True)
     ping_interval: Seconds = _setting(25, "seconds between the server's pings")
-    max_content: Count = _setting(100_000, "characters in one chat message")
+    max_content: Count = _setting(
+        100_000, "characters in one chat message; the widget's field has a limit of its own: 100,000"
+    )
     queue_bytes: Bytes = _setting(
         1 << 22, "bytes queued for one session before it is closed as too slow (4008)"
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from eclipse_ws.config.settings import Settings
 from tests import needs
 
 HERE = Path(__file__).parent
@@ -34,6 +35,12 @@ def test_the_widget_is_at_most_13_kb_before_it_is_opened() -> None:
     print(f"{early} bytes before the first opening, {all_of_it} in all")
     assert early <= 12_900
     assert all_of_it <= 21_200
+
+
+def test_the_widget_takes_what_the_server_takes_by_default() -> None:
+    """The field's limit is the default of ``max_content``, because no event tells the server's."""
+    (limit,) = re.findall(r"const MAX_CONTENT = ([\d_]+);", (WEB / "src/widget/composer.ts").read_text())
+    assert int(limit) == Settings.model_fields["max_content"].default
 
 
 @pytest.mark.slow

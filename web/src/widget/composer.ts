@@ -1,8 +1,11 @@
 import { h, icon } from "./dom.ts";
 import type { Draft } from "./draft.ts";
 
-/** Characters of one message that a server takes by default (`ECLIPSE_MAX_CONTENT`); another limit is learnt from its answers. */
-const LIMIT = 100_000;
+/**
+ * Characters of one message: the default of the server's `ECLIPSE_MAX_CONTENT`, which no event tells. A server that takes fewer answers the
+ * message with an error.
+ */
+const MAX_CONTENT = 100_000;
 
 /** The field and its button, around a draft. */
 export class Composer {
@@ -43,7 +46,7 @@ export class Composer {
   /** How many characters are too many. */
   get excess(): number {
     const text = this.input.value.trim();
-    return text.length > LIMIT ? Math.max(0, [...text].length - LIMIT) : 0;
+    return text.length > MAX_CONTENT ? Math.max(0, [...text].length - MAX_CONTENT) : 0;
   }
 
   /** Put a text into the field. */
