@@ -74,24 +74,6 @@ def known_keys(
     return {key: value for key, value in keys.items() if key in allowed}, problems
 
 
-def check_backend(name: str) -> list[Problem]:
-    """A problem unless the backend is built in, or an installed package provides it."""
-    if name in ("memory", "redis", "postgres"):
-        return []
-    from importlib.metadata import entry_points
-
-    installed = sorted({"memory", "redis", "postgres", *entry_points(group="eclipse_ws.backends").names})
-    if name in installed:
-        return []
-    near = nearest(name, installed)
-    fix = (
-        f"write {near}"
-        if near
-        else f"use one of {', '.join(installed)}, or install the package that provides it"
-    )
-    return [Problem("ECLIPSE_BACKEND", f"is {name[:40]!r}, which is not installed", fix)]
-
-
 def folders() -> list[Path]:
     """The folders of profiles: in the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]

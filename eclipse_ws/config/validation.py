@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import ssl
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -33,9 +34,9 @@ from eclipse_ws.config.problems import (
     check_secret,
     check_secret_text,
     check_text,
+    nearest,
     origin_of,
 )
-from eclipse_ws.config.profiles import check_backend
 from eclipse_ws.config.settings import AROUND, HAS_LINES, LITERAL, Settings, variable
 
 
@@ -68,7 +69,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     if production and url and settings.backend == "memory" and not settings.allow_memory_backend:
         fix = "remove it to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
         problems.append(Problem("ECLIPSE_BACKEND", "is memory, which is not permitted in production", fix))
-    problems += check_backend(settings.backend)
+    problems += _check_backend(settings.backend)
     if settings.backend == "postgres":
         problems += _check_postgres(settings)
     if settings.event_loop == "uvloop" and find_spec("uvloop") is None:
@@ -93,6 +94,20 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     for name in settings.allowed_hosts:
         problems += check_host(name)
     return problems + _check_keys(settings)
+
+
+def _check_backend(name: str) -> list[Problem]:
+    """A problem unless a package provides the backend; the built-in ones are listed in pyproject.toml."""
+    installed = sorted(entry_points(group="eclipse_ws.backends").names)
+    if name in installed:
+        return []
+    near = nearest(name, installed)
+    fix = (
+        f"write {near}"
+        if near
+        else f"use one of {', '.join(installed)}, or install the package that provides it"
+    )
+    return [Problem("ECLIPSE_BACKEND", f"is {name[:40]!r}, which is not installed", fix)]
 
 
 def _check_postgres(settings: Settings) -> list[Problem]:
