@@ -11,7 +11,8 @@ from tornado.httputil import HTTPServerRequest
 
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol.schema import ErrorBody
-from eclipse_ws.security.limits import Addresses, Limits, Source, Sources
+from eclipse_ws.security.client_address import Source, Sources
+from eclipse_ws.security.limits import Addresses, Limits
 
 log = structlog.get_logger("eclipse_ws.internal_auth")
 

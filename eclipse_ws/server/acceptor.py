@@ -17,7 +17,8 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, SSLIOStream
 
-from eclipse_ws.security.limits import Limits, Source, Sources
+from eclipse_ws.security.client_address import Source, Sources
+from eclipse_ws.security.limits import Limits
 from eclipse_ws.server.connections import Connections
 from eclipse_ws.server.pacing import OLDEST, Gate, PacedLoop, Turns
 

@@ -12,8 +12,8 @@ from tornado.web import HTTPError
 
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.protocol.schema import ErrorBody
+from eclipse_ws.security.client_address import Source
 from eclipse_ws.security.jwt import Claims, TokenError, Verifier
-from eclipse_ws.security.limits import Source
 from eclipse_ws.security.origins import shown
 from eclipse_ws.security.senders import Sender
 from eclipse_ws.sessions import health

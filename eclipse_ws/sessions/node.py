@@ -20,10 +20,11 @@ from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.histogram import Cached, LoopLag
 from eclipse_ws.protocol import timestamp
 from eclipse_ws.protocol.schema import BackendHealth, Connections, HealthDocument, LargeChat, Memory
+from eclipse_ws.security.client_address import Sources
 from eclipse_ws.security.hosts import Hosts
 from eclipse_ws.security.internal_auth import InternalAuth
 from eclipse_ws.security.jwt import Verifier
-from eclipse_ws.security.limits import Addresses, Limits, Rate, Sources, burst
+from eclipse_ws.security.limits import Addresses, Limits, Rate, burst
 from eclipse_ws.security.origins import Origins
 from eclipse_ws.security.senders import Penalties, Shares
 from eclipse_ws.sessions.commands import Commands

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.security import limits
+from eclipse_ws.security import client_address
 from eclipse_ws.server.server import Server
 from tests.attacks.test_http import (
     EVENT,
@@ -52,7 +52,7 @@ def refused(server: Server, *names: str) -> list[int]:
 @pytest.fixture
 def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sockets' own addresses are the clients', as they are of public ones."""
-    monkeypatch.setattr(limits, "_network", lambda text: (text, True))
+    monkeypatch.setattr(client_address, "_network", lambda text: (text, True))
 
 
 @asynccontextmanager
