@@ -129,8 +129,8 @@ def mask_also(settings: Settings) -> None:
         formatter.masker.learn(settings)
 
 
-def log_request(handler: RequestHandler) -> None:
-    """Tornado's `Application(log_function=...)`: one line a request, without the query, which has tokens.
+def log_request(handler: RequestHandler, client_address: str) -> None:
+    """For Tornado's `Application(log_function=...)`: one line a request, without the query, which has tokens.
 
     Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
     """
@@ -143,7 +143,7 @@ def log_request(handler: RequestHandler) -> None:
         path=request.path[:MAX_PATH],
         status=status,
         ms=round(request.request_time() * 1000, 1),
-        remote=request.remote_ip,
+        client_address=client_address,
     )
 
 

@@ -7,6 +7,8 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
+from tornado.httputil import HTTPServerRequest
+
 from eclipse_ws.config.settings import Settings
 
 
@@ -41,6 +43,10 @@ class Sources:
         """The source of a request from its first, unparsed bytes: good enough to queue it fairly."""
         lines = [] if self._line is None else self._line.findall(head)
         return self.of(peer, b",".join(lines).decode("latin-1"))
+
+    def of_request(self, request: HTTPServerRequest) -> Source:
+        """The source of a parsed request."""
+        return self.of(request.remote_ip or "", request.headers.get(self.header))
 
     def of(self, peer: str, header: str | None) -> Source:
         """The source of a request: its socket's address, and the value of ``header`` if there was one."""

@@ -11,7 +11,7 @@ from tornado.httputil import HTTPServerRequest
 
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol.schema import ErrorBody
-from eclipse_ws.security.client_address import Source, Sources
+from eclipse_ws.security.client_address import Sources
 from eclipse_ws.security.limits import Addresses, Limits
 
 log = structlog.get_logger("eclipse_ws.internal_auth")
@@ -51,16 +51,12 @@ class InternalAuth:
         """Apply the settings' secret."""
         self._secret = settings.internal_api_secret.get_secret_value().encode()
 
-    def source(self, request: HTTPServerRequest) -> Source:
-        """Where a request comes from."""
-        return self.sources.of(request.remote_ip or "", request.headers.get(self.sources.header))
-
     def refusal(self, request: HTTPServerRequest) -> Refusal | None:
         """None if the request carries the secret, as ``X-Internal-Secret`` or as a bearer token."""
         if not self._secret:
             return Refusal(503, "No INTERNAL_API_SECRET is configured on this server")
         now = time.monotonic()
-        source = self.source(request)
+        source = self.sources.of_request(request)
         may_guess = self.addresses.may_guess(source, now)
         if may_guess or source.shared:
             # In bytes, because compare_digest accepts ASCII text only.
@@ -69,7 +65,7 @@ class InternalAuth:
             self.addresses.guessed(source, now)
         name = "secret" if may_guess else "guesses_per_minute"
         self.limits.refuse(name)
-        log.info("call refused", limit=name, address=source.address, path=request.path[:200])
+        log.info("call refused", limit=name, client_address=source.address, path=request.path[:200])
         if may_guess:
             return Refusal(401, "X-Internal-Secret is missing or wrong")
         return Refusal(429, "Too many wrong secrets from this address; try again in a minute", name, 60)

@@ -191,7 +191,7 @@ class Connections:
     def note(self, connection: Connection, limit: str) -> None:
         """Count and log a request that exceeded a limit."""
         self._limits.refuse(limit)
-        log.info("request aborted", limit=limit, address=connection.address or connection.peer)
+        log.info("request aborted", limit=limit, client_address=connection.address or connection.peer)
 
     def _find_sending(self) -> None:
         """Find connections that wait for their peer: Tornado has no event for a written response."""

@@ -168,7 +168,7 @@ class Listener(Acceptor):
         elif not connection.failed and _is_upgrade(request.headers):
             connection.upgrading = True  # upgrades have their own limits
         self.pace(connection.stream, paced=True)
-        source = self._internal_auth.source(request)
+        source = self.sources.of_request(request)
         self.connections.count(connection, None if source.shared else source.address)
         if not connection.upgrading and not self._allow_request(connection, now):
             self.connections.note(connection, TOO_OFTEN.limit)

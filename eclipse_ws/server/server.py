@@ -105,13 +105,15 @@ class Server:
         self.metrics_port = settings.metrics_port
 
     def _listener(self, routes: list[URLSpec], most: int, tls: ssl.SSLContext | None = None) -> Listener:
-        settings = self.settings
+        settings, node = self.settings, self.node
         application = HostApplication(
             routes,
             self.node.hosts,
             default_handler_class=http_handlers.NotFound,
             default_handler_args={"node": self.node},
-            log_function=log_request,
+            log_function=lambda handler: log_request(
+                handler, node.sources.of_request(handler.request).address
+            ),
             origins=self.node.origins,
             internal_auth=self.node.internal_auth,
             wire_max_message=settings.max_frame,

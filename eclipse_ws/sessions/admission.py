@@ -105,7 +105,7 @@ class UpgradeHandler(WireHandler):
 
         If it were counted later, any number of concurrent upgrades could take the same free place.
         """
-        source = self._source()
+        source = self.node.sources.of_request(self.request)
         limit = self.node.addresses.upgrade(source, time.monotonic())
         if limit is not None:
             self.refuse(429, limit, "Too many sessions or upgrades from this address; try again later")
@@ -184,16 +184,13 @@ class UpgradeHandler(WireHandler):
         """Adopt the claims of a token that was just verified."""
         self.claims, self.verifier = claims, self.node.verifier
 
-    def _source(self) -> Source:
-        """The source of the request."""
-        header = self.request.headers.get(self.node.sources.header)
-        return self.node.sources.of(self.request.remote_ip or "", header)
-
     def note(self, event: str, limit: str, **fields: Any) -> None:
         """Count and log a refusal."""
         self.node.limits.refuse(limit)
-        source = self.source or (self._source() if "request" in self.__dict__ else None)
-        log.info(event, limit=limit, address=None if source is None else source.address, **fields)
+        source = self.source
+        if source is None and "request" in self.__dict__:
+            source = self.node.sources.of_request(self.request)
+        log.info(event, limit=limit, client_address=None if source is None else source.address, **fields)
 
     def _token(self) -> str:
         """The token from the URL, the Authorization header, or the subprotocol pair."""

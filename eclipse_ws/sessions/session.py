@@ -266,6 +266,7 @@ class ChatSession(UpgradeHandler):
     def on_close(self) -> None:
         """Leave the chat, and log one line."""
         self._refuse_queued()
+        source = self.source
         self.release()
         self.node.hub.leave(self)
         if hasattr(self, "claims"):
@@ -275,6 +276,7 @@ class ChatSession(UpgradeHandler):
                 session=self.id,
                 chat=self.claims.chat_id,
                 user=self.user_id,
+                client_address=None if source is None else source.address,
                 code=self.close_code,
                 seconds=round(time.monotonic() - self.began, 3),
                 commands=self.commands_in,

@@ -133,6 +133,24 @@ async def test_a_refused_page_is_named_in_the_log(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.gen_test
+async def test_every_line_has_the_clients_address_under_one_name(caplog: pytest.LogCaptureFixture) -> None:
+    """Behind a proxy, lines about requests, calls and sessions name the client, not the proxy."""
+    caplog.set_level("INFO")
+    client = {"Fly-Client-IP": "8.8.8.8"}
+    async with running(**FLY) as server:
+        await http(server.port, "/nowhere", headers=client)
+        await http(server.port, "/api/chats/c1/events", "POST", {}, headers=client)
+        await http(server.port, "/ws?token=x", headers={**UPGRADE, **client})
+        session = await Client.join(server.port, additional_headers=client)
+        await session.close()
+        await until(lambda: server.node.counts.ended)
+    lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    found = {line["event"]: line["client_address"] for line in lines if "client_address" in line}
+    events = ("Request", "call refused", "session refused", "session ended")
+    assert found == dict.fromkeys(events, "8.8.8.8")
+
+
+@pytest.mark.gen_test
 async def test_a_page_that_may_not_read_an_answer_is_named_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

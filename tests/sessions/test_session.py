@@ -572,6 +572,7 @@ async def test_logs_never_hold_a_token_or_content(caplog: pytest.LogCaptureFixtu
         ended = [line for line in lines if line["event"] == "session ended"]
         assert len(started) == len(ended) == 1
         assert (started[0]["chat"], started[0]["user"]) == ("c1", "u1")
+        assert ended[0]["client_address"] == "127.0.0.1"
         assert (ended[0]["code"], ended[0]["commands"], ended[0]["session"]) == (
             1000,
             1,
