@@ -112,6 +112,12 @@ class NodeCollector(Collector):
                 "chat_typing": node.hub.fan_out_dropped,
             },
         )
+        yield _counters(
+            "eclipse_upgrades_refused",
+            "Upgrades refused with an HTTP status, or with a close code at once; also counted as refusals",
+            "reason",
+            counts.upgrades_refused,
+        )
         yield _counter(
             "eclipse_rate_closes",
             f"Sessions closed for too many refused commands ({CloseCode.RATE_LIMITED.code})",

@@ -133,7 +133,7 @@ class UpgradeHandler(WireHandler):
 
     def refuse(self, status: int, limit: str, text: str, **fields: Any) -> None:
         """Refuse the upgrade with an HTTP status and the name of the limit; log the fields, too."""
-        self.node.counts.refused += 1
+        self.node.counts.upgrades_refused[limit] += 1
         self.note("upgrade refused", limit, status=status, **fields)
         self.set_status(status)
         if status != 403:
@@ -165,7 +165,7 @@ class UpgradeHandler(WireHandler):
         try:
             self.live_by(self.node.verifier.verify(token))
         except TokenError as error:
-            self.node.counts.refused += 1
+            self.node.counts.upgrades_refused["token"] += 1
             self.note("session refused", "token", session=self.id, code=error.close.code, why=str(error))
             self._make_room()
             return error.close, None
@@ -176,6 +176,7 @@ class UpgradeHandler(WireHandler):
             limit = "max_sessions_per_chat"
         else:
             return None
+        self.node.counts.upgrades_refused[limit] += 1
         self.note("session refused", limit, session=self.id, chat=self.claims.chat_id)
         self._make_room()
         return CloseCode.RATE_LIMITED, CloseCode.RATE_LIMITED.with_detail(limit)

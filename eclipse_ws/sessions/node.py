@@ -35,6 +35,18 @@ LARGEST_CHATS = 20
 TYPING_RECEIVERS = 200
 """Receivers of typing in one chat on this node, for one session that types at the maximum rate."""
 
+UPGRADE_LIMITS = (
+    "draining",
+    "allowed_origins",
+    "max_sessions",
+    "max_sessions_per_address",
+    "upgrades_per_minute",
+    "token",
+    "rate_penalty",
+    "max_sessions_per_chat",
+)
+"""Why an upgrade may be refused."""
+
 
 @dataclass(slots=True)
 class SessionCounts:
@@ -42,7 +54,8 @@ class SessionCounts:
 
     started: int = 0
     ended: int = 0
-    refused: int = 0
+    upgrades_refused: dict[str, int] = field(default_factory=lambda: dict.fromkeys(UPGRADE_LIMITS, 0))
+    """By the limit or check; with an HTTP status, or at once with a close code."""
     errors: int = 0
     """Commands answered with an error."""
 

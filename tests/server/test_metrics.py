@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -22,7 +23,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from eclipse_ws.observability.histogram import Cached, Histogram, LoopLag
 from eclipse_ws.server.metrics import exposition
 from eclipse_ws.server.server import Server
-from tests.client import Client, http, running, until
+from eclipse_ws.sessions.node import UPGRADE_LIMITS
+from tests.client import UPGRADE, Client, http, running, token, until
 from tests.conftest import make_settings
 
 
@@ -80,6 +82,39 @@ async def test_the_page_counts_what_happens() -> None:
         assert value(page, "eclipse_draining") == 0
         await one.close()
         await two.close()
+
+
+@pytest.mark.gen_test
+async def test_refused_upgrades_are_counted_by_reason() -> None:
+    """Whether an HTTP status or a close code refused it; commands and refreshes do not count."""
+    async with running(max_sessions_per_chat=1) as server:
+        node, good = server.node, f"token={token()}"
+
+        async def refused(query: str = good, **headers: str) -> None:
+            answer = await http(server.port, f"/ws?{query}", headers={**UPGRADE, **headers})
+            assert answer.status in {101, 403, 429, 503}
+
+        one = await Client.join(server.port)
+        await one.say(type="refresh", token="x")
+        await one.next("error")
+        await refused("token=x")
+        await refused(Origin="https://example.com")
+        await refused()  # the chat is full
+        with patch.object(node.penalties, "waits", return_value=True):
+            await refused()
+        for limit in ("max_sessions_per_address", "upgrades_per_minute"):
+            with patch.object(node.addresses, "upgrade", return_value=limit):
+                await refused()
+        with patch.object(node, "settings", node.settings.model_copy(update={"max_sessions": 1})):
+            await refused()
+        with patch.object(node, "draining", True):
+            await refused()
+        page = samples((await http(server.port, "/metrics")).body)
+        counts = {
+            dict(labels)["reason"]: count for (name, labels), count in page.items() if "upgrades" in name
+        }
+        assert counts == dict.fromkeys(UPGRADE_LIMITS, 1)
+        await one.close()
 
 
 @pytest.mark.gen_test

@@ -554,7 +554,7 @@ async def test_sessions_are_counted_and_ended_once() -> None:
             session.end(CloseCode.KICKED)
         await until(lambda: counts.ended == 2)
         await until(lambda: two.socket.close_code is not None)
-        assert (counts.started, counts.refused) == (2, 1)
+        assert (counts.started, counts.upgrades_refused["token"]) == (2, 1)
 
 
 @pytest.mark.gen_test
