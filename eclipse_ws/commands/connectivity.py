@@ -14,6 +14,8 @@ from eclipse_ws.config.settings import Settings
 REDIS_FIX = "check host, port and scheme of REDIS_URL, and that this machine can reach it"
 TRUST_FIX = "use the name in the certificate, or set {} to a PEM file with its authority"
 CLIENT_FIX = "if it requires client certificates, add ?ssl_certfile=...&ssl_keyfile=... to REDIS_URL"
+SKEW = 2.0
+"""Difference of clocks, in seconds, from which on it is a warning."""
 
 
 async def redis(url: str, error: BaseException, timeout: float) -> Finding:

@@ -8,78 +8,22 @@ import os
 import re
 import resource
 import socket
-import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 
 from eclipse_ws.commands import check as check_module
 from eclipse_ws.commands import report
 from eclipse_ws.commands.report import Finding
-from tests import needs
 from tests.application.stub import Fault, Stub
+from tests.commands.conftest import ROOT, SECRETS, Check, gen_test, verdicts
 from tests.conftest import SECRET, make_settings
-from tests.provider import Provider
-from tests.servers import RedisServer, free_port
-
-ROOT = Path(__file__).parents[2]
-SECRETS = {
-    "JWT_SECRET": "an-honest-jwt-secret-0123456789-abcdef",
-    "INTERNAL_API_SECRET": "an-honest-internal-secret-0123456789-ab",
-}
-ALL_BUT = ("--user", "default", "on", "nopass", "~*", "&*", "+@all")
-gen_test = pytest.mark.gen_test(timeout=40)
-Check = Callable[..., Awaitable[list[Finding]]]
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    """A right Redis."""
-    server = RedisServer(needs.server()).start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisServer) -> Check:
-    """`check` with a right configuration, of which some variables are changed; None takes one out."""
-    monkeypatch.chdir(tmp_path)
-
-    async def run(fly_file: Path | None = None, **given: str | None) -> list[Finding]:
-        stub = Stub(SECRETS["INTERNAL_API_SECRET"])
-        await stub.start()
-        environ: dict[str, str | None] = {
-            **SECRETS,
-            "REDIS_URL": redis.url,
-            "NEXT_API_URL": stub.url,
-            "PORT": str(free_port()),
-            "ECLIPSE_API_TIMEOUT": "2",
-            "ECLIPSE_REDIS_TIMEOUT": "1",
-            **given,
-        }
-        try:
-            return await check_module.check(
-                "prod", fly_file, {k: v for k, v in environ.items() if v is not None}
-            )
-        finally:
-            await stub.stop()
-
-    return run
-
-
-def verdicts(findings: list[Finding]) -> dict[str, str]:
-    """The worst verdict by name."""
-    worst: dict[str, str] = {}
-    order = ("ok", "skipped", "warning", "problem")
-    for finding in findings:
-        worst[finding.name] = max(worst.get(finding.name, "ok"), finding.verdict, key=order.index)
-    return worst
+from tests.servers import free_port
 
 
 def origins(findings: list[Finding]) -> list[str]:
@@ -230,114 +174,6 @@ async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
     assert verdicts(await check(tmp_path / "no.toml"))[str(tmp_path / "no.toml")] == "problem"
 
 
-# -- Redis ----------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def redis_with(*options: str) -> AsyncIterator[RedisServer]:
-    """A Redis of one's own."""
-    server = RedisServer(needs.server(), None, *options)
-    await asyncio.to_thread(server.start)
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
-@pytest.mark.parametrize(
-    ("options", "userinfo", "name", "says"),
-    [
-        (("--requirepass", "right"), ":wrong@", "REDIS_URL", "refuses this server"),
-        (("--requirepass", "right"), "", "REDIS_URL", "Authentication required"),
-        (("--cluster-enabled", "yes", "--cluster-port", str(free_port())), "", "REDIS_URL", "is a cluster"),
-        (("--replicaof", "127.0.0.1", "1"), "", "REDIS_URL", "read-only replica"),
-        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "", "Redis memory", "allkeys-lru"),
-        (
-            (*ALL_BUT, "-evalsha", "-eval"),
-            "",
-            "Redis rights",
-            "lacks a right",
-        ),
-        (
-            ("--user", *["default", "on", "nopass", "~*", "&*", "+@all", "-subscribe"]),
-            "",
-            "Redis rights",
-            "SUBSCRIBE",
-        ),
-    ],
-)
-@gen_test
-async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
-    check: Check, expect_log: Any, options: tuple[str, ...], userinfo: str, name: str, says: str
-) -> None:
-    """Reachable, but the password, the mode, the role, the policy or a right is wrong."""
-    expect_log("Redis connection lost", "Redis refuses commands", optional=True)
-    async with redis_with(*options) as server:
-        findings = await check(REDIS_URL=f"redis://{userinfo}127.0.0.1:{server.port}")
-    assert any(f.name == name and says in f.text and f.fix for f in findings), report.table(findings)
-
-
-@gen_test
-@pytest.mark.parametrize("prefix", ["", "staging:"])
-async def test_the_account_of_the_documents_is_enough(check: Check, prefix: str) -> None:
-    """The rights that docs/deploy.md names suffice, with a prefix too, and they are far from all."""
-    guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
-    rights = re.search(r"^`(\+@[^`]+?) (~[^`]+)`", guide, re.MULTILINE)
-    patterns = re.search(r"patterns are `(~<prefix>[^`]+)`", guide)
-    assert rights and patterns
-    named = patterns[1].replace("<prefix>", prefix) if prefix else rights[2]
-    account = (
-        "--user",
-        "eclipse",
-        "on",
-        ">a-password",
-        "resetkeys",
-        "resetchannels",
-        "-@all",
-        *rights[1].split(),
-        *named.split(),
-    )
-    async with redis_with(*account) as server:
-        url = f"redis://eclipse:a-password@127.0.0.1:{server.port}"
-        findings = await check(REDIS_URL=url, ECLIPSE_REDIS_PREFIX=prefix)
-    assert verdicts(findings)["Redis rights"] == "ok", report.table(findings)
-
-
-@gen_test
-async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> None:
-    """A database number alone does not separate the events of two environments."""
-    found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub ignores databases" in f.text]
-    assert [f.verdict for f in found] == ["warning"]
-    assert "ECLIPSE_REDIS_PREFIX" in found[0].fix
-    for given in ({}, {"REDIS_URL": f"{redis.url}/1", "ECLIPSE_REDIS_PREFIX": "staging:"}):
-        assert not [f for f in await check(**given) if "pub/sub ignores databases" in f.text]
-
-
-@gen_test
-async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, redis: RedisServer) -> None:
-    """A scheme that does not match the port is distinguished from an unreachable host."""
-    findings = await check(REDIS_URL=f"rediss://127.0.0.1:{redis.port}")
-    assert any("does not speak TLS" in f.text for f in findings), report.table(findings)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(100)
-        writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}")
-        assert any("rediss://" in f.fix for f in findings), report.table(findings)
-        findings = await check(
-            REDIS_URL=f"rediss://127.0.0.1:{port}", NEXT_API_URL=f"https://127.0.0.1:{port}"
-        )
-        assert sum("untrusted certificate" in f.text for f in findings) == 2, report.table(findings)
-    finally:
-        server.close()
-
-
 # -- the application ------------------------------------------------------------------------------
 
 
@@ -481,19 +317,3 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert right.stdout.splitlines()[-1].startswith("4 ok")
     assert {row["name"] for row in json.loads(wrong.stdout)["findings"]} >= {"JWT_SECRET", "REDIS_URL"}
     assert "Traceback" not in right.stderr + wrong.stderr
-
-
-@gen_test
-@pytest.mark.parametrize("setup", [False, True])
-async def test_a_quota_that_is_used_up(check: Check, redis: RedisServer, setup: bool) -> None:
-    """Over its provider's quota Redis is reached: the advice is not about hosts and passwords."""
-    provider = await Provider(redis.port).start()
-    provider.refuse("ERR max requests limit exceeded. Limit: 500000", setup=setup)
-    try:
-        findings = await check(REDIS_URL=provider.url)
-    finally:
-        await provider.stop()
-    (problem,) = [finding for finding in findings if finding.verdict == "problem"]
-    assert "max requests limit exceeded" in problem.text
-    assert "limits" in problem.fix
-    assert "password" not in problem.fix

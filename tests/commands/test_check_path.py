@@ -19,7 +19,7 @@ from eclipse_ws.application.base import ApiError
 from eclipse_ws.application.http import HttpApi
 from eclipse_ws.backends.base import NullListener
 from eclipse_ws.backends.redis import RedisBackend
-from eclipse_ws.commands import check
+from eclipse_ws.commands import check, check_redis
 from eclipse_ws.commands.report import Finding, table
 from eclipse_ws.config.key_material import tls_context
 from eclipse_ws.config.loading import load
@@ -168,7 +168,7 @@ async def test_a_redis_with_tls(
         **{name: value.format(**places) for name, value in given.items() if name == "redis_ca"},
     )
     async with all_closed():
-        findings = await check.redis(settings)
+        findings = await check_redis.redis(settings)
         assert is_well(findings) is await server_has_redis(settings) is (not says), table(findings)
     assert says in findings[0].text
     assert not says or findings[0].fix
@@ -246,7 +246,7 @@ async def test_a_redis_without_tls(kind: str, tmp_path: Path) -> None:
     url = f"unix://{path}" if kind == "a socket" else f"redis://default:{shown}@127.0.0.1:{server.port}"
     settings = make_settings(backend="redis", redis_url=url, redis_timeout=1)
     try:
-        findings = await check.redis(settings)
+        findings = await check_redis.redis(settings)
         assert is_well(findings) is (kind != "a wrong password"), table(findings)
         if is_well(findings):
             assert await server_has_redis(settings)
