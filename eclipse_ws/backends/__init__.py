@@ -1,4 +1,7 @@
-"""Backends: what carries events between nodes. `create` finds one by its name."""
+"""Backends: what carries events between nodes. `create` finds one by its name.
+
+`delivery` and above may import from here; these may import `security` and everything below.
+"""
 
 from __future__ import annotations
 

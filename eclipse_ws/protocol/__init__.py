@@ -1,6 +1,8 @@
 """The wire contract as types: what is sent over a session's socket and over a chat's channel.
 
 Pure: bytes in, values out, no I/O. Section numbers are those of ``docs/protocol.md``.
+
+Everything above `config` may import from here; these import nothing else of the package.
 """
 
 from eclipse_ws.protocol.close_codes import CloseCode
