@@ -52,6 +52,7 @@ class Chat:
         "deliver",
         "earlier",
         "expires",
+        "held",
         "identity",
         "leaving",
         "limit",
@@ -79,6 +80,7 @@ class Chat:
         self.earlier: tuple[str, ...] = ()  # epochs that have ended, the last few
         self.live = False
         self.loss = Loss.NONE
+        self.held = False  # sessions had events that are lost: nothing comes live before the renewal
         self.subscribing = False
         self.again = False  # what the backend is answering now may be out of date
         self.leaving = False

@@ -95,6 +95,8 @@ class Outbox:
         """
         self._counts.overflowed += 1
         self._lost[chat_id] = epoch if self._lost.get(chat_id, epoch) else ""
+        if not epoch:
+            self._subscriptions.hold(chat_id)
         self._flush_in_time()
 
     def flush(self) -> None:

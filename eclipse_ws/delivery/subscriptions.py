@@ -172,6 +172,16 @@ class Subscriptions:
                 chat.live, chat.again = False, True
                 self.resubscribe(chat)
 
+    def hold(self, chat_id: str) -> None:
+        """Deliver nothing more of a chat before it is renewed: members had events that are lost to others.
+
+        Should the backend have such an event all the same, those who had it would get it again, or those who
+        joined since would not get it at all.
+        """
+        chat = self._chats.get(chat_id)
+        if chat is not None:
+            chat.live, chat.held = False, True
+
     def renew(self, chat_id: str, epoch: str = "") -> None:
         """Begin a new epoch of a chat: an event that all should have had is lost.
 
@@ -186,7 +196,7 @@ class Subscriptions:
             self.linger(chat)
         if chat.loss is not Loss.OWN:
             chat.loss = Loss.SHARED if epoch else Loss.OWN
-        chat.live, chat.again = False, True
+        chat.live, chat.again, chat.held = False, True, False
         self.resubscribe(chat)
 
     # -- subscribing ----------------------------------------------------------------------------
@@ -197,11 +207,11 @@ class Subscriptions:
             self._tasks.start(self._subscribe(chat))
 
     def _begin(self, chat: Chat) -> bool:
-        """Note that a chat is being subscribed; False if it is already."""
+        """Note that a chat is being subscribed; False if it is already, or has to wait for its renewal."""
         if chat.subscribing or self._closed:
             return False
-        chat.subscribing, chat.leaving = True, False
-        return True
+        chat.subscribing, chat.leaving = not chat.held, False
+        return chat.subscribing
 
     async def _subscribe(self, chat: Chat) -> None:
         live, pause = False, SOON
@@ -240,8 +250,8 @@ class Subscriptions:
             answer = await self._backend.subscribe(chat.chat_id, given, renew=loss is not Loss.NONE)
             if answer.renewed:  # whatever becomes of it here
                 self._tell_renewed(chat.chat_id)
-            if self._losses != losses:
-                return False  # what was subscribed is not heard any more
+            if self._losses != losses or chat.held:
+                return False  # what was subscribed is not heard any more, or must not be yet
             if chat.again:
                 continue  # what it was told to look at may have come after the answer
             if answer.position.cursor.epoch in chat.earlier:

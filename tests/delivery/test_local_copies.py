@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from eclipse_ws.backends.base import Unavailable
 from eclipse_ws.delivery import outbox
 from eclipse_ws.protocol import Cursor
-from tests.backends.harness import number_of, until
+from tests.backends.harness import event, number_of, until
 from tests.delivery.asked import Stage, known, on_stage, turn
 
 gen_test = pytest.mark.gen_test(timeout=20)
@@ -110,3 +111,64 @@ async def test_what_is_resumed_is_a_local_copy_no_more() -> None:
         assert missed is not None
         assert [number_of(each) for each in missed] == ["1"]
         assert copies(stage) == ["2"]
+
+
+@gen_test
+@pytest.mark.parametrize("how", ["live", "restored", "being subscribed"])
+async def test_nothing_comes_live_between_a_loss_and_the_new_epoch(
+    how: str, monkeypatch: pytest.MonkeyPatch, expect_log: Expect
+) -> None:
+    """The backend may have what found no room: those who had it don't get it again, and who has joined since
+    gets nothing that comes behind it, but everything of the new epoch.
+    """
+    expect_log("outbox full")
+    monkeypatch.setattr(outbox, "MAX_ITEMS", 3)
+    async with on_stage(history_events=2) as stage:
+        await stage.delivery.subscribe(CHAT)
+        epoch = known(stage).epoch
+        if how == "being subscribed":
+            stage.backend.gate.clear()
+            stage.delivery.lost()
+            stage.delivery.restored()
+            await turn()
+        go_down(stage)
+        await stage.publish(CHAT, *range(10))
+        stage.backend.gate.set()
+        if how == "restored":
+            stage.subscriptions.restored()
+            await stage.delivery.subscribe(CHAT)
+        await turn()
+        for offset, number in enumerate([4, 9, "another"], 1):
+            stage.delivery.deliver(CHAT, event(number).sequenced(Cursor(epoch, offset)))
+        await turn()
+        assert stage.heard.numbers(CHAT) == [str(number) for number in range(10)]
+        assert stage.heard.interrupts == []
+        come_up(stage)
+        await until(lambda: known(stage).live)
+        assert (stage.heard.interrupts, known(stage).epoch == epoch) == ([CHAT], False)
+        await stage.publish(CHAT, "new")
+        assert stage.heard.cursors(CHAT)[10:] == [Cursor(known(stage).epoch, 1)]
+
+
+@gen_test
+async def test_a_chat_that_waits_for_its_new_epoch_is_not_let_go_from_under_who_joins(
+    monkeypatch: pytest.MonkeyPatch, expect_log: Expect
+) -> None:
+    """Who joins while it is being let go stays in it, and is told of the new epoch."""
+    expect_log("outbox full")
+    monkeypatch.setattr(outbox, "MAX_ITEMS", 1)
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        go_down(stage)
+        await stage.publish(CHAT, 1, 2)
+        stage.delivery.unsubscribe(CHAT)
+        stage.now += 1000
+        stage.backend.leaving.clear()
+        leaving = asyncio.create_task(stage.subscriptions._leave([known(stage)]))
+        await turn()
+        await stage.delivery.subscribe(CHAT)
+        stage.backend.leaving.set()
+        await leaving
+        come_up(stage)
+        await until(lambda: stage.heard.interrupts == [CHAT])
+        assert known(stage).live
