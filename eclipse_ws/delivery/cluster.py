@@ -113,9 +113,9 @@ class Cluster:
         """Answer a note's sender, without waiting."""
         self._told.start(self._send(Note(id=note.id, answer=answer), note.sender))
 
-    def tell_to_look_again(self, chat_ids: list[str]) -> None:
-        """Tell every node that these chats have a new epoch, without waiting."""
-        self._told.start(self._send(Note(sender=self._backend.address, look_again=chat_ids)))
+    async def tell_to_look_again(self, chat_ids: list[str]) -> None:
+        """Tell every node that these chats have a new epoch. Raises Unavailable."""
+        await self._backend.send(_encode(Note(sender=self._backend.address, look_again=chat_ids)))
 
     def read(self, raw: bytes) -> Note | None:
         """Read what a node has sent; None for an answer, which is taken, and for what is malformed."""

@@ -109,14 +109,14 @@ class Outbox:
             self._flushing.add_done_callback(self._flushed)
 
     async def close(self, seconds: float) -> None:
-        """Hand over until nothing waits or the time is over; say what is left."""
+        """Hand over until nothing waits and what is lost is told, or the time is over; say what is left."""
         deadline = time.monotonic() + seconds
         self._closed = True
-        while self._items and (left := deadline - time.monotonic()) > 0:
+        while self._is_unfinished and (left := deadline - time.monotonic()) > 0:
             self.flush()
             if self._flushing is not None:
                 await asyncio.wait([self._flushing], timeout=left)
-            if self._items:
+            if self._is_unfinished:
                 await asyncio.sleep(LAST_RETRY)
         if self._retry is not None:
             self._retry.cancel()
@@ -125,6 +125,12 @@ class Outbox:
             await asyncio.gather(self._flushing, return_exceptions=True)
         if self._items:
             log.error("events not handed over to the other nodes", count=len(self._items))
+        elif self._is_unfinished:
+            log.error("lost events not told to the other nodes: their sessions do not resume")
+
+    @property
+    def _is_unfinished(self) -> bool:
+        return bool(self._items or self._lost) or self._subscriptions.is_renewing
 
     def _flush_in_time(self) -> None:
         """Begin to hand over, unless that was tried just now."""

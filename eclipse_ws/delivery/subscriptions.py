@@ -49,7 +49,8 @@ class Subscriptions:
         self._linger = settings.history_seconds
         self._chats: dict[str, Chat] = {}
         self._losses = 0  # how often the backend has lost what it heard
-        self._renewed: list[str] = []
+        self._renewed: set[str] = set()  # chats of whose new epoch the other nodes are not told yet
+        self._telling = False
         self._tasks = Tasks()
         # Thousands of subscriptions at once would outlast the time that the last of them has for its answer.
         self._slots = asyncio.Semaphore(BATCH)
@@ -73,6 +74,11 @@ class Subscriptions:
     def get(self, chat_id: str) -> Chat | None:
         """The chat, if this node wants it."""
         return self._chats.get(chat_id)
+
+    @property
+    def is_renewing(self) -> bool:
+        """Whether a chat has still to begin a new epoch, or other nodes have to hear of one."""
+        return self._telling or any(chat.loss is not Loss.NONE for chat in self._chats.values())
 
     def position(self, chat_id: str) -> Cursor | None:
         """The cursor of the last kept event that was delivered; None where it isn't known."""
@@ -288,14 +294,25 @@ class Subscriptions:
 
     def _tell_renewed(self, chat_id: str) -> None:
         """Tell the other nodes of a new epoch, of all that begin in this turn of the loop at once."""
-        if not self._renewed:
-            self._loop.call_soon(self._tell_all_renewed)
-        self._renewed.append(chat_id)
+        self._renewed.add(chat_id)
+        if not self._telling:
+            self._telling = True
+            self._tasks.start(self._tell_all_renewed())
 
-    def _tell_all_renewed(self) -> None:
-        due, self._renewed = self._renewed, []
-        for at in range(0, len(due), BATCH):
-            self._cluster.tell_to_look_again(due[at : at + BATCH])
+    async def _tell_all_renewed(self) -> None:
+        try:
+            while self._renewed:
+                due = sorted(self._renewed)[:BATCH]
+                self._renewed.difference_update(due)
+                try:
+                    await self._cluster.tell_to_look_again(due)
+                except Unavailable as error:
+                    # Until the next event comes nothing else tells them that they have missed one.
+                    log.debug("new epochs not told; trying again", why=str(error))
+                    self._renewed.update(due)
+                    await asyncio.sleep(RETRY)
+        finally:
+            self._telling = False
 
     # -- lingering ------------------------------------------------------------------------------
 

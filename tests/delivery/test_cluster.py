@@ -136,7 +136,7 @@ async def test_telling_others_to_look_again() -> None:
         for stage in stages:
             await stage.delivery.subscribe("chat")
             stage.backend.asked.clear()
-        stages[0].delivery._cluster.tell_to_look_again(["chat", "unknown"])
+        await stages[0].delivery._cluster.tell_to_look_again(["chat", "unknown"])
         await turn()
         assert sent(stages[0]) == [{"sender": "0", "look_again": ["chat", "unknown"]}]
         assert [len(stage.backend.asked) for stage in stages] == [0, 1]
@@ -147,7 +147,7 @@ async def test_what_can_not_be_told_is_left_out() -> None:
     """A note that nobody waits for is not sent again, and the backend's failure is nobody's."""
     async with on_stage() as stage:
         stage.backend.sending = Unavailable(asked=True)
-        stage.delivery._cluster.tell_to_look_again(["chat"])
+        stage.delivery._cluster.answer(Note(id="1", sender="0"), None)
         await turn()
         assert len(stage.backend.sent) == 1
         assert not stage.delivery._cluster._told
@@ -217,7 +217,7 @@ async def test_closing_tells_nothing_any_more() -> None:
             return 0
 
         stage.backend.send = send  # type: ignore[method-assign]
-        stage.delivery._cluster.tell_to_look_again(["chat"])
+        stage.delivery._cluster.answer(Note(id="1", sender="0"), None)
         await turn()
         assert len(stage.delivery._cluster._told) == 1
         await stage.delivery._cluster.close()
