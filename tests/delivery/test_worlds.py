@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.delivery import subscriptions
+from eclipse_ws.delivery import outbox, subscriptions
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.protocol import Cursor
 from eclipse_ws.sessions.hub import Hub
@@ -249,11 +249,13 @@ class World:
         self.nodes[self.nodes.index(node)] = await self.node(f"{backend.address}+")
 
 
-@pytest.mark.parametrize("seed", [*range(WORLDS), 261, 444])
+@pytest.mark.parametrize("seed", [*range(WORLDS), 94, 261, 319, 444, 559])
 def test_every_client_has_everything(seed: int, expect_log: Expect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever stays connected has all that was published since it loaded, once, in order."""
     expect_log(".*", optional=True)
     if seed % 2:
         monkeypatch.setattr(subscriptions, "BATCH", 1)
+    if seed % 3 == 1:
+        monkeypatch.setattr(outbox, "MAX_ITEMS", 1 + seed % 8)
     with asyncio.Runner(loop_factory=Hurried) as runner:
         runner.run(World(seed).run())
