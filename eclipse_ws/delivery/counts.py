@@ -12,7 +12,6 @@ class DeliveryCounts:
     published: int = 0
     duplicates_dropped: int = 0
     malformed_dropped: int = 0
-    forged_dropped: int = 0
     overflowed: int = 0
     """Events that are lost to the other nodes, because the outbox was full or the backend rejects them."""
 

@@ -12,7 +12,7 @@ import structlog
 from eclipse_ws.backends.base import Backend, Health, Rejected, Unavailable
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery import outbox
-from eclipse_ws.delivery.chat import Heard
+from eclipse_ws.delivery.chat import Chat, Heard
 from eclipse_ws.delivery.cluster import Answers, Cluster
 from eclipse_ws.delivery.counts import DeliveryCounts
 from eclipse_ws.delivery.handover import Handover
@@ -65,7 +65,7 @@ class Delivery:
         self._max_event = settings.max_event
         self.counts = DeliveryCounts()
         self._cluster = Cluster(backend)
-        self._subscriptions = Subscriptions(settings, backend, self._cluster, self.counts, clock)
+        self._subscriptions = Subscriptions(settings, backend, self._cluster, clock)
         self._outbox = Outbox(backend, self._subscriptions, self.counts)
         self._handover = Handover(settings, backend, self._cluster, self._subscriptions)
         self._idempotency = Idempotency(settings, backend, self._outbox, self._cluster, clock)
@@ -236,19 +236,20 @@ class Delivery:
 
     def receive(self, chat_id: str, raw: bytes) -> None:
         """Take what came over a chat's wire: parse it, and deliver what is an event."""
-        if self._subscriptions.get(chat_id) is None:
+        chat = self._subscriptions.get(chat_id)
+        if chat is None:
             return
         try:
             if len(raw) > self._max_event:
                 why = f"it has {len(raw)} bytes, at most {self._max_event} are taken"
-                self._drop(chat_id, raw, why, kept=may_be_kept(raw))
+                self._drop(chat, raw, why, kept=may_be_kept(raw))
                 return
             try:
                 event = parse_event(raw)
             except MalformedEventError as error:
-                self._drop(chat_id, raw, str(error), kept=error.kept)
+                self._drop(chat, raw, str(error), kept=error.kept)
                 return
-            self.deliver(chat_id, event)
+            self._deliver(chat, event)
         except Exception:
             # One event that can't be handled must not deafen the node to all others.
             log.exception("event not delivered; the chat's sessions resume", chat=chat_id)
@@ -257,8 +258,10 @@ class Delivery:
     def deliver(self, chat_id: str, event: Event) -> None:
         """Take an event of a chat: hand it on if it is the next one, and find out what is missing if not."""
         chat = self._subscriptions.get(chat_id)
-        if chat is None:
-            return
+        if chat is not None:
+            self._deliver(chat, event)
+
+    def _deliver(self, chat: Chat, event: Event) -> None:
         cursor = event.cursor
         if cursor is not None:
             heard = chat.hear(event, cursor)
@@ -269,25 +272,24 @@ class Delivery:
             if heard is Heard.GAP or heard is Heard.BEHIND:
                 self._subscriptions.resubscribe(chat)
         elif not event.kept:
-            self._subscriber.deliver(chat_id, event)
+            self._subscriber.deliver(chat.chat_id, event)
         elif chat.has_seen(event.identity):
             self.counts.duplicates_dropped += 1
         elif len(self._raw) >= outbox.MAX_ITEMS:
-            self._outbox.overflow(chat_id, chat.epoch)
+            self._outbox.overflow(chat.chat_id, chat.epoch)
         else:  # the application has published it itself; every node sequences it, and the first one does
-            self._raw.start(self._publish(chat_id, event, None))
+            self._raw.start(self._publish(chat.chat_id, event, None))
 
-    def _drop(self, chat_id: str, raw: bytes, why: str, *, kept: bool) -> None:
+    def _drop(self, chat: Chat, raw: bytes, why: str, *, kept: bool) -> None:
         """Leave out what can't be delivered; an event that the chat keeps is missing then, which is told."""
         self.counts.malformed_dropped += 1
         if not kept:
-            log.warning("malformed event dropped", chat=chat_id, why=why)
+            log.warning("malformed event dropped", chat=chat.chat_id, why=why)
         elif _SEQUENCED.search(raw[-MAX_CURSOR_SUFFIX:]):
-            self._subscriptions.look_again([chat_id])  # the history has it
+            self._subscriptions.look_again([chat.chat_id])  # the history has it
         else:
-            log.warning("event dropped; the chat's sessions resume", chat=chat_id, why=why)
-            chat = self._subscriptions.get(chat_id)
-            self._outbox.lose(chat_id, "" if chat is None else chat.epoch)
+            log.warning("event dropped; the chat's sessions resume", chat=chat.chat_id, why=why)
+            self._outbox.lose(chat.chat_id, chat.epoch)
 
     def notice(self, raw: bytes) -> None:
         """Take another node's note, or this one's own."""

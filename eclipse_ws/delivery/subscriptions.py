@@ -13,7 +13,6 @@ from eclipse_ws.backends.base import Backend, Position, Unavailable
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.chat import Chat, Loss
 from eclipse_ws.delivery.cluster import Cluster
-from eclipse_ws.delivery.counts import DeliveryCounts
 from eclipse_ws.delivery.subscriber import Subscriber
 from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import Cursor, Event
@@ -38,13 +37,11 @@ class Subscriptions:
         settings: Settings,
         backend: Backend,
         cluster: Cluster,
-        counts: DeliveryCounts,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
         self._backend = backend
         self._cluster = cluster
-        self._counts = counts
         self._limit = settings.history_events
         self._linger = settings.history_seconds
         self._chats: dict[str, Chat] = {}
@@ -285,7 +282,6 @@ class Subscriptions:
         return False
 
     def _drop_forged(self, chat: Chat, forged: list[Event]) -> None:
-        self._counts.forged_dropped += len(forged)
         ours = [event for event in forged if event.cursor and event.cursor.epoch == chat.epoch]
         if ours:
             log.warning("events with forged cursors dropped", chat=chat.chat_id, count=len(ours))
