@@ -26,6 +26,7 @@ FIRST_POLL, LONGEST_POLL = 0.05, 0.5
 """Seconds between checks of an attempt that is in progress on another node."""
 SETTLING: Final = 1.5
 """Seconds after an outage by which every node has found the backend again, and told it of its attempts."""
+_RANKS: Final[tuple[KeyState, ...]] = ("reused", "done", "pending", "unknown")
 _ANSWERS: Final[dict[Decision, Literal["done", "unknown", "later", "reused"]]] = {
     Decision.DONE: "done",
     Decision.UNKNOWN: "unknown",
@@ -176,8 +177,10 @@ class Idempotency:
     async def _ask_nodes(self, attempt: Attempt) -> tuple[KeyState | Literal["silent"], Receipt | None]:
         """Ask the nodes for what the backend does not know of a message that was sent before.
 
-        The backend may have lost its records, or one of the nodes may be cut off from it.
+        The backend may have lost its records, or one of the nodes may be cut off from it. Where nodes know
+        different things, the one that `decide` looks at first counts, not the first answer.
         """
+        found: dict[KeyState, Receipt | None] = {}
         key = attempt.key
         answers = await self._cluster.question(
             {"attempt": {"node": self._node, "chatId": attempt.chat_id, "key": key.name}}
@@ -185,13 +188,16 @@ class Idempotency:
         for answer in answers.values:
             match answer:
                 case {"fingerprint": str(other)} if key.differs(other):
-                    return "reused", None
+                    found["reused"] = None
                 case {"state": "done", "id": str(saved), "cursor": str() | None as cursor}:
-                    return "done", Receipt(saved, cursor, "published" if cursor else "local")
+                    found["done"] = Receipt(saved, cursor, "published" if cursor else "local")
                 case {"state": "new"}:
-                    return "pending", None
+                    found["pending"] = None
                 case {"state": "unknown"}:
-                    return "unknown", None
+                    found["unknown"] = None
+        for state in _RANKS:
+            if state in found:
+                return state, found[state]
         return "none" if answers.complete else "silent", None
 
     async def _conclude(self, attempt: Attempt, decision: Decision, known: _Known) -> Attempt:

@@ -9,7 +9,9 @@ from typing import Any, get_args
 import pytest
 
 from eclipse_ws.backends.base import KeyState
+from eclipse_ws.delivery.cluster import Answers
 from eclipse_ws.delivery.decisions import Case, Decision, decide
+from tests.delivery.asked import on_stage
 
 ROWS: list[tuple[int, dict[str, Any], str]] = [
     (1, {"here": "reused"}, "REUSED"),
@@ -93,3 +95,28 @@ def test_nothing_is_saved_that_somebody_may_have_saved() -> None:
             if resent and not repeat:
                 assert backend in ("none", "released"), case
                 assert nodes in ("none", "released"), case
+
+
+@pytest.mark.gen_test(timeout=20)
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("answers", "state"),
+    [
+        ([{"state": "unknown"}, {"state": "done", "id": "1", "cursor": None}], "done"),
+        ([{"state": "unknown"}, {"state": "new"}], "later"),
+        ([{"state": "new"}, {"state": "done", "id": "1", "cursor": None}], "done"),
+        ([{"state": "unknown"}, {"state": "unknown", "fingerprint": "another"}], "reused"),
+    ],
+)
+async def test_nodes_that_know_different_things_of_a_message(
+    answers: list[dict[str, Any]], state: str, order: int
+) -> None:
+    """The row that comes first decides, whoever answers first."""
+    async with on_stage() as stage:
+
+        async def question(asked: Any) -> Answers:
+            return Answers(answers[::order], True)
+
+        stage.delivery._cluster.question = question  # type: ignore[method-assign]
+        attempt = await stage.delivery.attempt("chat", "name", fingerprint="this", resent=True)
+        assert attempt.state == state
