@@ -145,10 +145,15 @@ class Subscriptions:
         return chat.ready
 
     async def reached(self, chat: Chat, cursor: Cursor) -> bool:
-        """Wait until this node has heard what another one has told already; False if that takes too long."""
+        """Wait until this node has heard what another one has told already; False if that takes too long.
+
+        The cursor is in the backend's epoch, which may be one that this node has not heard of yet.
+        """
         deadline = self._loop.time() + self._backend.timeout
-        while chat.position is not None and chat.epoch == cursor.epoch and chat.position < cursor:
-            if self._loop.time() > deadline:
+        if chat.position is not None and chat.epoch != cursor.epoch:
+            self.look_again([chat.chat_id])
+        while chat.position is not None and (chat.epoch != cursor.epoch or chat.position < cursor):
+            if self._loop.time() > deadline or cursor.epoch in chat.earlier:
                 return False
             await asyncio.sleep(LOOK)
         return True

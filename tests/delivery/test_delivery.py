@@ -183,6 +183,22 @@ async def test_a_history_that_this_node_does_not_reach() -> None:
 
 
 @gen_test
+async def test_a_client_in_an_epoch_of_which_this_node_has_not_heard() -> None:
+    """The node follows before it answers, so that nothing of the old epoch comes behind the answer."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        old = stage.backend.begin_epoch(CHAT)
+        new = stage.backend._channels[CHAT].epoch
+        await stage.elsewhere(CHAT, 1)
+        found = await stage.delivery.resume(CHAT, Cursor(new, 0))
+        assert [e.identity for e in found or ()] == ["message:1"]
+        assert (known(stage).epoch, stage.heard.interrupts) == (new, [CHAT])
+        stage.delivery.deliver(CHAT, event("late").sequenced(Cursor(old, 1)))
+        await turn()
+        assert stage.heard.numbers(CHAT) == []
+
+
+@gen_test
 async def test_local_copies_until_they_are_sequenced() -> None:
     """Whoever joins has to have them; of a chat that isn't heard there are none."""
     async with on_stage() as stage:

@@ -287,8 +287,10 @@ async def test_reaching_a_cursor() -> None:
         await stage.publish(CHAT, 1)
         assert await reaching
         assert await stage.subscriptions.reached(chat, next_one)
-        assert await stage.subscriptions.reached(chat, Cursor("~another", 9))
+        chat.earlier = ("over",)
+        assert not await stage.subscriptions.reached(chat, Cursor("over", 1))
         stage.backend.timeout = 0.01
+        assert not await stage.subscriptions.reached(chat, Cursor("~another", 0))
         assert not await stage.subscriptions.reached(chat, at._replace(offset=2))
 
 
