@@ -89,9 +89,9 @@ class Delivery:
             return
         self._closed = True
         await self._raw.wait(self._backend.timeout)
-        await self._raw.close()
         await self._idempotency.close()
         await self._outbox.close(self._backend.timeout)
+        await self._raw.close()
         await self._handover.close()
         await self._subscriptions.close()
         await self._cluster.close()

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from eclipse_ws.backends.base import Position, Rejected, Subscription, Unavailable
+from eclipse_ws.backends.base import Position, Subscription, Unavailable
 from eclipse_ws.delivery import subscriptions
 from eclipse_ws.protocol import Cursor
 from tests.backends.harness import event, until
@@ -310,46 +309,3 @@ async def test_a_new_epoch_is_told_until_it_is_heard(monkeypatch: pytest.MonkeyP
         count = len(told(stage))
         await until(lambda: not stage.subscriptions.is_renewing)
         assert told(stage)[count:] == [["a", "b"]]
-
-
-@gen_test
-@pytest.mark.parametrize("trouble", ["slow", "answer", "note"])
-async def test_a_node_that_closes_tells_its_losses(trouble: str, expect_log: Expect) -> None:
-    """Its chats begin their new epochs, and the other nodes hear of them, before it is gone."""
-    expect_log("event dropped")
-    async with on_stage() as stage:
-        await stage.delivery.subscribe(CHAT)
-        epoch = known(stage).epoch
-        if trouble == "slow":
-            stage.backend.gate.clear()
-        stage.backend.failures = [Unavailable()] if trouble == "answer" else []
-        stage.backend.sending = Unavailable() if trouble == "note" else None
-
-        async def append(*_: Any, **__: Any) -> tuple[Cursor, bool]:
-            raise Rejected
-
-        def heal() -> None:
-            stage.backend.gate.set()
-            stage.backend.sending = None
-            stage.backend.sent.clear()
-
-        stage.backend.append = append  # type: ignore[method-assign]
-        await stage.publish(CHAT, 1)
-        asyncio.get_running_loop().call_later(0.05, heal)
-        await stage.delivery.close()
-        assert stage.backend.sending is None
-        assert stage.backend._channels[CHAT].epoch != epoch
-        assert told(stage) == [[CHAT]]
-
-
-@gen_test
-async def test_a_node_that_closes_says_what_it_could_not_tell(expect_log: Expect) -> None:
-    """A loss that nobody else knows of is an error, and closing takes no longer than the backend has."""
-    expect_log("lost events not told")
-    async with on_stage() as stage:
-        await stage.delivery.subscribe(CHAT)
-        stage.backend.is_up = False
-        stage.backend.timeout = 0.05
-        stage.delivery._outbox.lose(CHAT)
-        async with asyncio.timeout(2):
-            await stage.delivery.close()
