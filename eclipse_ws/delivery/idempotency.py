@@ -66,9 +66,6 @@ class Idempotency:
         self._was_up = False
         self._settled_at = 0.0  # when all nodes have told the backend what they did in the last outage
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     @property
     def is_uncertain(self) -> bool:
         """Whether the backend can't be asked, or may not have heard yet what other nodes have to tell."""

@@ -302,8 +302,7 @@ class Subscriptions:
 
     async def _tell_all_renewed(self) -> None:
         try:
-            while self._renewed:
-                due = sorted(self._renewed)[:BATCH]
+            while due := sorted(self._renewed)[:BATCH]:
                 self._renewed.difference_update(due)
                 try:
                     await self._cluster.tell_to_look_again(due)

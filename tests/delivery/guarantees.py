@@ -425,7 +425,7 @@ class Guarantees:
         for number in range(60):
             attempt = await node.delivery.attempt(chat, f"key-{number}")
             await node.delivery.publish(chat, event(number), attempt)
-        assert len(node.delivery._idempotency) <= 20
+        assert len(node.delivery._idempotency._records) <= 20
         waiting = asyncio.ensure_future(node.delivery.attempt(chat, "first"))
         done, _ = await asyncio.wait([waiting], timeout=0.05)
         assert not done
@@ -446,7 +446,7 @@ class Guarantees:
             else:
                 assert attempt.state == "later"  # put off: nothing is saved
         assert (await node.delivery.attempt(chat, "key")).receipt == receipt
-        assert len(node.delivery._idempotency) <= 20
+        assert len(node.delivery._idempotency._records) <= 20
 
     # -- questions, health, end -----------------------------------------------------------------
 

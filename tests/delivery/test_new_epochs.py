@@ -287,7 +287,8 @@ async def test_reaching_a_cursor() -> None:
         assert await reaching
         assert await stage.subscriptions.reached(chat, next_one)
         chat.earlier = ("over",)
-        assert not await stage.subscriptions.reached(chat, Cursor("over", 1))
+        async with asyncio.timeout(2):
+            assert not await stage.subscriptions.reached(chat, Cursor("over", 1))
         stage.backend.timeout = 0.01
         assert not await stage.subscriptions.reached(chat, Cursor("~another", 0))
         assert not await stage.subscriptions.reached(chat, at._replace(offset=2))
