@@ -558,6 +558,23 @@ async def test_sessions_are_counted_and_ended_once() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_refused_refresh_says_why_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """The line has the session, and what is wrong with the token."""
+    caplog.set_level("INFO")
+    async with running() as server, await Client.join(server.port) as client:
+        for wrong in (token(exp=1), token(userId="another")):
+            await client.say(type="refresh", token=wrong)
+            await client.next("error")
+    lines = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    refused = [line for line in lines if line["event"] == "refresh refused"]
+    assert [(line["limit"], line.get("why")) for line in refused] == [
+        ("token", "the token has expired"),
+        ("forbidden", None),
+    ]
+    assert all("session" in line for line in refused)
+
+
+@pytest.mark.gen_test
 async def test_logs_never_hold_a_token_or_content(caplog: pytest.LogCaptureFixture) -> None:
     """One line at a session's start and one at its end, with ids, code and counts, and nothing private."""
     async with running() as server:
