@@ -22,6 +22,7 @@ from websockets.uri import parse_uri
 
 from tests.chaos.application import name_of
 from tests.chaos.cluster import HISTORY_SECONDS, JWT_SECRET
+from tests.chaos.tries import MOST_TRIES, close_cost, error_cost, wait
 
 if TYPE_CHECKING:
     from tests.chaos.cluster import Cluster, NodeProcess
@@ -33,6 +34,8 @@ GREETING_SECONDS = 3.0
 SILENCE_SECONDS = 2.0
 ANSWER_SECONDS = 3.0
 ACK_SECONDS = 11.0
+SILENCE_COST = 2.0
+UNKNOWN = "outcome_unknown"
 PACE = 0.125
 """Seconds between messages of one client, which keeps it under a node's limit."""
 
@@ -43,10 +46,11 @@ class Sent:
 
     key: str
     content: str
-    first: float = 0.0
+    first: float = 0.0  # when the first of the attempts that got no answer was sent
     last: float = 0.0
-    not_before: float = 0.0
+    tries: float = 0.0  # what failed attempts have cost so far
     again: bool = False  # it was sent before, and what became of that isn't known
+    resent: bool = False  # the attempt under way says so
 
 
 @dataclass(slots=True)
@@ -70,6 +74,8 @@ class Visit:
     cursor: str | None = None
     recovered: bool | None = None
     received: list[Received] = field(default_factory=list)
+    sent: list[tuple[float, str, bool]] = field(default_factory=list)
+    """When, which key, and whether it said ``resend``."""
     ended: float = 0.0
     close: int = 0
     old: bool = False  # on an old service, which promises no order, and shows messages more than once
@@ -166,7 +172,11 @@ class Client:
     """One member of a chat: sends, retries, resumes, reloads. `tick` has to be called ten times a second."""
 
     key_seconds = 0.7 * HISTORY_SECONDS
-    """After that a key may be forgotten: sending it again could save a message twice."""
+    """After that a key may be forgotten: sending it again could save a message twice.
+
+    Counted from the first attempt without an answer, as the history is short here and the waits are not: the
+    JavaScript client, whose history is 15 times as long, counts from the last one.
+    """
 
     def __init__(self, cluster: Cluster, chat: str, number: int, rate: float, chance: random.Random) -> None:
         self.cluster = cluster
@@ -228,6 +238,7 @@ class Client:
             self._pinged = now
             self._wire.send({"type": "ping"})
         if self._head is not None and now - self._head.last > ACK_SECONDS:
+            self._release(self._head, SILENCE_COST)
             self.leave("rst")
             return
         if self.rate and now >= self._next_send:
@@ -293,7 +304,9 @@ class Client:
         now = time.monotonic()
         visit = self.visits[-1]
         visit.ended, visit.close = now, code
-        self._wire, self._open, self._head, self._pinged = None, False, None, 0.0
+        self._wire, self._open, self._pinged, self._paced = None, False, 0.0, 0.0
+        if self._head is not None:
+            self._release(self._head, close_cost(code))
         self._tries += 1
         pause = self.chance.uniform(0.05, min(2.0, 0.2 * 2**self._tries))
         if code == 1012:
@@ -318,7 +331,7 @@ class Client:
             if how == "black hole":
                 wire.transport.pause_reading()
             self.abandoned.append(wire)
-            self.on_end(1006, 0)
+            self.on_end(0, 0)
 
     def close(self) -> None:
         """Leave for good."""
@@ -344,23 +357,39 @@ class Client:
         if self._head is not None or not self.outbox or self._wire is None:
             return
         head = self.outbox[0]
-        if head.last and now - head.first > self.key_seconds:
+        if head.again and now - head.first > self.key_seconds:
             self.given_up.add(head.key)
             self.outbox.pop(0)
             return
-        if now < head.not_before or now < self._paced:
+        if now < self._paced:
             return
         self._paced = now + PACE
-        head.first = head.first if head.last else now
+        head.resent = head.again
+        head.first = head.first if head.again else now
         head.last = now
         self._head = head
+        self.visits[-1].sent.append((now, head.key, head.resent))
         self._wire.send(self.command(head))
         head.again = True
 
     def command(self, item: Sent) -> dict[str, Any]:
         """What it sends for a message."""
         command = {"type": "message", "content": item.content, "role": "USER", "clientMessageId": item.key}
-        return {**command, "resend": True} if item.again else command
+        return {**command, "resend": True} if item.resent else command
+
+    def _release(self, item: Sent, cost: float, code: str = UNKNOWN) -> None:
+        """Have it sent again, unless its attempts have cost too much by now."""
+        self._head = None
+        item.tries += cost
+        if cost and item.tries >= MOST_TRIES:
+            self._fail(item, code)
+
+    def _fail(self, item: Sent, code: str) -> None:
+        if code == UNKNOWN:
+            self.unknown[item.key] = time.monotonic()
+        else:
+            self.refused[item.key] = code
+        self._done(item.key)
 
     def _done(self, key: str) -> None:
         self.outbox = [item for item in self.outbox if item.key != key]
@@ -405,23 +434,14 @@ class Client:
         item = next((item for item in self.outbox if item.key == key), None)
         if item is None:
             return
-        if code == "outcome_unknown" and event.get("retryable"):
-            self._ask_again(item, event, now)
-        elif code == "outcome_unknown":
-            self.unknown[item.key] = now
-            self._done(item.key)
-        elif not event.get("retryable"):
-            self.refused[item.key] = code
-            self._done(item.key)
-        else:
-            # It was not saved, that is certain: the key begins anew.
-            item.first = item.last = 0.0
-            item.again = False
-            self._ask_again(item, event, now)
-
-    def _ask_again(self, item: Sent, event: dict[str, Any], now: float) -> None:
-        item.not_before = now + event.get("retryAfter", 0.3) + self.chance.uniform(0, 0.3)
-        self._head = None
+        if not event.get("retryable") or (code == UNKNOWN and not item.resent):
+            self._fail(item, code)
+        elif item is self._head:
+            # It was answered: it is sent again as such only if an earlier attempt got no answer.
+            item.again = item.resent
+            self._release(item, error_cost(code), code)
+            if item.tries < MOST_TRIES:
+                self._paced = now + wait(item.tries, event.get("retryAfter"), self.chance)
 
     def _load(self) -> None:
         """Load the chat from the application, as it is in this moment."""

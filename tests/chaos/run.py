@@ -19,7 +19,8 @@ log = logging.getLogger("chaos")
 
 TICK = 0.1
 GREETED_SECONDS = 10.0
-SETTLE_SECONDS = 25.0
+SETTLE_SECONDS = 45.0
+"""Longer than the longest wait between two attempts of a message, half a minute."""
 LEFT_SECONDS = 12.0
 REMAINS_SECONDS = HISTORY_SECONDS + 15.0
 RATE = 0.5
@@ -155,6 +156,8 @@ def write_down(folder: Path, clients: Sequence[Client]) -> None:
                     f"node={visit.node} after={visit.after} recovered={visit.recovered} at={visit.cursor} "
                     f"close={visit.close}\n"
                 )
+                for at, key, resent in visit.sent:
+                    log.write(f"    {at:.3f} sent {key}{', again' if resent else ''}\n")
                 for got in visit.received:
                     log.write(f"    {got.at:.3f} {got.cursor} {got.name}\n")
             for trouble in client.troubles:
