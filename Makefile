@@ -44,7 +44,7 @@ layers: $(STAMP) ## check that imports point down and have no cycles
 structure: $(STAMP) ## count the structural limits: entries, cycles, the backend contract, lines, settings
 	@$(BIN)/python -m scripts.structure
 
-chaos: $(STAMP)  ## inject faults into real processes, a minute each, into docs/chaos.md
+chaos: $(STAMP)  ## inject faults into real processes on Redis, then on PostgreSQL, a minute each, into docs/chaos.md
 	@$(BIN)/python -m tests.chaos --document docs/chaos.md
 
 fleet: $(STAMP)  ## nodes next to old services, real-world applications and Redis providers, into docs/fleet.md (three minutes)

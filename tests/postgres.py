@@ -17,20 +17,20 @@ HOW = "Debian: apt-get install postgresql; macOS: brew install postgresql"
 OPTIONS = "-c fsync=off -c full_page_writes=off -c max_connections=40 -c shared_buffers=32MB"
 
 
-def _binaries() -> Path:
+def binaries() -> Path | None:
     """The folder of initdb and postgres, the newest one; Debian keeps them out of the path."""
     if found := shutil.which("initdb"):
         return Path(found).parent
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[-3]))
-    return installed[-1].parent if installed else Path(needs.missing("PostgreSQL", HOW))
+    return installed[-1].parent if installed else None
 
 
 class PostgresServer:
     """One server on a port of its own, with an empty database; root starts it as another user."""
 
-    def __init__(self) -> None:
-        self.binaries = _binaries()
-        self.port = free_port()
+    def __init__(self, port: int | None = None) -> None:
+        self.binaries = binaries() or Path(needs.missing("PostgreSQL", HOW))
+        self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="eclipse-postgres-"))
         self.user: str | None = None
         if os.geteuid() == 0:

@@ -232,3 +232,19 @@ class Provider:
         if not self._error or (name in SETUP and not self._setup and name not in self._only):
             return False
         return not self._only or name in self._only
+
+
+class Pipe(Provider):
+    """The same for any protocol: it knows no commands, and can refuse none."""
+
+    async def _ask(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter, client: _Client) -> None:
+        await self._copy(reader, far)
+
+    async def _answer(self, reader: asyncio.StreamReader, client: _Client) -> None:
+        await self._copy(reader, client.writer)
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await self._read(reader):
+                put(writer, data)
+                await writer.drain()

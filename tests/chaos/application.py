@@ -1,19 +1,16 @@
-"""The application: the stand-in for its chat API, which also publishes on Redis and shows what was saved."""
+"""The application: the stand-in for its chat API, which also publishes events and shows what was saved."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
+from abc import ABC, abstractmethod
 from typing import Any
-
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from tests.application.stub import Stub, event_of, person
 
 PATIENCE = 1.0
-"""Seconds that the application waits for its own PUBLISH."""
+"""Seconds that the application waits until an event of its own is published."""
 
 
 def name_of(event: dict[str, Any]) -> str:
@@ -25,30 +22,30 @@ def name_of(event: dict[str, Any]) -> str:
     return f"{event['type']}:{data['id']}{updated}"
 
 
-class Application(Stub):
-    """Saves, and publishes raw events on its own where ``publishes`` says so.
+class Application(Stub, ABC):
+    """Saves, and publishes events on its own where ``publishes`` says so.
 
-    ``saved_at`` is when each message was saved (monotonic seconds). ``heard`` are the ids of events whose
-    PUBLISH Redis has confirmed; of the others nobody knows, the application least of all.
+    ``saved_at`` is when each message was saved (monotonic seconds). ``heard`` are the ids of events that
+    were confirmed to it; of the others nobody knows, the application least of all.
     """
 
-    def __init__(self, redis_port: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.publishes = False
         self.saved_at: dict[str, float] = {}
         self.saved_in: dict[str, list[str]] = {}
         self.heard: set[str] = set()
         self.updates: dict[str, str] = {}
-        self._client = redis.asyncio.Redis(
-            port=redis_port, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, protocol=2
-        )
         self._publishing: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """Stop listening, and let go of Redis."""
+        """Stop listening, and let go of what is being published."""
         await super().stop()
         await asyncio.gather(*self._publishing, return_exceptions=True)
-        await self._client.aclose()
+
+    @abstractmethod
+    async def hand_over(self, chat: str, event: dict[str, Any]) -> bool:
+        """Publish an event; whether that was confirmed."""
 
     async def save(self, chat: str, draft: dict[str, Any], key: str | None) -> dict[str, Any]:
         """Save a message; publish it too, before or after the answer, as the application does."""
@@ -64,7 +61,7 @@ class Application(Stub):
         return answer
 
     async def say(self, chat: str, number: int) -> None:
-        """Have somebody write in the application's own pages: no node hears of it but through Redis."""
+        """Have somebody write in the application's own pages: no node hears of it in another way."""
         draft = {"content": f"from the application, {number}", "role": "AGENT", "userId": "desk"}
         answer = await super().save(chat, draft, None)
         message = answer["message"]
@@ -111,7 +108,8 @@ class Application(Stub):
     async def _publish(self, chat: str, name: str, event: dict[str, Any]) -> None:
         try:
             async with asyncio.timeout(PATIENCE):  # with its tries to connect again
-                await self._client.publish(f"chat:{chat}", json.dumps(event))
-        except (RedisError, OSError, TimeoutError):
+                confirmed = await self.hand_over(chat, event)
+        except TimeoutError:
             return
-        self.heard.add(name)
+        if confirmed:
+            self.heard.add(name)

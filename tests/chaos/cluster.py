@@ -1,4 +1,4 @@
-"""Two server processes, a Redis, a proxy between each node and Redis, and the application."""
+"""Two server processes, a backend's server, a proxy between each node and it, and the application."""
 
 from __future__ import annotations
 
@@ -10,33 +10,24 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from signal import SIGUSR1, Signals
 from typing import Any
 
 import psutil
-import redis.asyncio
 
 from tests.application.stub import SECRET as API_SECRET
-from tests.chaos.application import Application, name_of
+from tests.chaos.application import Application
 from tests.portable import inherited
 from tests.provider import Provider
-from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[2]
 PROFILE = Path(__file__).parent / "chaos.toml"
 JWT_SECRET = "a-secret-of-the-chaos-suite-which-is-long-enough"
 HISTORY_SECONDS = 20
 """As in chaos.toml."""
-LIFETIMES = """
-local found = {}
-for _, name in ipairs(redis.call('KEYS', '*')) do
-  found[#found + 1] = name
-  found[#found + 1] = redis.call('TTL', name)
-end
-return found
-"""
 PORTS = (12000, 32000)
 START_SECONDS = 45.0
 STOP_SECONDS = 10.0
@@ -89,7 +80,7 @@ class NodeProcess:
             await asyncio.sleep(0.05)
 
     async def until_healthy(self) -> None:
-        """Wait until its links to Redis stand: before that, not all of its tasks are there."""
+        """Wait until its links to the backend stand: before that, not all of its tasks are there."""
         async with asyncio.timeout(START_SECONDS):
             while (await self.health() or {}).get("status") != "healthy":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -153,18 +144,65 @@ class NodeProcess:
         ]
 
 
-class Cluster:
-    """Everything that a scenario runs on; ``folder`` keeps the nodes' logs."""
+class Cluster(ABC):
+    """Everything that a scenario runs on, and what can be done to the backend's server; ``folder`` keeps the
+    nodes' logs.
+    """
 
     node_process: type[NodeProcess] = NodeProcess
+    backend: str
+    server_name: str
+    outage: float
+    """Seconds for which scenarios keep it from answering: longer than nodes wait for it."""
+    links: range
+    """How many sockets to the backend a node may hold."""
 
-    def __init__(self, folder: Path, binary: str, *redis_options: str) -> None:
+    def __init__(self, folder: Path, proxies: Sequence[Provider], application: Application) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.redis = RedisServer(binary, lasting_port(), *redis_options)
-        self.proxies = [Provider(self.redis.port), Provider(self.redis.port)]
-        self.application = Application(self.redis.port)
+        self.proxies = list(proxies)
+        self.application = application
         self.nodes: list[NodeProcess] = []
+
+    # -- the backend's server -------------------------------------------------------------------
+
+    @abstractmethod
+    def start_server(self) -> None:
+        """Start it, for the first time or again."""
+
+    @abstractmethod
+    def crash(self) -> None:
+        """End it without giving it time for anything."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Let it stand still; its sockets stay open."""
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """Let it go on."""
+
+    @abstractmethod
+    async def kick(self, turn: int, chance: random.Random) -> None:
+        """Have it close connections, in one way after the other."""
+
+    @abstractmethod
+    def remove_server(self) -> None:
+        """End it, whatever state it is in, and remove its files."""
+
+    @abstractmethod
+    def reach(self, proxy: Provider) -> dict[str, str]:
+        """Settings of a node that reaches it through this proxy."""
+
+    @abstractmethod
+    async def places(self, chats: Iterable[str]) -> dict[str, str]:
+        """The kept events' names by cursor, as it has them now."""
+
+    @abstractmethod
+    async def kept_too_long(self) -> list[str]:
+        """What it still holds after the history's lifetime; a sentence each."""
+
+    # -- all of it ------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Start all of it."""
@@ -172,8 +210,8 @@ class Cluster:
         await self.start_nodes()
 
     async def start_neighbours(self) -> None:
-        """Start Redis, the application, and what is between Redis and the nodes."""
-        await asyncio.to_thread(self.redis.start)
+        """Start the backend's server, the application, and what is between the server and the nodes."""
+        await asyncio.to_thread(self.start_server)
         await self.application.start()
         for proxy in self.proxies:
             await proxy.start()
@@ -185,7 +223,7 @@ class Cluster:
             "JWT_SECRET": JWT_SECRET,
             "INTERNAL_API_SECRET": API_SECRET,
             "NEXT_API_URL": self.application.url,
-            "REDIS_URL": proxy.url,
+            **self.reach(proxy),
         }
 
     async def start_nodes(self) -> None:
@@ -204,29 +242,7 @@ class Cluster:
         for proxy in self.proxies:
             await proxy.stop()
         await self.application.stop()
-        self.redis.stop()
-
-    async def command(self, *words: str | int) -> Any:
-        """Put one command to Redis itself, past the proxies."""
-        return await self.command_to(self.redis, *words)
-
-    async def command_to(self, server: RedisServer, *words: str | int) -> Any:
-        """Put one command to this server."""
-        async with redis.asyncio.Redis(port=server.port, protocol=2, decode_responses=True) as client:
-            return await client.execute_command(*words)  # type: ignore[no-untyped-call]
-
-    async def places(self, chats: Iterable[str]) -> dict[str, str]:
-        """The kept events' names by cursor, as Redis has them now."""
-        found = {}
-        async with redis.asyncio.Redis(port=self.redis.port, protocol=2) as client:
-            pipeline = client.pipeline(transaction=False)
-            for chat in chats:
-                pipeline.xrange(f"eclipse:{{{chat}}}:events")
-            histories = await pipeline.execute()
-        for _, fields in (entry for entries in histories for entry in entries):
-            event = json.loads(fields[b"e"])
-            found[event["cursor"]] = name_of(event)
-        return found
+        await asyncio.to_thread(self.remove_server)
 
     # -- what is left behind --------------------------------------------------------------------
 
@@ -248,22 +264,14 @@ class Cluster:
             if clients:
                 found.append(f"node {node.name} has {clients} clients' sockets left")
             links = sum(1 for _, remote in sockets if remote in (p.port for p in self.proxies))
-            if links != 2:
-                found.append(f"node {node.name} has {links} sockets to Redis, not 2")
+            if links not in self.links:
+                most = self.links.stop - 1
+                found.append(f"node {node.name} has {links} sockets to {self.server_name}, not {most}")
         return found
 
     async def remains(self, tasks: dict[str, list[str]]) -> list[str]:
-        """What is left after the history's lifetime: subscriptions, keys, tasks; a sentence each."""
-        found = []
-        channels = [name for name in await self.command("PUBSUB", "CHANNELS", "chat:*")]
-        if channels:
-            found.append(f"{len(channels)} chats still subscribed, such as {channels[0]}")
-        answer = await self.command("EVAL", LIFETIMES, 0)
-        for name, left in zip(answer[::2], answer[1::2], strict=True):
-            if left == -1:
-                found.append(f"the key {name} never expires")
-            elif not name.startswith("eclipse:node:") and not name.endswith(":meta"):
-                found.append(f"the key {name} is still there, for {left} s more")
+        """What is left after the history's lifetime, in the backend and of tasks; a sentence each."""
+        found = await self.kept_too_long()
         for node in self.nodes:
             now = await node.tasks()
             more = len(now) - len(tasks.get(node.name, now))

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests import postgres
 from tests.chaos.judge import Verdict
 from tests.servers import NoServerError, server_binary
 
@@ -35,6 +36,15 @@ def server_version(parser: argparse.ArgumentParser, server: str) -> str:
         parser.error(str(error))
     said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True).stdout.split()
     return f"{server} {next(word[2:] for word in said if word.startswith('v='))}"
+
+
+def postgres_version(parser: argparse.ArgumentParser) -> str:
+    """Such as ``PostgreSQL 15.14``; exits where there is none."""
+    folder = postgres.binaries()
+    if folder is None:
+        parser.error(f"PostgreSQL is not installed ({postgres.HOW}); --backend redis does without")
+    said = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True)
+    return f"PostgreSQL {said.stdout.split()[2]}"
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

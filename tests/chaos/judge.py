@@ -4,7 +4,7 @@ Definitions, for one chat of one scenario:
 
 - *Saved*: what the application holds. *Owed*: of that, what every member must get: not a message whose
   sender was told ``outcome_unknown`` (or gave up, its key's lifetime being over), and not an event of the
-  application's own whose PUBLISH Redis did not confirm.
+  application's own that was not confirmed to it.
 - *Delivered*: an owed event that a member got once at least, live, by a replay, or by a load of the chat
   that the contract told it to do (its first connect, or ``recovered: false``).
 - *Duplicate*: the same event twice on one connection, or again on a later one that said ``recovered: true``
@@ -61,6 +61,7 @@ class Verdict:
     left: int = 0
     faults: int = 0
     tracebacks: int = 0
+    backend: str = "redis"
     resumes: bool = True
     """Whether every client has to be able to resume."""
     evidence: list[str] = field(default_factory=list)
@@ -110,8 +111,8 @@ def judge(
 ) -> Verdict:
     """Fill the verdict in with everything that clients and application can tell.
 
-    ``places`` are events by cursor, as Redis has them: members who were all there when an event was delivered
-    without a cursor never see its place.
+    ``places`` are events by cursor, as the backend has them: members who were all there when an event was
+    delivered without a cursor never see its place.
     """
     clients = [client for members in chats.values() for client in members]
     verdict.clients = len(clients)

@@ -13,7 +13,10 @@ from pathlib import Path
 from tests.chaos.client import Client
 from tests.chaos.cluster import HISTORY_SECONDS, Cluster
 from tests.chaos.judge import Verdict, judge, missing
-from tests.chaos.scenarios import Plan, Stage, publish
+from tests.chaos.postgres_cluster import PostgresCluster
+from tests.chaos.redis_cluster import RedisCluster
+from tests.chaos.scenarios import publish
+from tests.chaos.stage import Plan, Stage
 
 log = logging.getLogger("chaos")
 
@@ -27,14 +30,18 @@ RATE = 0.5
 """Messages a second of each client."""
 
 
+def cluster_of(plan: Plan, backend: str, folder: Path, server: str) -> Cluster:
+    """What the plan runs on."""
+    return PostgresCluster(folder) if backend == "postgres" else RedisCluster(folder, server, *plan.redis)
+
+
 async def run_scenario(
-    plan: Plan, folder: Path, server: str, seconds: float, *, chats: int, members: int, seed: int
+    plan: Plan, cluster: Cluster, seconds: float, *, chats: int, members: int, seed: int
 ) -> tuple[Verdict, asyncio.Task[Verdict]]:
     """Run one scenario. Gives its verdict, and a task that ends with what had to be waited for added to it:
     the history's lifetime, after which nothing of it may be left.
     """
-    verdict = Verdict(plan.name, resumes=not plan.unresumed)
-    cluster = Cluster(folder, server, *plan.redis)
+    verdict = Verdict(plan.name, backend=cluster.backend, resumes=not plan.unresumed)
     clients: list[Client] = []
     ticking: asyncio.Task[None] | None = None
     try:
@@ -74,8 +81,8 @@ async def run_scenario(
         )
         judge(verdict, cluster.application, by_chat, await cluster.places(by_chat))
         if verdict.missed_targets:
-            write_down(folder, clients)
-            (folder / "evidence.txt").write_text("\n".join(verdict.evidence))
+            write_down(cluster.folder, clients)
+            (cluster.folder / "evidence.txt").write_text("\n".join(verdict.evidence))
         ticking.cancel()
         for client in clients:
             client.close()
@@ -171,12 +178,16 @@ async def run_lanes(
     seconds: float,
     *,
     lanes: int,
+    backend: str = "redis",
     chats: int = 100,
     members: int = 2,
     seed: int = 1,
     tell: Callable[[Verdict], None] = lambda verdict: None,
 ) -> list[Verdict]:
-    """Run all plans, ``lanes`` at once; ``tell`` is called with each verdict when it is complete."""
+    """Run all plans on a backend, ``lanes`` at once; ``server`` says which program runs as Redis.
+
+    ``tell`` is called with each verdict when it is complete.
+    """
     # Each client is a socket here and one on a node, which inherits the limit.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -191,10 +202,11 @@ async def run_lanes(
     async def lane() -> None:
         while waiting:
             plan = waiting.pop(0)
+            own = folder / plan.name.replace(" ", "-")
+            cluster = await asyncio.to_thread(cluster_of, plan, backend, own, server)
             verdict, finish = await run_scenario(
                 plan,
-                folder / plan.name.replace(" ", "-"),
-                server,
+                cluster,
                 seconds,
                 chats=chats,
                 members=members,

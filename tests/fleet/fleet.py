@@ -8,8 +8,8 @@ from typing import Any
 
 import redis.asyncio
 
-from tests.chaos.application import Application
-from tests.chaos.cluster import Cluster, NodeProcess, lasting_port
+from tests.chaos.cluster import NodeProcess, lasting_port
+from tests.chaos.redis_cluster import RedisApplication, RedisCluster
 from tests.provider import Provider
 from tests.servers import RedisServer
 
@@ -34,7 +34,7 @@ class OldService(NodeProcess):
         return ["-m", "tests.fleet.old_service"]
 
 
-class Fleet(Cluster):
+class Fleet(RedisCluster):
     """Two nodes with ``settings`` beside their profile, and whatever else the case needs.
 
     Each node reaches Redis through a provider of its own; the application and the old service share one.
@@ -50,7 +50,7 @@ class Fleet(Cluster):
         self.settings = settings
         self.others = Provider(self.redis.port)
         self.others.port = lasting_port()
-        self.application = Application(self.others.port)
+        self.application = RedisApplication(self.others.port)
         self.old: NodeProcess | None = None
         self.replica: RedisServer | None = None
         self._has_old = old

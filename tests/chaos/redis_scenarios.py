@@ -1,0 +1,64 @@
+"""The scenarios of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.chaos.redis_cluster import RedisCluster
+from tests.chaos.scenarios import (
+    api_breaks_off,
+    api_fails,
+    black_hole,
+    frozen,
+    kick,
+    killed,
+    one_after_the_other,
+    restart_backend,
+    slow,
+    stopped,
+    terminated,
+)
+from tests.chaos.stage import Scenario, Stage
+
+
+async def _command(stage: Stage, *words: str | int) -> Any:
+    assert isinstance(stage.cluster, RedisCluster)
+    return await stage.cluster.command(*words)
+
+
+async def redis_restarted(stage: Stage) -> None:
+    """Redis is killed, and comes back after a while: empty, or with the data of its append-only file."""
+    await restart_backend(stage, stage.cluster.crash, stage.away)
+
+
+async def redis_paused(stage: Stage) -> None:
+    """Redis holds all commands back for three seconds (CLIENT PAUSE)."""
+
+    async def once() -> None:
+        await _command(stage, "CLIENT", "PAUSE", int(stage.away * 1000), "ALL")
+        await asyncio.sleep(stage.away)
+
+    await stage.again_and_again(once)
+
+
+async def redis_flushed(stage: Stage) -> None:
+    """Everything in Redis is deleted (FLUSHALL, SCRIPT FLUSH)."""
+
+    async def once() -> None:
+        await _command(stage, "FLUSHALL")
+        await _command(stage, "SCRIPT", "FLUSH")
+
+    await stage.again_and_again(once, every=4)
+
+
+async def redis_kicks(stage: Stage) -> None:
+    """Redis closes one subscriber's connection, all command connections, all subscribers' (CLIENT KILL)."""
+    await kick(stage)
+
+
+async def redis_mixed(stage: Stage) -> None:
+    """All of these, one after the other, while clients are cut."""
+    kinds: list[Scenario] = [killed, redis_kicks, black_hole, terminated, redis_flushed, stopped]
+    kinds += [api_breaks_off, frozen, api_fails, slow, redis_restarted]
+    await one_after_the_other(stage, kinds)
