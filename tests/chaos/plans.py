@@ -19,6 +19,7 @@ from tests.chaos.redis_scenarios import (
 from tests.chaos.scenarios import (
     api_breaks_off,
     api_fails,
+    api_failure_then_black_hole,
     api_hangs,
     application_publishes,
     black_hole,
@@ -37,6 +38,7 @@ UNGUARDED = (
 )
 EMPTIED = "Redis lost its data, so nobody knows what was missed"
 CRASHED = "the last commits were not yet on the disk, so a new epoch begins"
+CUT_OFF = "a client came with a cursor that its node, which was cut off, had not heard of yet"
 DEAF = "raw events published while no node was subscribed to the chat would be lost unnoticed"
 POST_LOST = "the API's response was lost, and the API ignores the key"
 NODE_DIED = "the node took the answer along"
@@ -70,6 +72,20 @@ PLANS = [
     Plan("api fails", api_fails, unknowns=POST_LOST),
     Plan("api hangs", api_hangs, unknowns=POST_LOST),
     Plan("api breaks off", api_breaks_off, unknowns=POST_LOST),
+    Plan(
+        "api failure then black hole",
+        api_failure_then_black_hole,
+        REDIS,
+        unresumed=DEAF,
+        unknowns=POST_LOST,
+    ),
+    Plan(
+        "api failure then black hole",
+        api_failure_then_black_hole,
+        POSTGRES,
+        unresumed=CUT_OFF,
+        unknowns=POST_LOST,
+    ),
     Plan("application publishes", application_publishes, publishes=False),
     Plan("mixed", redis_mixed, REDIS, unresumed="all of these", unknowns="all of these"),
     Plan("mixed", postgres_mixed, POSTGRES, unresumed=CRASHED, unknowns="all of these"),

@@ -180,6 +180,35 @@ async def _fail(stage: Stage, faults: list[Fault]) -> None:
         stage.cluster.application.released.set()
 
 
+async def api_failure_then_black_hole(stage: Stage) -> None:
+    """The chat API fails for two seconds, and soon after that nothing gets through between one node and the
+    backend for four seconds, while clients are cut.
+    """
+    short = min(1.0, stage.seconds / 12)
+    turn = 0
+
+    async def faults() -> None:
+        nonlocal turn
+        while stage.left > 0:
+            proxy = stage.cluster.proxies[turn % 2]
+            stage.cluster.application.fault = Fault("status", status=(500, 503, 502)[turn % 3])
+            turn += 1
+            await stage.pause(2.0 * short)
+            stage.cluster.application.fault = Fault()
+            await stage.pause(3.5 * short)
+            proxy.block()
+            await stage.pause(4.0 * short)
+            proxy.unblock(resume=stage.chance.random() < 0.5)
+            await stage.pause(2.5 * short)
+
+    try:
+        await asyncio.gather(faults(), cuts(stage))
+    finally:
+        stage.cluster.application.fault = Fault()
+        for proxy in stage.cluster.proxies:
+            proxy.unblock(resume=True)
+
+
 async def application_publishes(stage: Stage) -> None:
     """The application publishes more than ever, while clients are cut."""
     await asyncio.gather(publish(stage, 0.01), cuts(stage))
