@@ -52,7 +52,7 @@ CREATE TABLE eclipse_ws (
 ) WITH (fillfactor = 70);
 CREATE INDEX ON eclipse_ws (expires)"""
 BEGIN: Final = """BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off;
-SET LOCAL statement_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '5s'"""
+SET LOCAL statement_timeout = '5s'; SET LOCAL idle_in_transaction_session_timeout = '2s'"""
 PUT: Final = """
 INSERT INTO eclipse_ws VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now() + make_interval(secs => $8))
 ON CONFLICT (chat, kind, name) DO UPDATE SET epoch = $4, place = $5, bytes = $6, body = $7, made = now(),
@@ -96,6 +96,7 @@ class PostgresBackend(base.Backend):
         self.state = "connecting"
         self._listening: Any = None  # a connection of the pool
         self._pool: asyncpg.Pool[Any] | None = None
+        self._free = asyncio.Semaphore(CONNECTIONS - 1)  # beside the one that listens
         self._look = asyncio.Event()
 
     async def start(self, listener: base.Listener) -> None:
@@ -240,23 +241,30 @@ class PostgresBackend(base.Backend):
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[Any]:
         """A transaction on a connection of the pool. Raises Unavailable or Rejected."""
-        if self._pool is None or self.state != "up":
-            raise Unavailable("PostgreSQL is unavailable")
+        asked = False
         try:
-            async with asyncio.timeout(TIMEOUT), self._pool.acquire() as connection:
-                try:
-                    await connection.execute(BEGIN)
-                    yield connection
-                    await connection.execute("COMMIT")
-                except BaseException:
-                    connection.terminate()  # which rolls back, and never waits
-                    raise
+            # What waits for a connection waits here: a pool that is terminated would not end it.
+            async with asyncio.timeout(TIMEOUT), self._free:
+                if self._pool is None or self.state != "up":
+                    raise Unavailable("PostgreSQL is unavailable")
+                async with self._pool.acquire() as connection:
+                    try:
+                        await connection.execute(BEGIN)
+                        asked = True
+                        yield connection
+                        await connection.execute("COMMIT")
+                    except BaseException:
+                        with suppress(asyncpg.InterfaceError):  # it is gone already
+                            connection.terminate()  # which rolls back, and never waits
+                        raise
+        except Unavailable:
+            raise
         except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
             raise Rejected(f"PostgreSQL can't keep this: {error!r}") from error
         except Exception as error:
             self._look.set()
             refused = isinstance(error, asyncpg.PostgresError) and not _state(error).startswith(PASSING)
-            raise Unavailable(repr(error), asked=True, refused=refused) from error
+            raise Unavailable(repr(error), asked=asked, refused=refused) from error
 
     async def _run(self) -> None:
         """Keep the connections, forever, and sweep."""

@@ -25,10 +25,11 @@ from eclipse_ws.testing.harness import (
     until,
 )
 from tests.postgres import PostgresServer
+from tests.provider import Pipe
 
 asyncpg = pytest.importorskip("asyncpg", reason="needs asyncpg (pip install 'eclipse-ws[postgres]')")
 
-from eclipse_ws.backends.postgres import PostgresBackend, _name, _pieces  # noqa: E402
+from eclipse_ws.backends.postgres import CONNECTIONS, PostgresBackend, _name, _pieces  # noqa: E402
 
 pytestmark = pytest.mark.slow
 Work = Callable[[Nodes], Awaitable[None]]
@@ -164,6 +165,42 @@ def test_frozen_server(own_server: PostgresServer, expect_log: Callable[..., Non
 
     with constant("TIMEOUT", 0.5), constant("HEARTBEAT", 0.2):
         run(own_server.url, work)
+
+
+def test_a_cut_ends_what_waits_for_a_connection(
+    server: PostgresServer, expect_log: Callable[..., None]
+) -> None:
+    """What waits for a free connection fails with the others, unasked, before the node says it is back."""
+    expect_log("PostgreSQL unavailable")
+
+    async def work(nodes: Nodes) -> None:
+        pipe = await Pipe(server.port).start()
+        node = Node(backend(server.url.replace(str(server.port), str(pipe.port))))
+        await node.backend.start(node.heard)
+        await node.append(fresh_chat(), "m")
+        pipe.block()
+        failed: list[tuple[bool, int]] = []
+
+        async def append(number: int) -> None:
+            try:
+                await node.append(fresh_chat(), f"m{number}")
+            except Unavailable as error:
+                failed.append((error.asked, node.heard.times_restored))
+
+        appends = [asyncio.create_task(append(number)) for number in range(100)]
+        await asyncio.sleep(0.3)
+        accepted = pipe.accepted
+        pipe.unblock(resume=False)
+        await until(lambda: node.heard.times_restored == 2, "the connections")
+        await asyncio.gather(*appends)
+        assert [restored for _, restored in failed] == [1] * 100
+        assert sum(asked for asked, _ in failed) <= CONNECTIONS
+        assert pipe.accepted - accepted <= CONNECTIONS + 2
+        await node.append(fresh_chat(), "m")
+        await node.backend.close()
+        await pipe.stop()
+
+    run(server.url, work)
 
 
 def test_no_server_at_the_start(own_server: PostgresServer, expect_log: Callable[..., None]) -> None:
