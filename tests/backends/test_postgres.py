@@ -146,7 +146,7 @@ def test_restart(own_server: PostgresServer, mode: str, expect_log: Callable[...
 
 
 def test_frozen_server(own_server: PostgresServer, expect_log: Callable[..., None]) -> None:
-    """A server that no longer answers is noticed by the heartbeat, and what was asked counts as asked."""
+    """A server that no longer answers is noticed by the heartbeat; what never began isn't asked."""
     expect_log("PostgreSQL unavailable")
 
     async def work(nodes: Nodes) -> None:
@@ -156,7 +156,7 @@ def test_frozen_server(own_server: PostgresServer, expect_log: Callable[..., Non
         try:
             with pytest.raises(Unavailable) as late:
                 await node.append(chat, "m1")
-            assert late.value.asked
+            assert not late.value.asked
             await until(lambda: node.heard.times_lost == 1, "the heartbeat")
         finally:
             own_server.freeze(False)
@@ -165,6 +165,25 @@ def test_frozen_server(own_server: PostgresServer, expect_log: Callable[..., Non
 
     with constant("TIMEOUT", 0.5), constant("HEARTBEAT", 0.2):
         run(own_server.url, work)
+
+
+def test_an_answer_that_is_late(server: PostgresServer) -> None:
+    """What the server was asked for, and may still do, counts as asked."""
+
+    async def work(nodes: Nodes) -> None:
+        chat = fresh_chat()
+        node = await nodes.one(chat)
+        connection = await asyncpg.connect(server.url)
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE eclipse_ws IN EXCLUSIVE MODE")
+            with pytest.raises(Unavailable) as late:
+                await node.append(chat, "m1")
+        await connection.close()
+        assert late.value.asked
+        assert not late.value.refused
+
+    with constant("TIMEOUT", 0.5):
+        run(server.url, work)
 
 
 def test_a_cut_ends_what_waits_for_a_connection(
