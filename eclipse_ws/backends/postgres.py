@@ -268,6 +268,7 @@ class PostgresBackend(base.Backend):
 
     async def _run(self) -> None:
         """Keep the connections, forever, and sweep."""
+        worked = True
         while True:
             try:
                 listening = self._listening or await self._connect()
@@ -279,8 +280,12 @@ class PostgresBackend(base.Backend):
                     began = time.monotonic()
                     deleted = await listening.execute(SWEEP, timeout=TIMEOUT)
                     self.latency = time.monotonic() - began
+                worked = True
             except Exception as error:  # whatever it is, the next attempt may succeed
                 self._disconnect(error)
+                if worked:  # connect at once: until then other nodes' questions don't reach this one
+                    worked = False
+                    continue
             await asyncio.sleep(RETRY)  # many commands may fail at once
 
     async def _connect(self) -> Any:
