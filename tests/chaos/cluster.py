@@ -151,6 +151,8 @@ class Cluster(ABC):
 
     node_process: type[NodeProcess] = NodeProcess
     backend: str
+    harmless: tuple[str, ...] = ()
+    """How errors begin that a library logs in an outage, and that mean nothing."""
     server_name: str
     outage: float
     """Seconds for which scenarios keep it from answering: longer than nodes wait for it."""
@@ -225,6 +227,11 @@ class Cluster(ABC):
             "NEXT_API_URL": self.application.url,
             **self.reach(proxy),
         }
+
+    async def waiting(self) -> int:
+        """Events that wait in the nodes' outboxes."""
+        healths = [await node.health() for node in self.nodes]
+        return sum(health["backend"]["queued"] for health in healths if health)
 
     async def start_nodes(self) -> None:
         """Start the nodes, and wait until they are healthy."""

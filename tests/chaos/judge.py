@@ -64,6 +64,8 @@ class Verdict:
     backend: str = "redis"
     resumes: bool = True
     """Whether every client has to be able to resume."""
+    repeats: bool = False
+    """Whether one message in a thousand may be saved twice."""
     evidence: list[str] = field(default_factory=list)
 
     @property
@@ -78,7 +80,6 @@ class Verdict:
             "duplicates",
             "disorders",
             "false_errors",
-            "saved_twice",
             "unresolved",
             "left",
             "faults",
@@ -87,6 +88,8 @@ class Verdict:
         missed = [f"{name} {getattr(self, name)}" for name in zero if getattr(self, name)]
         if self.delivered != self.owed:
             missed.insert(0, f"delivered {self.percent:.4f} % ({self.owed - self.delivered} missing)")
+        if self.saved_twice > (self.saved / 1000 if self.repeats else 0):
+            missed.append(f"saved_twice {self.saved_twice}")
         if self.resumes and self.not_recovered:
             missed.append(f"recovered: false {self.not_recovered}")
         if not self.saved:

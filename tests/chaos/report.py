@@ -104,6 +104,8 @@ def _why(verdict: Verdict, plans: dict[str, Plan]) -> str:
     plan, parts = plans[verdict.scenario], []
     if verdict.not_recovered:
         parts.append(f"`recovered: false` {verdict.not_recovered}: {plan.unresumed or 'none allowed'}")
+    if verdict.saved_twice:
+        parts.append(f"saved twice {verdict.saved_twice}: {plan.repeats or 'none allowed'}")
     if verdict.unknown:
         parts.append(f"`outcome_unknown` {verdict.unknown}: {plan.unknowns or BUSY}")
     return "; ".join(parts)
@@ -123,7 +125,8 @@ with PostgreSQL through `POST /api/chats/{{chatId}}/events`. Each scenario lasts
 
 ## Targets
 
-Delivered has to be 100.000, and everything to the right of it 0.
+Delivered has to be 100.000, and everything to the right of it 0. Where two faults meet, one message in a
+thousand may be saved twice.
 
 {table}
 

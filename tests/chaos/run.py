@@ -41,7 +41,9 @@ async def run_scenario(
     """Run one scenario. Gives its verdict, and a task that ends with what had to be waited for added to it:
     the history's lifetime, after which nothing of it may be left.
     """
-    verdict = Verdict(plan.name, backend=cluster.backend, resumes=not plan.unresumed)
+    verdict = Verdict(
+        plan.name, backend=cluster.backend, resumes=not plan.unresumed, repeats=bool(plan.repeats)
+    )
     clients: list[Client] = []
     ticking: asyncio.Task[None] | None = None
     try:
@@ -109,6 +111,7 @@ async def _finish(cluster: Cluster, verdict: Verdict, tasks: dict[str, list[str]
         for node in cluster.nodes:
             log = node.log.read_text(errors="replace")
             found = log.count("Traceback (most recent call last)") + log.count("never retrieved")
+            found -= sum(map(log.count, cluster.harmless))
             verdict.tracebacks += found
             if found:
                 verdict.say(f"{found} tracebacks in {node.log}")

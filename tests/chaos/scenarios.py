@@ -235,7 +235,10 @@ async def publish(stage: Stage, every: float = 0.05) -> None:
 
 
 async def one_after_the_other(stage: Stage, kinds: list[Scenario]) -> None:
-    """Run all of these in a random order, while clients are cut."""
+    """Run all of these in a random order, while clients are cut.
+
+    Before the next one, nodes hand over what waited: a node that is killed before that takes it along.
+    """
 
     async def faults() -> None:
         stage.chance.shuffle(kinds)
@@ -244,6 +247,8 @@ async def one_after_the_other(stage: Stage, kinds: list[Scenario]) -> None:
                 break
             part = min(stage.left, max(5.0, stage.seconds / len(kinds)))
             await kind(Stage(stage.cluster, stage.clients, part, stage.chance))
+            while stage.left > 0 and await stage.cluster.waiting():
+                await stage.pause(0.2)
         await stage.rest()
 
     await asyncio.gather(faults(), cuts(stage))

@@ -83,5 +83,7 @@ class Plan:
     """Why ``recovered: false`` can't be avoided here; "" where it has to be."""
     unknowns: str = ""
     """Why ``outcome_unknown`` can't be avoided here; "" where it has to be."""
+    repeats: str = ""
+    """Why up to one message in a thousand may be saved twice here; "" where none may."""
     publishes: bool = True
     """Whether the application publishes events besides."""

@@ -101,7 +101,13 @@ def test_one_cursor_for_two_events() -> None:
 
 def test_saved_twice() -> None:
     """One key saved as two messages is found."""
-    assert judged(Saved("k0", "k0")).saved_twice == 1
+    verdict = judged(Saved("k0", "k0"))
+    assert verdict.saved_twice == 1
+    assert "saved_twice 1" in verdict.missed_targets
+    verdict.repeats = True
+    assert "saved_twice 1" in verdict.missed_targets  # of two
+    verdict.saved = 1000
+    assert "saved_twice 1" not in verdict.missed_targets
 
 
 def test_false_error() -> None:
