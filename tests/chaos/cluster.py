@@ -228,10 +228,10 @@ class Cluster(ABC):
             **self.reach(proxy),
         }
 
-    async def waiting(self) -> int:
-        """Events that wait in the nodes' outboxes."""
-        healths = [await node.health() for node in self.nodes]
-        return sum(health["backend"]["queued"] for health in healths if health)
+    async def is_quiet(self) -> bool:
+        """Whether every node is healthy, and nothing waits in its outbox."""
+        healths = [await node.health() or {} for node in self.nodes]
+        return all(each.get("status") == "healthy" and not each["backend"]["queued"] for each in healths)
 
     async def start_nodes(self) -> None:
         """Start the nodes, and wait until they are healthy."""

@@ -247,7 +247,8 @@ async def one_after_the_other(stage: Stage, kinds: list[Scenario]) -> None:
                 break
             part = min(stage.left, max(5.0, stage.seconds / len(kinds)))
             await kind(Stage(stage.cluster, stage.clients, part, stage.chance))
-            while stage.left > 0 and await stage.cluster.waiting():
+            await stage.pause(1.0)  # health may be a second old
+            while stage.left > 0 and not await stage.cluster.is_quiet():
                 await stage.pause(0.2)
         await stage.rest()
 
