@@ -69,8 +69,9 @@ AND expires > now() ORDER BY place"""
 NOTIFY: Final = """SELECT pg_notify('eclipse_ws_' || 'eclipse_ws'::regclass::oid, piece)
 FROM unnest($1::text[]) AS piece"""
 # What earlier epochs have left makes room once this one has as many events as are kept.
-TRIM: Final = f"""WITH trimmed AS (DELETE FROM eclipse_ws WHERE chat = $2 AND kind = 'event'
-AND (CASE epoch WHEN $3 THEN place <= $4 ELSE $4 >= 0 END OR bytes < $5)) {NOTIFY}"""  # noqa: S608 - of constants
+TRIM: Final = """WITH trimmed AS (DELETE FROM eclipse_ws WHERE chat = $2 AND kind = 'event'
+AND (CASE epoch WHEN $3 THEN place <= $4 ELSE $4 >= 0 END OR bytes < $5))
+SELECT pg_notify('eclipse_ws_' || 'eclipse_ws'::regclass::oid, piece) FROM unnest($1::text[]) AS piece"""
 SWEEP: Final = """DELETE FROM eclipse_ws WHERE ctid = ANY (ARRAY(
 SELECT ctid FROM eclipse_ws WHERE expires < now() LIMIT 1000 FOR UPDATE SKIP LOCKED))"""
 # Who listens holds a lock named after the table; a node that vanishes holds it for half a minute.
