@@ -189,7 +189,7 @@ def test_an_answer_that_is_late(server: PostgresServer) -> None:
 def test_a_cut_ends_what_waits_for_a_connection(
     server: PostgresServer, expect_log: Callable[..., None]
 ) -> None:
-    """What waits for a free connection fails with the others, unasked, before the node says it is back."""
+    """What waits for a free connection fails with the others, unasked, or goes over the new connections."""
     expect_log("PostgreSQL unavailable")
 
     async def work(nodes: Nodes) -> None:
@@ -212,7 +212,7 @@ def test_a_cut_ends_what_waits_for_a_connection(
         pipe.unblock(resume=False)
         await until(lambda: node.heard.times_restored == 2, "the connections")
         await asyncio.gather(*appends)
-        assert [restored for _, restored in failed] == [1] * 100
+        assert sum(restored > 1 for _, restored in failed) <= CONNECTIONS
         assert sum(asked for asked, _ in failed) <= CONNECTIONS
         assert pipe.accepted - accepted <= CONNECTIONS + 2
         await node.append(fresh_chat(), "m")

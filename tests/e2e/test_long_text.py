@@ -115,7 +115,7 @@ async def test_the_longest_message_of_a_sender_with_a_picture(monkeypatch: pytes
 def test_the_widgets_field_takes_what_the_server_takes() -> None:
     """80,000 characters pasted into the widget are all sent, and the server accepts them."""
     composer = Path(__file__).parents[2] / "web" / "src" / "widget" / "composer.ts"
-    (most,) = re.findall(r"LIMIT = ([\d_]+)", composer.read_text())
+    (most,) = re.findall(r"MAX_CONTENT = ([\d_]+)", composer.read_text())
     assert LONG <= int(most) <= Settings.model_fields["max_content"].default
 
 
