@@ -330,12 +330,12 @@ class PostgresBackend(base.Backend):
         pieces.append(piece)
         if left != "0":
             return
-        body = base64.b64decode("".join(pieces))
+        text = "".join(pieces)
         pieces.clear()
         if (chat_id := self._chats.get(target)) is not None:
-            self.listener.receive(chat_id, body)
+            self.listener.receive(chat_id, base64.b64decode(text))
         elif target in ("*", self.address):
-            self.listener.notice(body)
+            self.listener.notice(base64.b64decode(text))
 
     async def _send(self) -> None:
         while True:
