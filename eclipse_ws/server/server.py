@@ -108,22 +108,22 @@ class Server:
         settings, node = self.settings, self.node
         application = HostApplication(
             routes,
-            self.node.hosts,
+            node.hosts,
             default_handler_class=http_handlers.NotFound,
-            default_handler_args={"node": self.node},
+            default_handler_args={"node": node},
             log_function=lambda handler: log_request(
                 handler, node.sources.of_request(handler.request).address
             ),
-            origins=self.node.origins,
-            internal_auth=self.node.internal_auth,
+            origins=node.origins,
+            internal_auth=node.internal_auth,
             wire_max_message=settings.max_frame,
             wire_queue_bytes=settings.queue_bytes,
             wire_ping_interval=settings.ping_interval,
             wire_ping_timeout=settings.ping_timeout,
             wire_close_timeout=CLOSE_TIMEOUT,
-            wire_stats=self.node.wire_stats,
+            wire_stats=node.wire_stats,
         )
-        return Listener(application, settings, self.node.internal_auth, tls, most)
+        return Listener(application, settings, node.internal_auth, tls, most)
 
     async def start(self) -> None:
         """Bind, start the API client and the backend, then accept. Raises StartError, BackendError."""
