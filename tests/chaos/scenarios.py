@@ -234,11 +234,13 @@ async def publish(stage: Stage, every: float = 0.05) -> None:
         application.publishes = False
 
 
-async def one_after_the_other(stage: Stage, kinds: list[Scenario]) -> None:
-    """Run all of these in a random order, while clients are cut.
+async def one_after_the_other(stage: Stage, *own: Scenario) -> None:
+    """Run these of a backend and those that any backend has, in a random order, while clients are cut.
 
     Before the next one, nodes hand over what waited: a node that is killed before that takes it along.
     """
+
+    kinds = [killed, black_hole, terminated, stopped, api_breaks_off, frozen, api_fails, slow, *own]
 
     async def faults() -> None:
         stage.chance.shuffle(kinds)
