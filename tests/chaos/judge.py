@@ -2,10 +2,10 @@
 
 Definitions, for one chat of one scenario:
 
-- *Saved*: what the application holds. *Owed*: of that, what every member must get: not a message whose
+- *Saved*: what the application holds. *Expected*: of that, what every member must get: not a message whose
   sender was told ``outcome_unknown`` (or gave up, its key's lifetime being over), and not an event of the
   application's own that was not confirmed to it.
-- *Delivered*: an owed event that a member got once at least, live, by a replay, or by a load of the chat
+- *Delivered*: an expected event that a member got once at least, live, by a replay, or by a load of the chat
   that the contract told it to do (its first connect, or ``recovered: false``).
 - *Duplicate*: the same event twice on one connection, or again on a later one that said ``recovered: true``
   though the first copy had a cursor. A first copy without one may come again: *allowed*, counted apart.
@@ -39,7 +39,7 @@ class Verdict:
     saved: int = 0
     acked: int = 0
     acked_locally: int = 0
-    owed: int = 0
+    expected: int = 0
     delivered: int = 0
     by_event: int = 0
     duplicates: int = 0
@@ -70,8 +70,8 @@ class Verdict:
 
     @property
     def percent(self) -> float:
-        """Delivered, in per cent of what was owed."""
-        return 100.0 if not self.owed else 100 * self.delivered / self.owed
+        """Delivered, in per cent of what was expected."""
+        return 100.0 if not self.expected else 100 * self.delivered / self.expected
 
     @property
     def missed_targets(self) -> list[str]:
@@ -86,8 +86,8 @@ class Verdict:
             "tracebacks",
         )
         missed = [f"{name} {getattr(self, name)}" for name in zero if getattr(self, name)]
-        if self.delivered != self.owed:
-            missed.insert(0, f"delivered {self.percent:.4f} % ({self.owed - self.delivered} missing)")
+        if self.delivered != self.expected:
+            missed.insert(0, f"delivered {self.percent:.4f} % ({self.expected - self.delivered} missing)")
         if self.saved_twice > (self.saved / 1000 if self.repeats else 0):
             missed.append(f"saved_twice {self.saved_twice}")
         if self.resumes and self.not_recovered:
@@ -174,7 +174,7 @@ def _judge_saving(verdict: Verdict, application: Application, clients: Sequence[
         verdict.unknown_saved += sum(1 for key in client.unknown if key in saved)
 
 
-def owed(application: Application, chats: Mapping[str, Sequence[Client]]) -> dict[str, list[str]]:
+def expected(application: Application, chats: Mapping[str, Sequence[Client]]) -> dict[str, list[str]]:
     """What every member of each chat must get, by chat."""
     excused = {key for members in chats.values() for c in members for key in (*c.unknown, *c.given_up)}
     found: dict[str, list[str]] = {chat: [] for chat in chats}
@@ -193,7 +193,7 @@ def missing(application: Application, chats: Mapping[str, Sequence[Client]]) -> 
     """How many deliveries are still outstanding."""
     return sum(
         1
-        for chat, names in owed(application, chats).items()
+        for chat, names in expected(application, chats).items()
         for client in chats[chat]
         for name in names
         if name not in client.known
@@ -205,12 +205,12 @@ def missing(application: Application, chats: Mapping[str, Sequence[Client]]) -> 
 def _judge_delivery(
     verdict: Verdict, application: Application, chats: Mapping[str, Sequence[Client]]
 ) -> None:
-    for chat, names in owed(application, chats).items():
+    for chat, names in expected(application, chats).items():
         for client in chats[chat]:
             for name in names:
                 if not client.expects(application.saved_at[name]):
                     continue
-                verdict.owed += 1
+                verdict.expected += 1
                 if name in client.known:
                     verdict.by_event += 1
                     verdict.delivered += 1

@@ -124,14 +124,14 @@ def test_false_ack() -> None:
     assert judged(Saved("k0"), client).false_errors == 1
 
 
-def test_what_is_owed() -> None:
-    """What the sender knows to be uncertain, and what Redis never heard from the application, isn't owed."""
+def test_what_is_expected() -> None:
+    """Not what the sender knows to be uncertain, nor what Redis never heard from the application."""
     application = Saved("k0", None, None)
     application.heard = {"m2"}
     client = member(visit(("m2", "e.1")))
     client.unknown = {"k0": 1.0}
     verdict = judged(application, client)
-    assert (verdict.owed, verdict.delivered, verdict.unknown_saved) == (1, 1, 1)
+    assert (verdict.expected, verdict.delivered, verdict.unknown_saved) == (1, 1, 1)
 
 
 def test_unsettled_client() -> None:

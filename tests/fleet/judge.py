@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import inf
 
-from tests.chaos.judge import Verdict, judge, owed
+from tests.chaos.judge import Verdict, expected, judge
 from tests.fleet.fleet import Fleet
 from tests.fleet.members import Member, OldPage
 
@@ -73,7 +73,7 @@ def judge_fleet(row: Row, fleet: Fleet, chats: dict[str, list[Member]], places: 
     keys = {message["key"] for message in fleet.application.saved}
     row.cut_short = sum(len(member.unconfirmed - keys) for members in chats.values() for member in members)
     row.sent += sum(1 for message in fleet.application.saved if not message["key"])
-    for chat, names in owed(fleet.application, chats).items():
+    for chat, names in expected(fleet.application, chats).items():
         for member in chats[chat]:
             _judge_gaps(row, fleet, member, names)
     if row.began:

@@ -13,7 +13,7 @@ COLUMNS = [
     ("clients", lambda r: r.clients),
     ("sent", lambda r: r.sent),
     ("saved", lambda r: r.saved),
-    ("delivered", lambda r: f"{r.delivered} of {r.owed}"),
+    ("delivered", lambda r: f"{r.delivered} of {r.expected}"),
     ("doubled", lambda r: r.duplicates),
     ("out of order", lambda r: r.disorders),
     ("false errors", lambda r: r.false_errors),
@@ -43,7 +43,7 @@ def progress(row: Row) -> str:
     mark = "MISS" if row.missed_targets else "ok  "
     line = (
         f"{mark} {row.scenario:<24} {row.seconds:5.1f} s  sent {row.sent:>5}  "
-        f"delivered {row.delivered} of {row.owed}  doubled {row.duplicates}  "
+        f"delivered {row.delivered} of {row.expected}  doubled {row.duplicates}  "
         f"out of order {row.disorders}  false errors {row.false_errors}  "
         f"worst gap {row.gap:.1f} s  {row.note}"
     )

@@ -49,7 +49,7 @@ def judged(row: Row, fleet: Fleet, *members: Member) -> Row:
 
 
 @pytest.mark.parametrize(
-    ("visits", "owed", "delivered", "missed"),
+    ("visits", "expected", "delivered", "missed"),
     [
         ([visit(("m0", 10.1), ("m1", 11.1))], 2, 2, 0),
         ([visit(("m0", 10.1))], 2, 1, 1),
@@ -58,10 +58,12 @@ def judged(row: Row, fleet: Fleet, *members: Member) -> Row:
         ([visit(("m1", 11.1), since=10.5)], 1, 1, 0),
     ],
 )
-def test_what_an_old_page_is_owed(visits: list[Visit], owed: int, delivered: int, missed: int) -> None:
-    """An old page is owed what was saved while it was connected, unless the connection ended at once."""
+def test_what_an_old_page_is_expected_to_get(
+    visits: list[Visit], expected: int, delivered: int, missed: int
+) -> None:
+    """What was saved while it was connected, unless the connection ended at once."""
     row = judged(Row("test"), Fleet("k0", "k1"), seen(OldPage, *visits))
-    assert (row.owed, row.delivered, row.pages_missed) == (owed, delivered, missed)
+    assert (row.expected, row.delivered, row.pages_missed) == (expected, delivered, missed)
 
 
 def test_copies_on_the_old_service() -> None:

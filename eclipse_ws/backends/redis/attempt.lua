@@ -25,7 +25,7 @@ if state == 'pending' then
   if now - tonumber(began) <= tonumber(ARGV[2]) then
     return 'pending'
   end
-  state = 'unknown' -- whoever began it is gone, and took the outcome along
+  state = 'unknown' -- its node is gone, and with it the outcome
 end
 if state == 'unknown' and ARGV[4] ~= '1' then
   return 'unknown'

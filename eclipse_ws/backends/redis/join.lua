@@ -16,7 +16,7 @@ local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local fields = redis.call('HGETALL', meta)
 local epoch, offset, since, guarded, others, last = redis.call('HGET', meta, 'epoch'), 0, now, false, 0, ''
--- Whoever knows another epoch has no gap in this one: like a newcomer, it needs any guard. ("0" forces a new one.)
+-- A node that knows another epoch has no gap in this one: like a newcomer, it needs any guard. ("0" forces a new one.)
 local gap = ARGV[3] ~= '' and (epoch == known or ARGV[3] == '0')
 for i = 1, #fields, 2 do
   local name, value = fields[i], fields[i + 1]

@@ -204,7 +204,7 @@ export class ChatElement extends PropertiesElement {
   #place(): void {
     const launcher = (this.#launcher = new Launcher(this.inline, this.#said.element, {
       press: () => this.show(),
-      approach: () => void loadView().catch(() => {}), // whoever presses it is told
+      approach: () => void loadView().catch(() => {}), // the person who presses it is told
     }));
     this.#view?.place(launcher);
     this.shadowRoot!.replaceChildren(launcher.layer);
