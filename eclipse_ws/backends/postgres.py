@@ -123,7 +123,7 @@ class PostgresBackend(base.Backend):
                 if self._listening is not None:  # the server notices an ended connection later
                     await self._listening.execute("SELECT pg_advisory_unlock_all()")
                     await self._listening.close()
-                if self._pool is not None:  # a connection may still be on its way back
+                if self._pool is not None:  # its connections end in order, whatever is on its way back
                     await self._pool.close()
         self._disconnect()
 
