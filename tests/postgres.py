@@ -8,7 +8,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from tests import needs
 from tests.servers import free_port
@@ -59,9 +62,9 @@ class PostgresServer:
     def freeze(self, frozen: bool) -> None:
         """Let all its processes stand still, or go on; their sockets stay open."""
         first = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
-        found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(first)], capture_output=True, check=False)
-        for pid in (first, *map(int, found.stdout.split())):
-            os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+        for pid in (first, *(child.pid for child in psutil.Process(first).children())):
+            with suppress(ProcessLookupError):  # one that served a connection may just have ended
+                os.kill(pid, signal.SIGSTOP if frozen else signal.SIGCONT)
 
     def remove(self) -> None:
         """Stop it and remove its folder."""
