@@ -100,6 +100,7 @@ MEANINGS = {
     "WRONGPASS invalid username-password pair or user is disabled.": Refusal.CREDENTIALS,
     "NOPERM this user has no permissions to run the 'evalsha' command": Refusal.RIGHTS,
     "ERR The user executing the script can't run this command or subcommand script: f": Refusal.RIGHTS,
+    "ERR ACL failure in script: User x has no permissions to run the 'xadd' command": Refusal.RIGHTS,
     "ERR unknown command 'EVALSHA', with args beginning with: ": Refusal.UNSUPPORTED,
     "MOVED 3999 127.0.0.1:6381": Refusal.UNSUPPORTED,
 }

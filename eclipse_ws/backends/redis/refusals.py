@@ -47,7 +47,7 @@ _CODES: Final = {
 }
 _WORDS: Final = (
     (re.compile(r"\bDB index\b|database is supported|SELECT is not allowed", re.I), Refusal.ADDRESS),
-    (re.compile(r"user executing the script can't", re.I), Refusal.RIGHTS),
+    (re.compile(r"user executing the script can't|ACL failure in script", re.I), Refusal.RIGHTS),
     (
         re.compile(r"unknown (sub)?command|command is not available|compiling script", re.I),
         Refusal.UNSUPPORTED,
