@@ -224,8 +224,10 @@ class Chat:
             found += [event for event in tail if event.cursor and last and event.cursor > last]
             if len(found) != self.position.offset - after.offset:
                 return None
-        for event in found if self.local else ():
+        for event in found:
             self.drop_copy(event.identity)  # who joins resumes it
+            if not self.has_seen(event.identity):
+                self.note(event.identity, event.cursor)  # who resumes it must not get a copy as well
         return found
 
     def is_ready(self) -> None:

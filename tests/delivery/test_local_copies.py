@@ -114,6 +114,21 @@ async def test_what_is_resumed_is_a_local_copy_no_more() -> None:
 
 
 @gen_test
+async def test_what_is_resumed_does_not_come_again_as_a_local_copy() -> None:
+    """The backend has an event that is older than the subscription, and loses its answer to the publisher."""
+    async with on_stage() as stage:
+        await stage.elsewhere(CHAT, 1, 2)
+        await stage.delivery.subscribe(CHAT)
+        missed = await stage.delivery.resume(CHAT, Cursor(known(stage).epoch, 0))
+        assert missed is not None
+        assert [number_of(each) for each in missed] == ["1", "2"]
+        go_down(stage)
+        receipt = await stage.delivery.publish(CHAT, event(1))
+        assert (receipt.cursor, receipt.delivery) == (str(missed[0].cursor), "published")
+        assert stage.heard.numbers(CHAT) == copies(stage) == []
+
+
+@gen_test
 @pytest.mark.parametrize("how", ["live", "restored", "being subscribed"])
 async def test_nothing_comes_live_between_a_loss_and_the_new_epoch(
     how: str, monkeypatch: pytest.MonkeyPatch, expect_log: Expect
