@@ -6,11 +6,12 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
-from typing import Final
+from typing import Final, TypeVar
 
 from eclipse_ws.backends.base import Position
 from eclipse_ws.protocol import Cursor, Event
 
+T = TypeVar("T")
 EARLIER_EPOCHS: Final = 4
 """Epochs of a chat that are remembered after they have ended."""
 
@@ -50,6 +51,7 @@ class Chat:
         "again",
         "chat_id",
         "deliver",
+        "dropped",
         "earlier",
         "expires",
         "held",
@@ -89,8 +91,9 @@ class Chat:
         self.refusals = 0  # subscriptions that the backend has refused in a row
         self.expires = 0.0
         self.ready: asyncio.Future[None] | None = None
-        self.seen: OrderedDict[str, Cursor | None] | None = None
+        self.seen: OrderedDict[str, Cursor] | None = None  # sequenced events by identity, the last ones
         self.local: dict[str, Event] | None = None  # local copies by identity, until they are sequenced
+        self.dropped: OrderedDict[str, None] | None = None  # those that are kept no longer for who joins
         self.resuming = 0  # sessions whose history is being read
         self.tail: deque[Event] | None = None  # what was delivered since the first of them began
         self.waiting: deque[Event] | None = None
@@ -154,19 +157,13 @@ class Chat:
                 left.append(event)
         return left, forged
 
-    def note(self, identity: str, cursor: Cursor | None) -> None:
-        """Remember that an event was delivered here; without a cursor, as a local copy."""
-        if self.seen is None:
-            self.seen = OrderedDict()
-        self.seen[identity] = cursor
-        if len(self.seen) > 2 * self.limit:
-            self.seen.popitem(last=False)
+    def note(self, identity: str, cursor: Cursor) -> None:
+        """Remember that sessions of this node have had a sequenced event."""
+        self.seen = _remember(self.seen, identity, cursor, 2 * self.limit)
 
     def has_seen(self, identity: str) -> bool:
         """Whether an event was delivered here, with or without a cursor."""
-        return (self.seen is not None and identity in self.seen) or (
-            self.local is not None and identity in self.local
-        )
+        return (self.seen is not None and identity in self.seen) or self._has_copy(identity)
 
     def cursor_of(self, identity: str) -> Cursor | None:
         """The cursor with which an event was delivered here."""
@@ -179,7 +176,6 @@ class Chat:
             if self.local is None:
                 self.local = {}
             self.local[identity] = event
-            self.note(identity, None)
             self.deliver(self.chat_id, event)
         return self.cursor_of(identity)
 
@@ -193,12 +189,11 @@ class Chat:
         """Keep a local copy no longer for those who join."""
         if self.local is not None and self.local.pop(identity, None) is not None:
             self.local = self.local or None
+            self.dropped = _remember(self.dropped, identity, None, 2 * self.limit)
 
     def forget_copies(self) -> None:
         """Forget local copies: the sessions that had them are gone, so that their events are delivered."""
-        self.local = None
-        if self.seen is not None:
-            self.seen = OrderedDict((each, at) for each, at in self.seen.items() if at is not None)
+        self.local = self.dropped = None
 
     def begin_resuming(self) -> None:
         """Record what is delivered while a history is being read."""
@@ -226,7 +221,7 @@ class Chat:
                 return None
         for event in found:
             self.drop_copy(event.identity)  # who joins resumes it
-            if not self.has_seen(event.identity):
+            if event.cursor and not self.has_seen(event.identity):
                 self.note(event.identity, event.cursor)  # who resumes it must not get a copy as well
         return found
 
@@ -237,13 +232,30 @@ class Chat:
             ready.set_result(None)
 
     def _advance(self, event: Event, cursor: Cursor) -> None:
-        had = self.has_seen(event.identity) and self.cursor_of(event.identity) is None
         self.position = cursor
         self.identity = event.identity
         self.note(event.identity, cursor)
         if self.tail is not None:
             self.tail.append(event)
-        if had:
-            self.drop_copy(event.identity)
-        else:  # nobody has had a local copy
+        if self._has_copy(event.identity):
+            for copies in (self.local, self.dropped):
+                if copies is not None:
+                    copies.pop(event.identity, None)
+            self.local = self.local or None
+        else:
             self.deliver(self.chat_id, event)
+
+    def _has_copy(self, identity: str) -> bool:
+        """Whether sessions have had a local copy of an event whose place is not known yet."""
+        return (self.local is not None and identity in self.local) or (
+            self.dropped is not None and identity in self.dropped
+        )
+
+
+def _remember(known: OrderedDict[str, T] | None, identity: str, value: T, limit: int) -> OrderedDict[str, T]:
+    """Add one to what is known, of which the oldest is forgotten where there are more than ``limit``."""
+    known = OrderedDict() if known is None else known
+    known[identity] = value
+    if len(known) > limit:
+        known.popitem(last=False)
+    return known

@@ -167,13 +167,31 @@ def test_what_the_backend_does_not_know_is_forged() -> None:
     assert stage.offsets() == []
 
 
-def test_a_local_copy_is_remembered() -> None:
-    """What was delivered without a cursor is noted, and what is noted is bounded."""
+def test_what_was_delivered_is_remembered() -> None:
+    """Of sequenced events the last ones are, and of local copies that are kept no longer for who joins."""
     stage = Stage(limit=2)
+    chat = stage.go_live(0)
+    for offset in range(1, 11):
+        stage.hear(at(offset))
+    assert list(chat.seen or ()) == [at(offset).identity for offset in range(7, 11)]
     for number in range(10):
-        stage.chat.note(f"local {number}", None)
-    assert stage.chat.seen is not None
-    assert list(stage.chat.seen) == [f"local {number}" for number in range(6, 10)]
+        chat.deliver_locally(event(f"local {number}"))
+        chat.drop_copy(event(f"local {number}").identity)
+    assert chat.local is None
+    assert list(chat.dropped or ()) == [event(f"local {number}").identity for number in range(6, 10)]
+
+
+def test_local_copies_do_not_make_the_chat_forget_what_is_sequenced() -> None:
+    """However many there are in an outage, an event of before it does not come again as a copy."""
+    stage = Stage(limit=2)
+    chat = stage.go_live(0)
+    stage.hear(at(1))
+    for number in range(10):
+        chat.deliver_locally(event(f"local {number}"))
+        chat.drop_copy(event(f"local {number}").identity)
+    assert chat.deliver_locally(at(1)) == Cursor(EPOCH, 1)
+    assert stage.offsets()[:1] == [1]
+    assert len(stage.delivered) == 11
 
 
 def test_what_the_answer_has_waits_no_more() -> None:
@@ -255,8 +273,8 @@ def test_a_local_copy_is_delivered_once() -> None:
         assert chat.deliver_locally(copy) is None
     assert stage.delivered == copies
     assert all(chat.has_seen(copy.identity) for copy in copies)
-    chat.local = None  # whoever had them resumes
-    assert [chat.has_seen(copy.identity) for copy in copies] == [False] * 2 + [True] * 4
+    chat.forget_copies()  # whoever had them resumes
+    assert not any(chat.has_seen(copy.identity) for copy in copies)
 
 
 def test_a_local_copy_that_comes_back_is_known() -> None:
