@@ -1,4 +1,4 @@
-"""One chat as this node hears it: what is delivered, in which order, and what is a gap."""
+"""One chat on this node: which events are delivered, in which order, and where a gap is."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Heard(Enum):
     DELIVERED = auto()
     DUPLICATE = auto()
     GAP = auto()
-    """It isn't the next one: the chat has to be subscribed again."""
+    """Events before it are missing: the chat has to be subscribed to again."""
     BEHIND = auto()
-    """Another event was delivered at its place, or which one isn't known: the same."""
+    """Its place has passed, and it isn't known to have been delivered there: subscribe again, too."""
     WAITING = auto()
     """The chat is being subscribed."""
 
@@ -36,15 +36,15 @@ class Loss(Enum):
     SHARED = auto()
     """Every node has lost it: the first one that subscribes in this epoch begins another."""
     OWN = auto()
-    """This node alone knows of it, or the epoch is over: it begins another in any case."""
+    """Only this node knows of it, or the epoch is over: this node begins another in any case."""
 
 
 class Chat:
     """A chat's position on this node, and the events that wait for it.
 
     A chat is *live* when its position is known and everything up to it was delivered; only then are events
-    delivered as they come. Until then they wait, at most twice ``limit`` of them: of more, the oldest are
-    dropped, which leaves a gap, and what doesn't follow is asked of the backend.
+    delivered as they come. Until then they wait, at most twice ``limit`` of them. If there are more, the
+    oldest are dropped; this leaves a gap, and the backend is asked for the missing events.
     """
 
     __slots__ = (
@@ -82,9 +82,9 @@ class Chat:
         self.earlier: tuple[str, ...] = ()  # epochs that have ended, the last few
         self.live = False
         self.loss = Loss.NONE
-        self.held = False  # sessions had events that are lost: nothing comes live before the renewal
+        self.held = False  # sessions got events that other nodes lost: deliver nothing before the renewal
         self.subscribing = False
-        self.again = False  # what the backend is answering now may be out of date
+        self.again = False  # the answer that the backend is about to give may be out of date
         self.leaving = False
         self.members = True  # sessions are in the chat; without, it lingers until `expires`
         self.unsure = False  # sessions were greeted before the position was known
@@ -93,7 +93,7 @@ class Chat:
         self.ready: asyncio.Future[None] | None = None
         self.seen: OrderedDict[str, Cursor] | None = None  # sequenced events by identity, the last ones
         self.local: dict[str, Event] | None = None  # local copies by identity, until they are sequenced
-        self.dropped: OrderedDict[str, None] | None = None  # those that are kept no longer for who joins
+        self.dropped: OrderedDict[str, None] | None = None  # copies that joining sessions no longer get
         self.resuming = 0  # sessions whose history is being read
         self.tail: deque[Event] | None = None  # what was delivered since the first of them began
         self.waiting: deque[Event] | None = None
@@ -130,11 +130,11 @@ class Chat:
     def catch_up(
         self, position: Position, missed: Sequence[Event] | None, before: Collection[Event] = ()
     ) -> tuple[list[Event], list[Event]]:
-        """Go live at a position after delivering what was ``missed``; None: that can't be had.
+        """Deliver the ``missed`` events (None: they are not available), and go live at a position.
 
-        Then what waited meanwhile is delivered as far as it follows. ``before`` waited already when the
-        backend was asked for the position. Answers what came after a gap, and what is forged: it was there
-        before, and the backend doesn't know of it.
+        Then the waiting events are delivered as long as each follows the one before. ``before``: the events
+        that were already waiting when the backend was asked for the position. Returns the events after a gap,
+        and the forged ones: those in ``before`` that the backend doesn't know.
         """
         for event in missed or ():
             if event.cursor is not None:
@@ -180,19 +180,19 @@ class Chat:
         return self.cursor_of(identity)
 
     def settle(self, identity: str, cursor: Cursor) -> None:
-        """Note where the backend has an event: at a place that is passed it is a local copy no more."""
+        """Note an event's cursor in the backend: up to the position it is no longer a local copy."""
         at = self.position
         if at is not None and (cursor.epoch != at.epoch or cursor <= at):
             self.drop_copy(identity)
 
     def drop_copy(self, identity: str) -> None:
-        """Keep a local copy no longer for those who join."""
+        """Stop giving a local copy to sessions that join."""
         if self.local is not None and self.local.pop(identity, None) is not None:
             self.local = self.local or None
             self.dropped = _remember(self.dropped, identity, None, 2 * self.limit)
 
     def forget_copies(self) -> None:
-        """Forget local copies: the sessions that had them are gone, so that their events are delivered."""
+        """Forget local copies: the sessions that got them are gone, so their events must be delivered."""
         self.local = self.dropped = None
 
     def begin_resuming(self) -> None:
@@ -202,10 +202,10 @@ class Chat:
         self.resuming += 1
 
     def end_resuming(self, after: Cursor, missed: Sequence[Event] | None) -> list[Event] | None:
-        """The events from a cursor to the chat's position; None if that can't be had.
+        """The events after a cursor, up to the chat's position; None if they are not available.
 
-        ``missed`` was read meanwhile. It may end before the position, where events were delivered since, or
-        behind it, where this node has not heard yet of what it has.
+        ``missed`` was read from the backend meanwhile. It may end before the position, if events were
+        delivered since, or after it, if this node hasn't heard the last ones yet.
         """
         tail, self.resuming = self.tail or (), self.resuming - 1
         if not self.resuming:
@@ -226,7 +226,7 @@ class Chat:
         return found
 
     def is_ready(self) -> None:
-        """Release those who wait for the chat to be live."""
+        """Wake the tasks that wait for the chat to be live."""
         ready, self.ready = self.ready, None
         if ready is not None and not ready.done():
             ready.set_result(None)
@@ -246,14 +246,14 @@ class Chat:
             self.deliver(self.chat_id, event)
 
     def _has_copy(self, identity: str) -> bool:
-        """Whether sessions have had a local copy of an event whose place is not known yet."""
+        """Whether sessions got a local copy of an event that is not sequenced yet."""
         return (self.local is not None and identity in self.local) or (
             self.dropped is not None and identity in self.dropped
         )
 
 
 def _remember(known: OrderedDict[str, T] | None, identity: str, value: T, limit: int) -> OrderedDict[str, T]:
-    """Add one to what is known, of which the oldest is forgotten where there are more than ``limit``."""
+    """Add an entry, and forget the oldest one if there are more than ``limit``. Returns the entries."""
     known = OrderedDict() if known is None else known
     known[identity] = value
     if len(known) > limit:

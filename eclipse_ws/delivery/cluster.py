@@ -29,7 +29,7 @@ _Chats = Annotated[list[str], msgspec.Meta(max_length=MAX_CHATS)]
 
 
 class Note(msgspec.Struct, omit_defaults=True):
-    """What nodes tell each other: a question, an answer, chats to look at again or to take over.
+    """What nodes send each other: a question, an answer, chats to subscribe to again or to take over.
 
     ``who_takes`` asks who would take chats over; the answer is the node's address, or null.
     """
@@ -55,7 +55,7 @@ _decode = bounded(msgspec.json.Decoder(Note).decode)
 
 
 class _Question:
-    """A question that this node has put, and what was answered so far."""
+    """A question that this node has asked, and the answers so far."""
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
@@ -79,17 +79,17 @@ class Cluster:
         self._told = Tasks()
 
     async def close(self) -> None:
-        """Tell nothing any more."""
+        """Stop sending answers."""
         await self._told.close()
 
     async def question(self, question: Any) -> Answers:
-        """Put a JSON question to every node, this one included; without a backend nobody answers."""
+        """Ask every node, including this one, a JSON question; nobody answers while the backend is down."""
         if self._backend.is_shared and self._backend.health.state == "up":
             return await self.ask(Note(question=question))
         return Answers([], not self._backend.is_shared)
 
     async def ask(self, note: Note, address: str = "", timeout: float | None = None) -> Answers:
-        """Send a note, and gather the answers of the nodes that hear it within ``timeout`` seconds."""
+        """Send a note, and collect the answers of the nodes that hear it, for at most ``timeout`` seconds."""
         number = note.id = secrets.token_hex(8)
         note.sender = self._backend.address
         question = self._open[number] = _Question()
@@ -118,15 +118,15 @@ class Cluster:
         await self._backend.send(_encode(Note(sender=self._backend.address, look_again=chat_ids)))
 
     def read(self, raw: bytes) -> Note | None:
-        """Read what a node has sent; None for an answer, which is taken, and for what is malformed."""
+        """Parse a node's note. Returns None for an answer, which is recorded, and for a malformed note."""
         if len(raw) > MAX_NOTE:
-            return self.drop(raw, f"it may have {MAX_NOTE} bytes")
+            return self.drop(raw, f"it is longer than {MAX_NOTE} bytes")
         try:
             note = _decode(raw)
         except (msgspec.MsgspecError, UnicodeError) as error:
             return self.drop(raw, str(error))
         if not all(map(is_name, (*note.look_again, *note.take_over))):
-            return self.drop(raw, "it names a chat as none can be called")
+            return self.drop(raw, "it contains an invalid chat id")
         if note.sender or note.look_again or note.take_over or note.who_takes:
             return note
         if note.id in self._open:
@@ -135,7 +135,7 @@ class Cluster:
 
     @staticmethod
     def drop(raw: bytes, why: str) -> None:
-        """Leave out a note that can't be used."""
+        """Log a note that can't be used, and drop it."""
         log.warning("malformed note of another node dropped", bytes=len(raw), why=why)
 
     async def _send(self, note: Note, address: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What to do with a message that comes under an idempotency key: one pure function, one table."""
+"""What to do with a message that has an idempotency key: one pure function, one table."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def decide(case: Case) -> Decision:
     17    resent; nodes: none or released                                 SAVE
     ====  ==============================================================  ===========
 
-    That the backend has ``released`` proves nothing of attempts which it did not hear of: a node that is cut
-    off from it may have saved the message since. Where the client resends, it is worth no more than ``none``.
+    ``released`` in the backend proves nothing about attempts that the backend didn't hear of: a node that is
+    cut off from it may have saved the message since. If the client resends, it counts as ``none``.
 
     Rows 11 and 17 may save a message twice where two faults meet: the first node has saved it and is cut off
     from the backend, and the client has lost the answer and does not say ``resent``, or asks a node that does

@@ -111,15 +111,15 @@ class Delivery:
         self._subscriptions.unsubscribe(chat_id)
 
     def position(self, chat_id: str) -> Cursor | None:
-        """Tell the cursor of the last kept event that was delivered; None where it isn't known (now)."""
+        """Return the cursor of the last kept event that was delivered; None if it isn't known (now)."""
         return self._subscriptions.position(chat_id)
 
     async def resume(self, chat_id: str, after: Cursor) -> Sequence[Event] | None:
         """Fetch the chat's kept events after a cursor, all of them, in order, up to this node's position.
 
-        Who takes them and what is delivered from then on, without awaiting in between, has every event once.
-        None if that can't be had: the history no longer reaches back, the epoch is another one, the cursor
-        lies in the future or belongs to another chat, or the backend is unavailable.
+        A caller that takes them and what is delivered from then on, without awaiting in between, gets every
+        event once. None if they are not available: the history no longer reaches back, the epoch is another
+        one, the cursor lies in the future or belongs to another chat, or the backend is unavailable.
         """
         chat = self._subscriptions.get(chat_id)
         if chat is None or chat.position == after:
@@ -147,8 +147,8 @@ class Delivery:
     async def publish(self, chat_id: str, event: Event, attempt: Attempt | None = None) -> Receipt:
         """Sequence, keep and fan out a kept event, once per identity, and settle the attempt that led to it.
 
-        ``event`` without a cursor. An event that was published before answers with its first receipt. While
-        the backend is unavailable the receipt says ``local``.
+        ``event`` must not have a cursor. If it was published before, its first receipt is returned. While the
+        backend is unavailable the receipt says ``local``.
         """
         receipt = await self._publish(chat_id, event, attempt)
         if attempt is not None:
@@ -157,15 +157,15 @@ class Delivery:
 
     async def _publish(self, chat_id: str, event: Event, attempt: Attempt | None) -> Receipt:
         key = None if attempt is None else attempt.key
-        if not self._outbox:  # else behind what waits, so that a chat's events keep their order
+        if not self._outbox:  # otherwise the event queues up, so that a chat's events stay in order
             try:
                 cursor, new = await self._backend.append(
                     chat_id, event, key=key, known=self._subscriptions.position(chat_id)
                 )
             except Rejected:
-                pass  # the outbox drops it, after what has come to wait meanwhile
+                pass  # the outbox drops it when its turn comes
             except Unavailable as error:
-                if error.asked and not self._outbox:  # one line as it begins
+                if error.asked and not self._outbox:  # one line per outage
                     log.warning("event not published; delivering locally", chat=chat_id, why=str(error))
             else:
                 self.counts.count(new)
@@ -173,7 +173,7 @@ class Delivery:
         chat = self._subscriptions.get(chat_id)
         known = None if chat is None else chat.deliver_locally(event)
         if not self._outbox.put(Item(chat_id, event, key)) and chat is not None:
-            chat.drop_copy(event.identity)  # an outage is long: who joins from now on resumes after it
+            chat.drop_copy(event.identity)  # who joins from now on loads the chat after the outage
         return Receipt(saved_id(event), str(known) if known else None, "published" if known else "local")
 
     def broadcast(self, chat_id: str, event: Event) -> None:
@@ -191,7 +191,7 @@ class Delivery:
     ) -> Attempt:
         """Ask for the right to save a message under a key's name, on all nodes, for the history's lifetime.
 
-        ``fingerprint``, a word without spaces, tells what the key stands for. ``resent``: the client says
+        ``fingerprint``, without spaces, identifies the message that has the key. ``resent``: the client says
         that it sent this message before. ``retry_unknown``: an attempt of unknown outcome may be repeated.
         Waits for an earlier attempt that is in progress, at most ``api_timeout`` and a margin.
         `decisions.decide` has the rules.
@@ -201,7 +201,7 @@ class Delivery:
         )
 
     async def release(self, attempt: Attempt) -> None:
-        """Give a new attempt back: nothing was saved, so that the next one for the same is new again."""
+        """End a new attempt that saved nothing: the next one for the same message is new again."""
         await self._idempotency.release(attempt)
 
     async def abandon(self, attempt: Attempt) -> None:
@@ -209,24 +209,24 @@ class Delivery:
         await self._idempotency.abandon(attempt)
 
     async def ask(self, question: Any) -> Answers:
-        """Put a JSON question to every node, this one included, and gather their answers within a bound."""
+        """Ask every node, including this one, a JSON question; collect the answers for a bounded time."""
         answers = await self._cluster.question(question)
         return answers if answers.values else Answers([self._answer(question)], answers.complete)
 
     async def hand_over(self) -> int | None:
-        """Have other nodes hear this node's chats, because it is about to stop; tell how many are heard.
+        """Have other nodes hear this node's chats, because it is about to stop. Returns how many they hear.
 
-        Their continuity then holds when this node has gone, and their clients can resume elsewhere. Called
-        again, it hands over what has come since. Bounded, and raises nothing.
+        The chats' continuity then survives this node, and their clients can resume elsewhere. Another call
+        hands over the chats that came since. Takes a bounded time, and raises nothing.
 
         None if no other node takes chats over: the next session begins a new epoch, and nobody is served
-        until a node starts. 0 if that can't be known now.
+        until a node starts. 0 if that isn't known now.
         """
         return await self._handover.hand_over() if self._backend.is_shared else None
 
     @property
     def health(self) -> Health:
-        """The backend's state of now; it isn't up as long as something waits for it."""
+        """The backend's current state; it doesn't count as up while anything waits in the outbox."""
         health = self._backend.health
         queued = len(self._outbox)
         state = "down" if health.state == "up" and queued else health.state
@@ -235,7 +235,7 @@ class Delivery:
     # -- what the backend calls (see `Listener`) --------------------------------------------------
 
     def receive(self, chat_id: str, raw: bytes) -> None:
-        """Take what came over a chat's wire: parse it, and deliver what is an event."""
+        """Take what came over a chat's channel: parse it, and deliver it if it is an event."""
         chat = self._subscriptions.get(chat_id)
         if chat is None:
             return
@@ -251,12 +251,12 @@ class Delivery:
                 return
             self._deliver(chat, event)
         except Exception:
-            # One event that can't be handled must not deafen the node to all others.
+            # One event that can't be handled must not stop the node from hearing all others.
             log.exception("event not delivered; the chat's sessions resume", chat=chat_id)
             self._subscriber.interrupt(chat_id)
 
     def deliver(self, chat_id: str, event: Event) -> None:
-        """Take an event of a chat: hand it on if it is the next one, and find out what is missing if not."""
+        """Take an event of a chat: deliver it if it is the next one, otherwise find out what is missing."""
         chat = self._subscriptions.get(chat_id)
         if chat is not None:
             self._deliver(chat, event)
@@ -277,11 +277,11 @@ class Delivery:
             self.counts.duplicates_dropped += 1
         elif len(self._raw) >= outbox.MAX_ITEMS:
             self._outbox.overflow(chat.chat_id, chat.epoch)
-        else:  # the application has published it itself; every node sequences it, and the first one does
+        else:  # the application published it on the channel: every node appends it, the first append counts
             self._raw.start(self._publish(chat.chat_id, event, None))
 
     def _drop(self, chat: Chat, raw: bytes, why: str, *, kept: bool) -> None:
-        """Leave out what can't be delivered; an event that the chat keeps is missing then, which is told."""
+        """Drop what can't be delivered. If it may be a kept event, read it again, or have sessions resume."""
         self.counts.malformed_dropped += 1
         if not kept:
             log.warning("malformed event dropped", chat=chat.chat_id, why=why)
@@ -311,8 +311,8 @@ class Delivery:
         self._subscriptions.lost()
 
     def restored(self) -> None:
-        """Tell the backend what was begun without it, and catch up with what it has."""
-        # First of all: their senders may be sent away now, and ask again on another node.
+        """Record in the backend what began without it, and catch up with its events."""
+        # First, because their senders may be disconnected now, and resend on another node.
         self._idempotency.restored()
         self._subscriptions.restored()
         self._outbox.flush()

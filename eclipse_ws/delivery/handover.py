@@ -21,9 +21,9 @@ TIMEOUT: Final = 5.0
 BATCH: Final = 250
 """Chats that are handed over in one note."""
 TAKEN: Final = 2
-"""Chats taken over per session that a node may have: a full node's chats, and as many that linger on it."""
+"""Maximum chats taken over, per session of ``max_sessions``: a full node's, and as many that linger there."""
 MAX_TAKING: Final = 1000
-"""Notes with chats to take over that are worked on at once."""
+"""Maximum number of notes with chats to take over that are in progress at once."""
 
 
 class Handover:
@@ -55,10 +55,10 @@ class Handover:
         return len(self._handed_over)
 
     async def _hand_over(self, chat_ids: list[str]) -> set[str] | None:
-        """Have other nodes take these chats over, as evenly as they are many; tell which they hear by now.
+        """Have other nodes take over these chats, in equal parts. Returns those that they hear by now.
 
-        Each of the two questions that it takes is waited for a bounded time. None if no other node takes
-        any; one that is leaving itself does not, and one that does not answer can not.
+        Asks two questions, and waits a bounded time for the answers to each. None if no other node takes any:
+        a node that is stopping, too, takes none, and neither does one that doesn't answer.
         """
         asked, self._leaving = self._leaving, True
         if self._backend.health.state != "up" or (asked and not chat_ids):
@@ -87,17 +87,17 @@ class Handover:
         return taken
 
     def who_takes(self, note: Note) -> None:
-        """Tell a node that leaves whether this one takes chats over."""
-        # A node that leaves has no use for its own answer, but it waits for one from each node.
+        """Tell a node that is stopping whether this one takes chats over."""
+        # A stopping node ignores its own answer, but it waits for one from every node.
         self._cluster.answer(note, None if self._leaving else self._backend.address)
 
     def take(self, note: Note, raw: bytes) -> None:
-        """Begin to take a note's chats over, unless this node has begun to leave since it was asked."""
+        """Begin to take a note's chats over, unless this node has begun to stop since it was asked."""
         if self._leaving:
             self._cluster.answer(note, note.take_over)
             return
         if len(self._taking) >= MAX_TAKING:
-            self._cluster.drop(raw, f"{MAX_TAKING} are being worked on")
+            self._cluster.drop(raw, f"{MAX_TAKING} notes are already in progress")
             return
         self._taking.start(self._take(note))
 
@@ -105,9 +105,9 @@ class Handover:
         self._cluster.answer(note, await self.take_over(note.take_over))
 
     async def take_over(self, chat_ids: Iterable[str]) -> list[str]:
-        """Hear another node's chats, which linger here until somebody joins; tell which are not heard yet.
+        """Hear another node's chats, which linger here until a session joins. Returns those not heard yet.
 
-        At most `TAKEN` for each session that this node may have linger at once, so that no peer fills it.
+        At most `TAKEN` × ``max_sessions`` of them linger at once, so that no peer can fill this node.
         """
         wanted, refused = [], []
         self._forget_joined()
@@ -125,14 +125,14 @@ class Handover:
             wanted.append(chat)
         waiting = [self._subscriptions.readiness(chat) for chat in wanted if not chat.live]
         if waiting:
-            # Half of it: the answer has to be there before who asks has waited all of it.
+            # Half of it, so that the answer arrives before the other node stops waiting.
             await asyncio.wait(waiting, timeout=TIMEOUT / 2)
         if refused:
-            log.warning("chats not taken over: as many linger as may", chats=len(refused), limit=self._most)
+            log.warning("chats not taken over: too many linger", chats=len(refused), limit=self._most)
         return refused + [chat.chat_id for chat in wanted if not chat.live]
 
     def _forget_joined(self) -> None:
-        """Drop from those taken over the chats that somebody has joined or that were let go."""
+        """Stop counting chats as taken over that a session has joined or that have ended."""
         for chat_id in list(self._taken):
             chat = self._subscriptions.get(chat_id)
             if chat is None or chat.members:

@@ -1,4 +1,4 @@
-"""A message under an idempotency key is saved once, on whatever node it comes: `decide` has the rules."""
+"""A message with an idempotency key is saved once, whichever node gets it: `decide` has the rules."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = structlog.get_logger("eclipse_ws.delivery")
 FIRST_POLL, LONGEST_POLL = 0.05, 0.5
 """Seconds between checks of an attempt that is in progress on another node."""
 SETTLING: Final = 1.5
-"""Seconds after an outage by which every node has found the backend again, and told it of its attempts."""
+"""Seconds after an outage in which every node reconnects and records its attempts in the backend."""
 _RANKS: Final[tuple[KeyState, ...]] = ("reused", "done", "pending", "unknown")
 _ANSWERS: Final[dict[Decision, Literal["done", "unknown", "later", "reused"]]] = {
     Decision.DONE: "done",
@@ -36,7 +36,7 @@ _ANSWERS: Final[dict[Decision, Literal["done", "unknown", "later", "reused"]]] =
 
 
 class _Known(NamedTuple):
-    """What the backend knew of a key; ``broken`` says why it gave no answer though it was asked."""
+    """What the backend knew of a key; ``broken`` says why it was asked but gave no answer."""
 
     state: KeyState | Literal["unavailable"]
     receipt: Receipt | None = None
@@ -72,7 +72,7 @@ class Idempotency:
         return self._backend.health.state != "up" or time.monotonic() < self._settled_at
 
     async def close(self) -> None:
-        """Tell the backend nothing any more."""
+        """Stop recording attempts in the backend."""
         await self._told.close()
 
     async def take(
@@ -90,7 +90,7 @@ class Idempotency:
             raise
 
     def done(self, attempt: Attempt, receipt: Receipt) -> None:
-        """Settle an attempt here, whose message is published; the backend has done so with the event."""
+        """Settle an attempt in this node's table; the backend settles it when it appends the event."""
         self._records.settle(attempt, "done", receipt)
 
     async def release(self, attempt: Attempt) -> None:
@@ -129,11 +129,11 @@ class Idempotency:
     async def _tell(self, attempt: Attempt) -> None:
         try:
             await self._backend.record(attempt.chat_id, attempt.key, "pending", retry_unknown=True)
-        except Unavailable as error:  # it is told when the backend is back
-            log.debug("attempt not told", chat=attempt.chat_id, why=str(error))
+        except Unavailable as error:  # `restored` records it when the backend is back
+            log.debug("attempt not recorded", chat=attempt.chat_id, why=str(error))
 
     async def _settle(self, attempt: Attempt, step: Step) -> None:
-        """Record how an attempt ended; what can't be done now is done after the outage."""
+        """Record how an attempt ended; during an outage the outbox does it later."""
         try:
             await self._backend.record(attempt.chat_id, attempt.key, step)
         except Unavailable as error:
@@ -142,7 +142,7 @@ class Idempotency:
             self._outbox.put(Item(attempt.chat_id, None, attempt.key, step))
 
     async def _decide(self, attempt: Attempt, case: Case) -> Attempt:
-        """Ask the backend, and where it has to be the nodes, until there is a decision."""
+        """Ask the backend, and if necessary the other nodes, until there is a decision."""
         deadline, pause = time.monotonic() + self._patience, FIRST_POLL
         while True:
             known = await self._reserve(attempt, case)
@@ -159,7 +159,7 @@ class Idempotency:
             pause = min(LONGEST_POLL, pause * 2)
 
     async def _reserve(self, attempt: Attempt, case: Case) -> _Known:
-        # Only where nothing can be repeated does it matter what other nodes have not told yet.
+        # What other nodes have not recorded yet matters only if the message must not be repeated.
         certain = case.resent and not (case.retry_unknown or case.seen_pending)
         if certain and self.is_uncertain:
             return _Known("unavailable")
@@ -172,10 +172,10 @@ class Idempotency:
         return _Known(record.state, record.receipt)
 
     async def _ask_nodes(self, attempt: Attempt) -> tuple[KeyState | Literal["silent"], Receipt | None]:
-        """Ask the nodes for what the backend does not know of a message that was sent before.
+        """Ask the nodes about a resent message that the backend doesn't know.
 
-        The backend may have lost its records, or one of the nodes may be cut off from it. Where nodes know
-        different things, the one that `decide` looks at first counts, not the first answer.
+        The backend may have lost its records, or one of the nodes may be cut off from it. If the answers
+        differ, the state that `decide` checks first counts, not the first answer.
         """
         found: dict[KeyState, Receipt | None] = {}
         key = attempt.key
@@ -198,19 +198,19 @@ class Idempotency:
         return "none" if answers.complete else "silent", None
 
     async def _conclude(self, attempt: Attempt, decision: Decision, known: _Known) -> Attempt:
-        """Answer a decision, and undo what this node has reserved unless it saves the message."""
+        """Carry out a decision: undo what this node has reserved, unless it saves the message."""
         if decision is Decision.SAVE:
             if known.broken:
-                log.warning("attempt is only known here", chat=attempt.chat_id, why=known.broken)
+                log.warning("attempt recorded on this node only", chat=attempt.chat_id, why=known.broken)
             return attempt
-        # Without an answer the backend may have reserved it all the same.
+        # If its answer was lost, the backend may have reserved the key.
         reserved = known.state in ("none", "released") or bool(known.broken)
         if decision is Decision.UNKNOWN:
             self._records.settle(attempt, "unknown")
             if reserved:
                 await self._settle(attempt, "unknown")
         elif decision is Decision.LATER and known.state == "released":
-            await self.release(attempt)  # as it was: an attempt that waits must not take it for lost records
+            await self.release(attempt)  # else a waiting attempt would take the records for lost
         else:
             self._records.forget(attempt)
             if reserved:

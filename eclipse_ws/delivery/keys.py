@@ -1,4 +1,4 @@
-"""Whose idempotency key is whose, and what was sent under it. Pure."""
+"""The scopes of idempotency keys, and the fingerprints of what was sent with them. Pure."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def application_key(chat_id: str, key: str) -> str:
 
 
 def fingerprint(*sent: str | bytes) -> str:
-    """What was sent under a key, as 32 hexadecimal digits: the same for the same, and for nothing else."""
+    """32 hexadecimal digits that identify what was sent with a key."""
     return _digest(*sent)
 
 
 def _digest(*parts: str | bytes) -> str:
-    """32 hexadecimal digits of the parts; their lengths go in, so that no two lists of them read the same."""
+    """32 hexadecimal digits of the parts and their lengths, so that (ab, c) and (a, bc) differ."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         raw = part.encode() if isinstance(part, str) else part

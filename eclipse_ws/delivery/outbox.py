@@ -23,9 +23,9 @@ MAX_BYTES: Final = 1 << 26
 BATCH: Final = 250
 """Items that are handed to the backend at once."""
 TRIES: Final = 5
-"""How often the backend may refuse one item alone, for a reason that isn't known, before it is given up."""
+"""How often the backend may refuse only this item, for an unknown reason, before it is given up."""
 RETRY, LAST_RETRY = 1.0, 0.05
-"""Seconds until what the backend didn't take is offered again; the second one when the node is closing."""
+"""Seconds until an item that the backend didn't take is offered again; the second while the node closes."""
 
 
 class Item(NamedTuple):
@@ -43,7 +43,7 @@ class Item(NamedTuple):
 
 
 class Outbox:
-    """Hands over what waits, oldest first. What finds no room is lost to the other nodes.
+    """Hands items to the backend, the oldest first. An event that doesn't fit is lost to the other nodes.
 
     A chat that has lost an event begins a new epoch, once the rest is handed over.
     """
@@ -57,7 +57,7 @@ class Outbox:
         self._lost: dict[str, str] = {}  # chats, and the epoch in which every node has lost the same event
         self._flushing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
-        self._alone = False  # the oldest item goes alone: it was not taken, and others must not overtake it
+        self._alone = False  # the oldest item goes alone: it wasn't taken, and no other may overtake it
         self._refusals = 0  # how often the backend has refused the oldest item alone
         self._closed = False
 
@@ -65,7 +65,7 @@ class Outbox:
         return len(self._items)
 
     def put(self, item: Item) -> bool:
-        """Have an item handed over as soon as that can be done; False if there is no room for it."""
+        """Hand over an item as soon as possible; False if there is no room for it."""
         self._alone = self._alone or not self._items
         fits = not self._items or self._bytes + item.size <= MAX_BYTES
         fits = fits and len(self._items) < MAX_ITEMS
@@ -78,7 +78,7 @@ class Outbox:
         return fits
 
     def overflow(self, chat_id: str, epoch: str = "") -> None:
-        """Give an event up for want of room; see `lose`."""
+        """Give an event up because there is no room for it; see `lose`."""
         if not self._lost:
             log.error(
                 "outbox full: other nodes lose events, and their sessions resume",
@@ -126,7 +126,7 @@ class Outbox:
         if self._items:
             log.error("events not handed over to the other nodes", count=len(self._items))
         elif self._is_unfinished:
-            log.error("lost events not told to the other nodes: their sessions do not resume")
+            log.error("other nodes not told about lost events: their sessions do not resume")
 
     @property
     def _is_unfinished(self) -> bool:
@@ -168,8 +168,8 @@ class Outbox:
                 await self._backend.record(chat_id, key, step)
             return
         chat = self._subscriptions.get(chat_id)
-        # It may have come back, whatever became of our own call. The backend may have forgotten its identity
-        # by now, and would append it once more.
+        # The event may have arrived although our own call failed. The backend may have forgotten its identity
+        # by now, and would append it a second time.
         cursor = None if chat is None else chat.cursor_of(event.identity)
         if cursor is None:
             known = None if chat is None else chat.position
@@ -189,7 +189,7 @@ class Outbox:
             if not error.refused:
                 return False
             self._refusals += 1
-            # Of a chat that has lost one already, no more are waited for: its sessions resume anyway.
+            # If the chat has lost an event already, another attempt is useless: its sessions resume.
             if self._refusals < TRIES and item.chat_id not in self._lost:
                 return False
         log.error("event dropped: the backend will never take it", chat=item.chat_id, why=str(error))

@@ -56,16 +56,16 @@ _Place = tuple[str, str]  # chat and name of the key
 
 
 SHARE: Final = 100
-"""One chat may fill this part of the table (a hundredth of it), or as many entries in a small one."""
+"""One chat may use a hundredth of the table, or this many entries of a small one."""
 
 
 class Records:
     """A bounded table of (chat, key) -> attempt, whose entries live for ``lifetime`` seconds.
 
-    At most ``limit`` are remembered. Of a chat that has more than its share, or needs room in a full table,
-    the chat's own oldest settled one is forgotten. One that is in progress, or another chat's, never is: that
-    could save a message twice. A new attempt that finds no room is put off instead (``later``). Only where
-    another place remembers them too (``elsewhere``), the oldest settled ones of all chats make room.
+    At most ``limit`` are kept. If a chat has used up its share, or the table is full, the chat's own oldest
+    settled entry is forgotten. An entry that is in progress, or another chat's, is kept, because its message
+    could be saved twice: a new attempt without room is put off instead (``later``). If the records are kept
+    in another place, too (``elsewhere``), the oldest settled entry of any chat makes room.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Records:
         return len(self._pending) + len(self._settled)
 
     async def take(self, chat_id: str, key: Key, *, retry_unknown: bool, patience: float) -> Attempt:
-        """Answer the outcome that is known, wait for one that is in progress, or begin a new attempt.
+        """Return the known outcome, wait for an attempt that is in progress, or begin a new one.
 
         ``later``: there is no room for a new one. Waits at most ``patience`` seconds; an attempt that
         outlives that is unknown.
@@ -130,18 +130,18 @@ class Records:
     def settle(
         self, attempt: Attempt, state: Literal["done", "unknown"], receipt: Receipt | None = None
     ) -> None:
-        """Remember an outcome, ``done`` with its receipt; those who wait are told."""
+        """Remember an outcome, ``done`` with its receipt, and wake the tasks that wait for it."""
         outcome = Attempt(attempt.chat_id, attempt.key, state, receipt)
         place = (attempt.chat_id, attempt.key.name)
         if place in self._pending or place in self._settled or self._make_room(attempt.chat_id):
             self._put(outcome)
 
     def release(self, attempt: Attempt) -> None:
-        """End an attempt that has saved nothing: the next one is new, if it is for the same."""
+        """End an attempt that has saved nothing: the next one for the same message is new."""
         self._put(attempt, released=True)
 
     def forget(self, attempt: Attempt) -> None:
-        """Drop an attempt, so that the next one is new, whatever it is for."""
+        """Drop an attempt, so that the next one is new, for whatever message."""
         self._drop((attempt.chat_id, attempt.key.name))
 
     def _live(self, chat_id: str, name: str) -> _Entry | None:
@@ -152,7 +152,7 @@ class Records:
         return entry
 
     def _make_room(self, chat_id: str) -> bool:
-        """Whether the chat may have one more entry; forgets what may be forgotten for that."""
+        """Whether the chat may have one more entry; forgets an older one if necessary."""
         now = self._clock()
         for table in (self._settled, self._pending):
             while table and table[oldest := next(iter(table))].expires <= now:

@@ -26,7 +26,7 @@ RETRY, LONGEST_RETRY, SOON = 1.0, 30.0, 0.1
 LOOK: Final = 0.005
 """Seconds between looks at a chat that has to catch up with a client."""
 ROUNDS: Final = 5
-"""How often the backend is asked at the most until what came meanwhile follows what it answered."""
+"""How often the backend is asked at most until the waiting events follow its answer."""
 
 
 class Subscriptions:
@@ -45,11 +45,11 @@ class Subscriptions:
         self._limit = settings.history_events
         self._linger = settings.history_seconds
         self._chats: dict[str, Chat] = {}
-        self._losses = 0  # how often the backend has lost what it heard
-        self._renewed: set[str] = set()  # chats of whose new epoch the other nodes are not told yet
+        self._losses = 0  # how often the backend has lost its subscriptions
+        self._renewed: set[str] = set()  # chats whose new epoch the other nodes don't know yet
         self._telling = False
         self._tasks = Tasks()
-        # Thousands of subscriptions at once would outlast the time that the last of them has for its answer.
+        # If thousands were subscribed at once, the answers to the last ones would come too late.
         self._slots = asyncio.Semaphore(BATCH)
         self._closed = False
         self._subscriber: Subscriber
@@ -65,11 +65,11 @@ class Subscriptions:
         return len(self._chats)
 
     def __iter__(self) -> Iterator[str]:
-        """The chats that this node hears, those that linger among them."""
+        """The chats that this node hears, including those that linger."""
         return iter(list(self._chats))
 
     def get(self, chat_id: str) -> Chat | None:
-        """The chat, if this node wants it."""
+        """The chat, if this node hears it or is about to."""
         return self._chats.get(chat_id)
 
     @property
@@ -100,12 +100,12 @@ class Subscriptions:
             return
         chat.live = False
         if not self._backend.is_shared and self._begin(chat):
-            await self._subscribe(chat)  # nothing outside the process answers it: a task would only cost time
+            await self._subscribe(chat)  # the backend is in this process: a task would only cost time
         else:
             self.resubscribe(chat)
             if self._backend.health.state == "up":
                 await asyncio.wait([self.readiness(chat)], timeout=self._backend.timeout)
-        # A session that is greeted now can't know how much has passed when the position becomes known.
+        # A session that is greeted without a position can't know what it misses until there is one.
         if chat.position is None:
             chat.unsure = True
 
@@ -116,7 +116,7 @@ class Subscriptions:
             self.linger(chat)
 
     def want(self, chat_id: str) -> Chat:
-        """The chat, which is subscribed from now on."""
+        """Return the chat, and subscribe to it if it is new."""
         chat = self._chats.get(chat_id)
         if chat is None:
             chat = self._add(chat_id)
@@ -128,24 +128,24 @@ class Subscriptions:
         return chat
 
     def linger(self, chat: Chat) -> None:
-        """Keep a chat in which nobody of this node is for the history's lifetime."""
+        """Keep a chat without sessions on this node for the history's lifetime."""
         chat.members = False
         chat.expires = self._clock() + self._linger
 
     def stay(self, chat: Chat) -> None:
-        """Have a chat that is being let go subscribed again."""
+        """Subscribe again to a chat that is being unsubscribed."""
         if chat.leaving:
             chat.live = False
             self.resubscribe(chat)
 
     def readiness(self, chat: Chat) -> asyncio.Future[None]:
-        """What is done once a chat is live."""
+        """A future that is done once the chat is live."""
         if chat.ready is None:
             chat.ready = self._loop.create_future()
         return chat.ready
 
     async def reached(self, chat: Chat, cursor: Cursor) -> bool:
-        """Wait until this node has heard what another one has told already; False if that takes too long.
+        """Wait until this node has heard a chat up to a cursor; False if that takes too long.
 
         The cursor is in the backend's epoch, which may be one that this node has not heard of yet.
         """
@@ -183,7 +183,7 @@ class Subscriptions:
     def hold(self, chat_id: str) -> None:
         """Deliver nothing more of a chat before it is renewed: members had events that are lost to others.
 
-        Should the backend have such an event all the same, those who had it would get it again, or those who
+        If the backend has such an event after all, sessions that had it would get it again, or sessions that
         joined since would not get it at all.
         """
         chat = self._chats.get(chat_id)
@@ -193,14 +193,14 @@ class Subscriptions:
     def renew(self, chat_id: str, epoch: str = "") -> None:
         """Begin a new epoch of a chat: an event that all should have had is lost.
 
-        With ``epoch`` only if the chat is still in that one: every node knows of the loss, and the first one
-        does it.
+        With ``epoch``, only if the chat is still in that one: every node knows of the loss, and the first one
+        begins the new epoch.
         """
         known = self._chats.get(chat_id)
         if epoch and (known is None or known.epoch != epoch):
             return
         chat = known or self.want(chat_id)
-        if known is None:  # nobody of this node is in it: it is subscribed for this alone
+        if known is None:  # it has no session here: it is subscribed only for this
             self.linger(chat)
         if chat.loss is not Loss.OWN:
             chat.loss = Loss.SHARED if epoch else Loss.OWN
@@ -231,7 +231,7 @@ class Subscriptions:
             if error.refused:
                 chat.refusals += 1
                 pause = min(LONGEST_RETRY, RETRY * 2 ** min(chat.refusals - 1, 5))
-                # The first one may be what a refusal of everything begins with.
+                # The first refusal may be the start of a general one.
                 if chat.refusals == 2:
                     log.warning("chat not subscribed; trying again", chat=chat.chat_id, why=str(error))
         except Exception:
@@ -256,22 +256,22 @@ class Subscriptions:
             chat.again = False
             given = None if known is None or loss is Loss.OWN else Position(known, chat.identity)
             answer = await self._backend.subscribe(chat.chat_id, given, renew=loss is not Loss.NONE)
-            if answer.renewed:  # whatever becomes of it here
+            if answer.renewed:  # also if this node doesn't go live now
                 self._tell_renewed(chat.chat_id)
             if self._losses != losses or chat.held:
-                return False  # what was subscribed is not heard any more, or must not be yet
+                return False  # the subscription is lost, or nothing may be delivered yet
             if chat.again:
-                continue  # what it was told to look at may have come after the answer
+                continue  # another node's new epoch may be newer than the answer
             if answer.position.cursor.epoch in chat.earlier:
                 # That epoch was over: the backend has gone back in time.
                 chat.loss, back = Loss.OWN, True
                 continue
             chat.loss, chat.refusals = Loss.NONE, 0
             if answer.missed is None:
-                chat.forget_copies()  # the sessions that had them are ended, or there are none
+                chat.forget_copies()  # the sessions that got them are ended below, or there are none
                 if chat.unsure or known is not None:
-                    # Before anything of the new epoch is delivered: a session that got some of it would
-                    # come back with a cursor behind what it has missed.
+                    # Before any event of the new epoch is delivered: a session that got one would resume
+                    # with a cursor that is later than the events it missed.
                     self._subscriber.interrupt(chat.chat_id)
             chat.unsure = False
             left, forged = chat.catch_up(answer.position, answer.missed, before)
@@ -294,7 +294,7 @@ class Subscriptions:
             log.info("events of another epoch dropped", chat=chat.chat_id, count=len(forged))
 
     def _tell_renewed(self, chat_id: str) -> None:
-        """Tell the other nodes of a new epoch, of all that begin in this turn of the loop at once."""
+        """Tell the other nodes about a new epoch; all that begin in one turn of the loop share a note."""
         self._renewed.add(chat_id)
         if not self._telling:
             self._telling = True
@@ -307,8 +307,8 @@ class Subscriptions:
                 try:
                     await self._cluster.tell_to_look_again(due)
                 except Unavailable as error:
-                    # Until the next event comes nothing else tells them that they have missed one.
-                    log.debug("new epochs not told; trying again", why=str(error))
+                    # Without this note they notice only at the next event that they have missed one.
+                    log.debug("new epochs not announced; trying again", why=str(error))
                     self._renewed.update(due)
                     await asyncio.sleep(RETRY)
         finally:
@@ -323,23 +323,23 @@ class Subscriptions:
             now = self._clock()
             due = [chat for chat in self._chats.values() if self._is_due(chat, now)]
             for at in range(0, len(due), BATCH):
-                # Of those that were due some may be wanted again by the time that their turn comes.
+                # Some that were due may have members again when their batch comes.
                 still = [chat for chat in due[at : at + BATCH] if self._is_due(chat, now)]
                 if not still:
                     continue
                 try:
                     await self._leave(still)
                 except Unavailable as error:
-                    log.debug("chats not left; trying again", why=str(error))
+                    log.debug("chats not unsubscribed; trying again", why=str(error))
                 except Exception:
-                    log.exception("chats not left")
+                    log.exception("chats not unsubscribed")
 
     @staticmethod
     def _is_due(chat: Chat, now: float) -> bool:
         return not chat.members and chat.expires <= now and not chat.subscribing
 
     async def _leave(self, due: list[Chat]) -> None:
-        """Let chats go, but for those that somebody has joined meanwhile. Raises Unavailable."""
+        """Unsubscribe from chats, except those that a session joins meanwhile. Raises Unavailable."""
         left = False
         for chat in due:
             chat.leaving = True
@@ -351,6 +351,6 @@ class Subscriptions:
                 if chat.leaving and left:
                     del self._chats[chat.chat_id]
                     chat.is_ready()
-                elif chat.live:  # whatever the failure says, it may be heard no more
+                elif chat.live:  # despite the failure it may be unsubscribed
                     self.stay(chat)
                 chat.leaving = False

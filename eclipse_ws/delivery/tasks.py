@@ -23,12 +23,12 @@ class Tasks:
         task.add_done_callback(self._running.discard)
 
     async def wait(self, seconds: float) -> None:
-        """Wait until those that run now have ended, at most so long."""
+        """Wait until the tasks that run now have ended, at most this long."""
         if self._running:
             await asyncio.wait(self._running, timeout=seconds)
 
     async def close(self) -> None:
-        """Cancel those that run, and wait until they have ended."""
+        """Cancel the running tasks, and wait until they have ended."""
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)

@@ -91,7 +91,7 @@ async def test_a_question_that_redis_leaves_without_an_answer(
 ) -> None:
     """A message is saved when the connection breaks under the question, a resent one waits for the next."""
     expect_outage(expect_log)
-    expect_log("attempt is only known here")
+    expect_log("attempt recorded on this node only")
     made = own_cluster(redis_timeout=0.5)
     node = await made.node(chat)
     made.freeze()

@@ -21,7 +21,7 @@ LOST = "Redis connection lost"
 LOCALLY = "event not published"
 REFUSES = "Redis refuses commands"
 HASTY = {"redis_timeout": 0.5, "redis_ping_interval": 0.3}
-AWAY = "attempt is only known here|attempt not settled"
+AWAY = "attempt recorded on this node only|attempt not settled"
 
 
 def expect_outage(expect_log: Expect) -> None:

@@ -122,7 +122,7 @@ def test_meanings(answer: str) -> None:
 async def test_a_demoted_primary(own_server: Servers, chat: str, expect_log: Expect, raw: bool) -> None:
     """Nodes leave a primary that was demoted and stays up for its successor: nothing is lost or doubled."""
     expect_log(REFUSES, LOST)
-    expect_log("event not published", "attempt is only known here", optional=True)
+    expect_log("event not published", "attempt recorded on this node only", optional=True)
     quick = ("--repl-diskless-sync-delay", "0")
     old = own_server(*quick)
     new = own_server(*quick, "--replicaof", "127.0.0.1", str(old.port))

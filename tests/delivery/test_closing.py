@@ -51,7 +51,7 @@ async def test_a_node_that_closes_tells_its_losses(trouble: str, expect_log: Exp
 @gen_test
 async def test_a_node_that_closes_says_what_it_could_not_tell(expect_log: Expect) -> None:
     """A loss that nobody else knows of is an error, and closing takes no longer than the backend has."""
-    expect_log("lost events not told")
+    expect_log("not told about lost events")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         stage.backend.is_up = False

@@ -75,7 +75,7 @@ async def test_joining_what_is_being_let_go() -> None:
 async def test_what_can_not_be_let_go_stays(failure: Exception, expect_log: Expect) -> None:
     """It is heard again at once, unless it wasn't before, and is let go with the next sweep."""
     if isinstance(failure, ValueError):
-        expect_log("chats not left")
+        expect_log("chats not unsubscribed")
     async with on_stage(history_seconds=0.2) as stage:
         await stage.delivery.subscribe(CHAT)
         stage.delivery.unsubscribe(CHAT)
