@@ -16,13 +16,13 @@ from eclipse_ws.sessions.replay import Replay
 from eclipse_ws.websocket import Audience, Socket, text_frame
 
 MOST_REPLAYING: Final = 1 << 26
-"""Bytes of all replays that wait for their clients to read; with more, a client has to come again."""
+"""Bytes of all replays that wait for their clients to read; beyond that, a client has to reconnect."""
 Greeting = Callable[[Cursor | None, bool | None], bytes]
-"""Makes a session's first event of its cursor and of whether it was recovered."""
+"""Makes a session's first event from its cursor and from whether it was recovered."""
 
 
 class Member(Protocol):
-    """What the hub knows of a session; ``chats`` is the hub's own note of where it is."""
+    """What the hub knows of a session; ``chats`` is set by the hub: the chats that it is in."""
 
     id: str
     wire: Socket
@@ -42,8 +42,8 @@ class Member(Protocol):
 class _Chat:
     """One chat on this node.
 
-    ``members`` are in the audience, ``joining`` are not yet. ``fan_out`` is the bucket (see `limits`) of what
-    ephemeral events cost.
+    ``members`` are in the audience, ``joining`` are not yet. ``fan_out`` is the bucket (see `limits`) for the
+    deliveries of ephemeral events.
     """
 
     __slots__ = ("audience", "fan_out", "joining", "members")
@@ -96,7 +96,7 @@ class Hub:
         return 0 if chat is None else len(chat.members) + len(chat.joining)
 
     def is_loud(self, chat_id: str, now: float) -> bool:
-        """Whether an ephemeral event of this chat would be dropped now; counts it as dropped then."""
+        """Whether an ephemeral event of this chat would be dropped now; if so, counts it as dropped."""
         chat = self._chats.get(chat_id)
         if chat is None or chat.fan_out - now <= self.fan_out.tolerance:
             return False
@@ -118,8 +118,8 @@ class Hub:
     async def join(self, chat_id: str, session: Member, after: str | None, greet: Greeting) -> bool:
         """Bring a session into a chat: greeting, then what it has missed since its cursor, then live events.
 
-        ``after`` is the cursor that the client gave, as it gave it. What its queue has no room for is sent as
-        the client reads. False if the session left meanwhile, or was ended.
+        ``after`` is the client's cursor, not parsed. What its queue has no room for is sent while the client
+        reads. False if the session left meanwhile, or was ended.
         """
         chat = self._chats.get(chat_id)
         if chat is None:
@@ -138,8 +138,8 @@ class Hub:
         if session not in chat.joining:
             self._forget_if_empty(chat_id, chat)
             return False
-        # Nothing has awaited since the replay reached the node's position, and nothing does from here to the
-        # end: no event can come between the replay and what is live.
+        # There was no await since the replay reached the node's position, and there is none below: no event
+        # can come between the replay and the live events.
         chat.joining.discard(session)
         chat.members.add(session)
         self._sessions[session.id] = session
@@ -159,9 +159,9 @@ class Hub:
         return None if missed is None else Replay(session.wire, cursor, missed)
 
     async def _pace(self, chat_id: str, session: Member, replay: Replay, greet: Greeting) -> Replay | None:
-        """Greet, and send of a replay what must be read before the rest has room in the socket's queue.
+        """Greet, and send pieces of a replay until the rest has room in the socket's queue.
 
-        Answers the rest. A session that reads too slowly is ended, and joins no more.
+        Returns the rest. A session that reads too slowly is ended, and doesn't join.
         """
         if not self._is_joining(session, chat_id):
             return None
@@ -269,7 +269,7 @@ class Hub:
             return
         for session in chat.everyone():
             self.interrupted += 1
-            # It gets no event any more, but the answers to its commands: without, it would ask another node.
+            # It gets no more events, but the answers to its commands: without them it would resend.
             self.leave(session)
             session.retire(CloseCode.RESUME_NEEDED)
 

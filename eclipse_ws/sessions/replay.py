@@ -15,13 +15,13 @@ PATIENCE: Final = 10.0
 LOOK: Final = 0.01
 """Seconds between looks at the socket's queue."""
 PART: Final = 2
-"""A piece fills the queue to one part in so many: what is live comes on top of the last one."""
+"""A piece fills one of so many equal parts of the queue: live events need room, too."""
 
 
 class Replay:
     """Kept events on their way to one session, each once, in the order of their cursors from ``cursor`` on.
 
-    ``size`` is what waits, in bytes. ``cursor`` follows what was sent.
+    ``size``: bytes that wait. ``cursor``: that of the last event that was sent.
     """
 
     def __init__(self, wire: Socket, cursor: Cursor, missed: Iterable[Event]) -> None:
@@ -48,7 +48,7 @@ class Replay:
             self._send_one()
 
     async def drained(self) -> bool:
-        """Wait until the client has read most of a piece; False if it takes too long or has left."""
+        """Wait until the client has read most of a piece; False if that takes too long, or it has left."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + PATIENCE
         while True:
