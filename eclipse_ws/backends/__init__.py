@@ -16,8 +16,8 @@ GROUP = "eclipse_ws.backends"
 def create(name: str, settings: Settings) -> Backend:
     """Make the backend that is installed under ``name`` in the entry-point group ``eclipse_ws.backends``.
 
-    It is imported only now, so that what isn't chosen costs nothing. Raises BackendError for a name
-    that no installed package brings.
+    It is imported only now, so that the other backends cost nothing. Raises BackendError for a name that no
+    installed package provides.
     """
     found = entry_points(group=GROUP)
     for entry_point in found:

@@ -28,8 +28,8 @@ class BackendError(Exception):
 class Unavailable(BackendError):  # noqa: N818 - a state, which passes
     """The backend can't do it now: no connection, no answer, or a refusal that may pass.
 
-    ``asked``: it was asked, and may have done it all the same. ``refused``: it has refused this alone, while
-    it takes other things, so that trying again and again need not help.
+    ``asked``: it was asked, and may have done it. ``refused``: it has refused only this request and takes
+    others, so that trying again may not help.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Subscription(msgspec.Struct):
 class Key(msgspec.Struct, frozen=True):
     """An idempotency key in a chat, as one attempt at saving a message uses it.
 
-    ``token`` tells this attempt from others, ``fingerprint`` what the key stands for ("": anything).
+    ``token`` distinguishes this attempt from others, ``fingerprint`` identifies its message ("": any).
     """
 
     name: str
@@ -80,12 +80,12 @@ class Key(msgspec.Struct, frozen=True):
 
 
 KeyState = Literal["none", "released", "pending", "unknown", "done", "reused"]
-"""What is known of a key: nothing; that an earlier attempt saved nothing; that one is in progress; that the
-outcome of one can't be known; that its message is saved; that the key stands for another message.
+"""What is known about a key, in this order: nothing; an earlier attempt saved nothing; one is in progress;
+the outcome of one can't be known; its message is saved; it belongs to another message.
 """
 Step = Literal["pending", "released", "unknown", "forgotten", "done"]
-"""What an attempt records: that it begins; that nothing was saved; that nobody knows; that it counts as never
-begun; that its message is saved.
+"""What an attempt records, in this order: it begins; nothing was saved; the outcome can't be known; it
+counts as never begun; its message is saved.
 """
 
 
@@ -107,7 +107,7 @@ class Health(msgspec.Struct):
 
 
 class Listener(Protocol):
-    """What delivery is to its backend. Every method is synchronous, must not block, and raises nothing."""
+    """What a backend calls: delivery. Every method is synchronous, must not block, and raises nothing."""
 
     def deliver(self, chat_id: str, event: Event) -> None:
         """Take an event of a subscribed chat."""
@@ -122,14 +122,14 @@ class Listener(Protocol):
         """Note that events may be missed from now on: every chat has to be subscribed again."""
 
     def restored(self) -> None:
-        """Note that the backend can do again what it couldn't: take commands, or subscribe to chats.
+        """Note that the backend takes commands again, or that chats can be subscribed to again.
 
         It is called after the start, and after each outage.
         """
 
 
 class NullListener:
-    """A listener that ignores everything, for a backend that is only tried or measured."""
+    """A listener that ignores everything, for a backend that is only tested or measured."""
 
     def deliver(self, chat_id: str, event: Event) -> None:
         """See `Listener`."""
@@ -156,19 +156,19 @@ class Backend(abc.ABC):
     - **One order.** `append` gives a chat's kept events offsets without gaps: after ``e.4`` comes ``e.5``. An
       identity is appended once as long as its event is kept, also by several nodes.
     - **A publisher hears itself.** What is appended or broadcast comes to the listeners of all nodes that
-      are subscribed to the chat, this one included, and to them alone. Should a node miss some of it, its
-      listener is told by `Listener.lost`, or hears a later offset.
-    - **All or nothing.** `read` and `subscribe` answer with all kept events of a range, or with None. Where a
-      node knows a later position than the backend, which has gone back in time then, a new epoch begins.
-    - **Two errors.** `Unavailable` is whatever may pass, also every error that is not known; `Rejected` is
-      one event that can never be kept. Delivery tries again.
+      are subscribed to the chat, this one included, and to no others. If a node misses some of it,
+      `Listener.lost` is called there, or its listener hears a later offset.
+    - **All or nothing.** `read` and `subscribe` return all kept events of a range, or None. If a node knows a
+      later position than the backend, the backend has gone back in time, and a new epoch begins.
+    - **Two errors.** `Unavailable` is every error that may pass, or that is unknown: delivery tries again.
+      `Rejected` means that this one event can never be kept.
     - **Everything is bounded**: histories by ``history_events``, ``history_bytes`` and ``history_seconds``,
       each command by a timeout.
     """
 
     name: str = ""
     is_shared: bool = True
-    """Whether other nodes share it. If not, `record` and `send` need not be more than they are here."""
+    """Whether other nodes share it. If not, `record` and `send` need not be overridden."""
     timeout: float = 5.0
     """Seconds that one command may take."""
     address: str = ""
@@ -176,41 +176,41 @@ class Backend(abc.ABC):
     broadcasts_dropped: int = 0
     """Ephemeral events that it couldn't carry; a plain counter, read when metrics are scraped."""
     listener: Listener = NullListener()
-    """Who hears of events and notes, between the start and the close."""
+    """Gets events and notes, between the start and the close."""
     state: Availability = "up"
     latency: float | None = None
 
     @property
     def health(self) -> Health:
-        """The state of now."""
+        """The current state."""
         return Health(self.name, self.state, self.latency)
 
     async def start(self, listener: Listener) -> None:
         """Connect. Raises BackendError if it can never work (wrong address, password or rights); one that is
         merely unavailable is connected to in the background, forever.
 
-        What it does here is enough where there is nothing to connect to.
+        A backend that has nothing to connect to needs no other implementation.
         """
         self.listener = listener
         listener.restored()
 
     async def close(self) -> None:
-        """Let every task and socket go. Idempotent."""
+        """End every task and close every socket. Idempotent."""
         self.listener = NullListener()
 
     @abc.abstractmethod
     async def subscribe(
         self, chat_id: str, known: Position | None = None, *, renew: bool = False
     ) -> Subscription:
-        """Hear the chat's events from now on, and tell where it is and what came since ``known``.
+        """Hear the chat's events from now on. Returns its position, and the events since ``known``.
 
-        Idempotent. ``renew`` begins a new epoch, because an event is lost: if ``known`` is given, only if the
-        chat is still in its epoch, so that of all nodes the first one does it. Raises Unavailable.
+        Idempotent. ``renew`` begins a new epoch, because an event is lost; with ``known`` only if the chat is
+        still in that epoch, so that only the first of several nodes does it. Raises Unavailable.
         """
 
     @abc.abstractmethod
     async def unsubscribe(self, chat_ids: Sequence[str]) -> None:
-        """Hear these chats no more, but for those that are subscribed again meanwhile. Raises Unavailable."""
+        """Stop hearing chats, except those that are subscribed to again meanwhile. Raises Unavailable."""
 
     @abc.abstractmethod
     async def append(
@@ -218,16 +218,16 @@ class Backend(abc.ABC):
     ) -> tuple[Cursor, bool]:
         """Sequence, keep and fan out a kept event in one step, and record ``key`` as done.
 
-        ``known`` is this node's position in the chat. Answers the event's cursor, and whether it is new; an
-        identity that was appended before has the cursor of then. Raises Unavailable or Rejected.
+        ``known`` is this node's position in the chat. Returns the event's cursor, and whether it is new; an
+        identity that was appended before keeps its cursor. Raises Unavailable or Rejected.
         """
 
     @abc.abstractmethod
     async def read(self, chat_id: str, after: Cursor, known: Cursor | None = None) -> Sequence[Event] | None:
         """Fetch the kept events after a cursor that a client gave, all of them, in order.
 
-        None if that can't be had: they are no longer kept, the epoch is another one, or the cursor lies in
-        the future. ``known`` is this node's position in the chat. Raises Unavailable.
+        None if they are not available: they are no longer kept, the epoch is another one, or the cursor lies
+        in the future. ``known`` is this node's position in the chat. Raises Unavailable.
         """
 
     @abc.abstractmethod
@@ -245,19 +245,19 @@ class Backend(abc.ABC):
     ) -> Record:
         """Record a step of an attempt under a key, if the attempt may take it.
 
-        The answer to ``pending`` is what was known before this attempt; to other steps it has no meaning.
+        For ``pending``, returns what was known before this attempt; for other steps the result means nothing.
 
         An attempt may begin if that is ``none``, ``released``, ``pending`` by its own token, or ``unknown``
         and ``retry_unknown``; one that is pending for longer than `patience` is ``unknown``. Only the attempt
-        that is pending can end, but anybody may record that a message is saved (``done``, with its receipt),
-        or, where nothing is known, that an outcome is ``unknown``. Records last for ``history_seconds``.
+        that is pending can end, but any node may record that a message is saved (``done``, with its receipt),
+        or, if nothing is known, that an outcome is ``unknown``. Records last for ``history_seconds``.
         Raises Unavailable.
         """
         return Record("none")
 
     async def send(self, note: bytes, address: str = "") -> int:
-        """Send a note to the node at an address, or to all nodes, this one included; tell how many hear it.
+        """Send a note to the node at an address, or to all nodes, this one included.
 
-        Raises Unavailable.
+        Returns how many nodes hear it. Raises Unavailable.
         """
         return 0

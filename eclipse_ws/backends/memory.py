@@ -27,7 +27,7 @@ class _Channel:
         self.expires = 0.0  # monotonic; only matters while nobody is subscribed
 
     def after(self, cursor: Cursor) -> Sequence[Event] | None:
-        """The events after a cursor, all of them; None if that can't be had."""
+        """All events after a cursor; None if they are not available."""
         missed = self.offset - cursor.offset
         if cursor.epoch != self.epoch or not 0 <= missed <= len(self.events):
             return None
@@ -102,7 +102,7 @@ class MemoryBackend(Backend):
             self.listener.deliver(chat_id, event)
 
     def _linger(self, chat_id: str) -> None:
-        """Keep a chat without subscribers for a while, and forget those whose time is over."""
+        """Keep a chat without subscribers for a while, and forget those that have expired."""
         self._idle[chat_id] = None
         self._idle.move_to_end(chat_id)
         while self._idle and self._channels[oldest := next(iter(self._idle))].expires <= self._clock():

@@ -267,7 +267,7 @@ async def test_pushes_and_refusals() -> None:
 @gen_test
 async def test_a_push_that_can_not_be_handled(expect_log: Callable[..., None]) -> None:
     """An error in what takes a push is logged, and the next push is taken."""
-    expect_log("push of Redis not handled")
+    expect_log("Redis push not handled")
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b":1\r\n:2\r\n")

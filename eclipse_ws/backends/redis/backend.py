@@ -90,7 +90,7 @@ class RedisBackend(Backend):
     async def append(
         self, chat_id: str, event: Event, *, key: Key | None = None, known: Cursor | None = None
     ) -> tuple[Cursor, bool]:
-        """Have one script do all of it."""
+        """Run the script `publish`, which does all of it in one step."""
         keys = self._names.chat_keys(chat_id)
         if key is not None:
             keys.append(self._names.attempt(chat_id, key.name))
@@ -128,7 +128,7 @@ class RedisBackend(Backend):
             return parse_events(await scripts.HISTORY(connection, keys, after.epoch, after.offset, offset))
 
     def broadcast(self, chat_id: str, event: Event) -> None:
-        """Publish as it is, if there is a connection."""
+        """Publish the event if there is a connection; count it as dropped if not."""
         commands = self._connections.commands
         if commands is None:
             self.broadcasts_dropped += 1

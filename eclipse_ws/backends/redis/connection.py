@@ -30,14 +30,13 @@ _POLLS_PER_TIMEOUT: Final = 4
 
 
 class DisconnectedError(Exception):
-    """The connection is gone, or never came about; what was asked may or may not have been done."""
+    """The connection is lost, or could not be opened; a command may or may not have run."""
 
 
 def connection(url: str, timeout: float, ca: str = "") -> Connection:
     """Make redis-py's own connection, still closed, for a redis://, rediss:// or unix:// URL.
 
-    ``ca`` is the PEM file of the authorities that its certificate is held to, instead of the system's. Raises
-    ValueError.
+    ``ca`` is a PEM file of the certificate authorities to trust instead of the system's. Raises ValueError.
     """
     arguments: dict[str, Any] = dict(parse_url(url))
     kind = arguments.pop("connection_class", None)
@@ -62,12 +61,12 @@ def connection(url: str, timeout: float, ca: str = "") -> Connection:
 
 
 class _Trust(RedisSSLContext):
-    """What a connection trusts: one file's authorities; redis-py's own trusts the system's as well."""
+    """Trusts only the authorities of one file; redis-py's own context trusts the system's, too."""
 
     __slots__ = ()
 
     def get(self) -> ssl.SSLContext:
-        """The context, made when the connection is: a file that has gone fails that, and is tried again."""
+        """A context for one connection. If the file is missing, connecting fails, and is tried again."""
         context = client_context(self.ca_certs or "")
         context.check_hostname, context.verify_mode = self.check_hostname, self.cert_reqs
         if self.certfile or self.keyfile:
@@ -91,9 +90,9 @@ class BaseConnection:
         self.broken = ""
         """Why it ended; "" while it hasn't."""
         self.proven = False
-        """It was of use: only then its loss is news."""
+        """Whether it has worked, so that its loss is logged."""
         self.replaced = False
-        """It ended because another connection may lead to a better server."""
+        """Whether it was ended because a new connection may lead to a better server."""
 
     async def connect(self) -> None:
         """Open and authenticate. Raises DisconnectedError, or the RedisError by which Redis refuses."""
@@ -109,7 +108,7 @@ class BaseConnection:
             raise
 
     async def run(self) -> str:
-        """Carry commands and answers until the connection ends; tells why it did."""
+        """Carry commands and answers until the connection ends. Returns why it did."""
         tasks = [asyncio.create_task(part()) for part in (self._read, self._write, self._watch)]
         try:
             await self._ended.wait()
@@ -147,7 +146,7 @@ class BaseConnection:
             self.close(f"writing failed: {error}")
 
     async def _read(self) -> None:
-        # Redis-py's own subscriber costs more per message than everything that we do with one.
+        # Redis-py's own subscriber costs more per message than all our handling of it.
         read, take = self._connection.read_response, self._take
         try:
             while True:
@@ -162,7 +161,7 @@ class BaseConnection:
             self.close(f"reading failed: {error}")
 
     def _take(self, answer: Any) -> None:
-        """Do with an answer, or a RedisError, what it is for."""
+        """Handle an answer, or a RedisError that is one."""
         raise NotImplementedError
 
     async def _watch(self) -> None:
@@ -172,17 +171,17 @@ class BaseConnection:
             await asyncio.sleep(pause)
             late = self._loop.time() - began - pause
             if late > pause:
-                # Stopped or starved: the answers lie unread in the socket, Redis is not to blame.
+                # This process was stopped or starved: the answers may be unread in the socket.
                 self._stood_still += late
             elif self._now() - self._waiting_since() > self._timeout:
                 self.close(f"no answer within {self._timeout:g} s")
 
     def _waiting_since(self) -> float:
-        """Since when Redis owes an answer; now if it doesn't."""
+        """Since when an answer is expected; now if none is."""
         return self._now()
 
     def _now(self) -> float:
-        """The loop's time without what this process has slept through."""
+        """The loop's time without the time in which this process did not run."""
         return self._loop.time() - self._stood_still
 
 
@@ -194,7 +193,7 @@ class CommandConnection(BaseConnection):
     def __init__(self, made: Connection, timeout: float) -> None:
         super().__init__(made, timeout)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
-        self._answered = 0.0  # when the last answer came: who works off a long queue isn't silent
+        self._answered = 0.0  # when the last answer came: a server that works off a long queue isn't silent
 
     def call(self, *command: bytes | str | int | float) -> asyncio.Future[Any]:
         """Queue a command. The future raises DisconnectedError, or the RedisError that Redis answered."""
@@ -251,5 +250,5 @@ class SubscriberConnection(BaseConnection):
             else:
                 self._on_push(answer)
         except Exception:
-            # One event that can't be handled must not deafen the node to all others.
-            log.exception("push of Redis not handled")
+            # One push that can't be handled must not stop the node from hearing all others.
+            log.exception("Redis push not handled")

@@ -30,7 +30,7 @@ log = structlog.get_logger("eclipse_ws.redis")
 
 C = TypeVar("C", bound=BaseConnection)
 BEAT: Final = b"beat:"
-"""What a node tells itself begins with this; what nodes tell each other is JSON."""
+"""Prefix of the heartbeats that a node sends itself; notes between nodes are JSON."""
 IDLE: Final = 3
 """Ping intervals between two heartbeats of a node without chats: two commands a minute by default."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
@@ -50,20 +50,20 @@ class Hearer(Protocol):
         """Note that a chat's channel is heard from now on."""
 
     def refused(self, error: RedisError) -> None:
-        """Note that Redis lets this node not hear some of the chats' channels that it has asked for."""
+        """Note that Redis has refused subscriptions to some of the chats' channels."""
 
     def restored(self) -> None:
         """Note that commands are taken again, or that the subscriber's connection is proven."""
 
     def lost(self, until: str) -> None:
-        """Note that nothing is heard any more, and until when (ms of Redis's clock) it surely was."""
+        """Note that nothing is heard any more, and until when it certainly was (ms of Redis's clock)."""
 
 
 class Connections:
     """Keeps both connections; `Heartbeat` proves them.
 
-    The one for commands is ``standing`` while it is there. It is ``commands`` as well unless Redis refuses
-    everything (see `Refusing`): meanwhile heartbeats and what only reads go over it.
+    ``standing`` is the connection for commands while there is one. ``commands`` is the same, except while
+    Redis refuses everything (see `Refusing`): then only heartbeats and reads use it.
 
     The subscriber's::
 
@@ -90,9 +90,9 @@ class Connections:
         self.subscriber: SubscriberConnection | None = None
         self.subscribe_refusal: RedisError | None = None  # why Redis didn't let this node subscribe
         self.listening = self._proven = False
-        self.heard = 0.0  # monotonic: when the subscriber's connection last brought anything
+        self.heard = 0.0  # monotonic: when something last came over the subscriber's connection
         self.clock = 0  # Redis's ms minus ours
-        self.left_behind = False  # commands go to another server since; is the subscriber's still there?
+        self.left_behind = False  # commands may go to another server than the subscriber's
         self.beat = b""
         self.beat_heard = asyncio.Event()
         self.beat_due = asyncio.Event()
@@ -104,7 +104,7 @@ class Connections:
 
     @property
     def refusal(self) -> RedisError | None:
-        """What Redis refuses everything with."""
+        """The error with which Redis refuses everything."""
         return self.refusing.error
 
     @property
@@ -114,7 +114,7 @@ class Connections:
 
     @property
     def channel(self) -> str:
-        """The channel on which this node alone is told something."""
+        """The channel that only this node hears."""
         return self.names.node + self.name
 
     @property
@@ -135,7 +135,7 @@ class Connections:
         ]
 
     async def close(self) -> None:
-        """Let both connections go. Idempotent."""
+        """Close both connections. Idempotent."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -143,16 +143,16 @@ class Connections:
         self.standing = self.subscriber = None
 
     def beat_soon(self) -> None:
-        """Have the next heartbeat now."""
+        """Send the next heartbeat now."""
         self.beat_due.set()
 
     # -- what commands fail with ----------------------------------------------------------------
 
     @contextlib.contextmanager
     def asking(self, *, reading: bool = False, for_chat: bool = False) -> Iterator[CommandConnection]:
-        """Where commands go. What they fail with is raised as Unavailable (see `failure`).
+        """The connection for commands. Their errors are raised as Unavailable (see `failure`).
 
-        ``reading`` asks a Redis that refuses everything too: it may still answer with what it has.
+        ``reading``: also while Redis refuses everything, because it may still answer reads.
         """
         commands = self.standing if reading else self.commands
         if commands is None:
@@ -163,10 +163,11 @@ class Connections:
             raise self.failure(error, for_chat=for_chat) from error
 
     def failure(self, error: DisconnectedError | RedisError, *, for_chat: bool = False) -> Unavailable:
-        """What a command failed with, as the contract's error; the heartbeats learn of it.
+        """A command's error as the contract's error. A refusal brings the next heartbeat forward.
 
-        It is ``refused`` if Redis takes other things. For what an operator would fix, such as a missing
-        right, no event is given up; a chat is tried again less and less often in any case (``for_chat``).
+        It counts as ``refused`` if Redis takes other commands, but not if an operator can fix it, as with a
+        missing right: then no event is given up. Of subscriptions to a chat (``for_chat``) every refusal
+        counts, so that they are tried again less and less often.
         """
         if isinstance(error, DisconnectedError):
             return Unavailable(str(error), asked=True)
@@ -175,7 +176,7 @@ class Connections:
         return Unavailable(str(error), asked=alone, refused=alone and (for_chat or endless))
 
     def is_general(self, error: RedisError) -> bool:
-        """Note what a command was refused with; tell whether Redis is known to refuse everything."""
+        """Note a command's refusal. Returns whether Redis is known to refuse everything."""
         if self.refusal is None:
             self.beat_soon()
         return self.refusing.is_general(error, self.standing)
@@ -220,7 +221,7 @@ class Connections:
             pause = min(LONGEST_PAUSE, pause * 2)
 
     def _prove(self, current: BaseConnection) -> None:
-        """Note that a connection is of use: it is only then that its loss would be news."""
+        """Note that a connection works, so that its loss will be logged."""
         if not current.proven:
             current.proven = True
             after_outage = current.role in self._lost
@@ -251,10 +252,10 @@ class Connections:
         until = int(self.heard * 1000 + self.clock)
         self.subscriber = None
         self.listening = self._proven = False
-        self.beat_heard.set()  # nobody need wait for it any more
+        self.beat_heard.set()  # so that the heartbeat stops waiting
         self._hearer.lost(str(until))
 
-    # -- what Redis tells -----------------------------------------------------------------------
+    # -- what Redis sends -----------------------------------------------------------------------
 
     def accepted(self, commands: CommandConnection) -> None:
         """Redis has accepted a heartbeat."""
@@ -264,7 +265,7 @@ class Connections:
             self._hearer.restored()
 
     def heard_beat(self, subscriber: SubscriberConnection) -> None:
-        """The subscriber's connection has brought a heartbeat."""
+        """A heartbeat has come over the subscriber's connection."""
         if not self._proven and subscriber is self.subscriber:
             self._proven = True
             self._prove(subscriber)

@@ -21,13 +21,13 @@ from eclipse_ws.config.settings import Settings
 log = structlog.get_logger("eclipse_ws.redis")
 
 WHILE_REFUSED: Final = 1.0
-"""Seconds between two heartbeats at the most while Redis refuses everything."""
+"""Maximum seconds between two heartbeats while Redis refuses everything."""
 POLL: Final = 0.01
-"""Seconds for which a process that stood still may read what came meanwhile."""
+"""Seconds in which a process that stood still may read what came meanwhile."""
 
 
 class Heartbeat:
-    """Proves both connections, or ends the one that is of no use.
+    """Proves that both connections work, or ends the one that doesn't.
 
     One heartbeat goes out each ping interval, fewer while the node has no ``chats``, and one at once after
     each `Connections.beat_soon`.
@@ -41,7 +41,7 @@ class Heartbeat:
         self._suspect: CommandConnection | None = None  # it is new, and its first heartbeat was refused
 
     async def run(self) -> None:
-        """Go on forever."""
+        """Send heartbeats forever."""
         due = self._connections.beat_due
         while True:
             interval = self._settings.redis_ping_interval * (1 if self._chats else IDLE)
@@ -73,14 +73,14 @@ class Heartbeat:
             self._replace_if_wrong(commands, error)
             return
         of.latency = time.monotonic() - began
-        # Redis's clock as it was at the latest when we had the answer: too early is the safe side.
+        # Redis's clock has reached at least this: an estimate that is too early is safe.
         of.clock = int(now) - int(time.monotonic() * 1000)
         of.accepted(commands)
         if subscriber is not None and subscriber is of.subscriber:
             await self._hear(subscriber, listening, hearers)
 
     def _replace_if_wrong(self, commands: CommandConnection, error: RedisError) -> None:
-        """Connect anew where only that can help; a connection that is new gets until the next heartbeat."""
+        """Reconnect if only that can help; a new connection has until the next heartbeat."""
         if classify(error) in (Refusal.WRONG_SERVER, Refusal.CREDENTIALS):
             if commands.proven or commands is self._suspect:
                 commands.replaced = True
@@ -90,7 +90,7 @@ class Heartbeat:
     async def _hear(self, subscriber: SubscriberConnection, listening: bool, hearers: int) -> None:
         of, timeout = self._connections, self._settings.redis_timeout
         if not listening:
-            # Its confirmation asks for a heartbeat; one that doesn't come has to be noticed too.
+            # A confirmation brings the next heartbeat forward; its absence has to be noticed, too.
             if time.monotonic() - of.heard > timeout:
                 subscriber.close("its subscription was not confirmed")
             return
@@ -104,7 +104,7 @@ class Heartbeat:
             async with asyncio.timeout(timeout):
                 await of.beat_heard.wait()
         except TimeoutError:
-            await asyncio.sleep(POLL)  # a process that stood still has it in its socket, unread
+            await asyncio.sleep(POLL)  # if this process stood still, it may be unread in the socket
             if not of.beat_heard.is_set():
                 subscriber.close("it did not hear its own heartbeat")
                 return

@@ -14,11 +14,11 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Receipt
 
 RECONNECT = 0.5
-"""Seconds for which an attempt waits for the connection that follows one that broke under it."""
+"""Seconds that an attempt waits for a new connection after its own broke."""
 POLL = 0.01
-"""Seconds between looks for it."""
+"""Seconds between checks for it."""
 TRIES = 5
-"""Connections over which one attempt is recorded at the most."""
+"""Maximum number of connections that are tried for one attempt."""
 _VERDICTS: Final[dict[Step, str]] = {"released": "release", "unknown": "unknown", "forgotten": "forget"}
 """The words of the script `settle`."""
 
@@ -32,7 +32,7 @@ class Keys:
         self._lifetime = whole(settings.history_seconds)
 
     async def begin(self, chat_id: str, key: Key, *, retry_unknown: bool) -> Record:
-        """Record that an attempt begins, if it may; tell what was known before. Raises Unavailable."""
+        """Record that an attempt begins, if it may. Returns what was known before. Raises Unavailable."""
         name, tries = self._connections.names.attempt(chat_id, key.name), TRIES
         while True:
             tries -= 1
@@ -67,7 +67,7 @@ class Keys:
                 await scripts.SETTLE(commands, [name], key.token, verdict, self._lifetime, key.fingerprint)
 
     async def _next(self, broken: CommandConnection) -> bool:
-        """Wait for the connection that follows a broken one; whether there is one in time."""
+        """Wait for a new connection after a broken one. Returns whether there is one in time."""
         deadline = time.monotonic() + RECONNECT
         while self._connections.commands in (None, broken):
             if time.monotonic() > deadline:

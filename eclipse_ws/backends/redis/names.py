@@ -25,7 +25,7 @@ class Names:
         self.all_nodes = f"{nodes}nodes"
         """The channel that every node hears."""
         self.node = f"{nodes}node:"
-        """A node's own channel and its lease are named by this and its name."""
+        """Prefix of a node's own channel and of its lease; the node's name follows."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -33,7 +33,7 @@ class Names:
         return cls(settings.redis_prefix, database(settings.redis_url.get_secret_value()))
 
     def channel(self, chat_id: str) -> str:
-        """The channel of a chat, which the application and the servers of before know too."""
+        """The channel of a chat, which the application and earlier servers use, too."""
         return f"{self._prefix}chat:{chat_id}"
 
     def key(self, chat_id: str, *parts: str) -> str:
@@ -55,7 +55,7 @@ class Names:
 
 
 def database(url: str) -> int:
-    """The number of the database that a URL names; 0 where it can't be used, which the start says."""
+    """The number of the database in a URL; 0 if the URL is invalid, which the start reports."""
     try:
         return int(parse_url(url).get("db", 0))
     except ValueError:

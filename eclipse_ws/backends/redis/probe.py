@@ -1,4 +1,4 @@
-"""What a Redis must let this server do, found out at the start rather than at the first message."""
+"""The rights that this server needs in Redis, checked at the start, before the first message."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def greet(connections: Connections) -> None:
 async def probe(connections: Connections, timeout: float) -> None:
     """Run every script once, on keys that expire. Raises BackendError, which names a right that is missing.
 
-    A Redis that is away, or that refuses for now, is only warned of.
+    A Redis that is unavailable, or that refuses for now, only causes a warning.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout
@@ -84,7 +84,7 @@ async def _run_scripts(connection: CommandConnection, names: Names) -> None:
     body = b'{"type":"probe"}'
     settled = [*keys, attempt]
     channel = names.channel(chat_id)
-    # Needed when Redis has lost its scripts, which may be long after this.
+    # Needed when Redis has lost its scripts, which may be much later.
     await connection.call("EVAL", "return 1", 0)
     try:
         kept = (1, _SECONDS, _SECONDS)
@@ -108,7 +108,7 @@ def _ignore(done: asyncio.Future[Any]) -> None:
 
 
 async def _missing_rights(connection: CommandConnection | None, names: Names) -> list[str]:
-    """The commands that this account may not give; not every server names what it refuses to a script."""
+    """The commands that this account may not send; not every server names what it refuses a script."""
     if connection is None:
         return []
     name = f"probe-{secrets.token_hex(6)}"

@@ -1,4 +1,4 @@
-"""What an error that Redis answers with means: the one place that tells what passes from what doesn't."""
+"""The meaning of Redis's errors: the only place that decides which of them may pass."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _CODES: Final = {
     "ASK": Refusal.UNSUPPORTED,
     "CROSSSLOT": Refusal.UNSUPPORTED,
     "WRONGTYPE": Refusal.REJECTED,
-    # These say what the server at the other end of this connection is. Behind the same name there may be
-    # another one by now, which only a new connection finds.
+    # These concern the server at the other end of this connection. The same name may lead to another server
+    # by now, but only a new connection finds it.
     "READONLY": Refusal.WRONG_SERVER,
     "MASTERDOWN": Refusal.WRONG_SERVER,
     "CLUSTERDOWN": Refusal.WRONG_SERVER,
@@ -57,13 +57,13 @@ _WORDS: Final = (
         Refusal.REJECTED,
     ),
 )
-"""What only the text tells; providers answer most of what they refuse by a plain ``ERR``."""
+"""Refusals that only the text identifies; providers answer most of theirs with a plain ``ERR``."""
 _INSIDE: Final = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
 """A refusal inside a script, as servers before 7.0 report it."""
 
 
 def is_answer(error: RedisError) -> bool:
-    """Whether Redis has said so itself, on a connection that still stands.
+    """Whether Redis itself has answered with it, on a connection that still works.
 
     The client has classes for some answers that don't derive from ResponseError, such as LOADING's.
     """
@@ -71,9 +71,9 @@ def is_answer(error: RedisError) -> bool:
 
 
 def classify(error: RedisError) -> Refusal:
-    """What a refusal concerns. One that isn't known may pass: quotas, memory, disks, proxies."""
+    """What a refusal concerns. An unknown one may pass: quotas, memory, disks, proxies."""
     text = str(error)
-    # The client cuts the code off the messages of those refusals that it has classes for.
+    # The client removes the code from the messages of refusals for which it has classes.
     code = error.status_code or text.partition(" ")[0]
     if inside := _INSIDE.search(text):
         code = inside[1]

@@ -14,7 +14,7 @@ log = structlog.get_logger("eclipse_ws.redis")
 
 
 class Refusing:
-    """Whether Redis answers, but doesn't take what it is asked: read-only, loading, full, over a quota.
+    """Whether Redis answers, but refuses commands: it is read-only, loading, full, or over a quota.
 
     ::
 
@@ -22,19 +22,19 @@ class Refusing:
             ▲                                                                              │
             └───────────────────────────── a heartbeat is accepted ────────────────────────┘
 
-    That outlives a connection: the next one may lead to the same server.
+    This state outlives a connection: the next one may lead to the same server.
     """
 
     def __init__(self) -> None:
         self.error: RedisError | None = None
-        """What it refuses everything with; None while it accepts."""
+        """The error with which it refuses everything; None while it accepts."""
         self.count = 0
         """Commands that were refused since it began."""
         self._began = 0.0
-        self._stopped: CommandConnection | None = None  # the one on which a command's answer has begun it
+        self._stopped: CommandConnection | None = None  # a command's answer on it has begun a refusal
 
     def begin(self, error: RedisError) -> None:
-        """Give Redis no commands until it accepts a heartbeat."""
+        """Send Redis no commands until it accepts a heartbeat."""
         self.count += 1
         if self.error is None:
             self._began = time.monotonic()
@@ -49,11 +49,11 @@ class Refusing:
         self.error, self.count = None, 0
 
     def is_general(self, error: RedisError, connection: CommandConnection | None) -> bool:
-        """Note what a command was refused with; tell whether Redis is known to refuse everything.
+        """Note a command's refusal. Returns whether Redis is known to refuse everything.
 
-        Where a refusal itself doesn't say so, a heartbeat tells. It also does where a command's answer has
-        begun it on this connection before: if Redis accepts again since, only some keys or commands are
-        refused.
+        If the error itself doesn't show that, the next heartbeat does. The heartbeat also decides if an
+        answer on this connection began a refusal before: Redis has accepted a heartbeat since, so only some
+        keys or commands are refused.
         """
         if self.error is not None:
             self.count += 1

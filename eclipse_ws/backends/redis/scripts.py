@@ -1,4 +1,4 @@
-"""The Lua scripts: loaded into Redis by their digest, and sent whole where Redis has forgotten them."""
+"""The Lua scripts: called by their digest, and sent as a whole if Redis doesn't know them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Script:
         try:
             return await connection.call("EVALSHA", self.digest, len(keys), *keys, *arguments)
         except NoScriptError:
-            # A restarted Redis has lost its scripts; EVAL brings this one back for everybody.
+            # A restarted Redis has lost its scripts; EVAL loads this one again for all nodes.
             return await connection.call("EVAL", self.source, len(keys), *keys, *arguments)
 
 

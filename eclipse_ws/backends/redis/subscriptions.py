@@ -1,4 +1,4 @@
-"""The chats whose channels this node hears, and what Redis has to know of them: whether it has heard all."""
+"""The chats whose channels this node hears, and the guards that say that it has heard everything."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class _Chat:
 
     def __init__(self, chat_id: str) -> None:
         self.id = chat_id
-        self.confirmed = False  # the connection of now hears it
-        self.joined = ""  # the node's name when it was joined: while that holds, there is no gap
-        self.heard_until = ""  # Redis's ms until which an earlier connection surely heard it
+        self.confirmed = False  # the current connection hears it
+        self.joined = ""  # the node's name when it joined: until that changes, there is no gap
+        self.heard_until = ""  # until when an earlier connection certainly heard it: ms of Redis's clock
         self.joining = 0  # subscriptions in progress
-        self.leaving = False  # its guard is being withdrawn, and nobody has subscribed since
+        self.leaving = False  # its guard is being removed, and there was no subscription since
 
 
 class Subscriptions:
@@ -48,7 +48,7 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._chats)
 
-    # -- what the connections tell: see `Hearer` ------------------------------------------------
+    # -- what the connections call: see `Hearer` ------------------------------------------------
 
     def hear(self, channel: bytes, payload: bytes) -> None:
         """Hand on what was published in a chat."""
@@ -61,18 +61,18 @@ class Subscriptions:
         self._listener.notice(note)
 
     def confirm(self, channel: bytes) -> None:
-        """Redis says that the subscription stands."""
+        """Note that Redis has confirmed a subscription."""
         chat = self._chats.get(channel)
         if chat is not None:
             chat.confirmed = True
             self._answer(channel, None)
 
     def refused(self, error: RedisError) -> None:
-        """Redis doesn't say which channels it has refused: all that wait are told."""
+        """Fail all waiting subscriptions: Redis doesn't say which channels it has refused."""
         self._fail(self._connections.failure(error, for_chat=True))
 
     def restored(self) -> None:
-        """Chats can be subscribed to again."""
+        """Note that chats can be subscribed to again."""
         self._listener.restored()
 
     def lost(self, until: str) -> None:
@@ -102,7 +102,7 @@ class Subscriptions:
     # -- subscribing ----------------------------------------------------------------------------
 
     async def subscribe(self, chat_id: str, known: Position | None, *, renew: bool) -> Subscription:
-        """See `Backend.subscribe`. All that is subscribed in one turn of the loop shares commands."""
+        """See `Backend.subscribe`. Subscriptions of one turn of the loop share commands."""
         channel = self._connections.names.channel(chat_id).encode()
         chat = self._chats.get(channel)
         if chat is None:
@@ -148,7 +148,7 @@ class Subscriptions:
         cursor, last = known or (Cursor("", 0), "")
         heard_until, no_gap = chat.heard_until, chat.joined == name
         if renew:
-            # Heard until 1 ms is before every guard of the epoch, until 0 forces a new one whatever there is.
+            # 1 ms is earlier than every guard of the epoch; 0 forces a new epoch in any case.
             heard_until, no_gap = "0" if known is None else "1", False
         with self._connections.asking(for_chat=True) as commands:
             epoch, offset, bodies, others, identity = await JOIN(
@@ -177,8 +177,8 @@ class Subscriptions:
     # -- unsubscribing --------------------------------------------------------------------------
 
     async def unsubscribe(self, chat_ids: Iterable[str]) -> None:
-        """See `Backend.unsubscribe`. The guard goes first: nobody may rely on who no longer listens."""
-        # Without, a guard can't be withdrawn, and it would be believed once the connections are back.
+        """See `Backend.unsubscribe`. The guard is removed before the node stops listening."""
+        # Without both connections no guard can be removed, and it would count when they are back.
         names, name = self._connections.names, self._connections.name
         if self._connections.subscriber is None or self._connections.commands is None:
             raise Unavailable("Redis is unavailable")
@@ -195,7 +195,7 @@ class Subscriptions:
                 *(commands.call("HDEL", names.key(chat.id, "meta"), guard) for chat in leaving.values())
             )
         if self._connections.name != name:
-            raise Unavailable("the connection has changed meanwhile")  # they may guard under another name now
+            raise Unavailable("the connection has changed meanwhile")  # they may guard under a new name
         gone = [channel for channel, chat in leaving.items() if chat.leaving]
         for channel in gone:
             del self._chats[channel]
