@@ -189,8 +189,8 @@ async def test_a_release_stays_one_while_nobody_knows_more(
 
 
 @gen_test
-async def test_an_attempt_that_redis_forgets_under_way(cluster: Make, chat: str) -> None:
-    """Who was told that another node is at a message doesn't take it for new when Redis forgets of that."""
+async def test_an_attempt_in_progress_that_redis_forgets(cluster: Make, chat: str) -> None:
+    """A node that waits for another one's attempt does not take the message for new if Redis forgets it."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     first = await one.delivery.attempt(chat, "key")

@@ -151,8 +151,8 @@ CASES = {
 
 @gen_test
 @pytest.mark.parametrize("case", CASES)
-async def test_the_numbers_agree_and_the_events_do_not(cluster: Make, chat: str, case: str) -> None:
-    """Others have raised Redis's offset to what a node knows, or past it: its next join notices it."""
+async def test_equal_offsets_with_different_events(cluster: Make, chat: str, case: str) -> None:
+    """Others have raised Redis's offset to what a node knows, or past it: its next join notices that."""
     newcomer, expired, later = CASES[case]
     made = cluster(**OVER_HTTP)
     elsewhere = await made.node()
@@ -238,8 +238,8 @@ async def test_an_epoch_that_was_over(cluster: Make, chat: str, later: int) -> N
 
 @gen_test
 @pytest.mark.parametrize("over", [False, True])
-async def test_nodes_that_redis_has_forgotten(cluster: Make, chat: str, over: bool) -> None:
-    """Whoever notices tells all nodes, also those that came to the chat after the snapshot."""
+async def test_all_nodes_hear_that_redis_went_back_in_time(cluster: Make, chat: str, over: bool) -> None:
+    """The node that notices tells all others, also those that joined the chat after the snapshot."""
     made = cluster(**OVER_HTTP)
     one = await made.node(chat)
     past = Past(made)

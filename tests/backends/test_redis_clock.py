@@ -93,7 +93,7 @@ async def test_a_heartbeat_tells_the_whole_time(
 
 
 @gen_test
-async def test_an_attempt_is_under_way_for_as_long_as_it_may(
+async def test_an_attempt_is_pending_until_its_time_is_over(
     redis_server: RedisServer, chat: str, stop: Callable[[int], None]
 ) -> None:
     """To the last millisecond it is pending for other nodes; in the next one it is unknown."""

@@ -78,8 +78,8 @@ def test_who_is_left_behind(connections: Connections) -> None:
     assert not connections.left_behind
 
 
-def test_states(connections: Connections) -> None:
-    """Before there was any connection it is connecting, and down once it was refused or has had one."""
+def test_the_state_follows_the_connections(connections: Connections) -> None:
+    """It is connecting until the first refusal or connection, and then down until one is proven."""
     assert connections.state == "connecting"
     connections.refusing.error = REFUSED
     assert connections.state == "down"

@@ -206,8 +206,8 @@ async def test_a_guard_that_came_late_is_none(cluster: Make, chat: str, later: i
 
 
 @gen_test
-async def test_breaking_off_is_known_everywhere(cluster: Make, chat: str) -> None:
-    """A node that has lost what all should have had begins a new epoch, and all nodes interrupt."""
+async def test_a_loss_renews_the_chat_on_all_nodes(cluster: Make, chat: str) -> None:
+    """A node that has lost an event begins a new epoch, and all nodes interrupt."""
     made = cluster()
     nodes = await made.nodes(3, chat)
     before = epoch(nodes[0], chat)
@@ -220,8 +220,8 @@ async def test_breaking_off_is_known_everywhere(cluster: Make, chat: str) -> Non
 
 
 @gen_test
-async def test_breaking_off_by_all_is_one_epoch(cluster: Make, chat: str) -> None:
-    """Where every node has lost the same event, the first one begins a new epoch and the others join it."""
+async def test_a_loss_on_all_nodes_begins_one_epoch(cluster: Make, chat: str) -> None:
+    """If every node has lost the same event, the first one begins a new epoch and the others join it."""
     made = cluster()
     nodes = await made.nodes(3, chat)
     before = epoch(nodes[0], chat)
@@ -240,8 +240,8 @@ async def test_breaking_off_by_all_is_one_epoch(cluster: Make, chat: str) -> Non
 
 
 @gen_test
-async def test_breaking_off_during_a_join(cluster: Make, chat: str) -> None:
-    """A chat that is broken off while it is being joined is not forgotten to have been."""
+async def test_a_loss_during_a_join_renews_the_chat(cluster: Make, chat: str) -> None:
+    """A renewal that is asked for while the chat is being joined is not forgotten."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     before = epoch(one, chat)
@@ -255,8 +255,8 @@ async def test_breaking_off_during_a_join(cluster: Make, chat: str) -> None:
 
 
 @gen_test
-async def test_breaking_off_a_chat_that_nobody_is_in(cluster: Make) -> None:
-    """A chat without members here is joined to be broken off, and let go again."""
+async def test_a_loss_in_a_chat_without_members(cluster: Make) -> None:
+    """A chat without members here is joined to be renewed, and unsubscribed again."""
     made = cluster(history_seconds=0.2)
     one = await made.node()
     chat = fresh_chat()

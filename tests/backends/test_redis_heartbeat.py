@@ -63,8 +63,8 @@ def stage(expect_log: Callable[..., None]) -> Iterator[Stage]:
 
 
 @gen_test
-async def test_proving(stage: Stage) -> None:
-    """The subscriber's connection is proven by the heartbeat after its confirmation, and told of once."""
+async def test_a_heartbeat_proves_the_subscriber(stage: Stage) -> None:
+    """The heartbeat after its confirmation proves the subscriber's connection; that is reported once."""
     told = stage.connections._hearer.restored
     await stage.beat()
     assert stage.connections.state == "down"

@@ -76,8 +76,8 @@ async def test_joining_again_in_a_new_epoch(cluster: Make, chat: str) -> None:
 
 @gen_test
 @pytest.mark.parametrize("last", ["none", "outdated"])
-async def test_behind_a_server_of_before(cluster: Make, chat: str, last: str) -> None:
-    """Earlier servers don't note which event is the last one: what they leave there says nothing."""
+async def test_after_events_of_an_earlier_server(cluster: Make, chat: str, last: str) -> None:
+    """Earlier servers don't note which event is the last one: a missing or outdated field is ignored."""
     made = cluster(**OVER_HTTP)
     node = await made.node(chat)
     meta, *kept = node.backend._names.chat_keys(chat)

@@ -65,8 +65,8 @@ async def test_keys_of_an_outage(own_cluster: Make, chat: str, expect_log: Expec
     ("value", "state"),
     [("done e.1 m 1", "done"), ("unknown", "unknown"), ("released", "new"), ("pending t 1", "unknown")],
 )
-async def test_records_of_before(cluster: Make, chat: str, value: str, state: str) -> None:
-    """A record without a fingerprint stands for anything."""
+async def test_records_of_earlier_servers(cluster: Make, chat: str, value: str, state: str) -> None:
+    """A record without a fingerprint matches any message."""
     made = cluster()
     node = await made.node(chat)
     await made.client.set(f"eclipse:{{{chat}}}:attempt:key", value, ex=60)

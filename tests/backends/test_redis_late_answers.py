@@ -61,10 +61,10 @@ async def cut_and_back(made: Cluster, node: Node) -> None:
 
 
 @gen_test
-async def test_an_answer_of_an_earlier_link_is_not_believed(
+async def test_an_answer_of_an_earlier_connection_is_ignored(
     cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A chat whose join is answered after its link has gone is joined on the next one, and guarded there."""
+    """If the connection is lost before a join is answered, the chat is joined and guarded on the next one."""
     expect_log("Redis connection lost")
     made = cluster()
     one, other = await made.nodes(2)
@@ -144,10 +144,10 @@ async def test_a_new_epoch_is_told_before_its_events(
 
 
 @gen_test
-async def test_no_guard_is_left_when_links_change_at_the_lingerings_end(
+async def test_no_guard_is_left_if_connections_change_when_lingering_ends(
     cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What nobody hears any more begins a new epoch, although its node came back under another name."""
+    """A chat that no node hears begins a new epoch, although its node reconnected under another name."""
     expect_log("Redis connection lost")
     made = cluster()
     one, other = await made.node(history_seconds=0.2), await made.node()

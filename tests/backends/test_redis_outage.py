@@ -340,7 +340,7 @@ async def test_what_redis_will_never_take(cluster: Make, chat: str, expect_log: 
 
 
 @gen_test
-async def test_closing_hands_over_what_is_owed(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+async def test_closing_hands_over_the_outbox(own_cluster: Make, chat: str, expect_log: Expect) -> None:
     """A node that stops while Redis takes events again leaves nothing behind."""
     expect_log(REFUSES)
     expect_log(LOCALLY, optional=True)
@@ -462,8 +462,8 @@ async def test_a_lost_join_is_tried_again(cluster: Make, chat: str, expect_log: 
 
 
 @gen_test
-async def test_errors_of_our_own_are_said(cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A payment that fails by an error of ours is logged and tried again, not forgotten."""
+async def test_internal_errors_are_logged(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A flush that fails by an internal error is logged and tried again."""
     expect_log("outbox flush failed", "of the test")
     made = cluster()
     one, other = await made.nodes(2, chat)

@@ -66,8 +66,10 @@ async def test_recording_that_a_message_is_saved(redis_server: RedisServer, chat
     ("value", "state"),
     [("done e.1 m 1", "done"), ("unknown", "unknown"), ("released", "released"), ("pending t 1", "unknown")],
 )
-async def test_records_of_before(redis_server: RedisServer, chat: str, value: str, state: str) -> None:
-    """A record without a fingerprint, as servers of before have left it, stands for anything."""
+async def test_records_of_earlier_servers(
+    redis_server: RedisServer, chat: str, value: str, state: str
+) -> None:
+    """Without a fingerprint, as earlier servers write it, matches any message."""
     async with alone(redis_server) as made:
         backend, _ = await made.start()
         await made.client.set(f"eclipse:{{{chat}}}:attempt:key", value, ex=60)

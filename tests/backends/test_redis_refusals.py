@@ -107,8 +107,8 @@ MEANINGS = {
 
 
 @pytest.mark.parametrize("answer", MEANINGS)
-def test_meanings(answer: str) -> None:
-    """What Redis, Valkey and providers refuse with is taken as what it is; what nobody knows may pass."""
+def test_what_each_refusal_means(answer: str) -> None:
+    """Errors of Redis, Valkey and providers are classified; an unknown one may pass."""
     error = BaseParser.parse_error(answer)
     assert isinstance(error, RedisError)
     assert classify(error) is MEANINGS[answer]

@@ -37,8 +37,10 @@ async def test_a_node_that_stood_still(own_cluster: Make, chat: str, expect_log:
 
 
 @pytest.mark.gen_test(timeout=30)
-async def test_an_attempt_outlives_its_link(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """An attempt whose link breaks under it is made again on the next one, so that other nodes know of it."""
+async def test_an_attempt_is_recorded_on_the_next_connection(
+    own_cluster: Make, chat: str, expect_log: Expect
+) -> None:
+    """An attempt whose connection breaks is recorded again on the next one, so that other nodes know it."""
     expect_log("Redis connection lost")
     made = own_cluster()
     one, other = await made.nodes(2, chat)
@@ -96,10 +98,10 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
 
 @pytest.mark.gen_test(timeout=30)
 @patch("eclipse_ws.backends.base.MARGIN", 0.5)
-async def test_redis_goes_while_another_node_is_at_it(
+async def test_an_outage_while_another_node_saves_the_message(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
-    """Who knows that another node was saving the message doesn't save it too because Redis has gone."""
+    """A node that knows of another one's attempt does not save the message itself when Redis goes away."""
     expect_log("Redis connection lost")
     expect_log("attempt not settled", optional=True)
     made = own_cluster(redis_timeout=0.5, api_timeout=1)

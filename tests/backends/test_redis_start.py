@@ -39,8 +39,8 @@ async def failure(url: str, **given: Any) -> str:
 
 @gen_test
 @pytest.mark.parametrize("url", ["https://example.upstash.io", "localhost:6379", "redis://localhost:port"])
-async def test_a_url_that_is_none(url: str) -> None:
-    """A URL that Redis can't have is refused, naming the setting."""
+async def test_an_invalid_url(url: str) -> None:
+    """An invalid URL is refused with the name of its setting."""
     assert "REDIS_URL" in await failure(url)
 
 
@@ -223,8 +223,8 @@ async def test_a_loading_redis_is_waited_for(expect_log: Expect) -> None:
 
 
 @gen_test
-async def test_nobody_listens(expect_log: Expect) -> None:
-    """A Redis that isn't there is no reason not to start."""
+async def test_no_server_listens(expect_log: Expect) -> None:
+    """The server starts without Redis."""
     expect_log("Redis unavailable", "Redis connection lost")
     url = f"redis://127.0.0.1:{free_port()}"
     settings = make_settings(backend="redis", redis_url=url, redis_timeout=0.3)

@@ -283,7 +283,7 @@ class Guarantees:
             assert (await node.delivery.attempt(chat_id, key)).state == "new"
 
     @gen_test
-    async def test_an_attempt_waits_for_one_under_way(self, cluster: Cluster, chat: str) -> None:
+    async def test_an_attempt_waits_for_one_in_progress(self, cluster: Cluster, chat: str) -> None:
         """While the first one is saving, the others wait, on both nodes, and get its receipt."""
         one, other = await cluster.nodes(2, chat)
         first = await one.delivery.attempt(chat, "key")

@@ -20,8 +20,8 @@ CHAT = "chat"
 
 @gen_test
 @pytest.mark.parametrize("trouble", ["slow", "answer", "note"])
-async def test_a_node_that_closes_tells_its_losses(trouble: str, expect_log: Expect) -> None:
-    """Its chats begin their new epochs, and the other nodes hear of them, before it is gone."""
+async def test_a_node_that_closes_announces_its_losses(trouble: str, expect_log: Expect) -> None:
+    """Its chats begin their new epochs, and the other nodes hear about them, before it is gone."""
     expect_log("event dropped")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
@@ -49,8 +49,8 @@ async def test_a_node_that_closes_tells_its_losses(trouble: str, expect_log: Exp
 
 
 @gen_test
-async def test_a_node_that_closes_says_what_it_could_not_tell(expect_log: Expect) -> None:
-    """A loss that nobody else knows of is an error, and closing takes no longer than the backend has."""
+async def test_a_node_that_closes_logs_losses_that_it_could_not_announce(expect_log: Expect) -> None:
+    """A loss that no other node knows is an error, and closing takes no longer than the backend's timeout."""
     expect_log("not told about lost events")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)

@@ -44,8 +44,8 @@ async def test_every_node_answers() -> None:
 
 
 @gen_test
-async def test_who_does_not_answer_is_waited_for_within_a_bound(expect_log: Expect) -> None:
-    """The others' answers are had, and that some are missing; one that comes too late is nobody's."""
+async def test_a_silent_node_is_waited_for_until_the_timeout(expect_log: Expect) -> None:
+    """The others' answers are returned as incomplete; an answer that comes too late is ignored."""
     expect_log("'answers': 1.*not every node has answered")
     async with on_stages(2) as stages:
         stages[0].backend.timeout = 0.05
@@ -57,8 +57,8 @@ async def test_who_does_not_answer_is_waited_for_within_a_bound(expect_log: Expe
 
 
 @gen_test
-async def test_a_bound_of_ones_own(expect_log: Expect) -> None:
-    """A question may be waited for less than a command may take."""
+async def test_a_question_may_have_a_shorter_timeout(expect_log: Expect) -> None:
+    """The timeout of a question may be shorter than that of a command."""
     expect_log("not every node has answered")
     async with on_stages(1) as (stage,):
         stage.backend.deaf = True
@@ -78,8 +78,8 @@ async def test_one_node_alone_is_asked() -> None:
 
 @gen_test
 @pytest.mark.parametrize("asked", [True, False])
-async def test_a_question_that_can_not_be_put(asked: bool, expect_log: Expect) -> None:
-    """Nobody answers but this node itself; it is said if the backend was there to be asked."""
+async def test_a_question_that_can_not_be_sent(asked: bool, expect_log: Expect) -> None:
+    """Only this node answers; the failure is a warning if the backend was asked."""
     if asked:
         expect_log("nodes not asked")
     async with on_stages(2) as stages:
@@ -143,8 +143,8 @@ async def test_telling_others_to_look_again() -> None:
 
 
 @gen_test
-async def test_what_can_not_be_told_is_left_out() -> None:
-    """A note that nobody waits for is not sent again, and the backend's failure is nobody's."""
+async def test_an_answer_that_can_not_be_sent_is_dropped() -> None:
+    """An answer is not sent again, and the backend's error reaches nobody."""
     async with on_stage() as stage:
         stage.backend.sending = Unavailable(asked=True)
         stage.delivery._cluster.answer(Note(id="1", sender="0"), None)
@@ -195,8 +195,8 @@ async def test_notes_of_the_largest_size_are_read() -> None:
 
 
 @gen_test
-async def test_what_is_no_answer_is_read() -> None:
-    """Whatever asks something is a note, also without a sender; the rest is an answer, to whatever."""
+async def test_a_note_that_is_not_an_answer_is_returned() -> None:
+    """A note with a question or an order is returned, also without a sender; any other is an answer."""
     async with on_stage() as stage:
         read = stage.delivery._cluster.read
         for fields in ({"sender": "x"}, {"look_again": ["a"]}, {"take_over": ["a"]}, {"who_takes": True}):
@@ -207,8 +207,8 @@ async def test_what_is_no_answer_is_read() -> None:
 
 
 @gen_test
-async def test_closing_tells_nothing_any_more() -> None:
-    """What is under way when a node closes is given up."""
+async def test_closing_cancels_answers() -> None:
+    """Answers that are being sent when a node closes are cancelled."""
     async with on_stage() as stage:
         never = asyncio.Event()
 

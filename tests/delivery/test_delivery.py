@@ -123,8 +123,8 @@ async def test_closing_waits_for_what_the_application_has_published(hangs: bool)
 
 
 @gen_test
-async def test_who_has_all_misses_nothing() -> None:
-    """A cursor that is the position needs no history; without the chat there is none."""
+async def test_a_cursor_at_the_position_needs_no_history() -> None:
+    """A client at the position has missed nothing; for a chat that is not heard there is no answer."""
     async with on_stage() as stage:
         assert await stage.delivery.resume(CHAT, Cursor("e", 0)) is None
         await stage.delivery.subscribe(CHAT)
@@ -183,8 +183,8 @@ async def test_a_history_that_this_node_does_not_reach() -> None:
 
 
 @gen_test
-async def test_a_client_in_an_epoch_of_which_this_node_has_not_heard() -> None:
-    """The node follows before it answers, so that nothing of the old epoch comes behind the answer."""
+async def test_a_cursor_of_an_epoch_that_this_node_does_not_know_yet() -> None:
+    """The node catches up first, so that no event of the old epoch follows the answer."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         old = stage.backend.begin_epoch(CHAT)
@@ -284,10 +284,10 @@ async def test_what_is_delivered_already_is_published() -> None:
 
 @gen_test
 @pytest.mark.parametrize("error", [Unavailable(), Unavailable(asked=True), Rejected("of the test")])
-async def test_an_outage_is_said_as_it_begins(
+async def test_the_start_of_an_outage_is_logged_once(
     error: Exception, expect_log: Expect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line if the backend was there to be asked; none where that is known already."""
+    """One line if the backend was asked; none if it is known to be unavailable."""
     if getattr(error, "asked", False):
         expect_log("event not published; delivering locally")
     async with on_stage() as stage:
@@ -402,8 +402,8 @@ async def test_the_longest_event_is_delivered() -> None:
 
 
 @gen_test
-async def test_an_error_of_our_own_deafens_nobody(expect_log: Expect) -> None:
-    """An event that can't be handled is said, and its chat's sessions resume."""
+async def test_an_internal_error_does_not_stop_delivery(expect_log: Expect) -> None:
+    """An event that can't be handled is logged, and its chat's sessions resume."""
     expect_log("event not delivered; the chat's sessions resume")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)

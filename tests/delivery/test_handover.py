@@ -119,8 +119,8 @@ async def test_a_node_without_chats_asks_whether_others_take_some() -> None:
 
 @gen_test
 @pytest.mark.parametrize("address", [7, "", ["1"], True])
-async def test_a_node_that_says_nonsense_takes_nothing(address: Any) -> None:
-    """What is no address can't be sent anything."""
+async def test_a_node_that_answers_nonsense_takes_nothing(address: Any) -> None:
+    """Nothing can be sent to an answer that isn't an address."""
     async with on_stages(2) as (one, two):
         await join(one, "a")
         cluster = two.delivery._cluster
@@ -132,8 +132,8 @@ async def test_a_node_that_says_nonsense_takes_nothing(address: Any) -> None:
 
 
 @gen_test
-async def test_what_can_not_be_known() -> None:
-    """Without a backend, or if the question is lost, nothing is handed over, and it can be tried again."""
+async def test_without_a_backend_nothing_is_handed_over() -> None:
+    """If the backend is down, or the question is lost, nothing is handed over; another call may do it."""
     async with on_stages(2) as (one, _):
         await join(one, "a")
         one.backend.is_up = False
@@ -212,8 +212,8 @@ async def test_what_a_taker_can_not_hear_yet(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @gen_test
-async def test_members_stay_and_who_lingers_begins_anew() -> None:
-    """What the taker's sessions are in is live there already; what they have left lives as long again."""
+async def test_taking_over_keeps_members_and_lingers_anew() -> None:
+    """A chat with sessions here stays as it is; for one that lingers, the time begins again."""
     async with on_stage() as stage:
         await join(stage, "joined", "left")
         stage.delivery.unsubscribe("left")
@@ -265,10 +265,8 @@ async def test_no_more_is_taken_than_may_linger(expect_log: Expect) -> None:
 
 
 @gen_test
-async def test_notes_that_are_worked_on_are_bounded(
-    monkeypatch: pytest.MonkeyPatch, expect_log: Expect
-) -> None:
-    """One note too many is left out, and said; the others go on."""
+async def test_takeovers_in_progress_are_bounded(monkeypatch: pytest.MonkeyPatch, expect_log: Expect) -> None:
+    """One note too many is dropped with a warning; the others go on."""
     expect_log("malformed note of another node dropped")
     monkeypatch.setattr(handover, "MAX_TAKING", 2)
     async with on_stage() as stage:
@@ -285,8 +283,8 @@ async def test_notes_that_are_worked_on_are_bounded(
 
 
 @gen_test
-async def test_closing_takes_nothing_over_any_more() -> None:
-    """What is under way is given up, and the chats are gone."""
+async def test_closing_ends_a_takeover() -> None:
+    """A takeover in progress is cancelled, and its chats are gone."""
     async with on_stage() as stage:
         stage.backend.gate.clear()
         stage.delivery._handover.take(Note(take_over=["a"]), b"")

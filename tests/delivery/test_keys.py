@@ -29,7 +29,7 @@ def test_names_stay_what_they_are(
     assert make(*parts) == known
 
 
-def test_names_are_apart() -> None:
+def test_names_are_unique() -> None:
     """Each kind, chat, user and key makes another name, wherever one part ends and the next begins."""
     names = [
         *(user_key(*parts) for parts in (("c", "u", "k"), ("cu", "", "k"), ("c", "uk", ""), ("", "c", "uk"))),

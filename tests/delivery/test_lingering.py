@@ -18,8 +18,8 @@ CHAT = "chat"
 
 
 @gen_test
-async def test_what_is_let_go_is_gone() -> None:
-    """At the end of its lifetime, not before, a chat that nobody is in is let go; those with members stay."""
+async def test_a_chat_without_members_is_unsubscribed_in_time() -> None:
+    """A chat is unsubscribed at the end of its lifetime, not before; chats with members stay."""
     async with on_stage(history_seconds=0.2) as stage:
         for chat in ("a", "b", "c"):
             await stage.delivery.subscribe(chat)
@@ -48,8 +48,8 @@ async def test_many_are_let_go_in_batches(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @gen_test
-async def test_joining_what_is_being_let_go() -> None:
-    """Who joins meanwhile has the chat subscribed again, live no sooner than that, and it isn't let go."""
+async def test_joining_a_chat_while_it_is_unsubscribed() -> None:
+    """A session that joins meanwhile has the chat subscribed to again, and it goes live only after that."""
     async with on_stage(history_seconds=0.2) as stage:
         for chat in (CHAT, "other"):
             await stage.delivery.subscribe(chat)
@@ -72,8 +72,8 @@ async def test_joining_what_is_being_let_go() -> None:
 
 @gen_test
 @pytest.mark.parametrize("failure", [Unavailable(), ValueError("of the test")])
-async def test_what_can_not_be_let_go_stays(failure: Exception, expect_log: Expect) -> None:
-    """It is heard again at once, unless it wasn't before, and is let go with the next sweep."""
+async def test_a_chat_that_can_not_be_unsubscribed_stays(failure: Exception, expect_log: Expect) -> None:
+    """It is heard again at once if it was heard before, and the next sweep unsubscribes from it."""
     if isinstance(failure, ValueError):
         expect_log("chats not unsubscribed")
     async with on_stage(history_seconds=0.2) as stage:
@@ -196,7 +196,7 @@ async def test_how_often_chats_are_looked_at(
 
 
 @gen_test
-async def test_joining_what_is_about_to_be_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_joining_a_chat_before_it_is_unsubscribed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A chat that is due, and joined or taken over while those before it are let go, stays; so does one that
     is being subscribed.
     """

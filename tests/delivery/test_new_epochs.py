@@ -249,8 +249,8 @@ async def test_the_backend_is_asked_until_all_follows() -> None:
 
 
 @gen_test
-async def test_the_backend_is_not_asked_for_ever(timers: list[Timer], expect_log: Expect) -> None:
-    """However fast gaps come, the backend has a pause after a few rounds, and nothing wrong is delivered."""
+async def test_the_backend_has_a_pause_between_rounds(timers: list[Timer], expect_log: Expect) -> None:
+    """However fast gaps come, the backend has a pause after a few rounds, and no wrong event is delivered."""
     expect_log("events with forged cursors dropped")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)

@@ -162,10 +162,10 @@ async def test_what_was_not_taken_is_offered_again_in_time(monkeypatch: pytest.M
 
 
 @gen_test
-async def test_an_error_of_our_own_is_said_and_tried_again(
+async def test_an_internal_error_is_logged_and_the_flush_retried(
     monkeypatch: pytest.MonkeyPatch, expect_log: Expect
 ) -> None:
-    """What nobody expected loses nothing."""
+    """An unexpected error loses no event."""
     expect_log("outbox flush failed")
     monkeypatch.setattr(outbox, "RETRY", 0.005)
     async with on_stage() as stage:
@@ -219,10 +219,10 @@ async def test_a_loss_waits_for_what_waits_before_it(monkeypatch: pytest.MonkeyP
 
 
 @gen_test
-async def test_a_full_outbox_is_said_once(
+async def test_a_full_outbox_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, expect_log: Expect, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However much is lost in one outage; an outcome that finds no room is no loss."""
+    """One line, however many events are lost in one outage; an outcome that doesn't fit is not a loss."""
     expect_log("outbox full")
     monkeypatch.setattr(outbox, "MAX_ITEMS", 1)
     async with on_stage() as stage:
@@ -287,7 +287,7 @@ async def test_closing_hands_over_what_it_can(monkeypatch: pytest.MonkeyPatch) -
 
 @gen_test
 @pytest.mark.parametrize("hangs", [True, False])
-async def test_closing_says_what_is_left(
+async def test_closing_logs_what_is_left(
     hangs: bool, monkeypatch: pytest.MonkeyPatch, expect_log: Expect
 ) -> None:
     """After its time it gives up, also while the backend doesn't answer, and leaves no timer and no task."""

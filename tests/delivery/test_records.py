@@ -75,8 +75,8 @@ async def test_the_oldest_settled_goes_first() -> None:
 
 
 @pytest.mark.gen_test
-async def test_even_open_ones_are_bounded() -> None:
-    """When nothing but open records fill the table, new ones are put off until there is room."""
+async def test_attempts_in_progress_are_bounded() -> None:
+    """If the table is full of attempts in progress, new ones are put off until there is room."""
     records, clock = table(limit=2, lifetime=300)
     first = await take(records, "first")
     await take(records, "second")
@@ -191,8 +191,8 @@ async def test_patience_ends() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_released_one_is_known_to_nobody() -> None:
-    """A released attempt is new for the same, reused for anything else, and no answer to other nodes."""
+async def test_a_released_attempt_is_no_answer_to_other_nodes() -> None:
+    """A released attempt is new for the same message, reused for another, and unknown to other nodes."""
     records, _ = table(limit=1)
     first = await records.take("chat", Key("key", "", "f1"), retry_unknown=False, patience=0)
     records.release(first)

@@ -82,8 +82,8 @@ async def test_a_backend_that_does_not_answer_is_not_waited_for() -> None:
 
 
 @gen_test
-async def test_who_waits_no_more_disturbs_nobody() -> None:
-    """A chat goes live whether or not somebody still waits for it."""
+async def test_a_chat_goes_live_without_its_waiters() -> None:
+    """A chat goes live whether or not a session still waits for it."""
     async with on_stage() as stage:
         stage.backend.gate.clear()
         joining = asyncio.ensure_future(stage.delivery.subscribe(CHAT))
@@ -117,8 +117,8 @@ async def test_after_an_outage_what_was_missed_comes() -> None:
 
 
 @gen_test
-async def test_an_answer_of_before_a_loss_is_worth_nothing() -> None:
-    """What was subscribed when the link broke isn't heard: the chat isn't live, and is asked for again."""
+async def test_an_answer_from_before_a_loss_is_ignored() -> None:
+    """A subscription that was lost meanwhile does not make the chat live: the backend is asked again."""
     async with on_stage() as stage:
         stage.backend.gate.clear()
         joining = asyncio.ensure_future(stage.delivery.subscribe(CHAT))
@@ -153,8 +153,10 @@ async def test_refusals_are_answered_with_patience(timers: list[Timer], expect_l
 
 
 @gen_test
-async def test_refusals_are_said_once(expect_log: Expect, caplog: pytest.LogCaptureFixture) -> None:
-    """A single refusal is nothing to tell of; of many in a row one line comes."""
+async def test_repeated_refusals_are_logged_once(
+    expect_log: Expect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A single refusal is not logged; many in a row are one line."""
     expect_log("chat not subscribed; trying again")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
@@ -218,8 +220,8 @@ async def test_what_need_not_be_tried_again(timers: list[Timer], why: str) -> No
 
 @gen_test
 @pytest.mark.parametrize("how", ["another node", "lost", "lost too"])
-async def test_what_is_told_while_a_chat_is_subscribed_is_not_forgotten(how: str) -> None:
-    """The backend may have answered before that: the chat is subscribed once more."""
+async def test_a_new_epoch_during_a_subscription_is_not_missed(how: str) -> None:
+    """The backend may have answered before the new epoch: the chat is subscribed to once more."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         stage.backend.gate.clear()
@@ -241,8 +243,8 @@ async def test_what_is_told_while_a_chat_is_subscribed_is_not_forgotten(how: str
 
 
 @gen_test
-async def test_an_epoch_that_was_begun_in_vain_is_told() -> None:
-    """What was subscribed is heard no more when the answer comes; the others are in an epoch that is over."""
+async def test_a_new_epoch_is_announced_even_if_the_subscription_is_lost() -> None:
+    """The other nodes are in an epoch that is over, although this node does not hear the chat either."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         stage.backend.gate.clear()

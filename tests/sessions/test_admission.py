@@ -78,7 +78,7 @@ async def test_of_an_argument_that_comes_twice_the_last_one_counts() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_a_refused_client_says_is_not_heard() -> None:
+async def test_commands_of_a_refused_client_do_not_run() -> None:
     """Commands that came along with a bad token are not carried out."""
     async with running() as server, await Client.join(server.port) as neighbour:
         client = await Client.open(server.port, "token=bad")
@@ -140,7 +140,7 @@ async def test_other_methods(path: str, method: str) -> None:
         {"Upgrade": "websocket2"},
     ],
 )
-async def test_upgrade_that_is_none(headers: dict[str, str]) -> None:
+async def test_invalid_upgrade(headers: dict[str, str]) -> None:
     """A wrong handshake is a 4xx answer and leaves nothing."""
     async with running() as server, leaving_nothing(server):
         answer = await http(server.port, f"/ws?token={token()}", headers={**UPGRADE, **headers})
@@ -159,8 +159,8 @@ async def test_another_version_of_the_protocol(version: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_full() -> None:
-    """A full node answers 503 with Retry-After, and those in it stay."""
+async def test_a_full_node_refuses_upgrades() -> None:
+    """A full node answers 503 with Retry-After, and its sessions stay."""
     async with running(max_sessions=1) as server:
         async with await Client.join(server.port) as client:
             answer = await http(server.port, f"/ws?token={token()}", headers=UPGRADE)

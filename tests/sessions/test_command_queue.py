@@ -130,8 +130,8 @@ async def test_a_ping_waits_for_no_earlier_attempt() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_message_is_of_the_token_that_it_was_said_with() -> None:
-    """A token that takes rights away, behind a message that waits, doesn't change whose message that is."""
+async def test_a_message_keeps_the_claims_with_which_it_was_read() -> None:
+    """A new token without the right, sent after a message that waits, does not change that message."""
     async with running() as server, await Client.join(server.port) as client:
         gate = Gate(server)
         shares: list[Any] = []
@@ -335,7 +335,7 @@ async def test_what_a_lost_client_said_is_saved() -> None:
 
 
 @pytest.mark.gen_test
-async def test_who_is_kicked_says_nothing_more() -> None:
+async def test_a_disconnected_session_saves_nothing_more() -> None:
     """Messages that wait when the application ends the session are not saved, and their sender is told."""
     async with running() as server:
         client = await Client.join(server.port)
@@ -429,7 +429,7 @@ async def test_a_drain_waits_for_what_has_begun(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.gen_test
-async def test_who_must_go_waits_for_what_has_begun_alone() -> None:
+async def test_a_retired_session_waits_only_for_its_command_in_progress() -> None:
     """An application that hangs doesn't keep a session whose key was removed: it has the time of one call,
     and the command under way its answer.
     """

@@ -154,8 +154,8 @@ async def scene(**given: object) -> AsyncIterator[Scene]:
 
 
 @pytest.mark.gen_test
-async def test_message_is_saved_then_told() -> None:
-    """A message is saved with its key, then the chat hears of it, then its sender has the ack."""
+async def test_message_is_saved_then_published() -> None:
+    """A message is saved with its key, then published in the chat, then acknowledged to its sender."""
     async with scene() as here:
         assert await here.do(HELLO) is None
         assert here.api.calls == [("c1", "u1", "hello", "USER", visitors_key("c1", "k1"))]
@@ -229,8 +229,8 @@ async def test_key_that_is_used_again(other: SendMessage, state: str, expect_log
 
 
 @pytest.mark.gen_test
-async def test_calls_are_made_on_somebodys_account() -> None:
-    """A user's calls are on the user's account, a visitor's on the chat's; each on the address's."""
+async def test_calls_count_against_a_share() -> None:
+    """A user's calls count against the user, a visitor's against the chat, and all against the address."""
     async with scene() as here:
         await here.do(SendMessage("x", "USER"), Speaker("u1", known=True, address="10.0.0.1"))
         await here.do(SendMessage("x", "USER"), Speaker("anon_1"))
@@ -257,7 +257,7 @@ async def test_answer_that_can_not_be_trusted_is_an_error_line(
 
 
 @pytest.mark.gen_test
-async def test_same_key_while_the_first_is_under_way() -> None:
+async def test_same_key_while_the_first_is_in_progress() -> None:
     """A retry that overtakes the first answer waits for it."""
     async with scene() as here:
         here.api.gate.clear()
@@ -429,8 +429,10 @@ async def test_agent_who_is_not_found(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_agent_who_can_not_be_told(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault while telling of an agent is told in today's words."""
+async def test_agent_joined_that_can_not_be_published(
+    expect_log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault while publishing is answered with `internal_error` and the text of the contract."""
     expect_log("agent_joined failed")
     async with scene() as here:
 
@@ -469,7 +471,7 @@ async def test_handled_commands_are_counted() -> None:
         (Refresh("t"), {"USER", "ASSISTANT", "AGENT", None}),
     ],
 )
-def test_who_may_give_a_command(command: protocol.Command, roles: set[str | None]) -> None:
+def test_roles_that_a_command_needs(command: protocol.Command, roles: set[str | None]) -> None:
     """A message and `agent_joined` need a role, which a visitor has only as USER; the others need none."""
     row = ROWS[type(command)]
     for role in ("USER", "ASSISTANT", "AGENT", None):

@@ -684,7 +684,7 @@ async def test_typing_skips_its_origin() -> None:
 
 
 @gen_test
-async def test_interrupt_sends_all_away() -> None:
+async def test_interrupt_ends_all_sessions_of_the_chat() -> None:
     """An interrupt ends the chat's sessions with 4010, also those that are joining, and no other chat's."""
     async with on_stage() as stage:
         one = await stage.join("one")
@@ -877,8 +877,8 @@ async def test_disconnecting(user: str | None, reason: str | None, ended: set[st
     "question",
     [None, 7, [], {}, {"disconnect": CHAT}, {"disconnect": {"chatId": CHAT, "userId": None, "reason": 7}}],
 )
-async def test_questions_that_are_none(question: Any) -> None:
-    """What is no question of ours is answered with nothing, and does nothing."""
+async def test_unknown_questions(question: Any) -> None:
+    """A question that the hub doesn't know is answered with None, and does nothing."""
     async with on_stage() as stage:
         one = await stage.join("one")
         assert stage.hub.answer(question) is None

@@ -179,8 +179,10 @@ async def test_agent_who_is_not_found(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_agent_who_can_not_be_told(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fault while telling of an agent is answered in today's words."""
+async def test_agent_joined_that_can_not_be_published(
+    expect_log: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault while publishing is answered with `internal_error` and the text of the contract."""
     expect_log("agent_joined failed")
     async with running() as server, await Client.join(server.port, user="agent_1") as client:
 

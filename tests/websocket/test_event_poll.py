@@ -48,8 +48,8 @@ async def test_a_peer_that_answers_pings_stays() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_is_silent_after_a_ping_is_let_go() -> None:
-    """A ping without any byte within the timeout ends the session, with 1006 and without a word."""
+async def test_a_peer_that_is_silent_after_a_ping_is_lost() -> None:
+    """A ping without any byte within the timeout ends the session with 1006 and without a close frame."""
     async with serving(wire_ping_interval=0.1, wire_ping_timeout=0.05) as server:
         peer = await Peer.open(server.port)
         assert await peer.frame() == (FIN | PING, b"")

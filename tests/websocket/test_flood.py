@@ -240,7 +240,7 @@ async def test_a_pong_is_free_for_each_ping(pings: int) -> None:
 
 
 @pytest.mark.gen_test
-async def test_small_reads_wait_for_a_message_under_way() -> None:
+async def test_small_reads_wait_for_a_message_in_progress() -> None:
     """While a message is under way a number of reads waits, however small, and then the peer does; all of it
     is handled, and nobody is taken for a flooder."""
 
@@ -322,7 +322,7 @@ async def test_a_flood_after_our_close_is_not_read_on(flood: str, kind: str, sid
 
 
 @pytest.mark.gen_test
-async def test_who_is_hushed_has_the_whole_close_timeout() -> None:
+async def test_a_flood_does_not_shorten_the_close_timeout() -> None:
     """A flood after our close does not shorten the time in which the close frame can be read."""
     async with serving(Counts, wire_close_timeout=10) as server:
         peer = await Peer.open(server.port)
@@ -338,7 +338,7 @@ async def test_who_is_hushed_has_the_whole_close_timeout() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_message_that_ends_after_a_hush_reads_nothing_on() -> None:
+async def test_a_message_that_ends_after_a_flood_does_not_resume_reading() -> None:
     """The message that was under way at our close ends, with a flood behind it that is found then: nothing
     is read after that, whatever made the socket wait before."""
 

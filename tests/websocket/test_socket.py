@@ -542,7 +542,7 @@ async def test_nonsense_after_our_close() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_close_while_a_message_is_under_way() -> None:
+async def test_a_close_while_a_message_is_in_progress() -> None:
     """The handshake does not wait for the message, and the message's end changes nothing."""
     async with serving(Slow) as server:
         peer = await Peer.open(server.port)
