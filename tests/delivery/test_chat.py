@@ -148,8 +148,8 @@ def test_another_epoch_is_a_gap() -> None:
     assert [e.cursor for e in stage.delivered] == [Cursor("f", 1)]
 
 
-def test_what_does_not_follow_is_given_back() -> None:
-    """Events that came after a longer gap than the history told of are not delivered, and not lost."""
+def test_events_after_a_gap_are_returned() -> None:
+    """Events after a gap that the history does not close are neither delivered nor lost."""
     stage = Stage()
     for offset in (3, 7, 4):
         stage.hear(at(offset))
@@ -252,7 +252,7 @@ def test_a_new_chat_knows_nothing() -> None:
 
 
 def test_the_identity_follows_the_position() -> None:
-    """With its position a chat knows which event is there, whether it was heard, missed or told."""
+    """A chat knows the identity of the event at its position, however it got that position."""
     stage = Stage()
     chat = stage.chat
     chat.catch_up(Position(Cursor(EPOCH, 1), "told"), None)
@@ -277,8 +277,8 @@ def test_a_local_copy_is_delivered_once() -> None:
     assert not any(chat.has_seen(copy.identity) for copy in copies)
 
 
-def test_a_local_copy_that_comes_back_is_known() -> None:
-    """It then has its cursor, nobody gets it again, and whoever joins no longer needs the copy."""
+def test_a_local_copy_that_is_sequenced_is_not_delivered_again() -> None:
+    """It has a cursor from then on, nobody gets it again, and sessions that join no longer need the copy."""
     stage = Stage()
     chat = stage.go_live(0)
     copies = [event("one"), event("two")]
@@ -300,7 +300,7 @@ def resume(stage: Stage, after: int, *missed: int) -> list[int] | None:
 
 
 def test_a_history_is_completed_with_what_came_meanwhile() -> None:
-    """What was delivered since a history was read follows it, once; without, or with a hole, none is had."""
+    """Events delivered since a history was read follow it, once; if one is missing, there is no history."""
     stage = Stage()
     chat = stage.go_live(2)
     chat.begin_resuming()
@@ -333,7 +333,7 @@ def test_a_history_ends_at_the_position() -> None:
 
 
 def test_a_history_before_the_position_is_known() -> None:
-    """Is what the backend has; the rest comes with the position."""
+    """It is what the backend returned; later events come when the position is known."""
     stage = Stage()
     stage.chat.begin_resuming()
     assert resume(stage, 0, 1, 2) == [1, 2]

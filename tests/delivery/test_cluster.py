@@ -171,7 +171,7 @@ async def test_an_answer_that_can_not_be_sent_is_dropped() -> None:
     ],
 )
 async def test_malformed_notes_are_dropped(raw: bytes, why: str, expect_log: Expect) -> None:
-    """What another node can't have meant is said and left out, and the chats stay as they are."""
+    """Notes that no node can have written are dropped with a warning, and the chats stay as they are."""
     expect_log(f"malformed note of another node dropped.*{why}|{why}.*malformed note of another node dropped")
     async with on_stage() as stage:
         await stage.delivery.subscribe("x")

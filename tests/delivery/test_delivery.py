@@ -70,7 +70,7 @@ async def test_closing_what_never_started() -> None:
 
 @gen_test
 async def test_closing_twice() -> None:
-    """The second time nothing is left to do, and what is told the backend is given up the first time."""
+    """The second call has nothing left to do; the first one cancels what is being recorded in the backend."""
     async with on_stage() as stage:
         closed: list[bool] = []
         close = stage.backend.close
@@ -142,7 +142,7 @@ async def test_a_cursor_at_the_position_needs_no_history() -> None:
 @gen_test
 @pytest.mark.parametrize("refused", [True, False])
 async def test_a_history_that_can_not_be_read(refused: bool, expect_log: Expect) -> None:
-    """It can't be had, which is said if the backend refuses this alone; nothing is recorded any more."""
+    """The result is None, with a warning if the backend refuses only this; nothing is recorded any more."""
     if refused:
         expect_log("history not read")
     async with on_stage() as stage:
@@ -200,7 +200,7 @@ async def test_a_cursor_of_an_epoch_that_this_node_does_not_know_yet() -> None:
 
 @gen_test
 async def test_local_copies_until_they_are_sequenced() -> None:
-    """Whoever joins has to have them; of a chat that isn't heard there are none."""
+    """Sessions that join get them; a chat that is not heard has none."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         assert stage.delivery.local_copies(CHAT) == stage.delivery.local_copies("unknown") == ()
@@ -351,7 +351,7 @@ async def test_what_is_sequenced_already() -> None:
 
 @gen_test
 async def test_raw_events_are_bounded(monkeypatch: pytest.MonkeyPatch, expect_log: Expect) -> None:
-    """Of more than can be worked on at once the rest is lost for all nodes alike, and that is said."""
+    """Beyond the bound an event is lost for all nodes alike, which is logged."""
     expect_log("outbox full")
     monkeypatch.setattr(outbox, "MAX_ITEMS", 2)
     async with on_stage() as stage:
@@ -421,7 +421,7 @@ async def test_an_internal_error_does_not_stop_delivery(expect_log: Expect) -> N
 
 @gen_test
 async def test_notes_go_where_they_belong() -> None:
-    """Each kind of note to the part that knows what to do, and the hub is asked what nobody else knows."""
+    """Each kind of note goes to the part that handles it; the hub answers the remaining questions."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         stage.backend.asked.clear()
@@ -447,8 +447,8 @@ async def test_notes_go_where_they_belong() -> None:
 
 
 @gen_test
-async def test_what_is_done_first_after_an_outage() -> None:
-    """Outcomes are told before chats are caught up with, and what waits is handed over last."""
+async def test_the_order_of_work_after_an_outage() -> None:
+    """Attempts are recorded before chats catch up with the backend, and the outbox is flushed last."""
     async with on_stage() as stage:
         order: list[str] = []
         for part in ("idempotency", "subscriptions"):

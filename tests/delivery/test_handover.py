@@ -65,8 +65,8 @@ async def test_only_what_came_since_is_handed_over_again() -> None:
 
 
 @gen_test
-async def test_what_was_handed_over_counts_when_the_others_have_gone() -> None:
-    """A node that was taken over from says how much, though nobody takes the rest."""
+async def test_chats_handed_over_count_when_the_others_have_stopped() -> None:
+    """A second call still returns what was handed over, although no node takes the rest."""
     async with on_stages(2) as (one, two):
         await join(one, "a")
         assert await one.delivery.hand_over() == 1
@@ -76,8 +76,8 @@ async def test_what_was_handed_over_counts_when_the_others_have_gone() -> None:
 
 
 @gen_test
-async def test_nobody_takes_over() -> None:
-    """Neither this node itself nor another one that leaves; a lone node says so as well, each time."""
+async def test_no_node_takes_over() -> None:
+    """Neither this node nor another one that is stopping takes chats; then the result is None, each time."""
     async with on_stages(1) as (one,):
         await join(one, "a")
         for _ in range(2):
@@ -92,8 +92,8 @@ async def test_nobody_takes_over() -> None:
 
 
 @gen_test
-async def test_a_node_that_has_begun_to_leave_takes_nothing() -> None:
-    """It said before that it would: who asks is told that its chats are not heard there."""
+async def test_a_node_that_has_begun_to_stop_takes_nothing() -> None:
+    """It had offered to take chats, but now answers that it hears none of them."""
     async with on_stages(2) as (one, two):
         await join(one, "a")
         taking = two.delivery._handover
@@ -110,8 +110,8 @@ async def test_a_node_that_has_begun_to_leave_takes_nothing() -> None:
 
 
 @gen_test
-async def test_a_node_without_chats_asks_whether_others_take_some() -> None:
-    """It tells 0 if there are others, so that the node knows that its clients find one."""
+async def test_a_node_without_chats_asks_whether_others_take_over() -> None:
+    """It returns 0 if there are others, so that the node knows that its clients find one."""
     async with on_stages(2) as (one, _):
         assert await one.delivery.hand_over() == 0
         assert batches(one) == []
@@ -198,8 +198,8 @@ async def test_a_taker_that_answers_nonsense(answer: Any) -> None:
 
 
 @gen_test
-async def test_what_a_taker_can_not_hear_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so in good time, and those chats don't count; it goes on to hear them all the same."""
+async def test_chats_that_a_taker_does_not_hear_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers in time that it doesn't hear them, so they don't count; it still subscribes to them."""
     monkeypatch.setattr(handover, "TIMEOUT", 0.2)
     async with on_stages(2) as (one, two):
         await join(one, "a", "b")
@@ -250,8 +250,8 @@ async def test_what_is_being_let_go_is_heard_again() -> None:
 
 
 @gen_test
-async def test_no_more_is_taken_than_may_linger(expect_log: Expect) -> None:
-    """Twice as many as a node may have sessions; what it hears anyway is free, what is joined makes room."""
+async def test_taken_chats_are_bounded(expect_log: Expect) -> None:
+    """Twice `max_sessions`; chats that it hears anyway do not count, and those that are joined make room."""
     expect_log("'chats': 2, .*'limit': 4.*|'limit': 4.*'chats': 2")
     async with on_stage(max_sessions=2) as stage:
         take_over = stage.delivery._handover.take_over

@@ -107,8 +107,8 @@ async def test_what_can_not_be_let_go_during_an_outage() -> None:
 
 
 @gen_test
-async def test_what_was_let_go_without_an_answer_is_heard_again() -> None:
-    """A backend that fails may have let the chat go all the same: who joins then hears it."""
+async def test_an_unsubscription_without_an_answer_is_repaired() -> None:
+    """A backend that fails may have unsubscribed from the chat: a session that joins then hears it."""
     async with on_stage(history_seconds=0.2) as stage:
         await stage.delivery.subscribe(CHAT)
         unsubscribe = stage.backend.unsubscribe
@@ -158,8 +158,8 @@ async def test_lingering_is_as_long_as_the_history() -> None:
 
 
 @gen_test
-async def test_closing_lets_everybody_go() -> None:
-    """Who waits for a chat waits no more, nothing is subscribed any more, and no task is left."""
+async def test_closing_ends_all_waiting() -> None:
+    """Nobody waits for a chat any more, nothing is subscribed to any more, and no task is left."""
     async with on_stage() as stage:
         stage.backend.gate.clear()
         joining = asyncio.ensure_future(stage.delivery.subscribe(CHAT))
@@ -175,10 +175,10 @@ async def test_closing_lets_everybody_go() -> None:
 
 @gen_test
 @pytest.mark.parametrize(("lifetime", "interval"), [(0.1, 0.05), (1.0, 0.25), (20.0, 5.0), (3600.0, 5.0)])
-async def test_how_often_chats_are_looked_at(
+async def test_the_interval_of_the_sweep(
     lifetime: float, interval: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four times in a lifetime, neither all the time nor so seldom that many come together."""
+    """Four times in a lifetime: not all the time, and not so seldom that many chats are due together."""
     slept: list[float] = []
     sleep = asyncio.sleep
 

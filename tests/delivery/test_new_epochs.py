@@ -64,8 +64,8 @@ async def test_an_own_loss_begins_an_epoch_and_tells_it() -> None:
 
 
 @gen_test
-async def test_many_epochs_are_told_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chats of one turn are told together, no more than a note may have, each of them once."""
+async def test_many_new_epochs_are_announced_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chats of one turn share notes, at most as many as fit into one, and each is announced once."""
     monkeypatch.setattr(subscriptions, "BATCH", 2)
     async with on_stage() as stage:
         chats = [f"chat-{number}" for number in range(5)]
@@ -79,8 +79,8 @@ async def test_many_epochs_are_told_in_batches(monkeypatch: pytest.MonkeyPatch) 
 
 
 @gen_test
-async def test_a_shared_loss_is_for_the_epoch_in_which_it_was() -> None:
-    """Who is still in it renews it; nobody does in another epoch, or for a chat that isn't heard."""
+async def test_a_shared_loss_renews_only_its_epoch() -> None:
+    """A node that is in that epoch renews the chat; one in another epoch, or without the chat, does not."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         at = stage.delivery.position(CHAT)
@@ -131,8 +131,8 @@ async def test_a_loss_while_the_backend_answers() -> None:
 
 
 @gen_test
-async def test_a_loss_of_a_chat_that_nobody_here_is_in() -> None:
-    """It is subscribed to begin the epoch, and let go a lifetime later."""
+async def test_a_loss_in_a_chat_without_sessions() -> None:
+    """It is subscribed to for the new epoch, and unsubscribed a lifetime later."""
     async with on_stage(history_seconds=0.2) as stage:
         await stage.backend.append(CHAT, event(0))
         stage.subscriptions.renew(CHAT)
@@ -146,8 +146,8 @@ async def test_a_loss_of_a_chat_that_nobody_here_is_in() -> None:
 
 
 @gen_test
-async def test_a_loss_of_a_chat_with_members_leaves_them() -> None:
-    """A chat in which somebody is doesn't begin to linger with a new epoch."""
+async def test_a_loss_in_a_chat_with_sessions() -> None:
+    """A chat with sessions does not begin to linger with a new epoch."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         stage.subscriptions.renew(CHAT)
@@ -181,8 +181,8 @@ async def test_a_backend_that_goes_back_in_time() -> None:
 
 
 @gen_test
-async def test_going_back_in_time_is_told_even_if_the_backend_says_nothing() -> None:
-    """Whoever begins another epoch instead of one that was over tells the other nodes in any case."""
+async def test_going_back_in_time_is_always_announced() -> None:
+    """A node that replaces an epoch that was over announces the new one, whatever the backend answers."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         known(stage).earlier = ("before",)
@@ -214,7 +214,7 @@ async def test_looking_again() -> None:
 @gen_test
 @pytest.mark.parametrize("epoch", ["", "another"])
 async def test_forged_events_are_dropped(epoch: str, expect_log: Expect) -> None:
-    """What the backend doesn't know, though it was heard before it was asked, is said, and hides nothing."""
+    """Waiting events that the backend doesn't know are dropped with a warning, and hide no real event."""
     if not epoch:
         expect_log("'count': 2, 'event': 'events with forged cursors dropped'")
     async with on_stage() as stage:

@@ -90,7 +90,7 @@ async def on_stage() -> AsyncIterator[Stage]:
 
 @gen_test
 async def test_handed_over_in_order() -> None:
-    """What waits comes oldest first, what is published meanwhile behind it, and nobody gets it twice."""
+    """Waiting events come first, the oldest before the others, then newer ones, and nobody gets one twice."""
     async with on_stage() as stage:
         stage.backend.failure = Unavailable()
         assert await stage.publish(1, 2, 3) == ["local"] * 3

@@ -71,8 +71,8 @@ async def test_the_first_goes_alone_and_the_rest_in_batches(monkeypatch: pytest.
 
 
 @gen_test
-async def test_what_follows_a_failure_is_offered_again_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes before it is done; it then goes alone until it is taken, and what was taken isn't again."""
+async def test_items_after_a_failed_one_are_offered_again_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier items are done. The failed one goes alone until it is taken; taken ones are not repeated."""
     monkeypatch.setattr(outbox, "RETRY", 0.005)
     async with on_stage() as stage:
         stage.backend.failure, stage.backend.only = Unavailable(), "3"
@@ -87,8 +87,8 @@ async def test_what_follows_a_failure_is_offered_again_behind_it(monkeypatch: py
 
 
 @gen_test
-async def test_what_has_come_back_is_not_appended_again() -> None:
-    """An event that was delivered meanwhile settles its key with the cursor that it had."""
+async def test_an_event_that_was_heard_is_not_appended_again() -> None:
+    """Its key is settled with the cursor that the event had when it was delivered."""
     async with on_stage() as stage:
         settled: list[Any] = []
         record = stage.backend.record
@@ -126,8 +126,8 @@ async def test_an_event_goes_with_its_key_and_the_position() -> None:
 
 
 @gen_test
-async def test_an_outcome_without_a_step_is_none() -> None:
-    """What says nothing is nothing to hand over, and stops nobody."""
+async def test_an_item_without_event_and_step_is_skipped() -> None:
+    """There is nothing to hand over, and later items do not wait for it."""
     async with on_stage() as stage:
         stage.outbox.put(Item(CHAT, None))
         stage.outbox.put(Item(CHAT, None, Key("key", "token")))
@@ -137,8 +137,8 @@ async def test_an_outcome_without_a_step_is_none() -> None:
 
 
 @gen_test
-async def test_what_was_not_taken_is_offered_again_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes to wait meanwhile doesn't hurry it; that the backend is back does, once."""
+async def test_a_failed_flush_is_tried_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new item does not shorten the pause; the return of the backend does, once."""
     monkeypatch.setattr(outbox, "RETRY", 0.05)
     async with on_stage() as stage:
         stage.backend.failure = Unavailable()
@@ -348,7 +348,7 @@ async def test_closing_without_any_time(expect_log: Expect) -> None:
 
 @gen_test
 async def test_closing_an_empty_outbox_takes_no_time() -> None:
-    """Nothing waits: nobody is asked."""
+    """Nothing waits, and the backend is not asked."""
     async with on_stage() as stage:
         async with asyncio.timeout(1):
             await stage.outbox.close(10)

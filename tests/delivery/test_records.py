@@ -178,8 +178,8 @@ async def test_waiters_are_woken() -> None:
 
 
 @pytest.mark.gen_test
-async def test_patience_ends() -> None:
-    """Who has waited long enough is told that the outcome is unknown; the attempt itself goes on."""
+async def test_waiting_ends_with_an_unknown_outcome() -> None:
+    """A requester that has waited long enough gets `unknown`; the attempt itself goes on."""
     records, clock = table()
     first = await take(records)
     waiting = asyncio.ensure_future(take(records, patience=0.02))
@@ -208,7 +208,7 @@ async def test_a_released_attempt_is_no_answer_to_other_nodes() -> None:
 
 @pytest.mark.gen_test
 async def test_unknown_stays_unknown_unless_it_may_be_repeated() -> None:
-    """An unknown outcome is told again and again; who may repeat it gets it anew, once."""
+    """An unknown outcome is returned each time; a requester that may repeat it gets a new attempt, once."""
     records, _ = table()
     records.settle(await take(records), "unknown")
     assert [(await take(records)).state for _ in range(2)] == ["unknown", "unknown"]

@@ -34,8 +34,8 @@ async def test_subscribing_waits_until_the_chat_is_live() -> None:
 
 
 @gen_test
-async def test_who_was_greeted_without_a_position_resumes() -> None:
-    """Without a backend nobody waits; once the position is known those sessions resume, later ones don't."""
+async def test_sessions_greeted_without_a_position_resume() -> None:
+    """Joining does not wait for a backend that is down. Those sessions resume later, newer ones do not."""
     async with on_stage() as stage:
         stage.backend.is_up = False
         stage.backend.failures = [Unavailable()]
@@ -54,7 +54,7 @@ async def test_who_was_greeted_without_a_position_resumes() -> None:
 
 
 @gen_test
-async def test_who_was_greeted_with_a_position_stays() -> None:
+async def test_sessions_greeted_with_a_position_stay() -> None:
     """A chat whose position is known is joined at it during an outage, and nobody resumes afterwards."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
@@ -69,8 +69,8 @@ async def test_who_was_greeted_with_a_position_stays() -> None:
 
 
 @gen_test
-async def test_a_backend_that_does_not_answer_is_not_waited_for() -> None:
-    """Joining takes no longer than one command may, and comes true later."""
+async def test_joining_waits_only_for_one_timeout() -> None:
+    """Joining takes no longer than one command may; the chat goes live later."""
     async with on_stage() as stage:
         stage.backend.timeout = 0.02
         stage.backend.gate.clear()
@@ -134,8 +134,8 @@ async def test_an_answer_from_before_a_loss_is_ignored() -> None:
 
 
 @gen_test
-async def test_refusals_are_answered_with_patience(timers: list[Timer], expect_log: Expect) -> None:
-    """One may pass soon; of many the pause grows up to a bound, and one line says it, until one succeeds."""
+async def test_pauses_grow_with_refusals(timers: list[Timer], expect_log: Expect) -> None:
+    """The pause grows up to a bound, and one warning is logged, until a subscription succeeds."""
     expect_log("chat not subscribed; trying again")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
@@ -172,7 +172,7 @@ async def test_repeated_refusals_are_logged_once(
 
 @gen_test
 async def test_other_failures_are_tried_again(timers: list[Timer], expect_log: Expect) -> None:
-    """What passes by itself soon, however often; an error of our own is said, and tried after a while."""
+    """After a failure that passes, the pause is short; after an internal error, which is logged, long."""
     expect_log("chat not subscribed; trying again")
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
@@ -194,8 +194,8 @@ async def test_other_failures_are_tried_again(timers: list[Timer], expect_log: E
 
 @gen_test
 @pytest.mark.parametrize("why", ["down", "let go", "let go and joined"])
-async def test_what_need_not_be_tried_again(timers: list[Timer], why: str) -> None:
-    """A backend that is down says when it is back, and a chat that was let go is wanted no more."""
+async def test_subscriptions_that_are_not_tried_again(timers: list[Timer], why: str) -> None:
+    """A backend that is down reports when it is back, and a chat that was unsubscribed is not needed."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         stage.backend.failures = [Unavailable(), Unavailable()]

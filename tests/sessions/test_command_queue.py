@@ -155,7 +155,7 @@ async def test_a_message_keeps_the_claims_with_which_it_was_read() -> None:
 
 @pytest.mark.gen_test
 async def test_typing_waits_for_no_long_message() -> None:
-    """Nor does typing wait behind several of the longest messages, as far as somebody may paste them."""
+    """Typing does not wait for several of the longest messages either."""
     async with (
         running(max_content=60_000) as server,
         await Client.join(server.port) as one,

@@ -273,7 +273,7 @@ async def test_same_key_while_the_first_is_in_progress() -> None:
 
 @pytest.mark.gen_test
 async def test_api_error_becomes_an_error_frame(expect_log: Any) -> None:
-    """A message that is not saved is told in today's words, with the code and what a client can do."""
+    """A message that is not saved is answered with the contract's text, a code and what a client can do."""
     expect_log("message not saved")
     async with scene() as here:
         here.api.result = ApiError("api_unavailable", "connection refused by 10.0.0.1", retry_after=2.5)
@@ -310,7 +310,7 @@ async def test_key_is_free_again_after_a_failure(expect_log: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_outcome_unknown(expect_log: Any) -> None:
-    """A lost answer is told as such, also to the retry, and nothing is posted again."""
+    """A lost answer is `outcome_unknown`, also for the retry, and nothing is posted again."""
     expect_log("message not saved")
     async with scene() as here:
         here.api.result = ApiError("api_timeout", "no answer in 10 s", outcome_unknown=True)
@@ -364,8 +364,8 @@ async def test_outcome_unknown_with_an_api_that_honours_keys(expect_log: Any) ->
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("fault", [RuntimeError("a bug"), asyncio.CancelledError()])
-async def test_fault_in_between_leaves_the_outcome_unknown(fault: BaseException) -> None:
-    """A send that ends by a fault of ours or by the process's end may have been saved: nobody repeats it."""
+async def test_internal_error_while_saving_leaves_the_outcome_unknown(fault: BaseException) -> None:
+    """A send that ends with an internal error or with the process may have been saved: nobody repeats it."""
     async with scene() as here:
         here.api.result = fault
         with pytest.raises(type(fault)):
@@ -412,7 +412,7 @@ async def test_agent_joined() -> None:
 
 @pytest.mark.gen_test
 async def test_agent_who_is_not_found(expect_log: Any) -> None:
-    """A failed lookup is told in today's words, and nobody hears of the agent."""
+    """A failed lookup is answered with the contract's text, and no agent is announced."""
     expect_log("agent not found")
     async with scene() as here:
         here.api.result = ApiError("user_not_found", "404", retryable=False)
@@ -481,5 +481,5 @@ def test_roles_that_a_command_needs(command: protocol.Command, roles: set[str | 
 
 
 def test_every_command_has_a_row() -> None:
-    """None can be decoded that nobody carries out."""
+    """No command can be decoded that has no handler."""
     assert set(ROWS) == set(get_args(protocol.Command))

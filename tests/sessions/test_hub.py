@@ -364,7 +364,7 @@ async def test_a_history_that_takes_too_long() -> None:
 
 @gen_test
 @pytest.mark.parametrize("cursor", [None, "nonsense"])
-async def test_who_has_no_cursor_is_not_sent_away(cursor: str | None) -> None:
+async def test_a_session_without_a_cursor_stays(cursor: str | None) -> None:
     """However much comes while it joins, a session without a cursor needs none of it, and stays."""
     async with on_stage(limit=3) as stage:
         await stage.join("one")
@@ -383,7 +383,7 @@ async def test_who_has_no_cursor_is_not_sent_away(cursor: str | None) -> None:
 @gen_test
 @pytest.mark.parametrize("gap", [1, 3])
 async def test_a_history_that_is_ahead_of_the_node(gap: int) -> None:
-    """What the history has and this node has not heard yet comes live to who resumes, as to all others."""
+    """Events of the history that this node has not heard yet reach a resuming session live."""
     async with on_stage() as stage:
         one = await stage.join("one")
         start = stage.start()
@@ -523,7 +523,7 @@ async def read_on(session: Session, task: asyncio.Task[bool]) -> None:
 
 @gen_test
 async def test_a_long_replay_is_sent_as_the_client_reads() -> None:
-    """All of it comes, in order, before what is live, and never more at once than the queue has room for."""
+    """All of it arrives in order, before live events, and never more at once than the queue has room for."""
     async with pacing() as (stage, slow, task):
         assert slow.got[0]["recovered"] is True
         assert 0 < len(slow.events) < 20
@@ -542,8 +542,8 @@ async def test_a_long_replay_is_sent_as_the_client_reads() -> None:
 
 
 @gen_test
-async def test_what_comes_meanwhile_is_paced_too() -> None:
-    """Live events that come during a long replay are no heap at its end."""
+async def test_events_during_a_replay_are_paced_too() -> None:
+    """Live events that come during a long replay are not sent all at once at its end."""
     async with pacing(limit=30) as (stage, slow, task):
         await stage.publish(*(f"live {n}" for n in range(25)))
         await read_on(slow, task)
@@ -575,8 +575,8 @@ async def test_one_event_that_is_larger_than_the_room() -> None:
 
 
 @gen_test
-async def test_who_reads_too_slowly_while_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that does not read a piece in time is told 4008, and joins no chat."""
+async def test_a_client_that_reads_too_slowly_while_resuming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that does not read a piece in time is closed with 4008, and joins no chat."""
     monkeypatch.setattr(replay, "PATIENCE", 0.02)
     async with pacing() as (stage, slow, task):
         assert not await task
@@ -627,7 +627,7 @@ async def test_ends_while_resuming(end: str) -> None:
 
 @gen_test
 async def test_all_replays_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the node's bound a session is sent away to come again, before it is told anything."""
+    """Beyond the node's bound a session is closed before its greeting, and reconnects later."""
     monkeypatch.setattr(hub_module, "MOST_REPLAYING", 3000)
     async with pacing() as (stage, slow, task):
         other = stage.session("other")
@@ -747,7 +747,7 @@ async def test_joining_while_the_last_one_leaves() -> None:
 
 @gen_test
 async def test_joining_again_after_leaving_while_joining() -> None:
-    """Somebody who gave up joining doesn't let the chat go that somebody else has joined meanwhile."""
+    """A session that gave up joining does not end the subscription of one that has joined meanwhile."""
     async with on_stage() as stage:
         stage.subscribing.clear()
         gone = stage.session("gone")
@@ -799,7 +799,7 @@ async def test_a_session_in_many_chats() -> None:
 
 
 @gen_test
-async def test_who_has_left_gets_nothing() -> None:
+async def test_a_session_that_has_left_gets_nothing() -> None:
     """After leaving a session gets nothing more, and a chat without sessions swallows its events."""
     async with on_stage() as stage:
         one, other = await stage.join("one"), await stage.join("other")

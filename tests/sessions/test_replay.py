@@ -43,7 +43,7 @@ def test_what_fits() -> None:
 
 
 def test_a_piece_fills_the_room_and_no_more() -> None:
-    """To the last byte; of what doesn't fit at all a piece has one event, and of nothing none."""
+    """To the last byte. An event that exceeds the room is sent alone; without events nothing is sent."""
     replay, session, size = make(5, room=3)
     session.wire.send = lambda frame: (session.wire.frames.append(frame), add(session, size))[0]
     replay.send_piece()
@@ -63,7 +63,7 @@ def add(session: Session, size: int) -> None:
 
 @gen_test
 @pytest.mark.parametrize("end", ["is_closing", "is_lost"])
-async def test_who_has_left_is_not_waited_for(end: str) -> None:
+async def test_a_client_that_has_left_is_not_waited_for(end: str) -> None:
     """A socket that closes or is lost reads nothing more, even if nothing waits for it."""
     replay, session, _ = make(1, room=2)
     setattr(session.wire, end, True)
@@ -71,8 +71,8 @@ async def test_who_has_left_is_not_waited_for(end: str) -> None:
 
 
 @gen_test
-async def test_half_of_a_piece_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next piece comes when half of the room is free, not before; who takes too long gets none."""
+async def test_the_next_piece_waits_for_half_of_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next piece is sent when half of the room is free; a client that takes too long gets none."""
     monkeypatch.setattr(replay_module, "LOOK", 0.001)
     replay, session, size = make(5, room=4)
     session.wire.queued = 2 * size + 1
