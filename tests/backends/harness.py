@@ -137,7 +137,7 @@ class Node:
         await until(lambda: self.delivery.health.state == "up", "up")
 
     def link(self) -> str:
-        """The name of its subscriber's link (Redis)."""
+        """The name of its subscriber's connection (Redis)."""
         return str(self.backend._connections.name)
 
 

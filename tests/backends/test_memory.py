@@ -47,7 +47,7 @@ def stage(io_loop: IOLoop) -> Iterator[Stage]:
 
 @gen_test
 async def test_a_chat_with_members_is_never_forgotten(stage: Stage, chat: str) -> None:
-    """A chat that somebody is in keeps its epoch and its events for ever, however quiet it is."""
+    """A chat that somebody is in keeps its epoch and its events forever, however quiet it is."""
     await stage.delivery.subscribe(chat)
     at = stage.delivery.position(chat)
     await stage.delivery.publish(chat, event("m1"))

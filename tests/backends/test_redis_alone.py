@@ -108,7 +108,7 @@ async def test_a_question_that_redis_leaves_without_an_answer(
 
 @gen_test
 async def test_a_resend_on_a_redis_that_was_emptied(cluster: Make, chat: str, expect_log: Expect) -> None:
-    """What Redis has forgotten the nodes still know: saved, under way, or unknown; the rest is new."""
+    """The nodes still know what Redis has forgotten: saved, in progress, or unknown; the rest is new."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     saved, under_way, lost = [await one.delivery.attempt(chat, key) for key in ("saved", "under way", "lost")]
@@ -149,7 +149,7 @@ async def test_a_resend_while_a_node_gives_no_answer(
 async def test_a_resend_of_what_a_node_released_before_it_was_cut_off(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
-    """A release proves nothing of later attempts: one may be under way on a node that Redis doesn't hear."""
+    """A release proves nothing about later attempts, such as one on a node that is cut off from Redis."""
     expect_outage(expect_log)
     expect_log("not every node has answered")
     made = own_cluster(**HASTY)

@@ -41,7 +41,7 @@ def subscriber() -> Any:
 
 
 def test_a_late_answer_ends_no_refusal(connections: Connections) -> None:
-    """What a connection of before has accepted says nothing of the server to which this one leads."""
+    """What an earlier connection accepted proves nothing about the server of this one."""
     before, now = commands(), commands()
     connections._commands_up(now)
     connections.refusing.error = REFUSED
@@ -53,7 +53,7 @@ def test_a_late_answer_ends_no_refusal(connections: Connections) -> None:
 
 
 def test_a_late_heartbeat_proves_nothing(connections: Connections) -> None:
-    """What a subscriber's connection of before has brought doesn't prove this one."""
+    """A heartbeat over an earlier subscriber's connection doesn't prove this one."""
     before, now = subscriber(), subscriber()
     connections._commands_up(commands())
     connections._subscriber_up(before)

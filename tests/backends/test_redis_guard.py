@@ -91,7 +91,7 @@ async def test_a_guarded_cut_is_replayed(cluster: Make, chat: str, expect_log: C
     for number in range(1, 20):
         await made.raw(chat, body(number))
         await other.delivery.publish(chat, event(f"other {number}"))
-    await until(lambda: one.backend._connections._number == 2, "another link")
+    await until(lambda: one.backend._connections._number == 2, "another connection")
     await one.delivery.publish(chat, event("last"))
     for node in (one, other):
         await until(lambda node=node: len(node.heard.events[chat]) >= 40)
@@ -132,7 +132,7 @@ async def test_without_raw_events_no_guard_is_needed(
     await node.until_heard(chat, "m1")
     await made.kill_link(node)
     await elsewhere.delivery.publish(chat, event("m2"))
-    await until(lambda: node.backend._connections._number == 2, "another link")
+    await until(lambda: node.backend._connections._number == 2, "another connection")
     await elsewhere.delivery.publish(chat, event("m3"))
     await node.until_heard(chat, "m1", "m2", "m3")
     assert not node.heard.interrupts
@@ -154,7 +154,7 @@ async def test_a_gap_longer_than_the_history_interrupts(
     one, other = await made.nodes(2, chat)
     await made.until_overlapping(chat, one)
     await made.kill_link(one)
-    # At once: the link must not be back before all of them are published.
+    # At once: the connection must not be back before all of them are published.
     await asyncio.gather(*(other.delivery.publish(chat, event(number)) for number in range(20)))
     await until(lambda: one.heard.interrupts == [chat])
     await until_agreed(chat, one, other)
@@ -304,7 +304,7 @@ async def test_scripts_flushed_while_running(cluster: Make, chat: str) -> None:
 
 @gen_test
 async def test_commands_cut_is_no_gap(cluster: Make, chat: str, expect_log: Callable[..., None]) -> None:
-    """While the commands' link alone is away nothing is missed, and chats that are joined then come live."""
+    """If only the connection for commands is lost, nothing is missed, and chats that are joined go live."""
     expect_log(LOST)
     made = cluster()
     one, other = await made.nodes(2, chat)
@@ -429,7 +429,7 @@ async def test_a_forgotten_position_begins_anew(cluster: Make, chat: str) -> Non
 @gen_test
 @patch("eclipse_ws.backends.base.MARGIN", 0.1)
 async def test_an_attempt_of_a_dead_node(cluster: Make, chat: str) -> None:
-    """What a killed node had under way is unknown once its time is over, and may then be tried again."""
+    """An attempt of a killed node is unknown once its time is over, and may then be repeated."""
     made = cluster(api_timeout=0.2)
     one, other = await made.nodes(2)
     assert (await one.delivery.attempt(chat, "key")).state == "new"

@@ -140,7 +140,7 @@ async def test_guards_that_have_gone_are_removed(cluster: Make, chat: str, expec
     one = await made.node(chat)
     for number in (2, 3):
         await made.kill_link(one)
-        await until(lambda number=number: one.backend._connections._number == number, "another link")
+        await until(lambda number=number: one.backend._connections._number == number, "another connection")
     await until_guarded_by(made, chat, one)
     other = await made.node(chat)
     await until_guarded_by(made, chat, one, other)

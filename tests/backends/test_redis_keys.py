@@ -1,4 +1,4 @@
-"""What a key stands for, when Redis has lost it, was away, or has it from a server of before."""
+"""What a key stands for, when Redis has lost it, was away, or has it from an earlier server."""
 
 from __future__ import annotations
 

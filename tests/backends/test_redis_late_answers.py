@@ -1,4 +1,4 @@
-"""Answers that come late: their links have changed, or events have come meanwhile."""
+"""Answers that come late: the connection has changed, or events have come meanwhile."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Expect = Callable[..., None]
 
 
 class Held:
-    """Keeps back those commands of all links that ``holds`` picks: asked at once or later, answered later."""
+    """Delays the commands that ``holds`` picks, on all connections: sent at once or later, answered later."""
 
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, holds: Callable[[tuple[Any, ...]], bool], *, ask: bool = True
@@ -57,7 +57,7 @@ async def cut_and_back(made: Cluster, node: Node) -> None:
     """Cut a node's subscriptions, and wait until it hears again on another connection."""
     before = node.link()
     await made.kill_link(node)
-    await until(lambda: node.link() != before and node.delivery.health.state == "up", "another link")
+    await until(lambda: node.link() != before and node.delivery.health.state == "up", "another connection")
 
 
 @gen_test

@@ -75,7 +75,7 @@ async def test_prefixes_keep_everything_apart(cluster: Make) -> None:
 
 
 def test_what_names_are() -> None:
-    """Database 0 without a prefix has the names of before; any other has channels of its own."""
+    """Database 0 without a prefix has the names of earlier servers; any other has channels of its own."""
     before, other = Names(), Names("", 3)
     assert (before.all_nodes, before.node, before.channel("c")) == (
         "eclipse:nodes",

@@ -78,12 +78,12 @@ async def test_frozen_when_idle(own_cluster: Make, chat: str, expect_log: Expect
 
 @gen_test
 async def test_a_deaf_subscriber_is_noticed(cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A subscriber's link that stands but brings nothing any more is replaced."""
+    """A subscriber's connection that stands but brings nothing any more is replaced."""
     expect_log(LOST)
     made = cluster(**HASTY)
     node = await made.node(chat)
     node.backend._connections.subscriber.send("UNSUBSCRIBE", node.backend._connections.channel)
-    await until(lambda: node.backend._connections._number == 2, "another link")
+    await until(lambda: node.backend._connections._number == 2, "another connection")
     await until(lambda: node.heard.interrupts == [chat])
     await publish(node, chat, "m1")
     await node.until_heard(chat, "m1")
@@ -93,7 +93,7 @@ async def test_a_deaf_subscriber_is_noticed(cluster: Make, chat: str, expect_log
 async def test_an_unconfirmed_subscriber_is_noticed(
     cluster: Make, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A subscriber's link whose first subscription is never confirmed is replaced."""
+    """A subscriber's connection whose first subscription is never confirmed is replaced."""
     expect_log("its subscription was not confirmed")
     made = cluster(redis_timeout=0.5, redis_ping_interval=0.03)
     node = await made.node(start=False)
@@ -112,7 +112,7 @@ async def test_an_unconfirmed_subscriber_is_noticed(
 
 @gen_test
 async def test_killed_and_started_empty(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A Redis that comes back empty begins new epochs; nobody is left behind, and nothing is owed."""
+    """A Redis that comes back empty begins new epochs; no node is left behind, and the outbox is empty."""
     expect_outage(expect_log)
     made = own_cluster(**HASTY)
     nodes = one, other = await made.nodes(2, chat)
@@ -325,7 +325,7 @@ async def test_joining_while_redis_refuses(own_cluster: Make, expect_log: Expect
 
 @gen_test
 async def test_what_redis_will_never_take(cluster: Make, chat: str, expect_log: Expect) -> None:
-    """What is refused for ever is dropped, said, and ends in a new epoch instead of an endless queue."""
+    """An event that is always refused is dropped and logged, and its chat begins a new epoch."""
     expect_log("event dropped: the backend will never")
     made = cluster()
     one, other = await made.nodes(2, chat)
@@ -395,7 +395,7 @@ async def test_started_before_redis(own_cluster: Make, chat: str, expect_log: Ex
 
 @gen_test
 async def test_asking_when_a_node_is_silent(cluster: Make, expect_log: Expect) -> None:
-    """A node that doesn't answer is missing from the answers, and nobody waits for ever."""
+    """A node that doesn't answer is missing from the answers, and nobody waits forever."""
     expect_log("not every node has answered")
     made = cluster(redis_timeout=0.3)
     one, other = await made.nodes(2)
@@ -441,7 +441,7 @@ async def test_thousands_of_chats_after_an_outage(own_cluster: Make, expect_log:
 
 @gen_test
 async def test_a_lost_join_is_tried_again(cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A chat whose commands' link goes while it is joined comes live with the next one."""
+    """A chat goes live on the next connection if the one for commands is lost during its join."""
     expect_log(LOST)
     made = cluster()
     node = await made.node()

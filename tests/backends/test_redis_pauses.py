@@ -35,7 +35,7 @@ async def until_refused(made: Cluster, more: int) -> None:
 async def test_reconnecting_begins_anew_after_each_outage(
     own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often the links were lost before, they are back as soon as after the first time."""
+    """However often the connections were lost, they are back as soon as after the first time."""
     monkeypatch.setattr(f"{LINKS}.FIRST_PAUSE", 0.01)
     monkeypatch.setattr(f"{LINKS}.LONGEST_PAUSE", 60.0)
     expect_log("Redis connection lost")
@@ -64,7 +64,7 @@ async def test_connections_are_tried_less_often_in_a_long_outage(
     loop = asyncio.get_running_loop()
     began = loop.time()
     node = await made.node(redis_url=provider.url, redis_timeout=0.05)
-    await until(lambda: provider.accepted >= 1 + 2 * 7, "seven attempts of each link")
+    await until(lambda: provider.accepted >= 1 + 2 * 7, "seven attempts for each connection")
     assert loop.time() - began > 0.3  # their pauses are at least 5, 10, 20, 40, 80 and 160 ms
     await node.delivery.close()
     await provider.stop()

@@ -69,7 +69,7 @@ async def test_renewing(redis_server: RedisServer, chat: str) -> None:
         second = await one.subscribe(chat, renew=True)
         assert second.renewed
         assert second.position.cursor.epoch != first.cursor.epoch
-        # Another node, which knows the epoch of before, finds it done.
+        # Another node, which knows the earlier epoch, finds it done.
         found = await other.subscribe(chat, first, renew=True)
         assert (found.position, found.renewed) == (second.position, False)
         found = await other.subscribe(chat, second.position, renew=True)
@@ -80,7 +80,7 @@ async def test_renewing(redis_server: RedisServer, chat: str) -> None:
 @gen_test
 @pytest.mark.parametrize("guard", ["none", "before", "late"])
 async def test_a_cut(redis_server: RedisServer, chat: str, guard: str, expect_log: Expect) -> None:
-    """A cut that another node bridges is made up for; one that nobody bridges ends the epoch."""
+    """A cut that another node bridges loses nothing; one that no node bridges ends the epoch."""
     expect_log(LOST)
     async with alone(redis_server, redis_ping_interval=0.1) as made:
         backend, told = await made.start()
@@ -196,7 +196,7 @@ async def test_subscribed_again_while_it_is_let_go(redis_server: RedisServer, ch
 
 @gen_test
 async def test_let_go_while_it_is_subscribed(redis_server: RedisServer, chat: str) -> None:
-    """A chat whose subscription is under way is not let go."""
+    """A chat whose subscription is in progress is not let go."""
     async with alone(redis_server) as made:
         backend, _ = await made.start()
         subscribing = asyncio.create_task(backend.subscribe(chat))

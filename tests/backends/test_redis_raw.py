@@ -201,7 +201,7 @@ async def test_an_event_of_exactly_the_limit(cluster: Make, chat: str) -> None:
 
 @gen_test
 async def test_a_history_that_cannot_be_read(cluster: Make, chat: str) -> None:
-    """What a server with wider limits has kept is a gap, which is told, and no reason to fail for ever."""
+    """An event that a server with wider limits has kept is a gap, and doesn't stop the chat."""
     made = cluster()
     node = await made.node(chat)
     await node.delivery.publish(chat, event("m1"))
@@ -236,7 +236,7 @@ async def test_forged_cursors_are_dropped(
     cluster: Make, chat: str, cursor: str, expect_log: Callable[..., None]
 ) -> None:
     """An event whose cursor Redis never gave is dropped; what follows arrives in order."""
-    if "epoch" in cursor:  # of another epoch it could be an honest one of before
+    if "epoch" in cursor:  # with another epoch it could be a real one, from earlier
         expect_log("forged cursors dropped")
     made = cluster()
     one, other = await made.nodes(2, chat)

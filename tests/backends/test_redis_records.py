@@ -50,7 +50,7 @@ async def test_attempts(redis_server: RedisServer, chat: str) -> None:
 
 @gen_test
 async def test_recording_that_a_message_is_saved(redis_server: RedisServer, chat: str) -> None:
-    """Anybody may record that, with or without an attempt under way; an id may have spaces."""
+    """Any node may record that, with or without an attempt in progress; an id may have spaces."""
     async with alone(redis_server) as made:
         backend, _ = await made.start()
         await backend.record(chat, Key("k", "t", "f"), "done", receipt=Receipt("m 1", "e.7", "published"))

@@ -182,7 +182,7 @@ async def test_a_demoted_primary_without_traffic(own_server: Servers, chat: str,
 
 @gen_test
 async def test_starting_at_a_replica(own_server: Servers, chat: str, expect_log: Expect) -> None:
-    """A node that began at a replica leaves it with both links: others see it listen at the primary."""
+    """A node that began at a replica moves both connections: other nodes see it at the primary."""
     expect_log(REFUSES)
     expect_log(LOST, optional=True)
     new = own_server("--repl-diskless-sync-delay", "0")
@@ -319,7 +319,7 @@ async def test_the_wrong_server_for_subscriptions_alone(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A refusal that heartbeats contradict stops a link once, and is retried at intervals."""
+    """A refusal that heartbeats contradict stops a connection once, and is retried at intervals."""
     monkeypatch.setattr("eclipse_ws.delivery.subscriptions.RETRY", 0.1)
     caplog.set_level(logging.INFO)
     expect_log(REFUSES)
@@ -381,7 +381,7 @@ async def test_what_is_refused_for_a_moment(
 
 @gen_test
 async def test_a_wrong_password_is_no_quota(own_server: Servers) -> None:
-    """Next to what passes, a refusal for ever still ends the start, and says how to fix it."""
+    """A refusal that never passes still ends the start, with a text that says how to fix it."""
     server = own_server("--requirepass", "right")
     backend = RedisBackend(make_settings(backend="redis", redis_url=server.url, redis_timeout=1))
     await backend.close()

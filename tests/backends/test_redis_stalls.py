@@ -24,7 +24,7 @@ def redis_of(node: Node) -> RedisBackend:
 
 @pytest.mark.gen_test(timeout=30)
 async def test_a_node_that_stood_still(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A node that did not run for longer than a command may take reads the answer, and keeps its link."""
+    """A node that stood still for longer than the timeout reads the answer, and keeps its connection."""
     expect_log("Executing", optional=True)
     made = own_cluster(redis_timeout=0.5)
     node = await made.node(chat)
@@ -76,14 +76,14 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     made.server.freeze()
     assert (await one.delivery.publish(chat, event("m1"), attempt)).delivery == "local"
     made.server.thaw()
-    # On a slow machine both have lost their links, and what is published before they are back is lost, too.
-    await until(lambda: all(redis_of(node)._connections.state == "up" for node in (one, other)), "the links")
+    # On a slow machine both have lost their connections, and events that come before they are back.
+    await until(lambda: all(redis_of(node)._connections.state == "up" for node in (one, other)), "both nodes")
     await made.until_listeners(f"chat:{chat}", 2)
     # As an application does that publishes what it has saved.
     await made.raw(chat, event("m1").body)
     await other.until_heard(chat, "m1")
     await one.until_heard(chat, "m1")
-    await until(lambda: backend._connections.state == "up", "the links")
+    await until(lambda: backend._connections.state == "up", "the connections")
     await made.client.delete(f"eclipse:{{{chat}}}:seen:0", f"eclipse:{{{chat}}}:seen:1")
     payments.flush = pay  # type: ignore[method-assign]
     pay()

@@ -370,7 +370,7 @@ class Guarantees:
 
     @gen_test
     async def test_no_fingerprint_is_like_any(self, cluster: Cluster, chat: str) -> None:
-        """Who doesn't say what a key stands for, as servers of before, gets what is known of it."""
+        """A requester without a fingerprint, such as an earlier server, gets what is known about the key."""
         one, other = await cluster.nodes(2, chat)
         receipts = {}
         for key, fingerprint in (("old", ""), ("new", "f1")):
@@ -406,7 +406,7 @@ class Guarantees:
 
     @gen_test
     async def test_attempts_are_forgotten_with_the_history(self, cluster: Cluster, chat: str) -> None:
-        """A key is remembered for the history's lifetime and not for ever."""
+        """A key is remembered for the history's lifetime, and no longer."""
         node = await cluster.node(chat, history_seconds=1)
         first = await node.delivery.attempt(chat, "key")
         await node.delivery.publish(chat, event("m1"), first)

@@ -182,7 +182,7 @@ def test_what_was_delivered_is_remembered() -> None:
 
 
 def test_local_copies_do_not_make_the_chat_forget_what_is_sequenced() -> None:
-    """However many there are in an outage, an event of before it does not come again as a copy."""
+    """However many there are in an outage, an earlier event does not come again as a copy."""
     stage = Stage(limit=2)
     chat = stage.go_live(0)
     stage.hear(at(1))

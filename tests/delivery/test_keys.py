@@ -25,7 +25,7 @@ from eclipse_ws.delivery.keys import application_key, fingerprint, user_key, vis
 def test_names_stay_what_they_are(
     make: Callable[..., str], parts: tuple[str | bytes, ...], known: str
 ) -> None:
-    """A node of the next version knows what was sent through one of this: a key's name is for ever."""
+    """The next version knows what was sent through this one: the name of a key never changes."""
     assert make(*parts) == known
 
 

@@ -61,14 +61,14 @@ async def test_expired_entries_are_dropped() -> None:
 
 @pytest.mark.gen_test
 async def test_the_oldest_settled_goes_first() -> None:
-    """Over the limit the oldest outcome is forgotten, and records under way stay."""
+    """Over the limit the oldest outcome is forgotten; records of attempts in progress stay."""
     records, _ = table(limit=3)
     first = await take(records, "first")
     for number in range(5):
         records.settle(await take(records, f"key {number}"), "done", RECEIPT)
     assert len(records) == 3
     assert (await take(records, "key 4")).state == "done"
-    assert (await take(records, "first", patience=0)).state == "unknown"  # still under way
+    assert (await take(records, "first", patience=0)).state == "unknown"  # still in progress
     records.settle(first, "done", RECEIPT)
     assert (await take(records, "first")).receipt == RECEIPT
     assert (await take(records, "key 0")).state == "new"

@@ -431,7 +431,7 @@ async def test_a_drain_waits_for_what_has_begun(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.gen_test
 async def test_a_retired_session_waits_only_for_its_command_in_progress() -> None:
     """An application that hangs doesn't keep a session whose key was removed: it has the time of one call,
-    and the command under way its answer.
+    and the command in progress its answer.
     """
     async with running() as server:
         server.node.settings = server.settings.model_copy(update={"api_timeout": 0.02})

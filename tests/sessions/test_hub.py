@@ -225,7 +225,7 @@ class Stage:
         return at._replace(offset=0)
 
     async def begin_join(self, session: Session, after: Any = None) -> asyncio.Task[bool]:
-        """A join that is under way."""
+        """A join that is in progress."""
         joining = asyncio.create_task(self.hub.join(CHAT, session, after and str(after), greet))
         await turn()
         return joining

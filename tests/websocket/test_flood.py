@@ -241,7 +241,7 @@ async def test_a_pong_is_free_for_each_ping(pings: int) -> None:
 
 @pytest.mark.gen_test
 async def test_small_reads_wait_for_a_message_in_progress() -> None:
-    """While a message is under way a number of reads waits, however small, and then the peer does; all of it
+    """During a message a bounded number of small reads waits, and beyond that the peer has to wait; all of it
     is handled, and nobody is taken for a flooder."""
 
     class Slow(Counts):
@@ -339,7 +339,7 @@ async def test_a_flood_does_not_shorten_the_close_timeout() -> None:
 
 @pytest.mark.gen_test
 async def test_a_message_that_ends_after_a_flood_does_not_resume_reading() -> None:
-    """The message that was under way at our close ends, with a flood behind it that is found then: nothing
+    """The message that was in progress at our close ends, with a flood behind it that is found then: nothing
     is read after that, whatever made the socket wait before."""
 
     class Slow(Counts):
