@@ -196,9 +196,11 @@ class Cluster:
 
     async def postgres_bodies(self, chat_id: str) -> list[bytes]:
         """The events that PostgreSQL keeps of a chat."""
+        from eclipse_ws.backends.postgres import _name  # asyncpg is an extra
+
         query = "SELECT body FROM eclipse_ws WHERE kind = 'event' AND chat = $1 ORDER BY place"
-        async with self.made[0].backend._locked(chat_id) as (connection, chat, *_):
-            return [row["body"] for row in await connection.fetch(query, chat)]
+        async with self.made[0].backend._pool.acquire() as connection:
+            return [row["body"] for row in await connection.fetch(query, _name(chat_id))]
 
     def freeze(self) -> None:
         """Freeze the server; when this returns it answers nothing any more."""

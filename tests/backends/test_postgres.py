@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -12,7 +14,7 @@ from unittest.mock import patch
 import pytest
 from pydantic import SecretStr
 
-from eclipse_ws.backends.base import BackendError, Key, NullListener, Rejected, Unavailable
+from eclipse_ws.backends.base import BackendError, Key, NullListener, Position, Rejected, Unavailable
 from eclipse_ws.protocol import Cursor, Event
 from eclipse_ws.testing.harness import (
     Node,
@@ -29,7 +31,7 @@ from tests.provider import Pipe
 
 asyncpg = pytest.importorskip("asyncpg", reason="needs asyncpg (pip install 'eclipse-ws[postgres]')")
 
-from eclipse_ws.backends.postgres import CONNECTIONS, PostgresBackend, _name, _pieces  # noqa: E402
+from eclipse_ws.backends.postgres import CONNECTIONS, SETUP, PostgresBackend, _name  # noqa: E402
 
 pytestmark = pytest.mark.slow
 Work = Callable[[Nodes], Awaitable[None]]
@@ -146,7 +148,7 @@ def test_restart(own_server: PostgresServer, mode: str, expect_log: Callable[...
 
 
 def test_frozen_server(own_server: PostgresServer, expect_log: Callable[..., None]) -> None:
-    """A server that no longer answers is noticed by the heartbeat; what never began isn't asked."""
+    """A server that no longer answers is noticed by the heartbeat; on a new connection nothing is asked."""
     expect_log("PostgreSQL unavailable")
 
     async def work(nodes: Nodes) -> None:
@@ -154,9 +156,10 @@ def test_frozen_server(own_server: PostgresServer, expect_log: Callable[..., Non
         node = await nodes.one(chat)
         own_server.freeze(True)
         try:
-            with pytest.raises(Unavailable) as late:
-                await node.append(chat, "m1")
-            assert not late.value.asked
+            for asked in (True, False):
+                with pytest.raises(Unavailable) as late:
+                    await node.append(chat, "m1")
+                assert late.value.asked == asked
             await until(lambda: node.heard.times_lost == 1, "the heartbeat")
         finally:
             own_server.freeze(False)
@@ -317,7 +320,7 @@ def test_missing_rights(server: PostgresServer) -> None:
         name = f"guest_{secrets.token_hex(4)}"
         await execute(url, f"CREATE ROLE {name} LOGIN PASSWORD 'right'")
         node = backend(url.replace("chat:", f"{name}:"))
-        with pytest.raises(BackendError, match="permission denied"):
+        with pytest.raises(BackendError, match="permission denied for schema"):
             await node.start(NullListener())
         owner = backend(url)
         await owner.start(NullListener())
@@ -326,6 +329,52 @@ def test_missing_rights(server: PostgresServer) -> None:
         await node.start(NullListener())
         await node.append("chat", message("m1"))
         await node.close()
+        await execute(url, f"REVOKE TEMPORARY ON DATABASE {url.rpartition('/')[2]} FROM PUBLIC")
+        with pytest.raises(BackendError, match="permission denied to create temporary tables"):
+            await node.start(NullListener())
+
+    run(server.url, work)
+
+
+def test_every_command_is_one_statement(own_server: PostgresServer) -> None:
+    """A node that is cut off leaves no transaction behind: it asks for everything at once."""
+
+    async def work(nodes: Nodes) -> None:
+        chat, key = fresh_chat(), Key("key", "token")
+        node = await nodes.one(chat)
+        await execute(own_server.url, "ALTER SYSTEM SET log_statement = 'all'", "SELECT pg_reload_conf()")
+        await asyncio.sleep(0.5)  # until each process has read it
+        await node.backend.record(chat, key, "pending")
+        cursor, _ = await node.backend.append(chat, message("m1"), key=key)
+        await node.backend.subscribe(chat, position_of("m1", cursor), renew=True)
+        await node.backend.read(chat, cursor)
+        await node.backend.send(b"note")
+        node.backend.broadcast(chat, typing())
+        await until(lambda: node.heard.events[chat][1:], "the broadcast")
+        logged = (own_server.folder / "log").read_text().split("reloading configuration")[1]
+        calls = re.findall(r"LOG:  (?:execute \S+|statement): ([^(\n]*)", logged)
+        names = ("record", "append", "subscribe", "read", "send", "notify")
+        assert calls == [f"SELECT pg_temp.{name}" for name in names]
+
+    with constant("HEARTBEAT", 60.0):
+        run(own_server.url, work)
+
+
+def test_a_database_with_settings_of_its_own(server: PostgresServer) -> None:
+    """Nodes that append at once succeed whatever a database's default isolation is."""
+
+    async def work(_: Nodes) -> None:
+        url = await new_database(server)
+        isolation = "SET default_transaction_isolation = 'repeatable read'"
+        await execute(url, f"ALTER DATABASE {url.rpartition('/')[2]} {isolation}")
+        nodes = [backend(url) for _ in range(2)]
+        for node in nodes:
+            await node.start(NullListener())
+        events = [message(number) for number in range(40)]
+        found = await asyncio.gather(*(node.append("chat", event) for event in events for node in nodes))
+        assert {cursor.offset for cursor, _ in found} == set(range(1, 41))
+        assert sum(new for _, new in found) == 40
+        await asyncio.gather(*(node.close() for node in nodes))
 
     run(server.url, work)
 
@@ -338,7 +387,7 @@ def test_what_has_expired_is_deleted(server: PostgresServer) -> None:
 
     async def work(_: Nodes) -> None:
         url = await new_database(server)
-        with constant("HEARTBEAT", 0.05), constant("POSITION_SECONDS", 1.0):
+        with constant("HEARTBEAT", 0.05), constant("SETUP", SETUP.replace("1 day", "1 second")):
             node = backend(url, history_seconds=0.2)
             await node.start(NullListener())
             for number in range(20):
@@ -354,7 +403,7 @@ def test_what_has_expired_is_deleted(server: PostgresServer) -> None:
 
 
 def test_back_in_time(server: PostgresServer) -> None:
-    """After a restored backup another event is where a node knows one: a new epoch begins."""
+    """After a restored backup another event is where a node knows one: a new epoch begins, and not before."""
 
     async def work(nodes: Nodes) -> None:
         chat = fresh_chat()
@@ -362,6 +411,7 @@ def test_back_in_time(server: PostgresServer) -> None:
         await node.append(chat, "m1")
         known = position_of("m2", await node.append(chat, "m2"))
         epoch = known.cursor.epoch
+        assert not (await node.backend.subscribe(chat, Position(known.cursor))).renewed
         await execute(
             server.url,
             f"DELETE FROM eclipse_ws WHERE kind = 'event' AND epoch = '{epoch}' AND place = 2",
@@ -422,7 +472,9 @@ def test_subscribing_in_the_middle_of_a_long_event(server: PostgresServer) -> No
     async def work(nodes: Nodes) -> None:
         chat, event = fresh_chat(), message("m1", 20_000)
         node = await nodes.one()
-        first, *others = _pieces(str(_name(chat)), event.body)
+        text = base64.b64encode(event.body).decode()
+        pieces = [text[at : at + 7000] for at in range(0, len(text), 7000)]
+        first, *others = (f"{_name(chat)} {len(pieces) - at} {piece}" for at, piece in enumerate(pieces, 1))
         notify = "SELECT pg_notify('eclipse_ws_' || 'eclipse_ws'::regclass::oid, '{}')"
         await execute(server.url, notify.format(first))
         await asyncio.sleep(0.2)  # until it is heard

@@ -60,10 +60,10 @@ def test_metadata(metadata: Metadata) -> None:
 
 
 def test_the_wheel_has_the_package_and_nothing_else(built: Built) -> None:
-    """Modules, scripts of Redis, pages, profiles and the mark of types; no tests, no hidden files."""
+    """Modules, Lua and SQL, pages, profiles and the mark of types; no tests, no hidden files."""
     dist_info = f"eclipse_ws-{__version__}.dist-info/"
     found = {name for name in wheel_files(built) if not name.startswith(dist_info)}
-    kinds = (".py", ".lua", "/py.typed")
+    kinds = (".py", ".lua", ".sql", "/py.typed")
     expected = {
         name
         for name in tracked()

@@ -1,0 +1,130 @@
+-- What a connection begins with: its settings, the table, and the commands, as functions of its temporary schema.
+-- They end with the connection, so that servers of different releases share nothing but the table.
+-- A command is one statement, and thus one transaction. It locks the chat, and then sees what others did before.
+SET synchronous_commit = off; SET statement_timeout = '5s'; SET default_transaction_isolation = 'read committed';
+SET tcp_user_timeout = 15000; SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5;
+SET tcp_keepalives_count = 3; -- a node that vanishes holds its lock for half a minute
+
+-- kind: head (place and identity of the last event), event, key (epoch: state, token and fingerprint of an attempt;
+-- body: its receipt). bytes: of all events that the chat ever had; those before this one.
+DO $$ BEGIN
+  PERFORM pg_advisory_xact_lock(hashtext('eclipse_ws')); -- nodes that start at once do it one after another
+  IF to_regclass('eclipse_ws') IS NULL THEN
+    CREATE TABLE eclipse_ws (
+      chat uuid, kind text, name bytea, epoch text NOT NULL, place bigint NOT NULL, bytes bigint NOT NULL,
+      body bytea NOT NULL, made timestamptz NOT NULL, expires timestamptz NOT NULL, PRIMARY KEY (chat, kind, name)
+    ) WITH (fillfactor = 70);
+    CREATE INDEX ON eclipse_ws (expires);
+  END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION pg_temp.put(uuid, text, bytea, text, bigint, bigint, bytea, kept interval) RETURNS void
+LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO eclipse_ws VALUES ($1, $2, $3, $4, $5, $6, $7, now(), now() + kept) ON CONFLICT (chat, kind, name)
+  DO UPDATE SET epoch = $4, place = $5, bytes = $6, body = $7, made = now(), expires = excluded.expires;
+END $$;
+
+-- Be alone with a chat: the order of its offsets is that of commits, and of notifications. Answers its head, and in
+-- `fresh` an epoch that may begin.
+CREATE OR REPLACE FUNCTION pg_temp.lock(this uuid) RETURNS record LANGUAGE plpgsql AS $$
+DECLARE head record; fresh text := right(gen_random_uuid()::text, 12); BEGIN
+  INSERT INTO eclipse_ws VALUES (this, 'head', '', fresh, 0, 0, '', now(), now() + interval '1 day')
+  ON CONFLICT (chat, kind, name) DO UPDATE SET expires = eclipse_ws.expires RETURNING *, fresh INTO head;
+  RETURN head;
+END $$;
+
+-- Notifications that nothing comes between, each of less than 8000 bytes; they are counted down.
+CREATE OR REPLACE FUNCTION pg_temp.notify(target text, content bytea) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE piece int := 5700; others int := (length(content) - 1) / piece; BEGIN
+  PERFORM pg_notify('eclipse_ws_' || 'eclipse_ws'::regclass::oid,
+    concat_ws(' ', target, others - i, encode(substr(content, i * piece + 1, piece), 'base64')))
+  FROM generate_series(0, others) AS i;
+END $$;
+
+-- Answers how many hear it: each node that listens holds a lock.
+CREATE OR REPLACE FUNCTION pg_temp.send(target text, note bytea) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN
+  PERFORM pg_temp.notify(target, note);
+  RETURN count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 'eclipse_ws'::regclass AND database =
+    (SELECT oid FROM pg_database WHERE datname = current_database()) AND target IN ('*', pid::text);
+END $$;
+
+-- Answers the kept events after a cursor, each ended by a zero byte, all of them or NULL.
+CREATE OR REPLACE FUNCTION pg_temp.read(this uuid, this_epoch text, after numeric) RETURNS bytea
+LANGUAGE plpgsql AS $$ BEGIN
+  RETURN coalesce(string_agg(body || '\x00', '' ORDER BY place) FILTER (WHERE kind = 'event'), '') FROM eclipse_ws
+  WHERE chat = this AND kind IN ('head', 'event') AND epoch = this_epoch AND (kind = 'head' OR place > after)
+  AND expires > now() HAVING max(place) FILTER (WHERE kind = 'head') = after + count(*) - 1;
+END $$;
+
+-- Answers the position's epoch, offset and identity, what was missed, and whether a new epoch begins.
+CREATE OR REPLACE FUNCTION pg_temp.subscribe(this uuid, known_epoch text, known_place bigint, known_identity bytea,
+  renew boolean) RETURNS record LANGUAGE plpgsql AS $$
+DECLARE head record := pg_temp.lock(this); missed bytea; BEGIN
+  IF head.epoch = known_epoch THEN
+    missed := pg_temp.read(this, known_epoch, known_place);
+    -- The database went back in time if it has less than is known, or another event in its place.
+    renew := renew OR head.place < known_place OR known_identity <> '' AND EXISTS (SELECT FROM eclipse_ws
+      WHERE chat = this AND kind IN ('head', 'event') AND epoch = known_epoch AND place = known_place
+      AND expires > now() AND CASE kind WHEN 'head' THEN body ELSE name END NOT IN (known_identity, ''));
+  END IF;
+  IF renew AND (known_epoch IS NULL OR known_epoch = head.epoch) THEN
+    PERFORM pg_temp.put(this, 'head', '', head.fresh, 0, head.bytes, '', '1 day');
+    RETURN (head.fresh, 0::bigint, ''::bytea, NULL::bytea, true);
+  END IF;
+  RETURN (head.epoch, head.place, head.body, missed, false);
+END $$;
+
+-- Answers the event's epoch and offset, and whether it is new.
+CREATE OR REPLACE FUNCTION pg_temp.append(this uuid, known_epoch text, known_place bigint, identity bytea,
+  event bytea, kept interval, most_events bigint, most_bytes bigint, attempt bytea, fingerprint text, receipt bytea
+) RETURNS record LANGUAGE plpgsql AS $$
+DECLARE head record := pg_temp.lock(this); at_epoch text; at_place bigint; is_new boolean; tail bytea; BEGIN
+  SELECT epoch, place INTO at_epoch, at_place FROM eclipse_ws
+  WHERE chat = this AND kind = 'event' AND name = identity AND expires > now();
+  is_new := NOT FOUND;
+  IF is_new THEN
+    IF head.epoch = known_epoch AND head.place < known_place THEN -- the database went back in time
+      SELECT head.fresh, 0 INTO head.epoch, head.place;
+    END IF;
+    SELECT head.epoch, head.place + 1 INTO at_epoch, at_place;
+  END IF;
+  tail := convert_to(format(',"cursor":"%s.%s"}', at_epoch, at_place), 'UTF8');
+  IF is_new THEN
+    event := substr(event, 1, length(event) - 1) || tail;
+    PERFORM pg_temp.put(this, 'event', identity, at_epoch, at_place, head.bytes, event, kept);
+    PERFORM pg_temp.put(this, 'head', '', at_epoch, at_place, head.bytes + length(event), identity, '1 day');
+    -- What earlier epochs have left makes room once this one has as many events as are kept.
+    DELETE FROM eclipse_ws WHERE chat = this AND kind = 'event' AND (
+      CASE epoch WHEN at_epoch THEN place <= at_place - most_events ELSE at_place >= most_events END
+      OR bytes < least(head.bytes, head.bytes + length(event) - most_bytes));
+    PERFORM pg_temp.notify(this::text, event);
+  END IF;
+  IF attempt IS NOT NULL THEN
+    receipt := substr(receipt, 1, length(receipt) - 1) || tail;
+    PERFORM pg_temp.put(this, 'key', attempt, concat_ws(' ', 'done', '', fingerprint), 0, 0, receipt, kept);
+  END IF;
+  RETURN (at_epoch, at_place, is_new);
+END $$;
+
+-- Answers what was known of a key, and its receipt; records the step if the attempt may take it.
+CREATE OR REPLACE FUNCTION pg_temp.record(this uuid, attempt bytea, token text, fingerprint text, step text,
+  retry_unknown boolean, patience interval, receipt bytea, kept interval) RETURNS record LANGUAGE plpgsql AS $$
+DECLARE head record := pg_temp.lock(this); known record; state text; own boolean; BEGIN
+  SELECT split_part(epoch, ' ', 1) AS state, split_part(epoch, ' ', 2) AS token, split_part(epoch, ' ', 3) AS mark,
+    body, made INTO known FROM eclipse_ws WHERE chat = this AND kind = 'key' AND name = attempt AND expires > now();
+  IF fingerprint <> '' AND known.mark NOT IN ('', fingerprint) THEN
+    RETURN ('reused'::text, NULL::bytea);
+  END IF;
+  own := known.state = 'pending' AND known.token = token;
+  state := CASE WHEN own AND step = 'pending' THEN 'none' -- before this attempt
+    WHEN known.state = 'pending' AND now() - known.made > patience THEN 'unknown' -- its node is gone
+    ELSE coalesce(known.state, 'none') END;
+  IF own OR step = 'done' OR (step IN ('pending', 'unknown') AND state = 'none')
+    OR (step = 'pending' AND (state = 'released' OR (state = 'unknown' AND retry_unknown)))
+  THEN
+    fingerprint := coalesce(nullif(fingerprint, ''), known.mark);
+    PERFORM pg_temp.put(this, 'key', attempt, CASE step WHEN 'forgotten' THEN 'none' ELSE
+      concat_ws(' ', step, token, fingerprint) END, 0, 0, receipt, kept);
+  END IF;
+  RETURN (state, known.body);
+END $$;
