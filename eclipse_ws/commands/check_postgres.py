@@ -19,16 +19,17 @@ async def postgres(value: Settings) -> list[Finding]:
         if backend.health.state != "up":
             fix = "check host and port, that this machine can reach it, and that it takes writes"
             return [Finding(name, "problem", "PostgreSQL is unavailable", fix)]
+        await backend.send(b"check", backend.address)  # connects
         began = time.monotonic()
         heard = await backend.send(b"check", backend.address)
         trip = (time.monotonic() - began) * 1000
     except (BackendError, Unavailable) as error:
-        fix = "check the URL; the user must be allowed to create a table, see docs/deploy.md"
+        fix = "check the URL and the user's rights, and that no pooler breaks sessions, see docs/deploy.md"
         return [Finding(name, "problem", str(error), fix)]
     finally:
         await backend.close()
     if heard != 1:
         fix = "use the address of the database itself, or of a pooler in session mode"
         return [Finding(name, "problem", "leads to a pooler that breaks LISTEN and session locks", fix)]
-    fix = "run this server in the database's region: every event waits for several round trips"
+    fix = "run this server in the database's region: every message waits for two round trips"
     return [Finding(name, "ok" if trip < 100 else "warning", f"answers in {trip:.1f} ms", fix)]
