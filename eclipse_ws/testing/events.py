@@ -163,7 +163,8 @@ class EventsContract(Contract):
             one.backend.broadcast(chat, typing())
             cursor = await one.append(chat, f"{prefix}-{number}")
             assert cursor == Cursor(start.epoch, start.offset + 1)
-            await until(lambda chat=chat: len(other.heard.events[chat]) == 2, repr(chat))  # type: ignore[misc]
+            for node in (one, other):
+                await until(lambda heard=node.heard.events[chat]: len(heard) == 2, repr(chat))  # type: ignore[misc]
             assert numbers_of(await one.backend.read(chat, start) or ()) == [f"{prefix}-{number}"]
         assert {chat: len(events) for chat, events in one.heard.events.items()} == dict.fromkeys(chats, 2)
 
