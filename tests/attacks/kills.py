@@ -133,7 +133,7 @@ PHASES: Final[dict[str, Callable[[Stream, int], Awaitable[None]]]] = {
     ),
     "an answer that is not read": _sends(_head("GET /health HTTP/1.1")),
     "answers that are not read": _sends(_head("GET /widget.js HTTP/1.1") * 30),
-    "a publish under way": _sends(_post("Content-Length: 16"), b'{"type":"note"}\n'),
+    "a publish in progress": _sends(_post("Content-Length: 16"), b'{"type":"note"}\n'),
     "half an upgrade": _sends(_upgrade(0, "x")[:90]),
     "an upgrade": _upgrades(),
     "an upgrade and a command": _upgrades(client_frame(TEXT, MESSAGE % 1)),
@@ -142,7 +142,7 @@ PHASES: Final[dict[str, Callable[[Stream, int], Awaitable[None]]]] = {
     "greeted": _says(),
     "half a frame": _says(client_frame(TEXT, b"x" * 100)[:50]),
     "half a message": _says(client_frame(TEXT, b"x", fin=False), client_frame(CONTINUATION, b"y", fin=False)),
-    "a command under way": _message,
+    "a command in progress": _message,
     "a flood": _says(client_frame(TEXT, b'{"type":"ping"}') * 200),
     "refused": _refused_token,
     "closed by the server": _closed_by_us,
@@ -236,11 +236,11 @@ async def kill(
 
 
 def tables(server: Server) -> dict[str, int]:
-    """What the server knows of sockets and sessions, by the name of the table."""
+    """The server's tables of sockets and sessions, by name."""
     node = server.node
     return {
         "sessions": node.sessions,
-        "commands under way": node.under_way,
+        "commands in progress": node.under_way,
         "sessions by address": sum(map(node.addresses.sessions, [ADDRESS_OF_ALL])),
         "HTTP connections": sum(len(listener.connections) for listener in server._listeners),
         "accepted sockets": sum(len(listener._accepted) for listener in server._listeners),

@@ -76,7 +76,7 @@ def test_a_chat_in_chromium_over_tls_and_after_a_reload(tmp_path: Path) -> None:
         raise AssertionError(f"{what!r} was never logged")
 
     def visit(trusted: str) -> str:
-        """What is heard by a browser that trusts this key alone."""
+        """What a browser hears that trusts only this key."""
         options = ["--no-sandbox", "--disable-gpu", f"--ignore-certificate-errors-spki-list={trusted}"]
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, args=options)

@@ -46,15 +46,15 @@ async def test_in_production_the_embedded_api_needs_the_secret() -> None:
 
 
 @pytest.mark.gen_test
-async def test_in_development_it_needs_none() -> None:
-    """On one's own machine the demo gets tokens, histories and lists by itself."""
+async def test_in_development_the_embedded_api_needs_no_secret() -> None:
+    """On a developer's own machine the demo gets tokens, histories and lists without a secret."""
     async with running() as server:
         for path in EMBEDDED[:-1]:
             assert (await http(server.port, path)).status == 200, path
 
 
-def test_a_trial_in_production_is_warned_of(tmp_path: Path) -> None:
-    """The start and `check` say that the embedded API in production is for trials."""
+def test_a_trial_in_production_is_a_warning(tmp_path: Path) -> None:
+    """The start and `check` warn that the embedded API in production is for trials."""
     environ = {
         "NODE_ENV": "production",
         "JWT_SECRET": SECRET,
@@ -71,8 +71,8 @@ def test_a_trial_in_production_is_warned_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", [*EMBEDDED, "/", "/ws", "/health", "/metrics", "/demo", "/demo/agent", "/widget.js", "/nowhere"]
 )
-async def test_a_name_that_was_made_to_point_here_gets_nothing(path: str) -> None:
-    """A page whose own name resolves to this machine is answered nothing, on any path, by any method."""
+async def test_a_rebound_name_gets_nothing(path: str) -> None:
+    """A page whose own name resolves to this machine gets no answer, on any path, by any method."""
     async with running(profile="dev") as server:
         for method in ("GET", "HEAD", "POST", "OPTIONS"):
             for host in (
@@ -91,8 +91,8 @@ async def test_a_name_that_was_made_to_point_here_gets_nothing(path: str) -> Non
 
 
 @pytest.mark.gen_test
-async def test_a_name_that_is_not_answered_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    """A browser shows no answer to a refused upgrade: the name, cut, is logged."""
+async def test_a_refused_name_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A browser shows no answer to a refused upgrade: the name is logged, shortened."""
     caplog.set_level("INFO")
     async with running() as server:
         for name in ("my-laptop.lan:8080", "x" * 300):
@@ -104,7 +104,7 @@ async def test_a_name_that_is_not_answered_is_named_in_the_log(caplog: pytest.Lo
 
 
 @pytest.mark.gen_test
-async def test_nor_a_session() -> None:
+async def test_a_rebound_name_gets_no_session() -> None:
     """An upgrade under such a name is refused before anything else, whatever token it has."""
     async with running() as server:
         lines = [f"GET /ws?token={token()} HTTP/1.1", "Host: evil.example", "Origin: http://evil.example"]
@@ -115,7 +115,7 @@ async def test_nor_a_session() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "192.168.1.20", MACHINE, "", None])
-async def test_own_names_are_answered(host: str | None) -> None:
+async def test_own_names_are_served(host: str | None) -> None:
     """A browser on this machine, a phone that uses its address, and non-browsers are served."""
     async with running() as server:
         named = "" if host is None else f"Host: {host}{f':{server.port}' if host else ''}\r\n"
@@ -153,8 +153,8 @@ async def test_own_names_are_answered(host: str | None) -> None:
         ("a b", False),
     ],
 )
-def test_which_names_are_answered(host: str, allowed: bool) -> None:
-    """Addresses, localhost, the machine's own name, and those that the setting lists."""
+def test_which_names_are_served(host: str, allowed: bool) -> None:
+    """Addresses, localhost, the machine's own name, and those in the setting."""
     hosts = Hosts(make_settings(allowed_hosts="chat, *.Example.com."))
     assert hosts.allows(host) is allowed
 
@@ -162,13 +162,13 @@ def test_which_names_are_answered(host: str, allowed: bool) -> None:
 @pytest.mark.parametrize(
     "given", [{"profile": "prod"}, {"profile": "mine.toml"}, {"api": "http", "next_api_url": "http://h"}]
 )
-def test_elsewhere_every_name_is_answered(given: dict[str, Any]) -> None:
-    """Production, and a server that hands no tokens out, have any name that a proxy gives them."""
+def test_elsewhere_every_name_is_served(given: dict[str, Any]) -> None:
+    """Production, and a server without a token route, accept any name that a proxy gives them."""
     assert Hosts(make_settings(**given)).allows("chat.example.com")
 
 
 @pytest.mark.parametrize("wrong", ["http://chat", "chat:8080", "*", "a.*.example", "*example.com", "a b"])
-def test_what_is_no_name_is_a_problem(tmp_path: Path, wrong: str) -> None:
+def test_an_invalid_name_is_a_problem(tmp_path: Path, wrong: str) -> None:
     """An entry that no request could match is refused at the start."""
     with pytest.raises(SettingsError) as caught:
         load("test", environ={"ECLIPSE_ALLOWED_HOSTS": f"chat,{wrong}"}, dotenv=tmp_path / ".env")

@@ -1,4 +1,4 @@
-"""What has gone leaves no memory: nothing of the server holds its address, user or chat any more."""
+"""What is gone leaves no memory: no object of the server holds its address, user or chat any more."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def remembered(root: object, text: str) -> list[str]:
 
 
 async def forget(server: Server, text: str) -> None:
-    """See that the server forgets the text, once all that may wait or lasts for a while is over."""
+    """Check that the server forgets the text once everything that may wait, or lasts for a while, is over."""
     await until(lambda: not server.node.sessions and not subscriptions(server))
     await server._sweeper.sweep(time.time(), time.monotonic() + 10_000)
     await until(lambda: not remembered(server, text), f"forgetting {text}")
@@ -55,7 +55,7 @@ async def forget(server: Server, text: str) -> None:
 
 @pytest.mark.gen_test
 async def test_an_address_is_forgotten() -> None:
-    """An address that has closed its connections, asked and answered, refused or upgraded, leaves nothing."""
+    """An address leaves nothing after it closed its connections, whether answered, refused or upgraded."""
     async with running(**FLY, **{"server.sweeper.INTERVAL": 3600}) as server:
         address = "93.184.216.34"
         ours = {"Fly-Client-IP": address}
@@ -77,7 +77,7 @@ async def test_an_address_is_forgotten() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_session_is_forgotten(known: bool) -> None:
-    """Who has joined, typed, said something, flooded and been closed is not remembered, nor is the chat."""
+    """A session that joined, typed, wrote, flooded and was closed is forgotten, and so is its chat."""
     given: dict[str, Any] = {
         "message_rate": 10,
         "command_rate": 0.01,
@@ -101,7 +101,7 @@ async def test_a_session_is_forgotten(known: bool) -> None:
 
 @pytest.mark.gen_test
 async def test_an_interrupted_chat_is_forgotten() -> None:
-    """A chat whose sessions were sent away to resume, and that nobody came back to, is not remembered."""
+    """A chat whose sessions were told to resume, and never came back, is forgotten."""
     async with running(**{"server.sweeper.INTERVAL": 3600}, history_seconds=1) as server:
         client = await Client.join(server.port, "chat-of-the-test")
         assert remembered(server, "chat-of-the-test")

@@ -38,7 +38,7 @@ class Site:
         self.options = options
 
     async def visit(self, user: str = "f") -> Peer:
-        """A peer that says exactly what it is told to, greeted."""
+        """A greeted peer that sends exactly what it is told to."""
         peer = await Peer.open(self.server.port, f"/ws?token={token(user=user)}", **self.options)
         assert (await peer.frame())[0] & 0x0F == TEXT
         return peer
@@ -71,7 +71,7 @@ async def site(kind: str, folder: Path, **given: object) -> AsyncIterator[Site]:
 
 
 async def say(peer: Peer, pieces: list[bytes]) -> None:
-    """Say each in a packet of its own, as far as the server listens."""
+    """Send each in a packet of its own, until the server stops reading."""
     for piece in pieces:
         if peer.writer.transport.is_closing():
             return
@@ -83,7 +83,7 @@ async def say(peer: Peer, pieces: list[bytes]) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flood", FLOODS)
 @pytest.mark.gen_test
-async def test_a_flood_of_what_is_no_command_is_closed(flood: str, kind: str, tmp_path: Path) -> None:
+async def test_a_flood_of_control_frames_is_closed(flood: str, kind: str, tmp_path: Path) -> None:
     """4009 names the limit, the refusal is counted, it ends in time, and the neighbour notices nothing."""
     async with site(kind, tmp_path) as here:
         peer = await here.visit()
@@ -102,7 +102,7 @@ async def test_a_flood_of_what_is_no_command_is_closed(flood: str, kind: str, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_a_sender_that_flooded_with_frames_has_to_wait(kind: str, tmp_path: Path) -> None:
+async def test_a_sender_that_flooded_with_frames_must_wait(kind: str, tmp_path: Path) -> None:
     """The user's next session is refused, as after a flood of commands; another user's is not."""
     async with site(kind, tmp_path) as here:
         peer = await here.visit()
@@ -116,8 +116,8 @@ async def test_a_sender_that_flooded_with_frames_has_to_wait(kind: str, tmp_path
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_what_honest_clients_send_is_borne(kind: str, tmp_path: Path) -> None:
-    """Large messages in fragments and over slow links, and a ping now and then, several times a second."""
+async def test_honest_clients_are_not_closed(kind: str, tmp_path: Path) -> None:
+    """Large messages in fragments and over slow connections pass, with a few pings each second."""
     async with site(kind, tmp_path) as here:
         peer = await here.visit()
         text = b'{"type": "typing", "isTyping": true, "padding": "' + b"x" * 60_000 + b'"}'
@@ -139,8 +139,8 @@ async def test_what_honest_clients_send_is_borne(kind: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("how", ["frames", "bytes"])
 @pytest.mark.gen_test
-async def test_who_is_closed_is_not_read_on(how: str, kind: str, tmp_path: Path) -> None:
-    """After 4009 a flooder is read from a bounded number of times, and is gone after `close_timeout`."""
+async def test_a_closed_flooder_is_not_read(how: str, kind: str, tmp_path: Path) -> None:
+    """After 4009 a flooder is read a bounded number of times, and is gone after `close_timeout`."""
     rates = {"command_rate": 0.001, "security.limits.RATE_PATIENCE": 1}
     async with site(kind, tmp_path, **rates) as here:
         peer = await here.visit()

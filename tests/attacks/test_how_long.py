@@ -35,8 +35,8 @@ def header_of(length: int) -> bytes:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("most", [2048, 65536])
-async def test_headers_are_as_long_as_the_setting_says(most: int) -> None:
-    """A request with so many bytes of headers is answered, one with a byte more closes its connection."""
+async def test_headers_have_a_maximum_length(most: int) -> None:
+    """Headers of exactly the maximum are answered; one byte more closes the connection."""
     async with running(**{"server.listener.MAX_HEADER_BYTES": most}) as server:
         assert len(header_of(most)) == most
         assert (await exchange(server.port, header_of(most))).status == 200
@@ -46,7 +46,7 @@ async def test_headers_are_as_long_as_the_setting_says(most: int) -> None:
 
 
 @pytest.mark.gen_test
-async def test_headers_have_exactly_so_many_lines() -> None:
+async def test_headers_have_a_maximum_of_lines() -> None:
     """A request of 128 lines, with its first and the empty one, is answered; one of 129 is not."""
     async with running() as server:
         for lines, status in ((128, 200), (129, 400)):
@@ -55,8 +55,8 @@ async def test_headers_have_exactly_so_many_lines() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("most", [2000, 100_000])
-async def test_chunks_are_as_long_as_the_setting_says(most: int) -> None:
-    """A body in chunks may have all of ``max_body`` bytes, and not one more."""
+async def test_chunked_bodies_have_a_maximum_length(most: int) -> None:
+    """A chunked body may have ``max_body`` bytes, and not one more."""
     async with running(**{"config.settings.Settings.max_event": most}) as server:
         for more, status in ((0, 202), (1, 413)):
             body = NOTE + b" " * (most - len(NOTE) + more)
@@ -66,7 +66,7 @@ async def test_chunks_are_as_long_as_the_setting_says(most: int) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_refusal_of_a_head_has_no_body() -> None:
+async def test_a_refused_head_has_no_body() -> None:
     """The answer to HEAD has the length that another method's would have, and nothing after its headers."""
     async with running() as server:
         answers = []
@@ -84,8 +84,8 @@ async def test_a_refusal_of_a_head_has_no_body() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_request_has_one_time_for_its_headers_and_its_body() -> None:
-    """The time of a first request runs from its connection's beginning, not again with its body."""
+async def test_headers_and_body_share_one_timeout() -> None:
+    """The timeout of a first request starts with its connection, and not again with its body."""
     async with running(**QUIET, **FLY) as server:
         peer = connect(server)
         await until(lambda: len(open_connections(server)) == 1)
@@ -102,8 +102,8 @@ async def test_a_request_has_one_time_for_its_headers_and_its_body() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_later_body_has_the_time_of_a_request() -> None:
-    """A later request's body may not come as slowly as the connection may be idle."""
+async def test_a_later_body_has_the_timeout_of_a_request() -> None:
+    """The idle timeout of a connection does not apply to the body of a later request."""
     async with running(**QUIET, **FLY) as server:
         peer = connect(server, ASKED)
         await until(lambda: len(open_connections(server).idle) == 1)
@@ -120,7 +120,7 @@ async def test_a_later_body_has_the_time_of_a_request() -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_idle_connection_ends_without_a_word() -> None:
+async def test_an_idle_connection_is_closed_silently() -> None:
     """A connection between two requests is closed after ``idle_timeout``; that counts as no refusal."""
     async with running(**{**QUIET, "server.listener.IDLE_TIMEOUT": 17}) as server:
         before = server.node.limits.refused.copy()
@@ -146,8 +146,8 @@ async def test_an_idle_connection_ends_without_a_word() -> None:
     ],
     ids=["no body", "a body", "the application"],
 )
-async def test_a_handler_has_a_time_of_its_own(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a request is answered its connection stays, until the time of a handler is over."""
+async def test_a_handler_has_its_own_timeout(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a request is answered its connection stays, until the handler's timeout."""
     async with running(**QUIET, **FLY) as server, unanswered(server, monkeypatch):
         peer, table = connect(server, said), open_connections(server)
         await until(lambda: any("_execute" in repr(task) for task in asyncio.all_tasks()))
@@ -161,8 +161,8 @@ async def test_a_handler_has_a_time_of_its_own(said: bytes, monkeypatch: pytest.
 
 
 @pytest.mark.gen_test
-async def test_a_crowd_that_is_overdue_is_closed_in_parts() -> None:
-    """One sweep closes all that are overdue, a few in each turn, and nobody else."""
+async def test_overdue_connections_are_closed_in_parts() -> None:
+    """One sweep closes all overdue connections, a few in each turn, and no others."""
     count = 3 * CUTS_PER_TURN + 1
     async with running(**QUIET) as server:
         crowd = [connect(server, b"GET") for _ in range(count)]
@@ -182,8 +182,8 @@ async def test_a_crowd_that_is_overdue_is_closed_in_parts() -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_secret_protects_its_own_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that asks without the secret, after a call with it, gives way like any other."""
+async def test_the_secret_protects_only_its_own_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that sends a request without the secret, after one with it, gives way like any other."""
     async with (
         running(**{"server.file_descriptors.HTTP_CONNECTIONS": 1}, **QUIET) as server,
         unanswered(server, monkeypatch),
@@ -198,8 +198,8 @@ async def test_the_secret_protects_its_own_request_alone(monkeypatch: pytest.Mon
 
 
 @pytest.mark.gen_test
-async def test_the_application_takes_its_answers_in_time() -> None:
-    """An answer that nobody takes closes its connection after the same time, with the secret or without."""
+async def test_an_answer_to_the_application_must_be_read_in_time() -> None:
+    """An unread answer closes its connection after the same time, with the secret or without."""
     async with running(**QUIET) as server:
         narrow(server)
         peer, table = await deaf(server.port, PUBLISH * 300), open_connections(server)

@@ -33,7 +33,7 @@ RATES: dict[str, Any] = {"command_rate": 0, "message_rate": 0}
     ],
 )
 async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str, object]) -> None:
-    """First errors with `retryAfter` that name the limit, then 4009; the neighbour's messages all arrive."""
+    """First errors with `retryAfter` that name the limit, then 4009; the neighbour gets all messages."""
     given: dict[str, Any] = {**RATES, limit: 0.001, BURST: 3000, PATIENCE: 4}
     async with (
         running(**given) as server,
@@ -72,7 +72,7 @@ async def test_a_flood_is_refused_and_then_closed(limit: str, command: dict[str,
 
 @pytest.mark.gen_test
 async def test_a_flooder_cannot_come_back_at_once() -> None:
-    """Its next session is closed with 4009 before it joins; a neighbour of the same chat comes and goes."""
+    """Its next session is closed with 4009 before it joins; a neighbour in the same chat can reconnect."""
     async with running(**{**RATES, "command_rate": 0.001, PATIENCE: 1}) as server:
         flooder = await Client.join(server.port, user="f")
         for _ in range(3):
@@ -89,7 +89,7 @@ async def test_a_flooder_cannot_come_back_at_once() -> None:
 
 @pytest.mark.gen_test
 async def test_a_refused_message_is_not_saved() -> None:
-    """What is refused for its rate never reaches the chat API, and may be sent again later."""
+    """A message that exceeds its rate never reaches the chat API, and may be sent again later."""
     given = {**RATES, "message_rate": 0.001}
     async with running(**given) as server, await Client.join(server.port) as client:
         for key in ("k1", "k2"):
@@ -102,8 +102,8 @@ async def test_a_refused_message_is_not_saved() -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_defaults_let_a_person_be() -> None:
-    """With the default rates somebody who types, sends and pings like a person is never refused."""
+async def test_the_defaults_never_refuse_a_person() -> None:
+    """With the default rates a client that types, sends and pings at a person's pace is never refused."""
     async with (
         running(command_rate=10, message_rate=10) as server,
         await Client.join(server.port) as client,
@@ -118,8 +118,8 @@ async def test_the_defaults_let_a_person_be() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("frame", ['{"type":"typing","isTyping":true}', '{"type":"typing"}'])
-async def test_a_key_that_is_held_down_ends_no_session(frame: str) -> None:
-    """A page that sends `typing` for each keystroke is refused the most of it, and stays."""
+async def test_a_held_key_does_not_end_a_session(frame: str) -> None:
+    """A page that sends `typing` for each keystroke has most of it refused, and stays."""
     async with (
         running(command_rate=10, message_rate=10) as server,
         await Client.join(server.port) as page,
@@ -151,8 +151,8 @@ async def test_long_typing_ends_a_session(frame: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_content_has_a_length() -> None:
-    """A message that is too long is refused in a sentence, and what follows it is not."""
+async def test_content_has_a_maximum_length() -> None:
+    """A message that is too long is refused with a sentence; the next one is accepted."""
     async with (
         running(max_content=10) as server,
         await Client.join(server.port, user="n") as neighbour,
@@ -214,8 +214,8 @@ class _Session:
 
 
 @pytest.mark.gen_test
-async def test_the_longest_queues_of_a_full_node_go_first() -> None:
-    """Beyond the node's bound the longest queues are told 4008, then cut; short ones stay."""
+async def test_a_full_node_closes_the_longest_queues_first() -> None:
+    """Beyond the node's bound the longest queues are closed with 4008, then cut off; short ones stay."""
     async with running(**{"server.sweeper.QUEUE_BYTES": 1000_00}) as server:
         sessions = [_Session(size, server.node.verifier) for size in (60_000, 10, 50_000, 20_000)]
         server._sweeper._sessions = lambda: sessions  # type: ignore[assignment,return-value]
@@ -233,7 +233,7 @@ async def test_the_longest_queues_of_a_full_node_go_first() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("fragments", [0, 3])
 async def test_unfinished_messages_have_a_budget(fragments: int) -> None:
-    """Beyond the node's bound those who hold the most are closed with 4009; who chats notices nothing."""
+    """Beyond the node's bound those who hold the most are closed with 4009; other sessions notice nothing."""
     async with (
         running(**{"server.sweeper.INPUT_BYTES": 100_000}, **{"server.sweeper.INTERVAL": 0.05}) as server,
         await Client.join(server.port, user="n") as neighbour,
@@ -315,8 +315,8 @@ async def test_half_a_body_is_cut_off(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_slowest_of_too_many_handshakes_goes() -> None:
-    """One handshake too many cuts the oldest off, so that who is quick always comes in."""
+async def test_the_oldest_of_too_many_handshakes_is_cut_off() -> None:
+    """One handshake too many cuts off the oldest, so that a quick client always gets in."""
     async with running(**{"server.file_descriptors.HTTP_CONNECTIONS": 3}) as server:
         slow = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
         await until(lambda: len(server._http.connections) == 3)
@@ -354,7 +354,7 @@ async def test_an_idle_socket_gives_way_to_a_new_one() -> None:
     ],
     ids=["headers", "body", "huge", "chunk", "chunks"],
 )
-async def test_what_is_too_large_is_refused(request_bytes: bytes, limit: str) -> None:
+async def test_too_large_headers_and_bodies_are_refused(request_bytes: bytes, limit: str) -> None:
     """Headers and bodies beyond their settings end the request; nothing of them is kept."""
     async with (
         running(**{"config.settings.Settings.max_event": 16384}) as server,
@@ -371,8 +371,8 @@ async def test_what_is_too_large_is_refused(request_bytes: bytes, limit: str) ->
 
 
 @pytest.mark.gen_test
-async def test_headers_have_so_many_lines() -> None:
-    """Far more than anybody sends are not even parsed: 400, and the socket is closed."""
+async def test_too_many_header_lines_are_refused() -> None:
+    """Far more lines than anybody sends are not even parsed: 400, and the connection is closed."""
     async with running() as server:
         for lines, status in ((100, 200), (200, 400)):
             head = b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"a:b\r\n" * lines + b"\r\n"
@@ -391,8 +391,8 @@ async def test_the_answer_to_a_large_body_names_the_limit() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_line_of_chunks_is_no_header() -> None:
-    """A chunk whose size never ends is malformed, and not counted as large headers."""
+async def test_an_endless_chunk_size_is_malformed() -> None:
+    """A chunk size that never ends is malformed, and not counted as large headers."""
     async with running() as server:
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await exchange(server.port, POST + CHUNKED + b"0" * 1000)
@@ -401,8 +401,8 @@ async def test_a_line_of_chunks_is_no_header() -> None:
 
 
 @pytest.mark.gen_test
-async def test_who_is_closed_is_not_listened_to() -> None:
-    """A flooder that ignores its close frame costs nothing more: what else it says stays in the kernel."""
+async def test_a_flooder_that_ignores_its_close_is_not_read() -> None:
+    """It costs nothing more: whatever else it sends stays in the kernel."""
     async with running(
         **{"server.server.CLOSE_TIMEOUT": 1}, **{**RATES, "command_rate": 0.001, PATIENCE: 1}
     ) as server:

@@ -1,4 +1,4 @@
-"""HTTP beside the sessions: answers that nobody takes, too many connections and requests, bodies, files."""
+"""HTTP beside the sessions: unread answers, too many connections and requests, bodies, file descriptors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ QUICKLY: dict[str, Any] = {"server.listener.HANDSHAKE_TIMEOUT": 0.3, "server.swe
 
 
 async def deaf(port: int, said: bytes) -> socket.socket:
-    """A peer that says something, and reads nothing: its own buffer is as small as can be."""
+    """A peer that sends something and reads nothing: its own buffer is as small as possible."""
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.setblocking(False)
@@ -57,14 +57,14 @@ async def deaf(port: int, said: bytes) -> socket.socket:
 
 
 def narrow(server: Server) -> None:
-    """Let the system hold little of what the server says to those who come from now on."""
+    """Let the system buffer little of what the server sends to peers that connect from now on."""
     for listening in server._http._sockets.values():
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 @asynccontextmanager
 async def raw(port: int, said: bytes) -> AsyncIterator[asyncio.StreamReader]:
-    """A stream on which something was said."""
+    """A stream on which something was sent."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(said)
     try:
@@ -81,7 +81,7 @@ def open_connections(server: Server) -> Connections:
 
 
 def held_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Serve nobody until the gate allows it; the ports of those who are served then, in their order."""
+    """Serve nobody until the gate allows it; then the ports of the peers served, in order."""
     listener, served = server._http, list[int]()
     handle = listener._handle_connection
 
@@ -111,8 +111,8 @@ def slow(address: str, length: int = 10) -> bytes:
 
 
 @pytest.mark.gen_test
-async def test_answers_that_nobody_takes_harm_nobody() -> None:
-    """Many who ask without end and read nothing: sessions come and go, and all of them are closed in time."""
+async def test_unread_answers_harm_nobody() -> None:
+    """Many peers send endless requests and read nothing: sessions work, and all peers are closed in time."""
     async with (
         running(**{"server.file_descriptors.HTTP_CONNECTIONS": 20}, **QUICKLY) as server,
         await Client.join(server.port) as member,
@@ -132,8 +132,8 @@ async def test_answers_that_nobody_takes_harm_nobody() -> None:
 
 
 @pytest.mark.gen_test
-async def test_who_takes_no_answer_goes_first() -> None:
-    """Of too many connections one that takes no answer is closed, then an idle one, then one that arrives."""
+async def test_a_peer_that_reads_no_answer_is_closed_first() -> None:
+    """Of too many connections one with an unread answer is closed, then an idle one, then a new one."""
     async with (
         running(
             **{"server.file_descriptors.HTTP_CONNECTIONS": 3}, **{"server.sweeper.INTERVAL": 60}
@@ -166,7 +166,7 @@ async def test_who_takes_no_answer_goes_first() -> None:
     ],
     ids=["a stranger", "who shows the secret"],
 )
-async def test_only_a_later_request_is_waited_for_as_an_idle_one(request_: bytes, status: int) -> None:
+async def test_the_idle_timeout_begins_after_the_first_request(request_: bytes, status: int) -> None:
     """The first request may take its time, TLS and all; after it the connection ends when it is idle, even
     one that has shown the secret, or that goes on with half a request.
     """
@@ -191,8 +191,8 @@ async def test_only_a_later_request_is_waited_for_as_an_idle_one(request_: bytes
 
 
 @pytest.mark.gen_test
-async def test_an_answer_taken_byte_by_byte_ends() -> None:
-    """Who takes an answer more slowly than in the handshake's time is closed, whatever it reads."""
+async def test_an_answer_read_byte_by_byte_is_cut_off() -> None:
+    """A peer that takes longer than the handshake's timeout to read an answer is closed."""
     async with running(**QUICKLY) as server:
         narrow(server)
         peer = await deaf(server.port, WIDGET * 200)
@@ -205,7 +205,7 @@ async def test_an_answer_taken_byte_by_byte_ends() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_session_is_in_no_table(tmp_path: Path) -> None:
+async def test_a_session_is_not_in_the_table_of_connections(tmp_path: Path) -> None:
     """A connection leaves the table as it becomes a session, with TLS too; half a TLS handshake is in it."""
     authority = Authority(tmp_path)
     async with running() as plain, running(**authority.settings, **QUICKLY) as secure:
@@ -227,8 +227,8 @@ async def test_a_session_is_in_no_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_upgrade_whose_answer_nobody_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind answers that fill the way, a 101 can't leave: it is closed like any answer that is not taken."""
+async def test_an_unread_answer_to_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A 101 that can't leave behind unread answers is closed like any unread answer."""
     _hold_101(monkeypatch, lambda: True)
     async with running(**QUICKLY) as server, raw(server.port, _upgrade()) as reader:
         await until(lambda: len(open_connections(server).sending) == 1)
@@ -241,7 +241,7 @@ async def test_an_upgrade_whose_answer_nobody_takes(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.gen_test
-async def test_an_upgrade_whose_answer_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_late_answer_to_an_upgrade(monkeypatch: pytest.MonkeyPatch) -> None:
     """A 101 that has to wait for its peer becomes a session all the same."""
     held = [True]
     _hold_101(monkeypatch, lambda: held[0])
@@ -295,7 +295,7 @@ async def test_connections_of_one_address_are_limited(monkeypatch: pytest.Monkey
 
 @pytest.mark.gen_test
 async def test_a_proxys_connections_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Behind a proxy, known or not, its own address has no share: it carries everybody."""
+    """Connections of a proxy, known or not, are not limited by its address: it carries everybody."""
     monkeypatch.setattr("eclipse_ws.server.connections.PUBLIC_CONNECTIONS", 1)
     for given in ({}, FLY):
         async with running(**given) as server, contextlib.AsyncExitStack() as stack:
@@ -305,8 +305,8 @@ async def test_a_proxys_connections_are_not_counted(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.gen_test
-async def test_calls_of_the_application_are_never_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Strangers without end don't close a connection that has shown the secret; beside it, nobody gets in."""
+async def test_calls_of_the_application_are_never_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of strangers doesn't close a connection that has sent the secret; they get no connection."""
     async with running(**{"server.file_descriptors.HTTP_CONNECTIONS": 1}) as server:
         gate, publish = asyncio.Event(), server.delivery.publish
 
@@ -328,7 +328,7 @@ async def test_calls_of_the_application_are_never_cut(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gen_test
-async def test_a_handler_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a handler waits for is bounded elsewhere; if that fails, its connection is closed at last."""
     async with running() as server:
         monkeypatch.setattr(server.delivery, "publish", lambda *_: asyncio.Event().wait())
@@ -347,7 +347,7 @@ async def test_a_handler_that_never_ends_is_cut(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.gen_test
 async def test_answers_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the answers that nobody takes, the longest go when there are too many bytes of them."""
+    """If unread answers have too many bytes in total, the longest are dropped."""
     monkeypatch.setattr("eclipse_ws.server.connections.NODE_ANSWER_BYTES", 60_000)
     async with running() as server:
         narrow(server)
@@ -362,8 +362,8 @@ async def test_answers_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_history_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer with a chat's messages has the last ones that fit in."""
+async def test_a_history_has_a_maximum_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer with a chat's history has the latest messages that fit."""
     monkeypatch.setattr("eclipse_ws.application.embedded_routes.MAX_HISTORY", 10)
     async with running() as server, await Client.join(server.port) as client:
         for content in ("aaaa", "bbbb", "cccccc"):
@@ -374,8 +374,8 @@ async def test_a_history_has_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_a_stranger_says_is_not_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much a peer sends, a connection holds its headers and one read, also while it is answered."""
+async def test_requests_of_strangers_are_not_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much a peer sends, a connection buffers its headers and one read, also during an answer."""
     async with running(**FLY) as server:
         monkeypatch.setattr(server.api, "history", lambda *_: asyncio.Event().wait())
         for said, phase in (
@@ -408,7 +408,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("path", ["/health", "/metrics", "/widget.js", "/nope", "/ws", "/"])
 async def test_requests_of_one_address_are_limited(path: str) -> None:
-    """Beyond its rate an address gets 429 and is closed; others, and those with the secret, are not."""
+    """An address that exceeds its rate gets 429 and is closed; others, and those with the secret, are not."""
     async with running(**FLY) as server, await Client.join(server.port) as neighbour:
         mine = {"Fly-Client-IP": "93.184.216.34"}
         for _ in range(3):
@@ -437,7 +437,7 @@ async def test_requests_of_one_address_are_limited(path: str) -> None:
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("few")
 async def test_requests_of_a_shared_address_are_limited_by_connection() -> None:
-    """Whose address may be everybody's has a rate for each connection: pipelining ends in one 429."""
+    """If an address may be shared, each connection has its own rate: pipelining ends in one 429."""
     async with running() as server, raw(server.port, WIDGET * 10) as reader:
         said = await reader.read()
         assert said.count(b"HTTP/1.1 200") == 3
@@ -451,8 +451,8 @@ async def test_requests_of_a_shared_address_are_limited_by_connection() -> None:
 @pytest.mark.parametrize(
     "headers", [{"Sec-WebSocket-Version": "12"}, {"Origin": "https://evil.example"}, {"Host": ""}]
 )
-async def test_upgrades_that_become_no_session_are_requests(headers: dict[str, str]) -> None:
-    """Who asks for nothing but upgrades that fail runs into the same limit."""
+async def test_failed_upgrades_count_as_requests(headers: dict[str, str]) -> None:
+    """A client that only sends upgrades that fail runs into the same limit."""
     asked = {"Host": "x", **UPGRADE, **headers}
     lines = ["GET /ws HTTP/1.1", *(f"{name}: {value}" for name, value in asked.items())]
     async with (
@@ -466,8 +466,8 @@ async def test_upgrades_that_become_no_session_are_requests(headers: dict[str, s
             await client.quiet()
 
 
-def test_an_office_fits_in() -> None:
-    """Two hundred people behind one address may open two pages each at once, and go on."""
+def test_an_office_is_not_limited() -> None:
+    """Two hundred people behind one address may open two pages each at once, and continue."""
     assert PUBLIC_CONNECTIONS >= 400
     assert PUBLIC_REQUESTS[0] >= 20
     assert PUBLIC_REQUESTS[1] >= 400
@@ -475,7 +475,7 @@ def test_an_office_fits_in() -> None:
 
 @pytest.mark.gen_test
 async def test_a_request_waits_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is done for a request before its turn, nor for one that was cut off while it waited."""
+    """A request is not processed before its turn, and not at all if it was cut off while waiting."""
     async with running() as server:
         turns: list[asyncio.Future[None]] = []
 
@@ -504,8 +504,8 @@ async def test_a_request_waits_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.gen_test
-async def test_the_application_waits_at_no_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many strangers wait for their turn, who shows the secret is answered at once."""
+async def test_the_application_does_not_wait_at_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many strangers wait for their turn, a request with the secret is answered at once."""
     async with running() as server:
         turn = asyncio.get_running_loop().create_future()
         monkeypatch.setattr(server._http.gate, "enter", lambda _: turn)
@@ -520,8 +520,8 @@ async def test_the_application_waits_at_no_gate(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.gen_test
-async def test_the_application_waits_for_no_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose latest request has shown the secret is read from at once; without it, it takes its turn again."""
+async def test_the_application_does_not_wait_for_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection whose latest request had the secret is read at once; without it, it takes turns again."""
     body = json.dumps(EVENT).encode()
     lines = b"POST /api/chats/c1/events HTTP/1.1", b"Host: x", b"X-Internal-Secret: %b", b"Content-Length: %d"
     ours = b"\r\n".join((*lines, b"", b"%b")) % (SECRET.encode(), len(body), body)
@@ -545,8 +545,8 @@ async def test_the_application_waits_for_no_strangers(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gen_test
-async def test_what_a_closed_connection_has_said_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many requests that came at once none is read after the first one that was refused, or has gone."""
+async def test_a_closed_connection_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many pipelined requests, none is read after the first refused one, or once the peer is gone."""
     read = [0]
     parse = HTTP1Connection._parse_headers
 
@@ -568,7 +568,7 @@ async def test_what_a_closed_connection_has_said_is_not_read(monkeypatch: pytest
 
 @pytest.mark.gen_test
 async def test_a_reset_connection_leaves_no_garbage() -> None:
-    """What a connection holds is free when it is reset: hundreds at once would keep the collector busy."""
+    """A reset connection's objects are freed at once: hundreds would keep the garbage collector busy."""
     async with running() as server:
         narrow(server)
         for _ in range(3):
@@ -592,7 +592,7 @@ async def test_a_reset_connection_leaves_no_garbage() -> None:
 
 @pytest.mark.gen_test
 async def test_streams_of_strangers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many connections have something to read, few of them are served in a turn of the loop."""
+    """However many connections are readable, few of them are served in a turn of the loop."""
     turns, served = [0], list[int]()
     serve = IOStream._handle_events
 
@@ -678,8 +678,8 @@ async def test_a_newcomer_does_not_wait_behind_a_crowd_of_its_proxy(monkeypatch:
 
 
 @pytest.mark.gen_test
-async def test_a_stop_lets_go_of_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that stops while accepted sockets wait closes them, and says nothing of it."""
+async def test_a_stop_closes_waiting_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stops while accepted sockets wait closes them, and logs nothing."""
     async with running() as server:
         monkeypatch.setattr(type(server._http.gate), "allowed", 0)
         peers = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
@@ -711,8 +711,8 @@ async def test_pipelines_wait_for_their_turn(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/messages/send"])
-async def test_the_secret_is_looked_at_before_the_body(path: str) -> None:
-    """Without it the answer comes before the body, of which nothing is kept; no 100 asks for one."""
+async def test_the_secret_is_checked_before_the_body(path: str) -> None:
+    """Without it the answer comes before the body, none of which is kept; no 100 asks for it."""
     async with running(**{"config.settings.Settings.max_event": 1 << 20}) as server:
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {1 << 20}\r\n\r\n"
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -735,7 +735,7 @@ async def test_the_secret_is_looked_at_before_the_body(path: str) -> None:
     [("POST /nope", 411), ("GET /health", 411), ("POST /api/chats/c1/events", 401)],
 )
 async def test_chunks_of_strangers_are_not_read(request_line: str, status: int) -> None:
-    """A body in chunks, each of which costs, is refused unread, and its sender gets to read why."""
+    """A chunked body, which is costly to read, is refused unread, and its sender can read why."""
     head = f"{request_line} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     async with running() as server, raw(server.port, head + b"1\r\nx\r\n" * 200_000) as reader:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 %d" % status)
@@ -747,8 +747,8 @@ async def test_chunks_of_strangers_are_not_read(request_line: str, status: int) 
 
 
 @pytest.mark.gen_test
-async def test_a_refused_body_is_not_read_for_ever() -> None:
-    """What follows a refusal is dropped only as far as a body may be long."""
+async def test_a_refused_body_is_not_read_forever() -> None:
+    """After a refusal only as many bytes are dropped as a body may have."""
     head = b"POST /api/chats/c1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with running(**{"config.settings.Settings.max_event": 65536}) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -763,8 +763,8 @@ async def test_a_refused_body_is_not_read_for_ever() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/health", 200), ("POST", "/nope", 404)])
-async def test_a_body_that_no_route_takes_is_not_kept(method: str, path: str, status: int) -> None:
-    """It is read and dropped; the answer is the one that there is without it."""
+async def test_a_body_that_no_route_uses_is_not_kept(method: str, path: str, status: int) -> None:
+    """It is read and dropped; the answer is the same as without it."""
     head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n".encode()
     async with running() as server, raw(server.port, head + b"x" * 9999) as reader:
         await until(lambda: len(open_connections(server).receiving) == 1)
@@ -777,7 +777,7 @@ async def test_a_body_that_no_route_takes_is_not_kept(method: str, path: str, st
 
 @pytest.mark.gen_test
 async def test_bodies_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All bodies together are bounded: one too many is told to come again, and what is held is let go."""
+    """All bodies together are bounded: the sender of one too many must retry, and its bytes are freed."""
     monkeypatch.setattr("eclipse_ws.server.listener.NODE_BODY_BYTES", 3000)
     head = f"POST /api/chats/c1/events HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {SECRET}\r\n".encode()
     half = head + b"Content-Length: 2001\r\n\r\n" + b"x" * 2000
@@ -813,8 +813,8 @@ async def test_metrics_of_production_are_not_public() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("port", ["admin_port", "metrics_port"])
-async def test_metrics_of_production_on_a_port_of_their_own(port: str) -> None:
-    """There they need nothing, as ever."""
+async def test_metrics_of_production_on_their_own_port(port: str) -> None:
+    """There they need no secret."""
     async with running(profile="prod", **{port: 0}) as server:
         assert (await http(getattr(server, port), "/metrics")).status == 200
 
@@ -844,8 +844,8 @@ asyncio.run(main())
 
 
 @pytest.mark.gen_test
-async def test_without_files_accepting_pauses() -> None:
-    """Who comes when no file is left is turned away at once, in one log line; then the server goes on."""
+async def test_accepting_pauses_without_file_descriptors() -> None:
+    """Clients that connect without a free descriptor are closed at once, with one log line."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", NO_FILES, stdin=-1, stdout=-1, stderr=-1, cwd=Path(__file__).parents[2]
     )
@@ -882,7 +882,7 @@ async def test_without_files_accepting_pauses() -> None:
 
 @pytest.mark.gen_test
 async def test_errors_of_accept(monkeypatch: pytest.MonkeyPatch, expect_log: Any) -> None:
-    """A socket that is gone already is passed over; any other error is one line and a pause, not a loop."""
+    """A socket that is already gone is skipped; any other error is one log line and a pause, not a loop."""
     expect_log("accept paused")
     async with running() as server:
         (listening,) = server._http._sockets.values()
@@ -909,7 +909,7 @@ async def test_errors_of_accept(monkeypatch: pytest.MonkeyPatch, expect_log: Any
 
 @pytest.mark.gen_test
 async def test_a_peer_that_leaves_before_tls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An error while a connection is set up costs that connection alone."""
+    """An error while a connection is set up affects only that connection."""
     authority = Authority(tmp_path)
 
     def broken(*_: object, **__: object) -> None:
@@ -925,8 +925,8 @@ async def test_a_peer_that_leaves_before_tls(monkeypatch: pytest.MonkeyPatch, tm
 
 
 @pytest.mark.gen_test
-async def test_a_listener_leaves_no_file() -> None:
-    """What is kept back for bad times is closed with the rest."""
+async def test_a_listener_leaves_no_file_descriptor() -> None:
+    """The descriptor kept in reserve is closed with the others."""
     async with running() as server:
         reserve = server._http._reserve
         os.fstat(reserve)

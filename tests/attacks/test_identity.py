@@ -1,4 +1,4 @@
-"""Who may say what: roles, tokens of every kind, and sessions that end with their token."""
+"""Permissions: roles, tokens of every kind, and sessions that end with their token."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def refusal(text: str, **given: object) -> TokenError:
     return caught.value
 
 
-# -- who may say what ---------------------------------------------------------------------------
+# -- roles --------------------------------------------------------------------------------------
 
 
 async def visitor(server: Server, **given: object) -> Client:
@@ -71,7 +71,7 @@ async def visitor(server: Server, **given: object) -> Client:
     ],
 )
 async def test_a_visitor_cannot_speak_as_an_agent(command: dict[str, object]) -> None:
-    """A role is the token's word: `forbidden`, nothing is saved, and the neighbour hears nothing."""
+    """The role is checked against the token: `forbidden`, nothing is saved, the neighbour hears nothing."""
     async with (
         running() as server,
         await Client.join(server.port) as neighbour,
@@ -116,8 +116,8 @@ async def test_a_visitor_may_do_what_visitors_do() -> None:
         (None, {"USER", "AGENT", "ASSISTANT", "agent_joined"}),
     ],
 )
-async def test_roles_narrow_what_an_account_may(roles: object, permitted: set[str]) -> None:
-    """The claim `roles` leaves an account those roles alone; what can't be read leaves none."""
+async def test_roles_restrict_an_account(roles: object, permitted: set[str]) -> None:
+    """The claim `roles` leaves an account only those roles; an invalid one leaves none."""
     async with running() as server:
         made = token(user="agent_1", roles=roles)
         async with await Client.open(server.port, f"token={made}", greet=True) as client:
@@ -134,7 +134,7 @@ async def test_roles_narrow_what_an_account_may(roles: object, permitted: set[st
 
 @pytest.mark.gen_test
 async def test_accounts_without_the_claim_have_the_default_roles() -> None:
-    """`default_roles` are for accounts whose token says no roles; a reload changes them at once."""
+    """`default_roles` apply to accounts whose token has no roles; a reload changes them at once."""
     async with running(default_roles="user") as server:
         joined = await Client.join(server.port)
         named = await Client.open(server.port, f"token={token(roles=['AGENT'])}", greet=True)
@@ -216,19 +216,19 @@ def test_public_keys(key: Any, algorithm: str, tmp_path: Path) -> None:
 
 
 def unsigned(header: dict[str, object]) -> str:
-    """A token with any header at all, signed with nothing."""
+    """An unsigned token with any header."""
     parts = (json.dumps(part).encode() for part in (header, claims()))
     return ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts) + "."
 
 
 @pytest.mark.parametrize("algorithm", ["none", "None", "NONE", "nOnE", "", "hs256", None, 5, ["HS256"]])
-def test_no_algorithm_is_no_token(algorithm: object) -> None:
+def test_a_token_without_an_algorithm_is_refused(algorithm: object) -> None:
     """`none` in any spelling, and every unsupported algorithm, is refused."""
     error = refusal(unsigned({"alg": algorithm, "typ": "JWT"}), jwt_public_key=pem(RSA))
     assert error.close is CloseCode.INVALID_TOKEN
 
 
-def test_a_public_key_is_no_secret() -> None:
+def test_a_public_key_is_not_a_secret() -> None:
     """A token that HS256 signs with the public key's text is refused: each key has its own algorithms."""
     import hashlib
     import hmac
@@ -244,7 +244,7 @@ def test_a_public_key_is_no_secret() -> None:
 
 
 def test_without_any_key_every_token_is_refused() -> None:
-    """An empty secret verifies nothing, least of all what an empty secret has signed."""
+    """An empty secret verifies nothing, not even a token signed with an empty secret."""
     assert refusal(token(), jwt_secret="").close is CloseCode.INVALID_TOKEN
 
 
@@ -264,14 +264,14 @@ def test_without_any_key_every_token_is_refused() -> None:
     ],
     ids=["missing", "nul", "garbage", "cut", "private", "small", "curve"],
 )
-def test_what_is_no_public_key(text: str, problem: str) -> None:
-    """A key that can't be used is refused at the start, in a sentence without a word of it."""
+def test_an_invalid_public_key_is_refused(text: str, problem: str) -> None:
+    """An unusable key is refused at the start, with a sentence that does not quote it."""
     with pytest.raises(KeyMaterialError, match=problem):
         public_keys(text)
 
 
-def test_a_public_key_file_that_is_no_text(tmp_path: Path) -> None:
-    """A key in DER, a file that is too long, and a folder are told apart in a sentence."""
+def test_an_unreadable_public_key_file_is_refused(tmp_path: Path) -> None:
+    """A key in DER, a file that is too long, and a folder each get their own sentence."""
     der = RSA.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     for name, data, problem in (
         ("key.der", der, "no PEM block"),
@@ -296,7 +296,7 @@ def test_issuer_and_audience() -> None:
 
 
 def test_exp_nbf_and_leeway() -> None:
-    """`exp` and `nbf` hold with a leeway of seconds; `exp` must be there in production."""
+    """`exp` and `nbf` are checked with a leeway in seconds; production requires `exp`."""
     now = time.time()
     assert Verifier(make_settings()).verify(token(exp=int(now) - 1)).user_id == "u1"
     assert refusal(token(exp=int(now) - 10)).close is CloseCode.TOKEN_EXPIRED
@@ -307,7 +307,7 @@ def test_exp_nbf_and_leeway() -> None:
 
 
 def test_a_huge_token_is_not_decoded() -> None:
-    """Beyond a bound a token is refused by its length alone."""
+    """A token beyond the maximum length is refused without decoding."""
     assert "16384" in str(refusal("e" * 16385))
 
 
@@ -317,9 +317,7 @@ def test_a_huge_token_is_not_decoded() -> None:
 @pytest.mark.gen_test
 @patch("eclipse_ws.security.jwt.LEEWAY", 0)
 async def test_a_session_ends_with_its_token() -> None:
-    """At `exp` plus the grace a session that can resume is closed with 4002; a neighbour whose token holds is
-    not.
-    """
+    """A session that can resume is closed with 4002 at `exp` plus the grace; a valid neighbour stays."""
     async with running(expiry_grace=25) as server:
         soon = int(time.time()) + 100
         made = token(exp=soon)
@@ -337,7 +335,7 @@ async def test_a_session_ends_with_its_token() -> None:
 
 @pytest.mark.gen_test
 async def test_the_sweeper_runs_by_itself(expect_log: Any) -> None:
-    """A token that runs out ends its session without a call from anybody, also after a look that failed."""
+    """An expired token ends its session without any request, also after a sweep that failed."""
     async with running(
         expiry_grace=0, expiry_grace_without_resume=0, **{"server.sweeper.INTERVAL": 0.01}
     ) as server:
@@ -358,10 +356,10 @@ async def test_the_sweeper_runs_by_itself(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_look_at_many_sessions_lets_everything_else_have_its_turn(
+async def test_a_sweep_of_many_sessions_does_not_block_messages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A look at all sessions of a full node takes longer than a message may wait."""
+    """A sweep of all sessions of a full node takes longer than a message may wait."""
     monkeypatch.setattr("eclipse_ws.server.sweeper.BATCH", 2)
     async with running(**{"server.sweeper.INTERVAL": 60}) as server, contextlib.AsyncExitStack() as stack:
         for _ in range(5):
@@ -380,7 +378,7 @@ async def test_a_look_at_many_sessions_lets_everything_else_have_its_turn(
 
 
 @pytest.mark.gen_test
-async def test_a_session_that_ends_in_the_middle_of_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_session_that_ends_during_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that ends while the others are being checked doesn't disturb the check."""
     monkeypatch.setattr("eclipse_ws.server.sweeper.BATCH", 1)
     async with running(**{"server.sweeper.INTERVAL": 60}) as server:
@@ -398,7 +396,7 @@ async def test_a_session_that_ends_in_the_middle_of_a_look(monkeypatch: pytest.M
 
 @pytest.mark.gen_test
 async def test_a_session_that_is_closing_does_not_expire() -> None:
-    """Who was told that the application disconnects it is told nothing else, and counts as nothing else."""
+    """A session that the application has disconnected gets no other close code, and is counted once."""
     async with running(**{"server.sweeper.INTERVAL": 3600}) as server:
         client = await Client.join(server.port)
         (session,) = server.hub.members()
@@ -443,7 +441,7 @@ async def test_a_session_without_an_expiry_ends() -> None:
 
 
 async def page(server: Server, **given: object) -> Client:
-    """A greeted session of a page that knows only the service of before."""
+    """A greeted session of a page that knows only the previous service."""
     return await Client.open(server.port, f"token={token(**given)}", path="/", greet=True)  # type: ignore[arg-type]
 
 
@@ -500,7 +498,7 @@ async def test_an_agents_page_without_an_expiry_stays() -> None:
     "sign", ["cursor", "empty cursor", "events", "subprotocol", "key", "refused key", "refresh", "no grace"]
 )
 @patch("eclipse_ws.security.jwt.LEEWAY", 0)
-async def test_who_can_resume_ends_with_its_token(sign: str) -> None:
+async def test_a_client_that_can_resume_ends_with_its_token(sign: str) -> None:
     """One sign that a client can resume or refresh is enough, also one that is not honoured; and nobody stays
     where the operator says so.
     """
@@ -550,8 +548,8 @@ async def test_a_removed_secret_ends_a_page_that_stayed() -> None:
 
 @pytest.mark.gen_test
 @patch("eclipse_ws.security.jwt.LEEWAY", 0)
-async def test_what_was_said_before_the_end_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that expires while the application saves its messages is closed when they have their acks."""
+async def test_messages_before_the_expiry_are_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that expires while its messages are being saved is closed after their acks."""
     async with running() as server:
         gate, send = asyncio.Event(), server.api.send_message
 
@@ -574,8 +572,8 @@ async def test_what_was_said_before_the_end_is_saved(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("exp", [str(int(time.time()) + 3600), True, "9" * 30])
-async def test_an_expiry_that_is_no_number(exp: object) -> None:
-    """A token whose `exp` is not a number opens no endless session, and extends none."""
+async def test_an_expiry_that_is_not_a_number(exp: object) -> None:
+    """A token whose `exp` is not a number neither opens nor extends a session."""
     async with running() as server, await Client.join(server.port) as neighbour:
         client = await Client.open(server.port, f"token={token(exp=exp)}")
         assert await client.ended() == (4002, "Invalid token")
@@ -585,7 +583,7 @@ async def test_an_expiry_that_is_no_number(exp: object) -> None:
 
 @pytest.mark.gen_test
 async def test_a_removed_secret_ends_its_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sessions of a secret that a reload took out end with 4002, a few a look; a refresh saves the others."""
+    """Sessions of a secret removed by a reload end with 4002, a few per sweep; a refresh keeps the others."""
     monkeypatch.setattr(sweeper, "MAX_REVOKED", 2)
     async with running(jwt_previous_secrets=OLD, **{"server.sweeper.INTERVAL": 3600}) as server:
         made = token(secret=OLD)
@@ -608,8 +606,8 @@ async def test_a_removed_secret_ends_its_sessions(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.gen_test
-async def test_a_reload_in_the_middle_of_a_look_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session that has refreshed its token with the new secret is not held against the one of before."""
+async def test_a_reload_during_a_sweep_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session that has refreshed its token with the new secret is not judged by its old token."""
     monkeypatch.setattr(sweeper, "BATCH", 1)
     async with running(jwt_secret=OLD, **{"server.sweeper.INTERVAL": 3600}) as server:
         async with await Client.open(server.port, f"token={token(secret=OLD)}", greet=True) as client:
@@ -659,7 +657,7 @@ async def test_a_removed_secret_ends_a_session_that_was_joining(monkeypatch: pyt
 async def test_a_refresh_with_a_wrong_token_changes_nothing(
     given: dict[str, Any], code: str, text: str
 ) -> None:
-    """Another user, another chat, another signer or the past: an error, and the session goes on as it was."""
+    """Another user, chat or signer, or an expired token: an error, and the session continues unchanged."""
     async with running() as server:
         soon = int(time.time()) + 100
         async with await Client.open(server.port, f"token={token(exp=soon)}", greet=True) as client:
@@ -673,7 +671,7 @@ async def test_a_refresh_with_a_wrong_token_changes_nothing(
 
 @pytest.mark.gen_test
 async def test_a_refresh_may_take_rights_away() -> None:
-    """What the newest token says holds, also where it says less."""
+    """The claims of the newest token apply, also if they allow less."""
     async with running() as server, await Client.join(server.port) as client:
         await client.say(type="refresh", token=token(isAuthenticated=False))
         await client.next("refreshed")
@@ -682,7 +680,7 @@ async def test_a_refresh_may_take_rights_away() -> None:
 
 
 def test_an_encrypted_private_key_is_still_a_private_key() -> None:
-    """Whatever wraps it, a private key has no business here."""
+    """A private key is refused in every format."""
     wrapped = RSA.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")).decode()
     with pytest.raises(KeyMaterialError, match="private"):
         public_keys(wrapped)

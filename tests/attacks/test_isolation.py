@@ -1,4 +1,4 @@
-"""Isolation: what one user or chat does to keys, the circuit and the calls costs nobody else anything."""
+"""Isolation: nothing that one user or chat does to keys, the circuit or the calls affects anybody else."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def message(content: str, key: str | None = None, role: str = "USER") -> dict[st
 
 @gen_test
 async def test_nobody_takes_anothers_key() -> None:
-    """A message whose key somebody else in the chat has used before is saved, told and acknowledged."""
+    """A message whose key another user of the chat has used before is saved, delivered and acknowledged."""
     async with (
         site() as (server, stub),
         await Client.join(server.port, user="thief") as thief,
@@ -66,8 +66,8 @@ async def test_nobody_takes_anothers_key() -> None:
 
 
 @gen_test
-async def test_keys_of_chats_are_apart() -> None:
-    """The application sees another key for each chat, so that one place for all of them mixes up nothing."""
+async def test_keys_of_chats_are_separate() -> None:
+    """The application sees a different key for each chat, so it may store all of them in one place."""
     async with site() as (server, stub):
         for chat in ("c1", "c2"):
             async with await Client.join(server.port, chat) as client:
@@ -92,7 +92,7 @@ async def test_a_visitor_keeps_its_keys() -> None:
 @gen_test
 @pytest.mark.parametrize("key", ["http:x", "x", "application"])
 async def test_a_client_can_not_take_the_applications_key(key: str) -> None:
-    """Whatever a client's key is called, the application's is another one."""
+    """A client's key never equals one of the application's."""
     async with site() as (server, _), await Client.join(server.port) as client:
         await client.say(**message("hello", key))
         await client.seek("ack")
@@ -104,8 +104,8 @@ async def test_a_client_can_not_take_the_applications_key(key: str) -> None:
 
 
 @gen_test
-async def test_a_key_that_is_used_again_on_another_node(redis_server: RedisServer) -> None:
-    """Another content under a key is refused on every node, also while the first is being saved."""
+async def test_a_key_reused_on_another_node(redis_server: RedisServer) -> None:
+    """Other content under the same key is refused on every node, also while the first is being saved."""
     shared = {"backend": "redis", "redis_url": redis_server.url}
     chat = f"reused-{redis_server.port}"
     async with (
@@ -135,8 +135,8 @@ async def test_a_key_that_is_used_again_on_another_node(redis_server: RedisServe
 
 @gen_test
 @pytest.mark.parametrize("named", [True, False], ids=["named", "known"])
-async def test_an_answer_with_anothers_message_is_published_to_nobody(named: bool, expect_log: Any) -> None:
-    """An application that answers another chat's message is not believed: nobody here gets to read it."""
+async def test_an_answer_about_another_chat_is_not_published(named: bool, expect_log: Any) -> None:
+    """If the application answers with another chat's message, nobody here receives it."""
     expect_log("api_bad_answer.*message not saved.*'level': 'error'")
     words = "my card is 4111"
     private = {"id": "m9", "content": words, "role": "USER", "createdAt": "t", "sender": {"id": "u9"}}
@@ -160,8 +160,8 @@ async def test_an_answer_with_anothers_message_is_published_to_nobody(named: boo
 
 
 @gen_test
-async def test_one_chats_failures_are_its_own(expect_log: Any) -> None:
-    """What the application fails in one chat, again and again, is final there, and nothing elsewhere."""
+async def test_failures_of_one_chat_do_not_affect_others(expect_log: Any) -> None:
+    """Repeated failures of the application in one chat are final there, and change nothing elsewhere."""
     expect_log("message not saved")
     async with (
         site() as (server, stub),
@@ -184,7 +184,7 @@ async def test_one_chats_failures_are_its_own(expect_log: Any) -> None:
 
 @gen_test
 async def test_one_user_does_not_open_the_circuit(expect_log: Any) -> None:
-    """Messages that make the application hang, however many chats of one user they are in, stop nobody."""
+    """One user's messages that make the application hang, in however many chats, block nobody else."""
     expect_log("message not saved")
     async with site(api_timeout=0.1) as (server, stub), await Client.join(server.port, "c9", "u9") as other:
         stub.fault = Fault("hang", times=8)
@@ -248,8 +248,8 @@ async def test_one_sender_does_not_take_all_the_calls(
 
 
 @gen_test
-async def test_a_session_of_the_application_is_nobody_elses() -> None:
-    """A cookie that the application sets in one user's call does not go along with another's."""
+async def test_a_cookie_of_the_application_is_not_shared() -> None:
+    """A cookie that the application sets in one user's call is not sent with another's."""
     async with (
         site() as (server, stub),
         await Client.join(server.port, "c1", "u1") as one,

@@ -25,7 +25,7 @@ FORGED = 'x\n{"event":"forged","level":"error"}\r\n\x1b[31m\u2028forged'
 
 
 def leaks(text: str, *tokens: str) -> list[str]:
-    """What of all that must not be there is there."""
+    """The texts that must not be there, and are."""
     parts = [part for made in tokens for part in made.split(".")[1:]]
     hidden = [CONTENT, *",".join(SECRETS.values()).split(","), *parts]
     return [each for each in hidden if each in text]
@@ -113,7 +113,7 @@ async def test_log_lines_cannot_be_forged() -> None:
 
 @pytest.mark.gen_test
 async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
-    """Of what strangers and visitors can cause at will few lines are written, the others are counted."""
+    """Of the log lines that strangers can cause at will a few are written, the others are counted."""
     expect_log("message not saved", "agent not found")
     out, now = io.StringIO(), 1000.0
     configure_logging(make_settings(), out, lambda: now)
@@ -154,7 +154,7 @@ async def test_a_flood_does_not_flood_the_log(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_pages_have_the_headers_that_they_need() -> None:
+async def test_pages_have_security_headers() -> None:
     """No inline script, no framing, no sniffing, no referrer; and no header that names the software."""
     async with running(profile="dev") as server:
         for path in ("/demo", "/demo/agent"):
@@ -175,8 +175,8 @@ async def test_pages_have_the_headers_that_they_need() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_task_that_dies_tells_no_values() -> None:
-    """A traceback has no local variables, where tokens and content are."""
+async def test_a_traceback_shows_no_local_variables() -> None:
+    """Local variables may hold tokens and content."""
     out = io.StringIO()
     configure_logging(make_settings(log_level="debug", **SECRETS), out)
     try:

@@ -43,10 +43,10 @@ async def note(peer: Any, **fields: object) -> None:
 
 
 @gen_test
-async def test_a_peer_cannot_make_a_node_hear_chats_without_end(
+async def test_a_peer_cannot_make_a_node_subscribe_without_bound(
     redis_server: RedisServer, expect_log: Expect
 ) -> None:
-    """Notes are bounded in size and in chats, and so is what a node takes over and nobody has joined."""
+    """Notes are limited in size and in chats, and so is what a node takes over that nobody has joined."""
     expect_log("malformed note", "chats not taken over")
     async with on_redis(redis_server, max_sessions=300) as (server, peer):
         await note(peer, take_over=[f"c{number}" for number in range(200_000)])
@@ -76,7 +76,7 @@ async def test_a_peer_cannot_make_a_node_hear_chats_without_end(
 async def test_work_for_peers_is_bounded(
     redis_server: RedisServer, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of notes that ask for work only so many are worked on at once."""
+    """Only so many notes that request work are processed at once."""
     expect_log("malformed note")
     monkeypatch.setattr(handover, "MAX_TAKING", 5)
     async with on_redis(redis_server) as (server, peer):
@@ -110,8 +110,8 @@ async def test_answers_are_bounded(redis_server: RedisServer, monkeypatch: pytes
 
 
 @gen_test
-async def test_names_of_chats_that_look_like_keys(redis_server: RedisServer) -> None:
-    """Chats whose names contain braces, or what others' keys are made of, share nothing with each other."""
+async def test_chat_names_that_look_like_keys(redis_server: RedisServer) -> None:
+    """Chats whose names contain braces, or parts of others' keys, share nothing with each other."""
     chats = (
         "k",
         "{k}",
@@ -150,7 +150,7 @@ async def test_names_of_chats_that_look_like_keys(redis_server: RedisServer) -> 
 
 
 @gen_test
-async def test_where_typing_comes_from_is_told_to_no_client(redis_server: RedisServer) -> None:
+async def test_the_origin_of_typing_is_not_sent_to_clients(redis_server: RedisServer) -> None:
     """The session that types is named on Redis, so that its own node skips it, and nowhere else."""
     async with (
         on_redis(redis_server) as (server, peer),

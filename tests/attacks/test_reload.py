@@ -23,7 +23,7 @@ FRESH = "the-fresh-secret-of-these-tests-is-long-too"
 
 
 def loaded(generated: tuple[str, ...] = (), **given: Any) -> Loaded:
-    """What a fresh look at the sources found."""
+    """Freshly loaded settings."""
     settings = make_settings(**given)
     sources = dict.fromkeys(type(settings).model_fields, "environment")
     return Loaded(settings, {**sources, **dict.fromkeys(generated, "generated")})
@@ -41,8 +41,8 @@ async def code(port: int, made: str) -> int | None:
 
 
 @pytest.mark.gen_test
-async def test_a_rotation_drops_nobody() -> None:
-    """The new secret and the previous one verify and nobody goes; then the new one alone does."""
+async def test_a_rotation_disconnects_nobody() -> None:
+    """The new secret and the previous one verify and nobody is disconnected; then only the new one does."""
     async with running() as server, await Client.join(server.port) as client:
         server.reload(loaded(jwt_secret=FRESH, jwt_previous_secrets=SECRET))
         assert await code(server.port, token(secret=FRESH)) is None
@@ -88,8 +88,8 @@ async def test_generated_settings_stay() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_was_taken_out_is_gone() -> None:
-    """A secret or an origin that was set at the start and is no more does not hold: it was not generated."""
+async def test_a_removed_setting_is_no_longer_valid() -> None:
+    """A secret or an origin that was set at the start and then removed no longer applies."""
     async with running(allowed_origins=("https://old.example",)) as server:
         server.generated = frozenset({"internal_api_secret"})
         names = ("jwt_secret", "internal_api_secret", "allowed_origins")
@@ -103,7 +103,7 @@ async def test_what_was_taken_out_is_gone() -> None:
 
 @pytest.mark.gen_test
 async def test_the_log_names_what_needs_a_restart_and_no_secret() -> None:
-    """What a running server can't take is named; the new secret is masked from the first line on."""
+    """Settings that need a restart are named; the new secret is masked from the first line on."""
     out = io.StringIO()
     configure_logging(make_settings(log_level="debug"), out)
     try:
@@ -119,7 +119,7 @@ async def test_the_log_names_what_needs_a_restart_and_no_secret() -> None:
 
 
 def test_sighup_on_a_real_process(tmp_path: Path) -> None:
-    """The signal makes a running server read its files again; a problem is told, and it goes on."""
+    """The signal makes a running server reload its files; a problem is logged, and it continues."""
     (tmp_path / ".env").write_text(f"JWT_SECRET={SECRET}\n")
     process = subprocess.Popen(
         [sys.executable, "-m", "eclipse_ws", "run", "--profile", "test"],

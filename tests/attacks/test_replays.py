@@ -70,7 +70,7 @@ class Reader:
 
 
 async def battle(servers: Sequence[Server], seed: int) -> None:
-    """Let the readers live through it, and compare what they have with the history."""
+    """Run the readers through it, and compare what they received with the history."""
     chance = random.Random(seed)
     chat = f"battle-{chance.random()}"
     for server in servers:
@@ -138,7 +138,7 @@ async def act(
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.gen_test(timeout=30)
-async def test_who_resumes_has_everything_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_resumed_client_has_everything_once(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one node."""
     monkeypatch.setattr(replay, "PATIENCE", 0.3)
     async with running(**SMALL) as server:
@@ -146,7 +146,7 @@ async def test_who_resumes_has_everything_once(seed: int, monkeypatch: pytest.Mo
 
 
 @pytest.mark.gen_test(timeout=30)
-async def test_who_resumes_elsewhere_has_everything_once(
+async def test_a_client_resumed_elsewhere_has_everything_once(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On two nodes."""

@@ -1,4 +1,4 @@
-"""What a crowd can't get by being a crowd: penalties, places, and the parts of a chat that all share."""
+"""What a crowd can't get by its number: penalties, places, and the parts of a chat that all share."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def visitor(server: Server, chat: str = "c1", *, greet: bool = True, **opt
 
 
 async def flood(client: Client) -> None:
-    """Give commands until the session is closed for it."""
+    """Send commands until the session is closed for it."""
     for _ in range(3):
         await client.say(type="ping")
     await client.next("pong")
@@ -47,7 +47,7 @@ async def flood(client: Client) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_visitor_who_floods_waits_with_a_new_token_too() -> None:
+async def test_a_visitor_who_floods_waits_despite_a_new_token() -> None:
     """The next token, and its new user id, don't help; the neighbour in the office and the agent come in."""
     async with running(**FLOODING, **FLY) as server:
         await flood(await visitor(server, **HERE))
@@ -64,7 +64,7 @@ async def test_a_visitor_who_floods_waits_with_a_new_token_too() -> None:
 
 @pytest.mark.gen_test
 async def test_a_visitor_who_floods_behind_a_proxy() -> None:
-    """Where addresses can't be told apart the chat's visitors wait; its agent and other chats don't."""
+    """If addresses can't be distinguished the chat's visitors wait; its agent and other chats don't."""
     async with running(**FLOODING) as server:
         await flood(await visitor(server))
         again = await visitor(server, greet=False)
@@ -75,7 +75,7 @@ async def test_a_visitor_who_floods_behind_a_proxy() -> None:
 
 @pytest.mark.gen_test
 async def test_one_flooder_does_not_shut_an_office_out() -> None:
-    """A visitor's sessions in a chat are all closed for flooding: that is one flooder."""
+    """If all sessions of a visitor in a chat are closed for flooding, that counts as one flooder."""
     async with running(**FLOODING, **FLY) as server:
         for client in [await visitor(server, **HERE) for _ in range(15)]:
             await flood(client)
@@ -113,7 +113,7 @@ def joining_is_slow(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.mark.gen_test
 async def test_many_at_once_do_not_overfill_a_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those who are joining count: of forty at once ten come in, and who leaves while joining makes room."""
+    """Joining sessions count: of forty at once ten get in, and one that leaves while joining makes room."""
     async with running(max_sessions_per_chat=10) as server:
         with joining_is_slow(server, monkeypatch) as gate:
             crowd = [await Client.open(server.port, f"token={token(user=f'u{n}')}") for n in range(40)]
@@ -132,7 +132,7 @@ async def test_many_at_once_do_not_overfill_a_chat(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.gen_test
 async def test_many_at_once_over_redis(redis_server: RedisServer) -> None:
-    """With a Redis, where joining takes a while by itself, no more than ten of eighty come in either."""
+    """Over Redis, where joining takes a while by itself, no more than ten of eighty get in either."""
     async with running(backend="redis", redis_url=redis_server.url, max_sessions_per_chat=10) as server:
         opening = (Client.open(server.port, f"token={token('full', f'u{n}')}") for n in range(80))
         crowd = await asyncio.gather(*opening)
@@ -152,7 +152,7 @@ async def refusals(openings: list[Any]) -> tuple[list[Client], list[int]]:
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("limit", "status"), [("max_sessions", 503), ("max_sessions_per_address", 429)])
 async def test_many_upgrades_at_once(limit: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A place is taken when it is found free: of forty upgrades at once exactly five pass."""
+    """A free place is taken at once when it is found: of forty upgrades exactly five succeed."""
     async with running(**{limit: 5}) as server:
 
         async def slow(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -185,7 +185,7 @@ def upgrade_request(query: str = "", **changed: str) -> bytes:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("compression", [False, True])
-async def test_no_way_out_of_an_upgrade_keeps_a_place(
+async def test_every_end_of_an_upgrade_releases_its_place(
     compression: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused, broken, reset at any moment, or ended while joining: nothing stays counted."""
@@ -221,8 +221,8 @@ async def test_no_way_out_of_an_upgrade_keeps_a_place(
 
 
 @pytest.mark.gen_test
-async def test_who_is_refused_takes_no_place() -> None:
-    """Sockets that were refused by a close code and linger don't fill the node."""
+async def test_a_refused_session_takes_no_place() -> None:
+    """Sockets that linger after being refused with a close code don't fill the node."""
     async with running(max_sessions=1, **{"server.server.CLOSE_TIMEOUT": 5}) as server:
         lingering = []
         for query in ("token=bad", ""):
@@ -283,7 +283,7 @@ async def test_sessions_of_one_visitor_share_a_budget() -> None:
 
 @pytest.mark.gen_test
 async def test_sessions_of_one_account_share_a_budget() -> None:
-    """Nor do an account's tabs; another account in the same chat has its own."""
+    """So do an account's tabs; another account in the same chat has its own budget."""
     async with running(**ALL_RATES) as server:
         crowd = [await Client.join(server.port, max_queue=None) for _ in range(10)]
         assert await accepted(crowd) == 20
@@ -302,8 +302,8 @@ async def test_long_messages_have_a_budget_in_bytes() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_may_not_be_said_costs_nothing() -> None:
-    """Messages that are too long or in a wrong role leave a visitor's other sessions their budget."""
+async def test_refused_messages_cost_nothing() -> None:
+    """Messages that are too long or have a wrong role don't use up a visitor's budget."""
     async with running(**{**ALL_RATES, "command_rate": 0, "max_content": 10}) as server:
         one, other = await visitor(server), await visitor(server)
         for number in range(30):
@@ -316,7 +316,7 @@ async def test_what_may_not_be_said_costs_nothing() -> None:
 
 @pytest.mark.gen_test
 async def test_typing_of_a_crowd_is_bounded() -> None:
-    """A crowd that types below every limit of its own costs so many deliveries; two people never notice."""
+    """A crowd that types within each session's limits is bounded in deliveries; two people never notice."""
     async with running(command_rate=10, **{"sessions.node.TYPING_RECEIVERS": 10}, **FLY) as server:
         crowd = [await visitor(server, **HERE) for _ in range(30)]
         before = server.hub.deliveries
@@ -389,7 +389,9 @@ async def deaf(server: Server, cursor: str) -> socket.socket:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("leaves", [False, True])
-async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_history_for_a_client_that_does_not_read(
+    leaves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A client that requests a long history and reads none of it gets a bounded queue, and is closed."""
     monkeypatch.setattr(replay, "PATIENCE", 10 if leaves else 0.1)
     async with running(**LONG, queue_bytes=65536, **{"server.server.CLOSE_TIMEOUT": 0.1}) as server:
@@ -404,7 +406,7 @@ async def test_a_long_history_for_who_does_not_read(leaves: bool, monkeypatch: p
 
 @pytest.mark.gen_test
 async def test_a_stop_during_a_long_replay() -> None:
-    """A server that stops finds the sessions, too, whose history is on its way."""
+    """A stopping server also closes sessions whose replay is in progress."""
     async with running(**LONG, queue_bytes=65536, **{"server.server.CLOSE_TIMEOUT": 0.1}) as server:
         bare = await deaf(server, await long_history(server))
         await server.stop()

@@ -43,7 +43,7 @@ class Authority:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What a server is given."""
+        """The server's settings."""
         return {"tls_cert": str(self.certificate), "tls_key": str(self.key)}
 
     def context(self) -> ssl.SSLContext:
@@ -146,7 +146,7 @@ async def test_broken_records_write_no_warnings(tmp_path: Path) -> None:
         await (await join(server.port, context)).close()
 
 
-def test_nobody_may_renegotiate(tmp_path: Path) -> None:
+def test_renegotiation_is_refused(tmp_path: Path) -> None:
     """A handshake within a connection, which costs the server more than the client, is refused."""
     settings = Authority(tmp_path).settings
     options = tls_context(settings["tls_cert"], settings["tls_key"]).options
@@ -156,14 +156,14 @@ def test_nobody_may_renegotiate(tmp_path: Path) -> None:
 
 
 def loaded(**given: Any) -> Loaded:
-    """What a fresh look at the sources found."""
+    """Freshly loaded settings."""
     settings = make_settings(**given)
     return Loaded(settings, dict.fromkeys(type(settings).model_fields, "environment"))
 
 
 @pytest.mark.gen_test
 async def test_a_new_certificate_without_a_new_session(tmp_path: Path) -> None:
-    """After a reload new sessions see the new certificate, and the old session goes on."""
+    """After a reload new sessions see the new certificate, and the old session continues."""
     authority = Authority(tmp_path)
     async with (
         running(**authority.settings) as server,
@@ -179,7 +179,7 @@ async def test_a_new_certificate_without_a_new_session(tmp_path: Path) -> None:
 
 @pytest.mark.gen_test
 async def test_a_broken_certificate_leaves_the_good_one(tmp_path: Path, expect_log: Any) -> None:
-    """A reload that finds a key that does not fit says so, and the server goes on with what it has."""
+    """A reload with a key that does not match is reported, and the server keeps its certificate."""
     expect_log("certificate reload failed")
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     async with (
@@ -214,10 +214,10 @@ async def test_a_broken_certificate_leaves_the_good_one(tmp_path: Path, expect_l
         ),
     ],
 )
-def test_what_does_not_fit_is_a_problem(
+def test_a_mismatched_certificate_is_a_problem(
     tmp_path: Path, given: dict[str, str], name: str, problem: str
 ) -> None:
-    """Half a pair, a missing file, the wrong file: a sentence at the start, which names the variable."""
+    """Half a pair, a missing file, the wrong file: a sentence at the start that names the variable."""
     authority = Authority(tmp_path)
     big = tmp_path / "big"
     big.write_bytes(b"x" * 70000)
@@ -230,7 +230,7 @@ def test_what_does_not_fit_is_a_problem(
 
 
 def test_production_with_a_public_key_needs_no_secret(tmp_path: Path) -> None:
-    """JWT_SECRET may be missing where a public key verifies; an empty list of origins is a doubt."""
+    """JWT_SECRET may be missing if a public key verifies; an empty list of origins is a warning."""
     from tests.attacks.test_identity import RSA, pem
 
     environ = {
@@ -252,7 +252,7 @@ def test_production_with_a_public_key_needs_no_secret(tmp_path: Path) -> None:
 async def test_records_of_a_request_take_turns(
     head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A body, or headers, in records of a byte each are answered, and hold nobody up for long."""
+    """A body or headers in TLS records of one byte each are answered, and don't block others for long."""
     authority = Authority(tmp_path)
     turns, reads = 0, Counter[int]()
 

@@ -1,4 +1,4 @@
-"""Where from: origins of web pages, and addresses of clients."""
+"""Origins of web pages, and addresses of clients."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_without_a_list() -> None:
 @pytest.mark.parametrize(
     "origin", ["null", "file://", "capacitor://localhost", "tauri://localhost", "chrome-extension://abc"]
 )
-def test_an_origin_that_is_no_web_page(origin: str, profile: str) -> None:
-    """Where it is listed it is allowed, as it is and not as a beginning."""
+def test_an_origin_that_is_not_a_web_page(origin: str, profile: str) -> None:
+    """If it is listed it is allowed, but only as a whole, not as a prefix."""
     origins = Origins(make_settings(profile=profile, allowed_origins=(origin,)))
     assert origins.allows(origin, "chat.example.com")
     assert not origins.allows(origin + "x", "chat.example.com")
@@ -89,8 +89,8 @@ LOOPBACK = ("http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000
 
 
 @pytest.mark.parametrize("listed", LOOPBACK)
-def test_names_of_this_machine_stand_for_each_other(listed: str) -> None:
-    """In development one of them means all, with the same scheme and port; in production it means itself."""
+def test_names_of_this_machine_are_equivalent(listed: str) -> None:
+    """In development each of them allows all, with the same scheme and port; in production only itself."""
     test, prod = (
         Origins(make_settings(profile=profile, allowed_origins=(listed, "https://app.example.com")))
         for profile in ("test", "prod")
@@ -116,7 +116,7 @@ def test_names_of_this_machine_stand_for_each_other(listed: str) -> None:
     ],
 )
 def test_an_origin_in_the_log(given: str, written: str) -> None:
-    """Its scheme, name and port alone are written, printable, and no more than 100 characters."""
+    """Only its scheme, name and port are written, printable, and no more than 100 characters."""
     assert shown(given) == written
 
 
@@ -151,10 +151,10 @@ async def test_every_line_has_the_clients_address_under_one_name(caplog: pytest.
 
 
 @pytest.mark.gen_test
-async def test_a_page_that_may_not_read_an_answer_is_named_in_the_log(
+async def test_a_page_refused_by_cors_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The same for the HTTP routes, where a browser says nothing but that a header is missing."""
+    """The same for the HTTP routes, where a browser says only that a header is missing."""
     caplog.set_level("INFO")
     async with running(**LISTED) as server:
         for origin in ("https://app.example.com", "https://evil.com/x"):
@@ -167,7 +167,7 @@ async def test_a_page_that_may_not_read_an_answer_is_named_in_the_log(
 
 
 @pytest.mark.gen_test
-async def test_a_strange_page_is_refused_before_the_upgrade(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unlisted_page_is_refused_before_the_upgrade(caplog: pytest.LogCaptureFixture) -> None:
     """403 names the limit, the log the list; the listed page and a non-browser are accepted."""
     caplog.set_level("INFO")
     async with running(**LISTED) as server, await Client.join(server.port) as neighbour:
@@ -218,8 +218,8 @@ async def test_sessions_of_one_address_are_limited() -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_limits_hold_for_a_set_value_on_any_address() -> None:
-    """Who sets a limit means it, also for loopback."""
+async def test_a_limit_that_is_set_applies_to_any_address() -> None:
+    """A limit that is set explicitly applies to loopback as well."""
     async with running(max_sessions_per_address=1) as server, await Client.join(server.port) as neighbour:
         assert (await refused(server.port))[0] == 429
         await neighbour.quiet()
@@ -227,7 +227,7 @@ async def test_the_limits_hold_for_a_set_value_on_any_address() -> None:
 
 @pytest.mark.gen_test
 async def test_upgrades_of_one_address_are_limited() -> None:
-    """So many upgrades a minute, tokens right or wrong; then 429 before anything is verified."""
+    """After so many upgrades a minute, whatever their tokens, 429 comes before any verification."""
     async with (
         running(max_sessions_per_address=100, **{"security.limits.UPGRADES": 0.03}, **FLY) as server,
         await Client.join(server.port) as neighbour,
@@ -245,8 +245,8 @@ async def test_upgrades_of_one_address_are_limited() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_header_that_no_setting_names_is_not_believed() -> None:
-    """Who writes another address into each request is still one address."""
+async def test_a_header_that_no_setting_names_is_ignored() -> None:
+    """A client that sends another address with each request still counts as one address."""
     async with running(max_sessions_per_address=100, **{"security.limits.UPGRADES": 0.01}) as server:
         headers = {"X-Forwarded-For": "1.1.1.1", "Fly-Client-IP": "1.1.1.1", "X-Real-Ip": "1.1.1.1"}
         await (await Client.join(server.port, additional_headers=headers)).close()
