@@ -1,4 +1,4 @@
-"""What tests of the agents' desk share: a made-up list of chats, and how to look at the one that is shown."""
+"""What tests of the agents' desk share: a made-up list of chats, and how to check the one that is shown."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ BUBBLES = "eclipse-chat .bubble"
 
 
 class Shop:
-    """Somebody's page, and a server that confirms what is sent and else says what a test wants."""
+    """Somebody's page, and a server that confirms what is sent and otherwise sends what a test wants."""
 
     def __init__(self, server: ServerProcess, page: Page) -> None:
         self.page = page

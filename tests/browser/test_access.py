@@ -1,4 +1,4 @@
-"""With a keyboard and a screen reader: the focus stays where it was put, and what happens is said."""
+"""With a keyboard and a screen reader: the focus stays where it was put, and events are announced."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def test_a_focused_link_that_leaves_gives_its_focus_to_the_messages(
     expect(log).to_be_focused()
 
 
-def test_messages_in_quick_succession_are_all_said(server: ServerProcess, context: Contexts) -> None:
-    """A second message doesn't take the first one's place before a screen reader came to it."""
+def test_messages_in_quick_succession_are_all_announced(server: ServerProcess, context: Contexts) -> None:
+    """A second message doesn't replace the first one before a screen reader has read it."""
     page = context().new_page()
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=quick&open")
@@ -64,8 +64,8 @@ def test_messages_in_quick_succession_are_all_said(server: ServerProcess, contex
     expect(said.locator("p")).to_have_text(["Support: one", "Support: two"])
 
 
-def test_a_failure_is_said(server: ServerProcess, context: Contexts) -> None:
-    """Who can't see the red line hears that a message was not sent, and what to do."""
+def test_a_failure_is_announced(server: ServerProcess, context: Contexts) -> None:
+    """A person who can't see the red line hears that a message was not sent, and what to do."""
     page = context().new_page()
 
     def refuse(socket: WebSocketRoute, command: dict[str, str]) -> None:
@@ -84,10 +84,10 @@ SAID = "eclipse-chat [aria-live]"
 
 
 @pytest.mark.parametrize("options", [{}, PHONE], ids=["desktop", "phone"])
-def test_replies_are_said_whether_the_panel_is_open_or_not(
+def test_replies_are_announced_with_an_open_or_closed_panel(
     server: ServerProcess, customer: Open, options: dict[str, object]
 ) -> None:
-    """What screen readers listen to is in no hidden panel, and not behind a modal one."""
+    """The live region is in no hidden panel, and not behind a modal one."""
     page = customer(server.url, **options)
     connected(page)
     said = page.locator(SAID)
@@ -138,7 +138,7 @@ def test_the_focus_stays_with_the_page_until_a_person_opens_the_panel(
 def test_the_focus_returns_to_what_opened_the_panel(
     server: ServerProcess, customer: Open, options: dict[str, object]
 ) -> None:
-    """That is a button of the page, or the launcher, which also stands in for a button that has left."""
+    """That is a button of the page, or the launcher, which also replaces a button that has been removed."""
     page = customer(server.url, **options)
     ask = page.get_by_role("button", name="Ask a person")
     ask.focus()
@@ -155,7 +155,7 @@ def test_the_focus_returns_to_what_opened_the_panel(
 
 
 def test_a_full_screen_keeps_the_focus(server: ServerProcess, customer: Open) -> None:
-    """Where the panel is modal, Tab goes around in it, in either direction, and never behind it."""
+    """While the panel is modal, Tab cycles within it, in either direction, and never behind it."""
     page = customer(server.url, **PHONE)
     open_panel(page)
     for key in ("Tab", "Shift+Tab"):
@@ -184,7 +184,7 @@ def test_the_launcher_says_what_it_does(server: ServerProcess, customer: Open) -
 
 
 @pytest.mark.parametrize("standard", [16, 24, 32])
-def test_the_browsers_font_size_counts(server: ServerProcess, customer: Open, standard: int) -> None:
+def test_texts_follow_the_browsers_font_size(server: ServerProcess, customer: Open, standard: int) -> None:
     """Texts and panel grow with it, as far as the window allows, whatever the page has made of its `rem`."""
     page = customer(server.url)
     page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": {"standard": standard}})
@@ -202,7 +202,7 @@ def test_the_browsers_font_size_counts(server: ServerProcess, customer: Open, st
 
 @pytest.mark.parametrize("standard", [16, 32])
 def test_a_small_window_is_enough(server: ServerProcess, customer: Open, standard: int) -> None:
-    """At 320 by 256 pixels, which is 400 %, everything is reached by scrolling up and down alone."""
+    """At 320 by 256 pixels, which is 400 %, everything is reached by scrolling vertically."""
     page = customer(server.url, viewport={"width": 320, "height": 256})
     page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": {"standard": standard}})
     say(open_panel(page), "https://example.com/" + "a" * 100, "b" * 100)

@@ -47,7 +47,7 @@ def test_every_tab_shows_every_message_once(
     expect(first.locator("eclipse-chat .joined")).to_have_text(re.compile("Ada Okafor.? joined the chat"))
 
 
-def test_typing_is_seen_by_the_others_alone(server: ServerProcess, customer: Open, desk: Open) -> None:
+def test_typing_is_seen_only_by_others(server: ServerProcess, customer: Open, desk: Open) -> None:
     """Typing shows on the other side, with the name once it is known, never on one's own, and ends."""
     page, agent = customer(server.url), desk(server.url)
     box, answer = open_panel(page), agent.get_by_role("textbox")
@@ -66,7 +66,9 @@ def test_typing_is_seen_by_the_others_alone(server: ServerProcess, customer: Ope
     expect(page.get_by_text("is typing…")).to_be_hidden()
 
 
-def test_typing_has_the_name_of_who_has_joined(server: ServerProcess, customer: Open, desk: Open) -> None:
+def test_typing_shows_the_name_of_an_agent_who_has_joined(
+    server: ServerProcess, customer: Open, desk: Open
+) -> None:
     """An agent who has joined is known by name before the first answer."""
     page, agent = customer(server.url), desk(server.url)
     open_panel(page)
@@ -77,10 +79,10 @@ def test_typing_has_the_name_of_who_has_joined(server: ServerProcess, customer: 
     expect(page.get_by_text("Ada Okafor\u2069 is typing…")).to_be_visible()
 
 
-def test_nobody_sees_themselves_typing(
+def test_agents_do_not_see_themselves_typing(
     server: ServerProcess, customer: Open, desk: Open, chat_id: str
 ) -> None:
-    """What an agent types in one tab is typed by nobody in their other tab."""
+    """Typing in one tab of an agent does not show in their other tab."""
     page, agent = customer(server.url), desk(server.url)
     other = agent.context.new_page()
     other.goto(f"{server.url}/demo/agent?chat={chat_id}")
@@ -109,10 +111,10 @@ def test_a_chat_appears_on_the_desk_with_its_unread_count(
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_a_restarted_server_is_found_again(
+def test_tabs_reconnect_to_a_restarted_server(
     own_server: ServerProcess, customer: Open, desk: Open, how: signal.Signals
 ) -> None:
-    """The server ends, politely or not, and starts again: both tabs come back by themselves, and complete."""
+    """The server ends, gracefully or not, and starts again: both tabs reconnect, and miss nothing."""
     page, agent = customer(own_server.url), desk(own_server.url)
     box, answer = open_panel(page), agent.get_by_role("textbox")
     say(box, "before")
@@ -178,7 +180,7 @@ def test_a_reload_loses_nothing(cable: Cable, server: ServerProcess, customer: O
     assert shown(page) == shown(agent) == ["kept 1", "kept 2", "kept 3"]
 
 
-def test_cuts_lose_and_double_nothing(
+def test_cuts_neither_lose_nor_duplicate_messages(
     cable: Cable, server: ServerProcess, customer: Open, desk: Open
 ) -> None:
     """Both sides write while the network is cut and a tab reloaded: all is there once, in the same order."""
@@ -188,7 +190,7 @@ def test_cuts_lose_and_double_nothing(
 
 
 @pytest.mark.parametrize("fault", ["500", "html", "hangs"])
-def test_a_token_url_that_fails_is_asked_until_it_answers(
+def test_a_failing_token_url_is_retried_until_it_answers(
     server: ServerProcess, desk: Open, context: Callable[..., BrowserContext], fault: str, chat_id: str
 ) -> None:
     """While the token URL fails, the widget stays usable; when it answers, what was written is sent."""

@@ -71,7 +71,7 @@ def commands(page: Page) -> list[str]:
 def test_a_message_that_the_next_page_has_sent_is_not_sent_again(
     server: ServerProcess, page: Page, chat_id: str
 ) -> None:
-    """What was said while connecting goes out once, though the page that it was said on comes back."""
+    """A message written while connecting is sent once, even if the page it was written on is restored."""
     sent = commands(page)
     visit(page, server, 1, chat_id, is_held=True)
     page.evaluate("() => void chat.send('once')")
@@ -85,10 +85,10 @@ def test_a_message_that_the_next_page_has_sent_is_not_sent_again(
     assert page.evaluate(SAVED, chat_id) == ["once", "after it"]
 
 
-def test_a_page_that_is_back_connects_and_sends_what_the_other_has_left(
+def test_a_restored_page_reconnects_and_sends_what_waits(
     server: ServerProcess, page: Page, chat_id: str
 ) -> None:
-    """A page with an open socket is left, kept, and hears again when it is back; what waits is sent by it."""
+    """A page with an open socket is cached, and reconnects when it is restored; it sends what waits."""
     visit(page, server, 1, chat_id)
     page.wait_for_function(OPEN)
     visit(page, server, 2, chat_id, is_held=True)

@@ -1,4 +1,4 @@
-"""The field: what is too long, and what comes back into it."""
+"""The field: text that is too long, and text that is put back into it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ def opened(server: ServerProcess, context: Contexts) -> tuple[Page, Locator, lis
 
 
 @pytest.mark.parametrize("letter", ["x", "😀"], ids=["a letter", "a pair of surrogates"])
-def test_nothing_is_cut_off(server: ServerProcess, context: Contexts, letter: str) -> None:
-    """A text that is too long stays whole, with its draft, and is not sent; how much is too much is told."""
+def test_a_text_that_is_too_long_is_not_truncated(
+    server: ServerProcess, context: Contexts, letter: str
+) -> None:
+    """It stays whole, with its draft, and is not sent; the widget says by how much it is too long."""
     page, box, _ = opened(server, context)
     box.evaluate(
         """(box, [letter, count]) => {

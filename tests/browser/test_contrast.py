@@ -1,4 +1,4 @@
-"""What can be seen, in light, dark and forced colours: edges, the focus, and whatever axe-core looks at."""
+"""Contrast in light, dark and forced colours: edges, the focus, and whatever axe-core checks."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_field_can_be_seen(server: ServerProcess, customer: Open, scheme: st
     assert box.evaluate(edge) >= 3
 
 
-def test_edges_and_dots_are_there_in_forced_colours(server: ServerProcess, customer: Open) -> None:
+def test_edges_and_dots_are_visible_in_forced_colours(server: ServerProcess, customer: Open) -> None:
     """Without backgrounds and shadows, edges are lines, and the dots of who is typing stay."""
     page = customer(server.url, forced_colors="active")
     connected(page)
@@ -114,7 +114,7 @@ def test_edges_and_dots_are_there_in_forced_colours(server: ServerProcess, custo
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_axe_has_nothing_to_say(context: Contexts, axe: Callable[[], str], name: str) -> None:
+def test_axe_finds_no_violations(context: Contexts, axe: Callable[[], str], name: str) -> None:
     """Each state in each look that changes colours or sizes: light, dark, narrow, and forced colours."""
     page = context(viewport=DESKTOP).new_page()
     show(page, STATES[name])

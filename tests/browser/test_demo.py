@@ -31,10 +31,10 @@ def test_a_page_says_that_it_is_a_demo(
     page.screenshot(path=artefacts / f"demo{path.replace('/', '-')}-{size}.png")
 
 
-def test_unread_messages_leave_the_word_in_the_desks_title(
+def test_unread_messages_keep_the_word_demo_in_the_desks_title(
     server: ServerProcess, context: Callable[..., BrowserContext]
 ) -> None:
-    """A number goes in front of the title and replaces nothing of it."""
+    """A number is put in front of the title and replaces nothing of it."""
     page = context().new_page()
     chat = {"id": "c", "position": 1, "received": 3, "answered": 1, "updatedAt": "2026-01-01T00:00:00.000Z"}
     page.route("**/api/chats", lambda route: route.fulfill(json={"chats": [chat], "next": None}))

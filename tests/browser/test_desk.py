@@ -1,4 +1,4 @@
-"""The agents' desk: its list of chats, and what it says of its connections."""
+"""The agents' desk: its list of chats, and what it shows about its connections."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_a_refresh_leaves_the_elements(listed: tuple[Page, Listed]) -> None:
 # Connections
 
 
-def test_a_list_that_can_not_be_reached_is_said(listed: tuple[Page, Listed]) -> None:
-    """Without a network the desk says so at once, and says when it is back."""
+def test_an_unreachable_list_is_reported(listed: tuple[Page, Listed]) -> None:
+    """Without a network the desk says so at once, and also when it is back."""
     page, _ = listed
     state, note = page.locator("#state"), page.locator("#list-state")
     expect(state).to_have_text("Connected")
@@ -74,7 +74,7 @@ def test_a_list_that_can_not_be_reached_is_said(listed: tuple[Page, Listed]) -> 
     expect(state).to_have_text("Connected")
 
 
-def test_a_list_that_is_an_error_is_said(listed: tuple[Page, Listed]) -> None:
+def test_an_invalid_list_is_reported(listed: tuple[Page, Listed]) -> None:
     """A response that is not a list keeps the known chats, and the failure is shown."""
     page, chats = listed
     for status, body in ((500, '{"error":"x"}'), (200, "<p>Sign in</p>")):
@@ -88,7 +88,7 @@ def test_a_list_that_is_an_error_is_said(listed: tuple[Page, Listed]) -> None:
         expect(page.locator("#list-state")).to_have_text("Up to date again.")
 
 
-def test_a_list_that_was_never_there_is_no_empty_list(server: ServerProcess, context: Contexts) -> None:
+def test_a_list_that_was_never_loaded_is_not_empty(server: ServerProcess, context: Contexts) -> None:
     """A desk that is opened without a list doesn't say that there are no chats."""
     page = context().new_page()
     page.route("**/api/chats", lambda route: route.abort())
@@ -97,8 +97,8 @@ def test_a_list_that_was_never_there_is_no_empty_list(server: ServerProcess, con
     expect(page.get_by_text("No chats yet.")).to_be_hidden()
 
 
-def test_a_chat_that_is_cut_is_said(cable: Cable, server: ServerProcess, desk: Open) -> None:
-    """So is a socket that is lost, with what becomes of what is written meanwhile, and its return."""
+def test_a_lost_socket_is_reported(cable: Cable, server: ServerProcess, desk: Open) -> None:
+    """So are what happens to messages written meanwhile, and its return."""
     page = desk(cable.url)
     connected(page)
     cable.cut()
@@ -109,7 +109,7 @@ def test_a_chat_that_is_cut_is_said(cable: Cable, server: ServerProcess, desk: O
     expect(page.locator("#state")).to_have_text("Connected")
 
 
-def test_agents_that_can_not_be_loaded_are_asked_for_again(server: ServerProcess, context: Contexts) -> None:
+def test_a_failed_list_of_agents_is_requested_again(server: ServerProcess, context: Contexts) -> None:
     """A first failure doesn't leave the desk without names."""
     page = context().new_page()
     page.clock.install()
@@ -123,8 +123,8 @@ def test_agents_that_can_not_be_loaded_are_asked_for_again(server: ServerProcess
 
 
 @pytest.mark.parametrize("width", [320, 1280])
-def test_signs_move_nothing(server: ServerProcess, context: Contexts, width: int) -> None:
-    """What the desk says of its connections has room on every screen: nothing moves while it is pressed."""
+def test_notices_move_nothing(server: ServerProcess, context: Contexts, width: int) -> None:
+    """The notices about connections have room on every screen: nothing moves while it is pressed."""
     page = context(viewport={"width": width, "height": 700}).new_page()
     chats = Listed(page, 3)
     page.goto(f"{server.url}/demo/agent")
@@ -145,7 +145,7 @@ def test_signs_move_nothing(server: ServerProcess, context: Contexts, width: int
 
 
 def test_requests_do_not_overlap(server: ServerProcess, context: Contexts) -> None:
-    """While an answer is awaited nothing is asked, whatever happens; afterwards it goes on."""
+    """While a response is awaited no request is sent, whatever happens; then polling continues."""
     page = context().new_page()
     page.clock.install()
     held: list[Route] = []
@@ -163,8 +163,8 @@ def test_requests_do_not_overlap(server: ServerProcess, context: Contexts) -> No
         page.clock.run_for(3_000)
 
 
-def test_a_hidden_desk_does_not_ask(server: ServerProcess, context: Contexts) -> None:
-    """A desk in the background asks nothing; once it is seen it asks at once."""
+def test_a_hidden_desk_sends_no_requests(server: ServerProcess, context: Contexts) -> None:
+    """A desk in the background sends no requests; once it is visible it sends one at once."""
     page = context().new_page()
     page.clock.install()
     chats = Listed(page, 1)
@@ -185,8 +185,8 @@ def test_a_hidden_desk_does_not_ask(server: ServerProcess, context: Contexts) ->
         }""")
 
 
-def test_a_failing_list_is_asked_for_less_often(server: ServerProcess, context: Contexts) -> None:
-    """Failures make the desk ask more and more rarely, and never less often than every eleven seconds."""
+def test_a_failing_list_is_requested_less_often(server: ServerProcess, context: Contexts) -> None:
+    """Failures make requests less and less frequent, but at least one every eleven seconds."""
     page = context().new_page()
     page.clock.install()
     waits = "real = setTimeout; waits = []; setTimeout = (does, ms) => (waits.push(ms), real(does, ms))"
@@ -208,8 +208,8 @@ def test_a_failing_list_is_asked_for_less_often(server: ServerProcess, context: 
 # More than a page of chats
 
 
-def test_the_list_goes_on_after_a_page(server: ServerProcess, context: Contexts) -> None:
-    """More chats than one answer has are there, each once, also when chats arrive and move meanwhile."""
+def test_the_list_continues_after_a_page(server: ServerProcess, context: Contexts) -> None:
+    """More chats than fit in one response are all listed once, also when chats arrive and move meanwhile."""
     page = context().new_page()
     chats = Listed(page, 450)
     page.goto(f"{server.url}/demo/agent")
@@ -254,8 +254,8 @@ def test_the_pages_of_a_real_list(
     assert order(page)[:5] == [f"{chat_id}-{n}" for n in range(4, -1, -1)]
 
 
-def test_a_list_that_has_changed_in_all_is_begun_anew(server: ServerProcess, context: Contexts) -> None:
-    """After a time away in which more has changed than a page tells, nothing in between is missing."""
+def test_a_list_that_has_changed_entirely_is_reloaded(server: ServerProcess, context: Contexts) -> None:
+    """After an absence in which more changed than one page shows, nothing in between is missing."""
     page = context().new_page()
     chats = Listed(page, 250)
     page.goto(f"{server.url}/demo/agent")
@@ -271,7 +271,7 @@ def test_a_list_that_has_changed_in_all_is_begun_anew(server: ServerProcess, con
     assert order(page) == sorted(chats.chats, key=lambda name: -chats.chats[name]["position"])
 
 
-def test_a_page_that_fails_can_be_asked_for_again(server: ServerProcess, context: Contexts) -> None:
+def test_a_failed_page_can_be_requested_again(server: ServerProcess, context: Contexts) -> None:
     """The button says that more chats could not be loaded, and tries again."""
     page = context().new_page()
     Listed(page, 201)

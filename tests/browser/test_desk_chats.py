@@ -1,4 +1,4 @@
-"""What is unread on the agents' desk, what customers notice of agents, and how answers are written."""
+"""Unread messages on the agents' desk, what customers learn about agents, and how answers are written."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_what_one_desk_has_shown_is_read_in_its_other_tabs(
 
 
 def test_messages_of_a_new_database_are_unread(listed: tuple[Page, Listed]) -> None:
-    """What was read in a chat that is begun anew under its old name is not taken for read there."""
+    """If a chat starts again under its old name, what was read before doesn't count as read."""
     page, chats = listed
     chats.add("c0", received=9)
     refresh(page)
@@ -83,10 +83,10 @@ def test_messages_of_a_new_database_are_unread(listed: tuple[Page, Listed]) -> N
     expect(entry(page, "c0").get_by_role("img", name="2 unread")).to_be_visible()
 
 
-def test_what_a_cut_chat_has_not_shown_is_unread(
+def test_messages_of_a_disconnected_chat_are_unread(
     server: ServerProcess, desk: Open, write: Write, chat_id: str
 ) -> None:
-    """A chat that is chosen and not connected shows nothing new: its messages are not read yet."""
+    """A selected chat without a connection shows nothing new: its messages are not read yet."""
     write(chat_id, "one")
     page = desk(server.url)
     connected(page)
@@ -100,10 +100,10 @@ def test_what_a_cut_chat_has_not_shown_is_unread(
 # What customers notice of agents
 
 
-def test_looking_at_a_chat_announces_nobody(
+def test_opening_a_chat_announces_nobody(
     server: ServerProcess, customer: Open, context: Contexts, write: Write, chat_id: str
 ) -> None:
-    """Opening a chat, or looking as another agent, tells the customer nothing; the first answer does."""
+    """Opening a chat, or viewing it as another agent, tells the customer nothing; the first answer does."""
     write(chat_id, "hello")
     page, agent = customer(server.url), context().new_page()
     open_panel(page)
@@ -154,8 +154,8 @@ def test_a_ready_answer_is_there_to_be_edited(server: ServerProcess, customer: O
     expect(box).to_have_value("")
 
 
-def test_a_ready_answer_leaves_what_was_written(server: ServerProcess, desk: Open) -> None:
-    """It goes where the cursor is, in place of what is selected, and is kept like what was typed."""
+def test_a_ready_answer_keeps_the_text_in_the_field(server: ServerProcess, desk: Open) -> None:
+    """It is inserted at the cursor, replaces the selection, and is kept like typed text."""
     agent = desk(server.url)
     box = agent.get_by_role("textbox")
     connected(agent)
@@ -171,7 +171,7 @@ def test_a_ready_answer_leaves_what_was_written(server: ServerProcess, desk: Ope
 def test_an_answer_is_sent_although_another_chat_is_opened(
     *, cable: Cable, server: ServerProcess, customer: Open, desk: Open, write: Write, chat_id: str
 ) -> None:
-    """What was written without a connection is sent from a chat that the agent has left meanwhile."""
+    """An answer written without a connection is sent even if the agent has left the chat meanwhile."""
     write(f"{chat_id}-2", "next, please")
     page, agent = customer(server.url), desk(cable.url)
     open_panel(page)

@@ -1,4 +1,4 @@
-"""What is being written: it stays with its chat, and is sent by who means to."""
+"""Drafts: each stays with its chat, and is only sent on purpose."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_a_draft_from_before_there_was_a_chat_is_the_first_ones(shop: Callable[.
     assert element(page, "e.chatId = 'c'; return e.draft;") == ""
 
 
-def test_what_is_read_with_another_chat_is_that_chats(shop: Callable[..., Shop]) -> None:
-    """A page that sets another chat and reads in the same turn hears nothing of the last chat."""
+def test_a_draft_read_with_another_chat_is_that_chats(shop: Callable[..., Shop]) -> None:
+    """A page that sets another chat and reads the draft in the same turn gets nothing of the last chat."""
     play = shop()
     page = play.show()
     element(page, "e.draft = 'for c'")
@@ -76,10 +76,8 @@ def test_what_is_read_with_another_chat_is_that_chats(shop: Callable[..., Shop])
     assert element(page, "e.chatId = 'c'; return e.draft;") == "for c"
 
 
-def test_without_a_chat_nobody_sees_the_last_ones_draft(
-    shop: Callable[..., Shop], complaints: list[str]
-) -> None:
-    """Once the page has taken the chat away, its draft is neither shown nor written on."""
+def test_the_draft_is_hidden_without_a_chat(shop: Callable[..., Shop], complaints: list[str]) -> None:
+    """Once the page has removed the chat, its draft is neither shown nor continued."""
     page = shop().show(attributes="open")
     opened(page)
     box = page.locator("eclipse-chat .input")
@@ -91,10 +89,10 @@ def test_without_a_chat_nobody_sees_the_last_ones_draft(
 
 
 @pytest.mark.parametrize("attribute", ["chat-id=''", "token-url='http://['"])
-def test_who_opens_it_without_a_chat_is_told(
+def test_opening_it_without_a_chat_shows_a_notice(
     shop: Callable[..., Shop], complaints: list[str], attribute: str
 ) -> None:
-    """Where the page's attributes make no chat, a notice says that it isn't available; Enter does nothing."""
+    """If the page's attributes name no chat, a notice says that it isn't available; Enter does nothing."""
     page = shop().show()
     page.evaluate(
         "(html) => { document.body.innerHTML = html }",
@@ -119,7 +117,7 @@ def test_a_held_enter_sends_nothing(shop: Callable[..., Shop]) -> None:
 
 @pytest.mark.parametrize("field", ["<input>", "<textarea></textarea>", "<div contenteditable>x</div>"])
 def test_a_page_that_opens_it_leaves_the_focus_in_a_field(shop: Callable[..., Shop], field: str) -> None:
-    """Who is writing into the page goes on there when the page, and not the person, opens the panel."""
+    """A person writing in the page keeps the focus when the page, and not the person, opens the panel."""
     page = shop().show(field + CHAT)
     page.locator("input, textarea, [contenteditable]").first.focus()
     page.keyboard.type("4111")
@@ -139,7 +137,7 @@ def test_a_draft_of_any_type_is_text(shop: Callable[..., Shop], draft: object) -
 
 
 def test_only_a_full_outbox_is_called_full(shop: Callable[..., Shop]) -> None:
-    """A text that the client refuses for another reason isn't explained by messages that wait."""
+    """If the client refuses a text for another reason, waiting messages are not named as the cause."""
     page = shop().show(attributes="open")
     opened(page)
     element(page, "e.draft = '\\0'")

@@ -27,7 +27,7 @@ MADE = shutil.ignore_patterns("node_modules", ".next", ".env*.local")
 
 
 def run(folder: Path, *command: str, **environment: str) -> None:
-    """Run a command of the example's; fails with what it said."""
+    """Run one of the example's commands; fails with its output."""
     environment = {**os.environ, "NEXT_TELEMETRY_DISABLED": "1", **environment}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False

@@ -1,4 +1,4 @@
-"""Pages that take the focus, the mouse or the drops for their own."""
+"""Pages that capture the focus, the mouse or drops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_pages_mouse_handlers_leave_the_field_alone(shop: Callable[..., Shop
     assert heard == []
 
 
-def test_in_a_closed_shadow_the_focus_goes_back(shop: Callable[..., Shop]) -> None:
+def test_the_focus_returns_within_a_closed_shadow(shop: Callable[..., Shop]) -> None:
     """Inside another component's closed shadow, Escape gives the focus back to what opened the panel."""
     page = shop().show(
         "<p id=host></p>" + CHAT,

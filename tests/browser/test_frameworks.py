@@ -133,10 +133,10 @@ def framed(context: Contexts, pages: Path, chat_id: str) -> Iterator[Callable[..
 
 
 @pytest.mark.parametrize("name", ["hydrate18", "hydrate19"])
-def test_a_page_that_a_server_has_rendered_is_taken_over(
+def test_a_server_rendered_page_is_hydrated(
     server: ServerProcess, framed: Callable[..., Framed], name: str
 ) -> None:
-    """React keeps the element that is already in use, and has nothing to complain about."""
+    """React keeps the element that is already in use, and reports no mismatch."""
     made = framed(server.url, name)
     connected(made.page)
     assert made.has_one_socket()
@@ -208,7 +208,7 @@ def test_texts_as_an_object(
 def test_another_chat_id_is_another_chat(
     server: ServerProcess, framed: Callable[..., Framed], name: str, chat_id: str
 ) -> None:
-    """When the state names another chat, the element shows that one alone, over one socket."""
+    """When the state names another chat, the element shows only that one, over one socket."""
     made = framed(server.url, name)
     page = made.page
     page.get_by_role("button", name="Open the chat").click()
@@ -288,7 +288,7 @@ def test_a_hook_sends_and_receives(
 def test_what_a_hook_sends_offline_is_sent_later(
     server: ServerProcess, cable: Cable, framed: Callable[..., Framed], react: str, hook: str
 ) -> None:
-    """What is written without a network arrives once, in order; what others wrote meanwhile comes, too."""
+    """Messages written without a network arrive once, in order; so do those that others wrote meanwhile."""
     made = framed(cable.url, react, f"&hook={hook}")
     other = framed(server.url, react, f"&hook={hook}")
     is_open(made)
@@ -340,7 +340,7 @@ def event(kind: str, **data: object) -> str:
 
 
 @pytest.mark.parametrize("react", ["hooks18", "hooks19"])
-def test_the_old_hook_tells_what_it_always_told(
+def test_the_old_hook_keeps_its_callbacks(
     server: ServerProcess, framed: Callable[..., Framed], react: str
 ) -> None:
     """The latest callbacks of `useWebSocketChat` are called, with Dates, and each message once."""
@@ -389,7 +389,7 @@ def test_the_old_hook_tells_what_it_always_told(
 
 
 @pytest.mark.parametrize("react", ["hooks18", "hooks19"])
-def test_the_history_is_loaded_until_it_is_there(
+def test_a_failed_history_is_loaded_again(
     server: ServerProcess, framed: Callable[..., Framed], react: str
 ) -> None:
     """`loadHistory` is called again when it fails; its messages come before what has arrived, each once."""
@@ -439,7 +439,7 @@ def test_the_history_is_older_than_what_arrives_while_it_is_loaded(
     expect(made.page.locator("p")).to_have_text(["edited", "second"])
 
 
-def test_a_history_in_any_order_settles_only_what_came_later(
+def test_a_history_in_any_order_settles_only_later_messages(
     server: ServerProcess, framed: Callable[..., Framed]
 ) -> None:
     """A message whose outcome is unknown is never taken for an older one of the same words."""
@@ -464,7 +464,7 @@ def test_a_history_in_any_order_settles_only_what_came_later(
     ]
 
 
-def test_a_message_that_is_deleted_before_its_event_came_is_gone(
+def test_a_message_deleted_before_its_event_is_gone(
     server: ServerProcess, framed: Callable[..., Framed]
 ) -> None:
     """A message that was acknowledged, and deleted before its event came, is not pending any more."""

@@ -1,4 +1,4 @@
-"""What a widget leaves when the page removes it: no listener, timer, request or socket, and not itself."""
+"""What a widget leaves when the page removes it: no listener, timer, request, socket or object."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_widget_that_is_removed_leaves_nothing(shop: Callable[..., Shop], widt
 
 
 def test_a_panel_that_is_replaced_is_gone(shop: Callable[..., Shop]) -> None:
-    """Each change of `inline` makes a new panel: the last one hears nothing more, and can be collected."""
+    """Each change of `inline` makes a new panel: the last one gets no more events, and can be collected."""
     page = shop().show(attributes="open", script=COUNTS)
     opened(page)
     element(page, "e.inline = true; e.inline = false")

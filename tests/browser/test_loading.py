@@ -67,7 +67,7 @@ def fail_inline(page: Page) -> None:
 
 
 @pytest.mark.parametrize("how", ["pointer", "keyboard"])
-def test_the_panel_is_loaded_when_somebody_approaches(
+def test_hovering_or_focusing_the_launcher_loads_the_panel(
     server: ServerProcess, context: Contexts, how: str
 ) -> None:
     """A pointer over the launcher, or the focus on it, loads the panel; pressing it loads nothing more."""
@@ -85,8 +85,8 @@ def test_the_panel_is_loaded_when_somebody_approaches(
     assert sum("panel" in url for url in asked) == 1
 
 
-def test_a_panel_that_could_not_be_loaded_is_tried_again(server: ServerProcess, context: Contexts) -> None:
-    """A failure leaves the launcher and is told; the next press tries again."""
+def test_a_panel_that_failed_to_load_is_tried_again(server: ServerProcess, context: Contexts) -> None:
+    """A failure leaves the launcher and is reported; the next press tries again."""
     page = context().new_page()
     asked: list[str] = []
     page.on(
@@ -109,9 +109,7 @@ def test_a_panel_that_could_not_be_loaded_is_tried_again(server: ServerProcess, 
     assert len(set(asked)) == len(asked) >= 3
 
 
-def test_an_inline_chat_that_could_not_be_loaded_tries_again(
-    server: ServerProcess, context: Contexts
-) -> None:
+def test_an_inline_chat_that_failed_to_load_tries_again(server: ServerProcess, context: Contexts) -> None:
     """Where there is no launcher to press, it tries again by itself."""
     page = context().new_page()
     page.clock.install()
@@ -162,10 +160,10 @@ def test_an_inline_chat_asks_rarely_for_another_build(server: ServerProcess, con
     assert page.evaluate("heard").count("load_failed") == 1
 
 
-def test_a_policy_without_the_panel_is_told(
+def test_a_policy_that_blocks_the_panel_is_reported(
     server: ServerProcess, context: Contexts, complaints: list[str]
 ) -> None:
-    """Under a policy that allows `widget.js` alone the panel can't open, which is told."""
+    """Under a policy that allows only `widget.js` the panel can't open, which is reported."""
     body = (
         f'<!doctype html><title>Shop</title>\n<script type="module" src="{server.url}/widget.js"></script>\n'
         '<eclipse-chat token-url="/api/ws/token" chat-id="policy"></eclipse-chat>'
@@ -184,8 +182,10 @@ def test_a_policy_without_the_panel_is_told(
 
 
 @pytest.mark.parametrize("how", ["element.hide()", "element.removeAttribute('open')", "element.remove()"])
-def test_nobody_who_has_left_gets_a_panel(server: ServerProcess, context: Contexts, how: str) -> None:
-    """Closed or removed before the panel is there, the element shows and tells nothing more."""
+def test_a_removed_or_closed_element_gets_no_panel(
+    server: ServerProcess, context: Contexts, how: str
+) -> None:
+    """Closed or removed before the panel is loaded, the element shows and reports nothing more."""
     page = context().new_page()
     routes = held(page, f"{server.url}/demo?chat=left")
     ask(page)
@@ -199,7 +199,7 @@ def test_nobody_who_has_left_gets_a_panel(server: ServerProcess, context: Contex
 
 
 def test_an_element_that_is_moved_meanwhile_opens_once(server: ServerProcess, context: Contexts) -> None:
-    """Closed, opened again and put elsewhere, it has one panel when the file comes, and says so once."""
+    """Closed, reopened and moved, it has one panel when the file is loaded, and reports it once."""
     page = context().new_page()
     routes = held(page, f"{server.url}/demo?chat=moved")
     ask(page)
@@ -213,8 +213,8 @@ def test_an_element_that_is_moved_meanwhile_opens_once(server: ServerProcess, co
     assert page.evaluate("heard") == ["open"]
 
 
-def test_what_is_said_and_written_before_the_panel_is_there(server: ServerProcess, context: Contexts) -> None:
-    """`open` is true at once; messages go out, a draft is kept; `open` is told when all of it can be seen."""
+def test_messages_and_drafts_before_the_panel_is_loaded(server: ServerProcess, context: Contexts) -> None:
+    """`open` is true at once; messages are sent, a draft is kept; `open` is reported when all is visible."""
     page = context().new_page()
     routes = held(page, f"{server.url}/demo?chat=early")
     element = page.locator("eclipse-chat")

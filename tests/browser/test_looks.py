@@ -91,7 +91,7 @@ def test_the_header_shows_at_most_three(page: Page) -> None:
     expect(page.locator("eclipse-chat .face")).to_have_text(["ÇÖ", "山", re.compile("^إ.?ص$")])
 
 
-def test_the_header_invents_nobody(page: Page) -> None:
+def test_the_header_shows_only_known_people(page: Page) -> None:
     """Before anybody is known, and where senders have no name, there is a title and what the page gives."""
     nameless = message(1, "Hello")
     nameless["sender"] = None
@@ -127,7 +127,7 @@ def test_the_greeting_is_the_first_bubble_and_no_message(page: Page) -> None:
 
 
 @pytest.mark.parametrize("state", ["sending", "sent"])
-def test_how_far_a_message_has_come_is_an_icon(page: Page, state: str) -> None:
+def test_the_delivery_status_of_a_message_is_an_icon(page: Page, state: str) -> None:
     """An icon says it for the eye, hidden text for the ear; the bubble looks like each other one."""
     show(page, STATES[state])
     row = page.locator("eclipse-chat li").last
@@ -142,7 +142,7 @@ def test_how_far_a_message_has_come_is_an_icon(page: Page, state: str) -> None:
 
 
 def test_a_failure_is_a_red_line_with_buttons(page: Page) -> None:
-    """Each failure offers what can help, in words, on targets that a finger hits."""
+    """Each failure offers buttons for what can help, large enough for a finger."""
     show(page, STATES["failed"])
     lines = page.locator("eclipse-chat .bad")
     expect(lines).to_have_text(
@@ -206,7 +206,7 @@ def test_nothing_is_wider_than_the_panel(page: Page, look: str) -> None:
         assert box["width"] < width
 
 
-def test_who_reads_at_the_end_stays_there_when_the_window_turns(page: Page) -> None:
+def test_a_reader_at_the_end_stays_there_when_the_window_turns(page: Page) -> None:
     """A window that gets smaller makes the browser scroll; that is not the reader who scrolls up."""
     show(page, STATES["conversation"])
     for width, height in ((320, 568), (568, 320), (900, 500)):
@@ -348,7 +348,7 @@ def test_each_language_loads_under_a_strict_policy(page: Page, language: str) ->
     ],
     ids=["region", "nearest", "underscore", "unknown", "none", "nonsense", "own text"],
 )
-def test_the_nearest_lang_chooses(page: Page, attributes: dict[str, str], language: str, title: str) -> None:
+def test_the_nearest_lang_is_used(page: Page, attributes: dict[str, str], language: str, title: str) -> None:
     """The element's own `lang`, else one around it; the page's texts win; what is unknown is English."""
     show(page, replace(STATES["conversation"], attributes=attributes, lang=language))
     expect(page.get_by_role("heading", level=2)).to_have_text(title)
@@ -361,7 +361,7 @@ def test_a_language_that_does_not_load_is_english(page: Page) -> None:
     expect(page.get_by_role("textbox", name="Write a message…")).to_be_visible()
 
 
-def test_a_change_of_language_is_seen(page: Page) -> None:
+def test_a_change_of_language_takes_effect(page: Page) -> None:
     """When the page's `lang` changes, what is drawn next is in the new language; unread counts, too."""
     show(page, replace(STATES["conversation"], lang="de"))
     expect(page.get_by_role("heading", level=2)).to_have_text("Chatten Sie mit uns")
@@ -371,13 +371,13 @@ def test_a_change_of_language_is_seen(page: Page) -> None:
     expect(page.get_by_role("heading", level=2)).to_have_text("Chatta con noi")
 
 
-def test_unread_is_told_in_the_pages_language(page: Page) -> None:
+def test_the_unread_count_is_in_the_pages_language(page: Page) -> None:
     """The launcher counts in the page's language before its file has been asked for."""
     show(page, replace(STATES["unread"], lang="de"))
     expect(page.get_by_role("button", name="Chat öffnen, 1 ungelesen")).to_be_visible()
 
 
-def test_what_was_edited_or_deleted_says_so(page: Page) -> None:
+def test_edited_and_deleted_messages_are_marked(page: Page) -> None:
     """`edited` is beside the time; of a deleted message there is quiet text in its place, and no content."""
     show(page, STATES["edited-and-deleted"])
     expect(page.locator("eclipse-chat .meta", has_text="edited")).to_have_count(1)

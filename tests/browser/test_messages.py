@@ -1,4 +1,4 @@
-"""What the list says about messages: whose they are, what became of them, and in which place."""
+"""What the list says about messages: whose they are, their status, and their order."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_another_agents_messages_are_unread(server: ServerProcess, context: Cont
 def test_a_visitor_is_not_seen_typing_in_their_other_tab(
     server: ServerProcess, customer: Open, desk: Open, chat_id: str
 ) -> None:
-    """A visitor is another user in each tab; what they type in one is typed by nobody in the other."""
+    """A visitor is a different user in each tab; typing in one does not show in the other."""
     page, agent = customer(server.url), desk(server.url)
     other = page.context.new_page()
     other.goto(f"{server.url}/demo?chat={chat_id}")
@@ -189,7 +189,7 @@ def test_a_historys_own_fields_are_not_taken_for_the_widgets(
     expect(page.get_by_role("button", name="Delete")).to_have_count(0)
 
 
-def test_what_failed_keeps_its_place(server: ServerProcess, context: Contexts) -> None:
+def test_a_failed_message_keeps_its_place(server: ServerProcess, context: Contexts) -> None:
     """A failed message stays where it was written; sent once more, it is the last one."""
     page = context().new_page()
     play = Desk(page, server)
@@ -207,8 +207,8 @@ def test_what_failed_keeps_its_place(server: ServerProcess, context: Contexts) -
     expect(page.locator(BUBBLES)).to_have_text(["before", "after", "refused"])
 
 
-def test_what_failed_keeps_its_place_after_a_reload(server: ServerProcess, context: Contexts) -> None:
-    """Where the message before it is known no more, the time of writing says where it belongs."""
+def test_a_failed_message_keeps_its_place_after_a_reload(server: ServerProcess, context: Contexts) -> None:
+    """If the message before it is no longer known, the time of writing gives its place."""
     page = context().new_page()
     play = Desk(page, server)
     play.refuse = {"refused"}
@@ -286,7 +286,7 @@ def test_a_message_that_was_confirmed_before_it_was_drawn_is_shown(
     expect(page.locator(BUBBLES)).to_have_count(0)
 
 
-def test_what_waits_is_shown_before_there_is_a_token(shop: Callable[..., Shop]) -> None:
+def test_waiting_messages_are_shown_before_there_is_a_token(shop: Callable[..., Shop]) -> None:
     """After a reload the messages that wait are there at once, even if the application doesn't answer."""
     play = shop()
     page = play.show()
@@ -308,8 +308,8 @@ def test_own_messages_of_earlier_pages_are_sent(server: ServerProcess, context: 
     expect(page.locator("eclipse-chat .them .meta")).not_to_contain_text("Sent")
 
 
-def test_a_chat_that_has_ended_shows_what_was_said(context: Contexts) -> None:
-    """Who comes back to a chat that has ended reads it at once: there is no connection to wait for."""
+def test_an_ended_chat_shows_its_history(context: Contexts) -> None:
+    """A person who returns to a chat that has ended reads it at once: there is no connection to wait for."""
     page = context().new_page()
     wait = 1_500  # milliseconds, until the history is loaded without a connection
     page.add_init_script(

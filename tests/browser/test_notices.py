@@ -49,7 +49,7 @@ def test_the_first_connection_is_no_reconnection(server: ServerProcess, context:
 def test_a_history_that_loads_does_not_hide_a_lost_connection(
     server: ServerProcess, context: Contexts
 ) -> None:
-    """While it reconnects it says so, also when the history comes meanwhile."""
+    """The widget says that it reconnects, also when the history is loaded meanwhile."""
     page = context().new_page()
     link = Link(page)
     give_history(page, [])
@@ -67,7 +67,7 @@ def test_a_history_that_loads_does_not_hide_a_lost_connection(
 def test_a_connection_does_not_hide_that_the_history_is_missing(
     server: ServerProcess, context: Contexts
 ) -> None:
-    """Earlier messages that can't be loaded stay told until they are there, whatever the socket does."""
+    """The notice about a missing history stays until it is loaded, whatever the socket does."""
     page = context().new_page()
     link = Link(page)
     failing = re.compile("/api/chats/.*/messages")
@@ -90,7 +90,7 @@ def test_a_connection_does_not_hide_that_the_history_is_missing(
 
 
 def test_a_full_outbox_keeps_what_was_typed(server: ServerProcess, context: Contexts) -> None:
-    """When no more messages can wait, the one being written stays in its field, and the reason is told."""
+    """When no more messages can wait, the one being written stays in its field, and the reason is shown."""
     page = context().new_page()
     Link(page, up=False)
     give_history(page, [])
@@ -103,7 +103,7 @@ def test_a_full_outbox_keeps_what_was_typed(server: ServerProcess, context: Cont
 
 
 def test_another_chat_does_not_begin_as_closed(server: ServerProcess, customer: Open) -> None:
-    """Leaving a chat for another one ends the first, but nobody is told that the new one has been closed."""
+    """Leaving a chat for another one ends the first; no notice says that the new one is closed."""
     page = customer(server.url, "&open")
     connected(page)
     notice = page.evaluate("""() => {
@@ -115,8 +115,8 @@ def test_another_chat_does_not_begin_as_closed(server: ServerProcess, customer: 
     connected(page)
 
 
-def test_a_closed_chat_takes_no_more_messages(server: ServerProcess, context: Contexts) -> None:
-    """After close code 4003 there is no field to write into, and what was on its way wasn't sent."""
+def test_a_closed_chat_accepts_no_more_messages(server: ServerProcess, context: Contexts) -> None:
+    """After close code 4003 there is no field to write into, and messages in progress were not sent."""
     page = context().new_page()
     link = Link(page)
     give_history(page, [])
@@ -134,8 +134,10 @@ def test_a_closed_chat_takes_no_more_messages(server: ServerProcess, context: Co
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "token_refused"), (404, "token_not_found")])
-def test_a_refused_token_is_told(server: ServerProcess, context: Contexts, status: int, code: str) -> None:
-    """Where a token is refused, the person reads so, the page hears why, and it ends by itself."""
+def test_a_refused_token_is_reported(
+    server: ServerProcess, context: Contexts, status: int, code: str
+) -> None:
+    """If a token is refused, the person reads so, the page is notified, and the notice goes by itself."""
     page = context().new_page()
     Link(page)
     give_history(page, [])
@@ -160,8 +162,8 @@ def test_a_refused_token_is_told(server: ServerProcess, context: Contexts, statu
     expect(page.locator(NOTICE)).to_be_hidden()
 
 
-def test_an_address_that_is_none_is_told(server: ServerProcess, context: Contexts) -> None:
-    """A server's address that can't be one makes the chat unavailable, at once."""
+def test_an_invalid_address_is_reported(server: ServerProcess, context: Contexts) -> None:
+    """An invalid server address makes the chat unavailable at once."""
     page = context().new_page()
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=bad-address&open")
@@ -170,7 +172,7 @@ def test_an_address_that_is_none_is_told(server: ServerProcess, context: Context
 
 
 def test_a_browser_that_is_offline_says_so(server: ServerProcess, context: Contexts) -> None:
-    """Offline is told at once, whatever the socket does, and no longer than it lasts."""
+    """Offline is shown at once, whatever the socket does, and only while it lasts."""
     visitor = context()
     page = visitor.new_page()
     Link(page)
@@ -183,8 +185,8 @@ def test_a_browser_that_is_offline_says_so(server: ServerProcess, context: Conte
     expect(page.locator(NOTICE)).to_be_hidden()
 
 
-def test_an_error_about_a_command_is_no_notice(server: ServerProcess, context: Contexts) -> None:
-    """What belongs to no message is told to the page, and to nobody else."""
+def test_an_error_about_a_command_shows_no_notice(server: ServerProcess, context: Contexts) -> None:
+    """An error that belongs to no message is reported to the page only."""
     page = context().new_page()
     link = Link(page)
     give_history(page, [])

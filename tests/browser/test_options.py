@@ -1,4 +1,4 @@
-"""Everything that the widget can be told: its attributes, properties, events, and the system's wishes."""
+"""Everything that the widget can be told: attributes, properties, events, and the system's preferences."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_texts_can_be_overridden(server: ServerProcess, customer: Open, complain
 
 
 def test_a_lazy_widget_connects_when_it_is_opened(server: ServerProcess, customer: Open) -> None:
-    """Until its first opening a lazy widget asks for nothing."""
+    """Until its first opening a lazy widget sends no requests."""
     page = customer(server.url)
     connected(page)
     put(page, {"lazy": ""})
@@ -60,8 +60,8 @@ def test_a_lazy_widget_connects_when_it_is_opened(server: ServerProcess, custome
     assert any("/api/ws/token" in url for url in asked)
 
 
-def test_without_a_history_none_is_asked_for(server: ServerProcess, customer: Open) -> None:
-    """`history-url="none"` leaves the application alone."""
+def test_history_url_none_requests_no_history(server: ServerProcess, customer: Open) -> None:
+    """`history-url="none"` sends no request to the application."""
     page = customer(server.url)
     connected(page)
     asked: list[str] = []
@@ -72,9 +72,7 @@ def test_without_a_history_none_is_asked_for(server: ServerProcess, customer: Op
     assert not any("/messages" in url for url in asked)
 
 
-def test_a_page_is_told_what_happens_and_keeps_its_title(
-    server: ServerProcess, customer: Open, desk: Open
-) -> None:
+def test_a_page_gets_events_and_keeps_its_title(server: ServerProcess, customer: Open, desk: Open) -> None:
     """Events come with their details; `no-title` leaves the title alone."""
     page, agent = customer(server.url), desk(server.url)
     put(page, {"no-title": ""})
@@ -91,7 +89,7 @@ def test_a_page_is_told_what_happens_and_keeps_its_title(
     assert heard[2:] == [["unread", 1], ["message", "hello"], ["unread", 0], ["open", None], ["close", None]]
 
 
-def test_days_are_told_apart(server: ServerProcess, context: Contexts) -> None:
+def test_days_have_headings(server: ServerProcess, context: Contexts) -> None:
     """Every day has its heading: its date, then yesterday and today."""
     page = context(timezone_id="UTC").new_page()
     noon = datetime.now(UTC).replace(hour=12, minute=0)
@@ -110,7 +108,7 @@ def test_days_are_told_apart(server: ServerProcess, context: Contexts) -> None:
 
 
 @pytest.mark.parametrize(("wish", "moving"), [("no-preference", True), ("reduce", False)])
-def test_nothing_moves_for_who_does_not_want_it(
+def test_nothing_is_animated_with_reduced_motion(
     server: ServerProcess, customer: Open, desk: Open, wish: str, moving: bool
 ) -> None:
     """With `prefers-reduced-motion` neither the panel nor the typing dots are animated."""
@@ -123,7 +121,7 @@ def test_nothing_moves_for_who_does_not_want_it(
     assert bool(dots.evaluate("dots => dots.getAnimations({ subtree: true }).length")) == moving
 
 
-def test_properties_and_parts_change_its_looks(server: ServerProcess, customer: Open) -> None:
+def test_custom_properties_and_parts_change_its_style(server: ServerProcess, customer: Open) -> None:
     """Custom properties on the element and rules for its parts are all that a page needs."""
     page = customer(server.url)
     page.evaluate(

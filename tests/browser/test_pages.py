@@ -54,10 +54,10 @@ def conversation(
     return {f"customer-{request.param}": page, f"desk-{request.param}": agent}
 
 
-def test_how_it_looks_and_reads(
+def test_each_look_is_accessible(
     conversation: dict[str, Page], artefacts: Path, axe: Callable[[], str]
 ) -> None:
-    """Each look is kept as screenshots, sticks out nowhere, and gives axe-core nothing to say."""
+    """Each look is saved as screenshots, overflows nowhere, and axe-core finds no violations."""
     for name, page in conversation.items():
         page.screenshot(path=artefacts / f"{name}.png", animations="disabled")
         assert page.viewport_size
@@ -69,10 +69,10 @@ def test_how_it_looks_and_reads(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_how_trouble_looks_and_reads(
+def test_failures_are_accessible(
     server: ServerProcess, context: Callable[..., Any], artefacts: Path, axe: Callable[[], str], scheme: str
 ) -> None:
-    """Messages that failed, each in its way, and a history that can't be had, are legible as well."""
+    """Messages that failed, each in its way, and a history that can't be loaded, are legible as well."""
     page = context(color_scheme=scheme).new_page()
     codes = {"refused": "api_rejected", "long": "content_too_long", "perhaps": "outcome_unknown"}
 
@@ -92,7 +92,7 @@ def test_how_trouble_looks_and_reads(
     assert not violations(page, axe())
 
 
-def test_nothing_jumps(server: ServerProcess, customer: Open) -> None:
+def test_the_layout_does_not_shift(server: ServerProcess, customer: Open) -> None:
     """From the first paint to an open, connected panel, no part of the page is shifted."""
     page = customer(server.url)
     page.evaluate("""() => {
@@ -106,7 +106,7 @@ def test_nothing_jumps(server: ServerProcess, customer: Open) -> None:
     assert page.evaluate("() => window.shifts") == 0
 
 
-def test_an_empty_desk_tells_what_to_do(
+def test_an_empty_desk_says_what_to_do(
     server: ServerProcess, context: Callable[..., Any], customer: Open, chat_id: str, artefacts: Path
 ) -> None:
     """Without chats the desk says what to do; on a phone a chat leads back to the list, focus included."""

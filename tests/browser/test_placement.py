@@ -1,4 +1,4 @@
-"""On somebody else's page: whatever that does, the widget is where it belongs, and usable."""
+"""On somebody else's page: whatever the page does, the widget is where it belongs, and usable."""
 
 from __future__ import annotations
 
@@ -242,8 +242,8 @@ def test_zooming_with_two_fingers_leaves_the_panel_as_large_as_it_is(
     assert page.locator("eclipse-chat .panel").evaluate("panel => panel.offsetHeight") == before["height"]
 
 
-def test_it_comes_back_with_what_was_hidden_around_it(show: Show) -> None:
-    """A full-screen panel in what is no longer displayed leaves the page usable, and comes back with it."""
+def test_a_hidden_full_screen_panel_leaves_the_page_usable(show: Show) -> None:
+    """A full-screen panel in an element that is hidden leaves the page usable, and returns with it."""
     page = show(Host(body=f"{TALL.replace(CHAT, '')}<main>{CHAT}</main>"), **PHONE)
     open_panel(page)
     page.evaluate("document.querySelector('main').style.display = 'none'")
@@ -267,7 +267,7 @@ def test_it_can_be_moved_while_it_is_open(show: Show) -> None:
 
 
 def test_it_can_change_its_side(show: Show) -> None:
-    """The attribute `side` counts at any time, with an open panel, too."""
+    """The attribute `side` takes effect at any time, also with an open panel."""
     page = show(Host())
     open_panel(page)
     sides = []

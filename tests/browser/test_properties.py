@@ -1,4 +1,4 @@
-"""The element's names: each attribute has a property, and no method is in the way of either."""
+"""The element's names: each attribute has a property, and no method collides with either."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_properties_set_before_the_script_is_there_are_taken_over(
 
 
 @pytest.mark.parametrize("how", ["attribute", "object", "json"])
-def test_texts_come_in_each_way(server: ServerProcess, customer: Open, how: str) -> None:
+def test_texts_are_accepted_in_each_form(server: ServerProcess, customer: Open, how: str) -> None:
     """Texts come as an attribute, an object or its JSON; a value other than text leaves the default."""
     page = customer(server.url, "&open")
     connected(page)
@@ -254,7 +254,7 @@ def test_drafts_stay_with_their_chat(server: ServerProcess, customer: Open) -> N
 
 
 def test_a_removed_element_keeps_nothing_running(server: ServerProcess, customer: Open) -> None:
-    """Removed, it has no connection; put elsewhere at once, it is open as before; nothing is told twice."""
+    """Removed, it has no connection; reinserted at once, it is open as before; no event is repeated."""
     page = customer(server.url, "&open")
     connected(page)
     page.evaluate("""() => {
@@ -298,7 +298,7 @@ def test_a_worker_may_import_it(server: ServerProcess, context: Contexts) -> Non
 
 
 def test_another_chat_leaves_the_focus_in_the_field(server: ServerProcess, customer: Open) -> None:
-    """Who writes goes on writing when the page changes the chat."""
+    """A person who writes keeps the focus when the page changes the chat."""
     page = customer(server.url, "&open")
     connected(page)
     box = page.get_by_role("textbox")

@@ -1,4 +1,4 @@
-"""Reading along: the end of the chat stays in sight, whatever happens around it."""
+"""Following the chat: its end stays in sight, whatever happens around it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def test_messages_in_quick_succession_are_followed(server: ServerProcess, contex
     assert page.evaluate("document.querySelector('eclipse-chat').unread") == 0
 
 
-def test_the_way_back_says_whether_there_is_news(server: ServerProcess, context: Contexts) -> None:
-    """Scrolled up, a button leads to the end; it speaks of new messages only if there are some."""
+def test_the_button_to_the_end_says_whether_there_is_news(server: ServerProcess, context: Contexts) -> None:
+    """Scrolled up, a button leads to the end; it mentions new messages only if there are some."""
     page = long_chat(server, context)
     page.locator("eclipse-chat .log").evaluate("log => { log.scrollTop = 0 }")
     expect(page.get_by_role("button", name="Latest messages")).to_be_visible()
@@ -58,7 +58,7 @@ def test_the_way_back_says_whether_there_is_news(server: ServerProcess, context:
 
 
 def test_a_growing_field_hides_no_message(server: ServerProcess, context: Contexts) -> None:
-    """Lines that are added to the field, and a window that gets smaller, leave the last message in sight."""
+    """Lines added to the field, and a smaller window, leave the last message in sight."""
     page = long_chat(server, context)
     log = page.locator("eclipse-chat .log")
     page.get_by_role("textbox").fill("one\ntwo\nthree\nfour\nfive")

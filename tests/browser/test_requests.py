@@ -38,8 +38,10 @@ def test_two_requests_before_the_first_opening(server: ServerProcess, context: C
     assert sorted(asked[2:]) == ["/api/chats/new/messages", "/widget.panel.js"]
 
 
-def test_a_chat_that_was_read_here_is_asked_for_at_once(server: ServerProcess, context: Contexts) -> None:
-    """The badge of a chat that this browser has read needs its history; of another chat it does not."""
+def test_the_history_of_a_chat_read_here_is_requested_at_once(
+    server: ServerProcess, context: Contexts
+) -> None:
+    """The badge of a chat that this browser has read needs its history; that of another chat does not."""
     page = context().new_page()
     history = {"messages": [message(1, "read"), message(2, "unread")]}
     page.route("**/api/chats/*/messages*", lambda route: route.fulfill(json=history))
@@ -53,8 +55,8 @@ def test_a_chat_that_was_read_here_is_asked_for_at_once(server: ServerProcess, c
     assert "/api/chats/unread/messages" not in asked
 
 
-def test_a_lazy_widget_asks_for_nothing(server: ServerProcess, context: Contexts) -> None:
-    """With `lazy` even a chat that was read before costs the script alone, until the panel is opened."""
+def test_a_lazy_widget_requests_only_the_script(server: ServerProcess, context: Contexts) -> None:
+    """With `lazy` even a chat that was read before requests only the script, until the panel is opened."""
     page = context().new_page()
     page.add_init_script("""localStorage.setItem("eclipse-chat:read:lazy", 1);
         const append = Element.prototype.append;
@@ -73,8 +75,8 @@ def test_a_lazy_widget_asks_for_nothing(server: ServerProcess, context: Contexts
     assert "/api/ws/token" in asked
 
 
-def test_an_open_panel_asks_for_the_history_once(server: ServerProcess, context: Contexts) -> None:
-    """However early it is opened, the history is loaded once the connection is there, and not before, too."""
+def test_an_open_panel_requests_the_history_once(server: ServerProcess, context: Contexts) -> None:
+    """However early it is opened, the history is loaded once the connection is open, and not before, too."""
     page = context().new_page()
     asked = count(page)
     page.goto(f"{server.url}/demo?chat=open&open")

@@ -18,7 +18,7 @@ FITS = """(e) => [".panel", ".x", ".input", ".send"].every((part) => {
 
 
 @pytest.mark.parametrize(("style", "width"), [("html { zoom: 1.5 }", 400), ("body { zoom: 1.25 }", 1000)])
-def test_on_a_zoomed_page_all_of_the_panel_is_reached(
+def test_the_whole_panel_is_reachable_on_a_zoomed_page(
     shop: Callable[..., Shop], style: str, width: int
 ) -> None:
     """On a page with `zoom` the close button and the field are in the window, on a phone, too."""
@@ -28,7 +28,7 @@ def test_on_a_zoomed_page_all_of_the_panel_is_reached(
     assert page.locator("eclipse-chat").evaluate(FITS)
 
 
-def test_on_a_page_that_is_zoomed_out_the_panel_fills_a_phone(shop: Callable[..., Shop]) -> None:
+def test_the_panel_fills_a_phone_on_a_zoomed_out_page(shop: Callable[..., Shop]) -> None:
     """Whatever the page's `zoom`, a phone's panel is as high as its screen."""
     page = shop(viewport={"width": 400, "height": 600}).show(
         head="<style>html { zoom: .5 }</style>", attributes="open"
@@ -40,7 +40,7 @@ def test_on_a_page_that_is_zoomed_out_the_panel_fills_a_phone(shop: Callable[...
 
 
 @pytest.mark.parametrize("style", ["zoom: 1.5", "transform: scale(.5)"])
-def test_in_a_scaled_box_what_is_being_read_stays(shop: Callable[..., Shop], style: str) -> None:
+def test_the_reading_position_stays_in_a_scaled_box(shop: Callable[..., Shop], style: str) -> None:
     """Scrolling up through an inline chat that is zoomed or scaled loads earlier rows without a jump."""
     play = shop()
     play.history += [message(i, f"message {i}") for i in range(400)]
@@ -125,7 +125,7 @@ def test_a_page_that_tidies_up_attributes_changes_no_colours(shop: Callable[...,
     assert element(page, colour) == dark
 
 
-def test_who_reads_further_up_keeps_the_place_when_a_phone_is_turned(shop: Callable[..., Shop]) -> None:
+def test_a_reader_further_up_keeps_the_place_when_a_phone_is_turned(shop: Callable[..., Shop]) -> None:
     """The message that is on top stays in sight when the panel gets another width."""
     play = shop(viewport={"width": 700, "height": 390})
     play.history += [message(i, "word " * 60) for i in range(100)]

@@ -1,4 +1,4 @@
-"""Unread messages: counted where nobody looks, remembered over pages and tabs, gone once seen."""
+"""Unread messages: counted while nobody sees them, remembered across pages and tabs, gone once seen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def reload(page: Page) -> None:
 
 
 def test_unread_messages_survive_the_next_page(server: ServerProcess, customer: Open, desk: Open) -> None:
-    """Who goes on to another page still sees what is unread, what came in between included; read is read."""
+    """On the next page unread messages still count, those in between included; read ones don't."""
     page, agent = customer(server.url), desk(server.url)
     connected(page)
     box = agent.get_by_role("textbox")
@@ -46,7 +46,7 @@ def test_unread_messages_survive_the_next_page(server: ServerProcess, customer: 
 def test_what_one_tab_has_shown_is_read_in_all(
     server: ServerProcess, customer: Open, desk: Open, chat_id: str
 ) -> None:
-    """Opening the panel in one tab clears the count of the other."""
+    """Opening the panel in one tab clears the count in the others."""
     page, agent = customer(server.url), desk(server.url)
     other = page.context.new_page()
     other.goto(f"{server.url}/demo?chat={chat_id}")
@@ -59,7 +59,7 @@ def test_what_one_tab_has_shown_is_read_in_all(
 
 
 def test_an_old_chat_is_not_all_unread(server: ServerProcess, context: Contexts) -> None:
-    """In a browser that sees a chat for the first time, its history counts for nothing."""
+    """In a browser that sees a chat for the first time, its history doesn't count as unread."""
     page = context().new_page()
     give_history(page, [message(n, f"message {n}") for n in range(5)])
     page.goto(f"{server.url}/demo?chat=old")
@@ -114,7 +114,7 @@ def test_a_title_that_comes_back_has_one_number(server: ServerProcess, context: 
 
 
 def test_two_widgets_share_one_number(server: ServerProcess, context: Contexts) -> None:
-    """Two widgets, even of two copies of the script, add their numbers up, and take away their own alone."""
+    """Two widgets, even of two copies of the script, add up their numbers, and remove only their own."""
     page = context().new_page()
     page.goto(f"{server.url}/demo?chat=two")
     connected(page)
@@ -134,10 +134,8 @@ def test_two_widgets_share_one_number(server: ServerProcess, context: Contexts) 
     expect(page).to_have_title(f"(1) {title}")
 
 
-def test_what_was_written_elsewhere_by_oneself_is_not_unread(
-    server: ServerProcess, context: Contexts
-) -> None:
-    """A customer's own message of another browser counts nothing; the answer to it does."""
+def test_own_messages_from_another_browser_are_not_unread(server: ServerProcess, context: Contexts) -> None:
+    """A customer's own message from another browser doesn't count; the answer to it does."""
     page = context().new_page()
     history = [message(0, "read"), message(1, "mine", "user"), message(2, "theirs")]
     give_history(page, history)
@@ -158,7 +156,7 @@ def test_what_was_written_elsewhere_by_oneself_is_not_unread(
     ],
     ids=["inline in a hidden tab", "inline and hidden", "hidden", "in closed details"],
 )
-def test_what_nobody_can_see_is_unread(shop: Callable[..., Shop], body: str, hide: str) -> None:
+def test_messages_in_a_hidden_chat_are_unread(shop: Callable[..., Shop], body: str, hide: str) -> None:
     """A message that arrives while the open chat is not displayed counts as unread until it is displayed."""
     play = shop()
     page = play.show(body, attributes="open")
@@ -182,7 +180,7 @@ def test_a_gap_in_the_history_costs_no_badge(shop: Callable[..., Shop], complain
     expect(page.get_by_role("button", name="2 unread")).to_be_visible()
 
 
-def test_a_message_of_the_future_hides_no_later_ones(shop: Callable[..., Shop]) -> None:
+def test_a_message_dated_in_the_future_hides_no_later_ones(shop: Callable[..., Shop]) -> None:
     """A message whose date is wrong, years ahead, doesn't make everything after it read on the next page."""
     play = shop()
     wrong = {**message(2, "two"), "createdAt": "2099-01-01T00:00:00.000Z"}

@@ -1,4 +1,4 @@
-"""The widget by itself: hostile content, strange pages, the keyboard, failures, and the server of today."""
+"""The widget by itself: hostile content, strange pages, the keyboard, failures, and the old server."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_a_failed_message_can_be_given_up(server: ServerProcess, context: Contex
     expect(page.locator("eclipse-chat .bubble")).to_have_count(0)
 
 
-def test_an_unknown_outcome_is_told_and_settled_by_the_history(
+def test_an_unknown_outcome_is_shown_and_settled_by_the_history(
     server: ServerProcess, context: Contexts
 ) -> None:
     """A message that may have been saved says so; once the history has it, it is simply there."""
@@ -227,7 +227,7 @@ def test_an_unknown_outcome_is_told_and_settled_by_the_history(
     assert sent == ["am I there?"]
 
 
-def test_the_server_of_today(server: ServerProcess, context: Contexts) -> None:
+def test_the_old_server(server: ServerProcess, context: Contexts) -> None:
     """No acks, no cursors, every message three times: the widget shows each once."""
     page = context().new_page()
     count = 0
@@ -285,8 +285,8 @@ def test_all_of_a_long_chat_can_be_scrolled_through(server: ServerProcess, conte
     expect(bubbles.last).to_be_in_viewport()
 
 
-def test_new_messages_do_not_move_what_is_read(server: ServerProcess, customer: Open, desk: Open) -> None:
-    """Who reads further up is not pulled down: a button says that there is news, and leads to it."""
+def test_new_messages_do_not_move_the_reading_position(server: ServerProcess, customer: Open, desk: Open) -> None:
+    """A reader further up is not pulled down: a button says that there is news, and leads to it."""
     page, agent = customer(server.url), desk(server.url)
     box = open_panel(page)
     say(box, *[f"line {n}\n\n\nend" for n in range(8)])
@@ -318,7 +318,7 @@ def test_new_messages_do_not_move_what_is_read(server: ServerProcess, customer: 
 def test_strange_browsers_chat_as_well(
     server: ServerProcess, context: Contexts, desk: Open, chat_id: str, script: str
 ) -> None:
-    """Forbidden or full storage and a clock that is 13 years ahead cost nothing but comfort."""
+    """Without storage, with a full one, or with a clock 13 years ahead the chat still works."""
     page = context().new_page()
     page.add_init_script(script)
     page.goto(f"{server.url}/demo?chat={chat_id}")
@@ -363,8 +363,10 @@ def test_the_greeting_stays_until_something_is_said(
     expect(greeting).to_have_count(0)
 
 
-def test_missing_attributes_are_told(server: ServerProcess, customer: Open, complaints: list[str]) -> None:
-    """Who forgets where tokens come from, or which chat it is, reads it in the console."""
+def test_missing_attributes_are_reported(
+    server: ServerProcess, customer: Open, complaints: list[str]
+) -> None:
+    """Without a token URL or a chat, the console names the missing attribute."""
     page = customer(server.url)
     page.evaluate("document.querySelector('eclipse-chat').removeAttribute('token-url')")
     open_panel(page)
@@ -373,10 +375,10 @@ def test_missing_attributes_are_told(server: ServerProcess, customer: Open, comp
     complaints.clear()
 
 
-def test_being_disconnected_by_the_application_is_told(
+def test_a_disconnect_by_the_application_is_shown(
     server: ServerProcess, customer: Open, chat_id: str
 ) -> None:
-    """After close code 4003 the widget says that the chat has ended, and does not come back."""
+    """After close code 4003 the widget says that the chat has ended, and does not reconnect."""
     page = customer(server.url)
     open_panel(page)
     connected(page)

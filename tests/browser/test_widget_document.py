@@ -1,4 +1,4 @@
-"""docs/widget.md is true: its code runs, and its tables name what there is."""
+"""docs/widget.md is right: its code runs, and its tables are complete."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_a_nonce_stands_for_the_host(server: ServerProcess, page: Page, policy: 
 
 
 def test_the_clients_lines_are_a_chat(server: ServerProcess, page: Page, chat_id: str) -> None:
-    """The JavaScript runs, and what it shows is what was said."""
+    """The JavaScript runs, and shows the messages that were sent."""
     before = """
         window.shown = []; window.unsent = [];
         const show = (message) => shown.push(message.content);

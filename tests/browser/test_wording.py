@@ -51,7 +51,7 @@ def test_a_date_may_be_a_number(shop: Callable[..., Shop]) -> None:
 
 
 @pytest.mark.parametrize("name", [" ", "\u200b", "\u2066\u2069"])
-def test_a_blank_name_is_none(shop: Callable[..., Shop], name: str) -> None:
+def test_a_blank_name_does_not_count(shop: Callable[..., Shop], name: str) -> None:
     """An invisible name doesn't count as a name: the role is shown instead."""
     play = shop()
     play.history += [message(1, "hello", name=name)]
@@ -143,7 +143,7 @@ def test_an_empty_text_leaves_no_separator(shop: Callable[..., Shop]) -> None:
 @pytest.mark.parametrize(
     ("text", "part"), [("placeholder", "textbox"), ("title", "dialog"), ("close", "button")]
 )
-def test_an_empty_text_takes_no_name_away(shop: Callable[..., Shop], text: str, part: Any) -> None:
+def test_an_empty_text_keeps_accessible_names(shop: Callable[..., Shop], text: str, part: Any) -> None:
     """A page that wants no placeholder, title or such leaves field, panel and button their names."""
     page = shop().show(attributes=f"""open texts='{{"{text}": ""}}'""")
     opened(page)
@@ -158,8 +158,8 @@ def test_each_chat_id_in_the_historys_address_is_filled_in(shop: Callable[..., S
     assert asked.value.url.endswith("/api/chats/c/messages?of=c")
 
 
-def test_who_joins_is_announced_once(shop: Callable[..., Shop]) -> None:
-    """The same notice of an agent's coming, heard twice, is said once."""
+def test_an_agent_who_joins_is_announced_once(shop: Callable[..., Shop]) -> None:
+    """The same notice of an agent's arrival, received twice, is announced once."""
     play = shop()
     page = play.show(attributes="open")
     opened(page)
@@ -170,8 +170,8 @@ def test_who_joins_is_announced_once(shop: Callable[..., Shop]) -> None:
     assert page.locator("eclipse-chat [role=status] p").all_text_contents().count("Ada joined the chat") == 1
 
 
-def test_what_is_said_is_not_cut_inside_a_character(shop: Callable[..., Shop]) -> None:
-    """Of a long message screen readers hear whole characters, and no half of an emoji."""
+def test_an_announcement_is_not_cut_inside_a_character(shop: Callable[..., Shop]) -> None:
+    """Of a long message screen readers get whole characters, never half of an emoji."""
     play = shop()
     page = play.show()
     play.write("x" * 494 + "😀" * 3)
