@@ -285,7 +285,9 @@ def test_all_of_a_long_chat_can_be_scrolled_through(server: ServerProcess, conte
     expect(bubbles.last).to_be_in_viewport()
 
 
-def test_new_messages_do_not_move_the_reading_position(server: ServerProcess, customer: Open, desk: Open) -> None:
+def test_new_messages_do_not_move_the_reading_position(
+    server: ServerProcess, customer: Open, desk: Open
+) -> None:
     """A reader further up is not pulled down: a button says that there is news, and leads to it."""
     page, agent = customer(server.url), desk(server.url)
     box = open_panel(page)

@@ -1,4 +1,4 @@
-"""`eclipse-ws check` on a right configuration, of which a test changes some variables."""
+"""`eclipse-ws check` on a valid configuration, of which a test changes some variables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Check = Callable[..., Awaitable[list[Finding]]]
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[RedisServer]:
-    """A right Redis."""
+    """A valid Redis."""
     server = RedisServer(needs.server()).start()
     yield server
     server.stop()
@@ -32,7 +32,7 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: RedisServer) -> Check:
-    """`check` with a right configuration, of which some variables are changed; None takes one out."""
+    """`check` with a valid configuration, of which some variables are changed; None removes one."""
     monkeypatch.chdir(tmp_path)
 
     async def run(fly_file: Path | None = None, **given: str | None) -> list[Finding]:

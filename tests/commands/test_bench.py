@@ -58,7 +58,7 @@ async def peer(*answers: bytes, stay: bool = True) -> AsyncIterator[str]:
 
 
 async def measure(url: str, **changed: object) -> Outcome:
-    """A short run; its progress is held to what progress may be."""
+    """A short run, whose progress is checked."""
     told: list[tuple[str, int, int]] = []
     values: dict[str, object] = {"sessions": 4, "rate": 40.0, "seconds": 0.3, **changed}
     plan = Plan(url, SECRET, **values)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ async def measure(url: str, **changed: object) -> Outcome:
 @pytest.mark.parametrize("mode", ["typing", "message"])
 @pytest.mark.parametrize("per_chat", [2, 4])
 async def test_everything_arrives(mode: str, per_chat: int) -> None:
-    """On a server that is well, each event reaches each of the others, and each one's latency is counted."""
+    """On a healthy server each event reaches each of the others, and each latency is counted."""
     async with running() as server:
         outcome = await measure(f"ws://127.0.0.1:{server.port}", mode=mode, per_chat=per_chat, rate=30.0)
     assert outcome.good
@@ -94,7 +94,7 @@ async def test_errors_are_counted_by_their_code() -> None:
 
 @pytest.mark.gen_test
 async def test_a_wrong_secret() -> None:
-    """Without any session the error names the reason and the fix."""
+    """If no session is accepted the error names the reason and the fix."""
     async with running() as server:
         plan = Plan(f"ws://127.0.0.1:{server.port}", SECRET + "x", sessions=2)
         with pytest.raises(BenchError, match=r"4002 Invalid token \(2\).*JWT_SECRET"):
@@ -127,8 +127,8 @@ async def test_a_peer_that_leaves() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who does not answer is waited for only so long."""
+async def test_a_peer_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer that does not answer is waited for until a timeout."""
     monkeypatch.setattr(bench, "CONNECT_TIMEOUT", 0.05)
     async with peer() as url:
         with pytest.raises(BenchError, match=r"no answer within 0\.05 s"):
@@ -136,7 +136,7 @@ async def test_a_peer_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.gen_test
-async def test_nobody_listens() -> None:
+async def test_a_closed_port() -> None:
     """A closed port is reported with the system's error."""
     async with peer() as url:
         pass
@@ -145,8 +145,8 @@ async def test_nobody_listens() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_is_lost_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that delivers nothing is not waited for, and pings and nonsense do no harm."""
+async def test_lost_messages_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that delivers nothing is not waited for; pings and invalid frames do no harm."""
     monkeypatch.setattr(bench, "DRAIN", 0.05)
     noise = frame(b"hi", 9) + frame(b"{", 1) + frame(b'{"type":"error",', 1) + frame(b'["type":"error"]', 1)
     long = frame(b'{"type":"pong","x":"' + b"y" * 200 + b'"}')
@@ -159,8 +159,8 @@ async def test_what_is_lost_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.gen_test
-async def test_sessions_that_end_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody sends for a session that has ended, and its end is counted."""
+async def test_sessions_that_end_during_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is sent for a session that has ended, and its end is counted."""
     monkeypatch.setattr(bench, "DRAIN", 0.01)
     async with peer(UPGRADED + frame(GREETING), frame(b"\x0f\xa3gone", 8)) as url:
         outcome = await measure(url)
@@ -170,14 +170,14 @@ async def test_sessions_that_end_meanwhile(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.gen_test
 async def test_a_chat_of_one() -> None:
-    """Where no chat has two sessions nothing can arrive, which is said."""
+    """If no chat has two sessions nothing can arrive, which is reported."""
     async with peer(UPGRADED + frame(GREETING)) as url:
         with pytest.raises(BenchError, match="No chat has two sessions"):
             await measure(url, per_chat=1)
 
 
 @pytest.mark.gen_test
-async def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_awaited_messages_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that is no longer awaited is dropped."""
     monkeypatch.setattr(bench, "WAITING", 2)
     monkeypatch.setattr(bench, "DRAIN", 0.01)
@@ -209,8 +209,8 @@ def call(*arguments: str, **environ: str) -> Result:
 
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("url", ["wss://chat.example.com", "chat.example.com:443", "http://192.0.2.1"])
-def test_a_strange_host(url: str) -> None:
-    """Only this machine is load-tested, unless the user confirms to own the other one."""
+def test_another_host(url: str) -> None:
+    """Only this machine is load-tested, unless the user confirms owning the other one."""
     result = call(url, JWT_SECRET=SECRET)
     assert result.exit_code == 2
     assert "is not this machine" in result.stderr
@@ -218,7 +218,7 @@ def test_a_strange_host(url: str) -> None:
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_strange_host_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_confirmed_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A confirmed host is load-tested, over TLS if the URL has https."""
     plans: list[Plan] = []
     monkeypatch.setattr(bench, "run", lambda plan, plot: plans.append(plan) or 0)
@@ -240,15 +240,15 @@ def test_a_strange_host_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         (["127.0.0.1:1"], "JWT_SECRET is not set"),
     ],
 )
-def test_wrong_use(arguments: list[str], says: str) -> None:
-    """What can't be done is said before anything is done."""
+def test_invalid_options(arguments: list[str], says: str) -> None:
+    """Invalid options are reported before anything is done."""
     result = call(*arguments)
     assert result.exit_code == 2
     assert says in result.stderr
 
 
 @pytest.mark.usefixtures("bare")
-def test_nobody_there() -> None:
+def test_no_server() -> None:
     """Without a server the exit code is 1, and one sentence says why."""
     result = call("127.0.0.1:1", "--sessions", "2", JWT_SECRET=SECRET)
     assert result.exit_code == 1
@@ -256,7 +256,7 @@ def test_nobody_there() -> None:
 
 
 def measured() -> Outcome:
-    """What a run could have brought."""
+    """The result of a run."""
     outcome = Outcome(planned=2, ready=2, connect_seconds=1, sent=2, expected=2, received=2, seconds=1)
     outcome.latency.add(0.001)
     outcome.latency.add(0.004)
@@ -265,8 +265,8 @@ def measured() -> Outcome:
 
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("lost", [0, 1])
-def test_what_is_shown(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The summary and the plot go to stdout, the picture to its file; the exit code says what was lost."""
+def test_output(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The summary and the plot go to stdout, the picture to its file; the exit code reports losses."""
 
     async def pretend(plan: Plan, progress: bench.Progress) -> Outcome:
         progress("load", 1, 1)
@@ -287,7 +287,7 @@ def test_what_is_shown(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("bare")
 def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C ends it as it ends every program."""
+    """Ctrl-C ends it like any program."""
 
     def interrupted(plan: Plan, plot: str | None) -> int:
         raise KeyboardInterrupt
@@ -296,10 +296,10 @@ def test_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("127.0.0.1:1", JWT_SECRET=SECRET).exit_code == 130
 
 
-def test_nothing_measured_is_no_plot(
+def test_no_plot_without_a_latency(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a latency there is a summary alone."""
+    """Without a latency only the summary is printed."""
 
     async def pretend(plan: Plan, progress: bench.Progress) -> Outcome:
         return Outcome(planned=2, ready=2, connect_seconds=1, sent=1, expected=1, seconds=1)
@@ -310,7 +310,7 @@ def test_nothing_measured_is_no_plot(
     assert "–" not in capsys.readouterr().out
 
 
-def test_the_bench_profile_is_what_it_says() -> None:
+def test_the_bench_profile() -> None:
     """`--profile bench` takes production's path with limits out of the way, and Redis only if it is given."""
     from eclipse_ws.config.loading import load
 

@@ -1,4 +1,4 @@
-"""The terminal's chat client against a scripted server: what it shows, sends and settles, and its return."""
+"""The terminal's chat client against a scripted server: what it shows, sends and settles; reconnecting."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ CONNECTED = {"type": "connected", "chatId": "c1", "cursor": "e.1"}
 
 
 class Scripted(WebSocketHandler):
-    """A server that tells the test who came and what was sent, and does what the test wants."""
+    """A server that tells the test who connected and what was sent, and does what the test wants."""
 
     def initialize(self, server: Server) -> None:
-        """Who is told."""
+        """Keep what is shared with the test."""
         self._server = server
 
     async def prepare(self) -> None:
@@ -193,8 +193,8 @@ async def test_an_error_names_the_line_that_was_not_sent(server: Server, url: st
 
 
 @pytest.mark.gen_test
-async def test_a_lost_connection_is_made_again_with_the_cursor(server: Server, url: str) -> None:
-    """After a close the client comes back with the last cursor, and what was not settled goes out again."""
+async def test_a_lost_connection_is_resumed_with_the_cursor(server: Server, url: str) -> None:
+    """After a close the client reconnects with the last cursor, and sends again what was not settled."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
     await me.send("typed before there was a connection")
@@ -213,8 +213,8 @@ async def test_a_lost_connection_is_made_again_with_the_cursor(server: Server, u
 
 
 @pytest.mark.gen_test
-async def test_refusals_are_told_and_tried_again(server: Server, url: str) -> None:
-    """A refused token and a close without a reason are lines, and the client goes on."""
+async def test_refusals_are_shown_and_retried(server: Server, url: str) -> None:
+    """A refused token and a close without a reason are shown, and the client goes on."""
     screen = Screen()
     server.refuse = [4002, 4000]
     running = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
@@ -236,7 +236,7 @@ async def test_a_kick_is_the_end(server: Server, url: str, monkeypatch: pytest.M
 
 
 @pytest.mark.gen_test
-async def test_a_server_that_is_not_there(http_port: int, url: str) -> None:
+async def test_an_unreachable_server(http_port: int, url: str) -> None:
     """A refused connection, and a page instead of a WebSocket, are reported and retried."""
     for address, part in (
         (url.replace("/ws?", "/other?"), "the server refused"),
@@ -249,8 +249,8 @@ async def test_a_server_that_is_not_there(http_port: int, url: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_dead_connection_is_none_to_write_to(server: Server, url: str) -> None:
-    """Typing into a connection that has just closed raises nothing: the line waits for the next one."""
+async def test_writing_to_a_closed_connection_does_not_raise(server: Server, url: str) -> None:
+    """A line typed when the connection has just closed waits for the next one."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
     running = asyncio.create_task(me.run())
@@ -284,7 +284,7 @@ async def test_too_many_unsettled_lines_wait(
 
 
 async def silence(prompt: str) -> AsyncIterator[str]:
-    """An input that never ends and says nothing."""
+    """An input that never ends and has no lines."""
     await asyncio.Event().wait()
     yield prompt
 
@@ -293,7 +293,7 @@ async def silence(prompt: str) -> AsyncIterator[str]:
 async def test_the_program_reads_its_input_to_the_end(
     server: Server, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Lines from a pipe are sent, blank ones are not; the end waits for the acks, and is 1 without them."""
+    """Non-blank lines of a pipe are sent; the end waits for the acks, and exits with 1 without them."""
     monkeypatch.setattr(chat_module, "FINISH_TIMEOUT", 0.2)
     for acks in (True, False):
         monkeypatch.setattr(sys, "stdin", io.StringIO("one\n \ntwo\n"))
@@ -312,7 +312,7 @@ async def test_the_program_reads_its_input_to_the_end(
 
 
 @pytest.mark.gen_test
-async def test_no_server_is_no_success(
+async def test_an_unreachable_server_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A client that never joined exits with 1 and prints its unsent lines; later failures are not logged."""
@@ -328,17 +328,15 @@ async def test_no_server_is_no_success(
 
 @pytest.mark.gen_test
 async def test_an_empty_input_still_joins(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With nothing to say the program gets in before it leaves: 0 means that the chat can be joined."""
+    """With no input the program joins before it leaves: exit code 0 means that the chat can be joined."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert await chat(FixedUrl(url), "USER") == 0
     assert not server.came.empty()
 
 
 @pytest.mark.gen_test
-async def test_a_connection_that_comes_too_late_is_closed(
-    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A connection that is made after the program gave it up is not left open."""
+async def test_a_late_connection_is_closed(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that opens after the program gave it up is not left open."""
     monkeypatch.setattr(chat_module, "CONNECT_TIMEOUT", 0.1)
     server.gate.clear()
     screen = Screen()
@@ -350,7 +348,7 @@ async def test_a_connection_that_comes_too_late_is_closed(
 
 
 @pytest.mark.gen_test
-async def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected error ends the program with a traceback."""
 
     class Broken(FixedUrl):
@@ -364,10 +362,10 @@ async def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.gen_test
-async def test_typing_is_told_while_a_line_grows(
+async def test_typing_is_sent_while_a_line_is_typed(
     server: Server, url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a terminal the others learn that one types, and what they say appears above the line being typed."""
+    """On a terminal others see that one types, and their messages appear above the line being typed."""
     typed = "hel"
     monkeypatch.setattr(chat_module, "TYPING_INTERVAL", 0.001)
     monkeypatch.setattr(chat_module, "_line_editor", lambda: lambda: typed)

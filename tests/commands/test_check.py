@@ -1,4 +1,4 @@
-"""`check`: every finding of a right configuration, and of many wrong ones; against real servers."""
+"""`check`: every finding of a valid configuration, and of many wrong ones; against real servers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.servers import free_port
 
 
 def origins(findings: list[Finding]) -> list[str]:
-    """What was found about pages, the lines that are in order first."""
+    """The findings about pages, the passing lines first."""
     found = [finding for finding in findings if finding.name == "ALLOWED_ORIGINS"]
     return [finding.text for finding in sorted(found, key=lambda finding: finding.verdict)]
 
@@ -44,7 +44,7 @@ def origins(findings: list[Finding]) -> list[str]:
     ],
 )
 def test_an_origin_without_its_sibling(listed: str, missing: list[str]) -> None:
-    """`check` shows which pages may come, and warns where the name with or without www may not."""
+    """`check` shows which pages may connect, and warns if the name with or without www may not."""
     value = make_settings(profile="prod", allowed_origins=listed)
     first, *others = origins(check_module.pages(value, generated=False))
     assert first == f"pages of {listed.replace(',', ', ')} may open sessions"
@@ -58,7 +58,7 @@ def test_pages_of_a_sandbox_are_warned_of() -> None:
 
 
 def test_pages_without_a_list() -> None:
-    """In development every page of this machine may come; production's empty list is warned of already."""
+    """In development every page of this machine may connect; production already warns of an empty list."""
     (found,) = check_module.pages(make_settings(), generated=False)
     assert "pages of this machine" in found.text
     assert check_module.pages(make_settings(profile="prod"), generated=False) == []
@@ -74,8 +74,8 @@ async def test_the_default_origin_is_shown(check: Check) -> None:
 
 
 @gen_test
-async def test_a_right_configuration(check: Check) -> None:
-    """Everything that docs/deploy.md shows is in order."""
+async def test_a_valid_configuration(check: Check) -> None:
+    """Everything that docs/deploy.md shows is accepted."""
     findings = await check(
         ROOT / "fly.toml", PORT="8080", ECLIPSE_API_TIMEOUT=None, ALLOWED_ORIGINS="https://a.example"
     )
@@ -144,8 +144,8 @@ async def test_a_wrong_configuration(
 
 
 @gen_test
-async def test_nobody_listens(check: Check) -> None:
-    """Redis and the application away are two problems of their own."""
+async def test_unreachable_servers(check: Check) -> None:
+    """An unreachable Redis and an unreachable application are two separate problems."""
     port = free_port()
     findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}", NEXT_API_URL=f"http://127.0.0.1:{port}")
     assert verdicts(findings)["REDIS_URL"] == verdicts(findings)["NEXT_API_URL"] == "problem"
@@ -153,7 +153,7 @@ async def test_nobody_listens(check: Check) -> None:
 
 
 @gen_test
-async def test_a_port_that_is_taken(check: Check) -> None:
+async def test_a_port_in_use(check: Check) -> None:
     """It is a warning: it may be this very server."""
     with socket.socket() as taken:
         taken.bind(("0.0.0.0", 0))
@@ -163,7 +163,7 @@ async def test_a_port_that_is_taken(check: Check) -> None:
 
 
 @gen_test
-async def test_a_file_that_contradicts(check: Check, tmp_path: Path) -> None:
+async def test_a_contradictory_fly_toml(check: Check, tmp_path: Path) -> None:
     """fly.toml's problems are among the findings, and one without [http_service] is invalid."""
     path = tmp_path / "fly.toml"
     path.write_text((ROOT / "fly.toml").read_text().replace("internal_port = 8080", "internal_port = 8081"))
@@ -212,7 +212,7 @@ async def test_a_wrong_application(check: Check, fault: Fault, says: str) -> Non
 
 @asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[str]:
-    """Something that answers every request so; its URL."""
+    """A server that gives every request this answer; its URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not await reader.read(4096):
@@ -236,8 +236,8 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
     ],
 )
 @gen_test
-async def test_json_of_somebody_else(check: Check, status: str, body: bytes, name: str, says: str) -> None:
-    """Another API's 404, and the refusal of what stands in front of the application, are named as such."""
+async def test_json_of_another_server(check: Check, status: str, body: bytes, name: str, says: str) -> None:
+    """Another API's 404, and the refusal of a proxy in front of the application, are named as such."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     async with answering(head.encode() + body) as url:
         findings = await check(NEXT_API_URL=url)
@@ -246,7 +246,7 @@ async def test_json_of_somebody_else(check: Check, status: str, body: bytes, nam
 
 
 @gen_test
-async def test_an_application_that_lets_anybody_in_and_whose_clock_is_wrong(check: Check) -> None:
+async def test_an_application_without_a_secret_check_and_with_a_wrong_clock(check: Check) -> None:
     """An unchecked secret and an old Date are warnings."""
     head = b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
     async with answering(head + b"Date: Tue, 01 Jan 2019 00:00:00 GMT\r\n\r\n{}") as url:
@@ -259,14 +259,14 @@ async def test_an_application_that_lets_anybody_in_and_whose_clock_is_wrong(chec
 
 @gen_test
 async def test_development_needs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The profile dev has no Redis and no application: both are skipped; generated secrets are warnings."""
+    """The profile dev needs no Redis and no application: both are skipped; generated secrets are warnings."""
     monkeypatch.chdir(tmp_path)
     found = verdicts(await check_module.check("dev", None, {"PORT": str(free_port())}))
     assert found["backend"] == found["application"] == "skipped"
     assert found["JWT_SECRET"] == "warning"
 
 
-def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
     """A privileged port is a problem; an unlimited limit is not."""
 
     def refuse(self: socket.socket, address: Any) -> None:
@@ -281,7 +281,7 @@ def test_a_port_that_only_root_has(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_table_and_its_json() -> None:
-    """A line a finding, the fix below what needs one, and the same for machines."""
+    """One line per finding, with the fix below, and the same for machines."""
     findings = [
         Finding("a", "ok", "well"),
         Finding("bb", "warning", "so so", "do this"),

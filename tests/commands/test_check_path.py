@@ -1,4 +1,4 @@
-"""`check` goes the server's own way: in each case it finds what the server's own connection then finds."""
+"""`check` connects as the server does: in each case it finds what the server's own connection finds."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ async def all_closed() -> AsyncIterator[None]:
 
 
 async def server_has_redis(settings: Settings) -> bool:
-    """Whether a server with these settings gets its links."""
+    """Whether a server with these settings gets its connections."""
     backend = RedisBackend(settings)
     try:
         await backend.start(NullListener())
@@ -104,7 +104,7 @@ async def server_has_redis(settings: Settings) -> bool:
 
 
 async def server_has_application(settings: Settings) -> bool:
-    """Whether a server with these settings gets answers of the application's."""
+    """Whether a server with these settings gets answers from the application."""
     api = HttpApi(settings)
     await api.start()
     try:
@@ -117,7 +117,7 @@ async def server_has_application(settings: Settings) -> bool:
 
 
 def is_well(findings: list[Finding]) -> bool:
-    """Whether there is no problem among the findings."""
+    """Whether the findings have no problem."""
     return not any(finding.verdict == "problem" for finding in findings)
 
 
@@ -164,7 +164,7 @@ async def test_a_redis_with_tls(
     settings = make_settings(
         backend="redis",
         redis_url=f"rediss://{host}:{port}?{query}".rstrip("?"),
-        redis_timeout=0.3 if says else 5,  # a server without links goes on after this
+        redis_timeout=0.3 if says else 5,  # a server without connections continues after this
         **{name: value.format(**places) for name, value in given.items() if name == "redis_ca"},
     )
     async with all_closed():
@@ -214,7 +214,7 @@ APPLICATION_CASES: dict[str, tuple[str, dict[str, str], str]] = {
 @pytest.mark.gen_test
 @pytest.mark.parametrize("case", APPLICATION_CASES)
 async def test_an_application_with_tls(case: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The application's certificate is held to the same authorities by `check` and by the server."""
+    """`check` and the server verify the application's certificate with the same authorities."""
     place, given, says = APPLICATION_CASES[case]
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -299,7 +299,7 @@ async def test_a_port_of_a_host(host: str, taken: bool) -> None:
     ],
 )
 def test_files_that_can_not_be_used(files: Files, tmp_path: Path, name: str, value: str, says: str) -> None:
-    """The start finds them out, rather than the first connection."""
+    """The start finds them, rather than the first connection."""
     (tmp_path / "empty").touch()
     places = {**files._asdict(), "folder": str(tmp_path), "empty": str(tmp_path / "empty")}
     with pytest.raises(SettingsError) as caught:
@@ -310,7 +310,7 @@ def test_files_that_can_not_be_used(files: Files, tmp_path: Path, name: str, val
 
 
 def test_files_that_can_be_used(files: Files, tmp_path: Path) -> None:
-    """The right ones are taken, with a word where the URL has no use for them."""
+    """Valid files are accepted, with a note if the URL does not use them."""
     environ = {
         "REDIS_URL": f"rediss://h?ssl_certfile={files.client}&ssl_keyfile={files.client_key}",
         "ECLIPSE_REDIS_CA": files.ca,

@@ -23,7 +23,7 @@ ALL_BUT = ("--user", "default", "on", "nopass", "~*", "&*", "+@all")
 
 @asynccontextmanager
 async def redis_with(*options: str) -> AsyncIterator[RedisServer]:
-    """A Redis of one's own."""
+    """A separate Redis."""
     server = RedisServer(needs.server(), None, *options)
     await asyncio.to_thread(server.start)
     try:
@@ -67,8 +67,8 @@ async def test_a_wrong_redis(  # noqa: PLR0917 - pytest passes names
 
 @gen_test
 @pytest.mark.parametrize("prefix", ["", "staging:"])
-async def test_the_account_of_the_documents_is_enough(check: Check, prefix: str) -> None:
-    """The rights that docs/deploy.md names suffice, with a prefix too, and they are far from all."""
+async def test_the_documented_account_is_enough(check: Check, prefix: str) -> None:
+    """The rights that docs/deploy.md names suffice, with a prefix too, and are far fewer than all."""
     guide = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
     rights = re.search(r"^`(\+@[^`]+?) (~[^`]+)`", guide, re.MULTILINE)
     patterns = re.search(r"patterns are `(~<prefix>[^`]+)`", guide)
@@ -93,7 +93,7 @@ async def test_the_account_of_the_documents_is_enough(check: Check, prefix: str)
 
 @gen_test
 async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> None:
-    """A database number alone does not separate the events of two environments."""
+    """A database number does not separate the events of two environments."""
     found = [f for f in await check(REDIS_URL=f"{redis.url}/1") if "pub/sub ignores databases" in f.text]
     assert [f.verdict for f in found] == ["warning"]
     assert "ECLIPSE_REDIS_PREFIX" in found[0].fix
@@ -102,7 +102,7 @@ async def test_environments_on_one_redis(check: Check, redis: RedisServer) -> No
 
 
 @gen_test
-async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, redis: RedisServer) -> None:
+async def test_tls_that_does_not_match_the_port(check: Check, redis: RedisServer) -> None:
     """A scheme that does not match the port is distinguished from an unreachable host."""
     findings = await check(REDIS_URL=f"rediss://127.0.0.1:{redis.port}")
     assert any("does not speak TLS" in f.text for f in findings), report.table(findings)
@@ -128,8 +128,8 @@ async def test_tls_where_there_is_none_and_none_where_there_is(check: Check, red
 
 @gen_test
 @pytest.mark.parametrize("setup", [False, True])
-async def test_a_quota_that_is_used_up(check: Check, redis: RedisServer, setup: bool) -> None:
-    """Over its provider's quota Redis is reached: the advice is not about hosts and passwords."""
+async def test_an_exhausted_quota(check: Check, redis: RedisServer, setup: bool) -> None:
+    """If a provider's quota is exhausted, Redis is reachable: the advice is not about hosts and passwords."""
     provider = await Provider(redis.port).start()
     provider.refuse("ERR max requests limit exceeded. Limit: 500000", setup=setup)
     try:

@@ -23,7 +23,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def explain(*names: str, profile: str = "dev", **variables: str) -> Result:
-    """What the command says."""
+    """The command's output."""
     arguments = ["config", "--profile", profile, "--explain", *names]
     return CliRunner().invoke(main, arguments, env=variables)
 
@@ -75,7 +75,7 @@ def test_a_secret_is_masked_and_can_be_reloaded() -> None:
 
 
 def test_values_of_each_kind() -> None:
-    """Choices, switches, lists and values that may be missing are said in words."""
+    """Choices, switches, lists and optional values are described in words."""
     expected = {name: about.values for name, about in settings().items()}
     assert expected["log_format"] == "console, json"
     assert expected["compression"] == "true or false"
@@ -109,7 +109,7 @@ def test_an_unknown_name_gets_a_suggestion(name: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["PORT"], ["--explain", "--json"]])
-def test_what_does_not_go_together_is_refused(arguments: list[str]) -> None:
+def test_incompatible_options_are_refused(arguments: list[str]) -> None:
     """Names without --explain, and an explanation as JSON."""
     result = CliRunner().invoke(main, ["config", *arguments])
     assert (result.exit_code, result.stdout) == (2, "")

@@ -1,4 +1,4 @@
-"""fly.toml against the documented schema and the settings; and what is said of wrong ones."""
+"""fly.toml against the documented schema and the settings; and the problems of wrong files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def given() -> dict[str, Any]:
 
 
 def judged(given: dict[str, Any], **more: str) -> list[str]:
-    """What is wrong with a file, a sentence each."""
+    """The problems of a file, one sentence each."""
     environ = {**fly_toml.variables(given), **ENVIRONMENT, **more}
     problems = fly_toml.check_schema(given)
     if not problems:
@@ -40,7 +40,7 @@ def judged(given: dict[str, Any], **more: str) -> list[str]:
     return [str(problem) for problem in problems]
 
 
-def test_the_file_is_what_the_plan_says(given: dict[str, Any]) -> None:
+def test_the_file_matches_the_deployment_plan(given: dict[str, Any]) -> None:
     """App, region, port, limits, checks, machine and stopping are the deployment plan's."""
     assert judged(given) == []
     service = given["http_service"]
@@ -54,7 +54,7 @@ def test_the_file_is_what_the_plan_says(given: dict[str, Any]) -> None:
     assert given["metrics"]["path"] == "/metrics"
 
 
-def test_the_dockerfile_is_there_and_runs_the_command(given: dict[str, Any]) -> None:
+def test_the_dockerfile_runs_the_command(given: dict[str, Any]) -> None:
     """The build's Dockerfile exists, runs in exec form as a user that is not root, and checks its health."""
     text = (ROOT / given["build"]["dockerfile"]).read_text()
     assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
@@ -123,15 +123,15 @@ def put(given: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("metrics.path", "/health", "the page is 9091/metrics"),
     ],
 )
-def test_a_wrong_file_is_told_what_to_fix(given: dict[str, Any], path: str, value: Any, says: str) -> None:
-    """One thing that is wrong is named, with what to do."""
+def test_a_wrong_file_names_the_fix(given: dict[str, Any], path: str, value: Any, says: str) -> None:
+    """One wrong value is named, with its fix."""
     found = judged(put(given, path, value))
     assert any(says in sentence for sentence in found), found
     assert all("Fix: " in sentence for sentence in found)
 
 
-def test_what_can_not_be_read(tmp_path: Path) -> None:
-    """A file that is away, or no TOML, is one problem."""
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    """A missing file, or one that is not TOML, is one problem."""
     assert "can't be read" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])
     (tmp_path / "fly.toml").write_text("app = ")
     assert "not valid TOML" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])

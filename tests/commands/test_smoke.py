@@ -1,4 +1,4 @@
-"""`smoke` against running servers, right ones and wrong ones."""
+"""`smoke` against running servers, healthy and faulty ones."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def documented() -> list[str]:
 
 
 @gen_test
-async def test_a_right_server() -> None:
-    """Every look is in order and documented, and no session stays."""
+async def test_a_healthy_server() -> None:
+    """Every check passes and is documented, and no session is left."""
     async with running() as server:
         findings = await smoke(server.port).run()
         assert report.code(findings) == 0, report.table(findings)
@@ -66,7 +66,7 @@ async def test_a_right_server() -> None:
 
 
 @gen_test
-async def test_no_command_waits_in_the_client() -> None:
+async def test_commands_are_sent_without_delay() -> None:
     """The reported latency is the server's, without the kernel's delay of small writes."""
     async with running() as server:
         client = Client(f"ws://127.0.0.1:{server.port}", {})
@@ -78,7 +78,7 @@ async def test_no_command_waits_in_the_client() -> None:
 
 
 @gen_test
-async def test_machines_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_machines_are_requested_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the health document names two machines, each session asks the proxy for one of them."""
     async with running(machine="m1", region="iad") as server:
         document = server.node.health
@@ -95,7 +95,7 @@ async def test_machines_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -
 
 
 @gen_test
-async def test_a_degraded_server_is_worth_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_degraded_server_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other steps continue: a backend outage is not a chat outage."""
     async with running() as server:
         document = server.node.health
@@ -107,7 +107,7 @@ async def test_a_degraded_server_is_worth_a_warning(monkeypatch: pytest.MonkeyPa
 
 @gen_test
 async def test_a_server_without_the_application_routes() -> None:
-    """Where they are on another port, publishing is a problem, and so is what needs it."""
+    """If they are on another port, publishing is a problem, and so is everything that needs it."""
     async with running(admin_port=0) as server:
         findings = await smoke(server.port).run()
         assert verdicts(findings)["event over HTTP"] == verdicts(findings)["resume after a cut"] == "problem"
@@ -116,7 +116,7 @@ async def test_a_server_without_the_application_routes() -> None:
 
 @gen_test
 async def test_two_nodes_and_a_drain(redis_server: RedisServer) -> None:
-    """The two sessions are on two nodes; when one goes, its session resumes on the other."""
+    """The two sessions are on two nodes; when one node stops, its session resumes on the other."""
     options = {"backend": "redis", "redis_url": redis_server.url}
     async with running(**options) as one, running(**options) as other:
         test = smoke(one.port, also=f"http://127.0.0.1:{other.port}")
@@ -165,7 +165,7 @@ async def before(stub: Stub, **given: Any) -> AsyncIterator[int]:
 
 
 @gen_test
-async def test_the_application_accepts_who_writes() -> None:
+async def test_the_application_accepts_the_tests_users() -> None:
     """The test's users are visitors, whom an application takes that has accounts of its own for others."""
     stub = Stub(API_SECRET)
     stub.users = frozenset({"u1"})
@@ -195,7 +195,7 @@ async def test_the_application_accepts_who_writes() -> None:
         (Fault(), {"message_rate": 0.01}, "rate_limited", "wait a minute"),
     ],
 )
-async def test_advice_names_what_the_answer_said(
+async def test_advice_follows_the_answer(
     expect_log: Any, fault: Fault, settings: dict[str, Any], said: str, fix: str
 ) -> None:
     """A message that is not saved does not mean wrong secrets: each error has its own advice."""
@@ -227,7 +227,7 @@ async def test_advice_names_what_the_answer_said(
         ),
     ],
 )
-async def test_advice_about_the_other_looks(
+async def test_advice_about_the_other_checks(
     given: dict[str, str], settings: dict[str, Any], name: str, fix: str
 ) -> None:
     """Sessions and events that are refused for other reasons don't blame the secrets either."""
@@ -238,8 +238,8 @@ async def test_advice_about_the_other_looks(
 
 
 @gen_test
-async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
-    """It is named as such, rather than as a server that isn't there."""
+async def test_an_untrusted_certificate(tmp_path: Path) -> None:
+    """It is named as such, rather than as an unreachable server."""
     made = trustme.CA().issue_cert("127.0.0.1")
     files = tmp_path / "certificate", tmp_path / "key"
     made.cert_chain_pems[0].write_to_path(str(files[0]))
@@ -251,7 +251,7 @@ async def test_a_certificate_that_is_not_trusted(tmp_path: Path) -> None:
 
 @gen_test
 async def test_wrong_secrets() -> None:
-    """A JWT_SECRET or INTERNAL_API_SECRET that isn't the server's is found out."""
+    """A JWT_SECRET or INTERNAL_API_SECRET that isn't the server's is detected."""
     async with running() as server:
         findings = await smoke(server.port, jwt_secret="another-secret-which-is-long-enough-too").run()
         assert verdicts(findings)["two sessions"] == "problem"
@@ -276,8 +276,8 @@ async def test_pages_of_an_origin(origin: str) -> None:
 
 
 @gen_test
-async def test_a_server_that_drains_and_none_at_all() -> None:
-    """Draining is a problem of its health; nobody there is one too."""
+async def test_a_draining_server_and_no_server() -> None:
+    """Draining is a problem of its health; an unreachable server is one too."""
     async with running() as server:
         server.node.draining = True
         findings = await smoke(server.port).run()
@@ -289,8 +289,8 @@ async def test_a_server_that_drains_and_none_at_all() -> None:
 
 
 @gen_test
-async def test_each_look_is_told_when_it_is_done(tmp_path: Path) -> None:
-    """`smoke --drain` shows what it has found, and then what it waits for: that the server is restarted."""
+async def test_each_check_is_shown_when_it_is_done(tmp_path: Path) -> None:
+    """`smoke --drain` shows its results, and then what it waits for: that the server is restarted."""
     async with running() as server:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "eclipse_ws", "smoke", f"http://127.0.0.1:{server.port}", "--drain"),
@@ -345,7 +345,7 @@ async def of_before() -> AsyncIterator[int]:
 
 
 @gen_test
-async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_previous_service(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is recognized by its missing features."""
     monkeypatch.setattr("eclipse_ws.commands.smoke.WAIT", 0.2)
     monkeypatch.setattr("eclipse_ws.commands.smoke.ACK_WAIT", 0.3)
@@ -359,7 +359,7 @@ async def test_the_service_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def answering(answer: bytes) -> AsyncIterator[int]:
-    """Something that answers every request so."""
+    """A server that gives every request this answer."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(4096)
@@ -374,7 +374,7 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
 
 
 @gen_test
-async def test_what_is_no_server_of_ours() -> None:
+async def test_another_server() -> None:
     """A web page is not a health document."""
     async with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi") as port:
         findings = await smoke(port).run()

@@ -1,4 +1,4 @@
-"""Where the command line has its tokens from."""
+"""Where the command line gets its tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tokens(RequestHandler):
     """The server's token route, answering what the chat's name asks for."""
 
     def get(self) -> None:
-        """A token that repeats the question, or trouble."""
+        """A token that repeats the request, or an error."""
         chat_id = self.get_query_argument("chatId")
         match chat_id:
             case "missing":
@@ -81,7 +81,9 @@ async def test_a_token_names_what_the_settings_require() -> None:
 )
 @pytest.mark.usefixtures("http_server")
 @pytest.mark.gen_test
-async def test_the_server_is_asked(http_port: int, user: str | None, agent: str | None, asked: Any) -> None:
+async def test_the_servers_token_route(
+    http_port: int, user: str | None, agent: str | None, asked: Any
+) -> None:
     """The server's own route gives the token for the chat, the user or the agent."""
     url = urlsplit(await RequestedUrl(f"127.0.0.1:{http_port}", "c 1", user, agent).url())
     assert (url.scheme, url.path) == ("ws", "/ws")
@@ -100,15 +102,15 @@ async def test_the_server_is_asked(http_port: int, user: str | None, agent: str 
 )
 @pytest.mark.usefixtures("http_server")
 @pytest.mark.gen_test
-async def test_no_token_says_what_to_do(http_port: int, chat_id: str, says: str) -> None:
+async def test_a_missing_token_route_is_reported(http_port: int, chat_id: str, says: str) -> None:
     """A server without a token route is reported, with alternatives."""
     with pytest.raises(OSError, match=f"{says}; set JWT_SECRET, or use --url"):
         await RequestedUrl(f"127.0.0.1:{http_port}", chat_id, None, None).url()
 
 
 @pytest.mark.gen_test
-async def test_a_server_that_is_not_there() -> None:
-    """Nobody listening is an OSError, as of every other attempt that may be repeated."""
+async def test_an_unreachable_server() -> None:
+    """A closed port is an OSError, as in every other attempt that may be repeated."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(OSError):
@@ -116,7 +118,7 @@ async def test_a_server_that_is_not_there() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_server_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and is silent is given up after a while."""
     monkeypatch.setattr(tokens, "TIMEOUT", 0.05)
     with socket.socket() as silent:
