@@ -1,4 +1,4 @@
-"""Redis backends without delivery above them: what they tell is remembered, and nothing is repeated."""
+"""Redis backends without delivery above them: what they report is recorded, and nothing is repeated."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers import RedisServer
 
 
 class Told:
-    """A listener that remembers what it was told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -70,7 +70,7 @@ class Alone:
         assert await self.client.client_kill_filter(addr=f"{host}:{port}") == 1
 
     async def close(self) -> None:
-        """Close all, and see that no task is left."""
+        """Close all, and check that no task is left."""
         for backend in self.backends:
             await backend.close()
         await self.client.aclose()
@@ -93,7 +93,7 @@ async def until_up(backend: RedisBackend) -> None:
 
 
 async def position(backend: RedisBackend, chat: str) -> Position:
-    """Where a chat is, as a subscription tells it."""
+    """Where a chat is, as a subscription reports it."""
     return (await backend.subscribe(chat)).position
 
 

@@ -21,7 +21,7 @@ def chat() -> str:
 
 @pytest.fixture
 def cluster(io_loop: IOLoop, redis_server: RedisServer) -> Iterator[Callable[..., Cluster]]:
-    """Makes clusters on the shared Redis (then Valkey), and sees that they leave nothing behind."""
+    """Makes clusters on the shared Redis (then Valkey), and checks that they leave nothing behind."""
     made: list[Cluster] = []
 
     def make(**given: Any) -> Cluster:

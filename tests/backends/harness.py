@@ -55,7 +55,7 @@ async def until(condition: Callable[[], Any], what: str = "") -> None:
 
 
 class Recorder:
-    """A subscriber that remembers what it was handed, in order."""
+    """A subscriber that records what it gets, in order."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = defaultdict(list)
@@ -89,7 +89,7 @@ class Recorder:
         self._local.pop(chat_id, None)
 
     def left(self, chat_id: str) -> None:
-        """Note that nobody is in the chat any more, so that nobody is there to be interrupted."""
+        """Note that nobody is in the chat any more, so that there is nobody to interrupt."""
         self._last.pop(chat_id, None)
 
     def answer(self, question: Any) -> Any:
@@ -133,16 +133,16 @@ class Node:
         assert self.heard.numbers(chat_id) == wanted
 
     async def until_up(self) -> None:
-        """Wait until its backend is up, and owes nothing."""
+        """Wait until its backend is up, and its outbox is empty."""
         await until(lambda: self.delivery.health.state == "up", "up")
 
-    def link(self) -> str:
+    def connection(self) -> str:
         """The name of its subscriber's connection (Redis)."""
         return str(self.backend._connections.name)
 
 
 class Cluster:
-    """Nodes that share one server (or, in memory, the one node that there is)."""
+    """Nodes that share one server (or, in memory, the only node)."""
 
     def __init__(self, kind: str, server: Any = None, **given: Any) -> None:
         self.kind = kind
@@ -203,13 +203,13 @@ class Cluster:
             return [row["body"] for row in await connection.fetch(query, _name(chat_id))]
 
     def freeze(self) -> None:
-        """Freeze the server; when this returns it answers nothing any more."""
+        """Freeze the server; when this returns it no longer answers."""
         assert self.server is not None
         assert self.server.process is not None
         self.server.freeze()
         os.waitpid(self.server.process.pid, os.WUNTRACED)  # the signal alone may come late
 
-    async def kill_link(self, node: Node, role: str = "subscriber") -> None:
+    async def kill_connection(self, node: Node, role: str = "subscriber") -> None:
         """Cut one of a node's connections, as a network would."""
         writer = getattr(node.backend._connections, role)._connection._writer
         host, port = writer.get_extra_info("sockname")[:2]
@@ -220,12 +220,12 @@ class Cluster:
         notes = await self.client.hgetall(f"eclipse:{{{chat_id}}}:meta")
         latest = max(int(value) for name, value in notes.items() if name.startswith(b"guard:"))
         for node in nodes:
-            links = node.backend._connections
+            connections = node.backend._connections
 
-            def sure(links: Any = links) -> bool:
-                links.beat_soon()
+            def sure(connections: Any = connections) -> bool:
+                connections.beat_soon()
                 return bool(
-                    links.heard * 1000 + links.clock > latest + 50
+                    connections.heard * 1000 + connections.clock > latest + 50
                 )  # as sure as a slow answer lets it be
 
             await until(sure, "an overlap")

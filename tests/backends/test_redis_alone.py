@@ -1,4 +1,4 @@
-"""Messages while Redis cannot be asked: what is said for the first time goes on, what was resent waits."""
+"""Messages while Redis can't be asked: new ones continue, resent ones wait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_a_first_message_does_not_wait(own_cluster: Make, chat: str, expec
 async def test_a_resend_is_not_begun_while_nobody_can_be_asked(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
-    """A node that knows nothing of a resent message leaves it for later, until who saved it has told."""
+    """A node that knows nothing of a resent message defers it until the node that saved it has answered."""
     expect_outage(expect_log)
     made = own_cluster(**HASTY)
     one, other = await made.nodes(2, chat)
@@ -57,10 +57,10 @@ async def test_a_resend_is_not_begun_while_nobody_can_be_asked(
 
 
 @gen_test
-async def test_a_resend_that_the_api_can_tell_is_begun(
+async def test_a_resend_begins_if_the_api_honours_keys(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
-    """Where the API honours the key a resent message need not wait, and once Redis is there none has to."""
+    """If the API honours the key a resent message need not wait, and once Redis is back none has to."""
     expect_outage(expect_log)
     made = own_cluster(**HASTY)
     node = await made.node(chat)
@@ -71,10 +71,10 @@ async def test_a_resend_that_the_api_can_tell_is_begun(
 
 
 @gen_test
-async def test_a_resend_on_a_redis_that_takes_nothing(
+async def test_a_resend_on_a_redis_that_refuses_writes(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
-    """A Redis that answers and refuses to note an attempt decides nothing either."""
+    """A Redis that answers but refuses to record an attempt decides nothing either."""
     expect_log("Redis refuses commands", optional=True)  # where a heartbeat finds out
     made = own_cluster()
     node = await made.node(chat)
@@ -86,10 +86,10 @@ async def test_a_resend_on_a_redis_that_takes_nothing(
 
 
 @gen_test
-async def test_a_question_that_redis_leaves_without_an_answer(
+async def test_a_question_that_redis_does_not_answer(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
-    """A message is saved when the connection breaks under the question, a resent one waits for the next."""
+    """If the connection breaks under the question a new message is saved, and a resent one waits."""
     expect_outage(expect_log)
     expect_log("attempt recorded on this node only")
     made = own_cluster(redis_timeout=0.5)
@@ -107,32 +107,32 @@ async def test_a_question_that_redis_leaves_without_an_answer(
 
 
 @gen_test
-async def test_a_resend_on_a_redis_that_was_emptied(cluster: Make, chat: str, expect_log: Expect) -> None:
+async def test_a_resend_on_an_emptied_redis(cluster: Make, chat: str, expect_log: Expect) -> None:
     """The nodes still know what Redis has forgotten: saved, in progress, or unknown; the rest is new."""
     made = cluster()
     one, other = await made.nodes(2, chat)
-    saved, under_way, lost = [await one.delivery.attempt(chat, key) for key in ("saved", "under way", "lost")]
+    saved, in_progress, lost = [
+        await one.delivery.attempt(chat, key) for key in ("saved", "in progress", "lost")
+    ]
     receipt = await one.delivery.publish(chat, event("m1"), saved)
     await one.delivery.abandon(lost)
     await made.client.flushall()
     found = {}
-    for key in ("saved", "under way", "lost", "nobody's"):
+    for key in ("saved", "in progress", "lost", "nobody's"):
         found[key] = await other.delivery.attempt(chat, key, resent=True)
     states = {key: attempt.state for key, attempt in found.items()}
-    assert states == {"saved": "done", "under way": "later", "lost": "unknown", "nobody's": "new"}
+    assert states == {"saved": "done", "in progress": "later", "lost": "unknown", "nobody's": "new"}
     assert found["saved"].receipt == receipt
-    assert (await other.delivery.attempt(chat, "under way", resent=True)).state == "later"
-    await one.delivery.publish(chat, event("m2"), under_way)
-    now_done = await other.delivery.attempt(chat, "under way", resent=True)
+    assert (await other.delivery.attempt(chat, "in progress", resent=True)).state == "later"
+    await one.delivery.publish(chat, event("m2"), in_progress)
+    now_done = await other.delivery.attempt(chat, "in progress", resent=True)
     assert now_done.receipt is not None
     assert now_done.receipt.id == "m2"
 
 
 @gen_test
-async def test_a_resend_while_a_node_gives_no_answer(
-    own_cluster: Make, chat: str, expect_log: Expect
-) -> None:
-    """A node that is silent may have saved what was resent: the client asks again until it has answered."""
+async def test_a_resend_while_a_node_is_silent(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A silent node may have saved the resent message: the client retries until the node has answered."""
     expect_log("not every node has answered")
     made = own_cluster(redis_timeout=0.3)
     one, other = await made.nodes(2, chat)
@@ -172,10 +172,8 @@ async def test_a_resend_of_what_a_node_released_before_it_was_cut_off(
 
 
 @gen_test
-async def test_a_release_stays_one_while_nobody_knows_more(
-    own_cluster: Make, chat: str, expect_log: Expect
-) -> None:
-    """Who waits for a resend that is put off goes on after it, as after any attempt that saved nothing."""
+async def test_a_released_resend_goes_on(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A client that waits for a deferred resend continues, as after any attempt that saved nothing."""
     expect_log("not every node has answered")
     made = own_cluster(redis_timeout=1)
     silent, other, third = await made.nodes(3, chat)

@@ -1,4 +1,4 @@
-"""What Redis notes of attempts, and for how long: other nodes go by it."""
+"""What Redis records of attempts, and for how long: other nodes rely on it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ LIFETIME = 300  # history_seconds by default
 
 
 @gen_test
-@pytest.mark.parametrize("outcome", ["under way", "done", "released", "unknown", "unknown and emptied"])
-async def test_an_outcome_is_remembered_for_the_historys_lifetime(
-    cluster: Make, chat: str, outcome: str
-) -> None:
+@pytest.mark.parametrize("outcome", ["in progress", "done", "released", "unknown", "unknown and emptied"])
+async def test_an_outcome_is_kept_for_the_historys_lifetime(cluster: Make, chat: str, outcome: str) -> None:
     """Each step of an attempt is remembered as long as an event, counted from then on."""
     made = cluster()
     node = await made.node(chat)
     key = node.backend._names.key(chat, "attempt", "key")
     attempt = await node.delivery.attempt(chat, "key")
-    if outcome != "under way":
+    if outcome != "in progress":
         await (made.client.delete(key) if "emptied" in outcome else made.client.expire(key, 20))
     if outcome == "done":
         await node.delivery.publish(chat, event("m1"), attempt)
     elif outcome == "released":
         await node.delivery.release(attempt)
-    elif outcome != "under way":
+    elif outcome != "in progress":
         await node.delivery.abandon(attempt)
     assert LIFETIME - 10 < await made.client.ttl(key) <= LIFETIME
 
@@ -47,8 +45,8 @@ async def test_an_event_that_the_application_published_first(cluster: Make, chat
 
 
 @gen_test
-async def test_what_was_released_is_asked_for_by_who_resends_it(cluster: Make, chat: str) -> None:
-    """After a release a first message goes on without a question to any node, a resent one after it."""
+async def test_only_a_resend_after_a_release_asks_the_nodes(cluster: Make, chat: str) -> None:
+    """After a release a first message continues without asking any node, a resent one asks."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     for key, resent in (("first", False), ("resent", True)):
@@ -59,7 +57,7 @@ async def test_what_was_released_is_asked_for_by_who_resends_it(cluster: Make, c
 
 @gen_test
 async def test_only_its_owner_ends_an_attempt(cluster: Make, chat: str) -> None:
-    """What was repeated meanwhile isn't ended by who began it first, and nothing undoes what was saved."""
+    """A repeated attempt isn't ended by the node that began the first, and nothing undoes a saved one."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     key = one.backend._names.key(chat, "attempt", "key")

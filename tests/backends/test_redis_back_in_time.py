@@ -24,7 +24,7 @@ OVER_HTTP = {"app_publishes_over_http": True}
 
 
 async def publish(node: Node, chat: str, *numbers: int | str) -> list[Cursor]:
-    """Publish one after the other; the cursors that were answered."""
+    """Publish one after the other; the cursors."""
     receipts = [await node.delivery.publish(chat, event(number)) for number in numbers]
     return [cursor for receipt in receipts if (cursor := Cursor.parse(receipt.cursor or "")) is not None]
 
@@ -35,7 +35,7 @@ async def until_at(chat: str, cursor: Cursor, *nodes: Node) -> None:
 
 
 async def until_begun_anew(chat: str, epoch: str, *nodes: Node) -> None:
-    """Wait until these nodes are live in another epoch, all in one; their sessions were interrupted."""
+    """Wait until these nodes are live in the same other epoch; their sessions were interrupted."""
 
     def agreed() -> bool:
         channels = [node.delivery._subscriptions.get(chat) for node in nodes]
@@ -47,21 +47,21 @@ async def until_begun_anew(chat: str, epoch: str, *nodes: Node) -> None:
 
 
 class Past:
-    """All keys as they are now, to which Redis can be set back while it runs: no connection notices."""
+    """A copy of all keys, to which Redis can be set back while it runs: no connection notices."""
 
     def __init__(self, made: Cluster) -> None:
         self._client = made.client
         self._keys: dict[bytes, tuple[int, Any]] = {}
 
     async def remember(self) -> None:
-        """Take the picture."""
+        """Copy the keys."""
         for key in await self._client.keys("*"):
             lifetime, value = await self._client.pttl(key), await self._client.dump(key)
             if value is not None:  # it has not expired since it was listed
                 self._keys[key] = lifetime, value
 
     async def restore(self) -> None:
-        """Go back to it."""
+        """Restore the keys."""
         pipeline = self._client.pipeline(transaction=True)
         pipeline.flushall()
         for key, (lifetime, value) in self._keys.items():
@@ -71,7 +71,7 @@ class Past:
 
 @gen_test
 async def test_a_restored_snapshot(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A client that saw what the snapshot has doesn't get what came after the restore as if that were all."""
+    """A client that is ahead of the snapshot is not told that later events are all that it missed."""
     expect_log(OUTAGE)
     made = own_cluster(**OVER_HTTP)
     node = await made.node(chat)
@@ -94,7 +94,7 @@ async def test_a_restored_snapshot(own_cluster: Make, chat: str, expect_log: Exp
 async def test_a_lagging_replica_is_promoted(
     own_cluster: Make, own_server: Callable[..., RedisServer], chat: str, expect_log: Expect
 ) -> None:
-    """A new primary that never got the last events begins new epochs, for every node."""
+    """A new primary that never got the last events begins new epochs for every node."""
     expect_log(OUTAGE)
     made = own_cluster("--repl-diskless-sync-delay", "0", **OVER_HTTP)
     nodes = one, other = await made.nodes(2, chat)
@@ -178,7 +178,7 @@ async def test_equal_offsets_with_different_events(cluster: Make, chat: str, cas
 
 @gen_test
 async def test_a_join_after_a_quiet_time(cluster: Make, chat: str) -> None:
-    """Where nothing was lost, a join begins nothing anew, with its events or after they have expired."""
+    """If nothing was lost, a join begins no new epoch, with its events or after they have expired."""
     made = cluster(**OVER_HTTP)
     node, elsewhere = await made.node(chat), await made.node()
     subscriptions = node.delivery._subscriptions
@@ -215,8 +215,8 @@ async def test_events_at_places_that_were_taken(cluster: Make, chat: str, over_h
 
 @gen_test
 @pytest.mark.parametrize("later", [1, 3], ids=["the last one", "one of before"])
-async def test_an_epoch_that_was_over(cluster: Make, chat: str, later: int) -> None:
-    """A Redis that is back in an earlier epoch doesn't go on with it: its clients missed the later ones."""
+async def test_an_epoch_that_had_ended(cluster: Make, chat: str, later: int) -> None:
+    """A Redis that is back in an earlier epoch doesn't continue it: its clients missed the later ones."""
     made = cluster(**OVER_HTTP)
     nodes = one, other = await made.nodes(2, chat)
     past = Past(made)
@@ -261,7 +261,7 @@ async def test_all_nodes_hear_that_redis_went_back_in_time(cluster: Make, chat: 
 
 @gen_test
 async def test_a_resume_before_the_next_join(cluster: Make, chat: str) -> None:
-    """A node that knows more than Redis tells no client that it has all, although Redis would."""
+    """A node that knows more than Redis does not tell a client that it has all, although Redis would."""
     made = cluster(**OVER_HTTP)
     node = await made.node(chat)
     past = Past(made)
@@ -274,8 +274,8 @@ async def test_a_resume_before_the_next_join(cluster: Make, chat: str) -> None:
 
 
 @gen_test
-async def test_a_clients_cursor_is_no_proof(cluster: Make, chat: str) -> None:
-    """A cursor that a client made up begins no new epoch: nobody else notices."""
+async def test_a_clients_cursor_begins_no_epoch(cluster: Make, chat: str) -> None:
+    """A cursor that a client invented begins no new epoch: nobody else notices."""
     made = cluster(**OVER_HTTP)
     node, other = await made.nodes(2, chat)
     at = (await publish(node, chat, 1))[-1]

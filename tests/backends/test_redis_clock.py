@@ -1,4 +1,4 @@
-"""What the scripts make of the time, which is Redis's own: here it stands still where a test puts it."""
+"""How the scripts use the time, which is Redis's own: here it is stopped where a test sets it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ end}, {__index = redis})
 
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Puts Redis's clock to a time in milliseconds, and stops it."""
+    """Sets Redis's clock to a time in milliseconds, and stops it."""
     loaded = [scripts.PUBLISH, scripts.JOIN, scripts.ATTEMPT, scripts.HEARTBEAT]
     sources = {script: script.source for script in loaded}
 
@@ -45,7 +45,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 async def test_a_guard_begins_when_it_joins(
     redis_server: RedisServer, chat: str, stop: Callable[[int], None]
 ) -> None:
-    """A guard is noted with the whole time of its first join, which later joins leave."""
+    """A guard is recorded with the exact time of its first join, which later joins don't change."""
     async with alone(redis_server) as made:
         backend, _ = await made.start()
         stop(NOW)
@@ -61,7 +61,7 @@ async def test_a_guard_begins_when_it_joins(
 async def test_an_epoch_that_an_event_begins_has_its_guard(
     redis_server: RedisServer, chat: str, stop: Callable[[int], None]
 ) -> None:
-    """Who publishes where there is no position guards it from then on, if it hears the chat."""
+    """A node that publishes without a position guards it from then on, if it hears the chat."""
     async with alone(redis_server) as made:
         (hears, _), (other, _) = await made.start(), await made.start()
         await hears.subscribe(chat)
@@ -76,7 +76,7 @@ async def test_an_epoch_that_an_event_begins_has_its_guard(
 
 
 @gen_test
-async def test_a_heartbeat_tells_the_whole_time(
+async def test_a_heartbeat_reports_the_time_in_milliseconds(
     redis_server: RedisServer, stop: Callable[[int], None]
 ) -> None:
     """A node learns Redis's time to the millisecond, and its lease is renewed with each heartbeat."""

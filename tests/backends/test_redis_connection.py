@@ -23,8 +23,8 @@ gen_test = pytest.mark.gen_test(timeout=20)
 
 
 @gen_test
-async def test_answers_come_to_their_commands() -> None:
-    """What is called in one turn is answered each with its own answer, an error being one too."""
+async def test_answers_reach_their_commands() -> None:
+    """Each command of one turn gets its own answer, an error being one too."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while words := await command(reader):
@@ -47,7 +47,7 @@ async def test_answers_come_to_their_commands() -> None:
 
 @gen_test
 async def test_silence_ends_the_connection() -> None:
-    """A command that isn't answered in time ends the connection, and every caller is told."""
+    """A command that isn't answered in time ends the connection, and every caller gets the error."""
     async with Peer(silence) as peer:
         commands = peer.commands()
         running = await run(commands)
@@ -60,7 +60,7 @@ async def test_silence_ends_the_connection() -> None:
 
 @gen_test
 async def test_a_peer_that_works_off_a_queue_is_not_silent() -> None:
-    """Whoever answers one command after another is waited for, however long the last of them takes."""
+    """A peer that answers one command after another is waited for, however long the last one takes."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while words := await command(reader):
@@ -76,8 +76,8 @@ async def test_a_peer_that_works_off_a_queue_is_not_silent() -> None:
 
 
 @gen_test
-async def test_time_in_which_this_process_stood_still_is_not_waited() -> None:
-    """After a stop a peer has the rest of its time, not none."""
+async def test_a_pause_of_this_process_does_not_count_as_silence() -> None:
+    """After a pause a peer has the rest of its time, not none."""
     asked = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -101,7 +101,7 @@ async def test_time_in_which_this_process_stood_still_is_not_waited() -> None:
 
 
 @gen_test
-async def test_whoever_waits_is_told_of_the_end() -> None:
+async def test_waiting_callers_learn_that_the_connection_ended() -> None:
     """A connection that is stopped from outside leaves no caller waiting."""
     async with Peer(silence) as peer:
         commands = peer.commands(timeout=10)
@@ -115,7 +115,7 @@ async def test_whoever_waits_is_told_of_the_end() -> None:
 
 @gen_test
 async def test_an_idle_connection_stays() -> None:
-    """A connection on which nothing is asked isn't ended for its silence."""
+    """A connection without open commands isn't ended for its silence."""
     async with Peer(silence) as peer:
         commands = peer.commands()
         running = await run(commands)
@@ -144,7 +144,7 @@ async def test_broken_in_the_middle_of_an_answer(answer: bytes) -> None:
 
 
 @gen_test
-async def test_an_answer_that_nobody_asked_for() -> None:
+async def test_an_unsolicited_answer() -> None:
     """An answer without a command ends the connection: what came after would go to the wrong callers."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -169,8 +169,8 @@ async def test_calling_after_the_end() -> None:
 
 
 @gen_test
-async def test_a_peer_that_takes_no_bytes() -> None:
-    """A peer that reads nothing while megabytes are due ends it by its silence, not the memory."""
+async def test_a_peer_that_reads_nothing() -> None:
+    """A peer that reads nothing while megabytes wait is ended by the timeout, before memory runs out."""
 
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(3600)
@@ -188,7 +188,7 @@ async def test_a_peer_that_takes_no_bytes() -> None:
 
 
 @gen_test
-async def test_connecting_to_nobody() -> None:
+async def test_connecting_to_a_closed_port() -> None:
     """A port that nobody listens on is a DisconnectedError."""
     async with Peer(silence) as peer:
         commands = peer.commands()
@@ -197,8 +197,8 @@ async def test_connecting_to_nobody() -> None:
 
 
 @gen_test
-async def test_connecting_to_silence() -> None:
-    """A peer that accepts and says nothing is given up after the timeout."""
+async def test_connecting_to_a_silent_peer() -> None:
+    """A peer that accepts and sends nothing is given up after the timeout."""
     async with Peer(silence, greet=False) as peer:
         with pytest.raises(DisconnectedError):
             await peer.commands(timeout=0.1).connect()
@@ -221,7 +221,7 @@ async def test_a_greeting_that_is_not_accepted() -> None:
 
 @gen_test
 async def test_a_cancelled_connect_leaves_no_socket() -> None:
-    """Whoever stops connecting leaves nothing open."""
+    """A cancelled connect leaves nothing open."""
     ended = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -240,7 +240,7 @@ async def test_a_cancelled_connect_leaves_no_socket() -> None:
 
 @gen_test
 async def test_pushes_and_refusals() -> None:
-    """What a subscriber is told and what it is refused come in order."""
+    """A subscriber gets pushes and refusals in order."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await command(reader)
@@ -307,7 +307,7 @@ async def test_a_command_that_can_not_be_written() -> None:
 
 
 def test_urls() -> None:
-    """Each kind of URL makes its kind of connection, and what is none is refused."""
+    """Each kind of URL makes its kind of connection, and an invalid one is refused."""
     assert type(connection("redis://localhost", 1)) is Connection
     assert "SSL" in type(connection("rediss://localhost", 1)).__name__
     assert type(connection("unix:///run/redis.sock", 1)) is UnixDomainSocketConnection

@@ -24,7 +24,7 @@ REFUSED = ResponseError("OOM command not allowed")
 
 @pytest.fixture
 def connections() -> Connections:
-    """Connections that nobody keeps: a test says what becomes of them."""
+    """Connections that nobody maintains: a test decides their state."""
     made = Connections(make_settings(backend="redis", redis_url="redis://127.0.0.1:1"), Names())
     made._hearer = Mock(spec=Hearer)
     return made
@@ -65,8 +65,8 @@ def test_a_late_heartbeat_proves_nothing(connections: Connections) -> None:
     assert connections.state == "up"
 
 
-def test_who_is_left_behind(connections: Connections) -> None:
-    """Commands that go on elsewhere after a refusal leave the subscriber behind, until it connects anew."""
+def test_commands_that_move_leave_the_subscriber_behind(connections: Connections) -> None:
+    """Commands that go on elsewhere after a refusal leave the subscriber behind, until it reconnects."""
     connections._subscriber_up(subscriber())
     connections._commands_up(commands())
     assert not connections.left_behind
@@ -92,7 +92,7 @@ def test_the_state_follows_the_connections(connections: Connections) -> None:
 async def test_a_heartbeat_that_can_not_come_back(
     redis_server: RedisServer, expect_log: Callable[..., None]
 ) -> None:
-    """A heartbeat isn't waited for any longer when the connection that should bring it has gone."""
+    """A heartbeat is no longer waited for when the connection that should bring it is gone."""
     expect_log("Redis connection lost")
     async with alone(redis_server, redis_timeout=60) as made:
         backend, _ = await made.start()
@@ -109,7 +109,7 @@ async def test_a_heartbeat_that_can_not_come_back(
 
 
 @gen_test
-async def test_an_error_of_our_own(
+async def test_an_internal_error(
     own_server: Callable[..., RedisServer], expect_log: Callable[..., None]
 ) -> None:
     """A connection whose news can't be handled is replaced, and leaves no socket behind."""

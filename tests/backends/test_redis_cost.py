@@ -1,4 +1,4 @@
-"""What a Redis is asked: commands per message, per raw event, and of an idle node."""
+"""Commands per message, per raw event, and of an idle node."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_a_retry_costs_nothing_on_its_node(own_cluster: Make, chat: str) -
 
 @gen_test
 async def test_a_raw_event_costs_one_command_a_node(own_cluster: Make, chat: str) -> None:
-    """What the application publishes costs each node that hears it one command at the most."""
+    """What the application publishes costs each node that hears it at most one command."""
     made = own_cluster()
     nodes = await made.nodes(3, chat)
     await made.node()
@@ -119,7 +119,7 @@ async def test_the_connections_of_a_node(own_cluster: Make, chat: str) -> None:
 
 @gen_test
 @patch("eclipse_ws.config.settings.Settings.history_bytes", 100_000)
-async def test_a_history_is_measured_seldom(own_cluster: Make, chat: str) -> None:
+async def test_a_history_is_rarely_measured(own_cluster: Make, chat: str) -> None:
     """Histories are bounded in bytes by a sum: what is kept is read only where the sum reaches the bound."""
     made = own_cluster(history_events=100)
     node = await made.node(chat)
@@ -150,8 +150,8 @@ async def test_a_history_of_an_earlier_server(own_cluster: Make, chat: str) -> N
     assert int(noted) == sum(len(fields[b"e"]) for _, fields in kept)
 
 
-def test_an_idle_node_asks_twice_a_minute() -> None:
-    """Without chats a node gives one command per idle interval: two a minute by default."""
+def test_an_idle_node_sends_two_commands_a_minute() -> None:
+    """Without chats a node sends one command per idle interval: two a minute by default."""
     settings = make_settings()
     assert 60 / (IDLE * settings.redis_ping_interval) <= 2
     # With chats a frozen server has to be noticed within 15 seconds.

@@ -1,4 +1,4 @@
-"""Events around an outage: their order and duplicates, and the bounds of what waits."""
+"""Events around an outage: their order and duplicates, and the bounds of the queue."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Expect = Callable[..., None]
 
 
 async def refuse(made: Cluster, node: Node) -> None:
-    """Have Redis take no writes, and wait until the node knows."""
+    """Make Redis refuse writes, and wait until the node knows."""
     await made.client.config_set("maxmemory", 1)
     await until(lambda: node.delivery.health.state != "up", "the refusal")
 
@@ -25,7 +25,7 @@ async def refuse(made: Cluster, node: Node) -> None:
 @gen_test
 @patch("eclipse_ws.delivery.outbox.MAX_ITEMS", 5)
 async def test_a_full_queue_keeps_the_oldest(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """Of more events than the queue takes the oldest reach the other nodes, in order; a new epoch follows."""
+    """Of more events than the queue holds the oldest reach the other nodes, in order; a new epoch follows."""
     expect_log("Redis refuses commands", "outbox full")
     made = own_cluster(redis_ping_interval=0.1)
     one, other = await made.nodes(2, chat)
@@ -44,10 +44,10 @@ async def test_a_full_queue_keeps_the_oldest(own_cluster: Make, chat: str, expec
 
 
 @gen_test
-async def test_each_outage_has_all_of_the_room(
+async def test_each_outage_has_the_whole_queue(
     own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bytes of what was handed over take up no room in the next outage."""
+    """The bytes of events that were handed over don't count in the next outage."""
     monkeypatch.setattr("eclipse_ws.delivery.outbox.MAX_BYTES", 3 * len(event(10).body))
     expect_log("Redis refuses commands", "outbox full")
     made = own_cluster(redis_ping_interval=0.1)
@@ -70,8 +70,8 @@ async def test_each_outage_has_all_of_the_room(
 
 @gen_test
 @patch("eclipse_ws.delivery.outbox.MAX_ITEMS", 2)
-async def test_what_is_ephemeral_is_never_queued(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """An ephemeral event in an outage is dropped and counted: it takes no room, and nobody gets it late."""
+async def test_ephemeral_events_are_never_queued(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """An ephemeral event in an outage is dropped and counted: it takes no room, and never arrives late."""
     expect_log("Redis refuses commands")
     made = own_cluster(redis_ping_interval=0.1)
     one, other = await made.nodes(2, chat)
@@ -93,7 +93,7 @@ async def test_what_is_ephemeral_is_never_queued(own_cluster: Make, chat: str, e
 
 @gen_test
 async def test_the_same_event_again_in_an_outage(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """What is published again while Redis takes nothing is delivered once, here and on the other nodes."""
+    """An event published again while Redis refuses writes is delivered once, here and on the other nodes."""
     expect_log("Redis refuses commands")
     made = own_cluster(redis_ping_interval=0.1)
     one, other = await made.nodes(2, chat)
@@ -113,7 +113,7 @@ async def test_the_same_event_again_in_an_outage(own_cluster: Make, chat: str, e
 
 
 @gen_test
-async def test_what_comes_after_an_outage_stays_behind_it(
+async def test_events_after_an_outage_follow_the_queued_ones(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
     """An event that is published while older ones are being handed over comes after them."""
@@ -134,7 +134,7 @@ async def test_what_comes_after_an_outage_stays_behind_it(
 
 
 @gen_test
-async def test_a_loss_without_a_subscription_is_told_later(
+async def test_a_loss_without_a_subscription_is_announced_later(
     own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event that is lost while its node can't subscribe interrupts other nodes' sessions once it can."""

@@ -1,4 +1,4 @@
-"""What becomes of an event on a real Redis, without delivery above the backend: kept, heard, read."""
+"""Events on a real Redis, without delivery above the backend: kept, heard, read."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_reading(redis_server: RedisServer, chat: str) -> None:
 
 @gen_test
 async def test_broadcasting(redis_server: RedisServer, chat: str) -> None:
-    """What is ephemeral comes as it is, with its origin, to whoever hears the chat."""
+    """Ephemeral events arrive unchanged, with their origin, at every node that hears the chat."""
     async with alone(redis_server) as made:
         (one, heard), (other, _) = await made.start(), await made.start()
         await one.subscribe(chat)
@@ -86,8 +86,8 @@ async def test_broadcasting(redis_server: RedisServer, chat: str) -> None:
 
 
 @gen_test
-async def test_what_is_not_subscribed_is_not_heard(redis_server: RedisServer, chat: str) -> None:
-    """Nothing comes of a chat before it is subscribed, nor after it is let go."""
+async def test_events_of_other_chats_are_not_heard(redis_server: RedisServer, chat: str) -> None:
+    """No event of a chat arrives before it is subscribed, nor after it is unsubscribed."""
     async with alone(redis_server) as made:
         backend, heard = await made.start()
         await backend.append(chat, event(1))
@@ -113,7 +113,7 @@ def number_of_raw(raw: bytes) -> str:
 
 @gen_test
 async def test_notes(redis_server: RedisServer) -> None:
-    """A note comes to all nodes, or to the one at an address; the sender is told how many hear it."""
+    """A note reaches all nodes, or the one at an address; the sender learns how many hear it."""
     async with alone(redis_server) as made:
         (one, told), (other, others) = await made.start(), await made.start()
         assert await one.send(b'{"a":1}') == 2

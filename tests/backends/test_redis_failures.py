@@ -1,4 +1,4 @@
-"""What each method of the contract raises where a real Redis is away or refuses something."""
+"""What each method of the contract raises if a real Redis is unavailable or refuses something."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFUSES = "Redis refuses commands"
 
 
 async def failures(backend: RedisBackend, chat: str) -> list[tuple[bool, bool]]:
-    """What each method raises: whether it was asked, and whether it alone is refused."""
+    """What each method raises: whether it was asked, and whether only that call is refused."""
     found = []
     for call in (
         lambda: backend.append(chat, event(1)),
@@ -64,8 +64,8 @@ async def test_an_outage(own_server: Servers, chat: str, expect_log: Expect) -> 
 
 
 @gen_test
-async def test_a_server_that_gives_no_answer(own_server: Servers, chat: str, expect_log: Expect) -> None:
-    """What was asked when the connection broke may have been done, which is said."""
+async def test_a_server_that_does_not_answer(own_server: Servers, chat: str, expect_log: Expect) -> None:
+    """What was asked when the connection broke may have been done, which the error says."""
     expect_log(LOST)
     server = own_server()
     async with alone(server, redis_timeout=0.3) as made:
@@ -112,7 +112,7 @@ async def test_a_subscription_that_is_not_confirmed(own_server: Servers, chat: s
 async def test_a_redis_that_refuses_everything(
     own_server: Servers, chat: str, answer: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once Redis is known to refuse everything it isn't asked any more, until it accepts a heartbeat."""
+    """Once Redis is known to refuse everything it is no longer asked, until it accepts a heartbeat."""
     monkeypatch.setattr("eclipse_ws.backends.redis.heartbeat.WHILE_REFUSED", 0.1)
     expect_log(REFUSES)
     server = own_server()
@@ -138,8 +138,8 @@ async def test_a_redis_that_refuses_everything(
 
 
 @gen_test
-async def test_what_is_refused_alone(own_server: Servers, chat: str) -> None:
-    """What Redis refuses while it takes other things is told apart from what it can never keep."""
+async def test_a_single_refusal(own_server: Servers, chat: str) -> None:
+    """What Redis refuses while it accepts other things is distinguished from what it can never keep."""
     async with alone(own_server()) as made:
         backend, _ = await made.start()
         await backend.append(chat, event(0))
@@ -186,7 +186,7 @@ async def test_subscriptions_that_are_refused(own_server: Servers, chat: str, ex
 
 @gen_test
 async def test_joins_that_are_refused(own_server: Servers, chat: str) -> None:
-    """A chat whose position Redis refuses is refused alone, whatever the cause, and tried again later."""
+    """A chat whose position Redis refuses is refused by itself, whatever the cause, and retried later."""
     async with alone(own_server()) as made:
         backend, _ = await made.start()
         await made.client.set(f"eclipse:{{{chat}}}:meta", "no hash")

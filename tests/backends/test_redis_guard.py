@@ -58,23 +58,23 @@ async def test_joining_a_guarded_chat_keeps_its_epoch(cluster: Make, chat: str) 
 
 @gen_test
 async def test_a_dead_node_guards_nothing(cluster: Make, chat: str) -> None:
-    """A killed node's guard is void at once, although its lease and its note still live."""
+    """A killed node's guard is void at once, although its lease and its note still exist."""
     made = cluster()
     one = await made.node(chat)
     await one.delivery.publish(chat, event("m1"))
     await one.until_heard(chat, "m1")
     at = one.delivery.position(chat)
-    link = one.link()
+    connection = one.connection()
     await die(one)
-    await made.until_listeners(NAMES.node + link, 0)
-    assert await made.client.exists(NAMES.node + link)
-    assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{link}")
+    await made.until_listeners(NAMES.node + connection, 0)
+    assert await made.client.exists(NAMES.node + connection)
+    assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{connection}")
     await made.raw(chat, body("unheard"))
     other = await made.node(chat)
     assert other.delivery.position(chat) == Cursor(epoch(other, chat), 0)
     assert epoch(other, chat) != at.epoch
     assert await other.delivery.resume(chat, at) is None
-    assert not await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{link}")
+    assert not await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{connection}")
 
 
 @gen_test
@@ -87,7 +87,7 @@ async def test_a_guarded_cut_is_replayed(cluster: Make, chat: str, expect_log: C
     await one.until_heard(chat, 0)
     await made.until_overlapping(chat, one)
     before = epoch(one, chat)
-    await made.kill_link(one)
+    await made.kill_connection(one)
     for number in range(1, 20):
         await made.raw(chat, body(number))
         await other.delivery.publish(chat, event(f"other {number}"))
@@ -110,7 +110,7 @@ async def test_an_unguarded_cut_interrupts(cluster: Make, chat: str, expect_log:
     await node.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     at = node.delivery.position(chat)
-    await made.kill_link(node)
+    await made.kill_connection(node)
     await made.raw(chat, body("unheard"))
     await until(lambda: node.heard.interrupts)
     await until_agreed(chat, node, not_in=at.epoch)
@@ -130,7 +130,7 @@ async def test_without_raw_events_no_guard_is_needed(
     node, elsewhere = await made.node(chat), await made.node()
     await node.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
-    await made.kill_link(node)
+    await made.kill_connection(node)
     await elsewhere.delivery.publish(chat, event("m2"))
     await until(lambda: node.backend._connections._number == 2, "another connection")
     await elsewhere.delivery.publish(chat, event("m3"))
@@ -153,7 +153,7 @@ async def test_a_gap_longer_than_the_history_interrupts(
     made = cluster(history_events=5)
     one, other = await made.nodes(2, chat)
     await made.until_overlapping(chat, one)
-    await made.kill_link(one)
+    await made.kill_connection(one)
     # At once: the connection must not be back before all of them are published.
     await asyncio.gather(*(other.delivery.publish(chat, event(number)) for number in range(20)))
     await until(lambda: one.heard.interrupts == [chat])
@@ -171,11 +171,11 @@ async def test_all_cut_at_once(cluster: Make, chat: str, expect_log: Callable[..
     made = cluster()
     nodes = await made.nodes(3, chat)
     before = epoch(nodes[0], chat)
-    await asyncio.gather(*(made.kill_link(node) for node in nodes))
+    await asyncio.gather(*(made.kill_connection(node) for node in nodes))
     await until(lambda: all(node.heard.interrupts for node in nodes))
     await until_agreed(chat, *nodes, not_in=before)
     for node in nodes:
-        await node.delivery.publish(chat, event(node.link()))
+        await node.delivery.publish(chat, event(node.connection()))
     for node in nodes:
         await until(lambda node=node: len(node.heard.events[chat]) == 3)
         assert node.heard.numbers(chat) == nodes[0].heard.numbers(chat)
@@ -183,14 +183,14 @@ async def test_all_cut_at_once(cluster: Make, chat: str, expect_log: Callable[..
 
 @gen_test
 @pytest.mark.parametrize("later", [-1, 0, 1])
-async def test_a_guard_that_came_late_is_none(cluster: Make, chat: str, later: int) -> None:
+async def test_a_late_guard_does_not_bridge_a_cut(cluster: Make, chat: str, later: int) -> None:
     """A guard bridges a cut only if it began before the cut node was last sure to hear."""
     made = cluster()
     node = await made.node(chat)
     await node.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     at = node.delivery.position(chat)
-    since = int(await made.client.hget(f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}"))
+    since = int(await made.client.hget(f"eclipse:{{{chat}}}:meta", f"guard:{node.connection()}"))
     heard_until = since - later
     found, offset, missed, again, _ = await scripts.JOIN(
         node.backend._connections.commands,
@@ -270,14 +270,14 @@ async def test_a_loss_in_a_chat_without_members(cluster: Make) -> None:
 
 @gen_test
 async def test_flushed_while_running(cluster: Make, chat: str) -> None:
-    """After FLUSHALL the nodes agree on a new epoch soon, interrupt, and stay in it."""
+    """After FLUSHALL the nodes soon agree on a new epoch, interrupt, and stay in it."""
     made = cluster()
     nodes = await made.nodes(3, chat)
     for number in range(3):
         await nodes[number].delivery.publish(chat, event(number))
     before = epoch(nodes[0], chat)
     await made.client.flushall()
-    await asyncio.gather(*(node.delivery.publish(chat, event(f"x{node.link()}")) for node in nodes))
+    await asyncio.gather(*(node.delivery.publish(chat, event(f"x{node.connection()}")) for node in nodes))
     await until(lambda: all(node.heard.interrupts for node in nodes))
     await until_agreed(chat, *nodes, not_in=before)
     interrupted = [len(node.heard.interrupts) for node in nodes]
@@ -303,12 +303,14 @@ async def test_scripts_flushed_while_running(cluster: Make, chat: str) -> None:
 
 
 @gen_test
-async def test_commands_cut_is_no_gap(cluster: Make, chat: str, expect_log: Callable[..., None]) -> None:
+async def test_a_cut_of_commands_is_not_a_gap(
+    cluster: Make, chat: str, expect_log: Callable[..., None]
+) -> None:
     """If only the connection for commands is lost, nothing is missed, and chats that are joined go live."""
     expect_log(LOST)
     made = cluster()
     one, other = await made.nodes(2, chat)
-    await made.kill_link(one, "commands")
+    await made.kill_connection(one, "commands")
     await until(lambda: one.backend._connections.commands is None, "the cut")
     late = fresh_chat()
     await one.delivery.subscribe(late)
@@ -333,7 +335,7 @@ async def test_greeted_without_a_position(cluster: Make, expect_log: Callable[..
     expect_log(LOST)
     made = cluster()
     node = await made.node()
-    await made.kill_link(node)
+    await made.kill_connection(node)
     await until(lambda: node.backend._connections.subscriber is None, "the cut")
     chat = fresh_chat()
     await node.delivery.subscribe(chat)
@@ -343,18 +345,18 @@ async def test_greeted_without_a_position(cluster: Make, expect_log: Callable[..
     # Once: from now on they know where they are, and a cut that another node bridges is none of theirs.
     other = await made.node(chat)
     await made.until_overlapping(chat, node)
-    await made.kill_link(node)
+    await made.kill_connection(node)
     await other.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     assert node.heard.interrupts == [chat]
 
 
 @gen_test
-async def test_letting_go_withdraws_the_guard(cluster: Make, chat: str) -> None:
-    """After the lingering neither a guard nor a subscription is left; while commands are away both stay."""
+async def test_unsubscribing_withdraws_the_guard(cluster: Make, chat: str) -> None:
+    """After the lingering neither a guard nor a subscription is left; without commands both stay."""
     made = cluster(history_seconds=0.2)
     node = await made.node(chat)
-    meta, guard = f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}"
+    meta, guard = f"eclipse:{{{chat}}}:meta", f"guard:{node.connection()}"
     assert await made.client.hexists(meta, guard)
     connections = node.backend._connections
     connections.refusing.error = ResponseError("of the test")  # commands are away
@@ -368,7 +370,7 @@ async def test_letting_go_withdraws_the_guard(cluster: Make, chat: str) -> None:
 
 
 @gen_test
-async def test_joined_while_it_is_let_go(cluster: Make, chat: str) -> None:
+async def test_joined_while_it_is_unsubscribed(cluster: Make, chat: str) -> None:
     """A chat that is joined while its guard is being withdrawn is guarded again, and heard."""
     made = cluster(history_seconds=60)
     node = await made.node(chat)
@@ -381,17 +383,17 @@ async def test_joined_while_it_is_let_go(cluster: Make, chat: str) -> None:
     await leaving
     assert subscriptions.get(chat) is channel
     await until(lambda: channel.live)
-    assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{node.link()}")
+    assert await made.client.hexists(f"eclipse:{{{chat}}}:meta", f"guard:{node.connection()}")
     await made.raw(chat, body("m1"))
     await node.until_heard(chat, "m1")
     assert not node.heard.interrupts
 
 
 @gen_test
-async def test_nodes_clocks_mean_nothing(
+async def test_nodes_clocks_do_not_matter(
     cluster: Make, chat: str, expect_log: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With wall clocks that are hours apart, cuts are bridged and attempts wait as ever: time is Redis's."""
+    """With clocks that differ by hours, cuts are bridged and attempts wait as usual: time is Redis's."""
     expect_log(LOST)
     made = cluster()
     real = time.time
@@ -401,7 +403,7 @@ async def test_nodes_clocks_mean_nothing(
     before = epoch(one, chat)
     first = await one.delivery.attempt(chat, "key")
     waiting = asyncio.ensure_future(other.delivery.attempt(chat, "key"))
-    await made.kill_link(one)
+    await made.kill_connection(one)
     await other.delivery.publish(chat, event("m1"))
     receipt = await one.delivery.publish(chat, event("m2"), first)
     assert (await waiting).receipt == receipt
@@ -412,7 +414,7 @@ async def test_nodes_clocks_mean_nothing(
 
 
 @gen_test
-async def test_a_forgotten_position_begins_anew(cluster: Make, chat: str) -> None:
+async def test_an_expired_position_begins_a_new_epoch(cluster: Make, chat: str) -> None:
     """When Redis has let a chat's position expire, the next event begins a new epoch for all."""
     made = cluster()
     one, other = await made.nodes(2, chat)

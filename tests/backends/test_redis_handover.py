@@ -77,7 +77,7 @@ async def test_shared_among_the_others(cluster: Make, monkeypatch: pytest.Monkey
 
 @gen_test
 async def test_nobody_takes_over(cluster: Make, chat: str) -> None:
-    """A lone node says that no other takes its chats over, each time that it is asked."""
+    """A lone node reports that no other node takes its chats over, each time that it is asked."""
     made = cluster()
     node = await made.node(chat)
     assert await node.delivery.hand_over() is None
@@ -86,8 +86,8 @@ async def test_nobody_takes_over(cluster: Make, chat: str) -> None:
 
 @gen_test
 @patch("eclipse_ws.delivery.handover.TIMEOUT", 0.2)
-async def test_a_taker_that_is_slow(cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A node that doesn't get there in time doesn't count, and isn't waited for."""
+async def test_a_slow_taker(cluster: Make, chat: str, expect_log: Expect) -> None:
+    """A node that doesn't take over in time doesn't count, and isn't waited for."""
     expect_log("not every node has answered")
     made = cluster()
     one, other = await made.node(chat), await made.node()
@@ -102,7 +102,7 @@ async def test_a_taker_that_is_slow(cluster: Make, chat: str, expect_log: Expect
 
 @gen_test
 @patch("eclipse_ws.delivery.handover.TIMEOUT", 1)
-async def test_what_is_not_heard_yet_does_not_count(cluster: Make, chat: str) -> None:
+async def test_a_chat_that_is_not_heard_yet_does_not_count(cluster: Make, chat: str) -> None:
     """A taker that can't hear a chat in time says so, and the chat isn't counted as handed over."""
     made = cluster()
     heard = fresh_chat()
@@ -123,8 +123,8 @@ async def test_handing_over_without_redis(own_cluster: Make, chat: str, expect_l
 
 
 @gen_test
-async def test_room_for_more_once_somebody_has_come(cluster: Make) -> None:
-    """The bound of chats taken over counts those that nobody has joined yet, and that are heard still."""
+async def test_joined_chats_do_not_count_as_taken_over(cluster: Make) -> None:
+    """The bound of chats taken over counts those that nobody has joined yet, and that are still heard."""
     made = cluster()
     one, other = await made.node(), await made.node(max_sessions=1, history_seconds=0.3)
     joined = [fresh_chat() for _ in range(2)]
@@ -141,8 +141,8 @@ async def test_room_for_more_once_somebody_has_come(cluster: Make) -> None:
 
 
 @gen_test
-async def test_no_more_is_taken_over_than_may_linger(cluster: Make, expect_log: Expect) -> None:
-    """A full node takes no further chats, says so, and the count tells that they are not heard."""
+async def test_chats_taken_over_are_bounded(cluster: Make, expect_log: Expect) -> None:
+    """A full node takes no further chats, and the result says that they are not heard."""
     expect_log("chats not taken over")
     made = cluster()
     one, other = await made.node(), await made.node(max_sessions=1)
@@ -153,7 +153,7 @@ async def test_no_more_is_taken_over_than_may_linger(cluster: Make, expect_log: 
 
 
 @gen_test
-async def test_what_lingers_already_lingers_anew_when_it_is_taken_over(cluster: Make, chat: str) -> None:
+async def test_taking_over_a_lingering_chat_renews_it(cluster: Make, chat: str) -> None:
     """A chat that the taker's own sessions have left is heard for a whole lifetime from the handover on."""
     made = cluster()
     one, other = await made.node(chat), await made.node(chat, history_seconds=0.8)
@@ -170,7 +170,7 @@ async def test_what_lingers_already_lingers_anew_when_it_is_taken_over(cluster: 
 
 @gen_test
 async def test_handing_over_again_after_an_outage(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """What could not be handed over while Redis was away is handed over when it is asked for again."""
+    """Chats that could not be handed over while Redis was away are handed over by the next call."""
     expect_log("Redis connection lost")
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.node(chat), await made.node()

@@ -1,4 +1,4 @@
-"""Heartbeats: what one of them that is late, refused or unheard means for the connections."""
+"""Heartbeats: what a late, refused or unheard one means for the connections."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_a_heartbeat_proves_the_subscriber(stage: Stage) -> None:
 
 @gen_test
 async def test_a_slow_answer(stage: Stage) -> None:
-    """Redis's clock is taken to be as early as it can be, so that no guard is believed too soon."""
+    """Redis's clock is taken to be as early as it can be, so that no guard is trusted too soon."""
     stage.takes = 0.1
     await stage.beat()
     assert 1_000_000_000 - stage.connections.clock == pytest.approx(time.monotonic() * 1000, abs=50)
@@ -87,7 +87,7 @@ async def test_a_slow_answer(stage: Stage) -> None:
 
 @gen_test
 async def test_a_wrong_server(stage: Stage) -> None:
-    """A connection that was of use is replaced at once; a new one only if it goes on being refused."""
+    """A connection that has worked is replaced at once; a new one only if it continues to be refused."""
     stage.commands.proven = True
     await stage.beat(ResponseError("OOM command not allowed"))
     stage.commands.close.assert_not_called()
@@ -104,7 +104,7 @@ async def test_a_wrong_server(stage: Stage) -> None:
 
 @gen_test
 async def test_an_unconfirmed_subscription(stage: Stage) -> None:
-    """A connection whose first subscription isn't confirmed in time is of no use."""
+    """A connection whose first subscription isn't confirmed in time is replaced."""
     await stage.beat()
     stage.subscriber.close.assert_not_called()
     stage.connections.heard -= 1
@@ -114,7 +114,7 @@ async def test_an_unconfirmed_subscription(stage: Stage) -> None:
 
 @gen_test
 async def test_an_unheard_heartbeat(stage: Stage) -> None:
-    """A connection that brings no heartbeat is of no use, unless this process stood still."""
+    """A connection that brings no heartbeat is replaced, unless this process stood still."""
     stage.listen()
     stage.is_heard = False
     beating = asyncio.create_task(stage.beat())
@@ -151,7 +151,7 @@ async def test_a_server_that_does_not_count(stage: Stage) -> None:
 
 @gen_test
 async def test_a_connection_that_is_gone_meanwhile(stage: Stage) -> None:
-    """A heartbeat says nothing of a subscriber's connection that has come since."""
+    """A heartbeat says nothing about a subscriber's connection that was made later."""
     stage.listen()
     stage.hearers, stage.takes = 0, 0.02
     stage.heartbeat._counted = True

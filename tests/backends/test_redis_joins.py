@@ -1,4 +1,4 @@
-"""What a join finds: nothing to begin anew where nothing is wrong, and whose guard counts."""
+"""What a join finds: no new epoch if nothing is wrong, and whose guard counts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LONG_AGO = 1_600_000_000_000  # milliseconds
 
 
 async def join_again(node: Node, chat: str) -> None:
-    """Have a node look at a chat again, as after a gap, and wait until it has."""
+    """Make a node join a chat again, as after a gap, and wait until it has."""
     node.delivery._subscriptions.look_again([chat])
     await node.delivery.subscribe(chat)
 
@@ -28,7 +28,7 @@ async def until_guarded_by(made: Cluster, chat: str, *nodes: Node) -> None:
     """Wait until a chat has one guard for each of these nodes, and no others."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
-    wanted = sorted(f"guard:{node.link()}".encode() for node in nodes)
+    wanted = sorted(f"guard:{node.connection()}".encode() for node in nodes)
     while True:
         noted = await made.client.hkeys(f"eclipse:{{{chat}}}:meta")
         guards = sorted(name for name in noted if name.startswith(b"guard:"))
@@ -40,7 +40,7 @@ async def until_guarded_by(made: Cluster, chat: str, *nodes: Node) -> None:
 
 @gen_test
 async def test_joining_again_changes_nothing(cluster: Make, chat: str) -> None:
-    """Wherever a chat is in its history, a node that looks again stays in its epoch and interrupts nobody."""
+    """Wherever a chat is in its history, a node that joins again stays in its epoch and interrupts nobody."""
     made = cluster(history_events=3, **OVER_HTTP)
     node, elsewhere = await made.node(chat), await made.node()
     before = epoch(node, chat)
@@ -98,18 +98,16 @@ async def test_after_events_of_an_earlier_server(cluster: Make, chat: str, last:
     ("since", "leased", "guards"),
     [("now", False, True), ("long ago", True, True), ("long ago", False, False)],
 )
-async def test_a_guard_that_was_heard_of_lately(
-    cluster: Make, chat: str, since: str, leased: bool, guards: bool
-) -> None:
+async def test_a_recent_guard(cluster: Make, chat: str, since: str, leased: bool, guards: bool) -> None:
     """A subscribed guard counts if it came just now or its lease lives; else its machine has gone."""
     made = cluster(redis_ping_interval=20)
     one = await made.node(chat)
     await one.until_up()
     before = epoch(one, chat)
     if since == "long ago":
-        await made.client.hset(f"eclipse:{{{chat}}}:meta", f"guard:{one.link()}", LONG_AGO)
+        await made.client.hset(f"eclipse:{{{chat}}}:meta", f"guard:{one.connection()}", LONG_AGO)
     await made.client.execute_command(
-        "SET" if leased else "DEL", NAMES.node + one.link(), *["1", "EX", 40] * leased
+        "SET" if leased else "DEL", NAMES.node + one.connection(), *["1", "EX", 40] * leased
     )
     other = await made.node(chat)
     assert (epoch(other, chat) == before) is guards
@@ -121,9 +119,9 @@ async def test_a_nodes_earlier_connection_guards_nothing(cluster: Make, chat: st
     made = cluster()
     node = await made.node(chat)
     before = node.delivery.position(chat)
-    channel = NAMES.node + node.link()
+    channel = NAMES.node + node.connection()
     assert (await made.client.pubsub_numsub(channel))[0][1] == 1
-    name = node.link().partition(":")[0]
+    name = node.connection().partition(":")[0]
     found, _, missed, _, _ = await scripts.JOIN(
         node.backend._connections.commands,
         NAMES.chat_keys(chat),
@@ -133,26 +131,26 @@ async def test_a_nodes_earlier_connection_guards_nothing(cluster: Make, chat: st
 
 
 @gen_test
-async def test_guards_that_have_gone_are_removed(cluster: Make, chat: str, expect_log: Expect) -> None:
+async def test_guards_that_are_gone_are_removed(cluster: Make, chat: str, expect_log: Expect) -> None:
     """However often nodes reconnect and die, the chat's hash has the guards of those that hear it."""
     expect_log("Redis connection lost")
     made = cluster()
     one = await made.node(chat)
     for number in (2, 3):
-        await made.kill_link(one)
+        await made.kill_connection(one)
         await until(lambda number=number: one.backend._connections._number == number, "another connection")
     await until_guarded_by(made, chat, one)
     other = await made.node(chat)
     await until_guarded_by(made, chat, one, other)
     await other.backend._connections.close()
-    await made.until_listeners(NAMES.node + other.link(), 0)
+    await made.until_listeners(NAMES.node + other.connection(), 0)
     await join_again(one, chat)
     await until_guarded_by(made, chat, one)
 
 
 @gen_test
 async def test_an_epoch_that_nobody_guards_is_not_joined(cluster: Make, chat: str) -> None:
-    """What began without anybody who hears the chat isn't gone on in, not even by a node without a gap."""
+    """An epoch that began without a listening node isn't continued, not even by a node without a gap."""
     made = cluster()
     node, elsewhere = await made.node(chat), await made.node()
     before = epoch(node, chat)

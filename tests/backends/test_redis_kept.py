@@ -25,14 +25,14 @@ async def lifetimes(made: Cluster, node: Node, chat: str) -> list[int]:
 
 
 async def expire(made: Cluster, node: Node, chat: str, seconds: int = 20) -> None:
-    """Have all that is kept of a chat end soon."""
+    """Make everything that is kept of a chat expire soon."""
     for key in node.backend._names.chat_keys(chat):
         await made.client.expire(key, seconds)
 
 
 @gen_test
 async def test_identities_are_bounded_and_kept_as_long_as_their_events(cluster: Make, chat: str) -> None:
-    """Each half has a history's worth at the most; of as many as are kept each event is known again."""
+    """Each half holds at most a history's worth; every event that is kept is recognized."""
     made = cluster(history_events=4)
     node = await made.node(chat)
     halves = node.backend._names.chat_keys(chat)[2:]
@@ -82,7 +82,7 @@ async def test_each_join_renews_the_position(cluster: Make, chat: str) -> None:
 
 @gen_test
 async def test_a_position_that_only_a_known_event_brings_back(cluster: Make, chat: str) -> None:
-    """Where the position has gone and the identities haven't, what begins anew has a lifetime, too."""
+    """If the position is gone and the identities aren't, the new position has a lifetime, too."""
     made = cluster()
     elsewhere = await made.node()
     first = await elsewhere.delivery.publish(chat, event("m1"))
@@ -106,7 +106,7 @@ async def test_a_history_is_bounded_in_both_ways_at_once(cluster: Make, chat: st
 
 @gen_test
 @patch("eclipse_ws.config.settings.Settings.history_bytes", 1024)
-async def test_what_fits_exactly_is_kept(cluster: Make, chat: str) -> None:
+async def test_events_of_exactly_the_bound_are_kept(cluster: Make, chat: str) -> None:
     """The bound is reached when the last byte is used, cursors included, and passed with the next one."""
     made = cluster()
     node = await made.node(chat)
@@ -126,7 +126,7 @@ async def test_what_fits_exactly_is_kept(cluster: Make, chat: str) -> None:
 
 @gen_test
 async def test_a_new_epoch_is_measured_from_its_beginning(cluster: Make, chat: str) -> None:
-    """The sum of bytes is of what is kept: that of the epoch before doesn't go on."""
+    """The sum of bytes is of what is kept: that of the epoch before is not continued."""
     made = cluster()
     node = await made.node(chat)
     meta, events, *_ = node.backend._names.chat_keys(chat)
@@ -142,7 +142,7 @@ async def test_a_new_epoch_is_measured_from_its_beginning(cluster: Make, chat: s
 
 
 @gen_test
-async def test_what_redis_does_not_keep_is_not_published(cluster: Make, chat: str) -> None:
+async def test_an_event_that_is_not_kept_is_not_published(cluster: Make, chat: str) -> None:
     """An event that can't be appended takes no place, and reaches nobody."""
     made = cluster()
     node = await made.node(chat)
@@ -199,7 +199,7 @@ async def test_a_redis_that_has_lost_the_last_event(cluster: Make, chat: str, lo
 
 
 @gen_test
-async def test_a_node_that_is_behind_goes_on_in_the_others_epoch(cluster: Make, chat: str) -> None:
+async def test_a_node_that_is_behind_joins_the_others_epoch(cluster: Make, chat: str) -> None:
     """A node that hasn't heard of the new epoch yet has its event sequenced there, whatever it knew."""
     made = cluster()
     node = await made.node(chat)

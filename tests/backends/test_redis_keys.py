@@ -12,7 +12,7 @@ from tests.backends.test_redis_outage import expect_outage, until_away
 Make = Callable[..., Cluster]
 Expect = Callable[..., None]
 gen_test = pytest.mark.gen_test(timeout=30)
-STATES = ("done", "under way", "unknown")
+STATES = ("done", "in progress", "unknown")
 
 
 async def begin(node: Node, chat: str) -> None:
@@ -28,7 +28,7 @@ async def begin(node: Node, chat: str) -> None:
 
 
 @gen_test
-async def test_a_redis_that_was_emptied(cluster: Make, chat: str) -> None:
+async def test_an_emptied_redis(cluster: Make, chat: str) -> None:
     """Where Redis has forgotten a key, the nodes still know what it stands for."""
     made = cluster()
     one, other = await made.nodes(2, chat)
@@ -37,7 +37,7 @@ async def test_a_redis_that_was_emptied(cluster: Make, chat: str) -> None:
     for key in STATES:
         assert (await other.delivery.attempt(chat, key, fingerprint="f2", resent=True)).state == "reused"
     assert (await other.delivery.attempt(chat, "done", fingerprint="f1", resent=True)).state == "done"
-    assert (await other.delivery.attempt(chat, "under way", fingerprint="f1", resent=True)).state == "later"
+    assert (await other.delivery.attempt(chat, "in progress", fingerprint="f1", resent=True)).state == "later"
     assert (await other.delivery.attempt(chat, "unknown", fingerprint="f1", resent=True)).state == "unknown"
 
 

@@ -29,25 +29,27 @@ class Held:
         self.count = self.answered = 0
         if ask:
             self._ask.set()
-        monkeypatch.setattr(CommandConnection, "call", lambda link, *command: self._hold(link, command))
+        monkeypatch.setattr(
+            CommandConnection, "call", lambda connection, *command: self._hold(connection, command)
+        )
 
     def ask(self) -> None:
-        """Have Redis asked, whose answers are kept back."""
+        """Have Redis asked, and keep its answers back."""
         self._ask.set()
 
     def release(self) -> None:
-        """Let the answers come, and all later ones at once."""
+        """Let the answers through, and all later ones at once."""
         self._answer.set()
 
-    def _hold(self, link: CommandConnection, command: tuple[Any, ...]) -> asyncio.Future[Any]:
+    def _hold(self, connection: CommandConnection, command: tuple[Any, ...]) -> asyncio.Future[Any]:
         if self._answer.is_set() or not self._holds(command):
-            return self._call(link, *command)
+            return self._call(connection, *command)
         self.count += 1
-        return asyncio.ensure_future(self._late(link, command))
+        return asyncio.ensure_future(self._late(connection, command))
 
-    async def _late(self, link: CommandConnection, command: tuple[Any, ...]) -> Any:
+    async def _late(self, connection: CommandConnection, command: tuple[Any, ...]) -> Any:
         await self._ask.wait()
-        answer = await self._call(link, *command)
+        answer = await self._call(connection, *command)
         self.answered += 1
         await self._answer.wait()
         return answer
@@ -55,9 +57,11 @@ class Held:
 
 async def cut_and_back(made: Cluster, node: Node) -> None:
     """Cut a node's subscriptions, and wait until it hears again on another connection."""
-    before = node.link()
-    await made.kill_link(node)
-    await until(lambda: node.link() != before and node.delivery.health.state == "up", "another connection")
+    before = node.connection()
+    await made.kill_connection(node)
+    await until(
+        lambda: node.connection() != before and node.delivery.health.state == "up", "another connection"
+    )
 
 
 @gen_test
@@ -85,10 +89,10 @@ async def test_an_answer_of_an_earlier_connection_is_ignored(
 
 
 @gen_test
-async def test_live_events_meet_what_is_replayed(
+async def test_live_events_during_a_replay(
     cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What comes live before, while and after Redis is asked for the rest is delivered at once, in order."""
+    """Live events before, during and after a replay are delivered at once, in order."""
     expect_log("Redis connection lost")
     made = cluster()
     one, other = await made.nodes(2, chat)
@@ -120,7 +124,7 @@ async def test_live_events_meet_what_is_replayed(
 
 
 @gen_test
-async def test_a_new_epoch_is_told_before_its_events(
+async def test_a_new_epoch_is_announced_before_its_events(
     cluster: Make, chat: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of events that come while a new epoch is being found none is delivered before the interrupt."""

@@ -1,4 +1,4 @@
-"""Two environments on one Redis: what one of them says, asks and keeps is none of the other's business."""
+"""Two environments on one Redis share no events, questions or keys."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ async def test_databases_do_not_hear_each_others_questions(cluster: Make, chat: 
     made = cluster()
     production, staging = await node_of(made, 0, chat), await node_of(made, 1, chat)
     for node in (production, staging):
-        node.heard.reply = lambda question, node=node: node.link()
-    assert (await staging.delivery.ask({"disconnect": chat})).values == [staging.link()]
-    assert (await production.delivery.ask({"disconnect": chat})).values == [production.link()]
+        node.heard.reply = lambda question, node=node: node.connection()
+    assert (await staging.delivery.ask({"disconnect": chat})).values == [staging.connection()]
+    assert (await production.delivery.ask({"disconnect": chat})).values == [production.connection()]
 
 
 @gen_test
 async def test_another_database_takes_no_chat_over(cluster: Make, chat: str) -> None:
-    """A node that stops hands its chats to its own environment: no other one has their history."""
+    """A node that stops hands its chats over within its own environment: no other one has their history."""
     made = cluster()
     staging, production = await node_of(made, 0, chat), await node_of(made, 1)
     assert not await staging.delivery.hand_over()
@@ -64,8 +64,8 @@ async def test_prefixes_keep_everything_apart(cluster: Make) -> None:
     assert second.delivery._subscriptions.get(chat)
     names = [*await made.client.keys("*"), *await made.client.pubsub_channels()]
     mine = {name for name in names if name.startswith(STAGING.encode())}
-    links = {staging.link(), second.link()}
-    assert {name.rpartition(b"node:")[2].decode() for name in mine if b":node:" in name} == links
+    connections = {staging.connection(), second.connection()}
+    assert {name.rpartition(b"node:")[2].decode() for name in mine if b":node:" in name} == connections
     assert len([name for name in mine if chat.encode() in name]) == 5
     for name in await made.client.keys(f"{STAGING}*"):
         assert await made.client.ttl(name) != -1
@@ -74,7 +74,7 @@ async def test_prefixes_keep_everything_apart(cluster: Make) -> None:
     await made.client.delete(*await made.client.keys(f"{STAGING}*"))
 
 
-def test_what_names_are() -> None:
+def test_names_of_channels() -> None:
     """Database 0 without a prefix has the names of earlier servers; any other has channels of its own."""
     before, other = Names(), Names("", 3)
     assert (before.all_nodes, before.node, before.channel("c")) == (
@@ -109,7 +109,7 @@ def test_the_database_of_a_url(url: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["a b", "{a}", "a*", "\u00e4", "a\n", "a" * 33])
-def test_a_prefix_that_can_not_be_one(prefix: str) -> None:
+def test_an_invalid_prefix(prefix: str) -> None:
     """A prefix is a short word: nothing in it means anything to Redis, and no name gets long by it."""
     with pytest.raises(ValidationError, match="redis_prefix"):
         make_settings(redis_prefix=prefix)

@@ -1,4 +1,4 @@
-"""Redis frozen, killed, emptied, full or read-only: what its nodes go on doing, and what they make good."""
+"""Redis frozen, killed, emptied, full or read-only: what its nodes continue to do, and what they repair."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ async def until_away(*nodes: Node) -> None:
 
 
 async def publish(node: Node, chat: str, *numbers: Any) -> set[str]:
-    """Publish one after the other; the kinds of delivery that were answered."""
+    """Publish one after the other; the kinds of delivery."""
     return {(await node.delivery.publish(chat, event(number))).delivery for number in numbers}
 
 
 @gen_test
 async def test_frozen_in_use(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A Redis that stops answering is noticed by the first event, chat goes on, and all is made good."""
+    """A Redis that stops answering is noticed by the first event, chat continues, and all is repaired."""
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
@@ -100,10 +100,10 @@ async def test_an_unconfirmed_subscriber_is_noticed(
     tell = SubscriberConnection.send
     told: list[Any] = []
 
-    def tell_not_at_first(link: SubscriberConnection, *command: Any) -> None:
+    def tell_not_at_first(connection: SubscriberConnection, *command: Any) -> None:
         told.append(command)
         if len(told) > 1:
-            tell(link, *command)
+            tell(connection, *command)
 
     monkeypatch.setattr(SubscriberConnection, "send", tell_not_at_first)
     await node.delivery.start(node.heard)
@@ -123,7 +123,7 @@ async def test_killed_and_started_empty(own_cluster: Make, chat: str, expect_log
     made.server.kill()
     await until_away(*nodes)
     for node in nodes:
-        assert await publish(node, chat, *(f"{node.link()} {n}" for n in range(5))) == {"local"}
+        assert await publish(node, chat, *(f"{node.connection()} {n}" for n in range(5))) == {"local"}
         assert await node.delivery.resume(chat, before) == []
         assert await node.delivery.resume(chat, before._replace(offset=0)) is None
     assert len(one.heard.numbers(chat)) == 6
@@ -162,7 +162,7 @@ async def test_an_overflowing_queue_interrupts_all(own_cluster: Make, chat: str,
 
 @gen_test
 @patch("eclipse_ws.delivery.outbox.MAX_ITEMS", 1)
-async def test_an_attempt_that_finds_no_room_is_no_gap(
+async def test_an_attempt_that_finds_no_room_is_not_a_gap(
     own_cluster: Make, chat: str, expect_log: Expect
 ) -> None:
     """How an attempt ended may be lost for want of room: no event is missing, and nobody has to resume."""
@@ -184,7 +184,7 @@ async def test_an_attempt_that_finds_no_room_is_no_gap(
 @gen_test
 @patch("eclipse_ws.delivery.outbox.MAX_ITEMS", 10)
 async def test_a_flood_of_raw_events_is_bounded(cluster: Make, chat: str, expect_log: Expect) -> None:
-    """More raw events at once than the queue takes are given up openly: a new epoch, and sessions resume."""
+    """Of too many raw events at once the excess is dropped and logged: a new epoch, and sessions resume."""
     expect_log("outbox full")
     made = cluster()
     node = await made.node(chat)
@@ -199,7 +199,7 @@ async def test_a_flood_of_raw_events_is_bounded(cluster: Make, chat: str, expect
 
 @gen_test
 async def test_typing_is_dropped(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """What is ephemeral is dropped while Redis is away, counted, and never comes late."""
+    """Ephemeral events are dropped while Redis is away, counted, and never arrive late."""
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     node = await made.node(chat)
@@ -220,7 +220,7 @@ async def test_typing_is_dropped(own_cluster: Make, chat: str, expect_log: Expec
 
 @gen_test
 async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """While Redis is away a node's own word is enough; when it is back, the others know the outcomes too."""
+    """While Redis is away a node decides alone; when it is back, the others know the outcomes too."""
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
@@ -236,7 +236,7 @@ async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_lo
     await one.delivery.abandon(lost)
     second = await one.delivery.attempt(chat, "back")
     assert second.state == "new"
-    under_way = await one.delivery.attempt(chat, "under way")
+    in_progress = await one.delivery.attempt(chat, "in progress")
     assert (await one.delivery.attempt(chat, "lost")).state == "unknown"
     made.server.thaw()
     for node in (one, other):
@@ -246,16 +246,16 @@ async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_lo
     assert (await other.delivery.attempt(chat, "lost")).state == "unknown"
     await one.delivery.release(second)
     assert (await other.delivery.attempt(chat, "back")).state == "new"
-    waiting = asyncio.ensure_future(other.delivery.attempt(chat, "under way"))
+    waiting = asyncio.ensure_future(other.delivery.attempt(chat, "in progress"))
     done, _ = await asyncio.wait([waiting], timeout=0.1)
     assert not done
-    receipt = await one.delivery.publish(chat, event("m2"), under_way)
+    receipt = await one.delivery.publish(chat, event("m2"), in_progress)
     assert (await waiting).receipt == receipt
 
 
 @gen_test
-async def test_an_answer_that_was_lost(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """An event that Redis took without our hearing of it is not sequenced twice when it is offered again."""
+async def test_a_lost_answer(own_cluster: Make, chat: str, expect_log: Expect) -> None:
+    """An event that Redis took is not sequenced twice when it is sent again because its answer was lost."""
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
@@ -276,7 +276,7 @@ REFUSALS = {
 
 @gen_test
 @pytest.mark.parametrize("refusal", REFUSALS)
-async def test_refusals_that_pass(own_cluster: Make, chat: str, refusal: str, expect_log: Expect) -> None:
+async def test_temporary_refusals(own_cluster: Make, chat: str, refusal: str, expect_log: Expect) -> None:
     """While Redis is full or read-only chat goes on locally; when it takes events again it gets them."""
     expect_log(REFUSES)
     expect_log(AWAY, LOCALLY, optional=True)
@@ -324,7 +324,7 @@ async def test_joining_while_redis_refuses(own_cluster: Make, expect_log: Expect
 
 
 @gen_test
-async def test_what_redis_will_never_take(cluster: Make, chat: str, expect_log: Expect) -> None:
+async def test_an_event_that_redis_always_refuses(cluster: Make, chat: str, expect_log: Expect) -> None:
     """An event that is always refused is dropped and logged, and its chat begins a new epoch."""
     expect_log("event dropped: the backend will never")
     made = cluster()
@@ -348,11 +348,13 @@ async def test_closing_hands_over_the_outbox(own_cluster: Make, chat: str, expec
     one, other = await made.nodes(2, chat)
     await made.client.config_set("maxmemory", 1)
     assert await publish(one, chat, *range(5)) == {"local"}
-    links = one.backend._connections
-    await until(lambda: links.refusal)
-    refused = links.refusing.count
+    connections = one.backend._connections
+    await until(lambda: connections.refusal)
+    refused = connections.refusing.count
     closing = asyncio.create_task(one.delivery.close())
-    await until(lambda: links.refusing.count > refused, "a heartbeat that is refused while the node closes")
+    await until(
+        lambda: connections.refusing.count > refused, "a heartbeat that is refused while the node closes"
+    )
     await made.client.config_set("maxmemory", 0)
     await closing
     await other.until_heard(chat, *range(5))
@@ -360,7 +362,7 @@ async def test_closing_hands_over_the_outbox(own_cluster: Make, chat: str, expec
 
 @gen_test
 async def test_closing_without_redis(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """A node that stops while Redis is away stops, and says what is lost to the others."""
+    """A node that stops while Redis is away logs what is lost to the others."""
     expect_outage(expect_log)
     expect_log("not handed over")
     made = own_cluster(**HASTY)
@@ -405,7 +407,7 @@ async def test_asking_when_a_node_is_silent(cluster: Make, expect_log: Expect) -
 
 @gen_test
 async def test_asking_when_redis_fails(own_cluster: Make, expect_log: Expect) -> None:
-    """When the question itself can't be put, this node's own answer is what there is."""
+    """If the question can't be sent, this node's own answer is the result."""
     expect_outage(expect_log)
     expect_log("nodes not asked")
     made = own_cluster(redis_timeout=0.3)
@@ -467,16 +469,16 @@ async def test_internal_errors_are_logged(cluster: Make, chat: str, expect_log: 
     expect_log("outbox flush failed", "of the test")
     made = cluster()
     one, other = await made.nodes(2, chat)
-    pay, failed = one.delivery._outbox._hand_over, []
+    hand_over, failed = one.delivery._outbox._hand_over, []
 
     async def fail_once(*arguments: Any) -> bool:
         if not failed:
             failed.append(arguments)
             raise RuntimeError("of the test")
-        return await pay(*arguments)
+        return await hand_over(*arguments)
 
     one.delivery._outbox._hand_over = fail_once
-    owed: Event = event("m1")
-    one.delivery._outbox.put(Item(chat, owed))
+    waiting: Event = event("m1")
+    one.delivery._outbox.put(Item(chat, waiting))
     await until(lambda: failed)
     await other.until_heard(chat, "m1")

@@ -32,10 +32,10 @@ async def until_refused(made: Cluster, more: int) -> None:
 
 
 @gen_test
-async def test_reconnecting_begins_anew_after_each_outage(
+async def test_pauses_of_reconnecting_are_reset_by_each_success(
     own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However often the connections were lost, they are back as soon as after the first time."""
+    """However often the connections were lost, reconnecting is as fast as the first time."""
     monkeypatch.setattr(f"{LINKS}.FIRST_PAUSE", 0.01)
     monkeypatch.setattr(f"{LINKS}.LONGEST_PAUSE", 60.0)
     expect_log("Redis connection lost")
@@ -90,7 +90,7 @@ async def test_a_refused_join_is_tried_less_and_less_often(
 
 
 @gen_test
-async def test_joining_begins_anew_after_each_refusal(
+async def test_pauses_of_joining_are_reset_by_each_success(
     own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A chat whose join was refused many times, then accepted, is tried again soon at its next refusal."""
@@ -108,14 +108,14 @@ async def test_joining_begins_anew_after_each_refusal(
     monkeypatch.setattr(f"{SUBSCRIPTIONS}.RETRY", 0.4)  # 32 times of it are longer than a test waits
     interrupts = len(node.heard.interrupts)
     await made.client.set(meta, "no hash", ex=60)
-    await made.kill_link(node)
+    await made.kill_connection(node)
     await until_refused(made, 1)
     await made.client.delete(meta)
     await until(lambda: len(node.heard.interrupts) > interrupts, "the next join")
 
 
 @gen_test
-async def test_what_redis_refuses_for_a_while_again_and_again_is_not_lost(
+async def test_an_event_that_is_refused_for_a_while_is_not_lost(
     own_cluster: Make, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event is given up after many refusals of its own; those of earlier events don't count."""

@@ -20,8 +20,8 @@ LOST = "Redis connection lost"
 
 
 @gen_test
-async def test_what_was_missed(redis_server: RedisServer, chat: str) -> None:
-    """Who subscribes again learns what came since the position that it knows."""
+async def test_missed_events(redis_server: RedisServer, chat: str) -> None:
+    """A node that subscribes again learns what came since the position that it knows."""
     async with alone(redis_server) as made:
         (one, _), (other, _) = await made.start(), await made.start()
         first = await position(one, chat)
@@ -45,7 +45,7 @@ async def test_what_was_missed(redis_server: RedisServer, chat: str) -> None:
 
 @gen_test
 async def test_a_chat_that_nobody_guarded(redis_server: RedisServer, chat: str) -> None:
-    """After everybody has let a chat go, whoever subscribes begins a new epoch."""
+    """After all nodes have unsubscribed a chat, the next one that subscribes begins a new epoch."""
     async with alone(redis_server) as made:
         (one, _), (other, _) = await made.start(), await made.start()
         first = await position(one, chat)
@@ -114,9 +114,7 @@ async def test_a_cut(redis_server: RedisServer, chat: str, guard: str, expect_lo
 
 
 @gen_test
-async def test_a_cut_where_no_raw_events_come(
-    redis_server: RedisServer, chat: str, expect_log: Expect
-) -> None:
+async def test_a_cut_without_raw_events(redis_server: RedisServer, chat: str, expect_log: Expect) -> None:
     """Where the application publishes over HTTP alone, a lone node's cut ends no epoch: Redis has all."""
     expect_log(LOST)
     async with alone(redis_server, app_publishes_over_http=True) as made:
@@ -152,7 +150,7 @@ async def test_a_connection_that_goes_during_a_join(
 
 @gen_test
 async def test_many_in_one_turn(own_server: Servers) -> None:
-    """What is subscribed in one turn of the loop shares commands, of 500 chats at the most."""
+    """Chats that are subscribed in one turn of the loop share commands, of at most 500 chats each."""
     async with alone(own_server()) as made:
         backend, _ = await made.start()
         await made.client.config_resetstat()
@@ -179,8 +177,8 @@ async def test_one_subscription_for_all_that_wait(own_server: Servers, chat: str
 
 
 @gen_test
-async def test_subscribed_again_while_it_is_let_go(redis_server: RedisServer, chat: str) -> None:
-    """A chat that is wanted again before it is let go stays guarded and heard."""
+async def test_subscribed_again_while_it_is_unsubscribed(redis_server: RedisServer, chat: str) -> None:
+    """A chat that is subscribed again before it is unsubscribed stays guarded and heard."""
     async with alone(redis_server) as made:
         backend, heard = await made.start()
         first = await position(backend, chat)
@@ -195,8 +193,8 @@ async def test_subscribed_again_while_it_is_let_go(redis_server: RedisServer, ch
 
 
 @gen_test
-async def test_let_go_while_it_is_subscribed(redis_server: RedisServer, chat: str) -> None:
-    """A chat whose subscription is in progress is not let go."""
+async def test_unsubscribed_while_it_is_being_subscribed(redis_server: RedisServer, chat: str) -> None:
+    """A chat whose subscription is in progress is not unsubscribed."""
     async with alone(redis_server) as made:
         backend, _ = await made.start()
         subscribing = asyncio.create_task(backend.subscribe(chat))
@@ -207,8 +205,10 @@ async def test_let_go_while_it_is_subscribed(redis_server: RedisServer, chat: st
 
 
 @gen_test
-async def test_letting_go_during_an_outage(redis_server: RedisServer, chat: str, expect_log: Expect) -> None:
-    """Without its connections a node lets nothing go, nor under a name that is no longer its own."""
+async def test_unsubscribing_during_an_outage(
+    redis_server: RedisServer, chat: str, expect_log: Expect
+) -> None:
+    """Without connections a node unsubscribes nothing, nor under a name that is no longer its own."""
     expect_log(LOST)
     async with alone(redis_server) as made:
         backend, _ = await made.start()

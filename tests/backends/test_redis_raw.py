@@ -52,7 +52,7 @@ async def test_own_publish_and_the_applications_are_one_event(cluster: Make, cha
 
 @gen_test
 async def test_an_old_server_sees_todays_events(cluster: Make, chat: str) -> None:
-    """A plain subscriber sees each event as it always did, with the fields that we add and no others."""
+    """A plain subscriber sees each event as before, with only the fields that we add."""
     made = cluster()
     node = await made.node(chat)
     old = made.client.pubsub(ignore_subscribe_messages=True)
@@ -108,10 +108,10 @@ NO_EVENT = {
 
 @gen_test
 @pytest.mark.parametrize("what", NO_EVENT)
-async def test_what_is_no_event_is_dropped(
+async def test_malformed_events_are_dropped(
     cluster: Make, chat: str, what: str, expect_log: Callable[..., None]
 ) -> None:
-    """What is no event, or none that is kept, is dropped and counted, and the events around it arrive."""
+    """Input that is not an event, or not one to keep, is dropped and counted; the events around it arrive."""
     expect_log(DROPPED)
     made = cluster()
     one, other = await made.nodes(2, chat)
@@ -158,7 +158,7 @@ async def test_a_kept_event_that_is_dropped_is_a_gap(
     await made.raw(chat, DAMAGED[what])
     await until(lambda: all(node.heard.interrupts for node in nodes), "the interrupts")
     for node in nodes:
-        await node.delivery.publish(chat, event(node.link()))
+        await node.delivery.publish(chat, event(node.connection()))
     for node in nodes:
         await until(lambda node=node: len(node.heard.numbers(chat)) == 4, "the events after it")
         # Were there a second epoch, offsets would begin anew, and sessions be interrupted again.
@@ -298,7 +298,7 @@ async def test_a_flood_of_forged_cursors_loses_nothing(
 
 
 @gen_test
-async def test_notes_that_no_node_has_written(cluster: Make, expect_log: Callable[..., None]) -> None:
+async def test_notes_from_outside(cluster: Make, expect_log: Callable[..., None]) -> None:
     """What others publish to the nodes' own channel disturbs nobody: nodes still answer."""
     expect_log("malformed note")
     made = cluster()
@@ -306,13 +306,13 @@ async def test_notes_that_no_node_has_written(cluster: Make, expect_log: Callabl
     deep = [b'{"id":"a","sender":"b","question":%b}' % nested(levels).encode() for levels in TOO_DEEP]
     for garbage in (b"", b"\xff", b"[]", b"[" * 5000, *deep, b'{"look_again":7}', b'{"id":{}}', b"{}"):
         await made.client.publish("eclipse:nodes", garbage)
-        await made.client.publish(f"eclipse:node:{one.link()}", garbage)
+        await made.client.publish(f"eclipse:node:{one.connection()}", garbage)
     await made.client.publish("eclipse:nodes", b'{"id":"never asked","answer":1}')
     assert (await one.delivery.ask("x")).values == ["x", "x"]
 
 
 @gen_test
-async def test_a_subscriber_that_fails_deafens_nobody(
+async def test_a_subscriber_that_fails_does_not_stop_delivery(
     cluster: Make, chat: str, expect_log: Callable[..., None]
 ) -> None:
     """An error while one event is handled is logged, sessions have to resume, and the next event arrives."""
@@ -332,7 +332,7 @@ async def test_a_subscriber_that_fails_deafens_nobody(
 
 
 @gen_test
-async def test_awkward_chats_stay_apart(cluster: Make) -> None:
+async def test_awkward_chats_stay_separate(cluster: Make) -> None:
     """Chats whose names look like patterns, keys or hash tags are chats like any other."""
     made = cluster()
     node = await made.node()
@@ -357,8 +357,8 @@ async def test_ephemeral_events_of_the_application(cluster: Make, chat: str) -> 
 
 
 @gen_test
-async def test_what_nobody_hears_is_not_kept(cluster: Make) -> None:
-    """Events of a chat that no node wants change nothing."""
+async def test_events_that_nobody_hears_are_not_kept(cluster: Make) -> None:
+    """Events of a chat that no node has subscribed change nothing."""
     made = cluster()
     chat = fresh_chat()
     await made.node()

@@ -26,7 +26,7 @@ def done(saved: str, cursor: str) -> Record:
 
 @gen_test
 async def test_attempts(redis_server: RedisServer, chat: str) -> None:
-    """Of all nodes one attempt begins, and what it comes to is known to all."""
+    """One node of all begins the attempt, and all learn its outcome."""
     async with alone(redis_server) as made:
         (one, _), (other, _) = await made.start(), await made.start()
         mine, theirs = Key("k", "mine", "f1"), Key("k", "theirs", "f1")
@@ -81,7 +81,7 @@ async def test_records_of_earlier_servers(
 @gen_test
 @patch("eclipse_ws.backends.base.MARGIN", 0.1)
 async def test_an_attempt_that_nobody_ends(redis_server: RedisServer, chat: str) -> None:
-    """What is pending for longer than an attempt may take is unknown."""
+    """An attempt that is pending for longer than it may take is unknown."""
     async with alone(redis_server, api_timeout=0.1) as made:
         backend, _ = await made.start()
         await backend.record(chat, Key("k", "gone"), "pending")

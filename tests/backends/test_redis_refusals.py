@@ -1,4 +1,4 @@
-"""A Redis that answers, but refuses: a demoted primary, a provider's quota, and what else passes."""
+"""A Redis that answers, but refuses: a demoted primary, a provider's quota, and temporary refusals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def provided(server: RedisServer, **given: Any) -> AsyncIterator[tuple[Pro
 
 
 async def moved(made: Cluster, new: RedisServer) -> None:
-    """Have a cluster looked at on the server to which its nodes have moved."""
+    """Have a cluster use the server to which its nodes have moved."""
     await made.client.aclose()
     made.server, made._client = new, None
 
@@ -66,7 +66,7 @@ async def refused(*nodes: Node) -> None:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has everything tried again sooner than in use."""
+    """Shorten all retry intervals."""
     monkeypatch.setattr("eclipse_ws.backends.redis.heartbeat.WHILE_REFUSED", 0.1)
     monkeypatch.setattr("eclipse_ws.delivery.outbox.RETRY", 0.02)
 
@@ -237,7 +237,7 @@ async def test_a_server_that_goes_on_refusing(
 
 @gen_test
 @pytest.mark.parametrize("answer", [QUOTA, DAILY, "OOM command not allowed when used memory > 'maxmemory'."])
-async def test_a_quota_that_is_used_up(
+async def test_an_exhausted_quota(
     own_server: Servers, answer: str, expect_log: Expect, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Everything waits for a used-up quota: health says so, events are published once, the log is short."""
@@ -277,7 +277,7 @@ async def test_a_quota_that_is_used_up(
 @gen_test
 @pytest.mark.parametrize("way", ["commands", "connections", "full"])
 async def test_starting_over_quota(own_server: Servers, chat: str, way: str, expect_log: Expect) -> None:
-    """A provider's limit is no reason not to start, and no word is said of passwords."""
+    """A start succeeds despite a provider's limit, and no log line mentions passwords."""
     expect_log("Redis refuses|Redis unavailable")
     expect_log(LOST, optional=True)
     async with provided(own_server(), redis_timeout=0.3) as (provider, made):
@@ -294,7 +294,7 @@ async def test_starting_over_quota(own_server: Servers, chat: str, way: str, exp
 
 
 @gen_test
-async def test_subscriptions_alone_are_refused(
+async def test_only_subscriptions_are_refused(
     own_server: Servers, chat: str, expect_log: Expect, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A subscription that is refused is tried again until it is accepted, with one log line."""
@@ -312,7 +312,7 @@ async def test_subscriptions_alone_are_refused(
 
 
 @gen_test
-async def test_the_wrong_server_for_subscriptions_alone(
+async def test_the_wrong_server_only_for_subscriptions(
     own_server: Servers,
     chat: str,
     expect_log: Expect,
@@ -340,8 +340,8 @@ async def test_the_wrong_server_for_subscriptions_alone(
 
 
 @gen_test
-async def test_what_is_refused_for_one_chat_alone(own_server: Servers, chat: str, expect_log: Expect) -> None:
-    """What Redis refuses for no known reason, while it takes everything else, is given up in the end."""
+async def test_an_event_refused_only_for_one_chat(own_server: Servers, chat: str, expect_log: Expect) -> None:
+    """An event that Redis refuses for no known reason, while it accepts others, is given up in the end."""
     expect_log("event not published", "event dropped: the backend will never")
     async with provided(own_server()) as (_, made):
         one, other = await made.nodes(2, chat)
@@ -360,10 +360,10 @@ async def test_what_is_refused_for_one_chat_alone(own_server: Servers, chat: str
 
 
 @gen_test
-async def test_what_is_refused_for_a_moment(
+async def test_an_event_refused_for_a_moment(
     own_server: Servers, chat: str, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is refused alone is offered again at intervals, not with each event that comes meanwhile."""
+    """A refused event is retried at intervals, not with each event that comes meanwhile."""
     monkeypatch.setattr("eclipse_ws.delivery.outbox.RETRY", 0.5)
     expect_log("event not published")
     async with provided(own_server()) as (_, made):
@@ -380,7 +380,7 @@ async def test_what_is_refused_for_a_moment(
 
 
 @gen_test
-async def test_a_wrong_password_is_no_quota(own_server: Servers) -> None:
+async def test_a_wrong_password_is_not_a_quota(own_server: Servers) -> None:
     """A refusal that never passes still ends the start, with a text that says how to fix it."""
     server = own_server("--requirepass", "right")
     backend = RedisBackend(make_settings(backend="redis", redis_url=server.url, redis_timeout=1))

@@ -1,4 +1,4 @@
-"""Nodes that stand still, and answers that never come: nothing is blamed on Redis, or done twice."""
+"""Nodes that stand still, and answers that never come: Redis is not blamed, and nothing is done twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Expect = Callable[..., None]
 
 
 def redis_of(node: Node) -> RedisBackend:
-    """The node's backend as what it is."""
+    """The node's backend, typed."""
     assert isinstance(node.backend, RedisBackend)
     return node.backend
 
@@ -28,12 +28,12 @@ async def test_a_node_that_stood_still(own_cluster: Make, chat: str, expect_log:
     expect_log("Executing", optional=True)
     made = own_cluster(redis_timeout=0.5)
     node = await made.node(chat)
-    link = redis_of(node)._connections.commands
-    assert link is not None
-    answer = link.call("PING")
+    connection = redis_of(node)._connections.commands
+    assert connection is not None
+    answer = connection.call("PING")
     time.sleep(1)  # noqa: ASYNC251 - the loop has to stand still
     assert await answer == b"PONG"
-    assert redis_of(node)._connections.commands is link
+    assert redis_of(node)._connections.commands is connection
 
 
 @pytest.mark.gen_test(timeout=30)
@@ -45,17 +45,17 @@ async def test_an_attempt_is_recorded_on_the_next_connection(
     made = own_cluster()
     one, other = await made.nodes(2, chat)
     asking = one.delivery.attempt(chat, "k1")
-    link = redis_of(one)._connections.commands
-    assert link is not None
-    call, broken = link.call, []
+    connection = redis_of(one)._connections.commands
+    assert connection is not None
+    call, broken = connection.call, []
 
     def breaks(*command: bytes | str | int | float) -> object:
         answer = call(*command)
         if not broken:
-            broken.append(link.close("a test"))
+            broken.append(connection.close("a test"))
         return answer
 
-    link.call = breaks  # type: ignore[method-assign, assignment]
+    connection.call = breaks  # type: ignore[method-assign, assignment]
     attempt = await asking
     assert attempt.state == "new"
     await one.delivery.abandon(attempt)
@@ -64,14 +64,14 @@ async def test_an_attempt_is_recorded_on_the_next_connection(
 
 @pytest.mark.gen_test(timeout=30)
 async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log: Expect) -> None:
-    """An event that was heard with its cursor isn't sequenced again when Redis has forgotten its identity."""
+    """An event heard with its cursor isn't sequenced again after Redis has forgotten its identity."""
     expect_log("Redis connection lost", "event not published")
     expect_log("attempt not settled", optional=True)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
     backend = redis_of(one)
-    payments = one.delivery._outbox
-    pay, payments.flush = payments.flush, lambda: None  # type: ignore[method-assign]
+    outbox = one.delivery._outbox
+    flush, outbox.flush = outbox.flush, lambda: None  # type: ignore[method-assign]
     attempt = await one.delivery.attempt(chat, "k1", fingerprint="f1")
     made.server.freeze()
     assert (await one.delivery.publish(chat, event("m1"), attempt)).delivery == "local"
@@ -85,8 +85,8 @@ async def test_an_answer_lost_for_long(own_cluster: Make, chat: str, expect_log:
     await one.until_heard(chat, "m1")
     await until(lambda: backend._connections.state == "up", "the connections")
     await made.client.delete(f"eclipse:{{{chat}}}:seen:0", f"eclipse:{{{chat}}}:seen:1")
-    payments.flush = pay  # type: ignore[method-assign]
-    pay()
+    outbox.flush = flush  # type: ignore[method-assign]
+    flush()
     await one.until_up()
     await one.delivery.publish(chat, event("m2"))
     await other.until_heard(chat, "m1", "m2")

@@ -1,4 +1,4 @@
-"""A Redis that can't be used: said at the start, with what is wrong and what to do."""
+"""An unusable Redis is reported at the start, with the reason and the fix."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ async def test_wrong_passwords(own_server: Servers, given: str) -> None:
 
 
 @gen_test
-async def test_a_database_that_is_not_there(own_server: Servers) -> None:
-    """A number that the server's databases don't reach ends the start, and says what to change."""
+async def test_a_missing_database(own_server: Servers) -> None:
+    """A number beyond the server's databases ends the start, and says what to change."""
     server = own_server("--databases", "2")
     text = await failure(f"redis://127.0.0.1:{server.port}/2")
     assert "DB index" in text and "number of the database in REDIS_URL" in text
@@ -112,8 +112,8 @@ async def test_an_account_without_keys_or_channels(
 
 
 @gen_test
-async def test_an_account_with_just_enough(redis_server: RedisServer, chat: str) -> None:
-    """An account with our keys, our channels and the named commands alone does."""
+async def test_an_account_with_the_required_rights(redis_server: RedisServer, chat: str) -> None:
+    """An account with only our keys, our channels and the named commands works."""
     needed = (
         "evalsha eval time get set del exists expire hget hmget hgetall hset hdel xadd xrange publish"
         " subscribe unsubscribe pubsub|numsub client|setname"
@@ -144,8 +144,8 @@ async def test_an_account_with_just_enough(redis_server: RedisServer, chat: str)
 
 
 @gen_test
-async def test_a_refusal_that_passes(own_server: Servers, expect_log: Expect) -> None:
-    """A Redis that takes no writes for now is no reason not to start."""
+async def test_a_temporary_refusal(own_server: Servers, expect_log: Expect) -> None:
+    """The server starts on a Redis that refuses writes for now."""
     expect_log("Redis refuses commands|Redis takes no events now")
     async with alone(own_server(), redis_timeout=0.5) as made:
         await made.client.replicaof("127.0.0.1", 1)
@@ -196,7 +196,7 @@ async def answering(*answers: bytes) -> AsyncIterator[str]:
 
 @gen_test
 async def test_a_cluster_is_refused(expect_log: Expect) -> None:
-    """A Redis that sends its clients elsewhere can't be used, which is said."""
+    """A Redis that redirects its clients can't be used, and the error says so."""
     expect_log("Redis refuses commands", optional=True)
     async with answering(b"-MOVED 3999 127.0.0.1:6381\r\n") as url:
         assert "without a cluster" in await failure(url)
@@ -204,7 +204,7 @@ async def test_a_cluster_is_refused(expect_log: Expect) -> None:
 
 @gen_test
 async def test_a_redis_without_lua_is_refused(expect_log: Expect) -> None:
-    """A Redis that doesn't know scripts can't be used, which is said."""
+    """A Redis without scripts can't be used, and the error says so."""
     expect_log("Redis refuses commands", optional=True)
     async with answering(b"-ERR unknown command 'EVALSHA'\r\n") as url:
         assert "runs Lua" in await failure(url)
@@ -212,7 +212,7 @@ async def test_a_redis_without_lua_is_refused(expect_log: Expect) -> None:
 
 @gen_test
 async def test_a_loading_redis_is_waited_for(expect_log: Expect) -> None:
-    """A Redis that is still loading its data is away, and no reason not to start."""
+    """The server starts while Redis is still loading its data."""
     expect_log("Redis refuses commands|Redis takes no events now")
     async with answering(b"-LOADING Redis is loading the dataset in memory\r\n") as url:
         settings = make_settings(backend="redis", redis_url=url, redis_timeout=0.3)

@@ -15,7 +15,7 @@ gen_test = pytest.mark.gen_test(timeout=20)
 
 
 def server(authority: trustme.CA, name: str) -> ssl.SSLContext:
-    """What a server needs that shows a certificate of this authority for this name."""
+    """The TLS files of a server with a certificate of this authority for this name."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
     return context
@@ -48,8 +48,8 @@ async def test_certificates(tmp_path: Path, ours: bool, name: str, options: str,
 
 
 @gen_test
-async def test_an_authority_that_has_gone() -> None:
-    """Without its file no connection comes about, and the next attempt may find it again."""
+async def test_a_missing_authority() -> None:
+    """Without its file no connection is made, and the next attempt may find it again."""
     commands = CommandConnection(connection("rediss://127.0.0.1:1", 1, "/no/such/file.pem"), 1)
     with pytest.raises(DisconnectedError, match="can't be read"):
         await commands.connect()

@@ -330,7 +330,7 @@ class Guarantees:
         assert (await other.delivery.attempt(chat, "key")).receipt == receipt
 
     @gen_test
-    @pytest.mark.parametrize("state", ["done", "under way", "unknown", "released"])
+    @pytest.mark.parametrize("state", ["done", "in progress", "unknown", "released"])
     async def test_a_key_stands_for_one_thing(self, cluster: Cluster, chat: str, state: str) -> None:
         """Whatever became of an attempt, its key is reused with another fingerprint, on every node and at
         once; with its own it is what it was.
@@ -350,7 +350,7 @@ class Guarantees:
                     reused = await node.delivery.attempt(chat, "key", fingerprint="f2", retry_unknown=again)
                 assert (reused.state, reused.receipt) == ("reused", None)
         same = asyncio.ensure_future(other.delivery.attempt(chat, "key", fingerprint="f1"))
-        if state == "under way":
+        if state == "in progress":
             assert not (await asyncio.wait([same], timeout=0.1))[0]
             await one.delivery.publish(chat, event("m1"), first)
         assert (await same).state == {"unknown": "unknown", "released": "new"}.get(state, "done")

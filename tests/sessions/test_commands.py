@@ -206,19 +206,19 @@ async def test_keys_of_users_are_their_own() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("other", [SendMessage("bye", "USER", "k1"), SendMessage("hello", "AGENT", "k1")])
-@pytest.mark.parametrize("state", ["done", "under way", "unknown", "released"])
+@pytest.mark.parametrize("state", ["done", "in progress", "unknown", "released"])
 async def test_key_that_is_used_again(other: SendMessage, state: str, expect_log: Any) -> None:
     """A key that comes again with another content or role is refused, whatever became of the first: nothing
     is saved, and no ack is given.
     """
     async with scene() as here:
-        if state == "under way":
+        if state == "in progress":
             here.api.gate.clear()
         elif state != "done":
             expect_log("message not saved")
             here.api.result = ApiError("api_timeout", "away", outcome_unknown=state == "unknown")
         first = asyncio.ensure_future(here.do(HELLO))
-        await until(lambda: here.api.calls and (state == "under way" or first.done()))
+        await until(lambda: here.api.calls and (state == "in progress" or first.done()))
         here.api.result = None
         told = await here.do(other, Speaker("u2"))
         assert told is not None
