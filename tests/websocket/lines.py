@@ -1,4 +1,4 @@
-"""A server of each sort of socket, and peers that speak to it: plain, over TLS, compressed, or both."""
+"""A server of each kind of socket, and peers that connect to it: plain, over TLS, compressed, or both."""
 
 import contextlib
 import ssl
@@ -34,7 +34,7 @@ class Deflates(Counts):
 
 
 class Line:
-    """A server of one sort, and how to reach it."""
+    """A server of one kind, and how to reach it."""
 
     def __init__(self, server: Any, kind: str, client_side: ssl.SSLContext) -> None:
         self.server = server

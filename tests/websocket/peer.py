@@ -1,4 +1,4 @@
-"""A client that says exactly what it is told to, byte by byte, and a server to say it to."""
+"""A client that sends exactly what it is told to, byte by byte, and a server for it."""
 
 import asyncio
 import base64
@@ -145,7 +145,7 @@ class Peer:
         return int.from_bytes(payload[:2], "big"), payload[2:].decode()
 
     async def gone(self) -> None:
-        """Nothing more comes."""
+        """Check that nothing more comes."""
         async with asyncio.timeout(WAIT):
             with contextlib.suppress(ConnectionError):
                 rest = await self.reader.read()
@@ -153,7 +153,7 @@ class Peer:
         self.drop()
 
     def drop(self) -> None:
-        """Close without a word."""
+        """Close without a close frame."""
         self.writer.close()
 
     async def forget(self) -> None:
@@ -196,7 +196,7 @@ class Recorder(WireHandler):
     sessions: list["Recorder"]
 
     def initialize(self) -> None:
-        """Begin with nothing."""
+        """Start empty."""
         self.events: list[Any] = []
         self.over = asyncio.Event()
 
@@ -224,14 +224,14 @@ class Recorder(WireHandler):
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Let the loop turn until something is so, which must happen."""
+    """Let the loop run until a condition holds, which must happen."""
     async with asyncio.timeout(WAIT):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0)
 
 
 class Clock:
-    """The running loop's clock, which a test may put forward rather than wait."""
+    """The running loop's clock, which a test may move forward rather than wait."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
@@ -262,7 +262,7 @@ class Served:
 async def serving(
     handler: type[Recorder] = Recorder, *, ssl: Any = None, **settings: Any
 ) -> AsyncIterator[Served]:
-    """Serve a handler on every path; afterwards end what is still open, and see that nothing is left."""
+    """Serve a handler on every path; afterwards end what is still open, and check that nothing is left."""
     asyncio.get_running_loop().slow_callback_duration = WAIT  # a busy machine is not an error
     sessions: list[Any] = []
     kind = type(handler.__name__, (handler,), {"sessions": sessions})

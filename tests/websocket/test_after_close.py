@@ -1,4 +1,4 @@
-"""What is done with frames that come after our close."""
+"""How frames that arrive after our close are handled."""
 
 import pytest
 
@@ -14,14 +14,14 @@ def masked(opcode: int, payload: bytes = b"") -> bytes:
 
 @pytest.mark.parametrize("before", [0, 1, LATE_FRAMES])
 def test_a_close_frame_is_found(before: int) -> None:
-    """The peer's close frame counts, up to so many frames after ours."""
+    """The peer's close frame is recognized, up to a number of frames after ours."""
     inbound = frames.Inbound(100)
     inbound.receive(masked(frames.PING) * before + masked(frames.CLOSE) + masked(frames.PING))
     assert discard(inbound, Stats()) is None
 
 
 def test_other_frames_are_discarded() -> None:
-    """Without a close frame in them they are counted, and not searched without end."""
+    """Without a close frame in them they are counted, and not searched forever."""
     inbound = frames.Inbound(100)
     inbound.receive(masked(frames.TEXT, b"hello") * 3)
     assert discard(inbound, Stats()) == 3

@@ -17,8 +17,8 @@ def test_a_burst_is_allowed_and_refills() -> None:
     assert is_overdrawn(charged(full_at, 101.0, 11, PARAMS), 101.0, PARAMS)
 
 
-def test_no_more_is_earned_than_was_spent() -> None:
-    """An allowance that is full stays full: earned units are not saved up for later."""
+def test_a_full_allowance_stays_full() -> None:
+    """Units earned beyond what was spent are not saved up for later."""
     full_at = charged(0.0, 100.0, -1000, PARAMS)
     assert is_overdrawn(charged(full_at, 100.0, 21, PARAMS), 100.0, PARAMS)
 

@@ -26,7 +26,7 @@ async def members(count: int, **bounds: Any) -> AsyncIterator[tuple[list[Any], l
 
 
 async def heard(socket: Any, peer: Peer) -> list[str]:
-    """Everything that a peer gets up to now."""
+    """Everything that a peer has received so far."""
     socket.send(END)
     seen = []
     while (text := await peer.text()) != "end":
@@ -35,12 +35,12 @@ async def heard(socket: Any, peer: Peer) -> list[str]:
 
 
 def frame(number: int) -> bytes:
-    """A frame that is told apart."""
+    """A distinguishable frame."""
     return text_frame(b"%d" % number)
 
 
 @pytest.mark.gen_test
-async def test_a_turns_frames_go_out_in_one_call_to_each() -> None:
+async def test_one_turns_frames_leave_in_one_call_per_member() -> None:
     """Several frames to several members cost one system call a member."""
     async with members(3) as (sockets, peers):
         audience = Audience()
@@ -56,8 +56,8 @@ async def test_a_turns_frames_go_out_in_one_call_to_each() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_newcomer_gets_nothing_from_before() -> None:
-    """Who joins within a turn gets what is sent after that, and who leaves what was sent before."""
+async def test_a_newcomer_gets_no_earlier_frames() -> None:
+    """A member that joins within a turn gets what is sent later; one that leaves, what was sent before."""
     async with members(2) as ((first, second), (one, two)):
         audience = Audience()
         audience.add(first)
@@ -91,7 +91,7 @@ async def test_own_frames_keep_their_place() -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_one_who_is_skipped() -> None:
+async def test_a_skipped_member() -> None:
     """A skipped member gets everything but that frame."""
     async with members(2) as ((first, second), (one, two)):
         audience = Audience()
@@ -125,8 +125,8 @@ async def test_a_socket_in_two_audiences() -> None:
 
 
 @pytest.mark.gen_test
-async def test_who_closes_leaves_by_itself() -> None:
-    """A socket that closes gets what was sent before, leaves every audience, and can't come back."""
+async def test_a_closed_socket_leaves_its_audiences() -> None:
+    """It gets what was sent before, leaves every audience, and can't come back."""
     async with members(2) as ((first, second), (one, two)):
         audience = Audience()
         audience.add(first)
@@ -171,8 +171,8 @@ async def test_a_stuck_member_is_dropped_and_the_others_are_served() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_stuck_member_loses_droppable_frames_only() -> None:
-    """A full queue costs a member the droppable frames, and it stays; what may not be lost arrives."""
+async def test_a_stuck_member_loses_only_droppable_frames() -> None:
+    """A full queue costs a member the droppable frames, and it stays; the other frames arrive."""
     async with serving(wire_queue_bytes=200_000) as server:
         peer = await Peer.open(server.port, window=4096)
         socket = server.sessions[0].wire
@@ -194,7 +194,7 @@ async def test_a_stuck_member_loses_droppable_frames_only() -> None:
 
 
 @pytest.mark.gen_test
-async def test_much_in_one_turn_is_sent_before_it_ends() -> None:
+async def test_large_amounts_are_sent_before_the_turn_ends() -> None:
     """What an audience holds for a turn's end is bounded."""
     async with members(1) as ((socket,), (peer,)):
         audience = Audience()
@@ -215,8 +215,8 @@ def test_an_audience_without_members() -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_empty_audience_is_let_go_at_once() -> None:
-    """Without members, nothing refers to an audience any more, not even itself."""
+async def test_an_empty_audience_is_freed_at_once() -> None:
+    """Without members nothing refers to an audience, not even itself."""
     async with members(1) as ((socket,), _):
         audience = Audience()
         audience.add(socket)

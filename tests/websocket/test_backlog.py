@@ -1,4 +1,4 @@
-"""The queue of what the kernel does not take."""
+"""The queue of bytes that the kernel does not take."""
 
 import pytest
 from hypothesis import given
@@ -76,7 +76,7 @@ def test_the_rest_of_a_frame_is_shared_and_then_copied() -> None:
 
 
 def test_a_chunk_is_bounded() -> None:
-    """However much waits, one call gets a bounded piece of it, or one frame."""
+    """However much waits, one call gets a bounded chunk of it, or one frame."""
     queue = Backlog()
     queue.push([b"x" * 1000] * 1000, 0, 0)
     assert backlog.CHUNK <= len(queue.chunk()) < backlog.CHUNK + 1000
@@ -86,7 +86,7 @@ def test_a_chunk_is_bounded() -> None:
 
 
 def test_a_pinned_chunk_leaves_whole() -> None:
-    """What TLS was offered once can't be dropped or cleared, and comes first as it was."""
+    """A chunk that TLS was offered can't be dropped or cleared, and comes first, unchanged."""
     queue = Backlog()
     queue.push([b"aaaa", b"bb", b"c"], 0b010, 100)
     assert queue.pin() == 2

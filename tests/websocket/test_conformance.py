@@ -39,7 +39,7 @@ async def answer(*sent: bytes, trickle: bool = False) -> tuple[int | None, str]:
 
 
 @pytest.mark.gen_test
-async def test_4_2_2_the_accept_key_is_the_rfcs() -> None:
+async def test_4_2_2_the_accept_key_of_the_rfc() -> None:
     """The RFC's own example key has the RFC's own answer."""
     async with serving() as server:
         peer = await Peer.open(server.port, sec_websocket_key="dGhlIHNhbXBsZSBub25jZQ==")
@@ -293,7 +293,7 @@ async def test_5_5_1_nothing_after_a_close_is_heard() -> None:
 
 
 @pytest.mark.gen_test
-async def test_7_1_5_no_close_at_all() -> None:
+async def test_7_1_5_no_close_frame() -> None:
     """A peer that just leaves, or resets, is 1006 to the handler."""
     async with serving() as server:
         for leave in (Peer.drop, Peer.reset):

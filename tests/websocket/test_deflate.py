@@ -30,7 +30,7 @@ def packed(data: bytes, *options: int) -> bytes:
 )
 @pytest.mark.parametrize("bits", [None, 9, 12, 15])
 @pytest.mark.gen_test
-async def test_the_handlers_options_count(
+async def test_the_handlers_options_are_used(
     options: dict[str, Any], level: int, memory: int, bits: int | None
 ) -> None:
     """The level and the memory level are those of `get_compression_options`, the window the client's."""

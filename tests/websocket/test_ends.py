@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
 @pytest.mark.gen_test
 async def test_the_peers_close(code: int, kind: str, sides: Any) -> None:
-    """A peer's close is answered with its code, and is what the session ends with."""
+    """A peer's close is answered with its code, and ends the session."""
     async with line(kind, sides) as here:
         peer, session = await here.open()
         peer.send(close_frame(code, b"because"))
@@ -30,7 +30,7 @@ async def test_the_peers_close(code: int, kind: str, sides: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_the_peers_close_and_its_end_at_once(kind: str, sides: Any) -> None:
-    """What a peer says right before it leaves is heard, and its close is what the session ends with."""
+    """Messages right before a peer leaves are handled, and its close ends the session."""
     async with line(kind, sides) as here:
         peer, session = await here.open()
         peer.send(client_frame(TEXT, b"last words") + close_frame(4001, b"because"))
@@ -52,7 +52,7 @@ async def test_the_peers_close_without_a_code(kind: str, sides: Any) -> None:
 @pytest.mark.parametrize("answer", [close_frame(4003), close_frame(1000, b"fine"), close_frame()])
 @pytest.mark.gen_test
 async def test_our_close(answer: bytes, kind: str, sides: Any) -> None:
-    """Our close is what the session ends with, whatever the peer answers."""
+    """The session ends with our close, whatever the peer answers."""
     async with line(kind, sides) as here:
         peer, session = await here.open()
         session.close(4003, "out")
@@ -77,7 +77,7 @@ async def test_a_violation(kind: str, sides: Any) -> None:
 @pytest.mark.parametrize("before", [b"", client_frame(TEXT, b"half")[:5]], ids=["nothing", "half a frame"])
 @pytest.mark.parametrize("leave", [Peer.drop, Peer.reset])
 @pytest.mark.gen_test
-async def test_no_close_at_all(leave: Any, before: bytes, kind: str, sides: Any) -> None:
+async def test_no_close_frame(leave: Any, before: bytes, kind: str, sides: Any) -> None:
     """A peer that leaves or resets without a close frame, also if it ends its TLS, is 1006."""
     async with line(kind, sides) as here:
         peer, session = await here.open()
@@ -87,8 +87,8 @@ async def test_no_close_at_all(leave: Any, before: bytes, kind: str, sides: Any)
 
 
 @pytest.mark.gen_test
-async def test_an_end_without_another_word(kind: str, sides: Any) -> None:
-    """An abort takes back what was sent in its turn, however much, and is 1006."""
+async def test_an_abort(kind: str, sides: Any) -> None:
+    """An abort discards everything sent in its turn, however much, and is 1006."""
     async with line(kind, sides, wire_queue_bytes=1000) as here:
         peer, session = await here.open()
         audience, wire = Audience(), session.wire
@@ -103,7 +103,7 @@ async def test_an_end_without_another_word(kind: str, sides: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_a_peer_that_is_lost_after_our_close(kind: str, sides: Any) -> None:
-    """A peer that leaves instead of answering our close changes nothing of what the session ends with."""
+    """A peer that leaves instead of answering our close changes neither code nor reason."""
     async with line(kind, sides) as here:
         peer, session = await here.open()
         session.close(4003, "out")
@@ -163,9 +163,7 @@ class Ends(Deflates):
 )
 @pytest.mark.gen_test
 async def test_the_connection_ends_in_order(said: bytes, code: int, kind: str, sides: Any) -> None:
-    """After the close frames comes an end that a peer can tell from a connection that was cut: that of TLS,
-    too.
-    """
+    """After the close frames comes an end that a peer can tell from a cut connection, also over TLS."""
 
     def visit(port: int) -> bytes:
         with connected(port, kind, sides) as client:

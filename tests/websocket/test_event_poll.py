@@ -1,4 +1,4 @@
-"""The clock of all sockets, and what is left when there are none."""
+"""The clock of all sockets, and what remains without any."""
 
 import asyncio
 import gc
@@ -58,8 +58,8 @@ async def test_a_peer_that_is_silent_after_a_ping_is_lost() -> None:
 
 
 @pytest.mark.gen_test
-async def test_without_a_timeout_silence_is_fine() -> None:
-    """A timeout of 0 pings and asks for nothing."""
+async def test_without_a_timeout_silence_is_allowed() -> None:
+    """With a timeout of 0 pings are sent, and no answer is required."""
     async with serving(wire_ping_interval=0.02, wire_ping_timeout=0) as server:
         peer = await Peer.open(server.port)
         for _ in range(5):
@@ -101,7 +101,7 @@ async def test_a_peer_that_we_do_not_read_from_is_not_dead() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_a_peer_that_only_drains_its_backlog_is_not_dead(
+async def test_a_peer_that_drains_its_backlog_is_not_dead(
     kind: str, sides: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow phone that takes what waits for it, and says nothing, stays for as long as it takes something;
@@ -144,8 +144,8 @@ async def test_nothing_is_left_without_sockets() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_was_pinged_is_let_go_at_once() -> None:
-    """The last socket and its poll are let go without the collector's help, although they had been pinged."""
+async def test_pinged_sockets_are_freed_at_once() -> None:
+    """The last socket and its poll are freed without the garbage collector, although they had been pinged."""
     gc.collect()
     gc.disable()
     try:
@@ -194,7 +194,7 @@ def test_a_loop_that_was_closed_with_sockets_open() -> None:
 
 
 @pytest.mark.gen_test
-async def test_one_turn_serves_many_sockets_in_few_calls() -> None:
+async def test_one_turn_serves_many_sockets_with_few_calls() -> None:
     """What arrives for many sockets at once is answered at the end of the same turn, once to each."""
     async with serving() as server:
         peers = [await Peer.open(server.port) for _ in range(20)]
@@ -206,7 +206,7 @@ async def test_one_turn_serves_many_sockets_in_few_calls() -> None:
         assert stats.sends - before <= 40
 
 
-def test_counters_begin_at_nothing() -> None:
+def test_counters_begin_at_zero() -> None:
     """A process that has done nothing has counted nothing."""
     fresh = Stats()
     assert {name: getattr(fresh, name) for name in Stats.__slots__} == dict.fromkeys(Stats.__slots__, 0)
@@ -237,7 +237,7 @@ class Awaiting(Recorder):
 
     @classmethod
     async def count_turns(cls) -> None:
-        """Count for as long as the test goes on."""
+        """Count until the test ends."""
         cls.released, cls.came = asyncio.get_running_loop().create_future(), []
         while True:
             cls.turn += 1

@@ -1,6 +1,4 @@
-"""What a peer costs beside its messages: how much of it is borne, on each sort of socket, before and after a
-close.
-"""
+"""What a peer costs beside its messages: how much each kind of socket tolerates, before and after a close."""
 
 import asyncio
 import contextlib
@@ -63,7 +61,7 @@ FLOODS = {
 @pytest.mark.parametrize("flood", FLOODS)
 @pytest.mark.gen_test
 async def test_a_flood_beside_messages_is_closed(flood: str, kind: str, sides: Any) -> None:
-    """Pings, pongs, empty fragments and single bytes are borne up to the burst, then told why not."""
+    """Pings, pongs, empty fragments and single bytes pass up to the burst; then the close says why."""
     bounds = {"wire_frame_rate": 1, "wire_frame_burst": 100, "wire_close_timeout": 0.3}
     async with line(kind, sides, **bounds) as here:
         peer, session = await here.open()
@@ -81,7 +79,7 @@ async def test_a_flood_beside_messages_is_closed(flood: str, kind: str, sides: A
 
 @pytest.mark.gen_test
 async def test_pieces_of_tls_records_are_charged(sides: Any) -> None:
-    """A TLS record that comes byte by byte costs as a frame that does; in larger pieces it costs nothing."""
+    """A TLS record that arrives byte by byte costs as much as such a frame; in larger pieces it is free."""
     async with line("tls", sides, wire_frame_rate=1, wire_frame_burst=20) as here:
         relay = await Relay.to(here.server.port)
         here.server.port = relay.port
@@ -99,7 +97,7 @@ async def test_pieces_of_tls_records_are_charged(sides: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_a_small_tls_record_earns_little(sides: Any) -> None:
-    """A record that brings few bytes does not pay for the pieces in which it came: many such are a flood."""
+    """A record with few bytes does not offset the pieces in which it came: many of them are a flood."""
     async with line("tls", sides, wire_frame_rate=0.001, wire_frame_burst=20) as here:
         relay = await Relay.to(here.server.port)
         here.server.port = relay.port
@@ -113,7 +111,7 @@ async def test_a_small_tls_record_earns_little(sides: Any) -> None:
 
 
 class Relay:
-    """Passes what a client says on in pieces of `step` bytes, each in a packet of its own."""
+    """Forwards what a client sends in pieces of `step` bytes, each in a packet of its own."""
 
     def __init__(self, port: int) -> None:
         self.target = port
@@ -150,7 +148,7 @@ class Relay:
         writer.close()
 
     async def stop(self) -> None:
-        """Pass on nothing more."""
+        """Stop forwarding."""
         while Peer.alive:
             await Peer.alive.pop().forget()
         await asyncio.gather(*self.tasks, return_exceptions=True)
@@ -160,7 +158,7 @@ class Relay:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
 async def test_an_honest_mixture_is_never_closed(kind: str, sides: Any) -> None:
-    """Messages of 64 KiB in fragments or in the reads of a slow link, pings, and pongs to our pings pass."""
+    """Messages of 64 KiB in fragments or small reads, pings, and pongs to our pings pass."""
     bounds = {
         "wire_frame_rate": 0.001,
         "wire_frame_burst": 50,
@@ -196,7 +194,7 @@ async def test_an_honest_mixture_is_never_closed(kind: str, sides: Any) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_small_segments_are_no_flood(kind: str, sides: Any) -> None:
+async def test_small_segments_are_not_a_flood(kind: str, sides: Any) -> None:
     """Messages of 60 KB pass, one after the other, also where a network makes segments of 100 bytes."""
     async with line(kind, sides, wire_frame_rate=0.001, wire_frame_burst=170) as here:
         relay = await Relay.to(here.server.port)
@@ -212,7 +210,7 @@ async def test_small_segments_are_no_flood(kind: str, sides: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_a_well_behaved_socket_has_no_bucket() -> None:
-    """Whole messages and the pongs to our pings make nothing to be remembered."""
+    """Whole messages and the pongs to our pings leave no state."""
     async with serving(Counts, wire_ping_interval=0.2) as server:
         peer = await Peer.open(server.port)
         for _ in range(3):
@@ -271,7 +269,7 @@ async def test_small_reads_wait_for_a_message_in_progress() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
 async def test_a_flooder_that_answers_our_close_is_heard(kind: str, sides: Any) -> None:
-    """Its flood before the close does not count after it: with its answer the session is over."""
+    """Its flood before the close does not count after it: its answer ends the session."""
     async with line(kind, sides, wire_frame_burst=100, wire_close_timeout=60) as here:
         peer, session = await here.open()
         for _ in range(110):
@@ -297,7 +295,7 @@ AFTER = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flood", AFTER)
 @pytest.mark.gen_test
-async def test_a_flood_after_our_close_is_not_read_on(flood: str, kind: str, sides: Any) -> None:
+async def test_a_flood_after_our_close_is_not_read(flood: str, kind: str, sides: Any) -> None:
     """However a peer goes on after our close, it is read from a bounded number of times; it still gets the
     close frame, and the close timeout ends it."""
     async with line(kind, sides, wire_close_timeout=0.3, wire_frame_burst=100) as here:
@@ -366,8 +364,8 @@ async def test_a_message_that_ends_after_a_flood_does_not_resume_reading() -> No
 
 @pytest.mark.parametrize("kind", ["plain", "deflate"])  # a peer can't stay when TLS has said goodbye
 @pytest.mark.gen_test
-async def test_a_flood_after_the_peers_own_close_is_not_read_on(kind: str, sides: Any) -> None:
-    """Bytes behind the peer's close frame are thrown away, and not for long."""
+async def test_a_flood_after_the_peers_own_close_is_not_read(kind: str, sides: Any) -> None:
+    """Bytes after the peer's close frame are discarded, for a bounded time."""
     async with line(kind, sides, wire_close_timeout=0.3, wire_frame_burst=100) as here:
         peer, session = await here.open()
         wire = session.wire
@@ -392,7 +390,7 @@ async def test_a_flood_after_the_peers_own_close_is_not_read_on(kind: str, sides
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_buffered_frames_leave_the_others_their_turn(kind: str, sides: Any) -> None:
+async def test_buffered_frames_do_not_block_other_sockets(kind: str, sides: Any) -> None:
     """However many frames came in one read, only a share of them is handled in one turn of the loop."""
     turns: list[int] = []
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""The frame parser alone, without a socket."""
+"""The frame parser without a socket."""
 
 import struct
 from typing import Any
@@ -32,7 +32,7 @@ def ours(*pieces: bytes, limit: int = LIMIT) -> list[Any]:
 
 
 def theirs(data: bytes) -> list[Any]:
-    """What the independent implementation makes of it."""
+    """What the independent implementation makes of them."""
     protocol, seen, message = oracle.FrameProtocol(client=False, extensions=[]), list[Any](), list[Any]()
     protocol.receive_bytes(data)
     try:
@@ -141,7 +141,7 @@ def test_the_short_cut_agrees_with_the_parser(payload: bytes, mask: bytes) -> No
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536])
-def test_lengths_at_their_borders(size: int) -> None:
+def test_lengths_at_their_limits(size: int) -> None:
     """Every form of the length is read and written (RFC 6455 section 5.2)."""
     payload = b"x" * size
     assert ours(client_frame(BINARY, payload)) == [(BINARY, payload)]
@@ -177,7 +177,7 @@ def test_violations(data: bytes, code: int) -> None:
     assert ours(*(data[i : i + 1] for i in range(len(data)))) == [("violation", code)]
 
 
-def test_too_long_is_known_from_the_header_alone() -> None:
+def test_too_long_is_known_from_the_header() -> None:
     """A length beyond the limit ends it before a byte of payload, or memory for it, is there."""
     head = client_frame(BINARY, length=struct.pack("!BQ", 127, 1 << 40))[:10]
     assert ours(head) == [("violation", 1009)]
@@ -208,7 +208,7 @@ def test_fragments_are_limited_in_sum() -> None:
 
 @pytest.mark.parametrize("bad", [b"\xce\xba\xff", b"\xed\xa0\x80", b"\xf4\x90", b"\xc0", b"\xf5", b"ok\x80"])
 def test_text_fails_at_its_first_bad_byte(bad: bytes) -> None:
-    """UTF-8 is checked as it comes: the rest of a message that can't become valid is not waited for."""
+    """UTF-8 is checked as it arrives: the rest of a message that can't become valid is not awaited."""
     inbound = Inbound(LIMIT)
     start = client_frame(TEXT, bad + b"x" * 60)
     with pytest.raises(Violation) as caught:
@@ -262,7 +262,7 @@ def test_a_reason_that_fits_is_whole(reason: str) -> None:
     assert frames.close_frame(4000, reason)[4:].decode() == reason
 
 
-def test_a_reason_that_is_no_text_is_sent_as_some() -> None:
+def test_an_invalid_reason_is_repaired() -> None:
     """Half of a surrogate pair is replaced: the frame is valid whatever the reason is."""
     assert frames.close_frame(4000, "a\ud83db")[4:].decode() == "a?b"
 

@@ -1,4 +1,4 @@
-"""What a kernel does not take: which frames that costs, which never, and what is counted."""
+"""A full kernel buffer: which frames are dropped, which never are, and what is counted."""
 
 import asyncio
 import itertools
@@ -52,7 +52,7 @@ SORTS = list(itertools.product(["own", "audience"], [False, True]))
 
 @pytest.mark.parametrize("first", ["own", "audience"])
 @pytest.mark.gen_test
-async def test_a_full_queue_costs_what_may_be_dropped(first: str, kernel: Kernel) -> None:
+async def test_a_full_queue_drops_only_droppable_frames(first: str, kernel: Kernel) -> None:
     """Of own frames and an audience's, in any mixture, in the turn in which the queue fills and in the next
     one, a queue that is half full loses those that may be dropped and no other; the order stays.
     """
@@ -112,7 +112,7 @@ async def test_a_frame_that_the_kernel_has_begun_with_is_not_dropped(taken: int,
 
 @pytest.mark.parametrize("turns", [1, 2])
 @pytest.mark.gen_test
-async def test_the_bound_itself_may_wait(turns: int, kernel: Kernel) -> None:
+async def test_a_queue_may_hold_exactly_its_bound(turns: int, kernel: Kernel) -> None:
     """A queue may hold exactly its bound, what may be dropped included, and not a byte more."""
     async with serving(wire_queue_bytes=120) as server:
         peer = await Peer.open(server.port)
@@ -138,7 +138,7 @@ async def test_the_bound_itself_may_wait(turns: int, kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_what_leaves_is_counted_once(kind: str, sides: Any) -> None:
+async def test_sent_frames_are_counted_once(kind: str, sides: Any) -> None:
     """Every frame and every byte of the frames counts once, whether they leave at once or wait for the peer,
     and what waits counts as queued until then.
     """

@@ -1,4 +1,4 @@
-"""From the upgrade to open(): the takeover, what comes along, and what is let go."""
+"""From the upgrade to open(): the takeover, early bytes, and what is freed."""
 
 import asyncio
 import socket
@@ -37,7 +37,7 @@ class Opens(Recorder):
     """Takes its time to open."""
 
     def initialize(self) -> None:
-        """Begin with a gate that is shut."""
+        """Begin with a closed gate."""
         super().initialize()
         self.gate = asyncio.Event()
 
@@ -50,7 +50,7 @@ class Opens(Recorder):
 
 
 @pytest.mark.gen_test
-async def test_what_came_with_the_upgrade_is_not_lost() -> None:
+async def test_frames_sent_with_the_upgrade_are_not_lost() -> None:
     """Frames in the same packet as the upgrade are handled after open()."""
     async with serving() as server:
         frames = client_frame(TEXT, b"early") + client_frame(TEXT, b"bird" * 5000)
@@ -133,8 +133,8 @@ async def test_a_failing_open(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_request_is_let_go() -> None:
-    """After open() a session keeps what is its own, and says where the request went."""
+async def test_the_request_is_freed() -> None:
+    """After open() a session keeps only its own data; using the request raises an error that says why."""
 
     class Keeps(Recorder):
         def open(self, *args: str, **kwargs: str) -> None:
@@ -169,7 +169,7 @@ async def test_the_server_keeps_nothing_of_the_upgrade() -> None:
 
 @pytest.mark.gen_test
 async def test_subprotocols() -> None:
-    """What select_subprotocol() chooses is answered and known; nothing may be chosen."""
+    """The result of select_subprotocol() is sent and known; it may be none."""
 
     class Chooses(Recorder):
         def select_subprotocol(self, subprotocols: list[str]) -> str | None:
@@ -246,7 +246,7 @@ async def test_a_reason_needs_a_code() -> None:
 
 
 @pytest.mark.gen_test
-async def test_bounds_of_a_class_beat_those_of_the_application() -> None:
+async def test_bounds_of_a_class_override_those_of_the_application() -> None:
     """A class's own bound counts, then the application's setting, then the default."""
 
     class Bounds(Recorder):

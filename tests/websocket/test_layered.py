@@ -1,4 +1,4 @@
-"""TLS in this process and compressed sessions: the same socket with a layer more."""
+"""TLS in this process and compressed sessions: the same socket with one more layer."""
 
 import asyncio
 import gc
@@ -51,7 +51,7 @@ class Deflates(Recorder):
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
-    """Who signs the server's certificate."""
+    """The issuer of the server's certificate."""
     return trustme.CA()
 
 
@@ -72,7 +72,7 @@ def client_side(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def test_offers() -> None:
-    """The first offer that we can take is taken, always without context takeover."""
+    """The first acceptable offer is accepted, always without context takeover."""
     base = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
     assert accepted_offer("") is None
     assert accepted_offer("x-webkit-deflate-frame") is None
@@ -147,7 +147,7 @@ async def test_a_compressed_session() -> None:
 
 @pytest.mark.gen_test
 async def test_a_smaller_window() -> None:
-    """A client that asks for a small window is compressed for within it."""
+    """A client that asks for a small window gets messages compressed within it."""
     async with serving(Deflates) as server:
         peer = await Peer.open(
             server.port, sec_websocket_extensions="permessage-deflate; server_max_window_bits=9"
@@ -173,7 +173,7 @@ async def test_what_does_not_decompress_ends_the_session() -> None:
 
 @pytest.mark.gen_test
 async def test_an_invalid_close_code_is_not_repeated() -> None:
-    """A code that must not be on the wire is answered with 1002."""
+    """A code that must not be sent is answered with 1002."""
     async with serving(Deflates) as server:
         peer = await Peer.open(server.port, **OFFER)
         peer.send(close_frame(1005))
@@ -334,7 +334,7 @@ async def test_a_session_over_tls(server_side: ssl.SSLContext, client_side: ssl.
 
 @pytest.mark.gen_test(timeout=20)
 async def test_a_slow_reader_over_tls(server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
-    """What the peer does not take waits; droppable frames go first; then it ends with 1008."""
+    """Bytes that the peer does not take wait; droppable frames go first; then it ends with 1008."""
     async with serving(ssl=server_side, wire_queue_bytes=1 << 20) as server:
         peer = await Peer.open(server.port, ssl=client_side, window=4096)
         session = server.sessions[0]
@@ -442,10 +442,10 @@ VIOLATIONS = [
 
 @pytest.mark.parametrize(("data", "code"), VIOLATIONS)
 @pytest.mark.gen_test
-async def test_violations_are_told_over_tls_and_compressed(
+async def test_violations_end_with_their_code_over_tls_and_compressed(
     data: bytes, code: int, server_side: ssl.SSLContext, client_side: ssl.SSLContext
 ) -> None:
-    """What breaks the protocol ends with the code that it has elsewhere, not with a dropped connection."""
+    """A protocol violation ends with the same code as elsewhere, not with a dropped connection."""
     async with serving(Deflates, ssl=server_side, wire_max_message=1024) as server:
         peer = await Peer.open(server.port, ssl=client_side, **OFFER)
         peer.send(client_frame(BINARY, pack(NOISE), rsv=4))  # larger than the limit, but not its message
@@ -463,7 +463,7 @@ async def test_violations_are_told_over_tls_and_compressed(
 async def test_reserved_bits_without_compression(
     server_side: ssl.SSLContext, client_side: ssl.SSLContext
 ) -> None:
-    """A compressed message from somebody with whom that was not agreed is a protocol error."""
+    """A compressed message from a peer without negotiated compression is a protocol error."""
     async with serving(Deflates, ssl=server_side) as server:
         peer = await Peer.open(server.port, ssl=client_side)
         peer.send(client_frame(TEXT, pack(b"x"), rsv=4))
@@ -472,7 +472,7 @@ async def test_reserved_bits_without_compression(
 
 @pytest.mark.gen_test
 async def test_a_slow_reader_of_a_compressed_session() -> None:
-    """What waits for it is compressed, too, and whole."""
+    """The waiting frames are compressed, too, and complete."""
     async with serving(Deflates, wire_queue_bytes=1 << 30) as server:
         peer = await Peer.open(server.port, window=4096, **OFFER)
         wire = server.sessions[0].wire
@@ -489,10 +489,10 @@ async def test_a_slow_reader_of_a_compressed_session() -> None:
 
 
 @pytest.mark.gen_test
-async def test_tls_gets_what_it_was_offered_again(
+async def test_tls_gets_the_same_bytes_again(
     server_side: ssl.SSLContext, client_side: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was offered may be encrypted already: none of it is dropped, and the next offer begins with it."""
+    """Offered bytes may be encrypted already: none are dropped, and the next offer begins with them."""
     offers: list[bytes] = []
     write = LayeredSocket._write
 
@@ -525,8 +525,8 @@ async def test_tls_gets_what_it_was_offered_again(
 
 
 @pytest.mark.gen_test
-async def test_tls_says_goodbye(server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
-    """The end of a session is the end of its TLS: a peer can tell it from a connection that was cut."""
+async def test_tls_sends_close_notify(server_side: ssl.SSLContext, client_side: ssl.SSLContext) -> None:
+    """The end of a session ends its TLS: a peer can distinguish it from a cut connection."""
 
     def visit(port: int) -> bytes:
         with (
@@ -548,7 +548,7 @@ async def test_tls_says_goodbye(server_side: ssl.SSLContext, client_side: ssl.SS
 async def test_sessions_over_tls_leave_nothing(
     server_side: ssl.SSLContext, client_side: ssl.SSLContext
 ) -> None:
-    """However they end, their descriptors, tasks and objects are gone without the collector's help."""
+    """However they end, their descriptors, tasks and objects are freed without the garbage collector."""
     async with serving(ssl=server_side) as server:
         await one_session(server, 0, client_side)
         gc.collect()

@@ -1,4 +1,4 @@
-"""A peer that is not read from, because enough of what it said waits already."""
+"""A peer that is not read because enough of its messages wait already."""
 
 import asyncio
 from typing import Any
@@ -16,7 +16,7 @@ class Slow(Deflates):
     """Takes a message when it is told to."""
 
     def initialize(self) -> None:
-        """Begin with a gate that is shut."""
+        """Begin with a closed gate."""
         super().initialize()
         self.gate = asyncio.Event()
 
@@ -36,7 +36,7 @@ async def say(peer: Peer, *reads: bytes) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_a_peer_that_was_not_read_from_is_let_go_when_it_leaves(kind: str, sides: Any) -> None:
+async def test_a_paused_peer_that_leaves_is_noticed_at_once(kind: str, sides: Any) -> None:
     """A peer that has said too much and then closes is answered behind its last message, and its leaving is
     noticed at once, not when the close timeout is over.
     """
@@ -53,8 +53,8 @@ async def test_a_peer_that_was_not_read_from_is_let_go_when_it_leaves(kind: str,
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.gen_test
-async def test_a_peer_is_read_from_again_and_again(kind: str, sides: Any) -> None:
-    """As often as a peer says too much, it is read from again when that is done, and all is in order."""
+async def test_a_paused_peer_is_read_again(kind: str, sides: Any) -> None:
+    """As often as a peer sends too much, it is read again when that is done, and all is in order."""
 
     class Opens(Slow):
         async def on_message(self, message: str | bytes) -> None:
@@ -77,7 +77,7 @@ async def test_a_peer_is_read_from_again_and_again(kind: str, sides: Any) -> Non
 
 
 @pytest.mark.gen_test
-async def test_a_peer_that_was_not_read_from_and_floods_after_its_close(sides: Any) -> None:
+async def test_a_paused_peer_that_floods_after_its_close(sides: Any) -> None:
     """What a paused peer sends after its close frame is discarded, and is not an error."""
     async with line("plain", sides, Slow, wire_read_bytes=1000, wire_frame_burst=20) as here:
         peer, session = await here.open()

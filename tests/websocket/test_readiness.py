@@ -1,4 +1,4 @@
-"""Readiness: an epoll, and what takes its place where there is none, do the same."""
+"""Readiness: an epoll and its replacement on systems without one do the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Watcher:
             self.turns.append(ready)
 
     async def next(self) -> list[tuple[int, int]]:
-        """What the next turns report, first of all."""
+        """What the next turns report, first."""
         self.turns.clear()
         await until(lambda: self.turns)
         return self.turns[0]
@@ -83,7 +83,7 @@ def pair() -> Iterator[Pair]:
 @pytest.mark.gen_test
 @every_kind
 async def test_reading_and_writing(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
-    """What was asked for is reported while it lasts, and nothing else."""
+    """What was requested is reported while it lasts, and nothing else."""
     watcher, (ours, theirs), fd = Watcher(kind), pair, pair[0].fileno()
     watcher.readiness.register(fd, READ)
     assert await watcher.quiet()
@@ -137,7 +137,7 @@ async def test_at_most_so_many_in_one_turn(kind: type[Epoll | LoopReadiness]) ->
 
 @pytest.mark.gen_test
 @every_kind
-async def test_what_is_left_over_needs_no_new_event(kind: type[Epoll | LoopReadiness]) -> None:
+async def test_leftover_descriptors_need_no_new_event(kind: type[Epoll | LoopReadiness]) -> None:
     """Without changes in between, every descriptor gets its turn, not always the first ones."""
     pairs = [socket.socketpair() for _ in range(4)]
     watcher = Watcher(kind, most=1)
@@ -172,8 +172,8 @@ async def test_registering(kind: type[Epoll | LoopReadiness], pair: Pair) -> Non
 
 @pytest.mark.gen_test
 @every_kind
-async def test_what_is_let_go_between_event_and_turn(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
-    """A descriptor that is let go after its event was seen is not reported: its number may be another's."""
+async def test_unregistering_between_event_and_turn(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+    """A descriptor unregistered after its event was seen is not reported: its number may be reused."""
     watcher, fd = Watcher(kind), pair[0].fileno()
     watcher.readiness.register(fd, READ)
     pair[1].send(b"x")
@@ -190,8 +190,8 @@ async def test_what_is_let_go_between_event_and_turn(kind: type[Epoll | LoopRead
 
 @pytest.mark.gen_test
 @every_kind
-async def test_what_is_no_longer_asked_for(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
-    """An event that was seen, and is not asked for any more when the turn comes, is not reported."""
+async def test_events_that_are_no_longer_requested(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+    """An event that was seen, and is no longer requested when the turn comes, is not reported."""
     watcher, fd = Watcher(kind), pair[0].fileno()
     watcher.readiness.register(fd, READ | WRITE)
     polled: list[list[tuple[int, int]]] = []
@@ -220,7 +220,7 @@ async def test_closing_leaves_nothing(kind: type[Epoll | LoopReadiness], pair: P
 
 
 def test_closing_after_the_loop(pair: Pair) -> None:
-    """A loop that is closed already has nothing to be told."""
+    """close() works after the event loop was closed."""
     for kind in (LoopReadiness, *([Epoll] if hasattr(select, "epoll") else [])):
         loop = asyncio.new_event_loop()
         watched: Readiness = kind(loop, lambda: None)
@@ -230,7 +230,7 @@ def test_closing_after_the_loop(pair: Pair) -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_system_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_epoll_is_used_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is an epoll it is used."""
     loop = asyncio.get_running_loop()
     if hasattr(select, "epoll"):
@@ -243,7 +243,9 @@ async def test_the_system_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.gen_test
 @every_kind
-async def test_what_was_read_is_not_reported_again(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
+async def test_a_drained_descriptor_is_not_reported_again(
+    kind: type[Epoll | LoopReadiness], pair: Pair
+) -> None:
     """A descriptor is reported for as long as there is something to read, and not once more."""
     ours, theirs = pair
     reported: list[tuple[int, int]] = []
@@ -310,7 +312,7 @@ async def test_a_descriptor_that_is_not_watched(kind: type[Epoll | LoopReadiness
 
 @pytest.mark.parametrize("goodbye", [b"", b"an alert"])
 def test_an_idle_connection_that_was_closed(goodbye: bytes, pair: Pair) -> None:
-    """Whether the peer has closed, or said goodbye, is known before anything is sent."""
+    """A close of the peer, also by close_notify, is known before anything is sent."""
     assert not readiness.is_closed_by_peer(pair[0].fileno())
     if goodbye:
         pair[1].send(goodbye)

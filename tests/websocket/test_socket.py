@@ -116,8 +116,8 @@ async def test_a_reader_that_is_too_slow_is_closed_and_nobody_else_notices() -> 
 
 
 @pytest.mark.gen_test
-async def test_a_reader_that_never_reads_again_is_let_go() -> None:
-    """A peer that is too slow and does not even take its close frame has the close timeout, no longer."""
+async def test_a_reader_that_never_reads_again_is_cut_off() -> None:
+    """A peer that is too slow and does not even read its close frame is cut off after the close timeout."""
     async with serving(wire_queue_bytes=1 << 20, wire_close_timeout=0.1) as server:
         await Peer.open(server.port, window=4096)
         session = await session_of(server)
@@ -128,7 +128,7 @@ async def test_a_reader_that_never_reads_again_is_let_go() -> None:
 
 
 @pytest.mark.gen_test
-async def test_more_than_the_bound_in_one_turn_is_no_fault() -> None:
+async def test_more_than_the_bound_in_one_turn_is_allowed() -> None:
     """A burst larger than the bound is fine for a peer whose kernel takes it."""
 
     class Bursts(Recorder):
@@ -144,8 +144,8 @@ async def test_more_than_the_bound_in_one_turn_is_no_fault() -> None:
 
 
 @pytest.mark.gen_test
-async def test_sending_to_a_dead_socket_is_nothing() -> None:
-    """A reset is found out by the next write or read; nothing raises, and on_close() runs once."""
+async def test_sending_to_a_dead_socket_does_not_raise() -> None:
+    """A reset is noticed by the next write or read; nothing raises, and on_close() runs once."""
     async with serving() as server:
         peer = await Peer.open(server.port)
         session = await session_of(server)
@@ -225,7 +225,7 @@ async def test_a_reset_while_frames_wait() -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_audience_that_is_too_much_in_the_middle_of_a_send() -> None:
+async def test_an_audience_that_fills_the_queue_during_a_send() -> None:
     """If what an audience has sent fills the queue, the socket's own next frame comes too late."""
     async with serving(wire_queue_bytes=100_000) as server:
         peer = await Peer.open(server.port, window=4096)
@@ -245,7 +245,7 @@ async def test_an_audience_that_is_too_much_in_the_middle_of_a_send() -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_audience_that_is_too_much_in_the_middle_of_a_close() -> None:
+async def test_an_audience_that_fills_the_queue_during_a_close() -> None:
     """If what an audience has sent fills the queue while we close, one close frame says so."""
     async with serving(wire_queue_bytes=100_000) as server:
         peer = await Peer.open(server.port, window=4096)
@@ -311,7 +311,7 @@ class Slow(Recorder):
     """Finishes a message when it is told to."""
 
     def initialize(self) -> None:
-        """Begin with a gate that is shut."""
+        """Begin with a closed gate."""
         super().initialize()
         self.gate = asyncio.Semaphore(0)
 
@@ -360,7 +360,7 @@ async def test_a_peer_that_floods_us_is_not_read_from() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_busy_peer_leaves_the_others_their_turn() -> None:
+async def test_a_busy_peer_does_not_block_other_sockets() -> None:
     """However many messages came in one read, only a turn's share is handled before another socket's."""
     order: list[str] = []
 
@@ -380,7 +380,7 @@ async def test_a_busy_peer_leaves_the_others_their_turn() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_a_peer_said_before_it_left_is_handled() -> None:
+async def test_messages_of_a_peer_that_left_are_handled() -> None:
     """Messages that were received are handled although their sender is gone; then on_close()."""
     async with serving(Slow) as server:
         peer = await Peer.open(server.port)
@@ -490,7 +490,7 @@ async def test_closing_handshakes_are_bounded(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("late", "timeout"), [(60, 60.0), (200, 0.05)], ids=["some", "too many"])
 @pytest.mark.gen_test
-async def test_what_comes_after_our_close_is_thrown_away(late: int, timeout: float) -> None:
+async def test_frames_after_our_close_are_discarded(late: int, timeout: float) -> None:
     """Messages and pings between our close and the peer's are not handled; behind a few of them the peer's
     close is still heard, and behind too many the close timeout ends the session.
     """
@@ -530,7 +530,7 @@ async def test_a_peer_that_floods_after_our_close(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.gen_test
 async def test_nonsense_after_our_close() -> None:
-    """A peer that breaks the protocol instead of answering our close is not answered again."""
+    """A protocol violation instead of an answer to our close is not answered."""
     async with serving() as server:
         peer = await Peer.open(server.port)
         session = await session_of(server)

@@ -1,4 +1,4 @@
-"""A handler that is still at work on what the peer has said, while it is handed the next messages."""
+"""A handler that still works on earlier messages while it gets the next ones."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ class Works(Recorder):
     """Takes every message at once, and is done with all of them when its gate opens."""
 
     def initialize(self) -> None:
-        """Begin with a gate that is shut."""
+        """Begin with a closed gate."""
         super().initialize()
         self.gate = asyncio.Event()
 
@@ -34,7 +34,7 @@ class Works(Recorder):
 
 
 async def working(server: Any, peer: Peer, last: bytes = b"") -> Any:
-    """The peer's session, at work on two messages."""
+    """The peer's session, working on two messages."""
     peer.send(TWO + last)
     session = server.sessions[-1]
     await until(lambda: session.events == ["open", "x", "y"])
@@ -48,7 +48,7 @@ async def working(server: Any, peer: Peer, last: bytes = b"") -> Any:
     ids=["close", "violation"],
 )
 async def test_the_last_frame_waits(last: bytes, code: int) -> None:
-    """A close frame, or what breaks the protocol, is answered when what came before it is done."""
+    """A close frame, or a protocol violation, is answered after the messages before it are done."""
     async with serving(Works) as server:
         peer = await Peer.open(server.port)
         session = await working(server, peer, last)
@@ -77,7 +77,7 @@ async def test_our_own_close_does_not_wait() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("way", ["drop", "reset", "close"])
 async def test_a_lost_peer_is_kept_until_all_is_done(way: str) -> None:
-    """However the peer goes, its session is over when what it said is done."""
+    """However the peer goes, its session is over when its messages are done."""
     async with serving(Works) as server:
         peer = await Peer.open(server.port)
         session = await working(server, peer)
@@ -95,7 +95,7 @@ async def test_a_lost_peer_is_kept_until_all_is_done(way: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_a_lost_peer_left_unread_is_handled_too() -> None:
+async def test_unread_messages_of_a_lost_peer_are_handled() -> None:
     """What waits for room in the handler when the peer is lost is handled before its session is over."""
 
     class Full(Works):
@@ -121,7 +121,7 @@ async def test_what_a_lost_peer_left_unread_is_handled_too() -> None:
 
 @pytest.mark.gen_test
 async def test_a_peer_that_is_found_dead() -> None:
-    """A peer that answers no ping is lost like any other: what it said is done first."""
+    """A peer that answers no ping is lost like any other: its messages are done first."""
     async with serving(Works, wire_ping_interval=0.02, wire_ping_timeout=0.02) as server:
         peer = await Peer.open(server.port)
         session = await working(server, peer)
@@ -133,8 +133,8 @@ async def test_a_peer_that_is_found_dead() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_the_handler_keeps_is_held() -> None:
-    """What a handler keeps of messages counts together with unfinished messages; a closed socket has none."""
+async def test_messages_kept_by_the_handler_are_counted() -> None:
+    """Kept messages count together with unfinished ones; a closed socket has none."""
 
     class Keeps(Works):
         @property
