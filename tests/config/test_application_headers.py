@@ -1,4 +1,4 @@
-"""The setting api_headers: how it is written, what it refuses, and that nothing shows it."""
+"""The setting api_headers: its format, what it refuses, and that its values are masked."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def test_headers(text: str, headers: dict[str, str]) -> None:
         (f"A: {'x' * 4100}", "at most 4096"),
     ],
 )
-def test_what_is_no_header(text: str, problem: str, tmp_path: Path) -> None:
-    """What would break a request or forge another header is refused at the start, and not quoted."""
+def test_invalid_headers(text: str, problem: str, tmp_path: Path) -> None:
+    """A value that would break a request or forge another header is refused at the start, and not quoted."""
     with pytest.raises(HeadersError, match=problem):
         parse(text)
     with pytest.raises(SettingsError) as caught:
@@ -75,7 +75,7 @@ def test_what_is_no_header(text: str, problem: str, tmp_path: Path) -> None:
     assert PASS not in str(problem)
 
 
-def test_it_is_masked(tmp_path: Path) -> None:
+def test_header_values_are_masked(tmp_path: Path) -> None:
     """Neither the configuration nor the log shows a header's value; a short value is not a secret."""
     given = SecretStr(f"X-Pass: {PASS}\nX-Short: true")
     settings = load(

@@ -1,4 +1,4 @@
-"""The file with a development server's secrets: private from its first moment, and whole."""
+"""The file with a development server's secrets: private from its first moment, and complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("jwt_secret", "internal_api_secret")
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """Where the file lies."""
+    """The file's path."""
     return tmp_path / dev_secrets.NAME
 
 
@@ -44,15 +44,15 @@ def test_a_start_saves_what_it_generates(tmp_path: Path, place: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [dev_secrets.NAME]
 
 
-def test_a_command_alone_keeps_nothing(tmp_path: Path) -> None:
-    """Who only looks leaves no file."""
+def test_commands_save_nothing(tmp_path: Path) -> None:
+    """A command that only reads leaves no file."""
     assert load(environ={}, dotenv=tmp_path / ".env").generated >= {*NAMES}
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("profile", ["test", "prod"])
-def test_other_profiles_keep_nothing(tmp_path: Path, place: Path, profile: str) -> None:
-    """Only development keeps secrets, and only development reads what is kept."""
+def test_other_profiles_save_nothing(tmp_path: Path, place: Path, profile: str) -> None:
+    """Only development saves secrets, and only development reads the saved ones."""
     dev_secrets.keep(place)
     kept = place.read_text()
     try:
@@ -68,8 +68,8 @@ def test_other_profiles_keep_nothing(tmp_path: Path, place: Path, profile: str) 
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_set_wins(tmp_path: Path, place: Path) -> None:
-    """`.env` and the environment come before the file, which isn't made where both secrets are set."""
+def test_set_secrets_override_the_file(tmp_path: Path, place: Path) -> None:
+    """`.env` and the environment override the file, which isn't written if both secrets are set."""
     a, b, c = ("a" * 32, "b" * 32, "c" * 32)
     (tmp_path / ".env").write_text(f"JWT_SECRET={a}\nINTERNAL_API_SECRET={b}\n")
     assert values(start(tmp_path)) == [a, b]
@@ -154,8 +154,8 @@ def test_a_file_that_is_not_ours_is_refused(
 
 
 @pytest.mark.parametrize("where", ["missing/folder", "shared drive"])
-def test_where_nothing_can_be_kept(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start goes on with secrets of its own, and says why: no such folder, a drive without permissions."""
+def test_a_start_that_cannot_save(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start continues with its own secrets, and says why: no such folder, a drive without permissions."""
     folder = tmp_path / where
     if where == "shared drive":
         folder.mkdir()
@@ -170,8 +170,8 @@ def test_where_nothing_can_be_kept(tmp_path: Path, where: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("text", ["", "JWT_SECRET=abcdefghijklmnopqrstuvwxyz0123456789\n"])
-def test_half_a_file_is_refused(tmp_path: Path, place: Path, text: str) -> None:
-    """A file that a crash left empty, or that lost a line, is named rather than passed over."""
+def test_an_incomplete_file_is_refused(tmp_path: Path, place: Path, text: str) -> None:
+    """A file that a crash left empty, or that lost a line, is reported rather than skipped."""
     place.touch(mode=0o600)
     place.write_text(text)
     with pytest.raises(SettingsError, match=f"{dev_secrets.NAME} does not contain both"):

@@ -1,4 +1,4 @@
-"""How the application reads the text of a `.env` file, as @next/env 16 was seen to read it."""
+"""How the application reads the text of a `.env` file, as observed in @next/env 16."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def test_a_value_as_next_reads_it(text: str, value: str) -> None:
     assert as_next_reads(f"A=1\r\nexport NAME={text}\r\nB=2") == {"A": "1", "NAME": value, "B": "2"}
 
 
-def test_the_last_one_counts() -> None:
-    """A variable that comes twice has its last value, and a colon is as good as an equals sign."""
+def test_the_last_value_counts() -> None:
+    """A variable that occurs twice has its last value, and a colon works like an equals sign."""
     assert as_next_reads("A=1\nA: 2\n# A=3\nA\n") == {"A": "2"}

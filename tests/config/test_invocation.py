@@ -22,14 +22,14 @@ from eclipse_ws.config.invocation import program
         ("", "eclipse-ws"),
     ],
 )
-def test_a_path_is_typed_as_it_was(monkeypatch: pytest.MonkeyPatch, argv0: str, typed: str) -> None:
-    """A path stays that path, quoted where a shell would take it apart; another program says our name."""
+def test_a_path_is_repeated(monkeypatch: pytest.MonkeyPatch, argv0: str, typed: str) -> None:
+    """A path stays that path, quoted for the shell if necessary; another program gives our name."""
     monkeypatch.setattr(sys, "argv", [argv0])
     assert program() == typed
 
 
-def test_what_the_path_has_is_typed_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The name is enough where the shell finds this very program by it, not where it finds another."""
+def test_a_program_on_the_path_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The name suffices if the shell finds this very program by it, not if it finds another."""
     ours, other = tmp_path / "ours" / "eclipse-ws", tmp_path / "other" / "eclipse-ws"
     for path in (ours, other):
         path.parent.mkdir()
@@ -40,7 +40,7 @@ def test_what_the_path_has_is_typed_by_its_name(monkeypatch: pytest.MonkeyPatch,
         assert program() == typed
 
 
-def test_the_module_is_typed_as_one(tmp_path: Path) -> None:
+def test_a_module_is_named_with_its_interpreter(tmp_path: Path) -> None:
     """`python -m eclipse_ws` names its interpreter, so that its help can be pasted anywhere."""
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Settings: precedence, every problem at once, what is generated, and secrets that are never shown."""
+"""Settings: precedence, every problem at once, generated values, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ PROD = {
 
 
 def read(environ: dict[str, str] | None = None, dotenv: Path | None = None, **more: Any) -> Loaded:
-    """Settings of this environment alone: no `.env` of the developer's, no variables of the machine's."""
+    """Settings of only this environment: no `.env` of the developer's, no variables of the machine's."""
     return load(environ=environ or {}, dotenv=dotenv or Path("/nonexistent/.env"), **more)
 
 
@@ -59,7 +59,7 @@ def problems_of(environ: dict[str, str], **more: Any) -> dict[str, str]:
 
 
 def prod(**changes: str | None) -> dict[str, str]:
-    """A right production environment, with changes; None takes a variable away."""
+    """A valid production environment, with changes; None removes a variable."""
     return {key: value for key, value in {**PROD, **changes}.items() if value is not None}
 
 
@@ -114,7 +114,7 @@ def test_a_chosen_profile_wins_over_node_env() -> None:
     assert (loaded.settings.profile, loaded.sources["profile"]) == ("dev", "--profile")
 
 
-def test_a_right_production_environment_loads() -> None:
+def test_a_valid_production_environment_loads() -> None:
     """The deployment plan's variables are enough for prod, with nothing generated but the allowed origin."""
     loaded = read(prod(FLY_REGION="iad", FLY_MACHINE_ID="m1"))
     settings = loaded.settings
@@ -126,7 +126,7 @@ def test_a_right_production_environment_loads() -> None:
     assert (loaded.notes, loaded.warnings) == ([], [])
 
 
-def test_every_fault_is_listed_at_once() -> None:
+def test_every_problem_is_listed_at_once() -> None:
     """One message names each wrong variable, what is wrong, and how to fix it."""
     found = problems_of(
         {
@@ -168,7 +168,7 @@ def printable(rng: random.Random) -> str:
     )
 
 
-def test_random_secrets_are_no_placeholders() -> None:
+def test_random_secrets_are_not_placeholders() -> None:
     """Nothing in 10,000 random secrets is taken for a placeholder, for a key, or for too uniform."""
     rng = random.Random(9)
     secrets = ["Kx7<Q9!mZ2pL8@tR4vB6>nW1yC3dF5gH0j", *(printable(rng) for _ in range(10_000))]
@@ -177,7 +177,7 @@ def test_random_secrets_are_no_placeholders() -> None:
     ] == []
 
 
-def test_random_passwords_and_previous_secrets_are_no_placeholders() -> None:
+def test_random_passwords_and_previous_secrets_are_not_placeholders() -> None:
     """Neither is a password in a URL, nor a previous secret with a comma in it, in a list in JSON."""
     rng = random.Random(10)
     for _ in range(2_000):
@@ -218,8 +218,8 @@ def test_a_part_of_a_url_can_be_a_placeholder(url: str) -> None:
         "http://[::1]:3000",
     ],
 )
-def test_a_real_url_is_no_placeholder(url: str) -> None:
-    """Names that only sound like one are taken."""
+def test_a_real_url_is_not_a_placeholder(url: str) -> None:
+    """Names that only sound like a placeholder are accepted."""
     assert not problems.is_placeholder(url)
 
 
@@ -232,7 +232,7 @@ def test_a_real_url_is_no_placeholder(url: str) -> None:
         "LS0tLS1CRUdJTiBQVUJMSUMgS0VZLS0tLS0KTUlJQ",
     ],
 )
-def test_a_key_is_no_secret(value: str) -> None:
+def test_a_public_key_is_not_a_secret(value: str) -> None:
     """A public key in JWT_SECRET's place verifies no token: the start names the right setting."""
     assert "set ECLIPSE_JWT_PUBLIC_KEY" in problems_of(prod(JWT_SECRET=value))["JWT_SECRET"]
 
@@ -245,15 +245,15 @@ PLACEHOLDERS = (
 
 @pytest.mark.parametrize("value", PLACEHOLDERS.split())
 @pytest.mark.parametrize("profile", ["dev", "prod"])
-def test_a_placeholder_is_no_secret_in_any_profile(value: str, profile: str) -> None:
-    """What documentation puts in a secret's place is refused, and not repeated."""
+def test_placeholders_are_refused_in_every_profile(value: str, profile: str) -> None:
+    """What documentation shows as a secret is refused, and not repeated."""
     found = problems_of(prod(JWT_SECRET=value), profile=profile)
     assert "is a placeholder" in found["JWT_SECRET"]
     assert f" {value} " not in found["JWT_SECRET"]
 
 
 @pytest.mark.parametrize("value", [STRONG, OTHER, "a-Secret-of-mine-that-has-changed-meanwhile-0123456789"])
-def test_a_real_secret_is_no_placeholder(value: str) -> None:
+def test_a_real_secret_is_not_a_placeholder(value: str) -> None:
     """A strong secret is not taken for a placeholder, whatever words it happens to hold."""
     assert problems.check_secret("JWT_SECRET", value, production=True) == []
 
@@ -275,7 +275,7 @@ def test_random_digits_are_not_uniform() -> None:
 
 
 def test_a_uniform_secret_is_accepted_in_development() -> None:
-    """Who tries something out may use what can be guessed."""
+    """For trying things out, secrets may be guessable."""
     assert read({"JWT_SECRET": "a" * 40}).settings.jwt_secret
 
 
@@ -288,7 +288,7 @@ def test_production_requires_its_variables() -> None:
 
 
 @pytest.mark.parametrize("profile", ["dev", "prod"])
-def test_the_rest_url_is_no_redis_url(profile: str) -> None:
+def test_the_rest_url_is_not_a_redis_url(profile: str) -> None:
     """UPSTASH_REDIS_REST_URL without REDIS_URL is named, with where the Redis URL is found."""
     environ = prod(REDIS_URL=None, UPSTASH_REDIS_REST_URL="https://eu1.upstash.io")
     found = problems_of(environ, profile=profile)
@@ -340,7 +340,7 @@ def test_a_wrong_redis_url_is_named_and_not_repeated(url: str, says: str) -> Non
         "rediss://h?ssl_cert_reqs=none&db=2",
     ],
 )
-def test_a_right_redis_url_selects_redis(url: str) -> None:
+def test_a_valid_redis_url_selects_redis(url: str) -> None:
     """A Redis URL is enough for the backend to be Redis, in every profile."""
     assert read({"REDIS_URL": url}).settings.backend == "redis"
     assert read(prod(REDIS_URL=url)).settings.backend == "redis"
@@ -373,8 +373,8 @@ def test_production_refuses_what_only_development_may_use() -> None:
     assert "ECLIPSE_ALLOW_MEMORY_BACKEND=true" in found["ECLIPSE_BACKEND"]
 
 
-def test_production_uses_them_where_it_is_allowed() -> None:
-    """With leave, one node runs in prod without Redis and without the application."""
+def test_production_uses_them_with_permission() -> None:
+    """With permission, one node runs in prod without Redis and without the application."""
     environ = {
         "NODE_ENV": "production",
         "JWT_SECRET": STRONG,
@@ -395,7 +395,7 @@ def test_redis_asked_for_without_a_url() -> None:
     assert "is not set" in problems_of(prod(REDIS_URL=None), backend="redis")["REDIS_URL"]
 
 
-def test_a_backend_that_is_not_installed_is_named() -> None:
+def test_an_unknown_backend_is_named() -> None:
     """An unknown backend gets the nearest name, or the list of those installed."""
     assert "write redis" in problems_of({}, backend="reddis")["ECLIPSE_BACKEND"]
     assert "memory, postgres, redis" in problems_of({}, backend="kafka")["ECLIPSE_BACKEND"]
@@ -435,12 +435,12 @@ def test_a_wrong_database_url_is_named_and_not_repeated(url: str, says: str) -> 
 @pytest.mark.parametrize(
     "url", ["postgresql://h", "postgres://u:p@h:5/db?sslmode=verify-full&options=-cx%3Dy"]
 )
-def test_a_right_database_url(url: str) -> None:
-    """What libpq takes is taken."""
+def test_a_valid_database_url(url: str) -> None:
+    """URLs that libpq accepts are accepted."""
     assert problems.check_database_url(url) == []
 
 
-def test_an_event_loop_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_uninstalled_event_loop_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking for uvloop without its extra says how to install it; with it, it is taken."""
     asked = {"ECLIPSE_EVENT_LOOP": "uvloop"}
     assert read(asked).settings.event_loop == "uvloop"
@@ -458,7 +458,7 @@ def test_a_backend_of_another_package_is_accepted(tmp_path: Path, monkeypatch: p
     assert read(backend="nats").settings.backend == "nats"
 
 
-def test_an_unknown_variable_is_warned_of_with_the_nearest_name(tmp_path: Path) -> None:
+def test_a_warning_about_an_unknown_variable_has_the_nearest_name(tmp_path: Path) -> None:
     """A mistyped ECLIPSE_ variable is a warning, wherever it is set."""
     dotenv = tmp_path / ".env"
     dotenv.write_text("ECLIPSE_PORT=1\n")
@@ -470,15 +470,15 @@ def test_an_unknown_variable_is_warned_of_with_the_nearest_name(tmp_path: Path) 
     ]
 
 
-def test_doubtful_values_are_warned_of() -> None:
-    """One secret twice works, and is said."""
+def test_doubtful_values_are_warnings() -> None:
+    """The same secret twice works, with a warning."""
     loaded = read({"JWT_SECRET": STRONG, "INTERNAL_API_SECRET": STRONG})
     assert [warning.split()[0] for warning in loaded.warnings] == ["JWT_SECRET"]
     assert STRONG not in " ".join(loaded.warnings)
 
 
 @pytest.mark.parametrize("characters", [1, 100_000, 1_000_000])
-def test_each_size_holds_what_the_one_before_lets_through(characters: int) -> None:
+def test_each_size_limit_fits_the_previous_one(characters: int) -> None:
     """The longest content, however it is escaped, fits into a frame, an answer, an event and a queue."""
     settings = read({"ECLIPSE_MAX_CONTENT": str(characters)}).settings
     for size in (settings.max_frame, settings.max_answer):
@@ -486,8 +486,8 @@ def test_each_size_holds_what_the_one_before_lets_through(characters: int) -> No
     assert settings.max_event >= settings.max_answer + 1024
 
 
-def test_a_queue_that_is_too_short_is_warned_of() -> None:
-    """A queue that can't hold the largest event is said, with the least that would do."""
+def test_a_queue_that_is_too_short_is_a_warning() -> None:
+    """A warning for a queue that can't hold the largest event names the minimum."""
     least = Settings().max_event + 1024
     assert read({"ECLIPSE_QUEUE_BYTES": str(least)}).warnings == []
     (warning,) = read({"ECLIPSE_QUEUE_BYTES": str(least - 1)}).warnings
@@ -526,14 +526,14 @@ def test_wrong_keys_of_a_profile_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_an_unreadable_profile_is_named(tmp_path: Path, content: bytes | None, says: str) -> None:
-    """A profile that can't be read is one problem, with its path."""
+    """An unreadable profile is one problem, with its path."""
     profile = tmp_path / "mine.toml"
     if content is not None:
         profile.write_bytes(content)
     assert says in problems_of(PROD, profile=str(profile))[str(profile)]
 
 
-def test_a_folder_is_no_profile(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_profile(tmp_path: Path) -> None:
     """A path to a folder is one problem as well."""
     assert "can't be read (Is a directory)" in problems_of(PROD, profile=f"{tmp_path}/")[str(tmp_path)]
 
@@ -546,20 +546,20 @@ def test_a_wrong_value_in_a_profile_says_where(tmp_path: Path) -> None:
 
 
 def test_unknown_profiles_are_named() -> None:
-    """A profile there is not, and a NODE_ENV there is not, are problems of who asked."""
+    """An unknown profile or NODE_ENV is a problem of the setting that named it."""
     assert "did you mean prod" in problems_of(PROD, profile="prodd")["--profile"]
     assert "names the unknown profile 'x'" in problems_of({"ECLIPSE_PROFILE": "x"})["ECLIPSE_PROFILE"]
     assert "expected development, test or production" in problems_of(prod(NODE_ENV="staging"))["NODE_ENV"]
 
 
-def test_a_profile_that_was_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_installed_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A broken installation is reported with a fix."""
     monkeypatch.setattr(profiles, "folders", list)
     assert "is not installed" in problems_of(PROD, profile="prod")["--profile"]
 
 
 def test_a_broken_dotenv_is_named(tmp_path: Path) -> None:
-    """A line of .env that can't be read is a problem with its number, and its text is not shown."""
+    """An invalid line of .env is a problem with its number, and its text is not shown."""
     dotenv = tmp_path / ".env"
     dotenv.write_text('PORT=8081\nJWT_SECRET="hunter2hunter2\n')
     found = problems_of({}, dotenv=dotenv)
@@ -573,7 +573,7 @@ def test_an_unreadable_dotenv_is_named(tmp_path: Path) -> None:
 
 
 def test_dotenv_values_are_literal(tmp_path: Path) -> None:
-    """A dollar in a password stays one; quotes and `export` are understood; a name alone sets nothing."""
+    """A dollar in a password is kept; quotes and `export` are understood; a bare name sets nothing."""
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"export JWT_SECRET='{STRONG}$HOME${{X}}'\nLOG_LEVEL\n\n# PORT=1\n")
     settings = read(dotenv=dotenv).settings
@@ -598,7 +598,7 @@ def test_dotenv_values_are_literal(tmp_path: Path) -> None:
         ("ECLIPSE_PROFILE", " prod\n", "profile", "prod"),
     ],
 )
-def test_what_can_not_be_meant_is_left_out(name: str, given: str, field: str, expected: object) -> None:
+def test_surrounding_characters_are_removed(name: str, given: str, field: str, expected: object) -> None:
     """White space, line ends, a byte order mark and the quotes of an --env-file around a value are no part of
     it."""
     origins = ("https://a.acme.com", "https://b.acme.com")
@@ -626,8 +626,8 @@ def test_a_redis_url_with_a_line_end() -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["JWT_SECRET", "INTERNAL_API_SECRET"])
-def test_a_secret_that_others_may_read_otherwise_is_refused(name: str, value: str, says: str) -> None:
-    """What stands around a secret may be a part of it or not: the start asks, and shows nothing."""
+def test_an_ambiguous_secret_is_refused(name: str, value: str, says: str) -> None:
+    """Characters around a secret may be part of it or not: the start refuses it, and shows nothing."""
     found = problems_of(prod(JWT_SECRET=OTHER) | {name: value})
     assert set(found) == {name}
     assert says in found[name]
@@ -635,14 +635,14 @@ def test_a_secret_that_others_may_read_otherwise_is_refused(name: str, value: st
 
 
 @pytest.mark.parametrize("value", [f'"{STRONG}"', f'"{STRONG}","{OTHER}"', f"{OTHER},{STRONG}\u200b"])
-def test_a_previous_secret_that_may_be_another_is_refused(value: str) -> None:
+def test_an_ambiguous_previous_secret_is_refused(value: str) -> None:
     """The same holds for each secret of a list."""
     found = problems_of(prod(ECLIPSE_JWT_PREVIOUS_SECRETS=value))
     assert set(found) == {"ECLIPSE_JWT_PREVIOUS_SECRETS"}
 
 
 @pytest.mark.parametrize("value", ["k\x01" * 20, "k€" * 20, "k\n" * 20 + "k"])
-def test_what_no_header_carries_is_no_secret_of_the_api(value: str) -> None:
+def test_an_api_secret_must_fit_a_header(value: str) -> None:
     """INTERNAL_API_SECRET goes in a header, where a control character, or one beyond Latin-1, can't."""
     assert "HTTP headers can't contain" in problems_of(prod(INTERNAL_API_SECRET=value))["INTERNAL_API_SECRET"]
 
@@ -658,15 +658,15 @@ def test_what_no_header_carries_is_no_secret_of_the_api(value: str) -> None:
         ("PORT", "80\u200b80", "U+200B"),
     ],
 )
-def test_what_nobody_sees_within_a_value_is_refused(name: str, value: str, says: str) -> None:
-    """A line break or an invisible character in the middle would be found out by the first message only."""
+def test_invisible_characters_within_a_value_are_refused(name: str, value: str, says: str) -> None:
+    """A line break or an invisible character inside would otherwise fail only with the first message."""
     found = problems_of(prod(**{name: value}))
     assert set(found) == {name}
     assert says in found[name]
     assert "hunter2" not in found[name]
 
 
-def test_quotes_that_a_file_has_read_are_meant(tmp_path: Path) -> None:
+def test_quotes_inside_dotenv_quotes_are_kept(tmp_path: Path) -> None:
     """In .env the outer quotes are the file's; those within are a part of the secret, as Next.js reads it."""
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"JWT_SECRET='\"{STRONG}\"'\n")
@@ -688,7 +688,7 @@ def test_quotes_that_a_file_has_read_are_meant(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_two_lines_that_are_one(tmp_path: Path, text: str, says: str) -> None:
+def test_a_dotenv_line_appended_to_another(tmp_path: Path, text: str, says: str) -> None:
     """`echo NAME=value >> .env` after a last line without an end sets nothing: the line is named."""
     dotenv = tmp_path / ".env"
     dotenv.write_text(f"# a comment\n{text}")
@@ -731,7 +731,7 @@ def test_fresh_secrets_begin_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [f"{STRONG}#x", f"'{STRONG}$x'", f"{STRONG}\\$x", f"`{STRONG}`"])
-def test_a_secret_that_next_reads_otherwise_is_warned_of(tmp_path: Path, value: str) -> None:
+def test_a_secret_that_next_reads_differently_is_a_warning(tmp_path: Path, value: str) -> None:
     """The same line of .env is two secrets, so that no token would be valid: said without showing it, and not
     where the environment has set another."""
     dotenv = tmp_path / ".env"
@@ -743,15 +743,15 @@ def test_a_secret_that_next_reads_otherwise_is_warned_of(tmp_path: Path, value: 
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    """PORT= is what a platform's form leaves, and means the default."""
+    """A platform's form may leave PORT=, which means the default."""
     assert read({"PORT": "", "REDIS_URL": ""}).settings.port == 8080
 
 
 @pytest.mark.parametrize(
     ("given", "level"), [("WARN", "warning"), ("Info", "info"), ("trace", "debug"), ("fatal", "critical")]
 )
-def test_log_levels_of_the_node_world_are_understood(given: str, level: str) -> None:
-    """LOG_LEVEL keeps working with the names that it had."""
+def test_log_levels_of_node_are_accepted(given: str, level: str) -> None:
+    """LOG_LEVEL still accepts its earlier names."""
     assert read({"LOG_LEVEL": given}).settings.log_level == level
 
 
@@ -783,7 +783,7 @@ def test_origins_are_a_list_in_every_source(tmp_path: Path) -> None:
         ("https://app.acme.com:4430", "https://app.acme.com:4430"),
     ],
 )
-def test_an_origin_is_taken_as_browsers_write_it(given: str, origin: str) -> None:
+def test_an_origin_is_normalized_as_browsers_write_it(given: str, origin: str) -> None:
     """No browser names the port that the scheme has anyway: an origin with it would match none."""
     assert read({"ALLOWED_ORIGINS": given}).settings.allowed_origins == (origin,)
 
@@ -805,7 +805,7 @@ def test_an_origin_is_taken_as_browsers_write_it(given: str, origin: str) -> Non
         "https://*.acme.com",
     ],
 )
-def test_an_origin_need_not_be_of_the_web(origin: str) -> None:
+def test_an_origin_need_not_be_http(origin: str) -> None:
     """Every origin that a browser, or an application with one in it, sends can be allowed as it is."""
     assert read({"ALLOWED_ORIGINS": origin}).settings.allowed_origins == (origin,)
 
@@ -818,8 +818,8 @@ def test_an_origin_need_not_be_of_the_web(origin: str) -> None:
         *("https://bücher.example", "data:text/html", "https://a.com?x", "file:"),
     ],
 )
-def test_what_is_no_origin(given: str) -> None:
-    """What no browser sends is a problem that says what one looks like."""
+def test_invalid_origins(given: str) -> None:
+    """An origin that no browser sends is a problem that shows a valid one."""
     text = problems_of({"ALLOWED_ORIGINS": given})["ALLOWED_ORIGINS"]
     assert "which is not an origin" in text
     assert "capacitor://localhost" in text
@@ -834,8 +834,8 @@ def test_what_is_no_origin(given: str) -> None:
         ("http://[::1]:3000", "http://[::1]:3000"),
     ],
 )
-def test_the_application_own_origin(url: str, origin: str) -> None:
-    """Without ALLOWED_ORIGINS, the application's own origin is allowed, and it alone."""
+def test_the_applications_own_origin(url: str, origin: str) -> None:
+    """Without ALLOWED_ORIGINS only the application's own origin is allowed."""
     assert problems.origin_of(url) == origin
     assert problems.check_origin(origin) == []
 
@@ -885,7 +885,7 @@ def test_a_wrong_secret_type_is_not_repeated() -> None:
 
 
 def test_a_wrong_value_is_one_problem() -> None:
-    """A secret of a wrong type is not said to be missing as well."""
+    """A secret of a wrong type is not also reported as missing."""
     assert set(problems_of(prod(JWT_SECRET=None), jwt_secret=[STRONG])) == {"--jwt-secret"}
 
 
@@ -922,7 +922,7 @@ def test_every_field_has_a_description_and_a_variable_of_its_own() -> None:
     assert all(field.json_schema_extra for field in fields.values())
 
 
-def test_what_fields_say_of_themselves() -> None:
+def test_fields_declare_secrets_and_derived_values() -> None:
     """Secrets, and what is derived from them, come from the fields alone."""
     secrets = {"jwt_secret", "jwt_previous_secrets", "internal_api_secret", "api_headers"}
     secrets |= {"redis_url", "database_url"}
@@ -944,7 +944,7 @@ def test_names_of_cookies(given: object, names: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("given", ["*", "a*b", "a=b", "a b", "ü", ["a", 5], [""], 5])
-def test_names_that_no_cookie_has(given: object) -> None:
+def test_invalid_cookie_names(given: object) -> None:
     """An invalid name, or one that would keep every cookie, is refused."""
     with pytest.raises(ValueError, match="api_cookies"):
         Settings(api_cookies=given)

@@ -24,7 +24,7 @@ from tests.conftest import make_settings
     ],
 )
 def test_a_peer_without_a_trusted_header(peer: str, expected: tuple[str, bool]) -> None:
-    """IPv4 by address, IPv6 by /64; no header is believed; a private peer may be a proxy."""
+    """IPv4 by address, IPv6 by /64; no header is trusted; a private peer may be a proxy."""
     assert Sources(make_settings()).of(peer, "1.2.3.4") == expected
 
 
@@ -44,14 +44,14 @@ def test_a_peer_without_a_trusted_header(peer: str, expected: tuple[str, bool]) 
     ],
 )
 def test_a_forwarded_address_counts_from_the_right(proxies: int, header: str | None, expected: str) -> None:
-    """What trusted proxies appended is at the right end; what a client writes to the left is not believed."""
+    """Trusted proxies append addresses on the right; those that a client wrote on the left are ignored."""
     sources = Sources(make_settings(trusted_proxies=proxies))
     assert sources.header == "X-Forwarded-For"
     assert sources.of("10.0.0.9", header) == (expected, False)
 
 
 def test_a_named_header() -> None:
-    """A header that names one address is its proxy's word; the client's own, joined before it, is not."""
+    """A header that names one address is trusted from its proxy; a client's own, joined before it, is not."""
     sources = Sources(make_settings(client_address_header="Fly-Client-IP"))
     assert sources.header == "Fly-Client-IP"
     assert sources.of("172.16.0.1", "93.184.216.34").address == "93.184.216.34"

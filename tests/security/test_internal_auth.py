@@ -90,8 +90,8 @@ async def test_admin_port_serves_the_internal_routes() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.skipif(sys.platform != "linux", reason="only there has loopback more than one address")
-async def test_the_admin_port_has_an_address_of_its_own() -> None:
-    """`admin_port` listens on `admin_host` alone, whatever the public port's address is."""
+async def test_the_admin_port_has_its_own_address() -> None:
+    """`admin_port` listens only on `admin_host`, whatever the public port's address is."""
     async with running(admin_port=0, admin_host="127.0.0.2") as server:
         _, writer = await asyncio.open_connection("127.0.0.2", server.admin_port)
         writer.close()

@@ -1,4 +1,4 @@
-"""Tokens as the application signs them, and as anybody else might."""
+"""Tokens as the application signs them, and as an attacker might."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def refused(text: str) -> CloseCode:
 
 
 def part(value: object) -> str:
-    """One part of a token, made by hand."""
+    """One handmade part of a token."""
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
@@ -78,13 +78,13 @@ def test_a_secret_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("value", [None, False, 1, "true", [], {}])
-def test_authenticated_only_by_a_true(value: object) -> None:
+def test_only_true_authenticates(value: object) -> None:
     """Only JSON's true authenticates a user; absent is false."""
     assert VERIFIER.verify(token(isAuthenticated=value)).is_authenticated is False
 
 
 def test_a_visitors_token() -> None:
-    """A visitor's made-up user id is a user id like any other."""
+    """A visitor's generated user id is a user id like any other."""
     assert VERIFIER.verify(token(user="anon_1700000000000_k3j9x")).user_id == "anon_1700000000000_k3j9x"
 
 
@@ -165,8 +165,8 @@ def test_depth_of_a_token(levels: int) -> None:
 
 @pytest.mark.parametrize("header", ["kid", "typ", "cty", "x5t", "jku", "zip"])
 @pytest.mark.parametrize("value", [None, 1, True, "", "x", [], {}])
-def test_header_fields_that_are_not_used(header: str, value: object) -> None:
-    """Whatever a header says besides `alg` and `crit` is ignored, as jsonwebtoken and jose ignore it."""
+def test_unused_header_fields(header: str, value: object) -> None:
+    """Header fields other than `alg` and `crit` are ignored, as in jsonwebtoken and jose."""
     assert VERIFIER.verify(signed({"alg": "HS256", header: value})).user_id == "u1"
 
 
@@ -179,7 +179,7 @@ def test_critical_header_fields_are_refused(crit: object) -> None:
 @pytest.mark.parametrize(
     "audience", ["chat", ["chat"], ["other", "chat"], ["chat", None], [1, "chat", {}], ["chat", "chat"]]
 )
-def test_an_audience_as_the_application_writes_it(audience: object) -> None:
+def test_audiences_as_the_application_writes_them(audience: object) -> None:
     """One of the audiences has to be ours, whatever stands beside it, as with jsonwebtoken and jose."""
     verifier = Verifier(make_settings(jwt_audience="chat"))
     assert verifier.verify(token(aud=audience)).user_id == "u1"
@@ -228,8 +228,8 @@ def test_odd_names_are_names(name: str) -> None:
 
 
 @pytest.mark.parametrize("exp", [1e15, 10**15, 2**63])
-def test_expiry_that_no_calendar_has(exp: float) -> None:
-    """A token valid for longer than there are dates ends with the longest lifetime."""
+def test_expiry_beyond_the_calendar(exp: float) -> None:
+    """A token valid beyond the last date ends with the longest lifetime."""
     assert VERIFIER.verify(token(iat=NOW, exp=exp)).expires_at == datetime.fromtimestamp(NOW + 86400, UTC)
 
 
@@ -268,7 +268,7 @@ def test_fractions_of_a_second() -> None:
         ({"iat": NOW + 3600, "exp": NOW + 7000}, NOW + 7000),
     ],
 )
-def test_a_token_lives_for_so_long(given: dict[str, Any], ends: int) -> None:
+def test_the_lifetime_of_a_token(given: dict[str, Any], ends: int) -> None:
     """A token ends with `exp`, at the latest `jwt_max_lifetime` after its `iat`."""
     found = Verifier(make_settings(jwt_max_lifetime=7200)).verify(token(**given))
     assert found.expires_at == datetime.fromtimestamp(ends, UTC)
@@ -283,8 +283,8 @@ def test_a_token_lives_for_so_long(given: dict[str, Any], ends: int) -> None:
         ({"iat": NOW + 10**8, "exp": NOW + 10**8 + 60}, CloseCode.INVALID_TOKEN),
     ],
 )
-def test_a_token_that_lives_too_long(given: dict[str, Any], close: CloseCode) -> None:
-    """Older than the longest lifetime is expired; without an `iat` to believe, `exp` must be within it."""
+def test_a_token_with_too_long_a_lifetime(given: dict[str, Any], close: CloseCode) -> None:
+    """A token older than the longest lifetime is expired; without a usable `iat`, `exp` must be within it."""
     with pytest.raises(TokenError) as caught:
         Verifier(make_settings(jwt_max_lifetime=7200)).verify(token(**given))
     assert caught.value.close is close
@@ -300,15 +300,15 @@ def test_a_token_that_lives_too_long(given: dict[str, Any], close: CloseCode) ->
         ({"secret": "y" * 40}, "JWT_SECRET"),
     ],
 )
-def test_the_log_says_what_is_wrong_with_a_token(given: dict[str, Any], says: str) -> None:
+def test_the_error_names_the_problem_of_a_token(given: dict[str, Any], says: str) -> None:
     """The reason is in the error's text, for the operator's log."""
     with pytest.raises(TokenError, match=says):
         VERIFIER.verify(token(**given))
 
 
 @pytest.mark.parametrize("leeway", [0, 30])
-def test_the_leeway_is_as_long_as_it_says(leeway: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token is good until its end and from its beginning on, either moved by the leeway and no more."""
+def test_the_leeway_is_exact(leeway: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token is valid from its beginning until its end, both extended by the leeway and no more."""
     monkeypatch.setattr(jwt_module.time, "time", lambda: float(NOW))
     monkeypatch.setattr(jwt_module, "LEEWAY", leeway)
     verifier = Verifier(make_settings())
@@ -329,7 +329,7 @@ def test_a_token_without_an_end() -> None:
     assert before + 86400 <= ends.timestamp() <= time.time() + 86401
 
 
-def test_what_is_accepted_after_a_reload() -> None:
+def test_claims_after_a_reload() -> None:
     """A verifier with new settings knows whether earlier claims are still valid."""
     earlier = Verifier(make_settings(jwt_previous_secrets="x" * 40, jwt_public_key=PUBLIC))
     ours, old, named = (
@@ -361,7 +361,7 @@ def test_any_parts_are_refused(header: bytes, payload: bytes, signature: bytes) 
     assert refused(text) is CloseCode.INVALID_TOKEN
 
 
-def test_brackets_that_another_encoding_hides() -> None:
+def test_brackets_hidden_by_another_encoding() -> None:
     """In UTF-16 this letter has a byte that is a quotation mark in UTF-8: behind it brackets would hide."""
     hidden = ('{"alg":"HS256","x":["\u0122",' + "[" * 2000).encode("utf-16-le")
     text = part(hidden) + "." + part(claims()) + ".x"

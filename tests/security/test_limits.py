@@ -1,4 +1,4 @@
-"""Limits: buckets, and what each address may have; all on a clock that the tests hold."""
+"""Limits: buckets, and what each address may have; all on a clock set by the tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_burst_passes_and_then_the_rate() -> None:
 
 @patch("eclipse_ws.security.limits.BURST_SECONDS", 1.5)
 def test_a_burst_is_exact() -> None:
-    """All of a burst passes at once, also where no rounding helps; then half a second's wait, exactly."""
+    """All of a burst passes at once, also without lucky rounding; then half a second's wait, exactly."""
     take = budget(command_rate=2).command
     assert [take(100.0) for _ in range(4)] == [0, 0, 0, 0.5]
     assert [take(100.5) for _ in range(2)] == [0, 0.5]
@@ -52,7 +52,7 @@ def test_a_rate_of_zero_limits_nothing() -> None:
 
 
 def test_long_commands_count_as_several() -> None:
-    """What a session has us read is bounded in length too; one long command after a rest passes."""
+    """A session's commands are also limited in length; one long command after a pause passes."""
     mine = budget(command_rate=10)
     assert mine.command(1.0, 20 * COMMAND_LENGTH) == 0
     assert mine.command(1.0) == pytest.approx(0.2)
@@ -61,7 +61,7 @@ def test_long_commands_count_as_several() -> None:
 
 
 @patch("eclipse_ws.security.limits.RATE_PATIENCE", 3)
-def test_patience_ends_and_comes_back() -> None:
+def test_refusals_are_tolerated_up_to_a_burst() -> None:
     """A burst of refusals is forgiven, then one a second."""
     mine = budget()
     assert [mine.forgives(10.0) for _ in range(4)] == [True, True, True, False]
@@ -111,7 +111,7 @@ def test_sessions_of_one_address() -> None:
 
 
 @patch("eclipse_ws.security.limits.UPGRADES", 0.03)
-def test_upgrades_a_minute() -> None:
+def test_upgrades_per_minute() -> None:
     """Upgrades of an address are limited to a burst, then to the rate a minute."""
     addresses = Addresses(make_settings(max_sessions_per_address=100))
     assert [addresses.upgrade(PUBLIC, 5.0) for _ in range(4)] == [None, None, None, "upgrades_per_minute"]
@@ -120,7 +120,7 @@ def test_upgrades_a_minute() -> None:
     assert addresses.sessions(PUBLIC.address) == 4  # what is refused is not counted
 
 
-def test_by_default_proxies_are_not_clients() -> None:
+def test_private_addresses_are_not_limited_by_default() -> None:
     """Unset, the limits apply to public addresses only: a private one may stand for many clients."""
     addresses = Addresses(make_settings())
     assert {addresses.upgrade(PRIVATE, 1.0) for _ in range(5000)} == {None}
@@ -151,7 +151,7 @@ def test_guesses() -> None:
 
 
 @patch("eclipse_ws.security.limits.MAX_ADDRESSES", 100)
-def test_what_is_remembered_is_bounded() -> None:
+def test_remembered_addresses_are_bounded() -> None:
     """A million addresses leave the bound's number of entries, and a sweep forgets those that are quiet."""
     addresses = Addresses(make_settings())
     for number in range(10_000):
@@ -170,7 +170,7 @@ def test_what_is_remembered_is_bounded() -> None:
 @patch("eclipse_ws.security.limits.GUESSES_PER_MINUTE", 1)
 @patch("eclipse_ws.security.limits.UPGRADES", 0.01)
 def test_the_latest_addresses_are_remembered() -> None:
-    """Beyond its bound a node forgets the addresses that came first: a newcomer is limited like any other."""
+    """Beyond its bound a node forgets the oldest addresses: a new one is limited like any other."""
     addresses = Addresses(make_settings(max_sessions_per_address=100))
     first, second, third = (Source(f"8.8.8.{number}", shared=False) for number in (1, 2, 3))
     for source in (first, second):

@@ -1,4 +1,4 @@
-"""Which origins a list leaves out by a mistake that is often made."""
+"""Origins that a list omits by a common mistake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Senders: who waits after a flood, and what sessions share; all on a clock that the tests hold."""
+"""Senders: who waits after a flood, and what sessions share; all on a clock set by the tests."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_rates_of_zero_share_nothing() -> None:
 
 @patch("eclipse_ws.security.senders.BYTES_AT_ONCE", 1024)
 @patch("eclipse_ws.security.senders.MESSAGE_BYTES", 1000)
-def test_what_is_refused_costs_nothing() -> None:
+def test_refused_messages_cost_nothing() -> None:
     """A message that is refused for its bytes takes no message from the sender's budget."""
     shares = Shares(make_settings(message_rate=1, max_content=1))
     assert shares.message(visitor("c1"), "x" * 1000, 100.0) is None
@@ -159,7 +159,7 @@ def test_an_address_that_floods_many_chats() -> None:
     assert not penalties.waits(account("other", "93.184.216.34"), 102.0)
 
 
-def test_a_flooder_now_and_then() -> None:
+def test_occasional_floods() -> None:
     """Floods that are spread over many penalties' times don't shut the address out."""
     penalties = Penalties()
     for number in range(100):

@@ -1,4 +1,4 @@
-"""Accepting: sockets that wait to be served, and the pause when the system has no file for another one."""
+"""Accepting: sockets that wait to be served, and the pause when the system has no free descriptor."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Full:
 
 
 def run_out(server: Server) -> None:
-    """Let the server find that there is no file for the next socket."""
+    """Let the server find that there is no descriptor for the next socket."""
     (listening,) = server._http._sockets.values()
     server._http._accept(Full(listening), 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.gen_test
-async def test_who_comes_when_no_file_is_left_is_turned_away(
+async def test_connections_without_a_descriptor_are_closed(
     monkeypatch: pytest.MonkeyPatch, expect_log: Any
 ) -> None:
-    """Those who wait are closed and counted; those who come in the pause wait for its end, and are served."""
+    """Waiting sockets are closed and counted; those that come in the pause are served after it."""
     expect_log("accept paused")
     monkeypatch.setattr("eclipse_ws.server.acceptor.ACCEPT_PAUSE", 0.05)
     async with running() as server:
@@ -66,14 +66,14 @@ async def test_who_comes_when_no_file_is_left_is_turned_away(
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("again", "lines"), [(0.0, 3), (60.0, 1)])
-async def test_the_log_says_at_times_that_accepting_pauses(
+async def test_pauses_are_logged_now_and_then(
     again: float,
     lines: int,
     monkeypatch: pytest.MonkeyPatch,
     expect_log: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Pauses that follow each other are one line; after a while there is one more."""
+    """Consecutive pauses are one line; after a while there is another one."""
     expect_log("accept paused")
     monkeypatch.setattr("eclipse_ws.server.acceptor.ACCEPT_PAUSE", 0.001)
     monkeypatch.setattr("eclipse_ws.server.acceptor.LOG_INTERVAL", again)
@@ -85,7 +85,7 @@ async def test_the_log_says_at_times_that_accepting_pauses(
 
 
 @pytest.mark.gen_test
-async def test_a_stop_in_the_pause(monkeypatch: pytest.MonkeyPatch, expect_log: Any) -> None:
+async def test_a_stop_during_a_pause(monkeypatch: pytest.MonkeyPatch, expect_log: Any) -> None:
     """A server that is stopped during a pause does not resume, and leaves nothing open."""
     expect_log("accept paused")
     monkeypatch.setattr("eclipse_ws.server.acceptor.ACCEPT_PAUSE", 0.01)
@@ -100,7 +100,7 @@ async def test_a_stop_in_the_pause(monkeypatch: pytest.MonkeyPatch, expect_log: 
 
 
 @pytest.mark.gen_test
-async def test_who_waits_to_be_served_has_the_handshakes_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_waiting_sockets_have_the_handshakes_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accepted sockets that are not served are closed and counted, each after the timeout."""
     async with running(**QUIET) as server:
         held_up(server, monkeypatch)

@@ -1,4 +1,4 @@
-"""Connections that come and go: what is kept of them, what they are counted under, and for how long."""
+"""Connections that come and go: what is kept of them, how they are counted, and for how long."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def refused(server: Server, *names: str) -> list[int]:
 
 @pytest.fixture
 def direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sockets' own addresses are the clients', as they are of public ones."""
+    """The sockets' own addresses are the clients', as with public ones."""
     monkeypatch.setattr(client_address, "_network", lambda text: (text, True))
 
 
@@ -69,7 +69,7 @@ async def unanswered(server: Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 
 
 def connect(server: Server, said: bytes = b"", address: str = "127.0.0.1") -> socket.socket:
-    """A peer at this address that has said something."""
+    """A peer at this address that has sent something."""
     peer = socket.create_connection(("127.0.0.1", server.port), source_address=(address, 0))
     peer.sendall(said)
     peer.setblocking(False)
@@ -112,8 +112,8 @@ SAID = {
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("said", SAID.values(), ids=SAID.keys())
-async def test_a_connection_that_has_left_leaves_nothing(said: bytes) -> None:
-    """After a peer has left in any way, no table has an entry of it, and no byte is counted."""
+async def test_a_closed_connection_leaves_nothing(said: bytes) -> None:
+    """After a peer has left in any way, no table has an entry for it, and no byte is counted."""
     async with running(**FLY) as server:
         for turns, leave in product((0, 2, 100), (socket.socket.close, reset)):
             peers = [connect(server, said) for _ in range(3)]
@@ -128,7 +128,7 @@ async def test_a_connection_that_has_left_leaves_nothing(said: bytes) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("direct")
-async def test_addresses_that_have_left_are_forgotten() -> None:
+async def test_addresses_without_connections_are_forgotten() -> None:
     """A connection's address is kept for as long as there is one of its connections."""
     async with running() as server:
         peers = [connect(server, address=f"127.0.0.{number}") for number in (1, 1, 2, 3)]
@@ -139,8 +139,8 @@ async def test_addresses_that_have_left_are_forgotten() -> None:
 
 
 @pytest.mark.gen_test
-async def test_connections_that_are_cut_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is anything kept of those that were closed by a limit or a timeout, in any state."""
+async def test_connections_that_are_cut_off_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is kept of connections that were closed by a limit or a timeout, in any state."""
     async with (
         running(**{"server.file_descriptors.HTTP_CONNECTIONS": 4}, **QUIET, **FLY) as server,
         unanswered(server, monkeypatch),
@@ -157,8 +157,8 @@ async def test_connections_that_are_cut_leave_nothing(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gen_test
-async def test_bodies_of_one_connection_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body is held until the next request; however many came, the budget of all bodies stays what it is."""
+async def test_bodies_of_one_connection_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body is held until the next request; however many came, the budget of all bodies stays the same."""
     monkeypatch.setattr("eclipse_ws.server.listener.NODE_BODY_BYTES", len(NOTE) + 10)
     async with running() as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -176,7 +176,7 @@ async def test_bodies_of_one_connection_are_let_go(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def share(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """How many connections of an address there may be."""
+    """How many connections an address may have."""
     monkeypatch.setattr("eclipse_ws.server.connections.PUBLIC_CONNECTIONS", 2)
     return iter((2,))
 
@@ -200,7 +200,7 @@ async def test_silent_connections_are_counted_by_their_sockets_address() -> None
 
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("share")
-async def test_idle_connections_of_a_proxy_are_no_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_connections_of_a_proxy_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two requests a proxy's connection is not counted under the client that it served last."""
     async with running(**QUIET, **FLY) as server, unanswered(server, monkeypatch):
         idle = [connect(server, ASKED) for _ in range(2)]
@@ -238,7 +238,7 @@ async def test_a_request_that_is_answered_goes_after_those_that_wait(monkeypatch
 
 @pytest.mark.gen_test
 @pytest.mark.usefixtures("direct", "share")
-async def test_calls_of_the_application_have_no_share(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_of_the_application_are_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many calls come from an address, none is closed, and strangers from there have their share."""
     async with running(**QUIET) as server, unanswered(server, monkeypatch):
         calls = []

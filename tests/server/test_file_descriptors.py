@@ -23,10 +23,10 @@ SETTINGS = make_settings(max_sessions=5000, api_max_connections=50)
         (1024, 4096, 4096, True),
     ],
 )
-def test_the_limit_is_raised_as_far_as_it_may(
+def test_the_limit_is_raised_as_needed(
     monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, raised: int | None, lacks: bool
 ) -> None:
-    """The soft limit becomes what is needed; where the hard one is too low, that is said and obeyed."""
+    """The soft limit becomes what is needed; if the hard one is lower, that is logged and used."""
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: asked.append(limits))
@@ -53,13 +53,13 @@ def test_a_limit_that_the_system_refuses(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("most", "sessions", "http"), [(9650, 5000, 2000), (9150, 5000, 1750), (4650, 3000, 500), (10, 48, 8)]
 )
-def test_what_does_not_fit_is_not_taken(most: int, sessions: int, http: int) -> None:
-    """With fewer files a node takes fewer HTTP connections, then fewer sessions, rather than run out."""
+def test_a_node_accepts_only_what_fits(most: int, sessions: int, http: int) -> None:
+    """With fewer descriptors a node accepts fewer HTTP connections, then fewer sessions."""
     assert file_descriptors.fitting(SETTINGS, most) == (sessions, http)
 
 
 @patch("eclipse_ws.server.file_descriptors.HTTP_CONNECTIONS", 10)
-def test_ports_inside_have_their_files() -> None:
+def test_internal_ports_have_their_descriptors() -> None:
     """The connections of the admin port and the metrics port are counted too."""
     inside = make_settings(max_sessions=10, admin_port=1, metrics_port=2)
     assert file_descriptors.needed(inside) == 30 + inside.api_max_connections + file_descriptors.SPARE + 400

@@ -1,4 +1,4 @@
-"""HTTP beside the sockets, as plain as it stands on the wire."""
+"""HTTP beside the sockets, byte by byte."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_health(path: str) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
 async def test_health_by_other_methods(method: str) -> None:
-    """Health is only asked for; anything else is 405 in JSON, with what is allowed."""
+    """Health accepts only reads; anything else is 405 in JSON, with what is allowed."""
     async with running() as server:
         answer = await http(server.port, "/health", method)
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
@@ -60,7 +60,7 @@ async def test_health_by_other_methods(method: str) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/health", "/", "/health?now", "/?now"])
-async def test_any_page_may_ask_for_the_health(path: str) -> None:
+async def test_any_page_may_read_the_health(path: str) -> None:
     """A browser's CORS preflight gets a 200, also while draining, and allows what is served."""
     async with running(profile="prod", allow_embedded_api=True) as server:
         asked = {"Origin": "https://status.example", "Access-Control-Request-Headers": "cache-control"}
@@ -77,7 +77,7 @@ async def test_any_page_may_ask_for_the_health(path: str) -> None:
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
 
 
-# -- what is nobody's ---------------------------------------------------------------------------
+# -- not found ----------------------------------------------------------------------------------
 
 
 @pytest.mark.gen_test
@@ -109,7 +109,7 @@ async def test_not_found(path: str, method: str) -> None:
         b"GET / HTTP/1.1\r\nHost: x\r\nno colon here\r\n\r\n",
     ],
 )
-async def test_what_is_no_http(request_: bytes, expect_log: Any) -> None:
+async def test_invalid_http(request_: bytes, expect_log: Any) -> None:
     """An invalid request is refused or cut off, and the next one is answered as usual."""
     expect_log("Malformed HTTP", "Unsatisfiable read", "Invalid", optional=True)
     async with running() as server:
@@ -127,8 +127,8 @@ async def test_what_is_no_http(request_: bytes, expect_log: Any) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/disconnect"])
 @pytest.mark.parametrize("secret", [None, "", "wrong", SECRET[:-1], SECRET + "x", SECRET.upper(), "\xe9"])
-async def test_the_secret_is_asked_for(path: str, secret: str | None) -> None:
-    """Without the shared secret nothing is done, and nothing is said of it."""
+async def test_the_secret_is_required(path: str, secret: str | None) -> None:
+    """Without the shared secret nothing is done, and the answer says nothing about it."""
     async with running() as server, await Client.join(server.port) as client:
         headers = {} if secret is None else {"X-Internal-Secret": secret}
         answer = await http(server.port, path, "POST", UPDATED, headers=headers)
@@ -150,8 +150,8 @@ async def test_no_secret_is_configured(path: str) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/api/chats/c1/events", "/api/chats/c1/disconnect"])
-async def test_a_get_where_post_belongs(path: str) -> None:
-    """Asking where one should tell is 405 with what is allowed, to who knows the secret."""
+async def test_a_get_instead_of_a_post(path: str) -> None:
+    """With the secret, a GET on a POST route is 405 with what is allowed."""
     async with running() as server:
         answer = await http(server.port, path, headers=OURS)
         assert (answer.status, answer.headers["allow"]) == (405, "POST")
@@ -229,7 +229,7 @@ async def test_idempotency_key() -> None:
 
 @pytest.mark.gen_test
 async def test_a_clients_key_is_not_the_applications() -> None:
-    """A client can't take an application's key for itself, nor the other way round."""
+    """A client can't use an application's key, nor the other way round."""
     async with running() as server, await Client.join(server.port) as client:
         await client.say(type="message", content="x", role="USER", clientMessageId="k1")
         await client.next("message")
@@ -258,7 +258,7 @@ async def test_a_clients_key_is_not_the_applications() -> None:
         b'{"type":"x","cursor":5}',
     ],
 )
-async def test_body_that_is_no_event(body: bytes) -> None:
+async def test_malformed_event(body: bytes) -> None:
     """A malformed event, or one with a cursor, gets 400, and is not delivered."""
     async with running() as server, await Client.join(server.port) as client:
         answer = await http(server.port, "/api/chats/c1/events", "POST", body, headers=OURS)
@@ -269,7 +269,7 @@ async def test_body_that_is_no_event(body: bytes) -> None:
 
 @pytest.mark.gen_test
 async def test_deepest_bodies() -> None:
-    """An event and a question as deep as the limit are taken as any other."""
+    """An event and a question as deep as the limit are accepted like any other."""
     async with running() as server, await Client.join(server.port) as client:
         body = b'{"type":"x","data":%b}' % nested(DEEPEST).encode()
         answer = await http(server.port, "/api/chats/c1/events", "POST", body, headers=OURS)
@@ -296,7 +296,7 @@ async def test_event_too_big() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("key", ["", "k" * 129])
-async def test_idempotency_key_that_is_none(key: str) -> None:
+async def test_invalid_idempotency_key(key: str) -> None:
     """A key has to have 1 to 128 characters."""
     async with running() as server:
         headers = {**OURS, "Idempotency-Key": key}
@@ -310,7 +310,7 @@ async def test_idempotency_key_that_is_none(key: str) -> None:
     "chat", ["a/b", "100%41", "../../users/1", "{c}", "ü 😀", "a%2Fb", "x" * 256, "+", "?#&="]
 )
 async def test_odd_chat_ids_in_a_path(chat: str) -> None:
-    """A chat's id, percent-encoded once, is that chat and no other."""
+    """A chat's id, percent-encoded once, means that chat and no other."""
     async with (
         running() as server,
         await Client.join(server.port, chat) as client,
@@ -329,8 +329,8 @@ async def test_odd_chat_ids_in_a_path(chat: str) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["%00", "a%0Ab", "%ff", "%7f", "x" * 257])
 @pytest.mark.parametrize("route", ["events", "disconnect"])
-async def test_what_no_chat_can_be_called(path: str, route: str) -> None:
-    """What no chat can be called is 400."""
+async def test_invalid_chat_id(path: str, route: str) -> None:
+    """An invalid chat id is 400."""
     async with running() as server:
         answer = await http(server.port, f"/api/chats/{path}/{route}", "POST", UPDATED, headers=OURS)
         assert answer.status == 400
@@ -391,8 +391,8 @@ async def test_disconnect_with_a_wrong_body(body: bytes) -> None:
 
 
 @pytest.mark.gen_test
-async def test_fault_of_ours(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug gets 500 in JSON without details, which are in the log."""
+async def test_internal_error(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An internal error gets 500 in JSON without details, which are in the log."""
     expect_log("Uncaught exception")
     async with running() as server:
 
@@ -408,7 +408,7 @@ async def test_fault_of_ours(expect_log: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.gen_test
-async def test_scripts_are_compressed_for_those_who_take_it() -> None:
+async def test_scripts_are_compressed_for_clients_that_accept_it() -> None:
     """A browser gets the widget at a third of its size; without Accept-Encoding it is uncompressed."""
     plain = (STATIC / "widget.js").read_bytes()
     async with running() as server:
@@ -429,7 +429,7 @@ async def test_scripts_are_compressed_for_those_who_take_it() -> None:
 
 
 @pytest.mark.gen_test
-async def test_an_edited_file_is_read_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_an_edited_file_is_read_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A file is read and compressed once for all who ask; an edit shows with the next request."""
     monkeypatch.setattr("eclipse_ws.server.static_files.STATIC", tmp_path)
     file = tmp_path / "widget.js"
@@ -487,7 +487,7 @@ async def test_the_clients_types_are_served_beside_it() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/demo", "/demo/agent"])
 async def test_pages_of_the_demo(path: str) -> None:
-    """The demo's pages run nothing but our own files, and are in no frame."""
+    """The demo's pages run only our own files, and can't be framed."""
     async with running(profile="dev") as server:
         answer = await http(server.port, path)
         assert answer.status == 200
@@ -503,7 +503,7 @@ async def test_pages_of_the_demo(path: str) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/demo", "/demo/agent", "/static/demo.js", "/static/demo.html"])
 @pytest.mark.parametrize("given", [{}, {"profile": "dev", "api": "http"}], ids=str)
-async def test_no_demo_unless_asked_for(path: str, given: dict[str, Any]) -> None:
+async def test_no_demo_by_default(path: str, given: dict[str, Any]) -> None:
     """The demo is served only in development, and only if its pages can get tokens."""
     async with running(**given) as server:
         assert (await http(server.port, path)).status == 404
@@ -524,7 +524,7 @@ async def test_no_demo_unless_asked_for(path: str, given: dict[str, Any]) -> Non
     ],
 )
 async def test_no_other_file(path: str) -> None:
-    """No path leads out of the folder, or to what isn't there."""
+    """No path leads out of the folder, or to a missing file."""
     async with running(profile="dev") as server:
         answer = await http(server.port, path)
         assert answer.status in (403, 404)
@@ -576,7 +576,7 @@ async def test_a_browser_at_the_root_without_a_demo() -> None:
 
 @pytest.mark.gen_test
 async def test_answers_do_not_name_their_server() -> None:
-    """No answer tells what it was made with."""
+    """No answer names the software."""
     async with running(profile="dev") as server:
         for path in ("/health", "/nope", "/widget.js", "/demo"):
             assert "server" not in (await http(server.port, path)).headers

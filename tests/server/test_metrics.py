@@ -118,7 +118,7 @@ async def test_refused_upgrades_are_counted_by_reason() -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_page_is_as_long_with_many_sessions() -> None:
+async def test_the_page_does_not_grow_with_sessions() -> None:
     """No metric has a label that grows with chats or users."""
     async with running() as server:
         first = samples((await http(server.port, "/metrics")).body)
@@ -135,8 +135,8 @@ async def test_the_page_is_as_long_with_many_sessions() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/metrics", "/health", "/"])
-async def test_very_many_who_ask_get_the_same_page(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each gets a fresh one until making them has cost too much; then one is made for all."""
+async def test_very_many_requests_share_a_page(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request gets a fresh page until making them has cost too much; then one is made for all."""
     now, made = [100.0], []
     async with running() as server:
 
@@ -162,8 +162,8 @@ async def test_very_many_who_ask_get_the_same_page(path: str, monkeypatch: pytes
         assert len(made) == 16
 
 
-def test_a_page_is_never_old(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much making it costs, one is at most a second old."""
+def test_a_page_is_at_most_a_second_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However expensive it is, a page is at most a second old."""
     now = [100.0]
     monkeypatch.setattr("eclipse_ws.observability.histogram.time", SimpleNamespace(monotonic=lambda: now[0]))
 
@@ -181,7 +181,7 @@ def test_a_page_is_never_old(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_port_for_metrics_alone() -> None:
+async def test_a_port_for_metrics() -> None:
     """With metrics_port the page is there, with the health document, and nowhere else."""
     async with running(metrics_port=0) as server:
         assert server.metrics_port
@@ -193,13 +193,13 @@ async def test_a_port_for_metrics_alone() -> None:
 
 @pytest.mark.gen_test
 async def test_the_page_moves_with_the_admin_port() -> None:
-    """With admin_port alone the page is there, and the public port has none."""
+    """With only admin_port the page is there, and the public port has none."""
     async with running(admin_port=0) as server:
         assert (await http(server.admin_port, "/metrics")).status == 200
         assert (await http(server.port, "/metrics")).status == 404
 
 
-def test_an_outcome_that_nobody_foresaw_is_counted_as_other() -> None:
+def test_an_unknown_outcome_is_counted_as_other() -> None:
     """The labels stay the same for unknown error codes."""
     server = Server(make_settings())
     server.api.stats.count("never_heard_of", 0.1)
@@ -256,8 +256,8 @@ PROCESS = (
 )
 
 
-def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only psutil looks into the system; its metrics have the names that alerts use."""
+def test_the_process_is_measured_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then only psutil measures the process; its metrics have the names that alerts use."""
     server = Server(make_settings())
     mebibyte, now = 1 << 20, time.time()
     hide_proc(monkeypatch)
@@ -274,16 +274,16 @@ def test_the_process_is_measured_where_there_is_no_proc(monkeypatch: pytest.Monk
     assert value(exposition(server.node), "process_max_fds") == math.inf
 
 
-def test_open_files_are_counted() -> None:
-    """One more is one more."""
+def test_open_descriptors_are_counted() -> None:
+    """One more open file is one more."""
     server = Server(make_settings())
     before = value(exposition(server.node), "process_open_fds")
     with Path(os.devnull).open():
         assert value(exposition(server.node), "process_open_fds") == before + 1
 
 
-def test_the_page_comes_without_what_the_system_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where even psutil finds nothing, the rest of the page is there."""
+def test_the_page_omits_what_the_system_does_not_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If even psutil finds nothing, the rest of the page is there."""
     server = Server(make_settings())
     monkeypatch.setattr(psutil, "PROCFS_PATH", "/nowhere")
     page = exposition(server.node)
@@ -291,7 +291,7 @@ def test_the_page_comes_without_what_the_system_does_not_tell(monkeypatch: pytes
     assert not {name for name, _ in samples(page)} & set(PROCESS)
 
 
-def test_a_histogram_without_a_bucket_too_many() -> None:
+def test_histograms_are_cumulative() -> None:
     """The exposition's histograms are cumulative and end at their count."""
     node = Server(make_settings()).node
     node.hub.latency.count(0.003)

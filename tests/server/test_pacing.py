@@ -1,4 +1,4 @@
-"""Whose turn it is: strangers are served a few at a time, and nobody waits for a crowd."""
+"""Turns: strangers are served a few at a time, and nobody waits for a crowd."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_addresses_take_turns() -> None:
 
 
 def test_the_newest_or_the_oldest_of_an_address() -> None:
-    """Of the address whose turn it is comes what has waited longest, or shortest; what is over leaves."""
+    """An address's turn goes to its longest-waiting or its newest request; finished ones leave."""
     turns = Turns[int]()
     for number, address in enumerate("aaabbc"):
         turns.add(address, number)
@@ -96,7 +96,7 @@ def test_the_newest_or_the_oldest_of_an_address() -> None:
 
 
 @pytest.mark.gen_test
-async def test_slow_turns_let_fewer_in(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_turns_admit_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a slow turn none pass for a few turns, then half as many; after quick ones all again."""
     monkeypatch.setattr("eclipse_ws.server.pacing.QUICK_TURN", 0.0)
     monkeypatch.setattr("eclipse_ws.server.pacing.PAUSE_SECONDS", 10.0)
@@ -177,8 +177,8 @@ async def test_the_newest_of_a_crowd_are_served_first() -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_waiting_stream_is_served_for_what_it_wants_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stream that waits for its turn may change what it wants, or leave; both are heeded."""
+async def test_a_waiting_stream_may_change_its_interest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that waits for its turn may change what it wants, or leave; both take effect."""
     served = list[tuple[int, int]]()
     monkeypatch.setattr(Gate, "allowed", 0)
     paced = PacedLoop(Gate())

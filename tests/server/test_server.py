@@ -61,15 +61,15 @@ async def test_port_in_use() -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("host", ["203.0.113.1", "a..b", "x" * 64])
-async def test_host_that_can_not_be_listened_on(host: str) -> None:
+async def test_invalid_host(host: str) -> None:
     """An address of another machine, or an invalid one, is an error without a traceback."""
     with pytest.raises(StartError, match="--host"):
         await Server(make_settings(host=host)).start()
 
 
 @pytest.mark.gen_test
-async def test_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A port that only the administrator may have is named as such."""
+async def test_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A privileged port is reported as such."""
 
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -80,7 +80,7 @@ async def test_port_that_is_not_allowed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.gen_test
-async def test_chat_api_that_can_not_start(tmp_path: Path) -> None:
+async def test_chat_api_that_fails_to_start(tmp_path: Path) -> None:
     """A database that can't be opened ends the start with a sentence, and the port is free again."""
     port = free_port()
     with pytest.raises(StartError, match="ECLIPSE_EMBEDDED_DB"):
@@ -89,8 +89,8 @@ async def test_chat_api_that_can_not_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.gen_test
-async def test_backend_that_can_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backend that can never work ends the start with its own words, and the port is free again."""
+async def test_backend_that_fails_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that can never work ends the start with its own message, and the port is free again."""
     port = free_port()
     server = Server(make_settings(port=port))
 
@@ -146,7 +146,7 @@ async def test_two_servers_on_one_chat_api() -> None:
 
 
 @pytest.mark.gen_test
-async def test_drain_sends_everybody_away() -> None:
+async def test_drain_closes_all_sessions() -> None:
     """Every session is ended with 1012, and nothing is left."""
     async with running() as server, leaving_nothing(server):
         clients = [await Client.join(server.port, f"c{number % 3}") for number in range(10)]
@@ -158,7 +158,7 @@ async def test_drain_sends_everybody_away() -> None:
 
 
 @pytest.mark.gen_test
-async def test_drain_refuses_upgrades_and_says_so() -> None:
+async def test_drain_refuses_upgrades_and_reports_it() -> None:
     """While draining, an upgrade is 503 with Retry-After, and health is 503 draining."""
     async with running() as server:
         await server.drain()
@@ -189,8 +189,8 @@ async def test_drain_is_spread() -> None:
 
 
 @pytest.mark.gen_test
-async def test_sessions_that_wait_for_their_turn_go_on_chatting() -> None:
-    """Until its turn comes, a session's commands are carried out as ever."""
+async def test_sessions_chat_until_their_turn() -> None:
+    """Until its turn comes, a session's commands are carried out as usual."""
     async with running(drain_seconds=30) as server:
         with_another_node(server)
         clients = [await Client.join(server.port, user=f"u{number}") for number in range(3)]
@@ -208,7 +208,7 @@ async def test_sessions_that_wait_for_their_turn_go_on_chatting() -> None:
 
 
 @pytest.mark.gen_test
-async def test_drain_lets_commands_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_drain_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read is saved, told and acknowledged in its order before its session is sent away; what comes
     then is not read any more.
     """
@@ -241,7 +241,7 @@ async def test_drain_lets_commands_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.gen_test
-async def test_drain_waits_for_commands_no_longer_than_the_chat_api_may_take(
+async def test_drain_waits_for_commands_at_most_api_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A command that never ends delays a drain for api_timeout at most."""
@@ -265,7 +265,7 @@ async def test_drain_waits_for_commands_no_longer_than_the_chat_api_may_take(
 
 
 @pytest.mark.gen_test
-async def test_drain_waits_for_close_frames_no_longer_than_for_the_last_ones(
+async def test_drain_waits_only_briefly_for_close_frames(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A client without a close frame delays a drain for a moment, not for api_timeout."""
@@ -280,7 +280,7 @@ async def test_drain_waits_for_close_frames_no_longer_than_for_the_last_ones(
 
 
 @pytest.mark.gen_test
-async def test_a_session_that_was_joining_is_sent_away_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_joining_session_is_closed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A session that was accepted just before the drain, and greeted during it, is closed like all others."""
     async with running() as server:
         gate, subscribe = asyncio.Event(), server.delivery.subscribe
@@ -336,7 +336,7 @@ async def test_serve_until_a_signal(number: signal.Signals) -> None:
 
 
 @pytest.mark.gen_test
-async def test_second_signal_means_now() -> None:
+async def test_a_second_signal_ends_the_drain() -> None:
     """A second signal cuts the drain short; sessions still hear 1012."""
     started: asyncio.Future[Server] = asyncio.get_running_loop().create_future()
     settings = make_settings(**QUICK, drain_seconds=3600)
@@ -353,7 +353,7 @@ async def test_second_signal_means_now() -> None:
 
 
 @pytest.mark.gen_test
-async def test_serve_says_its_notes(expect_log: Any) -> None:
+async def test_serve_logs_its_notes(expect_log: Any) -> None:
     """Generated settings are logged; a start that fails leaves nothing running."""
     expect_log("JWT_SECRET was generated")
     async with running() as first:
