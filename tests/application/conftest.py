@@ -19,7 +19,7 @@ JWT_SECRET = "a-secret-for-the-tokens-of-the-tests-0123456789"
 
 
 def make_settings(**fields: Any) -> Settings:
-    """Settings for tests, short of patience."""
+    """Settings for tests, with short timeouts."""
     given = {"api_timeout": 4, **fields}
     return Settings(
         internal_api_secret=SecretStr(SECRET), jwt_secret=SecretStr(JWT_SECRET), backend="memory", **given
@@ -27,12 +27,12 @@ def make_settings(**fields: Any) -> Settings:
 
 
 def send(api: ChatApi, chat: str = "chat-1", key: str | None = None) -> Any:
-    """One message on its way."""
+    """One message in progress."""
     return api.send_message(chat, "anon_1_x", CONTENT, "USER", key)
 
 
 async def failure(call: Any) -> ApiError:
-    """The ApiError that a call has to end with; its detail may not give away a secret or what was written."""
+    """The ApiError that a call must end with; its detail may not reveal a secret or the content."""
     with pytest.raises(ApiError) as caught:
         await call
     assert SECRET not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What every ChatApi has to do: subclass ChatApiContract and give it an ``api`` fixture, started."""
+"""What every ChatApi must do: subclass ChatApiContract and give it a started ``api`` fixture."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ChatApiContract:
     @pytest.mark.gen_test
     @pytest.mark.parametrize("key", [None, ""])
     async def test_ids_differ(self, api: ChatApi, key: str | None) -> None:
-        """Without a key, an empty one being none, the same content is two messages."""
+        """Without a key, or with an empty one, the same content is two messages."""
         first = await api.send_message("chat-1", "u", "same", "USER", key)
         second = await api.send_message("chat-1", "u", "same", "USER", key)
         assert first.id != second.id
@@ -57,7 +57,7 @@ class ChatApiContract:
     @pytest.mark.gen_test
     @pytest.mark.parametrize("content", ["a\x01b", "  x  ", "\r\n.", "漢字🙂", "x" * 16000, '{"a": 1}'])
     async def test_content_is_kept_as_it_is(self, api: ChatApi, content: str) -> None:
-        """Content comes back to the letter."""
+        """Content comes back unchanged."""
         assert (await api.send_message("chat-1", "u", content, "USER")).content == content
 
     @pytest.mark.gen_test
@@ -69,8 +69,8 @@ class ChatApiContract:
 
     @pytest.mark.gen_test
     @pytest.mark.parametrize("name", ["", "\ud800"])
-    async def test_impossible_chats_are_refused(self, api: ChatApi, name: str) -> None:
-        """A chat that can't be named is refused for good, and nothing is saved."""
+    async def test_invalid_chats_are_refused(self, api: ChatApi, name: str) -> None:
+        """An invalid chat id is refused permanently, and nothing is saved."""
         with pytest.raises(ApiError) as caught:
             await api.send_message(name, "u", "hello", "USER")
         assert caught.value.code in ("chat_not_found", "api_rejected")
@@ -86,7 +86,7 @@ class ChatApiContract:
 
     @pytest.mark.gen_test
     async def test_agent_is_found(self, api: ChatApi) -> None:
-        """A user who is known is answered with name and e-mail."""
+        """A known user is returned with name and e-mail."""
         user = await api.user("agent_1")
         assert user.id == "agent_1"
         assert user.name
@@ -95,7 +95,7 @@ class ChatApiContract:
     @pytest.mark.gen_test
     @pytest.mark.parametrize("name", [None, "", "\ud800"])
     async def test_unknown_user(self, api: ChatApi, name: str | None) -> None:
-        """A user who is not known is an error of that name, which is final."""
+        """An unknown user is an error of that name, which is final."""
         with pytest.raises(ApiError) as caught:
             await api.user(self.unknown_user if name is None else name)
         assert (caught.value.code, caught.value.retryable) == ("user_not_found", False)
@@ -112,7 +112,7 @@ class ChatApiContract:
 
     @pytest.mark.gen_test
     async def test_shares(self, api: ChatApi) -> None:
-        """Calls of many users and addresses, and of none, are all done, and leave no trace."""
+        """Calls of many users and addresses, and of none, all complete, and leave no state."""
         shares = [Share(f"user:{n % 5}", None if n % 2 else f"10.0.0.{n % 3}") for n in range(40)]
         sends = [api.send_message("chat-1", "u", "hello", "USER", share=share) for share in [*shares, None]]
         assert len({message.id for message in await asyncio.gather(*sends)}) == 41

@@ -169,7 +169,7 @@ class Stub:
         return self.users is None or user in self.users or user.startswith("anon_")
 
     def shown(self, who: dict[str, Any]) -> dict[str, Any]:
-        """A user as it is answered: with a number for an id, if ids are numbers."""
+        """A user as in answers: with a numeric id, if ids are numbers."""
         return {**who, "id": number_of(who["id"])} if self.numbers else who
 
 
@@ -373,7 +373,7 @@ class Saved(Handler):
 
 
 class Elsewhere(Handler):
-    """Any other path: nobody should come here."""
+    """Any other path: no request should come here."""
 
     get = post = Handler.nothing_here
 

@@ -121,7 +121,7 @@ def test_failed_prober_lets_others_probe() -> None:
 
 
 def test_single_caller_may_probe_again() -> None:
-    """Where nobody else calls, the same caller probes again after twice the time."""
+    """If nobody else calls, the same caller probes again after twice the time."""
     clock = Clock()
     breaker = opened(clock)
     clock.now += 10

@@ -1,4 +1,4 @@
-"""The cookie session: what it fixes in the package that it is based on."""
+"""The cookie session: what it fixes in the package it is based on."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from eclipse_ws.application.cookies import CookieSession
 
 
 class Baker(RequestHandler):
-    """Sets the cookies that the query names, with the status that it names, and answers those it got."""
+    """Sets the cookies that the query names, with the status that it names, and returns those it got."""
 
     def get(self) -> None:
-        """Set, and answer."""
+        """Set, and return."""
         for line in self.get_query_arguments("set"):
             self.add_header("Set-Cookie", line)
         self.set_status(int(self.get_query_argument("status", "200")))
@@ -158,7 +158,7 @@ async def test_jar_is_bounded(session: CookieSession, url: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_jars_are_apart(session: CookieSession, url: str) -> None:
+async def test_jars_are_separate(session: CookieSession, url: str) -> None:
     """Two sessions share neither cookies nor clients."""
     other = CookieSession(kept=["a"])
     await session.fetch(f"{url}?set=a=1")
@@ -213,7 +213,7 @@ async def test_whose_cookies_are_kept(url: str, name: str, kept: bool) -> None:
 
 
 @pytest.mark.gen_test
-async def test_nonsense_is_survived(session: CookieSession, url: str) -> None:
+async def test_invalid_cookies_are_ignored(session: CookieSession, url: str) -> None:
     """Invalid Set-Cookie lines are ignored."""
     response = await session.fetch(f"{url}?set=;;;=&set=%3D&set=a&set=x=1;+Expires=never")
     assert response.code == 200
@@ -229,8 +229,8 @@ async def test_closed(session: CookieSession) -> None:
 
 
 @pytest.mark.gen_test
-async def test_client_shines_through(session: CookieSession) -> None:
-    """Attributes of the client are the session's, private ones are not."""
+async def test_attributes_of_the_client_are_accessible(session: CookieSession) -> None:
+    """The session has the attributes of its client, except private ones."""
     assert session.defaults["max_redirects"] == 5
     with pytest.raises(AttributeError, match="_nothing"):
         _ = session._nothing

@@ -1,4 +1,4 @@
-"""The application's answers, from the contract's to those of applications that mean the same."""
+"""The application's answers, from the contract's form to equivalent ones."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_ids_become_text(given: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize("given", [..., None, "", True, 1.5, [], {"$oid": "1"}])
-def test_no_id_is_no_message(given: Any) -> None:
+def test_a_message_needs_an_id(given: Any) -> None:
     """A message without an id is rejected."""
     with pytest.raises(msgspec.DecodeError):
         answered(id=given)
@@ -70,7 +70,7 @@ def test_no_id_is_no_message(given: Any) -> None:
         ("Sat Jan 31 2026 12:20:30 GMT+0200 (Eastern European Time)", "2026-01-31T10:20:30.000Z"),
     ],
 )
-def test_dates_become_the_contracts(given: Any, iso: str) -> None:
+def test_dates_are_converted_to_the_contracts_form(given: Any, iso: str) -> None:
     """Numbers and the usual texts become ISO 8601 in UTC with milliseconds."""
     assert answered(createdAt=given).createdAt == iso
 
@@ -78,13 +78,13 @@ def test_dates_become_the_contracts(given: Any, iso: str) -> None:
 @pytest.mark.parametrize(
     "given", [..., None, "", "just now", 0, -1, True, 1e300, "9" * 400, {}, "0001-01-01T00:00+05:00"]
 )
-def test_a_date_that_cannot_be_read_is_now(given: Any) -> None:
+def test_an_invalid_date_becomes_the_current_time(given: Any) -> None:
     """An invalid date is replaced by the current time."""
     assert NOW.fullmatch(answered(createdAt=given).createdAt)
 
 
 @pytest.mark.parametrize("given", [..., None, "x", [], {}, {"id": None, "name": None}])
-def test_no_sender_is_who_sent_it(given: Any) -> None:
+def test_a_missing_sender_is_the_user_who_sent_it(given: Any) -> None:
     """Without a sender the message is from the user who sent it, without a name."""
     assert answered(sender=given).sender == Sender("sent-by")
 
@@ -105,13 +105,13 @@ def test_a_part_of_a_sender(given: Any, sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("given", [..., None, ["hello"], {"text": "hello"}, 5])
-def test_no_content_is_what_was_sent(given: Any) -> None:
+def test_missing_content_is_the_sent_content(given: Any) -> None:
     """Without content the message has the sent content."""
     assert answered(content=given).content == "what was sent"
 
 
 @pytest.mark.parametrize("given", [..., None, "", []])
-def test_no_role_is_the_one_that_was_sent(given: Any) -> None:
+def test_a_missing_role_is_the_sent_role(given: Any) -> None:
     """Without a role the message has the sent role."""
     assert answered(role=given, id=1).role == "AGENT"
     assert answered(role="agent", id=1).role == "agent"
@@ -150,7 +150,7 @@ def test_a_user(given: Any, user: User) -> None:
 @pytest.mark.parametrize(
     "given", [{}, {"error": "no"}, {"id": None}, {"user": {"id": "u"}}, [], "u", 7, None]
 )
-def test_nobody(given: Any) -> None:
+def test_no_user(given: Any) -> None:
     """A response without any user is rejected."""
     with pytest.raises(msgspec.DecodeError):
         decode_user(json.dumps(given).encode(), "asked")

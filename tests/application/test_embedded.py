@@ -42,7 +42,7 @@ def api(request: Any, opened: Open, tmp_path: Path) -> EmbeddedApi:
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """Where a database may be."""
+    """A database's path."""
     return str(tmp_path / "chats.sqlite3")
 
 
@@ -51,7 +51,7 @@ class TestContract(ChatApiContract):
 
     @pytest.mark.gen_test
     @pytest.mark.parametrize("name", ["a\0", "a\nb", "\x7f", "\x85", "x" * 201])
-    async def test_names_that_nobody_has(self, api: EmbeddedApi, name: str) -> None:
+    async def test_invalid_names(self, api: EmbeddedApi, name: str) -> None:
         """Control characters and endless ids are refused, as a chat's and as a user's."""
         for chat, user, code in ((name, "u", "chat_not_found"), ("c", name, "api_rejected")):
             with pytest.raises(ApiError) as caught:
@@ -71,7 +71,7 @@ class TestOverHttp(ChatApiContract):
 
 @pytest.mark.gen_test
 async def test_key_saves_once(api: EmbeddedApi) -> None:
-    """The same key in the same chat is one message, also at once; in another chat it is another."""
+    """The same key in the same chat is one message, also in parallel; in another chat it is another."""
     sends = [api.send_message("c", "u", "hello", "USER", "k") for _ in range(10)]
     messages = await asyncio.gather(*sends)
     assert {message.id for message in messages} == {messages[0].id}
@@ -101,7 +101,7 @@ async def test_history_and_chats(api: EmbeddedApi) -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_customers_wrote_is_counted_apart(api: EmbeddedApi) -> None:
+async def test_customers_messages_are_counted_separately(api: EmbeddedApi) -> None:
     """A summary counts the customer's messages, and the answered ones among them."""
     for role in ("USER", "USER", "AGENT", "USER", "ASSISTANT", "USER"):
         await api.send_message("a", "u", "text", role)
@@ -146,7 +146,7 @@ async def test_visitor_is_known_after_a_message(api: EmbeddedApi) -> None:
 
 
 @pytest.mark.gen_test
-async def test_file_outlives_the_process(path: str) -> None:
+async def test_messages_survive_a_restart(path: str) -> None:
     """Messages and their keys survive a restart."""
     settings = make_settings(embedded_db=path)
     first = EmbeddedApi(settings)
@@ -199,7 +199,7 @@ async def test_full_disk(path: str) -> None:
 
 @pytest.mark.gen_test
 async def test_locked(path: str) -> None:
-    """A database that another process has locked fails in time, and works when the lock is released."""
+    """A database locked by another process fails in time, and works when the lock is released."""
     api = EmbeddedApi(make_settings(embedded_db=path, api_timeout=0.2))
     await api.start()
     other = sqlite3.connect(path, isolation_level=None)
@@ -280,7 +280,7 @@ async def test_file_that_is_not_a_database(path: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_directory_that_is_not_there(tmp_path: Path) -> None:
+async def test_missing_directory(tmp_path: Path) -> None:
     """A start in a directory that is missing fails; the same object starts once it is there."""
     api = EmbeddedApi(make_settings(embedded_db=str(tmp_path / "new" / "chats.sqlite3")))
     await trouble(api.start())
@@ -292,7 +292,7 @@ async def test_directory_that_is_not_there(tmp_path: Path) -> None:
 
 @pytest.mark.gen_test
 async def test_queue_is_bounded() -> None:
-    """Calls past the bound fail at once; those before it are done."""
+    """Calls past the bound fail at once; those before it complete."""
     api = EmbeddedApi(make_settings(api_max_waiting=3))
     await api.start()
     sends = [asyncio.ensure_future(api.send_message("c", "u", "hello", "USER")) for _ in range(5)]
@@ -330,7 +330,7 @@ async def test_cancelled_call() -> None:
 
 
 @pytest.mark.gen_test
-async def test_what_sqlite_refuses() -> None:
+async def test_values_that_sqlite_refuses() -> None:
     """A value that the database rejects fails finally, is not an outage, and changes nothing."""
     api = EmbeddedApi(make_settings())
     await api.start()
@@ -486,7 +486,7 @@ async def test_no_secret_configured(site: Site) -> None:
 
 @pytest.mark.gen_test
 async def test_lists(site: Site) -> None:
-    """History, chats and agents are what the pages read."""
+    """History, chats and agents in the form that the pages read."""
     for n in range(3):
         await site.ask("/api/chats/c/messages/send", {**DRAFT, "content": f"{n}"}, X_Internal_Secret=SECRET)
     history = json.loads((await site.ask("/api/chats/c/messages?limit=2")).body)
@@ -545,8 +545,8 @@ async def test_token_for_a_server_that_requires_claims(site: Site) -> None:
     ("query", "user", "authenticated"),
     [("agent=1", "agent_1", True), ("agent=agent_3", "agent_3", True), ("userId=me", "me", False)],
 )
-async def test_token_of_somebody(site: Site, query: str, user: str, authenticated: bool) -> None:
-    """An agent's token is theirs and authenticated; any other user's is not."""
+async def test_token_of_a_user(site: Site, query: str, user: str, authenticated: bool) -> None:
+    """An agent's token is authenticated; any other user's is not."""
     answer = json.loads((await site.ask(f"/api/ws/token?chatId=c&{query}", X_Forwarded_Proto="https")).body)
     claims = jwt.decode(answer["token"], JWT_SECRET, algorithms=["HS256"])
     assert (answer["userId"], claims["userId"], claims["isAuthenticated"]) == (user, user, authenticated)
@@ -554,7 +554,7 @@ async def test_token_of_somebody(site: Site, query: str, user: str, authenticate
 
 
 @pytest.mark.gen_test
-async def test_failures_say_no_more_than_their_code(site: Site) -> None:
+async def test_failures_reveal_only_their_code(site: Site) -> None:
     """When the store fails, the response has a code, and only the log has the detail."""
     await site.api.close()
     response = await site.ask("/api/chats/c/messages")
@@ -562,8 +562,8 @@ async def test_failures_say_no_more_than_their_code(site: Site) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_start_takes_the_time_that_it_needs() -> None:
-    """A start has no timeout, even on a machine where calls would time out."""
+async def test_a_start_has_no_timeout() -> None:
+    """A start completes even on a machine where calls would time out."""
     api = EmbeddedApi(make_settings(api_timeout=1e-9))
     await api.start()
     with pytest.raises(ApiError, match="busy"):

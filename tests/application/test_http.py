@@ -73,12 +73,12 @@ async def raw_server(handle: Handle, **options: Any) -> AsyncIterator[str]:
         await asyncio.gather(*tasks)
 
 
-# -- what is sent -------------------------------------------------------------------------------
+# -- requests -----------------------------------------------------------------------------------
 
 
 @pytest.mark.gen_test
 async def test_a_reload_changes_the_secret_of_the_next_call(api: HttpApi, stub: Stub) -> None:
-    """Also of a call over the same connection as the ones before."""
+    """This holds also for a call over the same connection as the ones before."""
     await send(api)
     await send(api)
     api.reload(make_settings().model_copy(update={"internal_api_secret": SecretStr("fresh")}))
@@ -114,7 +114,7 @@ async def test_request_is_the_contracts(api: HttpApi, stub: Stub) -> None:
     ],
 )
 async def test_chat_is_one_segment(api: HttpApi, stub: Stub, chat: str, path: str) -> None:
-    """Whatever a chat is called, it is one percent-encoded segment of the path."""
+    """Any chat id is one percent-encoded segment of the path."""
     await send(api, chat)
     assert stub.requests[0][1] == f"/api/chats/{path}/messages/send"
     assert stub.saved[0]["chatId"] == chat
@@ -190,7 +190,7 @@ async def test_no_proxy_from_the_environment(
     assert len(stub.saved) == 1
 
 
-# -- what comes back ----------------------------------------------------------------------------
+# -- answers ------------------------------------------------------------------------------------
 
 HTML = "<html>Our own words</html>"
 MESSAGE = f'{{"id":"m","content":"{CONTENT}","role":"USER","createdAt":"t","sender":{{"id":"u"}}}}'
@@ -263,7 +263,7 @@ async def test_each_failure_has_its_error(  # noqa: PLR0917
 @pytest.mark.gen_test
 @pytest.mark.parametrize("fault", [case[0] for case in STATUSES])
 async def test_a_lookup_is_never_of_unknown_outcome(api: HttpApi, stub: Stub, fault: Fault) -> None:
-    """A GET changes nothing, so whatever happens to it, nothing is unknown."""
+    """A GET changes nothing, so its outcome is never unknown."""
     stub.fault = Fault(**{**vars(fault), "times": 1})
     error = await failure(api.user("agent_1"))
     assert not error.outcome_unknown
@@ -358,7 +358,7 @@ async def test_answer_about_another_message(api: HttpApi, stub: Stub, fields: di
         ("damn it", "**** it"),
     ],
 )
-async def test_answer_that_is_tidied_up(api: HttpApi, stub: Stub, sent: str, answered: str) -> None:
+async def test_answer_with_cleaned_content(api: HttpApi, stub: Stub, sent: str, answered: str) -> None:
     """An application may clean up content."""
     stub.fault = saved(content=answered, chatId="chat-1")
     assert (await api.send_message("chat-1", "u", sent, "USER")).content == answered
@@ -366,7 +366,7 @@ async def test_answer_that_is_tidied_up(api: HttpApi, stub: Stub, sent: str, ans
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("named", [None, {"id": "chat-1"}, [], 1.5])
-async def test_answer_whose_chat_is_no_id(api: HttpApi, stub: Stub, named: Any) -> None:
+async def test_answer_with_an_invalid_chat(api: HttpApi, stub: Stub, named: Any) -> None:
     """The contract has no chatId in a response: an invalid one is ignored."""
     stub.fault = saved(chatId=named)
     assert (await send(api)).id == "m"
@@ -389,7 +389,7 @@ async def test_deepest_answer(api: HttpApi, stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_compressed_bomb_is_too_large() -> None:
-    """The limit on an answer's size holds for what it decompresses to."""
+    """The limit on an answer's size applies to its decompressed size."""
     bomb = gzip.compress(b"x" * 5_000_000)
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -407,8 +407,8 @@ async def test_compressed_bomb_is_too_large() -> None:
 
 
 @pytest.mark.gen_test
-async def test_answer_that_is_right_but_too_large(api: HttpApi, stub: Stub) -> None:
-    """The limit holds for an answer whose shape is right, too; one just below it is fine."""
+async def test_valid_answer_that_is_too_large(api: HttpApi, stub: Stub) -> None:
+    """The limit also applies to a valid answer; one just below it is accepted."""
     message = {"id": "m", "content": CONTENT, "role": "USER", "createdAt": "t", "sender": {"id": "u"}}
     answer = {"success": True, "message": message, "padding": ""}
     room = make_settings().max_answer - len(json.dumps(answer))
@@ -428,7 +428,7 @@ async def test_long_content(api: HttpApi, stub: Stub) -> None:
 
 
 @pytest.mark.gen_test
-async def test_stray_answer_reaches_nobody(api: HttpApi, stub: Stub) -> None:
+async def test_stray_answer_is_dropped(api: HttpApi, stub: Stub) -> None:
     """Bytes after a response are not used as the next call's response."""
     stub.fault = Fault("twice", times=1)
     first = await send(api)
@@ -436,7 +436,7 @@ async def test_stray_answer_reaches_nobody(api: HttpApi, stub: Stub) -> None:
     assert [first.id, second.id] == ["m1", "m2"]
 
 
-# -- what never gets there ----------------------------------------------------------------------
+# -- requests that never arrive -----------------------------------------------------------------
 
 
 @pytest.mark.gen_test
@@ -463,7 +463,7 @@ async def test_unknown_host() -> None:
 
 
 @pytest.mark.gen_test
-async def test_certificate_of_nobody_we_trust(untrusted: ssl.SSLContext) -> None:
+async def test_untrusted_certificate(untrusted: ssl.SSLContext) -> None:
     """An untrusted certificate: the secret is not sent, and nothing was saved."""
     got: list[bytes] = []
 
@@ -555,7 +555,7 @@ async def test_lost_kept_connection_is_posted_again_with_an_honoured_key() -> No
 
 
 @pytest.mark.gen_test
-async def test_closed_connections_are_found_out_in_time(api: HttpApi, stub: Stub) -> None:
+async def test_closed_connections_are_detected(api: HttpApi, stub: Stub) -> None:
     """Persistent connections that the API has closed, as in a restart, make no call fail."""
     await asyncio.gather(*(send(api) for _ in range(20)))
     assert len(stub.connections) > 1
@@ -567,7 +567,7 @@ async def test_closed_connections_are_found_out_in_time(api: HttpApi, stub: Stub
 
 
 @pytest.mark.gen_test
-async def test_a_tls_connection_that_said_goodbye(
+async def test_a_tls_connection_closed_by_close_notify(
     untrusted: ssl.SSLContext,
 ) -> None:
     """Over TLS a peer sends close_notify before the connection ends: that is detected, too."""
@@ -600,9 +600,7 @@ async def test_a_tls_connection_that_said_goodbye(
 
 @pytest.mark.gen_test
 async def test_api_that_is_gone_after_its_connections(api: HttpApi, stub: Stub) -> None:
-    """Where the kept connection is closed and nobody listens any more, it is certain that nothing was
-    saved.
-    """
+    """If the kept connection is closed and the port is too, it is certain that nothing was saved."""
     await send(api)
     stub.server.stop()
     await stub.server.close_all_connections()
@@ -625,16 +623,14 @@ async def test_unbuildable_request() -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Give the loop its turns until something is so; the test's own timeout bounds it."""
+    """Let the loop run until a condition holds; the test's own timeout bounds it."""
     while not condition():  # noqa: ASYNC110 - what is awaited is a counter
         await asyncio.sleep(0.001)
 
 
 @pytest.mark.gen_test
 async def test_queue_is_bounded(stub: Stub) -> None:
-    """Calls past the connections wait, calls past the queue fail at once, and those that waited are done in
-    turn.
-    """
+    """Calls past the connections wait, calls past the queue fail at once; waiting ones complete in turn."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=1, api_max_waiting=2))
     await api.start()
     stub.fault = Fault(delay=0.05, times=1)
@@ -728,7 +724,7 @@ async def test_close_lets_calls_end(stub: Stub) -> None:
 
 
 @pytest.mark.gen_test
-async def test_impatient_close_leaves_nobody_waiting(stub: Stub) -> None:
+async def test_cancelled_close_ends_all_calls(stub: Stub) -> None:
     """A cancelled close() still ends every call; their outcomes are unknown."""
     api = HttpApi(make_settings(next_api_url=stub.url))
     await api.start()
@@ -766,7 +762,7 @@ async def test_nothing_stays_open(stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_secret_is_in_no_log(api: HttpApi, stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
-    """At any level, the libraries' own included, the log has neither the secret nor what was written."""
+    """At any level, the libraries' own included, the log has neither the secret nor the content."""
     with caplog.at_level(logging.DEBUG):
         await send(api)
         stub.fault = Fault("status", 500, CONTENT)
@@ -846,7 +842,7 @@ DOWN = [
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("fault", DOWN)
-async def test_what_opens_the_circuit(api: HttpApi, stub: Stub, fault: Fault) -> None:
+async def test_failures_from_several_chats_open_the_circuit(api: HttpApi, stub: Stub, fault: Fault) -> None:
     """Failures that may concern every request open it, once they come from several chats."""
     stub.fault = fault
     for _ in range(10):
@@ -869,8 +865,10 @@ async def test_what_opens_the_circuit(api: HttpApi, stub: Stub, fault: Fault) ->
         saved(id=None),
     ],
 )
-async def test_its_own_answers_do_not_open_the_circuit(api: HttpApi, stub: Stub, fault: Fault) -> None:
-    """Whatever the application itself answers, to however many, it is there."""
+async def test_answers_of_the_application_do_not_open_the_circuit(
+    api: HttpApi, stub: Stub, fault: Fault
+) -> None:
+    """Whatever the application itself answers, to however many, it is available."""
     stub.fault = fault
     for chat in CHATS:
         await failure(send(api, chat))
@@ -878,8 +876,8 @@ async def test_its_own_answers_do_not_open_the_circuit(api: HttpApi, stub: Stub,
 
 
 @pytest.mark.gen_test
-async def test_one_chat_alone_does_not_open_the_circuit(stub: Stub) -> None:
-    """Content that makes the application hang costs its own chat alone, which sees each call fail."""
+async def test_one_chat_does_not_open_the_circuit(stub: Stub) -> None:
+    """Content that makes the application hang affects only its own chat, which sees each call fail."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_timeout=0.05))
     await api.start()
     stub.fault = Fault("hang", times=10)
@@ -892,9 +890,7 @@ async def test_one_chat_alone_does_not_open_the_circuit(stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_failure_of_one_request_is_final(api: HttpApi, stub: Stub) -> None:
-    """What the application itself fails is not to be sent again, unless it fails for several and no call
-    works in between.
-    """
+    """A failure of the application itself is final, unless several fail and no call succeeds in between."""
     stub.fault = Fault("status", 500)
     errors = [await failure(send(api, chat)) for chat in ("a", "a", "b", "a", "b", "c", "a")]
     assert [error.retryable for error in errors] == [False] * 5 + [True] * 2
@@ -921,7 +917,7 @@ async def test_bad_content_and_deleted_users(api: HttpApi, stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_one_user_does_not_take_all_connections(stub: Stub) -> None:
-    """While one user's calls fill all that is theirs, everybody else's are done at once."""
+    """While one user's calls fill that user's quota, everybody else's complete at once."""
     api = HttpApi(make_settings(next_api_url=stub.url, api_max_connections=20, api_max_waiting=100))
     await api.start()
     stub.fault = Fault("hang", times=18)
@@ -947,7 +943,7 @@ async def test_one_user_does_not_take_all_connections(stub: Stub) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 429])
 async def test_refusals_do_not_open_the_circuit(api: HttpApi, stub: Stub, status: int) -> None:
-    """A 4xx says that the API is there."""
+    """A 4xx shows that the API is available."""
     stub.fault = Fault("status", status)
     for _ in range(10):
         await failure(send(api))
@@ -1029,7 +1025,7 @@ async def test_sticky_cookie_comes_back(api: HttpApi, stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_sessions_of_the_application_are_not_kept(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
-    """The application's own cookie goes to nobody's next call; a setting can say that it is a balancer's."""
+    """The application's own cookie is sent with nobody's next call; a setting can name it as a balancer's."""
     for names, sent in (("", None), ("sess*", "session=u1")):
         api = HttpApi(make_settings(next_api_url=stub.url, api_cookies=names))
         await api.start()

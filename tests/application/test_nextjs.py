@@ -167,7 +167,7 @@ def test_the_document_has_every_route() -> None:
 
 
 async def successful_attacks(app: App) -> list[str]:
-    """Everything that somebody gets who must not."""
+    """Everything that an attacker gets and must not."""
     verify = Verifier(make_settings()).verify
     found = []
 
@@ -203,7 +203,7 @@ async def successful_attacks(app: App) -> list[str]:
 
 @pytest.mark.gen_test
 async def test_no_attack_succeeds(app: App) -> None:
-    """Strangers, visitors and accounts get what is theirs."""
+    """Strangers, visitors and accounts get only what is theirs."""
     assert await successful_attacks(app) == []
 
 
@@ -248,12 +248,12 @@ async def test_a_missing_secret_is_an_error(compiled: Path, value: str | None) -
     assert set(sent.json) == {"error"}
 
 
-# -- what the routes answer -----------------------------------------------------------------------
+# -- answers of the routes ------------------------------------------------------------------------
 
 
 @pytest.mark.gen_test
-async def test_no_answer_is_kept(app: App) -> None:
-    """Every answer, right or wrong, is JSON that no cache keeps."""
+async def test_no_answer_is_cached(app: App) -> None:
+    """Every answer, success or error, is JSON that no cache keeps."""
     answers = [
         await app.ask("/api/ws/token", CUSTOMER),
         await app.ask("/api/ws/token?chatId=c1", CUSTOMER),
@@ -287,8 +287,8 @@ async def test_no_answer_is_kept(app: App) -> None:
         (MESSAGE, "/api/chats/database-down/messages/send", 503),
     ],
 )
-async def test_what_is_not_saved(app: App, draft: object, path: str, status: int) -> None:
-    """The status says whether trying again makes sense, and the body is the contract's `{error}`."""
+async def test_errors_of_messages_that_are_not_saved(app: App, draft: object, path: str, status: int) -> None:
+    """The status says whether a retry makes sense, and the body is the contract's `{error}`."""
     answer = await app.send(draft, path)
     assert answer.status == status
     assert set(answer.json) == {"error"}

@@ -1,4 +1,4 @@
-"""Applications that say the same in other ways: what the members of a chat see of it."""
+"""Applications whose answers have other forms: what the members of a chat see of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def message(content: str) -> dict[str, object]:
 
 @gen_test
 async def test_numbers_and_no_sender() -> None:
-    """Where ids and dates are numbers, a message reaches its chat, and its sender hears so."""
+    """If ids and dates are numbers, a message reaches its chat, and its sender gets the ack."""
     async with site() as (server, stub):
         stub.numbers, stub.names_sender = True, False
         async with await Client.join(server.port) as one, await Client.join(server.port, user="u2") as two:
@@ -83,8 +83,8 @@ async def test_published_and_answered_with_a_number(redis_server: RedisServer) -
 
 
 @gen_test
-async def test_a_user_whom_the_application_does_not_know(expect_log: Any) -> None:
-    """Its sender hears at once that a message can't be saved, and the chat goes on; a visitor is known."""
+async def test_an_unknown_user(expect_log: Any) -> None:
+    """Its sender learns at once that a message can't be saved, and the chat goes on; a visitor is known."""
     expect_log("message not saved")
     async with site() as (server, stub):
         stub.users = frozenset({"u2"})
@@ -104,7 +104,7 @@ async def test_a_user_whom_the_application_does_not_know(expect_log: Any) -> Non
 
 @gen_test
 async def test_an_application_behind_redirects_and_protection() -> None:
-    """Behind deployment protection, a base path and slashes, what is said arrives."""
+    """Behind deployment protection, a base path and slashes, messages arrive."""
     async with site(api_headers=f"{BYPASS}: let-me-through") as (server, stub):
         stub.base_path, stub.trailing_slash, stub.bypass = "/support", True, "let-me-through"
         async with await Client.join(server.port) as one, await Client.join(server.port, user="u2") as two:

@@ -1,4 +1,4 @@
-"""Redirects of the application: which are followed, what is remembered of them, and what the others say."""
+"""Redirects of the application: which are followed, which are remembered, and what errors the others give."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEND = "/api/chats/chat-1/messages/send"
 
 
 def paths(stub: Stub) -> list[str]:
-    """What was asked for since the last time."""
+    """The paths requested since the last call."""
     asked = [uri for _, uri, _ in stub.requests]
     stub.requests.clear()
     return asked
@@ -28,7 +28,7 @@ def to(location: str, status: int = 308, **fields: Any) -> Fault:
     return Fault("status", status, "", {"Location": location}, **fields)
 
 
-# -- what is followed ---------------------------------------------------------------------------
+# -- redirects that are followed ----------------------------------------------------------------
 
 
 @pytest.mark.gen_test
@@ -47,7 +47,7 @@ async def test_a_slash_at_the_end(api: HttpApi, stub: Stub) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize(("status", "remembered"), [(301, True), (302, False), (307, False), (308, True)])
 async def test_a_slash_after_a_user(api: HttpApi, stub: Stub, status: int, remembered: bool) -> None:
-    """A lookup follows each status that leaves a GET what it is; permanent ones are remembered."""
+    """A lookup follows each status that keeps a GET unchanged; permanent ones are remembered."""
     stub.trailing_slash, stub.redirect = True, status
     for _ in range(2):
         assert (await api.user("agent_1")).name == "Name of agent_1"
@@ -80,7 +80,7 @@ async def test_a_remembered_address_that_redirects(api: HttpApi, stub: Stub) -> 
 
 @pytest.mark.gen_test
 async def test_a_remembered_address_that_is_gone(api: HttpApi, stub: Stub) -> None:
-    """When nothing is there any more, the call goes to the configured address, and so do later ones."""
+    """If a remembered address is gone, this call and later ones go to the configured address."""
     stub.base_path = "/support"
     await send(api)
     stub.base_path = ""
@@ -92,7 +92,7 @@ async def test_a_remembered_address_that_is_gone(api: HttpApi, stub: Stub) -> No
 
 @pytest.mark.gen_test
 async def test_a_chat_that_is_missing_at_a_remembered_address(api: HttpApi, stub: Stub) -> None:
-    """The application's own 404 is about the chat, and not a reason to ask elsewhere."""
+    """The application's own 404 is about the chat, and not a reason to try elsewhere."""
     stub.trailing_slash = True
     await send(api)
     paths(stub)
@@ -103,7 +103,7 @@ async def test_a_chat_that_is_missing_at_a_remembered_address(api: HttpApi, stub
 
 @pytest.mark.gen_test
 async def test_a_temporary_redirect_is_not_remembered(api: HttpApi, stub: Stub) -> None:
-    """307 holds for one call."""
+    """307 applies to one call."""
     stub.trailing_slash, stub.redirect = True, 307
     for _ in range(2):
         await send(api)
@@ -119,7 +119,7 @@ async def test_a_redirect_that_sets_a_cookie(api: HttpApi, stub: Stub) -> None:
     assert [headers.get("Cookie") for _, _, headers in stub.requests] == [None, "_vercel_jwt=pass"]
 
 
-# -- what is not followed -----------------------------------------------------------------------
+# -- redirects that are not followed ------------------------------------------------------------
 
 
 @pytest.mark.gen_test
@@ -156,7 +156,7 @@ async def test_another_origin(api: HttpApi, stub: Stub, status: int, path: str) 
     ],
 )
 async def test_another_route(api: HttpApi, stub: Stub, status: int, location: str) -> None:
-    """Neither a page to sign in nor another chat gets the message; the error says where it leads."""
+    """Neither a sign-in page nor another chat gets the message; the error says where the redirect leads."""
     stub.fault = to(location, status, times=1)
     error = await failure(send(api))
     assert (error.code, error.retryable) == ("api_redirected", False)
@@ -168,8 +168,8 @@ async def test_another_route(api: HttpApi, stub: Stub, status: int, location: st
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("status", [301, 302])
-async def test_a_status_that_makes_a_get_of_a_post(api: HttpApi, stub: Stub, status: int) -> None:
-    """The same route, by a status after which clients ask with GET: the error names the right one."""
+async def test_a_status_that_turns_a_post_into_a_get(api: HttpApi, stub: Stub, status: int) -> None:
+    """The same route, by a status after which clients send a GET: the error names the right one."""
     stub.fault = to(f"{SEND}/", status)
     error = await failure(send(api))
     assert (error.code, error.outcome_unknown) == ("api_redirected", False)
@@ -180,7 +180,7 @@ async def test_a_status_that_makes_a_get_of_a_post(api: HttpApi, stub: Stub, sta
 @pytest.mark.gen_test
 @pytest.mark.parametrize("location", [None, "", "http://[", "mailto:x@y", "https://", "http://a:b/"])
 async def test_a_redirect_to_nowhere(api: HttpApi, stub: Stub, location: str | None) -> None:
-    """A redirect that doesn't say where to is an error like the others."""
+    """A redirect without a target is an error like the others."""
     stub.fault = Fault("status", 308, "", {} if location is None else {"Location": location})
     error = await failure(send(api))
     assert (error.code, error.outcome_unknown) == ("api_redirected", False)
@@ -189,8 +189,8 @@ async def test_a_redirect_to_nowhere(api: HttpApi, stub: Stub, location: str | N
 
 
 @pytest.mark.gen_test
-async def test_a_circle(api: HttpApi, stub: Stub) -> None:
-    """Redirects without an end are followed a few times, and nothing is unknown afterwards."""
+async def test_a_redirect_loop(api: HttpApi, stub: Stub) -> None:
+    """A redirect loop is followed a few times, and no outcome is unknown afterwards."""
     stub.fault = to(f"{SEND}/")
     error = await failure(send(api))
     assert (error.code, error.outcome_unknown) == ("api_redirected", False)
@@ -227,7 +227,7 @@ async def test_an_application_that_goes_away_in_between(api: HttpApi, stub: Stub
 
 @pytest.mark.gen_test
 async def test_one_deadline(api: HttpApi, stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a redirect a call has the time that is left, and the connection that it had."""
+    """After a redirect a call has only the remaining time, and the same connection."""
     left, held = [], []
     session = api._session
     assert session is not None
@@ -247,8 +247,8 @@ async def test_one_deadline(api: HttpApi, stub: Stub, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.gen_test
-async def test_a_caller_that_goes_away_in_between(api: HttpApi, stub: Stub) -> None:
-    """Who cancels a call while it is redirected ends it there, and gives its connection back."""
+async def test_a_caller_that_cancels_in_between(api: HttpApi, stub: Stub) -> None:
+    """A caller that cancels a call while it is redirected ends it there, and its connection is free again."""
     stub.trailing_slash = True
     stub.delay = 0.01
     call = asyncio.ensure_future(send(api))
@@ -264,7 +264,7 @@ async def test_a_caller_that_goes_away_in_between(api: HttpApi, stub: Stub) -> N
 
 @pytest.mark.gen_test
 async def test_close_in_between(api: HttpApi, stub: Stub) -> None:
-    """A server that stops while a call is redirected sends it nowhere any more."""
+    """A server that stops while a call is redirected sends it nowhere else."""
     stub.trailing_slash = True
     stub.delay = 0.01
     call = asyncio.ensure_future(send(api))
@@ -297,7 +297,7 @@ async def test_close_in_between(api: HttpApi, stub: Stub) -> None:
     ],
 )
 def test_where_a_redirect_leads(location: str, address: Address | None) -> None:
-    """The same route is known by its ids, whatever stands around it; what is sent is our own path."""
+    """The same route is recognized by its ids, whatever surrounds it; our own path is sent."""
     target = target_of("http://x:3000/api/users/a%2Fb%3A", "/api/users/a%2Fb%3A", location)
     assert target is not None
     assert target.address == address

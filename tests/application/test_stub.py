@@ -13,7 +13,7 @@ from typing import Any
 
 
 def ask(url: str, body: Any = None, method: str | None = None, **headers: str) -> Any:
-    """What a URL answers, as JSON."""
+    """A URL's answer, as JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(
         url, data, {k.replace("_", "-"): v for k, v in headers.items()}, method=method
@@ -48,8 +48,8 @@ def refusal(url: str, body: Any = None, **headers: str) -> tuple[int, dict[str, 
     raise AssertionError("the request succeeded")
 
 
-def test_stub_runs_alone() -> None:
-    """It says where it listens, saves, is told to fail, and tells what it has."""
+def test_the_stub_runs_as_a_program() -> None:
+    """It prints where it listens, saves, accepts a fault, and reports what it has saved."""
     with running("--honour-keys") as url:
         given = {"X_Internal_Secret": "s", "Idempotency_Key": "k"}
         first = ask(f"{url}/api/chats/c/messages/send", DRAFT, **given)

@@ -1,4 +1,4 @@
-"""What stands in front of the application and answers in its place; the headers that lead through it."""
+"""Proxies and firewalls in front of the application that answer in its place; the headers that pass them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OWN = '{"error": "Unauthorized"}'
 
 
 async def failure(call: Any) -> ApiError:
-    """The ApiError that a call has to end with."""
+    """The ApiError that a call must end with."""
     with pytest.raises(ApiError) as caught:
         await call
     assert PASS not in str(caught.value)
@@ -37,7 +37,7 @@ def start(opened: Open, stub: Stub, headers: str = "") -> HttpApi:
 
 @pytest.mark.gen_test
 async def test_deployment_protection_is_named(api: HttpApi, stub: Stub) -> None:
-    """What it turns away was not saved; the error names the setting for it, and not the secret."""
+    """A call that it refuses was not saved; the error names the setting for it, and not the secret."""
     stub.bypass = PASS
     for call in (api.send_message("c", "u", "hello", "USER"), api.user("u")):
         error = await failure(call)
@@ -48,8 +48,8 @@ async def test_deployment_protection_is_named(api: HttpApi, stub: Stub) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_header_leads_through(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
-    """The setting's headers go with every call, also after a redirect, and into no log."""
+async def test_configured_headers_are_sent(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    """The setting's headers are sent with every call, also after a redirect, and are never logged."""
     stub.bypass, stub.trailing_slash = PASS, True
     given = make_settings(next_api_url=stub.url, api_headers=SecretStr(f"{BYPASS}: {PASS}\nX-More: 1"))
     api = HttpApi(given)
@@ -64,7 +64,7 @@ async def test_a_header_leads_through(stub: Stub, caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.gen_test
 async def test_a_reload_changes_the_headers(api: HttpApi, stub: Stub) -> None:
-    """What lets calls through may be changed while the server runs."""
+    """The headers may be changed while the server runs."""
     stub.bypass = PASS
     assert (await failure(api.user("u"))).code == "api_unauthorized"
     api.reload(make_settings(api_headers=SecretStr(f'{{"{BYPASS}": "{PASS}"}}')))
@@ -88,10 +88,10 @@ async def test_a_reload_changes_the_headers(api: HttpApi, stub: Stub) -> None:
         (404, "application/json", '{"error": "Chat not found"}', "nothing"),
     ],
 )
-async def test_who_has_answered(  # noqa: PLR0917
+async def test_the_error_names_who_has_answered(  # noqa: PLR0917
     api: HttpApi, stub: Stub, status: int, media: str, body: str, names: str
 ) -> None:
-    """A firewall, a page to sign in, or the application itself: the error says what to look at."""
+    """A firewall, a sign-in page, or the application itself: the error says what to check."""
     stub.fault = Fault("status", status, body, {"Content-Type": media})
     for call in (api.send_message("c", "u", "hello", "USER"), api.user("u")):
         text = str(await failure(call))

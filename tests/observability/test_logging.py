@@ -1,4 +1,4 @@
-"""Logging: one form for every line, no credential in any, no forged lines, and no query in the access log."""
+"""Logging: one form for every line, no credentials, no forged lines, and no query in the access log."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_console_lines_are_readable() -> None:
     )
 
 
-def test_colours_are_for_terminals_alone() -> None:
+def test_colours_are_only_for_terminals() -> None:
     """A terminal gets colours, a file none."""
 
     class Terminal(io.StringIO):
@@ -125,7 +125,7 @@ def test_colours_are_for_terminals_alone() -> None:
     assert stream.getvalue().endswith("\x1b[2mdebug   quiet\x1b[0m\n")
 
 
-def test_lines_of_other_packages_come_out_alike(log: Log) -> None:
+def test_lines_of_other_packages_have_the_same_form(log: Log) -> None:
     """Tornado's lines, and Python's warnings, have the form and the masks of ours."""
     logging.getLogger("tornado.general").info("GET /?token=%s", JWT)
     record = logging.LogRecord(
@@ -169,8 +169,8 @@ def test_python_warnings_are_logged() -> None:
     ],
 )
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_what_looks_like_a_credential_is_masked(line: str, form: str) -> None:
-    """Tokens and secrets are masked by their place and by their look, in messages, fields and structures."""
+def test_credentials_are_masked(line: str, form: str) -> None:
+    """Tokens and secrets are masked by their position and form, in messages, fields and structures."""
     log = Log(log_format=form)
     log.ours.info(line)
     log.ours.info("Field", value=line, deep={"list": [line]})
@@ -216,7 +216,7 @@ def test_configured_secrets_are_masked_in_every_form(log: Log) -> None:
 
 
 def test_a_longer_secret_hides_the_shorter_inside_it() -> None:
-    """Where one secret begins another, no tail of the longer one is left over."""
+    """If one secret begins with another, no tail of the longer one is left over."""
     mask = Masker(Settings(jwt_secret="abcd", internal_api_secret="abcd-and-more"))
     assert mask("abcd-and-more abcd abc") == f"{MASK} {MASK} abc"
 
@@ -229,8 +229,8 @@ def test_very_short_secrets_do_not_hide_the_log() -> None:
 @pytest.mark.parametrize(
     "mark", ["\n", "\r", "\x1b[2J", "\x00", "\x7f", "\x85", "\u2028", "\u202e", "\ud800"]
 )
-def test_control_characters_forge_nothing(log: Log, mark: str) -> None:
-    """Content can neither begin a line of its own, nor steer the terminal, in a message, a key or a value."""
+def test_control_characters_are_escaped(log: Log, mark: str) -> None:
+    """Content can neither begin its own line, nor control the terminal, in a message, a key or a value."""
     forged = f"x{mark}12:00:00.000 info    Forged"
     log.ours.info(forged, value=forged, **{forged: 1})
     logging.getLogger("other").info("%s", forged)
@@ -263,7 +263,7 @@ def test_stacks_are_logged(log: Log) -> None:
     assert "test_stacks_are_logged" in log.text
 
 
-def test_the_level_is_the_settings(log: Log) -> None:
+def test_the_level_is_set_by_the_settings(log: Log) -> None:
     """Lines below the level are dropped, from every logger."""
     quiet = Log(log_level="error")
     structlog.stdlib.get_logger("a").info("no")
@@ -284,7 +284,7 @@ def test_configuring_twice_replaces_only_its_own_handler() -> None:
         logging.getLogger().removeHandler(foreign)
 
 
-def test_printable_leaves_text_alone() -> None:
+def test_printable_keeps_text() -> None:
     """Letters of every script, and emoji, are not control characters."""
     assert printable("Grüße, 你好, שלום, 👩‍👩‍👧") == "Grüße, 你好, שלום, 👩‍👩‍👧"
     assert printable("a\tb") == "a\\tb"

@@ -25,7 +25,7 @@ PROSE = [
 
 
 def test_close_codes() -> None:
-    """The codes and the reasons that today's clients know are these, each with what a client should do."""
+    """The codes and the reasons that today's clients know, each with what a client should do."""
     table = {(close.code, close.reason) for close in CloseCode}
     assert table == {
         (1000, ""),
@@ -47,7 +47,7 @@ def test_close_codes() -> None:
     assert {close.code for close in CloseCode if close.needs_token} == {4001, 4002}
 
 
-def test_codes_that_are_alike_ask_the_same_of_a_client() -> None:
+def test_equal_codes_require_the_same_of_a_client() -> None:
     """A client knows the number; the reason is for people."""
     asked = {(close.code, close.advice, close.comes_back, close.needs_token) for close in CloseCode}
     assert len(asked) == len({close.code for close in CloseCode})
@@ -70,14 +70,14 @@ def test_the_contract_has_a_row_for_each_code() -> None:
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
-def test_documents_name_codes_that_there_are(path: Path) -> None:
-    """Whatever looks like one of our numbers is one."""
+def test_documents_name_only_defined_codes(path: Path) -> None:
+    """Every number in the documents that looks like a close code is one."""
     named = set(map(int, re.findall(r"\b40[01]\d\b", path.read_text(encoding="utf-8"))))
     assert named <= OURS | {CloseCode.INTERNAL_ERROR.code}
 
 
-def test_clients_know_codes_that_there_are() -> None:
-    """What the client in the browser tells apart by its number."""
+def test_clients_know_only_defined_codes() -> None:
+    """The codes that the browser's client distinguishes are defined."""
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "web/src/client").glob("*.ts"))
     known = set(map(int, re.findall(r"\bcode == (\d+)", sources))) - {1006}  # no close frame at all
     assert known == {
@@ -106,7 +106,7 @@ def constants() -> Iterator[tuple[str, object]]:
                 yield f"{name}:{node.lineno}", node.value
 
 
-def test_no_code_is_written_a_second_time() -> None:
+def test_codes_and_reasons_are_defined_once() -> None:
     """Neither a number nor a reason."""
     reasons = {close.reason for close in CloseCode} - {""}
     again = [
@@ -118,8 +118,8 @@ def test_no_code_is_written_a_second_time() -> None:
     assert again == []
 
 
-def test_what_the_socket_closes_by_itself() -> None:
-    """A session's socket uses these codes where nobody of ours is asked."""
+def test_default_close_codes_of_the_socket() -> None:
+    """A session's socket uses these codes for closes of its own."""
     for close, sent in (
         (CloseCode.TOO_SLOW, ChatSession.wire_slow_close),
         (CloseCode.INTERNAL_ERROR, ChatSession.wire_error_close),

@@ -1,4 +1,4 @@
-"""How deeply JSON may be nested, judged without parsing it."""
+"""How deeply JSON may be nested, measured without parsing it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ JSON = st.recursive(
 
 
 def naive(value: Any) -> int:
-    """How deeply a value is nested, by looking at it."""
+    """How deeply a value is nested, by walking it."""
     if isinstance(value, dict):
         value = list(value.values())
     return 1 + max(map(naive, value), default=0) if isinstance(value, list) else 0
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 2]))
-def test_depth_is_the_values_own(value: Any, ascii_only: bool, indent: int | None) -> None:
-    """What a text's brackets say is what its value has, whatever its strings and keys hold."""
+def test_depth_of_a_text_is_the_depth_of_its_value(value: Any, ascii_only: bool, indent: int | None) -> None:
+    """The depth of a text's brackets equals that of its value, whatever its strings and keys contain."""
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     assert depth(text.encode("utf-8", "surrogatepass")) == naive(value)
 
@@ -94,7 +94,7 @@ def test_many_brackets_are_not_deep(text: str) -> None:
 
 
 def test_bounded_decoder() -> None:
-    """A bounded decoder reads what it read before, and refuses depth as it refuses any wrong text."""
+    """A bounded decoder reads valid input as before, and refuses deep input like any invalid text."""
     decode = bounded(msgspec.json.Decoder(list[Any]).decode)
     assert decode("[[1]]") == decode(b"[[1]]") == [[1]]
     assert naive(decode(nested(MAX_DEPTH))) == MAX_DEPTH

@@ -1,4 +1,4 @@
-"""The documents made from the code: that they are up to date, and that the server does what they say."""
+"""The documents generated from the code: they are up to date, and the server does what they say."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def references(document: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("document", [documents.asyncapi(), documents.openapi()])
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
     """No $ref dangles."""
     for reference in references(document):
         at: Any = document
@@ -46,8 +46,8 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
             at = at[part]
 
 
-def test_the_files_are_what_the_code_says() -> None:
-    """`make documents` has been run since the code changed, and what it writes is YAML."""
+def test_the_files_are_up_to_date() -> None:
+    """`make documents` has been run since the code changed, and writes valid YAML."""
     for name, text in written().items():
         assert (DOCS / name).read_text(encoding="utf-8") == text, f"run `make documents`: {name} is old"
         if name.endswith(".yaml"):
@@ -55,7 +55,7 @@ def test_the_files_are_what_the_code_says() -> None:
 
 
 def test_every_route_is_documented() -> None:
-    """The paths of OpenAPI are the server's, no more and no fewer; the demo's are not for others."""
+    """The paths of OpenAPI are exactly the server's, except the demo's."""
     node = Server(make_settings()).node
     patterns = [route.regex for route in http_handlers.routes(node)]
     documented = documents.openapi()["paths"]
@@ -68,7 +68,7 @@ def test_every_route_is_documented() -> None:
 
 @pytest.mark.gen_test
 async def test_every_frame_is_as_documented() -> None:
-    """Whatever a running server says decodes as its documented type, without a field too many."""
+    """Every frame of a running server decodes as its documented type, without an extra field."""
     decode = msgspec.json.Decoder(types.ServerFrame).decode
     async with running() as server:
         agent = await Client.open(server.port, f"token={token('c1', 'agent_1', isAuthenticated=True)}")
@@ -124,7 +124,7 @@ async def test_every_frame_is_as_documented() -> None:
 
 @pytest.mark.gen_test
 async def test_every_answer_is_as_documented() -> None:
-    """What HTTP answers, right and wrong, decodes as its documented type with a documented status."""
+    """Every HTTP answer, success or error, decodes as its documented type with a documented status."""
     paths = documents.openapi()["paths"]
     events, disconnect = "/api/chats/{chatId}/events", "/api/chats/{chatId}/disconnect"
     event = {"type": "note", "data": {"id": "1"}}
@@ -175,7 +175,7 @@ def section(number: int) -> str:
 
 
 def test_the_contract_names_every_command_and_event() -> None:
-    """The tables of sections 2 and 3 have a row for each, and no other."""
+    """The tables of sections 2 and 3 have exactly one row for each."""
     commands = {struct.__struct_config__.tag for struct in get_args(Command)}
     assert set(re.findall(r"^\| `(\w+)`", section(2), re.MULTILINE)) == commands
     rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*)", section(3), re.MULTILINE)
@@ -183,7 +183,7 @@ def test_the_contract_names_every_command_and_event() -> None:
     assert set(re.findall(r"`(\w+)`", " ".join(rows))) == events
 
 
-def test_the_contract_says_which_commands_a_visitor_may_give() -> None:
+def test_the_contract_says_which_commands_a_visitor_may_send() -> None:
     """Messages as USER, and those that need no role."""
     (told,) = re.findall(r"`isAuthenticated: false` may send (.*);", section(2))
     names = [row.name for row in ROWS.values() if row.role is None]
@@ -191,7 +191,7 @@ def test_the_contract_says_which_commands_a_visitor_may_give() -> None:
 
 
 def test_kept_events_have_a_cursor() -> None:
-    """Of the events that a chat carries, those that are kept, and no other."""
+    """Exactly those events of a chat that are kept."""
     for struct in get_args(types.ServerFrame):
         name, fields = struct.__struct_config__.tag, struct.__struct_fields__
         if "data" in fields:

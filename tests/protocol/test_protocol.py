@@ -89,7 +89,7 @@ def test_other_commands(frame: str | bytes, command: object) -> None:
 
 @pytest.mark.parametrize("value", ["1", '"true"', "null", "[]", "{}"])
 def test_typing_without_a_boolean_is_ignored(value: str) -> None:
-    """Anything but a boolean isTyping is ignored in silence."""
+    """Anything but a boolean isTyping is silently ignored."""
     assert decode_command(f'{{"type":"typing","isTyping":{value}}}') is None
     assert decode_command('{"type":"typing"}') is None
 
@@ -113,7 +113,7 @@ def test_typing_without_a_boolean_is_ignored(value: str) -> None:
     ],
 )
 def test_missing_content_or_role(fields: dict[str, object]) -> None:
-    """A message without usable content and role is refused in today's words, under its key if it has one."""
+    """A message without valid content and role gets the documented error, under its key if it has one."""
     expected = {"error": "Missing content or role", "code": "missing_content_or_role", "retryable": False}
     assert refusal(json.dumps({"type": "message", **fields})) == expected
     keyed = refusal(json.dumps({"type": "message", **fields, "clientMessageId": "k"}))
@@ -131,7 +131,7 @@ def test_invalid_client_message_id(key: object) -> None:
 
 @pytest.mark.parametrize("resend", ["yes", 1, None, {}])
 def test_invalid_resend(resend: object) -> None:
-    """Whether a message was sent before is said by true or false; anything else is refused under its key."""
+    """The field for a resend is true or false; anything else is refused under its key."""
     fields = {"content": "x", "role": "USER", "clientMessageId": "k", "resend": resend}
     told = refusal(json.dumps({"type": "message", **fields}))
     assert (told["code"], told["clientMessageId"]) == ("invalid_resend", "k")
@@ -171,7 +171,7 @@ def test_nul_in_content() -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"type": 5}, {"type": "massage"}, {"type": "message"}])
-def test_a_key_that_can_be_read_is_told(fields: dict[str, object]) -> None:
+def test_errors_have_the_commands_key_if_it_is_valid(fields: dict[str, object]) -> None:
     """Whatever is wrong with a command, its sender learns which one it was."""
     assert refusal(json.dumps({**fields, "clientMessageId": "k"}))["clientMessageId"] == "k"
     assert "clientMessageId" not in refusal(json.dumps({**fields, "clientMessageId": 5}))
@@ -179,14 +179,14 @@ def test_a_key_that_can_be_read_is_told(fields: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("body", [r'{"type":"note","data":{"text":"\ud800"}}', r'{"type":"\ud800","data":1}'])
 def test_half_of_a_pair_in_an_event(body: str) -> None:
-    """An event from outside is repaired, so that nobody who gets it stumbles over it."""
+    """An event from outside is repaired, so that no recipient fails on it."""
     event = protocol.parse_event(body.encode())
     assert event.body == body.replace(r"\ud800", r"\ufffd").encode()
 
 
 @pytest.mark.parametrize("kind", ["", "x", "MESSAGE", "message ", "pong", "connected", "\x00", "x" * 9999])
 def test_unknown_type(kind: str) -> None:
-    """A type that nobody knows is refused in today's words."""
+    """An unknown type gets the documented error."""
     expected = {"error": "Unknown message type", "code": "unknown_type", "retryable": False}
     assert refusal(json.dumps({"type": kind})) == expected
 
@@ -228,20 +228,20 @@ def test_unknown_type(kind: str) -> None:
     ],
 )
 def test_malformed(frame: str | bytes) -> None:
-    """What is not JSON, not an object, or has no type is refused in today's words, however odd it is."""
+    """Input that is not JSON, not an object, or has no type gets the documented error, however odd it is."""
     expected = {"error": "Failed to process message", "code": "malformed", "retryable": False}
     assert refusal(frame) == expected
 
 
 @pytest.mark.parametrize("kind", [str, str.encode])
 def test_deepest_command(kind: Any) -> None:
-    """A command may have unknown fields, as deep as the limit; a wrong one is told what is wrong."""
+    """A command may have unknown fields, as deep as the limit; a deeper one gets an error that says so."""
     assert decode_command(kind(f'{{"type":"ping","x":{nested(DEEPEST)}}}')) == protocol.Ping()
     assert refusal(kind(f'{{"type":"dance","x":{nested(DEEPEST)}}}'))["code"] == "unknown_type"
 
 
 def test_refresh_without_a_token() -> None:
-    """A refresh has to bring a token."""
+    """A refresh must have a token."""
     told = refusal('{"type":"refresh"}')
     assert (told["code"], told["error"]) == ("missing_token", "Missing token")
     assert refusal('{"type":"refresh","token":5}')["code"] == "missing_token"
@@ -271,7 +271,7 @@ def test_any_object_is_a_command_or_a_command_error(fields: dict[str, object], k
 
 
 def test_error_event() -> None:
-    """An error carries what makes sense for it, the delay in seconds with three digits."""
+    """An error has only the applicable fields, the delay in seconds with three digits."""
     error = CommandError("No", "no", retryable=True, retry_after=1.23456, client_message_id="k")
     event = json.loads(error.encode())
     assert STAMP.fullmatch(event.pop("timestamp"))
@@ -324,7 +324,7 @@ def test_a_cursor_that_parses_is_written_the_same(text: str) -> None:
         *("e\x00.1", "a.b.1", "{x}.1", "e" * 63 + ".1", "e." + "9" * 99),
     ],
 )
-def test_what_is_no_cursor(text: str) -> None:
+def test_invalid_cursors(text: str) -> None:
     """Text that this server can't have written is not a cursor."""
     assert Cursor.parse(text) is None
 
@@ -333,7 +333,7 @@ def test_what_is_no_cursor(text: str) -> None:
 
 
 def test_kept_event_of_the_application() -> None:
-    """An event without a cursor is kept as it is, under the name of its type and id."""
+    """An event without a cursor is kept unchanged, identified by its type and id."""
     raw = b' {"type":"message","data":{"id":"m1","content":"x"},"extra":1}\n'
     event = parse_event(raw)
     assert event == Event("message", raw.strip(), "message:m1")
@@ -350,13 +350,13 @@ def test_kept_event_of_the_application() -> None:
     ],
 )
 def test_identity(body: dict[str, object], identity: str) -> None:
-    """An event is named by its type, its data's id, and when that was changed."""
+    """An event is identified by its type, its data's id, and the time of its last change."""
     assert parse_event(json.dumps(body).encode()).identity == identity
 
 
 @pytest.mark.parametrize("data", [{}, {"id": ""}, {"id": None}, {"id": [1]}, {"id": 1.5}, None, [], "x", 5])
 def test_identity_without_an_id(data: object) -> None:
-    """Without a usable id it is the payload that names an event."""
+    """Without a usable id the payload identifies an event."""
     first = parse_event(json.dumps({"type": "x", "data": data, "n": 1}).encode())
     same = parse_event(json.dumps({"type": "x", "data": data, "n": 1}).encode())
     other = parse_event(json.dumps({"type": "x", "data": data, "n": 2}).encode())
@@ -382,13 +382,13 @@ def test_ids_of_messages_become_text(kind: str) -> None:
 
 
 @pytest.mark.parametrize("sender", [b"null", b"7", b'"u"', b"[]", b'{"id":"u"}', b'{"id":7.5}', b"{}"])
-def test_a_sender_that_has_no_number(sender: bytes) -> None:
-    """Whatever else a message's sender is, it stays that."""
+def test_a_sender_without_a_number_is_unchanged(sender: bytes) -> None:
+    """A message's sender whose id is not a number is not changed."""
     event = parse_event(b'{"type":"message","data":{"id":1,"sender":%b}}' % sender)
     assert event.body == b'{"type":"message","data":{"id":"1","sender":%b}}' % sender
 
 
-def test_numbers_of_other_events_stay() -> None:
+def test_numbers_of_other_events_are_unchanged() -> None:
     """An event of a type that is not known is passed on as it is, also under a number."""
     raw = b'{"type":"ticket","data":{"id":1,"sender":{"id":2}}}'
     assert parse_event(raw) == Event("ticket", raw, "ticket:1")
@@ -401,13 +401,13 @@ def test_numbers_of_other_events_stay() -> None:
         ({"type": "t" * 40, "data": {"id": "i" * 600}}, "t" * 32 + "#71773fa57be05901a71797a8b408896f"),
     ],
 )
-def test_names_that_are_digests_stay_what_they_are(body: dict[str, object], identity: str) -> None:
-    """A node of the next version knows an event that one of this has published."""
+def test_digests_of_identities_are_stable(body: dict[str, object], identity: str) -> None:
+    """A node of the next version recognizes an event that one of this version has published."""
     assert parse_event(json.dumps(body, separators=(",", ":")).encode()).identity == identity
 
 
 def test_identity_is_bounded() -> None:
-    """A huge id or type makes no huge name, and still tells events apart."""
+    """A huge id or type gives no huge name, and events are still distinguished."""
     names = {
         parse_event(json.dumps({"type": "t" * 9999, "data": {"id": "i" * length}}).encode()).identity
         for length in (9998, 9999)
@@ -522,8 +522,8 @@ def test_malformed_event(raw: bytes) -> None:
         (b"no event", False),
     ],
 )
-def test_what_is_lost_with_a_malformed_event(raw: bytes, kept: bool) -> None:
-    """It may have been one that its chat keeps, so that without it there is a gap, or surely was none."""
+def test_whether_a_malformed_event_is_a_gap(raw: bytes, kept: bool) -> None:
+    """It may have been an event that its chat keeps, so that there is a gap, or surely was not."""
     with pytest.raises(MalformedEventError) as caught:
         parse_event(raw)
     assert caught.value.kept is kept
@@ -574,7 +574,7 @@ def test_any_object_is_an_event_or_malformed(fields: dict[str, Any], kind: str, 
         (b'{"type":"x","cursor":null,"data":{"id":1}}', b'{"type":"x","data":{"id":1}}', ""),
     ],
 )
-def test_null_is_no_cursor_and_no_origin(raw: bytes, body: bytes, origin: str) -> None:
+def test_null_is_not_a_cursor_or_an_origin(raw: bytes, body: bytes, origin: str) -> None:
     """A field of ours that is null is not passed on: clients on every node see the same event."""
     event = parse_event(raw)
     assert (event.body, event.origin, event.cursor) == (body, origin, None)
@@ -597,7 +597,7 @@ MESSAGE = Message(
 
 
 def test_message_event() -> None:
-    """A saved message is told with its role in lower case and the API's time; absent names are null."""
+    """A saved message has its role in lower case and the API's time; absent names are null."""
     event = protocol.message_event(MESSAGE)
     body = json.loads(event.body)
     assert STAMP.fullmatch(body.pop("timestamp"))
@@ -633,7 +633,7 @@ def test_agent_joined_event(user: User, name: str) -> None:
 
 
 def test_two_visits_of_an_agent_are_two_events() -> None:
-    """Coming again is an event of its own: without an id its time tells it from the first."""
+    """Returning is a new event: without an id its time distinguishes it from the first."""
     one, two = (
         parse_event(json.dumps({"type": "agent_joined", "data": {"agentId": "a"}, "timestamp": t}).encode())
         for t in ("1", "2")
@@ -641,11 +641,11 @@ def test_two_visits_of_an_agent_are_two_events() -> None:
     assert one.identity != two.identity
 
 
-# -- what one session gets ----------------------------------------------------------------------
+# -- events for one session ---------------------------------------------------------------------
 
 
 def test_connected_event() -> None:
-    """The greeting has what there is to say: nothing of it is null."""
+    """The greeting has no null fields."""
     plain = json.loads(protocol.connected("c", "s", None, None, None))
     assert STAMP.fullmatch(plain.pop("timestamp"))
     assert plain == {"type": "connected", "chatId": "c", "sessionId": "s"}
@@ -663,7 +663,7 @@ def test_connected_event() -> None:
 
 
 def test_ack_and_pong() -> None:
-    """An ack tells the saved id, the cursor and how far the event came; a pong tells nothing."""
+    """An ack has the saved id, the cursor and how far the event came; a pong has nothing."""
     acked = json.loads(protocol.ack("k", Receipt("m1", None, "local")))
     assert STAMP.fullmatch(acked.pop("timestamp"))
     assert acked == {"type": "ack", "clientMessageId": "k", "id": "m1", "cursor": None, "delivery": "local"}
@@ -703,7 +703,7 @@ def test_a_timestamp_of_now(now: float, shown: str, monkeypatch: pytest.MonkeyPa
 
 @given(st.text(), st.booleans())
 def test_typing_is_json_for_any_user(user_id: str, is_typing: bool) -> None:
-    """The user's id is escaped as JSON has it, so that nobody's id can change the event."""
+    """The user's id is escaped as JSON, so that no id can change the event."""
     try:
         user_id.encode()
     except UnicodeEncodeError:
