@@ -172,9 +172,7 @@ async def trouble(call: Any) -> ApiError:
 @pytest.mark.gen_test
 @patch("eclipse_ws.application.embedded.MAX_BYTES", 100_000)
 async def test_full_disk(path: str) -> None:
-    """A full database refuses, saves nothing by halves, can be read, and takes messages again when there is
-    room.
-    """
+    """A full database refuses, saves nothing partially, can be read, and works once there is room."""
     api = EmbeddedApi(make_settings(embedded_db=path))
     await api.start()
     saved = 0

@@ -39,7 +39,7 @@ class Application(Stub, ABC):
         self._publishing: set[asyncio.Task[None]] = set()
 
     async def stop(self) -> None:
-        """Stop listening, and let go of what is being published."""
+        """Stop listening, and cancel publishing."""
         await super().stop()
         await asyncio.gather(*self._publishing, return_exceptions=True)
 
@@ -61,7 +61,7 @@ class Application(Stub, ABC):
         return answer
 
     async def say(self, chat: str, number: int) -> None:
-        """Have somebody write in the application's own pages: no node hears of it in another way."""
+        """Write in the application's own pages: no node hears of it in another way."""
         draft = {"content": f"from the application, {number}", "role": "AGENT", "userId": "desk"}
         answer = await super().save(chat, draft, None)
         message = answer["message"]

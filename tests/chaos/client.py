@@ -1,4 +1,4 @@
-"""A client of the suite: it keeps the contract's part of the bargain, and notes everything that it sees."""
+"""A client of the suite: it follows the contract, and records everything that it sees."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Sent:
     first: float = 0.0  # when the first of the attempts that got no answer was sent
     last: float = 0.0
     tries: float = 0.0  # what failed attempts have cost so far
-    again: bool = False  # it was sent before, and what became of that isn't known
-    resent: bool = False  # the attempt under way says so
+    again: bool = False  # it was sent before, and the outcome isn't known
+    resent: bool = False  # the attempt in progress says so
 
 
 @dataclass(slots=True)
@@ -102,14 +102,14 @@ class Wire(asyncio.Protocol):
         self.retry_after = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the upgrade."""
+        """Request the upgrade."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.protocol.send_request(self.protocol.connect())
         self.flush()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came; one that is abandoned reads, and stays silent."""
+        """Take incoming bytes; an abandoned one reads them, and stays silent."""
         if self.abandoned:
             return
         self.protocol.receive_data(data)
@@ -141,7 +141,7 @@ class Wire(asyncio.Protocol):
         self.flush()
 
     def flush(self) -> None:
-        """Write what the protocol has to say."""
+        """Write the protocol's pending bytes."""
         if self.transport is None or self.transport.is_closing():
             return
         for data in self.protocol.data_to_send():
@@ -248,7 +248,7 @@ class Client:
         self._pump(now)
 
     def forgive(self, seconds: float) -> None:
-        """Hold against nobody the time for which this process stood still."""
+        """Don't count the time for which this process stood still."""
         self._heard += seconds
         if self._pinged:
             self._pinged += seconds
@@ -262,7 +262,7 @@ class Client:
         return True
 
     def next_node(self) -> NodeProcess:
-        """Where it connects now."""
+        """Where it connects next."""
         nodes = self.cluster.nodes
         return nodes[self.home if not self.visits else self.chance.randrange(len(nodes))]
 
@@ -300,7 +300,7 @@ class Client:
             self._opening = None
 
     def on_end(self, code: int, retry_after: float) -> None:
-        """Wait as the close code asks, then come back."""
+        """Wait as the close code requires, then reconnect."""
         now = time.monotonic()
         visit = self.visits[-1]
         visit.ended, visit.close = now, code
@@ -378,7 +378,7 @@ class Client:
         return {**command, "resend": True} if item.resent else command
 
     def _release(self, item: Sent, cost: float, code: str = UNKNOWN) -> None:
-        """Have it sent again, unless its attempts have cost too much by now."""
+        """Send it again, unless its attempts have cost too much by now."""
         self._head = None
         item.tries += cost
         if cost and item.tries >= MOST_TRIES:
@@ -399,7 +399,7 @@ class Client:
     # -- receiving ------------------------------------------------------------------------------
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Note what came, and answer as the contract says."""
+        """Record the event, and respond as the contract says."""
         now = self._heard = time.monotonic()
         self._pinged = 0.0
         visit = self.visits[-1]

@@ -80,7 +80,7 @@ class NodeProcess:
             await asyncio.sleep(0.05)
 
     async def until_healthy(self) -> None:
-        """Wait until its links to the backend stand: before that, not all of its tasks are there."""
+        """Wait until it is connected to the backend: before that, not all of its tasks exist."""
         async with asyncio.timeout(START_SECONDS):
             while (await self.health() or {}).get("status") != "healthy":  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
@@ -105,7 +105,7 @@ class NodeProcess:
             self.process = None
 
     def kill(self) -> None:
-        """End it for good, whatever state it is in."""
+        """End it in any state, for good."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -174,19 +174,19 @@ class Cluster(ABC):
 
     @abstractmethod
     def crash(self) -> None:
-        """End it without giving it time for anything."""
+        """End it without a chance to clean up."""
 
     @abstractmethod
     def freeze(self) -> None:
-        """Let it stand still; its sockets stay open."""
+        """Suspend it; its sockets stay open."""
 
     @abstractmethod
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it."""
 
     @abstractmethod
     async def kick(self, turn: int, chance: random.Random) -> None:
-        """Have it close connections, in one way after the other."""
+        """Make it close connections, in one way after the other."""
 
     @abstractmethod
     def remove_server(self) -> None:

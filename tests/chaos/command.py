@@ -60,7 +60,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def conclude(verdicts: Sequence[Verdict], folder: Path, *, keep: bool, evidence: int, saw: str) -> int:
-    """Say which targets were missed, each with some of its evidence; the exit code."""
+    """Print which targets were missed, each with some of its evidence; the exit code."""
     missed = [verdict for verdict in verdicts if verdict.missed_targets]
     for verdict in missed:
         print(f"{verdict.scenario}: {'; '.join(verdict.missed_targets)}")

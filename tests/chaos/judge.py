@@ -97,7 +97,7 @@ class Verdict:
         return missed
 
     def say(self, sentence: str) -> None:
-        """Keep a sentence of evidence."""
+        """Record a sentence of evidence."""
         if len(self.evidence) < EVIDENCE:
             self.evidence.append(sentence)
 

@@ -15,7 +15,7 @@ from eclipse_ws.cli import main
 
 
 def write_tasks_to(path: Path) -> None:
-    """Have SIGUSR1 write down the tasks of the running loop."""
+    """Make SIGUSR1 write down the tasks of the running loop."""
 
     def write(*_: object) -> None:
         lines = [f"{task.get_name()} {task.get_coro()}" for task in asyncio.all_tasks()]

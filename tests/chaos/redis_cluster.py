@@ -73,15 +73,15 @@ class RedisCluster(Cluster):
         self.redis.kill()
 
     def freeze(self) -> None:
-        """Let it stand still."""
+        """Suspend it."""
         self.redis.freeze()
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self.redis.thaw()
 
     async def kick(self, turn: int, chance: random.Random) -> None:
-        """Have it close connections."""
+        """Make it close connections."""
         kind = KICKS[turn % len(KICKS)]
         if kind == "one":
             listed = str(await self.command("CLIENT", "LIST", "TYPE", "pubsub")).split("\n")

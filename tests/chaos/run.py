@@ -137,7 +137,7 @@ async def tick(clients: Sequence[Client]) -> None:
 
 
 async def until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait for the condition; whether it has come true in time."""
+    """Wait for the condition; whether it became true in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -147,7 +147,7 @@ async def until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 async def until_empty(look, seconds: float, every: float = 0.3) -> list[str]:  # type: ignore[no-untyped-def]
-    """Look again until nothing is found, or the time is over; what is found then."""
+    """Check again until nothing is found, or the time is over; what is found then."""
     deadline = time.monotonic() + seconds
     while True:
         found: list[str] = await look()

@@ -1,4 +1,4 @@
-"""What goes wrong on any backend while clients chat. Each runs for its time, and repairs what it broke."""
+"""Faults on any backend while clients chat. Each runs for its time, and repairs what it broke."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.chaos.stage import Scenario, Stage
 
 
 async def calm(stage: Stage) -> None:
-    """Nothing goes wrong."""
+    """No faults."""
     await stage.rest()
 
 
@@ -102,7 +102,7 @@ async def slow(stage: Stage) -> None:
 
 
 async def kick(stage: Stage) -> None:
-    """Have the backend's server close connections, in one way after the other."""
+    """Make the backend's server close connections, in one way after the other."""
     turn = 0
 
     async def once() -> None:
@@ -114,7 +114,7 @@ async def kick(stage: Stage) -> None:
 
 
 async def black_hole(stage: Stage) -> None:
-    """Nothing gets through between one node and the backend; then it arrives late, or the links are lost."""
+    """No traffic between one node and the backend; then it arrives late, or the connections are lost."""
     turn = 0
 
     async def once() -> None:
@@ -215,7 +215,7 @@ async def application_publishes(stage: Stage) -> None:
 
 
 async def publish(stage: Stage, every: float = 0.05) -> None:
-    """Have the application publish saved messages itself, write, and change what was written."""
+    """Make the application publish saved messages itself, write, and change messages."""
     application = stage.cluster.application
     application.publishes = True
     chats = sorted({client.chat for client in stage.clients})

@@ -1,4 +1,4 @@
-"""What scenarios are made of: what they work on, how they repeat a fault, and what a plan says of one."""
+"""The parts of scenarios: what they work on, how they repeat a fault, and how a plan describes one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Stage:
 
     @property
     def away(self) -> float:
-        """How long something is away in this run: shorter where the whole run is."""
+        """How long something is unavailable in this run: shorter if the whole run is."""
         return min(AWAY, self.seconds / 2)
 
     @property
@@ -51,7 +51,7 @@ class Stage:
         return min(self.cluster.outage, self.seconds / 2)
 
     async def again_and_again(self, once: Callable[[], Awaitable[None]], every: float = 8.0) -> None:
-        """Do something at a third of the first interval, and then as often as there is time for it."""
+        """Do something after a third of the first interval, and then as often as there is time."""
         every = min(every, self.seconds)
         await self.pause(every / 4)
         while self.left > 0:

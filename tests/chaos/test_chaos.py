@@ -44,7 +44,7 @@ async def _run(folder: Path, server: str) -> Verdicts:
 
 @pytest.mark.parametrize("name", [plan.name for plan in plans_of("redis")])
 def test_scenario_meets_its_targets(name: str, verdicts: Verdicts) -> None:
-    """Whatever goes wrong: everything saved arrives, once, in one order, without a false error or a trace."""
+    """Despite every fault everything saved arrives, once, in one order, without a false error or a trace."""
     verdict = verdicts["redis", name]
     assert not verdict.missed_targets, "\n".join(verdict.evidence)
 

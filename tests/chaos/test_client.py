@@ -14,7 +14,7 @@ from tests.chaos.tries import MOST_TRIES
 
 
 class Wire:
-    """A connection that notes what is sent."""
+    """A connection that records what is sent."""
 
     transport = None
 
@@ -22,7 +22,7 @@ class Wire:
         self.sent: list[dict[str, Any]] = []
 
     def send(self, command: dict[str, Any]) -> None:
-        """Note it."""
+        """Record it."""
         self.sent.append(command)
 
 
@@ -42,13 +42,13 @@ class Connected:
             self.client.on_event({"type": "connected", "cursor": "e.1", "recovered": True})
 
     def write(self) -> str:
-        """Have it write a message; answers its key."""
+        """Write a message; returns its key."""
         self.client._write(self.now)
         self.client._pump(self.now)
         return self.client.outbox[-1].key
 
     def answer(self, key: str, code: str, **more: Any) -> None:
-        """Have an error come for the message, which says that it may be sent again."""
+        """Deliver a retryable error for the message."""
         event = {"type": "error", "clientMessageId": key, "code": code, "retryable": True, **more}
         with patch("time.monotonic", lambda: self.now):
             self.client.on_event(event)
@@ -60,22 +60,22 @@ class Connected:
         self.connect()
 
     def resends(self, after: float) -> list[bool]:
-        """What the messages that were sent by then on this connection say of themselves."""
+        """What the messages sent so far on this connection say about a resend."""
         self.now += after
         self.client._pump(self.now)
         return [command.get("resend", False) for command in self.wire.sent if command["type"] == "message"]
 
 
 def test_an_answered_message_is_sent_as_a_new_one() -> None:
-    """The error says that it was not saved."""
+    """The error says that the message was not saved."""
     chat = Connected()
     chat.answer(chat.write(), "api_unavailable", retryAfter=1)
     assert chat.resends(0.9) == [False]
     assert chat.resends(0.7) == [False, False]
 
 
-def test_a_message_that_lost_an_answer_is_resent_for_ever() -> None:
-    """An error for a later attempt says nothing of the one without an answer."""
+def test_a_message_without_an_answer_is_always_a_resend() -> None:
+    """An error for a later attempt says nothing about the one without an answer."""
     chat = Connected()
     key = chat.write()
     chat.lose()
@@ -132,7 +132,7 @@ def test_a_lost_connection_ends_the_wait() -> None:
 
 
 def test_an_unknown_outcome_is_final_unless_the_message_was_resent() -> None:
-    """Only a resent message is told so for now."""
+    """For a resent message the error is only temporary."""
     chat = Connected()
     key = chat.write()
     chat.answer(key, "outcome_unknown", retryAfter=1)
@@ -141,7 +141,7 @@ def test_an_unknown_outcome_is_final_unless_the_message_was_resent() -> None:
 
 @pytest.mark.parametrize(("code", "times"), [(1006, 12), (4000, 3), (1012, None), (4010, None)])
 def test_losing_the_connection_costs_what_its_code_says(code: int, times: int | None) -> None:
-    """A message that may be what breaks the connection is not sent for ever."""
+    """A message that may be what breaks the connection is not sent forever."""
     chat = Connected()
     chat.client.key_seconds = 1e9
     key = chat.write()
@@ -154,7 +154,7 @@ def test_losing_the_connection_costs_what_its_code_says(code: int, times: int | 
 
 
 def test_silence_costs_a_third() -> None:
-    """Three attempts without an answer in time, then nobody knows."""
+    """After three attempts without an answer in time the outcome is unknown."""
     chat = Connected()
     chat.client.key_seconds = 1e9
     key = chat.write()

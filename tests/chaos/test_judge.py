@@ -1,4 +1,4 @@
-"""The judge finds what it is there to find."""
+"""The judge finds what it is meant to find."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Saved:
 
 
 class Nodes:
-    """A cluster of none."""
+    """A cluster without nodes."""
 
     nodes = (None, None)
 
@@ -49,7 +49,7 @@ def judged(application: Saved, *clients: Client) -> Verdict:
     return judge(Verdict("test"), application, {"c": list(clients)}, {})  # type: ignore[arg-type]
 
 
-def test_all_is_well() -> None:
+def test_no_target_is_missed() -> None:
     """Two members who have seen everything in order miss no target."""
     seen = [("m0", "e.1"), ("m1", "e.2")]
     assert judged(Saved("k0", "k1"), member(visit(*seen)), member(visit(*seen))).missed_targets == []
@@ -87,7 +87,7 @@ def test_what_one_member_saw(visits: list[Visit], count: str, figure: Any) -> No
     assert getattr(judged(Saved("k0", "k1"), member(*visits)), count) == figure
 
 
-def test_local_copy_is_no_gap() -> None:
+def test_local_copy_is_not_a_gap() -> None:
     """An offset whose event came before without a cursor was not left out."""
     clients = [member(visit(("m0", None), ("m1", "e.2"))), member(visit(("m0", "e.1"), ("m1", "e.2")))]
     assert judged(Saved("k0", "k1"), *clients).disorders == 0
@@ -111,7 +111,7 @@ def test_saved_twice() -> None:
 
 
 def test_false_error() -> None:
-    """An error for what was saved by then is false, unless it owns up to not knowing."""
+    """An error for a message that was saved by then is false, unless it says that the outcome is unknown."""
     client = member(visit(("m0", "e.1")))
     client.troubles = [Trouble("k0", code, at) for code, at in [("a", 9), ("b", 11), ("outcome_unknown", 12)]]
     assert judged(Saved("k0"), client).false_errors == 1
@@ -125,7 +125,7 @@ def test_false_ack() -> None:
 
 
 def test_what_is_expected() -> None:
-    """Not what the sender knows to be uncertain, nor what Redis never heard from the application."""
+    """Neither what the sender knows to be uncertain, nor what Redis never heard from the application."""
     application = Saved("k0", None, None)
     application.heard = {"m2"}
     client = member(visit(("m2", "e.1")))

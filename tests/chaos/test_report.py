@@ -14,13 +14,13 @@ from tests.chaos.stage import BACKENDS
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_names_are_unique_within_a_backend(backend: str) -> None:
-    """Folders and verdicts go by them, and ``--only`` separates them with commas."""
+    """Folders and verdicts are named after scenarios, and ``--only`` separates them with commas."""
     names = Counter(plan.name for plan in plans_of(backend))
     assert [name for name, count in names.items() if count > 1 or "," in name] == []
 
 
 def test_every_scenario_is_in_the_table_of_its_backend() -> None:
-    """With what was told there, and why."""
+    """With its description and its reason."""
     by_backend = {
         backend: [Verdict(plan.name, backend=backend, unknown=1) for plan in plans_of(backend)]
         for backend in BACKENDS

@@ -15,7 +15,7 @@ OF_ALL = re.compile("unavailable|busy|timeout|limited|ended")
 
 
 def close_cost(code: int) -> float:
-    """What it costs the message under way that the socket was closed with this code."""
+    """What it costs the message in progress that the socket was closed with this code."""
     if code == 1006:
         return 0.5
     return 0 if code < 1002 or code == 1012 or code > 4000 else 2

@@ -1,4 +1,4 @@
-"""Sessions that have nothing to do with what goes wrong beside them, and must not notice it."""
+"""Sessions that are not involved in what goes wrong beside them, and must not notice it."""
 
 from __future__ import annotations
 

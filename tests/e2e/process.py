@@ -38,7 +38,7 @@ def environment(**given: object) -> dict[str, str]:
 
 
 def away() -> dict[str, object]:
-    """Settings of a node whose Redis is away: it can't know of other nodes, so a drain takes its time."""
+    """Settings of a node whose Redis is unavailable: it can't know other nodes, so a drain takes its time."""
     return {"redis_url": f"redis://127.0.0.1:{free_port()}", "redis_timeout": 0.1}
 
 

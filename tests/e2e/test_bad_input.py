@@ -1,4 +1,4 @@
-"""Bad input gets a clear answer and loses nothing: not behind it, not beside it, and nothing leaks."""
+"""Bad input gets a clear answer, and costs nothing that comes after it or beside it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_bad_token(text: str, code: int, reason: str) -> None:
 
 @pytest.mark.gen_test
 async def test_chat_of_ten_kilobytes() -> None:
-    """A chat id of 10 KB is refused, by whichever bound it meets first."""
+    """A chat id of 10 KB is refused, by whichever limit it meets first."""
     async with running() as server, bystanders(server):
         text = token("x" * 10_240)
         try:
@@ -91,7 +91,7 @@ async def test_chat_of_ten_kilobytes() -> None:
     "chat", ["../../users/1", "{}", "{c1}:x", "a b", "c1 ", "%00", "c1/messages", "?#", "😀"]
 )
 async def test_odd_chat(chat: str) -> None:
-    """An odd chat id is a chat of its own, through to the chat API: no path, no key, nobody else's chat."""
+    """An odd chat id is a chat of its own, also in the chat API: not a path, a key, or another chat."""
     async with (
         running() as one,
         running(api="http", next_api_url=f"http://127.0.0.1:{one.port}") as two,
@@ -155,7 +155,7 @@ async def test_odd_chat(chat: str) -> None:
     ],
 )
 async def test_bad_frame(frame: str | bytes, told: tuple[str, str] | None) -> None:
-    """A bad frame is answered in today's words, to its sender alone, and what is behind it is carried out."""
+    """A bad frame gets the documented error, only at its sender, and later frames are carried out."""
     async with running() as server, bystanders(server) as others, await Client.join(server.port) as client:
         await client.raw(frame)
         await client.say(type="message", content="behind it", role="USER", clientMessageId="k")
@@ -171,7 +171,7 @@ async def test_bad_frame(frame: str | bytes, told: tuple[str, str] | None) -> No
 @pytest.mark.gen_test
 @pytest.mark.parametrize("binary", [False, True])
 async def test_a_frame_of_megabytes(binary: bool) -> None:
-    """A frame of 2 MiB ends its sender with 1009, and what was said before it is carried out."""
+    """A frame of 2 MiB ends its sender with 1009, and earlier commands are carried out."""
     async with running() as server, bystanders(server) as others:
         client = await Client.join(server.port)
         await client.say(type="message", content="before it", role="USER")
@@ -198,7 +198,7 @@ async def test_a_frame_of_megabytes(binary: bool) -> None:
     ],
 )
 async def test_odd_content(content: str) -> None:
-    """Odd content is content: it comes to everybody and back from the store as it was sent."""
+    """Odd content is content: it reaches everybody and comes back from the store unchanged."""
     async with running() as server, bystanders(server) as others, await Client.join(server.port) as client:
         await client.say(type="message", content=content, role="USER", clientMessageId="k")
         event = await client.next("message")
@@ -211,7 +211,7 @@ async def test_odd_content(content: str) -> None:
 
 @pytest.mark.gen_test
 async def test_half_of_a_surrogate_pair() -> None:
-    """Content with half of a surrogate pair comes to everybody, and is saved, with U+FFFD in its place."""
+    """Content with half of a surrogate pair reaches everybody, and is saved, with U+FFFD in its place."""
     async with running() as server, bystanders(server) as others, await Client.join(server.port) as client:
         await client.raw('{"type":"message","content":"a\\ud83d","role":"USER","clientMessageId":"k"}')
         event = await client.next("message")
@@ -225,7 +225,7 @@ async def test_half_of_a_surrogate_pair() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("key", ["", "x" * 65, 5, ["k"], {}, False])
 async def test_bad_client_message_id(key: object) -> None:
-    """A key that is none is refused, so that its sender does not wait for an ack that can't come."""
+    """An invalid key is refused, so that its sender does not wait for an ack that can't come."""
     async with running() as server, bystanders(server), await Client.join(server.port) as client:
         await client.say(type="message", content="x", role="USER", clientMessageId=key)
         assert (await client.next("error"))["code"] == "invalid_client_message_id"
@@ -234,7 +234,7 @@ async def test_bad_client_message_id(key: object) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("key", ["\x00", "a\r\nX-Internal-Secret: y", "../..", "👍" * 64, " ", "{c1}"])
 async def test_odd_client_message_id(key: str, expect_log: Any) -> None:
-    """An odd key is a key: it comes back in the ack, or in an error, and gets into no header of ours."""
+    """An odd key is a key: it is returned in the ack, or in an error, and gets into no header of ours."""
     expect_log("message not saved", optional=True)
     async with (
         running() as one,
@@ -249,8 +249,8 @@ async def test_odd_client_message_id(key: str, expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
-async def test_all_at_once() -> None:
-    """A whole volley of bad frames from several sessions is answered one by one."""
+async def test_many_bad_frames_at_once() -> None:
+    """Many bad frames from several sessions are answered one by one."""
     async with running() as server, bystanders(server):
         clients = [await Client.join(server.port) for _ in range(5)]
         for _ in range(20):
@@ -269,7 +269,7 @@ async def test_all_at_once() -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["/nope", "/ws/extra", "/api/chats/c1/messages/send"])
 async def test_upgrade_on_another_path(path: str) -> None:
-    """An upgrade where no socket is gets an HTTP refusal."""
+    """An upgrade on a path without a socket gets an HTTP refusal."""
     async with running() as server, bystanders(server):
         answer = await http(server.port, f"{path}?token={token()}", headers=UPGRADE)
         assert answer.status in (401, 404, 405)
@@ -280,8 +280,8 @@ async def test_upgrade_on_another_path(path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/api/chats/c1/events", "/api/chats/c1/disconnect", "/api/chats/c1/messages/send"]
 )
-async def test_get_where_post_belongs(path: str) -> None:
-    """A GET where POST belongs is 405 in JSON."""
+async def test_get_instead_of_post(path: str) -> None:
+    """A GET on a POST route is 405 in JSON."""
     async with running() as server, bystanders(server):
         answer = await http(server.port, path, headers={"X-Internal-Secret": SECRET})
         assert answer.status == 405
@@ -312,8 +312,8 @@ async def test_half_a_handshake() -> None:
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
     ],
 )
-async def test_what_is_no_http(data: bytes, expect_log: Any) -> None:
-    """Another protocol altogether is refused or cut off."""
+async def test_another_protocol(data: bytes, expect_log: Any) -> None:
+    """Another protocol is refused or cut off."""
     expect_log("Malformed HTTP", "Unsatisfiable read", optional=True)
     async with running() as server, bystanders(server):
         with contextlib.suppress(asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
@@ -326,7 +326,7 @@ async def test_what_is_no_http(data: bytes, expect_log: Any) -> None:
 @pytest.mark.gen_test
 @patch("eclipse_ws.application.embedded.MAX_BYTES", 131_072)
 async def test_full_database(tmp_path: Path, expect_log: Any) -> None:
-    """A database at its bound refuses messages in today's words; all else goes on."""
+    """A full database refuses messages with the documented error; all else goes on."""
     expect_log("message not saved")
     database = str(tmp_path / "small.sqlite3")
     async with (
@@ -353,7 +353,7 @@ async def test_full_database(tmp_path: Path, expect_log: Any) -> None:
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits another process")
 @pytest.mark.gen_test
 async def test_full_disk(tmp_path: Path) -> None:
-    """A disk that takes no more ends neither the process nor a session, and is used again when it does."""
+    """A full disk ends neither the process nor a session, and is used again when there is room."""
     async with (
         program(tmp_path, embedded_db=str(tmp_path / "chat.sqlite3")) as server,
         await Client.join(server.port) as client,

@@ -115,7 +115,7 @@ async def old_service(app: App, store: RedisServer, monkeypatch: pytest.MonkeyPa
 
 
 async def visit(app: App, port: int) -> dict[str, Any]:
-    """Let a visitor say the texts."""
+    """Have a visitor send the texts."""
     app.ws_url = f"ws://127.0.0.1:{port}/ws"
     command = [needs.node(), "--experimental-websocket", str(VISITOR), f"{app.url}/token", *TEXTS]
     process = await asyncio.create_subprocess_exec(*command, stdout=-1, stderr=-1)

@@ -1,4 +1,4 @@
-"""compose.yaml: held to Compose's schema, and its processes started as it says, without containers."""
+"""compose.yaml: checked against Compose's schema, and its processes started as it says, no containers."""
 
 from __future__ import annotations
 
@@ -138,15 +138,15 @@ async def join(application: int, page: str) -> tuple[Client, str]:
 
 
 def test_the_file_is_valid() -> None:
-    """Compose's own schema, which check-jsonschema brings along, finds no fault in it."""
+    """Compose's own schema, which check-jsonschema includes, accepts it."""
     command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", FILE]
     checked = subprocess.run(command, check=False, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("name", sorted(services()))
-def test_a_service_is_held_tight(name: str) -> None:
-    """A root that can't be written to, no new rights, bounds, a health check, and no port for the network."""
+def test_a_service_is_restricted(name: str) -> None:
+    """A read-only root, no new privileges, limits, a health check, and no port for the network."""
     service = services()[name]
     assert service["read_only"] is True
     assert (service["cap_drop"], service["security_opt"]) == (["ALL"], ["no-new-privileges:true"])
@@ -181,7 +181,7 @@ async def test_a_message_goes_through(tmp_path: Path) -> None:
 
 
 def test_no_two_builds_share_a_name() -> None:
-    """Compose builds services at the same time: two that write one image would get in each other's way."""
+    """Compose builds services in parallel: two that write one image would collide."""
     built = [service["image"] for service in services().values() if "build" in service]
     assert len(built) > 1
     assert len(set(built)) == len(built)

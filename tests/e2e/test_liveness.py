@@ -17,7 +17,7 @@ from tests.servers import RedisServer, free_port
 
 
 async def health(port: int, *arguments: str) -> tuple[int, str]:
-    """The command's exit code and what it says, asking the server of a port."""
+    """The command's exit code and output for the server of a port."""
     asking = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "eclipse_ws", "health", "--url", f"http://127.0.0.1:{port}", *arguments),
         env=environment(),
@@ -38,8 +38,8 @@ async def until_status(port: int, status: str) -> None:
 
 
 @pytest.mark.gen_test
-async def test_a_server_whose_redis_is_gone_is_alive(tmp_path: Path) -> None:
-    """It is degraded, and holds what nobody else has: nothing may end it for that."""
+async def test_a_server_without_redis_is_alive(tmp_path: Path) -> None:
+    """It is degraded, and holds what no other node has: nothing may end it for that."""
     redis = RedisServer(needs.server()).start()
     try:
         (tmp_path / ".env").write_text(f"REDIS_URL={redis.url}\n")
@@ -72,7 +72,7 @@ async def test_a_draining_server_is_alive(tmp_path: Path) -> None:
 
 
 @pytest.mark.gen_test
-async def test_who_does_not_answer_is_not_alive(tmp_path: Path) -> None:
+async def test_a_server_that_does_not_answer_is_not_alive(tmp_path: Path) -> None:
     """A port that nobody listens on, and a server that is stuck."""
     code, said = await health(free_port(), "--live")
     assert (code, "no response from" in said) == (2, True)

@@ -1,4 +1,4 @@
-"""Long text: what the application takes passes every limit on its way, with the defaults of all of them."""
+"""Long text: what the application accepts passes every limit on its way, with all defaults."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ async def test_a_long_message(letter: str, is_escaped: bool) -> None:
 
 @pytest.mark.gen_test
 async def test_a_long_message_in_the_embedded_store() -> None:
-    """The same where this server saves messages itself, which tells it in the history too."""
+    """The same if this server saves messages itself, which then has it in the history too."""
     text = "\u754c" * LONG
     async with running(**DEFAULTS) as server:
         await say(server, quoted(text, is_escaped=False), text)
@@ -112,7 +112,7 @@ async def test_the_longest_message_of_a_sender_with_a_picture(monkeypatch: pytes
         await say(server, quoted(text, is_escaped=True), text)
 
 
-def test_the_widgets_field_takes_what_the_server_takes() -> None:
+def test_the_widget_accepts_the_longest_message() -> None:
     """80,000 characters pasted into the widget are all sent, and the server accepts them."""
     composer = Path(__file__).parents[2] / "web" / "src" / "widget" / "composer.ts"
     (most,) = re.findall(r"MAX_CONTENT = ([\d_]+)", composer.read_text())
@@ -122,7 +122,7 @@ def test_the_widgets_field_takes_what_the_server_takes() -> None:
 @TEXTS
 @pytest.mark.gen_test
 async def test_a_long_event_of_the_application(letter: str, is_escaped: bool) -> None:
-    """So does an event that the application publishes over HTTP."""
+    """An event that the application publishes over HTTP arrives as well."""
     body = f'{{"type":"message","data":{{"id":"m1","content":{quoted(letter * LONG, is_escaped)}}}}}'
     headers = {"X-Internal-Secret": SECRET}
     async with deployed() as server, await Client.join(server.port, max_size=None) as client:

@@ -17,7 +17,7 @@ GONE = (1012, "Server restarting")
 @pytest.mark.gen_test
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_signal(tmp_path: Path, number: signal.Signals) -> None:
-    """A signal sends everybody away with 1012 and ends the process with 0 and no trace."""
+    """A signal closes all sessions with 1012 and ends the process with 0 and no traceback."""
     async with program(tmp_path) as server:
         clients = [await Client.join(server.port, f"c{n}") for n in range(3)]
         server.signal(number)
@@ -28,8 +28,8 @@ async def test_signal(tmp_path: Path, number: signal.Signals) -> None:
 
 
 @pytest.mark.gen_test
-async def test_the_only_node_goes_at_once(tmp_path: Path) -> None:
-    """Where no other node takes them, all sessions go: the sooner the server ends, the sooner it is back."""
+async def test_the_only_node_closes_sessions_at_once(tmp_path: Path) -> None:
+    """If no other node takes them, all sessions end at once, so that the server is back sooner."""
     async with program(tmp_path, drain_seconds=3600) as server:
         clients = [await Client.join(server.port, f"c{n}") for n in range(3)]
         server.signal(signal.SIGTERM)
@@ -40,7 +40,7 @@ async def test_the_only_node_goes_at_once(tmp_path: Path) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 async def test_second_signal(tmp_path: Path, second: signal.Signals) -> None:
-    """While the first signal's drain goes on, health and upgrades say so; the second means now."""
+    """During the first signal's drain health and upgrades report it; the second ends it at once."""
     async with program(tmp_path, drain_seconds=3600, **away()) as server:
         clients = [await Client.join(server.port) for _ in range(4)]
         server.signal(signal.SIGTERM)
@@ -61,7 +61,7 @@ async def test_second_signal(tmp_path: Path, second: signal.Signals) -> None:
 
 @pytest.mark.gen_test
 async def test_port_in_use(tmp_path: Path) -> None:
-    """A port that is taken is exit code 2 and one sentence, and the one that has it goes on."""
+    """A port in use is exit code 2 and one sentence, and the server that has it continues."""
     other = tmp_path / "other"
     other.mkdir()
     async with program(tmp_path) as first:
@@ -77,7 +77,7 @@ async def test_port_in_use(tmp_path: Path) -> None:
 @pytest.mark.gen_test
 @pytest.mark.parametrize("profile", ["nowhere.toml", "folder", "broken.toml", "binary.toml", "nobody"])
 async def test_unreadable_profile(tmp_path: Path, profile: str) -> None:
-    """A profile that isn't there, or is none, is exit code 2 and a sentence that names it."""
+    """A missing or invalid profile is exit code 2 and a sentence that names it."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "broken.toml").write_text("port = = 5")
     (tmp_path / "binary.toml").write_bytes(b"\xff\x00")
@@ -90,8 +90,8 @@ async def test_unreadable_profile(tmp_path: Path, profile: str) -> None:
 
 @pytest.mark.gen_test
 @pytest.mark.parametrize("path", ["nowhere/db.sqlite3", "text.sqlite3", "."])
-async def test_database_that_can_not_be_opened(tmp_path: Path, path: str) -> None:
-    """A database that isn't one is exit code 2 and a sentence."""
+async def test_invalid_database(tmp_path: Path, path: str) -> None:
+    """An invalid database is exit code 2 and a sentence."""
     (tmp_path / "text.sqlite3").write_text("this is no database, only a text that is long enough " * 50)
     failed = Program(tmp_path, embedded_db=str(tmp_path / path))
     assert await failed.ended() == 2
@@ -102,7 +102,7 @@ async def test_database_that_can_not_be_opened(tmp_path: Path, path: str) -> Non
 @pytest.mark.gen_test
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 async def test_restart(tmp_path: Path, how: signal.Signals) -> None:
-    """Clients that reconnect to the restarted process learn that they must reload, find all, and chat on."""
+    """Clients that reconnect to the restarted process learn that they must reload, miss nothing, and chat."""
     database = str(tmp_path / "chat.sqlite3")
     async with program(tmp_path, embedded_db=database) as first:
         port = first.port
@@ -162,8 +162,8 @@ async def test_reconnecting_crowd(tmp_path: Path) -> None:
 
 
 @pytest.mark.gen_test
-async def test_command_under_way_in_a_drain(tmp_path: Path) -> None:
-    """A process that is told to end while it saves a message ends with the ack, not without."""
+async def test_command_in_progress_in_a_drain(tmp_path: Path) -> None:
+    """A process that gets a signal while it saves a message sends the ack before it ends."""
     async with program(tmp_path) as server:
         clients = [await Client.join(server.port, f"c{n}") for n in range(20)]
         for number, client in enumerate(clients):
@@ -184,7 +184,7 @@ async def test_command_under_way_in_a_drain(tmp_path: Path) -> None:
 
 @pytest.mark.gen_test
 async def test_on_uvloop(tmp_path: Path) -> None:
-    """On the other event loop a message is saved, fanned out and acknowledged, and a signal drains."""
+    """On uvloop a message is saved, delivered and acknowledged, and a signal drains."""
     async with program(tmp_path, event_loop="uvloop") as server:
         sender, other = [await Client.join(server.port) for _ in range(2)]
         await sender.say(type="message", content="hello", role="USER", clientMessageId="m1")

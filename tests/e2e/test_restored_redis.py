@@ -24,10 +24,10 @@ async def say(client: Client, *contents: str) -> str:
 
 
 @pytest.mark.gen_test(timeout=30)
-async def test_nobody_is_told_that_nothing_is_missing(
+async def test_clients_reload_after_a_restore(
     own_server: Callable[..., RedisServer], expect_log: Callable[..., None]
 ) -> None:
-    """Who has missed what the restore has lost is told to load the chat, and so is who had seen it."""
+    """A client that missed what the restore lost must load the chat, and so must one that had seen it."""
     expect_log("Redis connection lost")
     expect_log("Redis unavailable|event not published|chat not subscribed", optional=True)
     server = own_server()

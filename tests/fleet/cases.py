@@ -1,4 +1,4 @@
-"""The cases: what stands beside our nodes, what happens, and what may come of it."""
+"""The cases: what runs beside our nodes, what happens, and what may result."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ async def burst(stage: Stage) -> None:
 
 
 async def _talk(stage: Stage, each: int = 5, pause: float = 0.3, padding: str = "") -> None:
-    """Have new clients and an old page on each node write in one chat, and old pages on the old service."""
+    """Make new clients and an old page on each node write in one chat, and old pages on the old service."""
     talking: list[Member] = []
     for node in stage.fleet.nodes:
         talking += stage.member("talk", node), stage.member("talk", node), stage.page("talk", node)
@@ -271,10 +271,10 @@ async def cut(stage: Stage) -> None:
 
 
 async def _go_on(stage: Stage) -> None:
-    """Wait until the nodes are well again, and see how it goes on from there."""
+    """Wait until the nodes are healthy again, and check how it continues from there."""
     await stage.until_well()
     await asyncio.sleep(5 * stage.size)
-    stage.hush()
+    stage.stop_writing()
     await stage.settled()
 
 

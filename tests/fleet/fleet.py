@@ -123,7 +123,7 @@ class Fleet(RedisCluster):
         await asyncio.to_thread(self.redis.start)
 
     async def restore(self) -> None:
-        """Put what was kept in the place of what Redis holds, while all connections stand."""
+        """Replace what Redis holds by the snapshot, while all connections stay open."""
         async with (
             redis.asyncio.Redis(port=self.redis.port, protocol=2) as client,
             client.pipeline(transaction=True) as pipeline,

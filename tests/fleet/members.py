@@ -1,4 +1,4 @@
-"""Who is in the chats: new clients (cursor, clientMessageId, resume), and old pages that know none of it."""
+"""The members of the chats: new clients (cursor, clientMessageId, resume), and old pages without these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fleet.fleet import HISTORY_SECONDS, Fleet
 
 
 class Member(Client):
-    """A new client on one of the services ``where``; it notes when it got what."""
+    """A new client on one of the services ``where``; it records when it got what."""
 
     key_seconds = 0.7 * HISTORY_SECONDS
 
@@ -36,7 +36,7 @@ class Member(Client):
         self.unconfirmed: set[str] = set()
 
     def say(self, padding: str = "") -> None:
-        """Write a message; it is sent when it is its turn."""
+        """Write a message; it is sent in its turn."""
         self.sent += 1
         key = f"{self.chat}-{self.number}-{self.sent}"
         self.outbox.append(Sent(key, f"message {key} {padding}".rstrip(" ")))
@@ -85,7 +85,7 @@ class Member(Client):
         return self.on_old
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Note what came."""
+        """Record the event."""
         if event["type"] == "connected":
             self.visits[-1].old = "sessionId" not in event
             self._forget_unconfirmed()

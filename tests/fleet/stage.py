@@ -70,7 +70,7 @@ class Stage:
         await until(nothing_left, SETTLE_SECONDS)
 
     async def converse(self, members: Sequence[Member], each: int, pause: float, padding: str = "") -> None:
-        """Have all of them write so many messages, each after ``pause`` seconds on average."""
+        """Make all of them write so many messages, each after ``pause`` seconds on average."""
 
         async def write(member: Member) -> None:
             for _ in range(each):
@@ -86,13 +86,13 @@ class Stage:
             join(f"{self.row.scenario.replace(' ', '-')}-{number // 2}", *self.fleet.nodes)
 
     def chatter(self) -> None:
-        """Have everybody write every two seconds, and the application publish what is saved, too."""
+        """Make everybody write every two seconds, and the application publish what is saved, too."""
         self.fleet.application.publishes = True
         for member in self.members:
             member.rate = RATE
 
-    def hush(self) -> None:
-        """Have nobody write any more."""
+    def stop_writing(self) -> None:
+        """Stop all writing."""
         for member in self.members:
             member.rate = 0.0
 
@@ -115,7 +115,7 @@ class Stage:
             await asyncio.sleep(0.1)
 
     def expect(self, is_so: bool, sentence: str) -> None:
-        """Note a fault with what is said, unless it is as expected."""
+        """Record a fault with this text, unless it is as expected."""
         if not is_so:
             self.row.faults += 1
             self.row.say(sentence)

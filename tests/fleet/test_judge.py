@@ -67,7 +67,7 @@ def test_what_an_old_page_is_expected_to_get(
 
 
 def test_copies_on_the_old_service() -> None:
-    """Several copies, in whatever order, are what the old service shows: they are counted, no more."""
+    """Several copies, in whatever order, are normal for the old service: they are only counted."""
     row = judged(
         Row("test"),
         Fleet("k0", "k1"),
@@ -81,14 +81,14 @@ def test_copies_on_the_old_service() -> None:
 
 @pytest.mark.parametrize(("allowed", "found"), [(2.0, ["a gap of 3.5 s, more than 2"]), (inf, [])])
 def test_worst_gap(allowed: float, found: list[str]) -> None:
-    """The longest wait of any member is reported, and held to what the case allows."""
+    """The longest wait of any member is reported, and compared with what the case allows."""
     members = [seen(Member, visit(("m0", 10.5))), seen(Member, visit(("m0", 13.5)))]
     row = judged(Row("test", allowed_gap=allowed), Fleet("k0"), *members)
     assert (row.gap, row.missed_targets) == (3.5, found)
 
 
-def test_no_gap_for_who_stayed_away() -> None:
-    """Whoever is away of its own will waits from when it wanted to be back."""
+def test_no_gap_for_a_member_that_stayed_away() -> None:
+    """A member that is away on purpose waits from when it wanted to be back."""
     member = seen(Member, visit(("m0", 13.5)))
     member.away_until = 13.0
     assert judged(Row("test"), Fleet("k0"), member).gap == 0.5
@@ -103,7 +103,7 @@ def test_no_gap_for_who_stayed_away() -> None:
         ({"visits": [visit(("m0", 10.1), until=10.2), visit(since=13.0)]}, 3.0),
     ],
 )
-def test_when_all_was_back(change: dict[str, Any], after: float) -> None:
+def test_the_end_of_a_fault(change: dict[str, Any], after: float) -> None:
     """A fault is over with the last late message, the last local ack and the last reconnect."""
     member = seen(Member, visit(("m0", 10.1)))
     vars(member).update(change)

@@ -35,7 +35,7 @@ class Herd:
         )
 
     def report(self) -> dict[str, Any]:
-        """Wait until all are connected; what has happened since the last report."""
+        """Wait until all are connected; what happened since the last report."""
         assert self._process.stdout is not None
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer

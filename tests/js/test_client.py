@@ -37,14 +37,14 @@ def test_the_widget_is_at_most_13_kb_before_it_is_opened() -> None:
     assert all_of_it <= 21_200
 
 
-def test_the_widget_takes_what_the_server_takes_by_default() -> None:
+def test_the_widgets_limit_is_the_servers_default() -> None:
     """The field's limit is the default of ``max_content``, because no event tells the server's."""
     (limit,) = re.findall(r"const MAX_CONTENT = ([\d_]+);", (WEB / "src/widget/composer.ts").read_text())
     assert int(limit) == Settings.model_fields["max_content"].default
 
 
 @pytest.mark.slow
-def test_what_is_served_is_what_the_sources_build(tmp_path: Path) -> None:
+def test_the_built_files_are_up_to_date(tmp_path: Path) -> None:
     """Building `web/src` with the locked tools gives the files in `eclipse_ws/static`, byte for byte."""
     web = tmp_path / "web"
     shutil.copytree(HERE.parents[1] / "web", web, ignore=shutil.ignore_patterns("node_modules", "dist"))
@@ -68,7 +68,7 @@ def test_pages_run_under_a_strict_policy(name: str) -> None:
 
 
 def test_markup_is_never_parsed() -> None:
-    """Neither the widget nor the pages' scripts have a way from text to markup."""
+    """Neither the widget nor the pages' scripts convert text to markup."""
     for path in STATIC.glob("*.js"):
         code = path.read_text()
         for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("):
@@ -79,7 +79,7 @@ def test_markup_is_never_parsed() -> None:
     ("folder", "below"), [("client", set()), ("widget", {"client"}), ("react", {"client"})], ids=str
 )
 def test_imports_point_down(folder: str, below: set[str]) -> None:
-    """The client knows nothing of the element and the hooks, and these nothing of each other."""
+    """The client does not import the element or the hooks, and these do not import each other."""
     for path in (WEB / "src" / folder).rglob("*.ts"):
         found = re.findall(r'(?:from|import)[ (]+"([^"]+)"', path.read_text())
         outside = {

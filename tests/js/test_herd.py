@@ -13,8 +13,8 @@ from tests.js.herd import Herd, restart
 
 
 @pytest.mark.slow
-def test_a_killed_nodes_clients_all_come_back(tmp_path: Path) -> None:
-    """A node is killed and started again: every client is connected anew, without a storm of attempts."""
+def test_all_clients_of_a_killed_node_reconnect(tmp_path: Path) -> None:
+    """A node is killed and restarted: every client reconnects, without a storm of attempts."""
     node = needs.node()
     server = ServerProcess(tmp_path).start()
     herd = Herd(node, f"{server.url}/api/ws/token", 40)

@@ -40,7 +40,7 @@ def test_the_package_has_the_servers_version_and_repository() -> None:
 
 @pytest.mark.slow
 def test_the_package_has_what_its_entries_need_and_nothing_else(project: Path) -> None:
-    """Every file that `package.json` names is packed; sources, tools and maps of the machine are not."""
+    """Every file that `package.json` names is packed; sources, tools and local source maps are not."""
     package = project / "node_modules" / "eclipse-chat"
     found = {str(path.relative_to(package)) for path in package.rglob("*") if path.is_file()}
     named = set(re.findall(r'"\./([^"]+\.[a-z]+)"', json.dumps(manifest()["exports"])))
@@ -64,7 +64,7 @@ def test_the_entries_share_one_client(project: Path) -> None:
 
 @pytest.mark.slow
 def test_the_package_compares_no_builds(project: Path) -> None:
-    """A bundler keeps the files together: none asks for a reload, and no name of build.mjs is left."""
+    """A bundler keeps the files together: none requests a reload, and no name of build.mjs is left."""
     dist = project / "node_modules" / "eclipse-chat" / "dist"
     code = "".join(path.read_text() for path in dist.glob("*.js"))
     assert not re.search(r"\bBUILD\b|SERVED_VIEW|Reload the page", code)
@@ -85,7 +85,7 @@ def test_an_entry_can_be_imported_in_node(project: Path, entry: str) -> None:
 
 @pytest.mark.slow
 def test_hooks_render_on_a_server(project: Path) -> None:
-    """Both hooks answer their first state there, without a token, a socket or a warning."""
+    """Both hooks return their first state there, without a token, a socket or a warning."""
     code = """
         import { createElement } from "react";
         import { renderToString } from "react-dom/server";
@@ -140,8 +140,8 @@ def test_types(project: Path, resolution: str, module: str, react: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_elements_types_are_its_interface_alone(project: Path) -> None:
-    """They have what a page sees, import the client's types, and tell nothing of how the element works."""
+def test_the_elements_types_are_only_its_interface(project: Path) -> None:
+    """They declare what a page sees, import the client's types, and reveal nothing of the implementation."""
     types = (project / "node_modules" / "eclipse-chat" / "dist" / "widget.d.ts").read_text()
     exported = re.findall(r"^export (?:interface|type|declare const) (\w+)", types, re.MULTILINE)
     names = {"EclipseChatElement", "EclipseChatElementEventMap", "ReceivedMessage", "Texts"}

@@ -30,7 +30,7 @@ def wheel_files(built: Built) -> set[str]:
 
 @pytest.fixture(scope="session")
 def metadata(built: Built) -> Metadata:
-    """The wheel's metadata, held to the specification."""
+    """The wheel's metadata, checked against the specification."""
     with zipfile.ZipFile(built.wheel) as wheel:
         name = f"eclipse_ws-{__version__}.dist-info/METADATA"
         return Metadata.from_email(wheel.read(name), validate=True)
@@ -75,7 +75,7 @@ def test_the_wheel_has_the_package_and_nothing_else(built: Built) -> None:
 
 
 def test_the_source_archive_has_the_repository_and_nothing_else(built: Built) -> None:
-    """Every file that git knows, so that its tests pass; a new kind of file belongs in MANIFEST.in."""
+    """Every file that git tracks, so that its tests pass; a new kind of file belongs in MANIFEST.in."""
     with tarfile.open(built.archive) as archive:
         found = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
     made = {name for name in found if re.fullmatch(r"PKG-INFO|setup\.cfg|eclipse_ws\.egg-info/.*", name)}

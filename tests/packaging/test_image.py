@@ -1,4 +1,4 @@
-"""The Dockerfile: one base for all time, and labels that say what the project's metadata says."""
+"""The Dockerfile: one pinned base, and labels that match the project's metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def test_the_base_is_pinned() -> None:
-    """A tag is another image tomorrow, a digest never."""
+    """A tag may be another image tomorrow, a digest never."""
     assert re.search(r"^ARG PYTHON=\S+:\S+@sha256:[0-9a-f]{64}$", DOCKERFILE, re.MULTILINE)
     assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${PYTHON}", "build", "scratch"}
 

@@ -18,7 +18,7 @@ HOST = "https://example.com/o/r"
 
 @pytest.fixture(scope="session")
 def setup_script() -> dict[str, Any]:
-    """What setup.py defines, without setting anything up."""
+    """What setup.py defines, without running the setup."""
     return runpy.run_path(str(ROOT / "setup.py"))
 
 
@@ -48,7 +48,7 @@ def test_a_link(setup_script: dict[str, Any], text: str, expected: str | None) -
 
 
 def test_every_file_that_the_readme_names_exists(setup_script: dict[str, Any]) -> None:
-    """No link of the README leads nowhere."""
+    """Every link of the README leads to a file."""
     targets = setup_script["relative_targets"]((ROOT / "README.md").read_text())
     assert targets
     assert [name for name in targets if not (ROOT / name.partition("#")[0]).exists()] == []
