@@ -48,7 +48,7 @@ def token(chat: str = "c1", user: str = "u1", *, secret: str = SECRET, **given: 
 
 
 async def until(condition: Callable[[], object], what: str = "") -> None:
-    """Give the loop its turns until the condition holds; fails when it has not after ``WAIT`` seconds."""
+    """Let the loop run until the condition holds; fails after ``WAIT`` seconds."""
     deadline = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < deadline, f"{what or condition} did not come true in {WAIT} s"
@@ -113,7 +113,7 @@ class Client:
         return event
 
     async def quiet(self) -> None:
-        """Nothing waits for this session: what comes next is the answer to a ping."""
+        """Check that no event waits for this session: the next frame is the answer to a ping."""
         await self.say(type="ping")
         await self.next("pong")
 
@@ -226,7 +226,7 @@ async def running(**given: object) -> AsyncIterator[Server]:
 
 
 def with_another_node(server: Server) -> None:
-    """Let the server believe that another node takes its chats over: a drain takes its time then."""
+    """Make the server believe that another node takes its chats over, so that a drain takes its time."""
 
     async def hand_over() -> int:
         return 0

@@ -1,4 +1,4 @@
-"""What every test may use: settings, real servers, and a log that nobody expected failing its test."""
+"""What every test may use: settings, real servers, and a log that fails a test on an unexpected warning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECRET = "a-secret-of-the-tests-which-is-long-enough"
 
 
 def make_settings(**given: object) -> Settings:
-    """Settings of the profile ``test`` on a free port of loopback, with what is given changed."""
+    """Settings of the profile ``test`` on a free port of loopback, with the given changes."""
     values: dict[str, object] = {
         "profile": "test",
         "host": "127.0.0.1",

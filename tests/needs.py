@@ -52,7 +52,7 @@ def find_chromium() -> str | None:
 
 
 def program(name: str, how: str) -> str:
-    """The path of a program, which is got like that."""
+    """The path of a program; ``how`` says how to get it."""
     return shutil.which(name) or missing(name, how)
 
 

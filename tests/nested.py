@@ -1,4 +1,4 @@
-"""JSON that is nested as deeply as a test wants it."""
+"""JSON that is nested as deeply as a test needs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stand-in for a Redis provider: a proxy that refuses, fails over, is slow, swallows all, or cuts."""
+"""A stand-in for a Redis provider: a proxy that refuses, fails over, delays, drops everything, or cuts."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Provider:
 
     @property
     def connections(self) -> int:
-        """How many stand."""
+        """The number of open connections."""
         return len(self._pairs)
 
     @property

@@ -94,12 +94,12 @@ class RedisServer:
         raise RuntimeError(f"{self.binary} did not start on port {self.port}")
 
     def freeze(self) -> None:
-        """Stop it as a debugger would: its sockets stay open, nothing is answered."""
+        """Suspend it as a debugger would: its sockets stay open, nothing is answered."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let a frozen one go on."""
+        """Resume a frozen one."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGCONT)
 

@@ -155,7 +155,7 @@ def test_secrets_are_fresh_and_in_env_form(tmp_path: Path) -> None:
 
 
 def test_token_prints_the_ready_url() -> None:
-    """`token` prints one line, a URL whose token is what the application would have made."""
+    """`token` prints one line, a URL with a token as the application would sign it."""
     result = call(
         "token", "--chat", "c 1", "--user", "u1", "--authenticated", "--seconds", "60", JWT_SECRET=SECRET
     )
@@ -191,21 +191,21 @@ def test_token_for_a_new_visitor() -> None:
     ],
 )
 def test_token_for_a_host(host: str, start: str) -> None:
-    """The URL is ws:// for this machine alone, and wss:// for every other."""
+    """The URL is ws:// only for this machine, and wss:// for every other."""
     assert call("token", "--host", host, JWT_SECRET=SECRET).output.startswith(start)
 
 
 @pytest.mark.parametrize("host", ["https://h", "h/x", "h:x", "h:99999", "[::1", "a b", "u@h", "h?x"])
 @pytest.mark.parametrize("command", ["token", "chat"])
-def test_a_host_that_can_be_none(command: str, host: str) -> None:
-    """A URL, or what no name and no port can be, is not made a part of a URL that nobody can open."""
+def test_an_invalid_host(command: str, host: str) -> None:
+    """A URL, or an invalid name or port, is refused instead of making a URL that nobody can open."""
     result = call(command, "--host", host, JWT_SECRET=SECRET)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"--host is {host!r}, expected a host" in result.stderr
 
 
 @pytest.mark.parametrize("url", ["h", "http://h/ws?token=t", "ws://", "ws://h:99999", "ws://[::1"])
-def test_a_chat_url_that_can_be_none(url: str) -> None:
+def test_an_invalid_chat_url(url: str) -> None:
     """`chat --url` says what it expects before it connects."""
     result = call("chat", "--url", url)
     assert result.exit_code == 2
@@ -213,8 +213,8 @@ def test_a_chat_url_that_can_be_none(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://h:99999", "http://a b", "h", "ws://h"])
-def test_a_smoke_url_that_can_be_none(url: str) -> None:
-    """`smoke` rejects both of its addresses."""
+def test_an_invalid_smoke_url(url: str) -> None:
+    """`smoke` rejects both of its addresses if they are invalid."""
     for arguments in ([url], ["http://h", "--also", url]):
         result = call("smoke", *arguments, JWT_SECRET=SECRET)
         assert (result.exit_code, f"{url!r} is not an http:// or https:// URL" in result.stderr) == (2, True)
@@ -223,8 +223,8 @@ def test_a_smoke_url_that_can_be_none(url: str) -> None:
 @pytest.mark.parametrize(
     "origin", ["", "app.example.com", "https://app.example.com/chat", "https://*.example.com"]
 )
-def test_an_origin_that_is_none(origin: str) -> None:
-    """`smoke` takes one as a browser sends it."""
+def test_an_invalid_origin(origin: str) -> None:
+    """`smoke` accepts only an origin as a browser sends it."""
     result = call("smoke", "http://h", "--origin", origin, JWT_SECRET=SECRET)
     assert (result.exit_code, f"--origin is {origin!r}, expected" in result.stderr) == (2, True)
 
@@ -233,8 +233,8 @@ def test_an_origin_that_is_none(origin: str) -> None:
 @pytest.mark.parametrize(
     ("value", "says"), [(f"'{SECRET}'", "is in quotes"), (f"{SECRET}\n", "a line break")]
 )
-def test_a_secret_that_may_be_another_ends_a_smoke_test(name: str, value: str, says: str) -> None:
-    """`smoke`, which reads the secrets alone, refuses what a server refuses, and shows nothing of it."""
+def test_an_ambiguous_secret_ends_a_smoke_test(name: str, value: str, says: str) -> None:
+    """`smoke`, which reads only the secrets, refuses what a server refuses, and shows nothing of it."""
     result = call("smoke", "http://127.0.0.1:1", **{"JWT_SECRET": SECRET, name: value})
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith(f"{name} ")
@@ -253,14 +253,14 @@ def test_a_secret_that_may_be_another_ends_a_smoke_test(name: str, value: str, s
 )
 @pytest.mark.parametrize("command", ["token", "chat"])
 def test_ids_that_the_server_would_refuse(command: str, arguments: list[str], option: str) -> None:
-    """No token is minted that every server closes with 4002."""
+    """No token is made that every server closes with 4002."""
     result = call(command, *arguments, JWT_SECRET=SECRET)
     assert (result.exit_code, result.stdout) == (2, "")
     assert f"{option} is " in result.stderr
 
 
 def test_token_without_a_secret_says_what_to_do() -> None:
-    """A token signed with a secret that was just generated is valid on no server, so none is minted."""
+    """A token signed with a generated secret is valid on no server, so none is made."""
     result = call("token")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "start one here (`eclipse-ws run --profile dev`), or set JWT_SECRET" in result.stderr
@@ -276,7 +276,7 @@ def test_token_without_a_secret_says_what_to_do() -> None:
         ("a.b", "a.b:1"),
     ],
 )
-def test_where_this_machine_reaches_the_server(host: str, place: str) -> None:
+def test_the_servers_local_address(host: str, place: str) -> None:
     """A server on all addresses is reached on loopback."""
     assert local_address(Settings(host=host, port=1)) == place
 
@@ -304,10 +304,10 @@ def test_config_shows_values_and_sources() -> None:
         ((), {"ECLIPSE_PROFILE": "test"}, "test (ECLIPSE_PROFILE)"),
     ],
 )
-def test_config_and_check_speak_of_the_same_profile(
+def test_config_and_check_show_the_same_profile(
     tmp_path: Path, arguments: tuple[str, ...], environ: dict[str, str], profile: str
 ) -> None:
-    """Both say which profile they show: the one that `run` would take here, whether there is a fly.toml."""
+    """Both say which profile they show: the one that `run` would use here, with or without a fly.toml."""
     (tmp_path / "fly.toml").write_bytes((ROOT / "fly.toml").read_bytes())
     shown = call("config", *arguments, **environ).stderr
     assert shown.startswith(f"Profile {profile}; --profile NAME shows another one.\n")
@@ -327,14 +327,14 @@ def test_config_as_json() -> None:
 
 @pytest.mark.parametrize("command", ["run", "token", "config", "health", "chat"])
 def test_a_wrong_configuration_ends_every_command(command: str) -> None:
-    """Whatever needs the settings ends with code 2 and the list of problems, on stderr alone."""
+    """Every command that needs the settings ends with code 2 and the list of problems, only on stderr."""
     result = call(command, "--profile", "prod", PORT="x")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "The configuration has 5 problems:" in result.stderr
 
 
 class Health(RequestHandler):
-    """A health document that tests choose."""
+    """A health document set by tests."""
 
     document: Any = None
     status = 200
@@ -397,14 +397,14 @@ async def test_health_exit_codes(  # noqa: PLR0917 - pytest passes names
 @pytest.mark.usefixtures("http_server")
 @pytest.mark.gen_test
 async def test_health_asks_the_configured_server(http_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without --url, `health` asks where the settings say, and goes through no proxy."""
+    """Without --url, `health` uses the address from the settings, and no proxy."""
     monkeypatch.setattr(Health, "document", HEALTHY)
     environ = {"PORT": str(http_port), "http_proxy": "http://127.0.0.1:9"}
     result = await asyncio.to_thread(call, "health", **environ)
     assert (result.exit_code, result.output[:7]) == (0, "healthy")
 
 
-def test_health_of_nobody() -> None:
+def test_health_without_a_server() -> None:
     """A missing server is unreachable, and an invalid address is a usage error."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -416,7 +416,7 @@ def test_health_of_nobody() -> None:
         assert (result.exit_code, "expected an http:// or https:// URL" in result.stderr) == (2, True)
 
 
-def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> None:
+def test_run_starts_prints_its_address_and_stops_cleanly(programs: list[Program]) -> None:
     """`run` in dev needs nothing, prints where to click, answers, and ends with 0 on SIGTERM and SIGINT."""
     for number in (signal.SIGTERM, signal.SIGINT):
         program = Program("run", "--port", "0")
@@ -434,7 +434,7 @@ def test_run_starts_says_where_and_stops_cleanly(programs: list[Program]) -> Non
         assert "Traceback" not in err
 
 
-def test_a_server_that_does_tls_itself(programs: list[Program], tmp_path: Path) -> None:
+def test_a_server_with_tls(programs: list[Program], tmp_path: Path) -> None:
     """`run` prints https, and `health` uses it: otherwise the image's check would end a healthy server."""
     made = trustme.CA().issue_cert("chat.example.com")
     made.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
@@ -457,7 +457,7 @@ def test_a_server_that_does_tls_itself(programs: list[Program], tmp_path: Path) 
 
 
 def test_a_hangup_during_the_start(programs: list[Program], tmp_path: Path) -> None:
-    """SIGHUP asks for the settings to be read, and a server that only just reads them goes on."""
+    """SIGHUP requests a reload of the settings, and a server that is still reading them continues."""
     profile = tmp_path / "test.toml"
     os.mkfifo(profile)
     program = Program("run", "--profile", str(profile), "--port", "0")
@@ -495,7 +495,7 @@ def test_run_with_a_wrong_configuration(programs: list[Program]) -> None:
     assert "hunter2" not in err
 
 
-def test_run_ends_on_what_the_server_says(
+def test_exit_codes_of_a_failed_start(
     monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
 ) -> None:
     """A start that fails, a backend that is away, and Ctrl-C during the start each have their exit code."""
@@ -551,10 +551,10 @@ def test_run_greets(
         (["--url", "ws://h/ws?token=t"], {"JWT_SECRET": SECRET}, tokens.FixedUrl, "USER"),
     ],
 )
-def test_chat_has_its_token_from(
+def test_the_source_of_chats_token(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], environ: dict[str, str], kind: type, role: str
 ) -> None:
-    """`chat` mints where a secret is configured, asks the server where none is, and takes --url as it is."""
+    """`chat` signs a token if a secret is configured, else asks the server, and takes --url unchanged."""
     seen: list[tuple[type, str]] = []
 
     async def joined(source: object, as_role: str) -> int:
@@ -579,10 +579,8 @@ def test_warnings_of_the_settings_are_logged(programs: list[Program]) -> None:
 
 
 @pytest.mark.slow
-def test_commands_fit_the_server_that_runs_in_the_same_folder(
-    programs: list[Program], tmp_path: Path
-) -> None:
-    """With a development server running, `token`, `chat`, `bench` and `smoke` need nothing to be set."""
+def test_commands_use_the_server_in_the_same_folder(programs: list[Program], tmp_path: Path) -> None:
+    """With a development server running, `token`, `chat`, `bench` and `smoke` need no settings."""
     server = Program("run", "--port", "0")
     programs.append(server)
     found = re.search(r"http://(\S+) ", server.first_line())
@@ -630,7 +628,7 @@ def test_commands_fit_the_server_that_runs_in_the_same_folder(
         assert secret not in out + err
 
 
-def test_smoke_shows_no_kept_secret_to_another_machine(tmp_path: Path) -> None:
+def test_smoke_sends_no_saved_secret_to_another_machine(tmp_path: Path) -> None:
     """A development server's secrets are sent to no other server; a file that others can read is refused."""
     dev_secrets.keep(tmp_path / dev_secrets.NAME)
     assert "JWT_SECRET is not set" in call("smoke", "https://chat.example.com").stderr
@@ -668,8 +666,8 @@ def test_chat_talks_to_a_running_server(programs: list[Program]) -> None:
         assert ": hello there\n" in done.stdout
 
 
-def test_a_system_that_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows, which has no such signal, the error has a fix."""
+def test_an_unsupported_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, which lacks such a signal, the error has a fix."""
     monkeypatch.delattr(signal, "SIGHUP")
     done = call("run", "--profile", "test")
     assert done.exit_code == 2
@@ -679,7 +677,7 @@ def test_a_system_that_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_chat_without_any_input() -> None:
-    """Started with its standard input closed, as by cron, it ends as at the end of its input."""
+    """Started with closed standard input, as by cron, it ends as at the end of its input."""
     command = f"{shlex.quote(sys.executable)} -m eclipse_ws chat --url ws://127.0.0.1:1/ws?token=x <&-"
     environ = {**os.environ, **inherited()}
     done = subprocess.run(["sh", "-c", command], env=environ, capture_output=True, text=True, check=False)

@@ -13,13 +13,13 @@ from tests.servers import RedisServer, default_server
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A developer's machine on whose PATH nothing is."""
+    """A developer's machine with nothing on its PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setattr(needs, "CHROMIUM_NAMES", ("chromium",))
 
 
-def test_valkey_serves_where_there_is_no_redis() -> None:
+def test_valkey_replaces_a_missing_redis() -> None:
     """Without redis-server the bundled Valkey is what tests get, and it starts."""
     assert default_server() == "valkey"
     server = RedisServer(needs.server()).start()
@@ -36,7 +36,7 @@ def test_valkey_serves_where_there_is_no_redis() -> None:
         (lambda: needs.server("redis"), "needs redis-server .*apt-get install redis-server"),
     ],
 )
-def test_what_is_missing_is_skipped_and_fails_in_ci(
+def test_a_missing_program_skips_and_fails_in_ci(
     need: object, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason says what is missing and how to get it; in CI nothing is skipped."""
@@ -49,7 +49,7 @@ def test_what_is_missing_is_skipped_and_fails_in_ci(
 
 
 def test_an_old_node(tmp_path: Path) -> None:
-    """A Node that is too old for what it is needed for is missing."""
+    """A Node that is too old counts as missing."""
     (tmp_path / "node").write_text("#!/bin/sh\necho v18.20.4\n")
     (tmp_path / "node").chmod(0o755)
     assert needs.node(18) == needs.node() == str(tmp_path / "node")
@@ -57,8 +57,8 @@ def test_an_old_node(tmp_path: Path) -> None:
         needs.node(20)
 
 
-def test_npm_that_reaches_no_registry(tmp_path: Path) -> None:
-    """What npm can't install is missing, as much as npm itself."""
+def test_npm_without_a_registry(tmp_path: Path) -> None:
+    """A package that npm can't install counts as missing, like npm itself."""
     for program, code in (("node", 0), ("npm", 1)):
         (tmp_path / program).write_text(f"#!/bin/sh\necho no way >&2\nexit {code}\n")
         (tmp_path / program).chmod(0o755)

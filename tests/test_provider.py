@@ -48,7 +48,7 @@ async def provider(server: RedisServer) -> AsyncIterator[tuple[Provider, Callabl
 
 @gen_test
 async def test_refuses_in_order(redis_server: RedisServer) -> None:
-    """What is refused in the middle of a pipeline is answered in its place, and only what was named is."""
+    """A command refused in the middle of a pipeline is answered in its place, and only named ones are."""
     async with provider(redis_server) as (made, client):
         made.refuse(QUOTA, "SET")
         pipeline = client().pipeline(transaction=False)
@@ -86,7 +86,7 @@ async def test_refuses_everything(redis_server: RedisServer) -> None:
 
 @gen_test
 async def test_turns_away(redis_server: RedisServer) -> None:
-    """A provider that takes no more connections says so, and closes; those that stand go on."""
+    """A provider that accepts no more connections says so, and closes; open ones continue."""
     async with provider(redis_server) as (made, client):
         first = client()
         assert await first.ping()
@@ -98,7 +98,7 @@ async def test_turns_away(redis_server: RedisServer) -> None:
 
 @gen_test
 async def test_refuses_subscribers(redis_server: RedisServer) -> None:
-    """A subscriber hears on while its next subscription is refused."""
+    """A subscriber still hears while its next subscription is refused."""
     async with provider(redis_server) as (made, client):
         subscriber = client().pubsub()
         await subscriber.subscribe("provider-a")
@@ -139,7 +139,7 @@ def test_where_a_value_ends() -> None:
 
 @gen_test
 async def test_answers_to_a_client_that_is_gone() -> None:
-    """Answers that come when the client has just reset its connection are dropped, and nothing is logged."""
+    """Answers that arrive after the client has reset its connection are dropped, and nothing is logged."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as far, socket.socket() as client:
         far.setblocking(False)

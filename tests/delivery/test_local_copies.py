@@ -1,4 +1,4 @@
-"""Local copies: who gets them, and until when they are kept."""
+"""Local copies: who gets them, and how long they are kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHAT = "chat"
 
 
 def go_down(stage: Stage) -> None:
-    """Nothing can be appended."""
+    """Make every append fail."""
     stage.backend.is_up = False
 
     async def append(*_: Any, **__: Any) -> tuple[Cursor, bool]:
@@ -30,7 +30,7 @@ def go_down(stage: Stage) -> None:
 
 
 def come_up(stage: Stage) -> None:
-    """Everything can."""
+    """Let every append succeed."""
     del stage.backend.append  # type: ignore[method-assign]
     stage.backend.is_up = True
     stage.delivery.restored()
@@ -43,7 +43,7 @@ def copies(stage: Stage) -> list[str]:
 
 @gen_test
 @pytest.mark.parametrize("ended", [False, True])
-async def test_an_event_that_was_appended_before_is_a_local_copy_no_more(ended: bool) -> None:
+async def test_an_appended_event_is_no_longer_a_local_copy(ended: bool) -> None:
     """The backend has taken it without saying so, at a place that this node is past, or in an epoch that is
     over: it does not come again, and no session that joins later gets it.
     """
@@ -64,8 +64,8 @@ async def test_an_event_that_was_appended_before_is_a_local_copy_no_more(ended: 
 
 
 @gen_test
-async def test_an_event_that_was_appended_but_not_heard_stays_a_local_copy() -> None:
-    """It is still to come: until then who joins gets the copy, and it comes no second time."""
+async def test_an_appended_but_unheard_event_stays_a_local_copy() -> None:
+    """It has still to arrive: until then a joining session gets the copy, and the event only once."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         await stage.elsewhere(CHAT, 1)
@@ -84,7 +84,7 @@ async def test_an_event_that_was_appended_but_not_heard_stays_a_local_copy() -> 
 async def test_local_copies_are_bounded_with_the_outbox(
     monkeypatch: pytest.MonkeyPatch, expect_log: Expect
 ) -> None:
-    """What the outbox has no room for is delivered, but not kept: its sessions resume when that is over."""
+    """An event without room in the outbox is delivered, but not kept: its sessions resume afterwards."""
     expect_log("outbox full")
     monkeypatch.setattr(outbox, "MAX_ITEMS", 3)
     async with on_stage() as stage:
@@ -100,8 +100,8 @@ async def test_local_copies_are_bounded_with_the_outbox(
 
 
 @gen_test
-async def test_what_is_resumed_is_a_local_copy_no_more() -> None:
-    """A session that resumes an event gets no copy of it as well, though its outbox still waits."""
+async def test_a_resumed_event_is_no_longer_a_local_copy() -> None:
+    """A session that resumes an event gets no copy of it as well, though the outbox still holds it."""
     async with on_stage() as stage:
         await stage.elsewhere(CHAT, 1)
         await stage.delivery.subscribe(CHAT)
@@ -114,8 +114,8 @@ async def test_what_is_resumed_is_a_local_copy_no_more() -> None:
 
 
 @gen_test
-async def test_what_is_resumed_does_not_come_again_as_a_local_copy() -> None:
-    """The backend has an event that is older than the subscription, and loses its answer to the publisher."""
+async def test_a_resumed_event_is_not_repeated_as_a_local_copy() -> None:
+    """The backend has an event older than the subscription, and its answer to the publisher is lost."""
     async with on_stage() as stage:
         await stage.elsewhere(CHAT, 1, 2)
         await stage.delivery.subscribe(CHAT)
@@ -130,7 +130,7 @@ async def test_what_is_resumed_does_not_come_again_as_a_local_copy() -> None:
 
 @gen_test
 @pytest.mark.parametrize("how", ["live", "restored", "being subscribed"])
-async def test_nothing_comes_live_between_a_loss_and_the_new_epoch(
+async def test_no_event_is_delivered_between_a_loss_and_the_new_epoch(
     how: str, monkeypatch: pytest.MonkeyPatch, expect_log: Expect
 ) -> None:
     """The backend may have what found no room: those who had it don't get it again, and who has joined since
@@ -166,10 +166,10 @@ async def test_nothing_comes_live_between_a_loss_and_the_new_epoch(
 
 
 @gen_test
-async def test_a_chat_that_waits_for_its_new_epoch_is_not_let_go_from_under_who_joins(
+async def test_a_chat_joined_while_it_is_unsubscribed_stays(
     monkeypatch: pytest.MonkeyPatch, expect_log: Expect
 ) -> None:
-    """Who joins while it is being let go stays in it, and is told of the new epoch."""
+    """A session that joins during the unsubscribe stays, and gets the new epoch."""
     expect_log("outbox full")
     monkeypatch.setattr(outbox, "MAX_ITEMS", 1)
     async with on_stage() as stage:

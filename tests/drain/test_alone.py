@@ -1,4 +1,4 @@
-"""Drains of a node that no other one relieves: nobody waits, because nobody is spared anything by it."""
+"""Drains of a node without another one: nobody waits, because waiting would spare nobody anything."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ GONE = (1012, "Server restarting")
 
 @gen_test
 @patch("eclipse_ws.delivery.handover.TIMEOUT", 3600)
-async def test_a_lone_node_sends_all_away_at_once(redis_server: RedisServer) -> None:
-    """With Redis too, a node that finds no other one closes every session, after the answers that are due."""
+async def test_a_lone_node_closes_all_sessions_at_once(redis_server: RedisServer) -> None:
+    """With Redis too, a node that finds no other one closes every session, after the pending answers."""
     async with running(redis_url=redis_server.url, **PATIENT) as server:
         clients = [await Client.join(server.port, f"c{number}") for number in range(5)]
         gate, send = asyncio.Event(), server.api.send_message
@@ -46,8 +46,8 @@ async def test_a_lone_node_sends_all_away_at_once(redis_server: RedisServer) -> 
 
 @gen_test
 @patch("eclipse_ws.delivery.handover.TIMEOUT", 3600)
-async def test_the_last_one_of_two_that_stop(redis_server: RedisServer) -> None:
-    """A node that is draining relieves nobody: the one that stops after it goes at once."""
+async def test_the_last_of_two_stopping_nodes(redis_server: RedisServer) -> None:
+    """A node that is draining takes nothing over: the one that stops after it closes at once."""
     async with (
         running(redis_url=redis_server.url, **PATIENT) as first,
         running(redis_url=redis_server.url, **PATIENT) as second,
@@ -67,10 +67,10 @@ async def test_the_last_one_of_two_that_stop(redis_server: RedisServer) -> None:
 
 @gen_test
 @patch("eclipse_ws.delivery.handover.TIMEOUT", 3600)
-async def test_a_node_that_redis_only_remembers(
+async def test_a_lost_node_takes_nothing_over(
     redis_server: RedisServer, expect_log: Callable[..., None]
 ) -> None:
-    """A neighbour that doesn't answer, as a machine that was lost, takes nothing over and holds nobody up."""
+    """A neighbour that doesn't answer, such as a lost machine, takes nothing over and delays nobody."""
     expect_log("not every node has answered")
     async with running(redis_url=redis_server.url, redis_timeout=0.2, **PATIENT) as server:
         lost = await asyncio.open_connection("127.0.0.1", redis_server.port)

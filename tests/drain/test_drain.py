@@ -1,4 +1,4 @@
-"""Drains of whole servers under load: two nodes, clients that come back, senders that are told the truth."""
+"""Drains of whole servers under load: two nodes, clients that come back, senders that get true answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Fleet:
-    """What a client has to know of the nodes: which of them take sessions, and what is saved."""
+    """What a client must know of the nodes: which of them accept sessions, and what is saved."""
 
     def __init__(self, nodes: list[Server], application: type[Application]) -> None:
         self.nodes = nodes
@@ -37,7 +37,7 @@ class Fleet:
         self.tasks: set[asyncio.Task[None]] = set()
 
     def pick(self) -> Any:
-        """The first node that takes sessions."""
+        """The first node that accepts sessions."""
         return SimpleNamespace(port=next(node for node in self.nodes if not node.node.draining).port)
 
     def spawn(self, work: Any) -> None:
@@ -48,10 +48,10 @@ class Fleet:
 
 
 @gen_test
-async def test_nothing_is_lost_and_nobody_is_told_a_falsehood(
+async def test_nothing_is_lost_and_all_answers_are_true(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sixty members of thirty chats send while their node drains: all come back, have all, acks hold."""
+    """Sixty members of thirty chats send while their node drains: all return, have all, acks hold."""
     monkeypatch.setattr("benchmarks.drain_parts.RECONNECT", 0.2)
     api, application = await Application.start()
     options: dict[str, Any] = {
@@ -102,7 +102,7 @@ async def test_nothing_is_lost_and_nobody_is_told_a_falsehood(
 async def test_a_chat_that_was_joined_during_the_drain_is_handed_over(
     redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who was still joining when the chats were handed over can resume on the other node all the same."""
+    """A session that was joining during the hand-over can still resume on the other node."""
     options: dict[str, Any] = {"backend": "redis", "redis_url": redis_server.url}
     async with running(**options) as going, running(**options) as staying:
         neighbour = await Session.join(going.port, fresh_chat())
@@ -129,8 +129,8 @@ async def test_a_chat_that_was_joined_during_the_drain_is_handed_over(
 
 
 @gen_test
-async def test_sessions_are_sent_away_one_after_the_other() -> None:
-    """While half of the sessions are told, the others go on; metrics and health show how far it is."""
+async def test_sessions_are_closed_one_after_the_other() -> None:
+    """While half of the sessions are closed, the others go on; metrics and health show the progress."""
     async with running(drain_seconds=2) as server:
         with_another_node(server)
         clients = [await Session.join(server.port, f"c{number}", "u") for number in range(10)]
@@ -151,8 +151,8 @@ async def test_sessions_are_sent_away_one_after_the_other() -> None:
 
 
 @gen_test
-async def test_after_a_stall_the_rest_is_paced() -> None:
-    """A loop that was held up doesn't send everybody away at once afterwards."""
+async def test_closing_is_paced_after_a_stall() -> None:
+    """A loop that was blocked doesn't close all sessions at once afterwards."""
     async with running(drain_seconds=20) as server:
         told: list[float] = []
         clock = asyncio.get_running_loop().time
@@ -160,7 +160,7 @@ async def test_after_a_stall_the_rest_is_paced() -> None:
         sending = asyncio.create_task(server._close_evenly(sessions))
         await until(lambda: told)
         began = clock()
-        while clock() - began < 1:  # what a stall is: nobody else has a turn
+        while clock() - began < 1:  # a stall: nothing else has a turn
             pass
         before = len(told)
         await until(lambda: len(told) > before)
@@ -169,10 +169,10 @@ async def test_after_a_stall_the_rest_is_paced() -> None:
 
 
 @gen_test
-async def test_a_hand_over_that_fails_stops_no_drain(
+async def test_a_failed_hand_over_does_not_stop_a_drain(
     monkeypatch: pytest.MonkeyPatch, expect_log: Callable[..., None]
 ) -> None:
-    """Whatever a backend does, the sessions are sent away."""
+    """Whatever a backend does, the sessions are closed."""
     expect_log("handover failed")
     async with running() as server:
 
@@ -210,8 +210,8 @@ async def test_work_that_an_event_ends() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_redis_is_waited_for(number: signal.Signals, tmp_path: Path) -> None:
-    """A signal in a start that waits for a Redis which never answers ends it, without a traceback."""
+def test_a_signal_while_the_start_waits_for_redis(number: signal.Signals, tmp_path: Path) -> None:
+    """A signal during a start that waits for a silent Redis ends it, without a traceback."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -224,7 +224,7 @@ def test_a_signal_while_redis_is_waited_for(number: signal.Signals, tmp_path: Pa
         }
         command = [sys.executable, "-m", "eclipse_ws", "run", "--profile", "dev"]
         process = subprocess.Popen(command, env=environ, cwd=tmp_path, stderr=subprocess.PIPE)
-        accepted, _ = silent.accept()  # it has come so far
+        accepted, _ = silent.accept()  # it has come this far
         process.send_signal(number)
         _, log = process.communicate(timeout=20)
         accepted.close()
@@ -233,7 +233,7 @@ def test_a_signal_while_redis_is_waited_for(number: signal.Signals, tmp_path: Pa
 
 
 def test_the_busiest_second() -> None:
-    """The share is of a second that slides, not of the clock's."""
+    """The share is measured over a sliding second, not the clock's."""
     assert busiest([]) == 0
     assert busiest([0.9, 1.1, 5, 6, 7]) == 0.4
     assert busiest([float(number) for number in range(10)]) == 0.1

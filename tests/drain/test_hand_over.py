@@ -1,4 +1,4 @@
-"""Chats that change hands: another node hears them before theirs stops."""
+"""Chats that change nodes: another node hears them before theirs stops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def on(server: RedisServer, **given: Any) -> AsyncIterator[Cluster]:
 
 @gen_test
 async def test_a_chat_outlives_its_only_node(redis_server: RedisServer) -> None:
-    """After a hand-over the epoch goes on: what came before, meanwhile and after can be resumed elsewhere."""
+    """After a hand-over the epoch continues: earlier and later events can be resumed elsewhere."""
     async with on(redis_server) as cluster:
         chat = fresh_chat()
         one = await cluster.node(chat)
@@ -52,7 +52,7 @@ async def test_a_chat_outlives_its_only_node(redis_server: RedisServer) -> None:
 
 @gen_test
 async def test_without_a_hand_over_a_new_epoch_begins(redis_server: RedisServer) -> None:
-    """The other way round: what nobody guarded is not resumed."""
+    """Without a guard a chat can't be resumed."""
     async with on(redis_server) as cluster:
         chat = fresh_chat()
         one = await cluster.node(chat)
@@ -84,8 +84,8 @@ async def test_chats_are_spread_over_the_others(
 
 
 @gen_test
-async def test_a_second_time_hands_over_what_is_new(redis_server: RedisServer) -> None:
-    """A chat that was joined in between is handed over by the second call, the first ones not again."""
+async def test_a_second_hand_over_includes_only_new_chats(redis_server: RedisServer) -> None:
+    """The second call hands over a chat that was joined in between, and not the first ones again."""
     async with on(redis_server) as cluster:
         first, second = fresh_chat(), fresh_chat()
         one = await cluster.node(first)
@@ -97,8 +97,8 @@ async def test_a_second_time_hands_over_what_is_new(redis_server: RedisServer) -
 
 
 @gen_test
-async def test_what_is_taken_over_lingers_and_goes(redis_server: RedisServer) -> None:
-    """A chat that nobody joins is let go after the history's lifetime; one that has members stays."""
+async def test_chats_taken_over_linger(redis_server: RedisServer) -> None:
+    """A chat that nobody joins is unsubscribed after the history's lifetime; one with members stays."""
     async with on(redis_server, history_seconds=1) as cluster:
         gone, kept = fresh_chat(), fresh_chat()
         one = await cluster.node(gone, kept)
@@ -109,10 +109,10 @@ async def test_what_is_taken_over_lingers_and_goes(redis_server: RedisServer) ->
 
 
 @gen_test
-async def test_alone_or_without_redis_nobody_takes_them(
+async def test_a_single_node_and_one_without_redis(
     own_server: Callable[..., RedisServer], expect_log: Callable[..., None]
 ) -> None:
-    """A single node knows that nobody takes its chats; one whose Redis has gone does not know that."""
+    """A single node knows that nobody takes its chats; one without Redis doesn't know."""
     expect_log("Redis connection lost", optional=True)
     server = own_server()
     cluster = Cluster("redis", server)
@@ -129,7 +129,7 @@ async def test_alone_or_without_redis_nobody_takes_them(
 async def test_a_taker_that_does_not_answer(
     redis_server: RedisServer, expect_log: Callable[..., None]
 ) -> None:
-    """A node that promises and falls silent costs the time that the setting says, and nothing more."""
+    """A node that accepts and falls silent costs the configured time, and nothing more."""
     expect_log("not every node has answered")
     async with on(redis_server) as cluster:
         chat = fresh_chat()
@@ -148,7 +148,7 @@ async def test_a_taker_that_does_not_answer(
 @gen_test
 @patch("eclipse_ws.delivery.handover.TIMEOUT", 0.3)
 async def test_a_chat_that_can_not_be_joined_in_time(redis_server: RedisServer) -> None:
-    """What the taker doesn't hear yet is not counted as handed over."""
+    """A chat that the taker doesn't hear yet is not counted as handed over."""
     async with on(redis_server) as cluster:
         chat, fine = fresh_chat(), fresh_chat()
         one = await cluster.node(chat, fine)
@@ -161,8 +161,8 @@ async def test_a_chat_that_can_not_be_joined_in_time(redis_server: RedisServer) 
 
 
 @gen_test
-async def test_a_node_of_before_is_asked_and_takes_nothing(redis_server: RedisServer) -> None:
-    """A node that knows nothing of hand-overs answers null to the question, and is given nothing."""
+async def test_a_node_of_an_earlier_version_takes_nothing(redis_server: RedisServer) -> None:
+    """A node without hand-overs answers null to the question, and is given nothing."""
     async with on(redis_server) as cluster:
         one = await cluster.node(fresh_chat())
         pubsub = cluster.client.pubsub()
@@ -183,8 +183,8 @@ async def test_a_node_of_before_is_asked_and_takes_nothing(redis_server: RedisSe
 
 
 @gen_test
-async def test_memory_has_nobody_to_hand_over_to() -> None:
-    """The in-memory backend keeps the contract by doing nothing."""
+async def test_the_memory_backend_hands_nothing_over() -> None:
+    """The in-memory backend fulfils the contract by doing nothing."""
     cluster = Cluster("memory", None)
     one = await cluster.node(fresh_chat())
     assert await one.delivery.hand_over() is None

@@ -137,7 +137,7 @@ _target: _Target | None = None
 
 
 def check(data: bytes) -> Hashable:
-    """Hold one input to what must hold for all."""
+    """Check what must hold for every input."""
     global _target
     if _target is None:
         quiet()

@@ -49,7 +49,7 @@ WORDS = [
 
 
 def check(data: bytes) -> Hashable:
-    """Hold one input to what must hold for all, as bytes and, where it is one, as text."""
+    """Check what must hold for every input, as bytes and, if it is one, as text."""
     outcome = told(data)
     try:
         text = data.decode()
@@ -60,7 +60,7 @@ def check(data: bytes) -> Hashable:
 
 
 def told(message: str | bytes) -> Hashable:
-    """What became of a frame."""
+    """The result of a frame."""
     try:
         command = decode_command(message)
     except CommandError as error:

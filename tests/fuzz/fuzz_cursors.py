@@ -49,7 +49,7 @@ AT = Cursor("fresh", 7)
 
 
 def check(data: bytes) -> Hashable:
-    """Hold one input to what must hold for all."""
+    """Check what must hold for every input."""
     text = data.decode("utf-8", "replace")
     cursor = Cursor.parse(text)
     if cursor is not None:

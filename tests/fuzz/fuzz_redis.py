@@ -141,7 +141,7 @@ class _Target:
             await asyncio.wait(tasks)
 
     def tidy(self) -> None:
-        """Have the next input begin about where the first did."""
+        """Reset, so that the next input begins as the first did."""
         at = self.chat.position
         if at is None or at.epoch != "e1" or at.offset > 3:
             self.chat.position, self.chat.earlier, self.backend.epochs = Cursor("e1", 0), (), 1
@@ -154,7 +154,7 @@ _target: _Target | None = None
 
 
 def check(data: bytes) -> Hashable:
-    """Hold one input to what must hold for all."""
+    """Check what must hold for every input."""
     global _target
     if _target is None:
         quiet()

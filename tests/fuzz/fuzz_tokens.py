@@ -68,7 +68,7 @@ def encoded(part: bytes) -> bytes:
 
 
 def check(data: bytes) -> Hashable:
-    """Hold one input to what must hold for all."""
+    """Check what must hold for every input."""
     kind, rest = (data[0] % 3, data[1:]) if data else (0, data)
     signed = kind == 1
     if kind:

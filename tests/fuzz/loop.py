@@ -30,7 +30,7 @@ BYTES = b'\x00\x01\x09\x0a\x0d "\\/{}[]:,.-+0123456789eE\x7f\x80\xbf\xc0\xe2\xed
 
 
 def quiet() -> None:
-    """Let log lines be made, masked, and thrown away, without a screen full of them."""
+    """Let log lines be made, masked, and discarded."""
     configure_logging(make_settings(log_level="critical"), io.StringIO())
     # A logger that is first used here must not stay quiet in the tests that follow.
     structlog.configure(cache_logger_on_first_use=False)

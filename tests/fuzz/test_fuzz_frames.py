@@ -1,4 +1,4 @@
-"""The fuzzer itself, for a moment: it finds nothing, and it would find something."""
+"""The fuzzer itself, briefly: it finds nothing in the parser, and it finds a planted bug."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from tests.fuzz import fuzz_frames
 
 
 def test_the_seeds_pass() -> None:
-    """Every seed holds."""
+    """Every seed passes."""
     for data in fuzz_frames.SEEDS:
         fuzz_frames.check(b"\x00" + data)
 
 
-def test_a_moment_of_fuzzing() -> None:
-    """A short run tries inputs and keeps those that say something new."""
+def test_a_short_run() -> None:
+    """A short run tries inputs and keeps those with new outcomes."""
     tried, kept = fuzz_frames.fuzz(0.3, seed=1)
     assert tried > 10
     assert kept > len(fuzz_frames.SEEDS)
@@ -22,7 +22,7 @@ def test_a_moment_of_fuzzing() -> None:
 def test_a_parser_that_depends_on_its_pieces_is_found(
     monkeypatch: pytest.MonkeyPatch, tmp_path: pytest.TempPathFactory
 ) -> None:
-    """A parser that forgets a character's half at a piece's end does not survive the fuzzer."""
+    """The fuzzer detects a parser that forgets half a character at the end of a piece."""
     monkeypatch.chdir(str(tmp_path))
     monkeypatch.setattr(frames, "_utf8_decoder", lambda: _Forgets())
     with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""The fuzz targets, for a moment each: they find nothing, and they would find something."""
+"""The fuzz targets, briefly: they find nothing in the code, and they find planted bugs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TARGETS = [fuzz_commands, fuzz_cursors, fuzz_tokens, fuzz_redis, fuzz_bodies]
 
 @pytest.fixture(autouse=True)
 def _logs() -> Iterator[None]:
-    """The targets throw log lines away; the other tests want theirs back."""
+    """The targets discard log lines; restore logging for the other tests."""
     yield
     logging.disable(logging.NOTSET)
     import io
@@ -31,8 +31,8 @@ def _logs() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__.rpartition("_")[2])
-def test_a_moment_of_each(target: ModuleType) -> None:
-    """A short run tries inputs, keeps those that say something new, and finds nothing."""
+def test_a_short_run_of_each(target: ModuleType) -> None:
+    """A short run tries inputs, keeps those with new outcomes, and finds nothing."""
     # In a thread: a target has an event loop of its own, which would take this thread's from other tests.
     with ThreadPoolExecutor() as thread:
         tried, kept = thread.submit(loop.fuzz, target.check, target.SEEDS, target.WORDS, 0.3, seed=1).result()
@@ -41,7 +41,7 @@ def test_a_moment_of_each(target: ModuleType) -> None:
 
 
 def test_a_verifier_that_checks_nothing_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A verifier that takes any signature does not survive; the input that showed it is left in a file."""
+    """A verifier that accepts any signature is detected; the input is left in a file."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Verifier, "verify", lambda *_: Claims("u1", "c1", ends=time.time() + 60))
     with pytest.raises(AssertionError, match="nobody has signed"):
@@ -50,7 +50,7 @@ def test_a_verifier_that_checks_nothing_is_found(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_leak_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory that grows with the inputs is a failure, whatever else holds."""
+    """Memory that grows with the inputs is a failure."""
     kept: list[bytes] = []
     monkeypatch.setattr(loop, "MOST_GROWTH", 1 << 20)
 

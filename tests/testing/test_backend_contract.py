@@ -1,4 +1,4 @@
-"""The contract suite: the example keeps it, and it notices who doesn't."""
+"""The contract suite: the example passes it, and it detects broken backends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DictBackend: Any = example("dict_backend").DictBackend
 
 
 class TestExample(BackendContract):
-    """The example, held to the contract as its own test does it."""
+    """The example, checked as its own test does it."""
 
     def make_backend(self, settings: Settings) -> Backend:
         """See `BackendContract`."""
@@ -94,7 +94,7 @@ class _Unbounded(DictBackend):
         (_Deaf, "test_one_order_without_gaps"),
     ],
 )
-def test_a_broken_promise_is_noticed(
+def test_a_broken_promise_is_detected(
     broken: Callable[[Settings], Backend], test: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backend that breaks a promise fails the test of that promise."""
