@@ -1,4 +1,4 @@
-// The token and the server's address: whatever the application answers, the page is told by name, and nothing leaks.
+// The token and the server's address: whatever the application answers, the page gets a named error, and nothing leaks.
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { FakeSocket, reset, start, tick } from "./fake.mjs";
@@ -41,7 +41,7 @@ test("http and https addresses, and the fragment of one, become what a socket ta
   }
 });
 
-test("a secure page connects to no insecure address, but to this machine", async () => {
+test("a secure page connects to no insecure address other than this machine", async () => {
   globalThis.location = new URL("https://page.example.com/");
   try {
     for (const [given, opens] of [["ws://chat.example.com", 0], ["http://10.0.0.1", 0], ["ws://localhost:8000", 1], ["ws://127.0.0.1/ws", 1], ["ws://[::1]:80/", 1], ["ws://app.localhost", 1], ["wss://chat.example.com", 1], ["ws://localhost.evil.example", 0], ["ws://evil-localhost", 0], ["ws://127.evil.example", 0], ["ws://10.127.0.1", 0], ["ws://[2001:db8::1]", 0]]) {
@@ -56,13 +56,13 @@ test("a secure page connects to no insecure address, but to this machine", async
 });
 
 for (const [status, code] of [[401, "token_refused"], [403, "token_refused"], [404, "token_not_found"], [500, "token_failed"]]) {
-  test(`a token URL that answers ${status} is told at once as ${code}`, async () => {
+  test(`a token URL that answers ${status} is reported at once as ${code}`, async () => {
     const { all } = await start(answering(status, "{}"));
     assert.deepEqual(all("error").map((error) => [error.code, error.retryable]), [[code, code == "token_failed"]]);
   });
 }
 
-test("a refusal is asked again after growing waits of at most a minute, at once if somebody writes, until it is none", async () => {
+test("a refused token is requested again after growing waits of at most a minute, at once if somebody writes", async () => {
   let status = 403;
   let asked = 0;
   const fetch = async () => (asked++, { ok: status < 400, status, headers: new Headers(), json: async () => ({ token: "t", wsUrl: "wss://server" }) });
@@ -79,7 +79,7 @@ test("a refusal is asked again after growing waits of at most a minute, at once 
   assert.equal(FakeSocket.all.length, 1);
 });
 
-test("what is no token, or no JSON, is told by name", async () => {
+test("an answer without a token, or without JSON, is reported by name", async () => {
   for (const [body, more, text] of [
     ['{"token":""}', {}, /No token/],
     ['{"token":7}', {}, /No token/],
@@ -94,7 +94,7 @@ test("what is no token, or no JSON, is told by name", async () => {
   }
 });
 
-test("a redirect to another origin, which a page sees as a lost network, is named as what it may be", async () => {
+test("a redirect to another origin, which a page sees as a lost network, is reported as a possible redirect", async () => {
   const { all } = await start({ token: undefined, tokenUrl: "https://app/t", fetch: async () => { throw new TypeError("Failed to fetch"); } });
   assert.match(all("error")[0].error, /redirects to another origin: Failed to fetch/);
 });
@@ -104,7 +104,7 @@ test("a token function's own refusal has the code of its status", async () => {
   assert.deepEqual(all("error")[0], { error: "Sign in first", code: "token_refused", retryable: false });
 });
 
-test("a server that closes before its greeting is told, too", async () => {
+test("a server that closes before its greeting is reported, too", async () => {
   const { all } = await start();
   FakeSocket.last.end(4002, "Invalid token");
   assert.deepEqual(all("error"), [{ error: "Could not connect (4002 Invalid token). The server's log may say why", code: "connect_failed", retryable: true }]);

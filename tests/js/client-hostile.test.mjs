@@ -1,4 +1,4 @@
-// Pages, applications and options that nobody wished for: the client has to survive them.
+// Hostile pages, applications and options: the client has to survive them.
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { FakeSocket, FakeStorage, leave, message, reset, start, tick } from "./fake.mjs";
@@ -38,7 +38,7 @@ test("a message that is sent by a listener while the client begins to connect op
   assert.equal(FakeSocket.all.slice(1).filter(({ closed }) => !closed).length, 1);
 });
 
-test("nothing is told of a connection that a listener has closed as it opened", async () => {
+test("a connection that a listener closes as it opens emits no further events", async () => {
   const { chat, names } = await start();
   chat.on("state", ({ state }) => state == "open" && chat.close());
   FakeSocket.last.greet();
@@ -57,7 +57,7 @@ test("an option that is undefined has its default", async () => {
   assert.equal(chat.state, "waiting");
 });
 
-test("a token function that throws at once is asked again, and nothing is left unhandled", async () => {
+test("a token function that throws synchronously is called again, and nothing is left unhandled", async () => {
   const lost = [];
   const hear = (error) => lost.push(error);
   process.on("unhandledRejection", hear);
@@ -81,7 +81,7 @@ test("a token function that throws at once is asked again, and nothing is left u
   }
 });
 
-test("a token function that answers nothing, or rejects with nothing, is asked again", async () => {
+test("a token function that returns nothing, or rejects with nothing, is called again", async () => {
   for (const token of [() => undefined, () => Promise.reject(), () => null, () => "t"]) {
     let asked = 0;
     await start({ token: () => (asked++, token()) });
@@ -111,7 +111,7 @@ test("clients without a chat's name keep their messages to themselves", async ()
   assert.deepEqual([two.chat.pending, FakeSocket.last.messages], [[], []]);
 });
 
-test("clients with a token URL alone find what they have stored for it", async () => {
+test("clients with only a token URL find what they have stored for it", async () => {
   const storage = new FakeStorage();
   const options = { storage, chatId: undefined, token: undefined, fetch: () => new Promise(() => {}) };
   const { chat } = await start({ ...options, tokenUrl: "http://app/token?chatId=1" });
@@ -121,7 +121,7 @@ test("clients with a token URL alone find what they have stored for it", async (
   assert.equal((await start({ ...options, tokenUrl: "http://app/token?chatId=2" })).chat.pending.length, 0);
 });
 
-test("a history with holes, numbers or nothing at all is taken as it is", async () => {
+test("a history with holes, numbers or nothing at all is accepted", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const clientMessageId = chat.send("7");
@@ -132,12 +132,12 @@ test("a history with holes, numbers or nothing at all is taken as it is", async 
   assert.deepEqual(all("sent").map(({ id }) => id), ["5"]);
 });
 
-test("a text that is none is refused", async () => {
+test("a text that is not a string is refused", async () => {
   const { chat } = await start();
   for (const text of [undefined, null, "", " "]) assert.throws(() => chat.send(text), TypeError);
 });
 
-test("a storage of nonsense costs nothing but itself", async () => {
+test("invalid stored data is ignored", async () => {
   const item = { clientMessageId: "a", content: "x", role: "USER", status: "waiting" };
   for (const stored of ["5", "null", "[]", '"out"', "{", '{"out":5}', '{"out":{"a":1},"mine":["u"]}', '{"out":"abc","saved":7}', JSON.stringify({ out: [1, "a", [], item, { content: { a: 1 } }], mine: null, saved: 7, senders: {} })]) {
     reset();
@@ -170,7 +170,7 @@ test("a clock that is set back does not make a message younger than it is", asyn
   }
 });
 
-test("an error that comes late for a failed message does not send it again", async () => {
+test("a late error for a failed message does not send it again", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   const id = chat.send("x");
@@ -181,7 +181,7 @@ test("an error that comes late for a failed message does not send it again", asy
   assert.equal(FakeSocket.last.messages.length, 1);
 });
 
-test("an event with an end of its own says nothing of the session's", async () => {
+test("an event with an expiry of its own does not change the session's", async () => {
   let asked = 0;
   await start({ token: async () => (asked++, { token: "t", wsUrl: "ws://server", userId: "u1" }) });
   FakeSocket.last.greet();

@@ -1,4 +1,4 @@
-// Whose message is it? Applications call users by other ids than tokens do, and some servers say nothing but the echo.
+// Whose message is it? Applications may use other user ids than tokens, and some servers send only the echo.
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { FakeSocket, FakeStorage, leave, message, reset, start, tick } from "./fake.mjs";
@@ -29,7 +29,7 @@ test("an old server's echo with trimmed content, a number for its id, a role in 
   assert.ok(chat.isMine({ id: 7, sender: null }));
 });
 
-test("an echo before its ack is the message's own from the first moment on, under whatever sender", async () => {
+test("an echo before its ack belongs to the message at once, whoever its sender is", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   chat.send("hello");
@@ -44,7 +44,7 @@ test("an echo before its ack is the message's own from the first moment on, unde
   assert.ok(chat.isMine({ id: "m0", sender: { id: "db-17" } }), "the sender is known from the confirmed echo");
 });
 
-test("an ack undoes what was taken for the echo", async () => {
+test("an ack corrects a wrongly matched echo", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   chat.send("ok");
@@ -55,7 +55,7 @@ test("an ack undoes what was taken for the echo", async () => {
   assert.equal(chat.isMine({ id: "m2", sender: null }), true);
 });
 
-test("an event after its ack teaches the sender's id, too", async () => {
+test("the sender's id is learned from an event after its ack, too", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   chat.send("x");
@@ -64,7 +64,7 @@ test("an event after its ack teaches the sender's id, too", async () => {
   assert.ok(chat.isMine({ id: "m9", sender: { id: "db-17" } }));
 });
 
-test("another agent's message of the same words is not mine", async () => {
+test("another agent's message with the same text is not mine", async () => {
   const agent = { role: "ASSISTANT" };
   const { chat, all } = await start(agent);
   const by = (id, content, user) => ({ type: "message", data: { id, content, role: "assistant", sender: { id: user } } });
@@ -79,7 +79,7 @@ test("another agent's message of the same words is not mine", async () => {
   assert.equal(chat.isMine(by("m2", "Bye", "u2").data), false);
 });
 
-test("the other side's message of the same words is not taken for the echo", async () => {
+test("the other side's message with the same text is not taken for the echo", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greetLikeToday();
   chat.send("ok");
@@ -89,7 +89,7 @@ test("the other side's message of the same words is not taken for the echo", asy
   assert.deepEqual(all("sent").map(({ id }) => id), ["m2"]);
 });
 
-test("what is mine survives a reload, and what is remembered of it is bounded", async () => {
+test("own messages are recognized after a reload, and the memory of them is bounded", async () => {
   const storage = new FakeStorage();
   const { chat } = await start({ storage });
   FakeSocket.last.greet();
@@ -106,7 +106,7 @@ test("what is mine survives a reload, and what is remembered of it is bounded", 
   assert.ok(storage.getItem("eclipse-chat:c1").length < 5_000);
 });
 
-test("an own user who comes again and again drives no other own user out of the memory", async () => {
+test("a user who returns repeatedly does not displace another own user", async () => {
   const storage = new FakeStorage();
   const as = (userId) => start({ storage, token: async () => ({ token: "t", wsUrl: "ws://server", userId }) });
   (await as("u1")).chat.close();
@@ -115,7 +115,7 @@ test("an own user who comes again and again drives no other own user out of the 
   assert.ok(chat.isMine({ id: "x", sender: { id: "u1" } }));
 });
 
-test("a message that is confirmed already does not settle another one of the same words", async () => {
+test("a confirmed message does not settle another one with the same text", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   chat.send("ok");
@@ -133,7 +133,7 @@ test("a numeric user id in the token's answer is text", async () => {
   assert.ok(chat.isMine({ id: 1, sender: { id: 42 } }));
 });
 
-test("a deleted message is told once, does not come back, and is no mark in the history any more", async () => {
+test("a deleted message is reported once, does not come back, and no longer marks a place in the history", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   FakeSocket.last.say(message("m1", "a", "u2"));

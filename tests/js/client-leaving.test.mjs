@@ -1,4 +1,4 @@
-// What a client leaves when it is closed: nothing runs, nobody listens, and nothing is asked for.
+// A closed client leaves nothing: no timer, no listener, and no request.
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { FakeSocket, reset, start, tick } from "./fake.mjs";
@@ -39,7 +39,7 @@ const states = {
   "while it is open": [{}, () => FakeSocket.last.greet()],
   "while somebody types": [{}, (chat) => { FakeSocket.last.greet(); chat.typing(); }],
   "while an answer to a ping is due": [{}, async () => { FakeSocket.last.greet(); await tick(20_000); }],
-  "while a message is under way": [{}, (chat) => { FakeSocket.last.greet(); chat.send("hello"); }],
+  "while a message is in progress": [{}, (chat) => { FakeSocket.last.greet(); chat.send("hello"); }],
   "while a refused message waits": [{}, (chat) => {
     FakeSocket.last.greet();
     chat.send("hello");
@@ -60,7 +60,7 @@ for (const [name, [options, act]] of Object.entries(states))
     assert.ok(FakeSocket.all.every(({ closed, onmessage, onclose }) => closed || !(onmessage || onclose)));
   });
 
-test("close gives up the request for a token", async () => {
+test("close aborts the request for a token", async () => {
   let asked;
   const { chat, all } = await start({ token: ({ signal }) => new Promise(() => (asked = signal)) });
   assert.equal(asked.aborted, false);
@@ -70,7 +70,7 @@ test("close gives up the request for a token", async () => {
   assert.deepEqual(all("error"), []);
 });
 
-test("a link that is lost gives up the request for the next token", async () => {
+test("a lost connection aborts the request for the next token", async () => {
   const asked = [];
   const token = async ({ signal }) => (asked.push(signal) == 1 ? { token: "t", wsUrl: "ws://server/ws" } : new Promise(() => {}));
   await start({ token });
@@ -85,7 +85,7 @@ test("a link that is lost gives up the request for the next token", async () => 
   assert.equal(asked[1].aborted, true);
 });
 
-test("a browser that can't join two signals connects as well", async () => {
+test("a browser without AbortSignal.any connects as well", async () => {
   const { any } = AbortSignal;
   AbortSignal.any = undefined;
   try {

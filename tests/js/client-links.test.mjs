@@ -1,4 +1,4 @@
-// One link after the other: what the last one still says or does must not touch the next one.
+// One connection after the other: late events of one must not affect the next one.
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { FakeSocket, message, reset, start, tick } from "./fake.mjs";
@@ -22,7 +22,7 @@ const replaced = async () => {
   return { ...begun, first };
 };
 
-test("the late end of a link that was given up does not end the next one", async () => {
+test("the late end of an abandoned connection does not end the next one", async () => {
   const { chat, first } = await replaced();
   first.end(1006);
   await tick(1_000);
@@ -30,7 +30,7 @@ test("the late end of a link that was given up does not end the next one", async
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("what a link that was given up still brings is not told", async () => {
+test("late events of an abandoned connection are not emitted", async () => {
   const { all, first } = await replaced();
   const connections = all("connected").length;
   first.say(message("m1", "late", "u2"));
@@ -39,7 +39,7 @@ test("what a link that was given up still brings is not told", async () => {
   assert.equal(all("connected").length, connections);
 });
 
-test("a server that is gone after it was there is an error", async () => {
+test("a server that becomes unreachable is an error", async () => {
   const { all } = await start();
   FakeSocket.last.greet();
   FakeSocket.last.end(1006);

@@ -1,4 +1,4 @@
-// The storage outlives pages, and more than one client may use it: it is the truth, not what a page remembers.
+// The storage outlives pages, and several clients may use it: it counts, not a page's memory.
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
 import { FakeSocket, FakeStorage, leave, message, reset, start, tick } from "./fake.mjs";
@@ -31,7 +31,7 @@ const leavePage = () => {
   };
 };
 
-test("what was said while connecting is sent by the next page, and not again by the old one when it is back", async () => {
+test("a message written while connecting is sent by the next page, and not again by the restored one", async () => {
   const storage = new FakeStorage();
   const first = await start({ storage });
   first.chat.send("once");
@@ -50,7 +50,7 @@ test("what was said while connecting is sent by the next page, and not again by 
   assert.ok(first.chat.isMine({ id: "m1", sender: null }), "it knows what the other page has learned");
 });
 
-test("what the next page has queued is not lost when the old one is back and writes", async () => {
+test("messages queued by the next page are not lost when the old one is restored and writes", async () => {
   const storage = new FakeStorage();
   const first = await start({ storage });
   const goBack = leavePage();
@@ -63,7 +63,7 @@ test("what the next page has queued is not lost when the old one is back and wri
   assert.deepEqual(JSON.parse(storage.getItem("eclipse-chat:c1")).out.map(({ content }) => content), ["theirs", "mine"]);
 });
 
-test("a page in the cache sends nothing and opens nothing, and connects again when it is back", async () => {
+test("a cached page sends nothing and opens nothing, and reconnects when it is restored", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   const goBack = leavePage();
@@ -122,7 +122,7 @@ test("a component that is mounted, unmounted and mounted again sends what it has
   assert.deepEqual([FakeSocket.all.flatMap((socket) => socket.messages).length, two.chat.pending], [1, []]);
 });
 
-test("what a closed client leaves is sent by another one of the same chat", async () => {
+test("messages left by a closed client are sent by another one of the same chat", async () => {
   const storage = new FakeStorage();
   const one = await start({ storage });
   one.chat.send("left");

@@ -1,4 +1,4 @@
-// A queue with exits: no message blocks those behind it for ever, and none is given up for what is not its fault.
+// The queue: no message blocks later ones forever, and none is given up for failures that it did not cause.
 import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { FakeSocket, FakeStorage, leave, message, reset, start, tick } from "./fake.mjs";
@@ -37,7 +37,7 @@ test("half an emoji is sent as U+FFFD, NUL not at all", async () => {
   assert.throws(() => chat.send("\0 \0"), TypeError);
 });
 
-test("what an earlier version has stored is repaired, too", async () => {
+test("a text stored by an earlier version is repaired, too", async () => {
   const storage = new FakeStorage();
   const out = [null, {}, { clientMessageId: "a", content: "\udc00x", role: "USER", status: "waiting" }];
   storage.setItem("eclipse-chat:c1", JSON.stringify({ out, mine: ["u0"] }));
@@ -47,7 +47,7 @@ test("what an earlier version has stored is repaired, too", async () => {
   assert.ok(chat.isMine({ id: "m", sender: { id: "u0" } }));
 });
 
-test("a message that is refused again and again fails by name within about a minute, and the rest goes on", async () => {
+test("a message that is refused repeatedly fails with its code within about a minute, and the others continue", async () => {
   const { chat, all } = await start();
   const [bad] = [chat.send("bad"), chat.send("good")];
   const seconds = await until(() => all("sent").length, poisoned(refuse("api_error")));
@@ -57,7 +57,7 @@ test("a message that is refused again and again fails by name within about a min
   assert.deepEqual(chat.pending, []);
 });
 
-test("an application that is away for five minutes fails nothing", async () => {
+test("no message fails if the application is unavailable for five minutes", async () => {
   const { chat, all } = await start();
   for (const content of ["a", "b", "c"]) chat.send(content);
   const began = performance.now();
@@ -66,7 +66,7 @@ test("an application that is away for five minutes fails nothing", async () => {
   await until(() => all("sent").length == 3, (socket, command, n) => socket.ack(n));
 });
 
-test("a message for which the application is always away fails at last", async () => {
+test("a message for which the application is always unavailable fails in the end", async () => {
   const { chat, all } = await start();
   chat.send("bad");
   chat.send("good");
@@ -91,7 +91,7 @@ test("attempts are counted across reloads", async () => {
 });
 
 for (const code of [1011, 1006]) {
-  test(`a message on which the server closes the socket (${code}) again and again is given up`, async () => {
+  test(`a message on which the server repeatedly closes the socket (${code}) is given up`, async () => {
     const { chat, all } = await start();
     chat.send("bad");
     chat.send("good");
@@ -100,7 +100,7 @@ for (const code of [1011, 1006]) {
   });
 }
 
-test("a network that is lost again and again is not the message's fault", async () => {
+test("a network that is lost repeatedly costs the message no attempts", async () => {
   const { chat, all } = await start();
   chat.send("x");
   for (let i = 0; i < 1_200; i++) {
@@ -111,7 +111,7 @@ test("a network that is lost again and again is not the message's fault", async 
   assert.deepEqual([all("failed"), chat.pending.length], [[], 1]);
 });
 
-test("a message that gets no answer on a living link is given up after some connections", async () => {
+test("a message that gets no answer on a live connection is given up after some connections", async () => {
   const { chat, all } = await start();
   chat.send("bad");
   chat.send("good");
@@ -120,7 +120,7 @@ test("a message that gets no answer on a living link is given up after some conn
   assert.ok(seconds < 300, `${seconds} s`);
 });
 
-test("an error without a name that is about a message fails the one under way", async () => {
+test("an error without a key that is about a message fails the one in progress", async () => {
   for (const error of ["Failed to process message", "Missing content or role", "Content too long: 100,001 characters", "Invalid clientMessageId: expected a string of 1 to 64 characters"]) {
     reset();
     const { chat, all } = await start();
@@ -133,7 +133,7 @@ test("an error without a name that is about a message fails the one under way", 
   }
 });
 
-test("an error about typing or an agent does not touch the message under way", async () => {
+test("an error about typing or an agent does not affect the message in progress", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   chat.send("x");
@@ -144,7 +144,7 @@ test("an error about typing or an agent does not touch the message under way", a
   assert.equal(all("error").length, 3);
 });
 
-test("content that the server finds too long is failed by that name, and not cut", async () => {
+test("content that the server finds too long fails with that code, and is not truncated", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const id = chat.send("x".repeat(200_000));
@@ -153,7 +153,7 @@ test("content that the server finds too long is failed by that name, and not cut
   assert.equal(all("failed")[0].code, "content_too_long");
 });
 
-test("a failed message keeps its place; sent again it is the last", async () => {
+test("a failed message keeps its place; sent again it becomes the last", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   const id = chat.send("a");
@@ -182,7 +182,7 @@ test("after close, or once the application has closed the chat, send and retry s
 });
 
 for (const code of ["api_unavailable", "api_busy", "api_timeout", "rate_limited", "session_ended"])
-  test(`ten refusals with ${code}, which is not about the message, fail nothing`, async () => {
+  test(`ten refusals with ${code}, which is not about the message, fail no message`, async () => {
     const { chat, all } = await start();
     chat.send("x");
     let left = 10;
@@ -190,7 +190,7 @@ for (const code of ["api_unavailable", "api_busy", "api_timeout", "rate_limited"
     assert.deepEqual(all("failed"), []);
   });
 
-/** What becomes of a message that was under way when each of so many links was ended by this code. */
+/** What happens to a message that was in progress when each of so many connections ended with this code. */
 const ended = async (code, times) => {
   const { chat, all } = await start({ spread: 100 });
   chat.send("x");
@@ -204,12 +204,12 @@ const ended = async (code, times) => {
 };
 
 for (const code of [1000, 1001, 1012, 4001, 4009, 4010])
-  test(`links that end by ${code} are not the message's fault`, async () => {
+  test(`connections that end with ${code} cost the message no attempts`, async () => {
     assert.deepEqual(await ended(code, 8), { failed: [], waiting: 1 });
   });
 
 for (const code of [1002, 1003, 1007, 1011, 4000])
-  test(`a message that ends its link by ${code} three times is given up`, async () => {
+  test(`a message that ends its connection with ${code} three times is given up`, async () => {
     assert.deepEqual(await ended(code, 2), { failed: [], waiting: 1 });
     reset();
     assert.deepEqual(await ended(code, 3), { failed: ["outcome_unknown"], waiting: 0 });
@@ -223,7 +223,7 @@ test("a message of an earlier version, which counted no attempts, is given up li
   await until(() => all("failed").length, refuse("api_error"), 200);
 });
 
-test("an update is no message: what is written next comes after the message that was last", async () => {
+test("an update is not a message: the next message comes after the last one", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   FakeSocket.last.say(message("m1", "hello", "u2"));
@@ -232,7 +232,7 @@ test("an update is no message: what is written next comes after the message that
   assert.equal(chat.pending[0].after, "m1");
 });
 
-test("a history that goes back before an event leaves its last message the last one", async () => {
+test("a history older than an event keeps the last message the last one", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   FakeSocket.last.say(message("m3", "hello", "u2"));
@@ -241,7 +241,7 @@ test("a history that goes back before an event leaves its last message the last 
   assert.equal(chat.pending[0].after, "m3");
 });
 
-test("an event is told once though five hundred others came between", async () => {
+test("an event is emitted once even if five hundred others came in between", async () => {
   const { all } = await start();
   FakeSocket.last.greet();
   for (let i = 0; i < 500; i++) FakeSocket.last.say(message(`m${i}`, "x", "u2"));
@@ -249,7 +249,7 @@ test("an event is told once though five hundred others came between", async () =
   assert.equal(all("message").length, 500);
 });
 
-test("retry of a message that has not failed answers nothing and sends nothing", async () => {
+test("retry of a message that has not failed returns nothing and sends nothing", async () => {
   const { chat } = await start();
   const waiting = chat.send("x");
   assert.equal(chat.retry(waiting), "");

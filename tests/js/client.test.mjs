@@ -7,7 +7,7 @@ beforeEach(reset);
 
 // -- connecting -------------------------------------------------------------------------------
 
-test("the token URL is asked for the chat, and the socket opened with its token", async () => {
+test("the token URL is requested for the chat, and the socket opened with its token", async () => {
   let asked;
   const fetch = async (url) => ((asked = url), { ok: true, json: async () => ({ token: "a b", wsUrl: "https://server/ws?x=1", userId: "u1" }) });
   const { chat, all } = await start({ token: undefined, tokenUrl: "https://app/api/ws/token?agent=7", fetch });
@@ -21,18 +21,18 @@ test("the token URL is asked for the chat, and the socket opened with its token"
   assert.deepEqual(all("reload"), [{ reason: "connected" }]);
 });
 
-test("the token goes into the subprotocol where that is asked for, and not into the address", async () => {
+test("the token goes into the subprotocol if that is configured, and not into the address", async () => {
   await start({ subprotocol: true });
   assert.deepEqual(FakeSocket.last.protocols, ["eclipse.v1", "bearer.t1"]);
   assert.equal(FakeSocket.last.url.search, "");
 });
 
-test("connect says what it needs", () => {
+test("connect names a missing option", () => {
   assert.throws(() => connect({}), /tokenUrl or token/);
   assert.throws(() => connect({ tokenUrl: "/t", WebSocket: null }), /No WebSocket here/);
 });
 
-test("a token URL that fails, answers HTML or nothing useful is asked again and again", async () => {
+test("a token URL that fails, or answers HTML or nothing useful, is requested again and again", async () => {
   const answers = [
     () => { throw new TypeError("network"); },
     () => ({ ok: false, status: 500, headers: new Headers() }),
@@ -50,7 +50,7 @@ test("a token URL that fails, answers HTML or nothing useful is asked again and 
   assert.equal(chat.state, "open");
 });
 
-test("a token URL that hangs is given up after ten seconds, and asked again", async () => {
+test("a token URL that hangs is given up after ten seconds, and requested again", async () => {
   const real = AbortSignal.timeout;
   AbortSignal.timeout = (ms) => {
     const controller = new AbortController();
@@ -81,7 +81,7 @@ test("a Retry-After of the token URL is obeyed, and nothing hurries it", async (
   assert.equal(asked, 2);
 });
 
-test("a Retry-After beyond all reason is cut to ten minutes, and never taken for none", async () => {
+test("a huge Retry-After is limited to ten minutes, and never ignored", async () => {
   let asked = 0;
   const fetch = async () => (asked++, { ok: false, status: 503, headers: new Headers({ "retry-after": "99999999" }) });
   const { all } = await start({ token: undefined, tokenUrl: "http://app/t", fetch });
@@ -121,7 +121,7 @@ test("waits are random, no longer than the outage so far, at most twenty seconds
   assert.ok(new Set(waits).size == waits.length);
 });
 
-test("close is for good", async () => {
+test("close is permanent", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   chat.close();
@@ -143,7 +143,7 @@ test("a token that comes after close opens nothing", async () => {
 
 // -- close codes ------------------------------------------------------------------------------
 
-test("4003 is the end", async () => {
+test("4003 ends reconnecting", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   FakeSocket.last.end(4003, "bye");
@@ -154,7 +154,7 @@ test("4003 is the end", async () => {
 });
 
 for (const code of [1000, 1001, 1006, 4000, 4001, 4002, 4008]) {
-  test(`after ${code} it comes back soon, with a fresh token and its cursor`, async () => {
+  test(`after ${code} it reconnects soon, with a fresh token and its cursor`, async () => {
     await start();
     FakeSocket.last.greet();
     FakeSocket.last.say(message("m1", "x", "u2", { cursor: "e.1" }));
@@ -166,7 +166,7 @@ for (const code of [1000, 1001, 1006, 4000, 4001, 4002, 4008]) {
   });
 }
 
-test("after 4009 it waits for at least five seconds, whoever writes", async () => {
+test("after 4009 it waits for at least five seconds, even if somebody writes", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   await tick(2_000);
@@ -178,7 +178,7 @@ test("after 4009 it waits for at least five seconds, whoever writes", async () =
   assert.equal(FakeSocket.all.length, 2);
 });
 
-test("after 1012 it comes back at a random moment of twenty seconds, at once if somebody writes", async () => {
+test("after 1012 it reconnects at a random moment within twenty seconds, at once if somebody writes", async () => {
   const waits = [];
   for (let i = 0; i < 50; i++) {
     const { all } = await start();
@@ -236,7 +236,7 @@ test("messages wait for the connection and go out one at a time, in order", asyn
   assert.deepEqual(chat.pending, []);
 });
 
-test("an unacknowledged message is sent again under its name on the next connection", async () => {
+test("an unacknowledged message is sent again under its key on the next connection", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const id = chat.send("x");
@@ -248,7 +248,7 @@ test("an unacknowledged message is sent again under its name on the next connect
   assert.equal(all("sent").length, 1);
 });
 
-test("what is sent again says so, and is asked for until the server knows what became of it", async () => {
+test("a resent message says so, and is retried until the server knows its outcome", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const id = chat.send("hello");
@@ -265,7 +265,7 @@ test("what is sent again says so, and is asked for until the server knows what b
   assert.equal(all("failed")[0].code, "outcome_unknown");
 });
 
-test("an ack's cursor is never resumed from: events before it may be under way", async () => {
+test("an ack's cursor is never resumed from: events before it may be in progress", async () => {
   const { chat } = await start();
   FakeSocket.last.greet({ cursor: "e.4" });
   chat.send("x");
@@ -275,7 +275,7 @@ test("an ack's cursor is never resumed from: events before it may be under way",
   assert.equal(FakeSocket.last.url.searchParams.get("cursor"), "e.4");
 });
 
-test("an error that may pass is tried again after retryAfter, under the same name", async () => {
+test("after a temporary error a message is sent again after retryAfter, under the same key", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const id = chat.send("x");
@@ -287,7 +287,7 @@ test("an error that may pass is tried again after retryAfter, under the same nam
   assert.equal(all("failed").length, 0);
 });
 
-test("only what got no answer is sent again as such: an error that says that nothing was saved is one", async () => {
+test("only a message without an answer is marked as resent: an error that says that nothing was saved is an answer", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   const id = chat.send("x");
@@ -299,13 +299,13 @@ test("only what got no answer is sent again as such: an error that says that not
   await tick(5_000);
   FakeSocket.last.greet();
   assert.equal(FakeSocket.last.messages[0].resend, true);
-  // It says nothing of the one before it, which got no answer.
+  // It says nothing about the one before it, which got no answer.
   FakeSocket.last.say(slow);
   await tick(1_600);
   assert.equal(FakeSocket.last.messages[1].resend, true);
 });
 
-test("a retryable error without a name is taken for the message under way", async () => {
+test("a retryable error without a key applies to the message in progress", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   chat.send("x");
@@ -314,7 +314,7 @@ test("a retryable error without a name is taken for the message under way", asyn
   assert.equal(FakeSocket.last.messages.length, 2);
 });
 
-test("a final error fails its message alone, and retry sends it under the same name", async () => {
+test("a final error fails only its message, and retry sends it under the same key", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const id = chat.send("x");
@@ -328,7 +328,7 @@ test("a final error fails its message alone, and retry sends it under the same n
   assert.equal(chat.retry("nobody"), "");
 });
 
-test("an error that belongs to no message is told to the page", async () => {
+test("an error that belongs to no message is reported to the page", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   chat.send("x");
@@ -338,7 +338,7 @@ test("an error that belongs to no message is told to the page", async () => {
   assert.equal(chat.pending[0].status, "sending");
 });
 
-test("an unknown outcome is never sent again by itself; on purpose it gets a new name", async () => {
+test("a message of unknown outcome is never sent again by itself; on purpose it gets a new key", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const id = chat.send("x");
@@ -354,7 +354,7 @@ test("an unknown outcome is never sent again by itself; on purpose it gets a new
   assert.equal(FakeSocket.last.messages[0].clientMessageId, again);
 });
 
-test("the history settles an unknown outcome, but an older message of the same words does not", async () => {
+test("the history settles an unknown outcome, but an older message with the same text does not", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greet();
   const saved = (id, content, user = "u1") => ({ id, content, sender: { id: user } });
@@ -363,14 +363,14 @@ test("the history settles an unknown outcome, but an older message of the same w
   FakeSocket.last.say({ type: "error", error: "?", code: "outcome_unknown", clientMessageId: id });
   chat.history([saved("m1", "ok"), saved("m2", "hello", "u2")]);
   assert.equal(all("sent").length, 0);
-  chat.history([saved("m3", "ok")]); // reaches not back to what was known: proves nothing
+  chat.history([saved("m3", "ok")]); // does not reach back to what was known: proves nothing
   assert.equal(all("sent").length, 0);
   chat.history([saved("m1", "ok"), saved("m2", "hello", "u2"), saved("x", "ok", "u2"), saved("m3", "ok")]);
   assert.deepEqual(all("sent"), [{ clientMessageId: id, id: "m3", delivery: undefined }]);
   assert.deepEqual(chat.pending, []);
 });
 
-test("after four minutes the server may have forgotten the name: the outcome is unknown", async () => {
+test("after four minutes the server may have forgotten the key: the outcome is unknown", async () => {
   let down = false;
   const token = async () => {
     if (down) throw new Error("down");
@@ -390,7 +390,7 @@ test("after four minutes the server may have forgotten the name: the outcome is 
   assert.equal(FakeSocket.last.messages.length, 0);
 });
 
-test("a message that is never acknowledged on a living link leads to a new connection", async () => {
+test("a message that is never acknowledged on a live connection leads to a new one", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   chat.send("x");
@@ -429,7 +429,7 @@ test("blank messages and more than the limit are refused", async () => {
   assert.throws(() => chat.send("c"), RangeError);
 });
 
-test("a waiting message can be given up, one under way can't", async () => {
+test("a waiting message can be discarded, one in progress can't", async () => {
   const { chat } = await start();
   const [a, b] = [chat.send("a"), chat.send("b")];
   FakeSocket.last.greet();
@@ -440,7 +440,7 @@ test("a waiting message can be given up, one under way can't", async () => {
 
 // -- storage ----------------------------------------------------------------------------------
 
-test("a reload loses nothing: what was waiting or under way goes out under its name", async () => {
+test("a reload loses nothing: messages that waited or were in progress are sent under their keys", async () => {
   const storage = new FakeStorage();
   const first = await start({ storage });
   FakeSocket.last.greet();
@@ -481,7 +481,7 @@ test("a message reaches the page once, an update of it too", async () => {
   assert.equal(all("message_updated").length, 1);
 });
 
-test("the echo marks the message under way, the ack settles it", async () => {
+test("the echo marks the message in progress, the ack settles it", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   chat.send(" x ");
@@ -492,7 +492,7 @@ test("the echo marks the message under way, the ack settles it", async () => {
   assert.deepEqual(chat.pending, []);
 });
 
-test("known events come by name, all others as `event`, and the client's own names are not forged", async () => {
+test("known events are emitted by name, all others as `event`, and the client's own names can't be forged", async () => {
   const { heard } = await start();
   FakeSocket.last.greet();
   heard.length = 0;
@@ -500,7 +500,7 @@ test("known events come by name, all others as `event`, and the client's own nam
   assert.deepEqual(heard.map(([type]) => type), ["typing", "agent_joined", "event", "event", "event"]);
 });
 
-test("frames that are no events are dropped", async () => {
+test("frames that are not events are dropped", async () => {
   const { heard } = await start();
   FakeSocket.last.greet();
   heard.length = 0;
@@ -522,7 +522,7 @@ test("recovered means nothing to reload; not recovered means a reload", async ()
   assert.equal(FakeSocket.last.url.searchParams.get("cursor"), "f.7");
 });
 
-test("on() stops with what it answers", async () => {
+test("on() returns a function that stops it", async () => {
   const { chat } = await start();
   let heard = 0;
   const stop = chat.on("typing", () => heard++);
@@ -535,7 +535,7 @@ test("on() stops with what it answers", async () => {
 
 // -- signs of life ----------------------------------------------------------------------------
 
-test("a link without an answer to a ping is dropped, with one it stays", async () => {
+test("a connection without an answer to a ping is dropped, with one it stays", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   for (let i = 0; i < 3; i++) {
@@ -550,7 +550,7 @@ test("a link without an answer to a ping is dropped, with one it stays", async (
   assert.notEqual(chat.state, "open");
 });
 
-test("online, a visible tab and pageshow wake it: reconnect at once, or a quick ping", async () => {
+test("online, a visible tab and pageshow reconnect at once, or send a quick ping", async () => {
   const listeners = {};
   globalThis.addEventListener = (type, listener) => (listeners[type] = listener);
   globalThis.removeEventListener = (type) => delete listeners[type];
@@ -577,7 +577,7 @@ test("online, a visible tab and pageshow wake it: reconnect at once, or a quick 
   }
 });
 
-test("a hidden tab comes back with the network, but is not woken by being hidden", async () => {
+test("a hidden tab reconnects with the network, but not because it is hidden", async () => {
   const listeners = {};
   const page = { hidden: true, addEventListener: (type, listener) => (listeners[type] = listener), removeEventListener() {} };
   globalThis.addEventListener = page.addEventListener;
@@ -603,7 +603,7 @@ test("a hidden tab comes back with the network, but is not woken by being hidden
   }
 });
 
-test("the network that is back just after an attempt is not missed", async () => {
+test("a network that is back just after an attempt is noticed", async () => {
   const listeners = {};
   globalThis.addEventListener = (type, listener) => (listeners[type] = listener);
   globalThis.removeEventListener = () => {};
@@ -627,7 +627,7 @@ test("the network that is back just after an attempt is not missed", async () =>
 
 // -- typing, joining, reading, refreshing --------------------------------------------------------
 
-test("typing is said every few seconds at most, and ends by itself", async () => {
+test("typing is sent every few seconds at most, and ends by itself", async () => {
   const { chat } = await start();
   chat.typing();
   FakeSocket.last.greet();
@@ -646,7 +646,7 @@ test("typing is said every few seconds at most, and ends by itself", async () =>
   assert.deepEqual(said(), [true, true, false]);
 });
 
-test("who has sent a message is no longer typing", async () => {
+test("sending a message ends typing", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
   chat.typing();
@@ -685,7 +685,7 @@ test("the session's token is renewed before it ends, by the server's clock, if t
   }
 });
 
-test("a refresh that can't be had now is tried again later", async () => {
+test("a failed refresh is tried again later", async () => {
   let asked = 0;
   await start({ token: async () => { if (asked++) throw new Error("down"); return { token: "t", wsUrl: "ws://server", userId: "u1" }; } });
   FakeSocket.last.greet({ timestamp: "2001-01-01T00:00:00.000Z", expiresAt: "2001-01-01T00:01:00.000Z" });
@@ -716,9 +716,9 @@ test("a server's wrong clock renews no token too early or too late", async () =>
   }
 });
 
-// -- the server of today ----------------------------------------------------------------------
+// -- the old server ---------------------------------------------------------------------------
 
-test("today's server: the echo is the acknowledgement, and doubles are dropped", async () => {
+test("old server: the echo is the acknowledgement, and duplicates are dropped", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greetLikeToday();
   chat.send("a");
@@ -733,7 +733,7 @@ test("today's server: the echo is the acknowledgement, and doubles are dropped",
   assert.equal(all("message").length, 3);
 });
 
-test("today's server: a message under way when the link breaks may have been saved", async () => {
+test("old server: a message in progress when the connection breaks may have been saved", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greetLikeToday();
   const id = chat.send("a");
@@ -748,7 +748,7 @@ test("today's server: a message under way when the link breaks may have been sav
   assert.deepEqual(all("sent").map((s) => s.id), ["m1"]);
 });
 
-test("today's server: its error fails the message under way, and silence makes the outcome unknown", async () => {
+test("old server: its error fails the message in progress, and silence makes the outcome unknown", async () => {
   const { chat, all } = await start();
   FakeSocket.last.greetLikeToday();
   chat.send("a");

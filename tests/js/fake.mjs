@@ -1,4 +1,4 @@
-// A server made of plain objects, and a clock that tests turn by hand.
+// A server made of plain objects, and a clock that tests set.
 import { mock } from "node:test";
 import { connect } from "../../eclipse_ws/static/eclipse-chat.js";
 

@@ -1,4 +1,4 @@
-// One visitor: `node --experimental-websocket visitor.mjs <token url> <text>...` says the texts and prints what came of them.
+// One visitor: `node --experimental-websocket visitor.mjs <token url> <text>...` sends the texts and prints the outcomes.
 import { connect } from "../../eclipse_ws/static/eclipse-chat.js";
 
 const [tokenUrl, ...texts] = process.argv.slice(2);
@@ -6,7 +6,7 @@ const chat = connect({ tokenUrl, chatId: "c1", storage: null });
 const sent = [];
 const heard = [];
 chat.on("sent", ({ id }) => sent.push(id));
-// As a page draws it: whose it is has to be known the moment it is heard.
+// As a page draws it: its author must be known as soon as it arrives.
 chat.on("message", ({ data }) => heard.push([data.id, data.content, chat.isMine(data)]));
 for (const text of texts) chat.send(text);
 const done = () => {
