@@ -235,7 +235,7 @@ class Provider:
 
 
 class Pipe(Provider):
-    """The same for any protocol: it knows no commands, and can refuse none."""
+    """The same for any protocol: it knows no commands, and can't refuse any."""
 
     async def _ask(self, reader: asyncio.StreamReader, far: asyncio.StreamWriter, client: _Client) -> None:
         await self._copy(reader, far)

@@ -67,7 +67,7 @@ def test_npm_without_a_registry(tmp_path: Path) -> None:
 
 
 def test_a_platform_without_any_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the wheel has no Valkey either, tests that need a server are skipped."""
+    """If the wheel has no Valkey either, tests that need a server are skipped."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(pytest.skip.Exception, match="apt-get install redis-server"):
         needs.server()

@@ -529,7 +529,7 @@ async def test_token_of_a_visitor(site: Site) -> None:
 
 @pytest.mark.gen_test
 async def test_token_for_a_server_that_requires_claims(site: Site) -> None:
-    """Where the settings take only tokens of an issuer, for an audience, the route's name both."""
+    """If the settings require an issuer and an audience, the route's tokens have both."""
     site.api.settings = make_settings(jwt_issuer="https://app.example.com", jwt_audience="chat")
     answer = json.loads((await site.ask("/api/ws/token?chatId=c")).body)
     claims = jwt.decode(

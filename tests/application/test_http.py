@@ -546,7 +546,7 @@ async def test_lost_kept_connection_is_not_posted_again() -> None:
 
 @pytest.mark.gen_test
 async def test_lost_kept_connection_is_posted_again_with_an_honoured_key() -> None:
-    """Where the API honours keys, posting again is safe, and the sender notices nothing."""
+    """If the API honours keys, posting again is safe, and the sender notices nothing."""
     async with dies_on_second({"api_honours_idempotency": True}) as (api, posts):
         await send(api, key="k-1")
         await send(api, key="k-2")

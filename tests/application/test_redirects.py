@@ -205,7 +205,7 @@ async def test_a_redirect_loop(api: HttpApi, stub: Stub) -> None:
 
 @pytest.mark.gen_test
 async def test_a_message_that_is_lost_after_a_redirect(api: HttpApi, stub: Stub) -> None:
-    """What becomes of the message is unknown only after it was sent to where it belongs."""
+    """The outcome of a message is unknown only after it was sent to its final address."""
     stub.trailing_slash = True
     stub.fault = Fault("close", times=1, saves=True)
     error = await failure(send(api))
@@ -215,7 +215,7 @@ async def test_a_message_that_is_lost_after_a_redirect(api: HttpApi, stub: Stub)
 
 @pytest.mark.gen_test
 async def test_an_application_that_goes_away_in_between(api: HttpApi, stub: Stub) -> None:
-    """Where nobody listens any more after a redirect, it is certain that nothing was saved."""
+    """If the port is closed after a redirect, it is certain that nothing was saved."""
     stub.fault = to(f"{SEND}/", delay=0.01)
     stub.fault.headers["Connection"] = "close"
     call = asyncio.ensure_future(send(api))

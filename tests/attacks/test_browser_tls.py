@@ -38,7 +38,7 @@ TALK = """async ([port, one, two]) => {
 
 
 def pin(certificate: Path) -> str:
-    """What Chromium is told to trust: the hash of the public key of the file's first certificate."""
+    """The pin that Chromium trusts: the hash of the public key of the file's first certificate."""
     key = load_pem_x509_certificate(certificate.read_bytes()).public_key()
     raw = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return base64.b64encode(hashlib.sha256(raw).digest()).decode()

@@ -168,7 +168,7 @@ async def test_a_peer_that_reads_no_answer_is_closed_first() -> None:
 )
 async def test_the_idle_timeout_begins_after_the_first_request(request_: bytes, status: int) -> None:
     """The first request may take its time, TLS and all; after it the connection ends when it is idle, even
-    one that has shown the secret, or that goes on with half a request.
+    one that has sent the secret, or that goes on with half a request.
     """
     timeouts = {
         "server.listener.IDLE_TIMEOUT": 0.1,

@@ -376,7 +376,7 @@ async def test_a_long_history_is_resumed_by_an_agent(compression: str | None) ->
 
 
 async def deaf(server: Server, cursor: str) -> socket.socket:
-    """A client that has asked for what it missed, and reads none of it."""
+    """A client that has requested what it missed, and reads none of it."""
     bare = socket.socket()
     bare.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     bare.connect(("127.0.0.1", server.port))

@@ -104,8 +104,8 @@ async def test_old_tls_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.gen_test
 async def test_broken_records_write_no_warnings(tmp_path: Path) -> None:
-    """Whoever has done the handshake and then sends no TLS is cut off, at any time, without a line that an
-    operator would have to read (the fixture of all tests fails on a warning)."""
+    """A peer that has done the handshake and then sends no TLS is cut off, at any time, without a line that
+    an operator would have to read (the fixture of all tests fails on a warning)."""
     authority = Authority(tmp_path)
     context = authority.context()
     request = [f"GET /ws?token={token()} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in UPGRADE.items())]

@@ -207,7 +207,7 @@ class Cluster:
         assert self.server is not None
         assert self.server.process is not None
         self.server.freeze()
-        os.waitpid(self.server.process.pid, os.WUNTRACED)  # the signal alone may come late
+        os.waitpid(self.server.process.pid, os.WUNTRACED)  # the signal itself may come late
 
     async def kill_connection(self, node: Node, role: str = "subscriber") -> None:
         """Cut one of a node's connections, as a network would."""

@@ -18,7 +18,7 @@ LIFETIME = 0.2
 
 
 class Stage:
-    """A node in memory, whose clock stands still unless it is told otherwise."""
+    """A node in memory, whose clock stands still unless a test moves it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -27,7 +27,7 @@ class Stage:
         self.backend, self.delivery = self.node.backend, self.node.delivery
 
     async def until_swept(self) -> None:
-        """Wait until the sweep has looked at every chat, at the clock's time."""
+        """Wait until the sweep has checked every chat, at the clock's time."""
         over = fresh_chat()
         self.now -= 2 * LIFETIME
         await self.delivery.subscribe(over)

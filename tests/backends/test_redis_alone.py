@@ -157,7 +157,7 @@ async def test_a_resend_of_what_a_node_released_before_it_was_cut_off(
     one, other = await made.node(chat, redis_url=provider.url), await made.node(chat)
     await one.delivery.release(await one.delivery.attempt(chat, "key"))
     provider.block()
-    retry = asyncio.ensure_future(one.delivery.attempt(chat, "key"))  # answered, so it is no resend
+    retry = asyncio.ensure_future(one.delivery.attempt(chat, "key"))  # answered, so it isn't a resend
     assert (await other.delivery.attempt(chat, "key", resent=True)).state == "later"
     assert (await retry).state == "new"
     receipt = await one.delivery.publish(chat, event("saved"), await retry)

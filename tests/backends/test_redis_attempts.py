@@ -79,7 +79,7 @@ async def test_only_its_owner_ends_an_attempt(cluster: Make, chat: str) -> None:
 
 @gen_test
 async def test_a_release_that_redis_has_forgotten(cluster: Make, chat: str) -> None:
-    """Where Redis was emptied, a released attempt is new for the other nodes, not unknown."""
+    """If Redis was emptied, a released attempt is new for the other nodes, not unknown."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     attempt = await one.delivery.attempt(chat, "key")

@@ -1,7 +1,7 @@
 """A Redis that goes back in time: a snapshot was restored, or a replica promoted that lagged behind.
 
-It knows the same epoch and less of it, and counts on from there. Whoever has seen more must not be told that
-nothing is missing.
+It knows the same epoch and less of it, and counts on from there. A client that has seen more must not be told
+that nothing is missing.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ async def test_a_join_after_a_quiet_time(cluster: Make, chat: str) -> None:
 @gen_test
 @pytest.mark.parametrize("over_http", [True, False])
 async def test_events_at_places_that_were_taken(cluster: Make, chat: str, over_http: bool) -> None:
-    """Without a cut, the first event of another node after the restore is no duplicate, but a sign of it."""
+    """Without a cut, another node's first event after the restore is not a duplicate, but a sign of it."""
     made = cluster(app_publishes_over_http=over_http)
     node, elsewhere = await made.node(chat), await made.node()
     past = Past(made)

@@ -290,7 +290,7 @@ async def test_a_push_that_can_not_be_handled(expect_log: Callable[..., None]) -
 
 @gen_test
 async def test_a_command_that_can_not_be_written() -> None:
-    """A command that is no text for Redis fails alone: later answers still come to their commands."""
+    """An invalid command fails by itself: later answers still come to their commands."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while words := await command(reader):

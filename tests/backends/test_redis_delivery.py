@@ -143,7 +143,7 @@ async def test_a_loss_without_a_subscription_is_announced_later(
     made = own_cluster()
     provider = await Provider(made.server.port).start()
     one, other = await made.node(chat, redis_url=provider.url), await made.node(chat)
-    await made.until_overlapping(chat, one)  # the cut alone is bridged, and interrupts nobody
+    await made.until_overlapping(chat, one)  # the cut by itself is bridged, and interrupts nobody
     provider.refuse("ERR max requests limit exceeded", "SUBSCRIBE")
     provider.cut()
     async with asyncio.timeout(10):

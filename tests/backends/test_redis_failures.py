@@ -124,7 +124,7 @@ async def test_a_redis_that_refuses_everything(
             provider.refuse(answer)
             with pytest.raises(Unavailable) as caught:
                 await backend.append(chat, event(1))
-            # What only the answer of a wrong server says at once, the next heartbeat tells of others.
+            # Only the answer of a wrong server says so at once; for others the next heartbeat does.
             assert caught.value.asked == (not answer.startswith("LOADING"))
             await until(lambda: backend.health.state == "down")
             assert set(await failures(backend, chat)) == {(False, False)}

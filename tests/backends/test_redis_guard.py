@@ -124,7 +124,7 @@ async def test_an_unguarded_cut_interrupts(cluster: Make, chat: str, expect_log:
 async def test_without_raw_events_no_guard_is_needed(
     cluster: Make, chat: str, expect_log: Callable[..., None]
 ) -> None:
-    """Where the application publishes over HTTP alone, a lone node's gap is replayed from the history."""
+    """If the application publishes only over HTTP, a lone node's gap is replayed from the history."""
     expect_log(LOST)
     made = cluster(app_publishes_over_http=True)
     node, elsewhere = await made.node(chat), await made.node()
@@ -241,7 +241,7 @@ async def test_a_loss_on_all_nodes_begins_one_epoch(cluster: Make, chat: str) ->
 
 @gen_test
 async def test_a_loss_during_a_join_renews_the_chat(cluster: Make, chat: str) -> None:
-    """A renewal that is asked for while the chat is being joined is not forgotten."""
+    """A renewal that is requested while the chat is being joined is not forgotten."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     before = epoch(one, chat)

@@ -1,4 +1,4 @@
-"""What Redis keeps of a chat: how much of it, for how long, and which epoch it goes on in."""
+"""What Redis keeps of a chat: how much of it, for how long, and which epoch it continues in."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_a_position_that_only_a_known_event_brings_back(cluster: Make, cha
 @gen_test
 @patch("eclipse_ws.config.settings.Settings.history_bytes", 1024)
 async def test_a_history_is_bounded_in_both_ways_at_once(cluster: Make, chat: str) -> None:
-    """As many events are kept as the setting says, also when their bytes are counted anew meanwhile."""
+    """As many events are kept as the setting says, also when their bytes are recounted meanwhile."""
     made = cluster(history_events=5)
     node = await made.node(chat)
     events = node.backend._names.chat_keys(chat)[1]

@@ -29,7 +29,7 @@ async def begin(node: Node, chat: str) -> None:
 
 @gen_test
 async def test_an_emptied_redis(cluster: Make, chat: str) -> None:
-    """Where Redis has forgotten a key, the nodes still know what it stands for."""
+    """If Redis has forgotten a key, the nodes still know what it stands for."""
     made = cluster()
     one, other = await made.nodes(2, chat)
     await begin(one, chat)

@@ -127,7 +127,7 @@ async def test_live_events_during_a_replay(
 async def test_a_new_epoch_is_announced_before_its_events(
     cluster: Make, chat: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of events that come while a new epoch is being found none is delivered before the interrupt."""
+    """No event that arrives during the search for a new epoch is delivered before the interrupt."""
     made = cluster()
     nodes = _, other = await made.nodes(2, chat)
     await other.delivery.publish(chat, event(0))

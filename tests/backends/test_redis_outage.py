@@ -277,7 +277,7 @@ REFUSALS = {
 @gen_test
 @pytest.mark.parametrize("refusal", REFUSALS)
 async def test_temporary_refusals(own_cluster: Make, chat: str, refusal: str, expect_log: Expect) -> None:
-    """While Redis is full or read-only chat goes on locally; when it takes events again it gets them."""
+    """While Redis is full or read-only chat goes on locally; when it accepts events again it gets them."""
     expect_log(REFUSES)
     expect_log(AWAY, LOCALLY, optional=True)
     begin, end = REFUSALS[refusal]

@@ -115,7 +115,7 @@ async def test_a_cut(redis_server: RedisServer, chat: str, guard: str, expect_lo
 
 @gen_test
 async def test_a_cut_without_raw_events(redis_server: RedisServer, chat: str, expect_log: Expect) -> None:
-    """Where the application publishes over HTTP alone, a lone node's cut ends no epoch: Redis has all."""
+    """If the application publishes only over HTTP, a lone node's cut ends no epoch: Redis has all."""
     expect_log(LOST)
     async with alone(redis_server, app_publishes_over_http=True) as made:
         backend, told = await made.start()
@@ -168,7 +168,7 @@ async def test_many_in_one_turn(own_server: Servers) -> None:
 
 @gen_test
 async def test_one_subscription_for_all_that_wait(own_server: Servers, chat: str) -> None:
-    """Whoever asks for a chat while it is being subscribed waits for the same confirmation."""
+    """Several calls for a chat that is being subscribed wait for the same confirmation."""
     async with alone(own_server()) as made:
         backend, _ = await made.start()
         await made.client.config_resetstat()

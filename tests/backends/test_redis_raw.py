@@ -95,13 +95,13 @@ NO_EVENT = {
     "an array": b'[{"type":"message"}]',
     "a number": b"1",
     "no type": b'{"data":{"id":"x"}}',
-    "a type that is no text": b'{"type":7}',
+    "a type that isn't text": b'{"type":7}',
     "UTF-16": '{"type":"message"}'.encode("utf-16"),
     "half of an object": b'{"type":"message","data":{',
     "two objects": body("x") + body("y"),
-    "4 MiB that are no object": b"x" * (1 << 22),
+    "4 MiB without an object": b"x" * (1 << 22),
     "typing of 4 MiB": body("x", "typing", filler="x" * (1 << 22)),
-    "typing that is no UTF-8": b'{"type":"typing","data":{"userId":"\xff"}}',
+    "typing in invalid UTF-8": b'{"type":"typing","data":{"userId":"\xff"}}',
     "typing with a garbage cursor": body("x", "typing", cursor="garbage"),
 }
 

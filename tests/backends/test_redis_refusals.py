@@ -144,7 +144,7 @@ async def test_a_demoted_primary(own_server: Servers, chat: str, expect_log: Exp
             await until(lambda node=node: node.backend._connections._number == 2, "another connection")
             await node.until_up()
         if raw:
-            # What the application published meanwhile, nobody can know: it is told.
+            # Nobody can know what the application published meanwhile: the gap is announced.
             await until(lambda: all(node.heard.interrupts == [chat] for node in (one, other)))
         await successor.until_listeners(f"chat:{chat}", 2)
         for node in (one, other):
@@ -226,7 +226,7 @@ async def test_a_server_that_goes_on_refusing(
         await other.until_heard(chat, 0, 1, 2)
         for node in nodes:
             assert not node.heard.interrupts
-            assert node.backend._connections._number == 1  # the subscriber's connection was left alone
+            assert node.backend._connections._number == 1  # the subscriber's connection was not touched
         lines = counted(caplog, logging.INFO)
         assert lines[REFUSES] == lines["Redis accepts commands again"] == 2
         assert LOST not in lines

@@ -1,4 +1,4 @@
-"""Fixtures of the suite in a real browser. Where there is no Chromium it is skipped, in CI never."""
+"""Fixtures of the suite in a real browser. Without Chromium it is skipped, but never in CI."""
 
 from __future__ import annotations
 
@@ -156,14 +156,14 @@ def listed(server: ServerProcess, context: Callable[..., BrowserContext]) -> tup
 
 @pytest.fixture(scope="session")
 def artefacts() -> Path:
-    """Where screenshots go; git doesn't see it."""
+    """Where screenshots go; git ignores it."""
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     return ARTEFACTS
 
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
-    """Fetches axe-core's source from npm; a test asks for it last, since it ends where there is none."""
+    """Fetches axe-core's source from npm; a test requests it last, since it skips if there is none."""
 
     @functools.cache
     def fetch() -> str:

@@ -24,7 +24,7 @@ LOOKS: dict[str, tuple[dict[str, Any], dict[str, int], str]] = {
     "rtl": ({}, DESKTOP, "rtl"),
     "forced": ({"forced_colors": "active", "color_scheme": "dark"}, DESKTOP, "ltr"),
 }
-# The languages differ in their texts alone: one look of each shows them.
+# The languages differ only in their texts: one look of each shows them.
 LANGUAGES = ("ar", "de", "es", "fr", "it", "ja", "nl", "pl", "pt")
 SHOWN: dict[str, tuple[State, Sequence[str]]] = {
     **{name: (state, list(LOOKS)) for name, state in STATES.items()},

@@ -93,7 +93,7 @@ def test_the_field_can_be_seen(server: ServerProcess, customer: Open, scheme: st
 
 
 def test_edges_and_dots_are_visible_in_forced_colours(server: ServerProcess, customer: Open) -> None:
-    """Without backgrounds and shadows, edges are lines, and the dots of who is typing stay."""
+    """Without backgrounds and shadows, edges are lines, and the typing dots stay."""
     page = customer(server.url, forced_colors="active")
     connected(page)
     edges = "elements => elements.map((e) => parseFloat(getComputedStyle(e).borderTopWidth))"

@@ -491,7 +491,7 @@ def test_a_message_deleted_before_its_event_is_gone(
 
 
 def test_the_latest_fetch_is_called(server: ServerProcess, framed: Callable[..., Framed]) -> None:
-    """A token that is asked for after a render is asked for with that render's `fetch`."""
+    """A token requested after a render uses that render's `fetch`."""
     sockets: list[WebSocketRoute] = []
 
     def prepare(page: Page) -> None:

@@ -43,7 +43,7 @@ def held(page: Page, url: str) -> list[Route]:
 
 
 def ask(page: Page) -> None:
-    """Ask for the panel as a script does, and wait until its file is asked for."""
+    """Open the panel as a script does, and wait until its file is requested."""
     with page.expect_request(PANEL):
         page.locator("eclipse-chat").evaluate("element => element.show()")
 
@@ -110,7 +110,7 @@ def test_a_panel_that_failed_to_load_is_tried_again(server: ServerProcess, conte
 
 
 def test_an_inline_chat_that_failed_to_load_tries_again(server: ServerProcess, context: Contexts) -> None:
-    """Where there is no launcher to press, it tries again by itself."""
+    """Without a launcher to press, it tries again by itself."""
     page = context().new_page()
     page.clock.install()
     page.route(PANEL, lambda route: route.abort())
@@ -123,7 +123,7 @@ def test_an_inline_chat_that_failed_to_load_tries_again(server: ServerProcess, c
 
 @pytest.mark.parametrize("name", ["widget.panel.js", "widget.js"])
 def test_a_panel_of_another_build_is_refused(server: ServerProcess, context: Contexts, name: str) -> None:
-    """Where page and panel are of different builds, nothing opens, and the error asks for a reload."""
+    """If page and panel are of different builds, nothing opens, and the error asks for a reload."""
     page = context().new_page()
     serve_another_build(page, name)
     page.goto(f"{server.url}/demo?chat=another-build")

@@ -75,7 +75,7 @@ def test_the_header_shows_who_has_answered(page: Page) -> None:
 
 
 def test_a_person_who_joins_gets_a_face_with_the_same_colour(page: Page) -> None:
-    """A face is there once somebody joins, and its colour depends on the name alone."""
+    """A face appears once somebody joins, and its colour depends only on the name."""
     show(page, STATES["joined"])
     expect(page.locator("eclipse-chat .face")).to_have_text(["AO"])
     before = colours(page, ".face", "backgroundColor")
@@ -104,7 +104,7 @@ def test_the_header_shows_only_known_people(page: Page) -> None:
 
 
 def test_pictures_of_senders_are_not_loaded(page: Page) -> None:
-    """A picture that a sender names is asked for by nobody: its host would learn who reads."""
+    """A picture that a sender names is not requested: its host would learn who reads."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     pictured = message(1, "Hello")
@@ -162,7 +162,7 @@ def test_a_failure_is_a_red_line_with_buttons(page: Page) -> None:
 
 @pytest.mark.parametrize("look", ["light", "dark"])
 def test_bubbles_stand_out(page: Page, look: str) -> None:
-    """The other side's bubbles have an edge that is told from the panel, in light and dark."""
+    """The other side's bubbles have an edge that contrasts with the panel, in light and dark."""
     page.emulate_media(**LOOKS[look][0])
     show(page, STATES["conversation"])
     panel = colours(page, ".panel", "backgroundColor")[0]
@@ -372,7 +372,7 @@ def test_a_change_of_language_takes_effect(page: Page) -> None:
 
 
 def test_the_unread_count_is_in_the_pages_language(page: Page) -> None:
-    """The launcher counts in the page's language before its file has been asked for."""
+    """The launcher counts in the page's language before its file has been requested."""
     show(page, replace(STATES["unread"], lang="de"))
     expect(page.get_by_role("button", name="Chat öffnen, 1 ungelesen")).to_be_visible()
 

@@ -15,7 +15,7 @@ from tests.browser.stage import ServerProcess, connected, open_panel, say
 NOTICE = "eclipse-chat .notice"
 
 
-class Link:
+class Connection:
     """The socket of a page, which greets while it is up and never answers anything else."""
 
     def __init__(self, page: Page, *, up: bool = True) -> None:
@@ -33,15 +33,15 @@ class Link:
         socket.send(json.dumps(greeting))
 
 
-def test_the_first_connection_is_no_reconnection(server: ServerProcess, context: Contexts) -> None:
-    """A server that can't be reached at first is not available: nobody is called offline."""
+def test_the_first_connection_is_not_a_reconnection(server: ServerProcess, context: Contexts) -> None:
+    """A server that can't be reached at first is unavailable: nobody is called offline."""
     page = context().new_page()
-    link = Link(page, up=False)
+    connection = Connection(page, up=False)
     give_history(page, [message(1, "from the history")])
     page.goto(f"{server.url}/demo?chat=first&open")
     expect(page.get_by_text("from the history")).to_be_visible()
     expect(page.get_by_text("The chat isn’t available right now.")).to_be_visible()
-    link.up = True
+    connection.up = True
     connected(page)
     expect(page.locator(NOTICE)).to_be_hidden()
 
@@ -51,12 +51,12 @@ def test_a_history_that_loads_does_not_hide_a_lost_connection(
 ) -> None:
     """The widget says that it reconnects, also when the history is loaded meanwhile."""
     page = context().new_page()
-    link = Link(page)
+    connection = Connection(page)
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=lost&open")
     connected(page)
-    link.up = False
-    link.sockets[-1].close(code=1011)
+    connection.up = False
+    connection.sockets[-1].close(code=1011)
     expect(page.get_by_text("You are offline.")).to_be_visible()
     give_history(page, [message(1, "found meanwhile")])
     page.evaluate("document.querySelector('eclipse-chat').chat.dispatchEvent(new CustomEvent('reload'))")
@@ -69,7 +69,7 @@ def test_a_connection_does_not_hide_that_the_history_is_missing(
 ) -> None:
     """The notice about a missing history stays until it is loaded, whatever the socket does."""
     page = context().new_page()
-    link = Link(page)
+    connection = Connection(page)
     failing = re.compile("/api/chats/.*/messages")
 
     def fail(route: Route) -> None:
@@ -78,7 +78,7 @@ def test_a_connection_does_not_hide_that_the_history_is_missing(
     page.route(failing, fail)
     page.goto(f"{server.url}/demo?chat=missing&open")
     expect(page.get_by_text("Earlier messages could not be loaded.")).to_be_visible()
-    link.sockets[-1].close(code=1011)
+    connection.sockets[-1].close(code=1011)
     expect(page.locator("eclipse-chat")).not_to_have_attribute("state", "open")
     connected(page)
     expect(page.get_by_text("Earlier messages could not be loaded.")).to_be_visible()
@@ -92,7 +92,7 @@ def test_a_connection_does_not_hide_that_the_history_is_missing(
 def test_a_full_outbox_keeps_what_was_typed(server: ServerProcess, context: Contexts) -> None:
     """When no more messages can wait, the one being written stays in its field, and the reason is shown."""
     page = context().new_page()
-    Link(page, up=False)
+    Connection(page, up=False)
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=full")
     box = open_panel(page)
@@ -118,13 +118,13 @@ def test_another_chat_does_not_begin_as_closed(server: ServerProcess, customer: 
 def test_a_closed_chat_accepts_no_more_messages(server: ServerProcess, context: Contexts) -> None:
     """After close code 4003 there is no field to write into, and messages in progress were not sent."""
     page = context().new_page()
-    link = Link(page)
+    connection = Connection(page)
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=closed")
     box = open_panel(page)
     say(box, "too late")
     expect(page.get_by_text("Sending…")).to_be_visible()
-    link.sockets[-1].close(code=4003, reason="bye")
+    connection.sockets[-1].close(code=4003, reason="bye")
     expect(page.get_by_text("This chat has ended.")).to_be_visible()
     expect(box).to_be_hidden()
     expect(page.get_by_role("group", name="Messages")).to_be_focused()
@@ -139,7 +139,7 @@ def test_a_refused_token_is_reported(
 ) -> None:
     """If a token is refused, the person reads so, the page is notified, and the notice goes by itself."""
     page = context().new_page()
-    Link(page)
+    Connection(page)
     give_history(page, [])
 
     def refuse(route: Route) -> None:
@@ -175,7 +175,7 @@ def test_a_browser_that_is_offline_says_so(server: ServerProcess, context: Conte
     """Offline is shown at once, whatever the socket does, and only while it lasts."""
     visitor = context()
     page = visitor.new_page()
-    Link(page)
+    Connection(page)
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=offline&open")
     connected(page)
@@ -188,7 +188,7 @@ def test_a_browser_that_is_offline_says_so(server: ServerProcess, context: Conte
 def test_an_error_about_a_command_shows_no_notice(server: ServerProcess, context: Contexts) -> None:
     """An error that belongs to no message is reported to the page only."""
     page = context().new_page()
-    link = Link(page)
+    connection = Connection(page)
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=limits&open")
     connected(page)
@@ -204,7 +204,7 @@ def test_an_error_about_a_command_shows_no_notice(server: ServerProcess, context
         "retryable": True,
         "retryAfter": 1,
     }
-    link.sockets[-1].send(json.dumps(error))
+    connection.sockets[-1].send(json.dumps(error))
     page.wait_for_function("() => errors.length")
     assert page.evaluate("errors") == ["rate_limited"]
     expect(page.locator(NOTICE)).to_be_hidden()
@@ -215,11 +215,11 @@ def test_an_error_about_a_command_shows_no_notice(server: ServerProcess, context
 def test_an_ended_chat_can_begin_again(server: ServerProcess, context: Contexts, choice: str) -> None:
     """A button asks the page first: it may give another chat, forbid it, or leave it to the same chat."""
     page = context().new_page()
-    link = Link(page)
+    connection = Connection(page)
     give_history(page, [])
     page.goto(f"{server.url}/demo?chat=ended&open")
     connected(page)
-    link.sockets[-1].close(code=4003, reason="bye")
+    connection.sockets[-1].close(code=4003, reason="bye")
     page.locator("eclipse-chat").evaluate(
         """(element, choice) => element.addEventListener("restart", (event) => {
             if (choice == "another") element.chatId = "new";
@@ -237,6 +237,6 @@ def test_an_ended_chat_can_begin_again(server: ServerProcess, context: Contexts,
     expect(page.get_by_role("textbox")).to_be_focused()
     expect(button).to_be_hidden()
     expect(page.locator(NOTICE)).to_be_hidden()
-    assert len(link.sockets) == 2
+    assert len(connection.sockets) == 2
     chat = page.locator("eclipse-chat").evaluate("element => element.chatId")
     assert chat == ("new" if choice == "another" else "ended")

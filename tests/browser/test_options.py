@@ -31,7 +31,7 @@ def put(page: Page, attributes: Attributes) -> None:
 
 
 def test_texts_can_be_overridden(server: ServerProcess, customer: Open, complaints: list[str]) -> None:
-    """Texts come as an attribute or a property, at any time; what isn't JSON is told and changes nothing."""
+    """Texts come as an attribute or a property, at any time; invalid JSON is reported and changes nothing."""
     page = customer(server.url)
     put(page, {"texts": json.dumps({"open": "Chat öffnen", "placeholder": "Nachricht schreiben"})})
     page.get_by_role("button", name="Chat öffnen").click()
@@ -73,7 +73,7 @@ def test_history_url_none_requests_no_history(server: ServerProcess, customer: O
 
 
 def test_a_page_gets_events_and_keeps_its_title(server: ServerProcess, customer: Open, desk: Open) -> None:
-    """Events come with their details; `no-title` leaves the title alone."""
+    """Events come with their details; with `no-title` the title is not changed."""
     page, agent = customer(server.url), desk(server.url)
     put(page, {"no-title": ""})
     connected(page, agent)

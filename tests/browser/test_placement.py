@@ -296,7 +296,7 @@ def test_it_works_after_a_dialog_of_the_page(show: Show) -> None:
 
 
 def test_it_is_not_printed(show: Show) -> None:
-    """On paper there is the page alone, open or not; an inline chat is part of the page."""
+    """On paper there is only the page, with the panel open or not; an inline chat is part of the page."""
     page = show(Host(body=CHAT + CHAT.replace("{attributes}", "inline")))
     launcher, panels = page.locator("eclipse-chat .launch").first, page.locator("eclipse-chat .panel")
     page.emulate_media(media="print")

@@ -144,7 +144,7 @@ def test_a_reader_further_up_keeps_the_place_when_a_phone_is_turned(shop: Callab
 
 
 def test_a_move_that_keeps_the_state_of_elements_keeps_the_chats(shop: Callable[..., Shop]) -> None:
-    """`moveBefore()` takes no focus away, closes nothing and connects nothing anew."""
+    """`moveBefore()` takes no focus away, closes nothing and reconnects nothing."""
     play = shop()
     page = play.show("<p></p>" + CHAT)
     open_panel(page)

@@ -15,7 +15,7 @@ BADGE = "eclipse-chat .badge"
 
 
 def reload(page: Page) -> None:
-    """Load the page anew, up to the end of its history."""
+    """Reload the page, up to the end of its history."""
     with page.expect_response("**/api/chats/*/messages*"):
         page.reload()
     connected(page)

@@ -194,8 +194,8 @@ def test_every_error_of_the_client_is_documented() -> None:
     assert set(documented) == codes
 
 
-def test_every_program_of_the_last_table_is_there() -> None:
-    """What is said to be run can be run: files, modules and make's targets exist."""
+def test_every_program_of_the_last_table_exists() -> None:
+    """Every documented file, module and make target exists."""
     makefile = (ROOT / "Makefile").read_text()
     for row in table("command | what"):
         words = code(row[0])[0].split()

@@ -61,7 +61,7 @@ def test_a_blank_name_does_not_count(shop: Callable[..., Shop], name: str) -> No
 
 @pytest.mark.parametrize("role", [None, "constructor", "placeholder"])
 def test_an_unknown_role_is_not_shown_as_a_name(shop: Callable[..., Shop], role: str | None) -> None:
-    """A role that nobody knows, or none, is not shown as `null`, as a function or as another text."""
+    """An unknown or missing role is not shown as `null`, as a function or as another text."""
     play = shop()
     play.history += [{**message(1, "hello"), "role": role, "sender": None}]
     page = play.show(attributes="open")
@@ -121,7 +121,7 @@ def test_a_line_has_the_direction_of_its_text(shop: Callable[..., Shop]) -> None
 
 
 def test_an_empty_text_leaves_no_separator(shop: Callable[..., Shop]) -> None:
-    """Where the page wants no text for `edited`, nothing is beside the time either."""
+    """If the page sets an empty text for `edited`, nothing is beside the time either."""
     play = shop()
     page = play.show(attributes="""open texts='{"edited": ""}'""")
     opened(page)

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def chosen(parser: argparse.ArgumentParser, only: str | None, plans: Sequence[T], noun: str) -> Sequence[T]:
-    """Those of the plans, which have a ``name``, that ``--only`` lists; exits over a name of none."""
+    """The plans, which have a ``name``, that ``--only`` lists; exits if there is none."""
     if not only:
         return plans
     names = only.split(",")
@@ -29,7 +29,7 @@ def chosen(parser: argparse.ArgumentParser, only: str | None, plans: Sequence[T]
 
 
 def server_version(parser: argparse.ArgumentParser, server: str) -> str:
-    """Such as ``redis 7.0.15``; exits where there is none."""
+    """Such as ``redis 7.0.15``; exits if there is none."""
     try:
         binary = server_binary(server)
     except NoServerError as error:

@@ -75,7 +75,7 @@ class Verdict:
 
     @property
     def missed_targets(self) -> list[str]:
-        """The targets that were missed, each with its figure."""
+        """The targets that were missed, each with its value."""
         zero = (
             "duplicates",
             "disorders",

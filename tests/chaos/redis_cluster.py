@@ -38,7 +38,7 @@ class RedisApplication(Application):
         )
 
     async def stop(self) -> None:
-        """Stop listening, and let go of Redis."""
+        """Stop listening, and close the connection to Redis."""
         await super().stop()
         await self._client.aclose()
 

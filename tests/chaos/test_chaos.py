@@ -31,7 +31,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Verdicts:
 
 
 async def _run(folder: Path, server: str) -> Verdicts:
-    # Clients wait longest where the application fails: if that came last, it would be alone at the end.
+    # Clients wait longest when the application fails: if that came last, it would run alone at the end.
     plans = sorted(plans_of("redis"), key=lambda plan: not plan.unknowns)
     runs = [run_lanes(plans, folder, server, SECONDS, lanes=LANES, chats=CHATS)]
     if postgres.binaries():

@@ -173,7 +173,7 @@ async def test_a_line_is_sent_and_settled(server: Server, url: str, answer: str)
 
 @pytest.mark.gen_test
 async def test_an_error_names_the_line_that_was_not_sent(server: Server, url: str) -> None:
-    """An error that answers a line shows it again, so that it can be typed anew, and settles it."""
+    """An error for a line shows it again, so that it can be retyped, and settles it."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
     running = asyncio.create_task(me.run())

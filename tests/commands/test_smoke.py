@@ -79,7 +79,7 @@ async def test_commands_are_sent_without_delay() -> None:
 
 @gen_test
 async def test_machines_are_requested_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the health document names two machines, each session asks the proxy for one of them."""
+    """If the health document names two machines, each session asks the proxy for one of them."""
     async with running(machine="m1", region="iad") as server:
         document = server.node.health
         names = iter(["m1", "m2"] * 20)
@@ -166,7 +166,7 @@ async def before(stub: Stub, **given: Any) -> AsyncIterator[int]:
 
 @gen_test
 async def test_the_application_accepts_the_tests_users() -> None:
-    """The test's users are visitors, whom an application takes that has accounts of its own for others."""
+    """The test's users are visitors, which an application with its own accounts accepts."""
     stub = Stub(API_SECRET)
     stub.users = frozenset({"u1"})
     async with before(stub) as port:

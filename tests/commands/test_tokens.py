@@ -53,7 +53,7 @@ async def test_a_given_url_stays() -> None:
 
 @pytest.mark.gen_test
 async def test_each_attempt_has_a_fresh_token() -> None:
-    """A minted token is made for the attempt, for the chat and the user that were asked for."""
+    """A token is made for each attempt, with the requested chat and user."""
     url = urlsplit(await MintedUrl(SECRET, "127.0.0.1:1", "c1", "u1", True).url())
     claims = jwt.decode(parse_qs(url.query)["token"][0], SECRET, algorithms=["HS256"])
     assert (claims["userId"], claims["chatId"], claims["isAuthenticated"]) == ("u1", "c1", True)
@@ -62,7 +62,7 @@ async def test_each_attempt_has_a_fresh_token() -> None:
 
 @pytest.mark.gen_test
 async def test_a_token_names_what_the_settings_require() -> None:
-    """Where the server takes only tokens of an issuer, for an audience, a minted one has both."""
+    """If the server requires an issuer and an audience, a token has both."""
     assert required("", "") == {}
     more = required("https://app.example.com", "chat")
     url = urlsplit(await MintedUrl(SECRET, "127.0.0.1:1", "c1", "u1", True, more=more).url())

@@ -716,7 +716,7 @@ def test_a_dotenv_line_appended_to_another(tmp_path: Path, text: str, says: str)
     ],
 )
 def test_a_line_that_only_looks_like_two(tmp_path: Path, text: str) -> None:
-    """An option, a query, base64, quoted text and other applications' variables are left alone."""
+    """An option, a query, base64, quoted text and other applications' variables are accepted."""
     dotenv = tmp_path / ".env"
     dotenv.write_text(text)
     assert read(dotenv=dotenv)

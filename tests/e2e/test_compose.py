@@ -61,7 +61,7 @@ class Local:
         return text
 
     def environment(self, service: str) -> dict[str, str]:
-        """The service's variables alone, and what a program needs to be found."""
+        """Only the service's variables, and what a program needs to be found."""
         given = self.services[service]["environment"]
         assert given["PORT"] == str(self.inner[service])
         found = {"PATH": f"{BIN}:{os.environ['PATH']}", **inherited(), "LANG": "C.UTF-8"}

@@ -51,7 +51,7 @@ class Row(Verdict):
 
     @property
     def missed_targets(self) -> list[str]:
-        """The targets that were missed, each with its figure."""
+        """The targets that were missed, each with its value."""
         missed = super().missed_targets
         if self.gap > self.allowed_gap:
             missed.append(f"a gap of {self.gap:.1f} s, more than {self.allowed_gap:g}")

@@ -80,7 +80,7 @@ class Stage:
         await asyncio.gather(*map(write, members))
 
     def crowd(self, clients: int) -> None:
-        """Fill chats of two on both nodes, one of ten an old page; they write and roam until `hush`."""
+        """Fill chats of two on both nodes, one of ten an old page; all write until `stop_writing`."""
         for number in range(clients):
             join = self.page if number % 10 == 5 else self.member
             join(f"{self.row.scenario.replace(' ', '-')}-{number // 2}", *self.fleet.nodes)

@@ -41,7 +41,7 @@ class Herd:
         return answer
 
     def expect_cut(self) -> None:
-        """The next report waits until all have been connected anew."""
+        """The next report waits until all have reconnected."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{self.clients}\n")
         self._process.stdin.flush()

@@ -73,7 +73,7 @@ def test_the_package_compares_no_builds(project: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_an_entry_can_be_imported_in_node(project: Path, entry: str) -> None:
-    """Where pages are rendered on a server, importing neither throws nor keeps the process alive."""
+    """When pages are rendered on a server, importing neither throws nor keeps the process alive."""
     code = f"const entry = await import('{entry}'); console.log(Object.keys(entry).sort().join())"
     names = run(project, needs.node(), "--input-type=module", "--eval", code).strip()
     assert names == {

@@ -187,7 +187,7 @@ def test_credentials_are_masked(line: str, form: str) -> None:
     ["Token expired", "Invalid token: missing", "Bearer of news", "http://h:80/p@q", "redis://h:6379/0"],
 )
 def test_other_text_is_not_masked(line: str) -> None:
-    """The masks leave ordinary lines alone."""
+    """Ordinary lines are not changed."""
     assert Masker(Settings())(line) == line
 
 

@@ -135,7 +135,7 @@ def test_a_visitor_waits_by_address_and_chat() -> None:
 
 
 def test_visitors_of_an_unknown_address() -> None:
-    """Where addresses can't be distinguished, all visitors of a flooded chat wait, but of no other chat."""
+    """If addresses can't be distinguished, all visitors of a flooded chat wait; other chats' don't."""
     penalties = Penalties()
     for number in range(5 * PATIENCE):
         penalties.punish(visitor(f"c{number}", ""), 100.0)

@@ -34,7 +34,7 @@ def client_frame(
     mask: bytes | None = b"\x37\xfa\x21\x3d",
     length: bytes | None = None,
 ) -> bytes:
-    """A client's frame, wrong in any way that is asked for; `length` is the length as it stands there."""
+    """A client's frame, wrong in any requested way; `length` is the length in its header."""
     if length is None:
         if len(payload) < 126:
             length = bytes((len(payload),))
@@ -293,7 +293,7 @@ def open_descriptors() -> int:
 
 
 def run(coroutine: Coroutine[Any, Any, T], debug: bool = False) -> T:
-    """Run a coroutine on a loop of its own, leaving the one of the other tests alone."""
+    """Run a coroutine on a new loop, without changing the other tests' loop."""
     with asyncio.Runner(debug=debug, loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(coroutine)
 

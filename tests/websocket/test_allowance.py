@@ -1,4 +1,4 @@
-"""The allowance for what is not a message."""
+"""The allowance for everything other than messages."""
 
 import pytest
 
@@ -27,6 +27,6 @@ def test_a_full_allowance_stays_full() -> None:
     ("count", "size", "cost"), [(None, 63, 1), (None, 64, 0), (0, 1024, 0), (3, 18, 3), (1, 512, 1)]
 )
 def test_costs(count: int | None, size: int, cost: int) -> None:
-    """Frames cost; so does a small read that completes none; bytes earn, and cost after our close."""
+    """Frames cost; so does a small read without a complete one; bytes earn, and cost after our close."""
     assert read_cost(count, size) == cost - size / 512
     assert late_read_cost(size) == 1 + size / 512

@@ -43,7 +43,7 @@ def test_droppable_frames_have_less_room() -> None:
 
 
 def test_clearing_keeps_a_frame_that_has_begun() -> None:
-    """A frame that left in part is finished even when everything else is thrown away."""
+    """A partially sent frame is finished even when everything else is discarded."""
     queue = Backlog()
     queue.push([b"aaaa", b"bbbb"], 0, 0)
     queue.advance(2)

@@ -65,7 +65,7 @@ async def test_4_2_2_the_accept_key_of_the_rfc() -> None:
 )
 @pytest.mark.gen_test
 async def test_4_2_1_a_bad_upgrade_is_refused(headers: dict[str, str], status: bytes) -> None:
-    """An upgrade that lacks something gets an HTTP status, and no session is begun."""
+    """An incomplete upgrade gets an HTTP status, and no session begins."""
     async with serving() as server:
         peer = await Peer.connect(server.port)
         peer.send(upgrade(**headers))

@@ -64,7 +64,7 @@ async def test_our_close(answer: bytes, kind: str, sides: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_a_violation(kind: str, sides: Any) -> None:
-    """A peer that breaks the protocol is told with 1002 and a reason, and the session ends with both."""
+    """A protocol violation gets 1002 and a reason, and the session ends with both."""
     async with line(kind, sides) as here:
         peer, session = await here.open()
         peer.send(client_frame(3, b"?"))
@@ -134,7 +134,7 @@ def received(client: socket.socket) -> bytes:
 
 @pytest.mark.gen_test
 async def test_noise_below_the_frames(kind: str, sides: Any) -> None:
-    """Bytes that are no TLS record are the end of a connection over TLS, whether the peer minds or not, and
+    """Bytes that are not a TLS record end a connection over TLS, whether the peer minds or not, and
     leave no line in the log; elsewhere they break the protocol.
     """
     async with line(kind, sides) as here:

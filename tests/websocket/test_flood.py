@@ -223,7 +223,7 @@ async def test_a_well_behaved_socket_has_no_bucket() -> None:
 @pytest.mark.parametrize("pings", [0, 1, 5])
 @pytest.mark.gen_test
 async def test_a_pong_is_free_for_each_ping(pings: int) -> None:
-    """As many pongs as we have sent pings cost nothing; each that nobody asked for costs."""
+    """As many pongs as we have sent pings are free; each unsolicited one costs."""
     async with serving(Counts, wire_frame_rate=0.001, wire_frame_burst=20, wire_ping_interval=0) as server:
         peer = await Peer.open(server.port)
         session = server.sessions[0]

@@ -384,7 +384,7 @@ async def test_a_unix_socket(tmp_path: Any) -> None:
 
 @pytest.mark.gen_test
 async def test_each_application_counts_its_own_sockets() -> None:
-    """Two applications in one process have counters of their own, also if they are given none."""
+    """Two applications in one process have separate counters, also by default."""
     mine = Stats()
     async with (
         serving(wire_stats=mine) as one,

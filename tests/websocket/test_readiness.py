@@ -116,7 +116,7 @@ async def test_a_peer_that_leaves(kind: type[Epoll | LoopReadiness], pair: Pair)
 @pytest.mark.gen_test
 @every_kind
 async def test_at_most_so_many_in_one_turn(kind: type[Epoll | LoopReadiness]) -> None:
-    """A turn gives no more than was asked for, and the rest has its turn next, without new events."""
+    """A turn reports no more than was requested, and the rest has its turn next, without new events."""
     pairs = [socket.socketpair() for _ in range(5)]
     watcher = Watcher(kind, most=2)
     for ours, theirs in pairs:
@@ -154,7 +154,7 @@ async def test_leftover_descriptors_need_no_new_event(kind: type[Epoll | LoopRea
 @pytest.mark.gen_test
 @every_kind
 async def test_registering(kind: type[Epoll | LoopReadiness], pair: Pair) -> None:
-    """A descriptor is registered once, and what is not watched can't be let go."""
+    """A descriptor is registered once, and one that is not watched can't be unregistered."""
     watcher, fd = Watcher(kind), pair[0].fileno()
     with pytest.raises(FileNotFoundError):
         watcher.readiness.unregister(fd)

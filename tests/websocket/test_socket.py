@@ -213,7 +213,7 @@ async def test_a_peer_that_closes_before_it_reads() -> None:
 
 @pytest.mark.gen_test
 async def test_a_reset_while_frames_wait() -> None:
-    """A peer that resets with a queue behind it is 1006, and the queue is let go."""
+    """A peer that resets with a queue behind it is 1006, and the queue is freed."""
     async with serving() as server:
         peer = await Peer.open(server.port, window=4096)
         session = await session_of(server)
