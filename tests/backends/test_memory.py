@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 import pytest
 from tornado.ioloop import IOLoop
 
+from eclipse_ws.backends.base import Key, Record, Step
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.protocol import Cursor
 from tests.backends.harness import Node, event, fresh_chat, number_of, until
@@ -94,3 +96,11 @@ async def test_the_lingering_counts_from_when_the_last_member_left(stage: Stage,
     stage.delivery.unsubscribe(chat)
     stage.now += 0.6 * LIFETIME
     await until(lambda: stage.delivery.position(chat) is None, "the chat to be forgotten")
+
+
+@gen_test
+@pytest.mark.parametrize("step", get_args(Step))
+async def test_no_attempt_is_recorded(stage: Stage, chat: str, step: Step) -> None:
+    """A backend of one node leaves the keys to that node: it knows of none, whatever it is told."""
+    for _ in range(2):
+        assert await stage.backend.record(chat, Key("key", "token"), step) == Record("none")
