@@ -417,6 +417,9 @@ async def test_requests_of_one_address_are_limited(path: str) -> None:
         assert (answer.status, answer.json["limit"]) == (429, "http_rate")
         assert int(answer.headers["retry-after"]) > 0
         assert answer.headers["connection"] == "close"
+        assert answer.headers["content-type"] == "application/json; charset=UTF-8"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
         assert (await http(server.port, path, headers={"Fly-Client-IP": "8.8.8.8"})).status != 429
         for _ in range(5):
             call = await http(server.port, "/api/chats/c1/events", "POST", EVENT, headers=mine | OURS)
