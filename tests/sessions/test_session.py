@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import time
+import traceback
 from typing import Any
 
 import pytest
@@ -288,9 +289,9 @@ async def test_fault_of_ours_is_answered(expect_log: Any, monkeypatch: pytest.Mo
 
 @pytest.mark.gen_test
 async def test_fault_beyond_commands_closes_with_4000(
-    expect_log: Any, monkeypatch: pytest.MonkeyPatch
+    expect_log: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A bug where no answer is possible ends this one session with the contract's code."""
+    """A bug where no answer is possible ends this session with the contract's code, and is in the log."""
     expect_log("Uncaught exception")
     async with (
         running() as server,
@@ -310,6 +311,9 @@ async def test_fault_beyond_commands_closes_with_4000(
         await neighbour.say(type="typing", isTyping=True)
         monkeypatch.undo()
         await neighbour.quiet()
+    (logged,) = (each for each in caplog.records if each.name == "tornado.application")
+    assert logged.exc_info
+    assert traceback.extract_tb(logged.exc_info[2])[-1].name == "broken"
 
 
 @pytest.mark.gen_test
