@@ -117,9 +117,12 @@ async def test_after_an_outage_what_was_missed_comes() -> None:
 
 
 @gen_test
-async def test_an_answer_from_before_a_loss_is_ignored() -> None:
+@pytest.mark.parametrize("losses", [1, 2])
+async def test_an_answer_from_before_a_loss_is_ignored(losses: int) -> None:
     """A subscription that was lost meanwhile does not make the chat live: the backend is asked again."""
     async with on_stage() as stage:
+        for _ in range(losses - 1):
+            stage.delivery.lost()
         stage.backend.gate.clear()
         joining = asyncio.ensure_future(stage.delivery.subscribe(CHAT))
         await turn()
