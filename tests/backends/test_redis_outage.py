@@ -224,6 +224,7 @@ async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_lo
     expect_outage(expect_log)
     made = own_cluster(redis_timeout=0.5)
     one, other = await made.nodes(2, chat)
+    await one.delivery.abandon(await one.delivery.attempt(chat, "repeated"))
     made.freeze()
     await publish(one, chat, "first")
     sent, given_back, lost = [await one.delivery.attempt(chat, key) for key in ("sent", "back", "lost")]
@@ -237,6 +238,7 @@ async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_lo
     second = await one.delivery.attempt(chat, "back")
     assert second.state == "new"
     in_progress = await one.delivery.attempt(chat, "in progress")
+    repeated = await one.delivery.attempt(chat, "repeated", retry_unknown=True)
     assert (await one.delivery.attempt(chat, "lost")).state == "unknown"
     made.server.thaw()
     for node in (one, other):
@@ -246,11 +248,17 @@ async def test_attempts_during_an_outage(own_cluster: Make, chat: str, expect_lo
     assert (await other.delivery.attempt(chat, "lost")).state == "unknown"
     await one.delivery.release(second)
     assert (await other.delivery.attempt(chat, "back")).state == "new"
-    waiting = asyncio.ensure_future(other.delivery.attempt(chat, "in progress"))
-    done, _ = await asyncio.wait([waiting], timeout=0.1)
+    waits = [
+        asyncio.ensure_future(other.delivery.attempt(chat, "in progress")),
+        asyncio.ensure_future(other.delivery.attempt(chat, "repeated", retry_unknown=True)),
+    ]
+    done, _ = await asyncio.wait(waits, timeout=0.1)
     assert not done
-    receipt = await one.delivery.publish(chat, event("m2"), in_progress)
-    assert (await waiting).receipt == receipt
+    receipts = [
+        await one.delivery.publish(chat, event("m2"), in_progress),
+        await one.delivery.publish(chat, event("m3"), repeated),
+    ]
+    assert [(await each).receipt for each in waits] == receipts
 
 
 @gen_test
