@@ -276,6 +276,18 @@ def test_read_only_server(own_server: PostgresServer, expect_log: Callable[..., 
     run(own_server.url, work)
 
 
+def test_latency(server: PostgresServer) -> None:
+    """A node's health says how many seconds its last heartbeat took."""
+
+    async def work(nodes: Nodes) -> None:
+        node = await nodes.one()
+        await until(lambda: node.backend.health.latency is not None, "the heartbeat")
+        assert 0 < node.backend.health.latency < 60
+
+    with constant("HEARTBEAT", 0.05):
+        run(server.url, work)
+
+
 # -- starting -------------------------------------------------------------------------------------
 
 
