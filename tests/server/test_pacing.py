@@ -206,4 +206,5 @@ async def test_a_waiting_stream_may_change_its_interest(monkeypatch: pytest.Monk
         paced.update_handler(ours[0], IOLoop.READ)
         await until(lambda: len(served) == 3)
         assert served[2] == (0, IOLoop.READ)
+        assert not paced._readiness.poll(0, 3), "who wants to read must not be reported because it may write"
         paced.close()
