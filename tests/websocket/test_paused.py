@@ -88,3 +88,17 @@ async def test_a_paused_peer_that_floods_after_its_close(sides: Any) -> None:
         assert await session.ended() == (1001, "")
         peer.drop()
         await until(lambda: session.wire.is_lost)
+
+
+@pytest.mark.gen_test
+async def test_a_peer_that_was_not_read_from_and_resets(sides: Any) -> None:
+    """A reset of a paused peer is noticed at once; what was read before is handled, and no more is read."""
+    async with line("plain", sides, Slow, wire_read_bytes=1000) as here:
+        peer, session = await here.open()
+        await say(peer, MESSAGE, MESSAGE * 2)
+        peer.send(MESSAGE * 3)
+        peer.reset()
+        await until(lambda: session.wire.is_lost)
+        session.gate.set()
+        assert await session.ended() == (1006, "")
+        assert session.events[1:-1] == ["x" * 992] * 3
