@@ -167,7 +167,7 @@ async def test_a_resend_of_what_a_node_released_before_it_was_cut_off(
     await one.until_up()
     again = await other.delivery.attempt(chat, "key", resent=True)
     assert (again.state, again.receipt.id) == ("done", "saved")
-    await one.backend.close()
+    await one.delivery.close()
     await provider.stop()
 
 
