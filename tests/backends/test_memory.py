@@ -104,3 +104,13 @@ async def test_no_attempt_is_recorded(stage: Stage, chat: str, step: Step) -> No
     """A backend of one node leaves the keys to that node: it knows of none, whatever it is told."""
     for _ in range(2):
         assert await stage.backend.record(chat, Key("key", "token"), step) == Record("none")
+
+
+@gen_test
+async def test_an_outcome_is_remembered_for_a_lifetime(stage: Stage, chat: str) -> None:
+    """A message that is sent again within a lifetime gets the first receipt; afterwards its key is new."""
+    receipt = await stage.delivery.publish(chat, event("m1"), await stage.delivery.attempt(chat, "key"))
+    stage.now += 0.9 * LIFETIME
+    assert (await stage.delivery.attempt(chat, "key")).receipt == receipt
+    stage.now += 0.2 * LIFETIME
+    assert (await stage.delivery.attempt(chat, "key")).state == "new"
