@@ -44,7 +44,7 @@ class Share(NamedTuple):
     """The caller that a call is charged to; the limits that all calls share are divided by it.
 
     ``who`` names the user, or the chat for visitors, whose ids change. ``address`` is the client's; None
-    where it does not distinguish clients.
+    if it does not distinguish clients.
     """
 
     who: str

@@ -51,7 +51,7 @@ class CircuitBreaker:
     """Lets calls to ``name`` through while it works. Pure but for its two log lines; not thread-safe.
 
     Closed, it counts consecutive failures. After ``failures`` of them, from MIN_CALLERS users or chats, it
-    opens: no call passes for ``seconds`` (give or take JITTER). Where only one user or chat calls at all, it
+    opens: no call passes for ``seconds`` (give or take JITTER). If only one user or chat calls at all, it
     stays closed, and each call fails by itself. After that period, one call at a time passes as a probe: its
     success closes the circuit, its failure starts another open period, which is twice as long for the caller
     whose probe failed. A call that ``enter`` let through is ended by exactly one of ``success``, ``failure``

@@ -153,7 +153,7 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
         return getattr(self._httpclient, name)
 
     def __del__(self) -> None:
-        """Nothing: the package would close the client here, in any thread, after its loop is closed."""
+        """Do nothing: the package would close the client here, in any thread, after its loop is closed."""
 
     def close(self) -> None:
         """Close the client and its sockets. Wait for calls in progress first: they would never end."""

@@ -171,7 +171,7 @@ class ApiClient(CurlAsyncHTTPClient):
             self._multi.socket_action(fd, action)
 
     def _process_queue(self) -> None:
-        """Nothing: no request waits here for a handle."""
+        """Do nothing: no request waits here for a handle."""
 
     # Idle connections
 

@@ -20,7 +20,7 @@ _READ: Final = frozenset({b"content-type", b"date", b"location", b"retry-after",
 
 
 class Transfer:
-    """One request in libcurl: whether any of it was sent. If ``once``, it is sent once at most.
+    """One request in libcurl: whether any of it was sent. If ``once``, it is sent at most once.
 
     ``what`` names the call in error details, ``changes`` is False for a GET, ``missing`` is the code of a
     404.

@@ -36,7 +36,7 @@ class EmbeddedApi(ChatApi):
     creates it.
 
     A disk failure is a retryable ApiError: the failed call is rolled back, and the next one tries again, on a
-    new connection where that can help.
+    new connection if that can help.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -103,7 +103,7 @@ class _Handler(RequestHandler):
             super().log_exception(typ, value, tb)
 
     def prepare(self) -> None:
-        """Require the secret where it is needed; 503 if none is configured.
+        """Require the secret if it is needed; 503 if none is configured.
 
         The server's listener does so before it reads the body; this check is for handlers served without it.
         In production every route here needs the secret: a token gives access to its chat.

@@ -36,13 +36,13 @@ log = structlog.get_logger("eclipse_ws.application")
 T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
 CONNECT_TIMEOUT: Final = 3.0
-"""Seconds to connect to the application: what takes longer has found nobody."""
+"""Seconds to connect to the application; after that it counts as unreachable."""
 MAX_IDLE: Final = 4.0
 """Seconds that an unused connection is kept: less than the 5 s for which Node.js keeps it."""
 MAX_COOKIES: Final = 50
 """Cookies kept for the application's load balancer, as many as RFC 6265 asks of a client for each domain."""
 BREAKER_FAILURES: Final = 5
-"""Failures in a row, of three users or chats at least, that open the circuit."""
+"""Failures in a row, from at least three users or chats, that open the circuit."""
 BREAKER_SECONDS: Final = 5.0
 """Seconds for which an open circuit fails calls at once."""
 
@@ -255,7 +255,7 @@ class HttpApi(ChatApi):
             return
         self.breaker.success(ticket)
         if error.code == "api_error":
-            # The application itself reports a failure. For one caller, a retry would fail again; where
+            # The application itself reports a failure. For one caller, a retry would fail again; if
             # several get it and no call succeeds, its database is probably down.
             self._own_failures.add(who)
             error.retryable = self._own_failures.is_widespread

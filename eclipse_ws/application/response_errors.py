@@ -54,7 +54,7 @@ LET_IN: Final = (
     "let this server through deployment protection or the firewall, or set ECLIPSE_API_HEADERS to the header "
     "that does"
 )
-"""The fix where something in front of the application responds in its place."""
+"""The fix if something in front of the application responds in its place."""
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; a longer Retry-After is reduced to this."""
 

@@ -87,7 +87,7 @@ class _Hmac(HMACAlgorithm):
         return prepared
 
     def check_key_length(self, key: bytes) -> None:
-        """Nothing: the settings' validation checks the length."""
+        """Do nothing: the settings' validation checks the length."""
 
 
 class _Signatures(jwt.PyJWS):
@@ -100,7 +100,7 @@ class _Signatures(jwt.PyJWS):
             self.register_algorithm(name, _Hmac(hash_algorithm))
 
     def _validate_kid(self, kid: Any) -> None:
-        """Nothing: no key is selected by its id, and other libraries write an id that is null or a number."""
+        """Do nothing: keys are not selected by id, which other libraries write as null or a number."""
 
 
 class Verifier:

@@ -16,7 +16,7 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.security.client_address import Source
 
 BURST_SECONDS: Final = 2.0
-"""What may come at once is what a rate allows in so many seconds."""
+"""A burst is what a rate allows in this many seconds."""
 RATE_PATIENCE: Final = 10
 """Refused commands at once until a session is closed with 4009."""
 GUESSES_PER_MINUTE: Final = 10
@@ -105,7 +105,7 @@ class Rate(NamedTuple):
 
 
 def burst(rate: float) -> float:
-    """How many may come at once, of so many a second."""
+    """Returns the burst of a rate per second."""
     return max(1.0, BURST_SECONDS * rate)
 
 

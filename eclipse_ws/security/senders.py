@@ -12,13 +12,13 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.security.limits import Buckets, Rate, Times, burst
 
 MESSAGE_BYTES: Final = 1.6 * 1024
-"""Bytes of content per second of a sender, for each message a second that it may say."""
+"""Bytes of content per second of a sender, for each message a second that it may send."""
 PENALTY: Final = 30.0
-"""Seconds for which an account that was closed with 4009, or a chat's visitors from that address, wait."""
+"""Seconds that an account closed with 4009, or a chat's visitors from that address, have to wait."""
 BYTES_AT_ONCE: Final = 1 << 19
-"""Bytes of content that a sender may say at once, unless the longest message has more."""
+"""Bytes of content that a sender may send at once, unless the longest message has more."""
 LONGEST: Final = 4
-"""Bytes of a character of content at most."""
+"""Maximum bytes of a character of content."""
 PATIENCE: Final = 10
 """Chats that visitors of one address may flood within a penalty before all of its visitors have to wait."""
 

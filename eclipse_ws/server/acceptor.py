@@ -78,12 +78,12 @@ class Acceptor(HTTPServer):
     """When a pause was last logged."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
-        """Tornado calls this with what the constructor was given."""
+        """Tornado calls this with the constructor's arguments."""
         super().initialize(*args, **kwargs)
         self._accepted: Turns[_Accepted] = Turns()
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
-        """Accept on these, a few at a time.
+        """Accept connections on these sockets, a few at a time.
 
         Tornado accepts up to 128 in one turn of the loop, and each is a handshake that takes as long as
         twenty messages: a crowd of reconnecting clients would delay all others.
@@ -222,14 +222,14 @@ class _Records(SSLIOStream):
     """A TLS connection that is read a few records at a time.
 
     Tornado reads for as long as there is something to read. The system joins small segments, but nothing
-    joins records: a request in records of a byte each would hold everybody else up for a second.
+    joins records: a request in records of a byte each would delay everybody else by a second.
     """
 
     _read = 0
-    """Records that were read since the peer was waited for."""
+    """Records read since the last wait for the peer."""
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
-        """As Tornado's. None after so many records: what is left stays in the kernel, which says so again."""
+        """As Tornado's, but None after that many records: the kernel keeps the rest and reports it again."""
         size = super().read_from_fd(buf) if self._read < RECORDS_PER_TURN else None
         self._read = 0 if size is None else self._read + 1
         return size

@@ -39,7 +39,7 @@ def allowed() -> int | None:
 
 
 def fitting(settings: Settings, most: int) -> tuple[int, int]:
-    """Sessions and HTTP connections that fit into ``most`` descriptors; the latter get a quarter at least."""
+    """Sessions and HTTP connections that fit into ``most`` descriptors; the latter get at least a quarter."""
     room = max(MIN_SESSIONS, most - _fixed(settings))
     http = min(HTTP_CONNECTIONS, max(room // 4, room - settings.max_sessions) // 2)
     return min(settings.max_sessions, room - 2 * http), http

@@ -123,14 +123,14 @@ class Metrics(JsonHandler):
 
     def get(self) -> None:
         """Respond with all metrics."""
-        from eclipse_ws.server import metrics  # late: only a scraped server needs it
+        from eclipse_ws.server import metrics  # imported here, because only a scraped server needs it
 
         self.set_header("Content-Type", metrics.CONTENT_TYPE)
         self.finish(self.page.get())
 
 
 class GuardedMetrics(Metrics):
-    """The same at a public port: it requires the shared secret."""
+    """The same on a public port: it requires the shared secret."""
 
     needs_secret = True
 

@@ -90,7 +90,7 @@ class Listener(Acceptor):
         tls: ssl.SSLContext | None,
         most: int,
     ) -> None:
-        """Tornado calls this with what the constructor was given. ``most``: how many connections."""
+        """Tornado calls this with the constructor's arguments. ``most``: how many connections."""
         super().initialize(
             application,
             ssl_options=tls,

@@ -58,7 +58,7 @@ class NodeCollector(Collector):
         self._node = node
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry need not collect to learn the names."""
+        """Return nothing: the registry need not collect to learn the names."""
         return []
 
     def collect(self) -> Iterator[Metric]:

@@ -31,7 +31,7 @@ PAUSE_SECONDS: Final = 0.01
 EVENTS: Final = 2
 """Streams that are served in a turn for each stranger that the gate lets through."""
 OLDEST: Final = 3
-"""One in OLDEST that are served or accepted is the oldest in the queue, the others are the newest."""
+"""One in OLDEST of those served or accepted is the oldest in the queue, the others are the newest."""
 FOUND: Final = 64
 """Ready streams that are polled in one turn."""
 _NUMBER: Final = attrgetter("number")

@@ -61,7 +61,7 @@ class Server:
     """One node: everything made of its settings, started, drained and stopped."""
 
     def __init__(self, settings: Settings, http_connections: int | None = None) -> None:
-        """``http_connections``: how many at once on the public port, where files lack for all."""
+        """``http_connections``: how many at once on the public port, if files are too few for all."""
         self.settings = settings
         self.backend = backends.create(settings.backend, settings)
         self.api, api_routes = _application(settings)
@@ -99,7 +99,7 @@ class Server:
         self._stopped = False
         self._alone = asyncio.Event()  # set if no other node takes over this one's chats
         self.generated: frozenset[str] | None = None
-        """Settings that were generated at the start; None if unknown: then the ones of a reload count."""
+        """Settings that were generated at the start; None if unknown: then those of a reload count."""
         self.port = settings.port
         self.admin_port = settings.admin_port
         self.metrics_port = settings.metrics_port
@@ -347,7 +347,7 @@ async def serve(
 
 
 async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work, or cancel it when the event comes first; whether it was done. Raises what it raises."""
+    """Do the work, or cancel it if the event comes first. Returns whether it was done; raises its errors."""
     working = asyncio.create_task(work)
     waiting = asyncio.create_task(event.wait())
     await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)

@@ -115,7 +115,7 @@ class Sweeper:
                 break
             left -= size
             if session.wire.is_closing:
-                session.wire.abort()  # it was closed in the last sweep, and has not left
+                session.wire.abort()  # it was closed in the last sweep, and has not left yet
             else:
                 limits.refuse(bound.limit)
                 session.end(bound.close, bound.reason)

@@ -3,7 +3,7 @@ about chats.
 
 `WireHandler` is the base class of handlers, `Socket` is what a handler sends through, `Audience` is a set of
 sockets that get the same frames, `text_frame` encodes a frame. `Stats` has the counters of an application,
-`queued_bytes` tells the process's total of queued bytes.
+`queued_bytes` returns the process's total of queued bytes.
 
 `sessions` and above import from here; this package imports nothing else of `eclipse_ws`.
 """

@@ -18,7 +18,7 @@ READ: Final = 1
 """Something can be read, or the peer is gone. The values are those of epoll and poll on all systems."""
 WRITE: Final = 4
 BROKEN: Final = 8 | 16
-"""An error or a hang-up: reported together with what was polled for, and by epoll also alone."""
+"""An error or a hang-up: reported together with what was polled for, and by epoll also on its own."""
 
 # An idle connection with anything to read counts as closed, because a TLS peer sends close_notify before it
 # closes: at worst this costs a new connection. Linux also reports that the peer will send nothing more.
