@@ -9,7 +9,7 @@ from eclipse_ws.config.settings import Settings
 
 
 async def postgres(value: Settings) -> list[Finding]:
-    """Reachability, password, rights and response time: it starts the backend, which makes its table."""
+    """Check reachability, password, rights and response time: starts the backend, which makes its table."""
     from eclipse_ws.backends.base import BackendError, NullListener, Unavailable
     from eclipse_ws.backends.postgres import PostgresBackend
 

@@ -27,7 +27,7 @@ def of_problem(problem: Problem, verdict: Verdict = "problem") -> Finding:
 
 
 def table(findings: Iterable[Finding]) -> str:
-    """All findings, one a line."""
+    """All findings, one per line."""
     rows = list(findings)
     width = max((len(row.name) for row in rows), default=0)
     return "\n".join(line(row, width) for row in rows)

@@ -16,7 +16,7 @@ CERTIFICATE: Final = "certificate"
 _LOG: Final = "see the server's log"
 _WAIT: Final = "wait a minute and try again: the server's limits stopped this test"
 _FORGED: Final = (
-    "set JWT_SECRET here to the server's own, ECLIPSE_JWT_ISSUER and ECLIPSE_JWT_AUDIENCE where it has them; "
+    "set JWT_SECRET here to the server's own, ECLIPSE_JWT_ISSUER and ECLIPSE_JWT_AUDIENCE if it has them; "
     "compare both clocks"
 )
 

@@ -130,7 +130,7 @@ def mask_also(settings: Settings) -> None:
 
 
 def log_request(handler: RequestHandler, client_address: str) -> None:
-    """For Tornado's `Application(log_function=...)`: one line a request, without the query, which has tokens.
+    """For Tornado's `Application(log_function=...)`: one line per request, without the query and its token.
 
     Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
     """

@@ -169,7 +169,7 @@ def parse_events(bodies: Iterable[bytes] | None) -> list[Event] | None:
     try:
         return None if bodies is None else [parse_event(body) for body in bodies]
     except MalformedEventError:
-        return None  # a server with wider limits has kept it
+        return None  # kept by a server with wider limits
 
 
 def _identified(fields: _Published) -> _Identified:

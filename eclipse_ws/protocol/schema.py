@@ -150,7 +150,7 @@ ServerFrame = (
 
 class _Body(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
     def fields(self) -> dict[str, Any]:
-        """The body as what JSON is made of; optional fields that are None are left out."""
+        """The body as dicts, lists, texts and numbers; optional fields that are None are left out."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
         return fields
 
@@ -230,7 +230,7 @@ class EventRequest(msgspec.Struct):
 
 
 class ErrorBody(_Body):
-    """What went wrong, which limit was exceeded, if any, and a code where a program would react to it."""
+    """What went wrong, which limit was exceeded, if any, and a code if a program would react to it."""
 
     error: str
     limit: str | None = None
