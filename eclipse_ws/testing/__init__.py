@@ -1,4 +1,4 @@
-"""The contract suite for backends. It needs pytest alone; subclass `BackendContract` to run it on a backend.
+"""The contract suite for backends. It needs only pytest; subclass `BackendContract` to run it on a backend.
 
 Nothing in the package imports from here; these import `backends`, `config` and `protocol`.
 """

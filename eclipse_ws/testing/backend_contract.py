@@ -1,4 +1,4 @@
-"""What `eclipse_ws.backends.base.Backend` promises, as tests that hold any backend to it."""
+"""What `eclipse_ws.backends.base.Backend` promises, as tests that any backend has to pass."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eclipse_ws.testing.nodes import NodesContract
 
 
 class BackendContract(EventsContract, HistoryContract, KeysContract, NodesContract):
-    """All of the contract. A backend is held to it by a subclass with one method::
+    """All of the contract. To test a backend, write a subclass with one method::
 
         class TestMyBackend(BackendContract):
             def make_backend(self, settings: Settings) -> Backend:

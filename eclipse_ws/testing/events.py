@@ -1,4 +1,4 @@
-"""Events: appended in one order, heard by whom it concerns, and subscribed to."""
+"""Events: their order, who hears them, and subscriptions."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ ODD_CHATS = (
     '"\x80\u2028\ufeff\uffff',
     ".",
 )
-"""Ids that some store or pattern takes for something else. Ids have no ASCII control characters."""
+"""Ids that a store or pattern may misinterpret. Ids have no ASCII control characters."""
 NEIGHBOURS = ("a", "A", "a ", "{a}", "%61", "\u00e9", "e\u0301")
-"""Different ids that some store takes for the same."""
+"""Different ids that a store may take for the same."""
 
 
 class EventsContract(Contract):
@@ -41,7 +41,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_one_order_without_gaps(self, nodes: Nodes) -> None:
-        """Events that two nodes append at the same time are heard by both in one order without gaps."""
+        """Both nodes hear the events that they append at the same time in one order, without gaps."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         answers = await asyncio.gather(
@@ -71,7 +71,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_an_identity_is_appended_once(self, nodes: Nodes) -> None:
-        """The same event, appended twice by two nodes, is one event with one cursor, new once."""
+        """The same event, appended twice by two nodes, is one event with one cursor, and new only once."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         first, second = await asyncio.gather(
@@ -95,7 +95,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_a_publisher_hears_itself(self, nodes: Nodes) -> None:
-        """What comes back is the event with its cursor, also in its body, on both nodes."""
+        """Both nodes hear the event with its cursor, which is also in its body."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         event = message("m1")
@@ -110,7 +110,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_only_subscribed_chats_are_heard(self, nodes: Nodes) -> None:
-        """Events of chats to which a node is not subscribed are not handed to it."""
+        """A node gets no events of chats to which it isn't subscribed."""
         chat, another = fresh_chat(), fresh_chat()
         node = await nodes.one(chat)
         await node.append(another, "m1")
@@ -135,7 +135,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_the_largest_event(self, nodes: Nodes) -> None:
-        """An event of the largest permitted size arrives whole and in its order, and is kept."""
+        """An event of the largest permitted size arrives complete and in order, and is kept."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         largest = message("large", make_settings().max_event)
@@ -154,7 +154,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_odd_chat_ids(self, nodes: Nodes) -> None:
-        """Ids of up to 256 characters of any kind name chats like others."""
+        """Ids of up to 256 characters of any kind work like others."""
         prefix = fresh_chat()
         chats = [*ODD_CHATS, *(prefix + each for each in NEIGHBOURS)]
         one, other = await nodes.two(*chats)
@@ -172,7 +172,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_subscribing_tells_the_position(self, nodes: Nodes) -> None:
-        """A chat starts before its first event; later, its position is its last event, on both nodes."""
+        """A new chat's position is before its first event; later, it is the last event, on both nodes."""
         chat = fresh_chat()
         one, other = await nodes.two()
         start = await one.backend.subscribe(chat)
@@ -187,7 +187,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_subscribing_is_idempotent(self, nodes: Nodes) -> None:
-        """After many subscriptions, also at the same time, each event is heard once."""
+        """After many subscriptions, some at the same time, each event is heard once."""
         chat = fresh_chat()
         node = await nodes.one()
         found = await asyncio.gather(*(node.backend.subscribe(chat) for _ in range(20)))
@@ -198,7 +198,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_nothing_falls_between_position_and_hearing(self, nodes: Nodes) -> None:
-        """While another node appends, all events after the position are heard."""
+        """If another node appends meanwhile, all events after the position are heard."""
         chat = fresh_chat()
         one, other = await nodes.two()
         await other.append(chat, *range(10))
@@ -217,7 +217,7 @@ class EventsContract(Contract):
 
     @on_nodes
     async def test_unsubscribed_chats_are_not_heard(self, nodes: Nodes) -> None:
-        """After unsubscribing, twice and from chats never heard of as well, the others are heard alone."""
+        """After unsubscribing, also twice or from unknown chats, only the other chats are heard."""
         chat, used, another = fresh_chat(), fresh_chat(), fresh_chat()
         node = await nodes.one(chat, used, another)
         await node.append(used, "m0")
@@ -235,7 +235,7 @@ class EventsContract(Contract):
     @pytest.mark.parametrize("pause", [0, 1, 5])
     @on_nodes
     async def test_subscribing_again_wins(self, nodes: Nodes, pause: int) -> None:
-        """A chat that is subscribed again while it is unsubscribed is heard."""
+        """A chat that is subscribed to again while it is being unsubscribed is heard."""
         chat = fresh_chat()
         node = await nodes.one(chat)
         leaving = asyncio.create_task(node.backend.unsubscribe([chat]))

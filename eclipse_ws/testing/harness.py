@@ -1,4 +1,4 @@
-"""What the contract suite is written with: nodes, what they have heard, and events."""
+"""Tools of the contract suite: nodes, what they have heard, and events."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, parse_event
 
 TEST_TIMEOUT: Final = 60.0
-"""Seconds that one test may take."""
+"""Maximum seconds of one test."""
 WAIT: Final = 15.0
-"""Seconds that anything may take to arrive."""
+"""Maximum seconds to wait for anything."""
 
 
 class Recorder:
-    """A listener that keeps what it is told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = defaultdict(list)
@@ -56,14 +56,14 @@ class Recorder:
 
 
 class Node:
-    """A started backend and what its listener has heard."""
+    """A started backend, and what its listener has heard."""
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.heard = Recorder()
 
     async def append(self, chat_id: str, *numbers: object, **given: Any) -> Cursor:
-        """Append an event for each number, one after another; answers the last one's cursor."""
+        """Append an event for each number, one after another. Returns the last one's cursor."""
         cursor = Cursor("", 0)
         for number in numbers:
             cursor, _ = await self.backend.append(chat_id, message(number), **given)
@@ -98,7 +98,7 @@ class Nodes:
         return node
 
     async def two(self, *chat_ids: str, **given: Any) -> tuple[Node, Node]:
-        """Two nodes that hear these chats; of a backend that isn't shared, the same one twice."""
+        """Two nodes that hear these chats; the same node twice if the backend isn't shared."""
         one = await self.one(*chat_ids, **given)
         return one, (await self.one(*chat_ids, **given) if one.backend.is_shared else one)
 
@@ -116,7 +116,7 @@ class Nodes:
 
 
 def on_nodes(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a coroutine that takes `Nodes` as a plain test, in an event loop of its own."""
+    """Make a plain test of a coroutine that takes `Nodes`; it runs in its own event loop."""
 
     @functools.wraps(test)
     def run(self: Any, **given: Any) -> None:
@@ -147,8 +147,8 @@ class Contract:
 def make_settings(**given: Any) -> Settings:
     """Settings for a node.
 
-    The application publishes over HTTP only: a backend on whose wire it may publish by itself need not trust
-    a history while nobody listens.
+    The application publishes only over HTTP: a backend on which it may publish itself need not trust a
+    history while no node listens.
     """
     secret = SecretStr("a-secret-of-the-tests-which-is-long-enough")
     values: dict[str, Any] = {
@@ -163,7 +163,7 @@ def make_settings(**given: Any) -> Settings:
 
 
 async def until(condition: Callable[[], object], what: str = "") -> None:
-    """Wait until a condition holds, `WAIT` seconds at most."""
+    """Wait until a condition holds, at most `WAIT` seconds."""
     deadline = time.monotonic() + WAIT
     while not condition():
         assert time.monotonic() < deadline, (
@@ -178,7 +178,7 @@ def fresh_chat() -> str:
 
 
 def message(number: object, size: int = 0) -> Event:
-    """A kept event about the message with this number; its body has ``size`` bytes at least."""
+    """A kept event about the message with this number; its body has at least ``size`` bytes."""
     body = {"type": "message", "data": {"id": str(number), "content": "é"}}
     missing = size - len(msgspec.json.encode(body))
     if missing > 0:

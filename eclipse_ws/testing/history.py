@@ -19,11 +19,11 @@ from eclipse_ws.testing.harness import (
 
 
 class HistoryContract(Contract):
-    """What `read` and `subscribe` answer, and when an epoch ends."""
+    """What `read` and `subscribe` return, and when an epoch ends."""
 
     @on_nodes
     async def test_read_answers_the_rest(self, nodes: Nodes) -> None:
-        """After each cursor of the epoch come all later events, as they were heard, on both nodes."""
+        """Reading after any cursor of the epoch returns all later events as heard, on both nodes."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         last = await one.append(chat, *range(5))
@@ -48,7 +48,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_read_refuses_while_the_node_knows_more(self, nodes: Nodes) -> None:
-        """A backend that knows less than this node has lost events: it answers None."""
+        """A backend that knows less than this node has lost events: it returns None."""
         chat = fresh_chat()
         node, _ = await nodes.shared(chat)
         last = await node.append(chat, "m1")
@@ -56,7 +56,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_subscribing_answers_what_was_missed(self, nodes: Nodes) -> None:
-        """Who subscribes with a known position gets all events since then; with the newest one, none."""
+        """A subscription with a known position returns all events since then; with the newest one, none."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         known = position_of("m1", await one.append(chat, "m1"))
@@ -80,7 +80,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_a_known_position_of_the_future_begins_a_new_epoch(self, nodes: Nodes) -> None:
-        """Where a node has heard more than is kept, its subscription begins a new epoch, once."""
+        """If a node has heard more than is kept, its subscription begins a new epoch, once."""
         chat = fresh_chat()
         one, other = await nodes.shared(chat)
         last = await one.append(chat, "m1")
@@ -94,7 +94,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_an_append_from_the_future_begins_a_new_epoch(self, nodes: Nodes) -> None:
-        """Where a node has heard more than is kept, its next event is the first one of a new epoch."""
+        """If a node has heard more than is kept, its next event is the first one of a new epoch."""
         chat = fresh_chat()
         one, other = await nodes.shared(chat)
         last = await one.append(chat, "m1")
@@ -108,7 +108,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_renewing_begins_a_new_epoch(self, nodes: Nodes) -> None:
-        """After a renewal no earlier cursor leads anywhere, and the next event is the first one."""
+        """After a renewal no earlier cursor is valid, and the next event is the first one."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         last = await one.append(chat, "m1", "m2")
@@ -121,7 +121,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_one_of_many_renews_a_known_epoch(self, nodes: Nodes) -> None:
-        """Of all who renew the same epoch, the first one does it, and the others join its epoch."""
+        """If several renew the same epoch, the first one does it, and the others join the new epoch."""
         chat = fresh_chat()
         one, other = await nodes.two(chat)
         known = position_of("m1", await one.append(chat, "m1"))
@@ -145,7 +145,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_history_events(self, nodes: Nodes) -> None:
-        """A history keeps as many events as it should, and not many more; of a gap it answers nothing."""
+        """A history keeps as many events as it should, and not many more; after a gap it returns None."""
         chat = fresh_chat()
         node = await nodes.one(chat, history_events=10)
         last = await node.append(chat, *range(30))
@@ -175,7 +175,7 @@ class HistoryContract(Contract):
 
     @on_nodes
     async def test_history_seconds(self, nodes: Nodes) -> None:
-        """Events of a chat in which nobody is are forgotten after a while, all or none of them."""
+        """The events of an empty chat are forgotten after a while, all of them at once."""
         chat = fresh_chat()
         node = await nodes.one(chat, history_seconds=1)
         last = await node.append(chat, "m1", "m2")
@@ -186,7 +186,7 @@ class HistoryContract(Contract):
             while (found := await node.backend.read(chat, Cursor(last.epoch, 0))) is not None:
                 assert numbers_of(found) == ["m1", "m2"]
                 await asyncio.sleep(0.1)
-                await node.append(fresh_chat(), "m1")  # some forget only when something happens
+                await node.append(fresh_chat(), "m1")  # some backends forget only when something happens
             forgotten.set()
 
         looking = asyncio.create_task(look())

@@ -43,7 +43,7 @@ EFFECTS: Final[dict[tuple[KeyState, Step], KeyState]] = {
     ("done", "forgotten"): "done",
     ("done", "done"): "done",
 }
-"""What a key's state becomes if *another* attempt than the one that led to it takes a step."""
+"""The state of a key after a step of *another* attempt than the one that led to its state."""
 ENDS: Final[dict[Step, KeyState]] = {
     "pending": "pending",
     "released": "released",
@@ -51,7 +51,7 @@ ENDS: Final[dict[Step, KeyState]] = {
     "forgotten": "none",
     "done": "done",
 }
-"""What a pending key's state becomes if its own attempt takes a step."""
+"""The state of a pending key after a step of its own attempt."""
 
 
 async def lead_to(node: Node, chat_id: str, state: KeyState) -> None:
@@ -67,7 +67,7 @@ async def lead_to(node: Node, chat_id: str, state: KeyState) -> None:
 
 
 async def take(node: Node, chat_id: str, key: Key, step: Step) -> Record:
-    """Record a step; one that is done has `RECEIPT`."""
+    """Record a step; ``done`` gets `RECEIPT`."""
     return await node.backend.record(chat_id, key, step, receipt=RECEIPT if step == "done" else None)
 
 
@@ -77,7 +77,7 @@ async def state_of(node: Node, chat_id: str, fingerprint: str = KEY.fingerprint)
 
 
 async def next_state(node: Node, chat_id: str, state: KeyState) -> KeyState:
-    """What comes after this state, by itself."""
+    """Wait until the state changes by itself. Returns the next one."""
     async with asyncio.timeout(WAIT):
         while (found := await state_of(node, chat_id)) == state:  # noqa: ASYNC110 - nothing signals it
             await asyncio.sleep(0.05)
@@ -90,7 +90,7 @@ class KeysContract(Contract):
     @pytest.mark.parametrize(("state", "step"), EFFECTS)
     @on_nodes
     async def test_another_attempts_step(self, nodes: Nodes, state: KeyState, step: Step) -> None:
-        """A step of another attempt has the effect of the table; one that would begin learns the state."""
+        """A step of another attempt has the effect in the table; one that would begin gets the state."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         await lead_to(one, chat, state)
@@ -103,7 +103,7 @@ class KeysContract(Contract):
     @pytest.mark.parametrize("step", ENDS)
     @on_nodes
     async def test_the_attempts_own_step(self, nodes: Nodes, step: Step) -> None:
-        """The attempt that is pending may begin again, and may end; any node can say so."""
+        """The pending attempt may begin again, and may end; any node can record that."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         await lead_to(one, chat, "pending")
@@ -113,7 +113,7 @@ class KeysContract(Contract):
 
     @on_nodes
     async def test_an_attempt_that_ended_can_not_end_again(self, nodes: Nodes) -> None:
-        """Once another attempt is pending, the first one's late ends have no effect."""
+        """Once another attempt is pending, the first one can no longer end it."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         await lead_to(one, chat, "released")
@@ -126,7 +126,7 @@ class KeysContract(Contract):
 
     @on_nodes
     async def test_one_of_many_begins(self, nodes: Nodes) -> None:
-        """Of all attempts that begin at the same time, one finds nothing, and the others that one."""
+        """If several attempts begin at the same time, one finds nothing, and the others find that one."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         found = await asyncio.gather(
@@ -139,7 +139,7 @@ class KeysContract(Contract):
 
     @on_nodes
     async def test_unknown_may_be_tried_again(self, nodes: Nodes) -> None:
-        """With ``retry_unknown`` an attempt begins although an earlier one's outcome is unknown."""
+        """With ``retry_unknown`` an attempt begins even if the outcome of an earlier one is unknown."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         await lead_to(one, chat, "unknown")
@@ -162,7 +162,7 @@ class KeysContract(Contract):
 
     @on_nodes
     async def test_records_expire(self, nodes: Nodes) -> None:
-        """A record is forgotten when its time is over."""
+        """A record is forgotten when it expires."""
         one, other = await nodes.shared(history_seconds=1)
         chat = fresh_chat()
         await lead_to(one, chat, "done")
@@ -182,7 +182,7 @@ class KeysContract(Contract):
     @pytest.mark.parametrize("state", ["released", "pending", "unknown", "done"])
     @on_nodes
     async def test_a_key_of_another_message_is_reused(self, nodes: Nodes, state: KeyState) -> None:
-        """A key stands for its first message: an attempt at another one gets ``reused``, without effect."""
+        """A key belongs to its first message: an attempt at another gets ``reused``, and changes nothing."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         await lead_to(one, chat, state)
@@ -193,7 +193,7 @@ class KeysContract(Contract):
 
     @on_nodes
     async def test_no_fingerprint_stands_for_anything(self, nodes: Nodes) -> None:
-        """A key without a fingerprint differs from no message, and one that is forgotten from none."""
+        """A key without a fingerprint, or one that is forgotten, differs from no message."""
         one, other = await nodes.shared()
         first, second = fresh_chat(), fresh_chat()
         await take(one, first, Key(KEY.name, "token-1"), "pending")
@@ -220,7 +220,7 @@ class KeysContract(Contract):
     @pytest.mark.parametrize("state", ["none", "released", "pending", "unknown"])
     @on_nodes
     async def test_any_append_is_done(self, nodes: Nodes, state: KeyState) -> None:
-        """Whatever was known of the key, and of another attempt: the event is appended, so it is done."""
+        """Whatever was known about the key, or another attempt: once the event is appended, it is done."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         await lead_to(one, chat, state)
@@ -230,7 +230,7 @@ class KeysContract(Contract):
 
     @on_nodes
     async def test_an_append_of_before_is_done(self, nodes: Nodes) -> None:
-        """An event that was appended before makes the key done as well, with the cursor of then."""
+        """Appending an event again makes the key done, too, with the cursor of the first time."""
         one, other = await nodes.shared()
         chat = fresh_chat()
         first = await one.append(chat, "m1")

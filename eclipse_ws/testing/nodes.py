@@ -10,11 +10,11 @@ from eclipse_ws.testing.harness import Contract, Nodes, fresh_chat, make_setting
 
 
 class NodesContract(Contract):
-    """What nodes send each other, what they say of themselves, and what they leave behind."""
+    """What nodes send each other, what they say about themselves, and what they leave behind."""
 
     @on_nodes
     async def test_a_note_to_all(self, nodes: Nodes) -> None:
-        """A note without an address is heard by every node, the sender included, in the order of sending."""
+        """Every node, the sender included, hears a note without an address, in the order of sending."""
         one, other = await nodes.shared()
         assert [await one.backend.send(note) for note in (b"first", b"second")] == [2, 2]
         for node in (one, other):
@@ -23,7 +23,7 @@ class NodesContract(Contract):
 
     @on_nodes
     async def test_a_note_to_one(self, nodes: Nodes) -> None:
-        """A note to an address is heard by that node alone; one to an address of nobody by none."""
+        """Only the node with its address hears a note; no node hears one with an unknown address."""
         one, other = await nodes.shared()
         assert one.backend.address
         assert one.backend.address != other.backend.address
@@ -35,7 +35,7 @@ class NodesContract(Contract):
 
     @on_nodes
     async def test_a_closed_node_is_not_counted(self, nodes: Nodes) -> None:
-        """A note that a closed node can't hear doesn't count it."""
+        """A closed node doesn't count as hearing a note."""
         one, other = await nodes.shared()
         address = other.backend.address
         await other.backend.close()
@@ -44,7 +44,7 @@ class NodesContract(Contract):
 
     @on_nodes
     async def test_notes_are_bytes_of_any_length(self, nodes: Nodes) -> None:
-        """A note arrives as it was sent, whatever is in it and however long it is."""
+        """A note arrives as it was sent, whatever its content and length."""
         one, other = await nodes.shared()
         notes = [b"", bytes(range(256)), bytes(range(256)) * 1000]
         for note in notes:
@@ -54,7 +54,7 @@ class NodesContract(Contract):
 
     @on_nodes
     async def test_health(self, nodes: Nodes) -> None:
-        """A started backend is up, and says its name."""
+        """A started backend is up, and reports its name."""
         node = await nodes.one()
         health = node.backend.health
         assert health.name == node.backend.name != ""
@@ -66,7 +66,7 @@ class NodesContract(Contract):
 
     @on_nodes
     async def test_closing_leaves_nothing(self, nodes: Nodes) -> None:
-        """After it is closed, also in the middle of something, a backend has no task, and closes again."""
+        """A backend that is closed, even during an operation, has no task, and can be closed again."""
         chat = fresh_chat()
         before = asyncio.all_tasks()
         node = await nodes.one(chat)
@@ -84,7 +84,7 @@ class NodesContract(Contract):
 
     @on_nodes
     async def test_closing_what_was_not_started(self, nodes: Nodes) -> None:
-        """A backend that was never started can be closed; one that has just started, too."""
+        """A backend can be closed before it is started, and right after its start."""
         await nodes.new().backend.close()
         backend = self.make_backend(make_settings())
         await backend.start(NullListener())

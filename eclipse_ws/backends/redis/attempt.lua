@@ -1,9 +1,9 @@
--- Ask for the right to save a message under its key. The time is Redis's own: nodes' clocks may differ.
--- KEYS: attempt (string); ARGV: token, milliseconds that one may take, seconds that it is remembered, 1 if an
---       unknown outcome may be tried again, fingerprint of what the key stands for ("" if that is not known)
--- The value is "<state>[:<fingerprint>] ...": one without a fingerprint stands for anything.
--- Answers "new", "released" (new, and the one before it saved nothing), "unknown", "pending", "reused" (the key
--- stands for something else), or "done <cursor> <id>"
+-- Ask for the right to save a message under its key. The time is Redis's, because nodes' clocks may differ.
+-- KEYS: attempt (string); ARGV: token, milliseconds that an attempt may take, seconds that it is kept, 1 if an
+--       unknown outcome may be tried again, fingerprint of the key's message ("" if unknown)
+-- The value is "<state>[:<fingerprint>] ...": without a fingerprint the key fits any message.
+-- Returns "new", "released" (new, and the attempt before it saved nothing), "unknown", "pending", "reused" (the key
+-- belongs to another message), or "done <cursor> <id>"
 local value = redis.call('GET', KEYS[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -25,7 +25,7 @@ if state == 'pending' then
   if now - tonumber(began) <= tonumber(ARGV[2]) then
     return 'pending'
   end
-  state = 'unknown' -- its node is gone, and with it the outcome
+  state = 'unknown' -- its node is gone, so nobody knows the outcome
 end
 if state == 'unknown' and ARGV[4] ~= '1' then
   return 'unknown'

@@ -1,6 +1,6 @@
--- Prove both of a node's connections in one command: its lease is renewed, and it must hear itself.
--- Answers Redis's time in milliseconds, and how many connections of this very server hear the node.
--- KEYS: the node's lease, which is its channel's name too; ARGV: seconds of the lease, what it must hear
+-- Check both of a node's connections in one command: renew its lease, and publish what it has to hear.
+-- Returns Redis's time in milliseconds, and how many connections of this server hear the node.
+-- KEYS: the node's lease, which is also the name of its channel; ARGV: seconds of the lease, what it has to hear
 redis.call('SET', KEYS[1], '1', 'EX', ARGV[1])
 local hearers = redis.call('PUBLISH', KEYS[1], ARGV[2])
 local time = redis.call('TIME')

@@ -1,4 +1,4 @@
--- The kept events after a cursor, all of them or false.
+-- Returns all kept events after a cursor, or false.
 -- KEYS: meta (hash), events (stream); ARGV: epoch, offset, offset that this node knows in this epoch, or 0
 local at = redis.call('HMGET', KEYS[1], 'epoch', 'offset')
 local after = tonumber(ARGV[2])

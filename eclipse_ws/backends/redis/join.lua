@@ -1,14 +1,14 @@
--- Enter a chat whose channel this node hears already: is its continuity guarded, and what came after?
--- A Redis that has gone back in time (a snapshot was restored, or a replica that lagged behind was promoted) has
--- forgotten events that nodes know: its offset is below theirs, or another event is where theirs was. A new epoch
--- begins then.
+-- Join a chat whose channel this node already hears: is its continuity guarded, and what came after?
+-- A Redis that has gone back in time (a snapshot was restored, or a replica that lagged behind was promoted) has lost
+-- events that nodes know: its offset is below theirs, or it has another event at the same offset. Then a new epoch
+-- begins.
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes)
--- ARGV: node, its connection's name, last millisecond at which the chat was surely heard ("" if it never was),
+-- ARGV: node, its connection's name, last millisecond at which the chat was certainly heard ("" if never),
 --       epoch known ("" if none), offset known, 1 if the chat was heard without a gap since that position (if
---       none: since this connection has joined), epoch to begin, seconds that the position is kept, prefix of the
+--       none is known: since this connection joined), epoch to begin, seconds that the position is kept, prefix of the
 --       nodes' channels and leases, 1 if raw events need a guard, milliseconds of a lease, identity of the event
 --       at the known position ("" if not known)
--- Answers {epoch, offset, bodies after the known position or false, 1 if other nodes have to look again, identity of
+-- Returns {epoch, offset, bodies after the known position or false, 1 if other nodes have to join again, identity of
 --          the event at the offset ("" if not known)}
 local meta, events = KEYS[1], KEYS[2]
 local node, connection, known = ARGV[1], ARGV[2], ARGV[4]
@@ -16,7 +16,7 @@ local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 local fields = redis.call('HGETALL', meta)
 local epoch, offset, since, guarded, others, last = redis.call('HGET', meta, 'epoch'), 0, now, false, 0, ''
--- A node that knows another epoch has no gap in this one: like a newcomer, it needs any guard. ("0" forces a new one.)
+-- A node that knows another epoch has no gap in this one: like a newcomer, it needs any guard. ("0": a new epoch.)
 local gap = ARGV[3] ~= '' and (epoch == known or ARGV[3] == '0')
 for i = 1, #fields, 2 do
   local name, value = fields[i], fields[i + 1]
@@ -29,10 +29,10 @@ for i = 1, #fields, 2 do
     if other == connection then
       since = value
     elseif string.match(other, '^[^:]*') == node then
-      redis.call('HDEL', meta, name) -- an earlier connection of this very node guards nothing any more
+      redis.call('HDEL', meta, name) -- an earlier connection of this node no longer guards anything
     else
       local channel = ARGV[9] .. other
-      -- Subscribed in this moment, which ends with its connection, and heard of lately, which ends with
+      -- Subscribed now, which ends with its connection, and with a lease or a recent join, which end with
       -- its machine.
       local lately = now - value < tonumber(ARGV[11]) or redis.call('EXISTS', channel) == 1
       if lately and redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then
@@ -50,7 +50,7 @@ if epoch and (ARGV[10] == '0' or (ARGV[6] == '1' and (epoch == known or known ==
   guarded = true
 end
 local at = (epoch or '') .. '.' .. string.format('%.0f', offset) .. ' '
-last = string.sub(last, 1, #at) == at and string.sub(last, #at + 1) or '' -- earlier servers leave it as it was
+last = string.sub(last, 1, #at) == at and string.sub(last, #at + 1) or '' -- earlier servers don't update it
 local missed, back = false, false
 if epoch and epoch == known then
   local after, place = tonumber(ARGV[5]), ARGV[5] .. '-0'
@@ -70,7 +70,7 @@ if epoch and epoch == known then
     if cursor then
       back = cursor ~= epoch .. '.' .. ARGV[5]
     elseif #redis.call('XRANGE', events, place, place) > 0 then
-      back = true -- an identity is kept as long as its event: this event is another one
+      back = true -- an identity is kept as long as its event, so this is another event
     else
       back = offset == after and last ~= '' and last ~= ARGV[12]
     end
@@ -79,7 +79,7 @@ end
 local again = 0
 if back or not guarded then
   if epoch then
-    again = back and 1 or others -- who is in the chat may be forgotten as well
+    again = back and 1 or others -- the other nodes' guards may be lost, too
   end
   epoch, offset, last, missed = ARGV[7], 0, '', false
   redis.call('DEL', events)

@@ -1,4 +1,4 @@
--- Sequence, keep and fan out one event, once per identity; settle the attempt that led to it.
+-- Sequence, keep and fan out one event, once per identity; settle its attempt. Returns {cursor, 1 if new}.
 -- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes), [attempt (string)]
 -- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
 --       kept, seconds that the position is kept, name of this node's connection ("" if it doesn't hear the chat),
@@ -9,7 +9,7 @@ local kept = tonumber(ARGV[5])
 local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes')
 local epoch, offset, bytes = at[1], tonumber(at[2]), tonumber(at[3])
 local cursor = redis.call('HGET', KEYS[3], ARGV[3]) or redis.call('HGET', KEYS[4], ARGV[3])
--- A node knows a position beyond Redis's own only where Redis has gone back in time (see join.lua).
+-- A node knows a later position than Redis only if Redis has gone back in time (see join.lua).
 if not epoch or (not cursor and epoch == ARGV[12] and offset < tonumber(ARGV[13])) then
   epoch, offset = ARGV[4], 0
   redis.call('DEL', events)
@@ -30,8 +30,8 @@ if not cursor then
   local room, longest = tonumber(ARGV[10]), kept
   bytes = (offset == 1 and 0 or bytes or room) + #body
   if bytes > room then
-    -- What XADD drops is not subtracted, and earlier servers don't count: now and then the sum is made anew.
-    -- A quarter is made free then, so that this is seldom.
+    -- What XADD drops is not subtracted, and earlier servers don't count bytes, so the sum is recomputed here.
+    -- A quarter is then freed, so that this happens rarely.
     local found = redis.call('XRANGE', events, '-', '+')
     bytes, longest = #body, 1
     for i = #found, 1, -1 do
@@ -42,11 +42,11 @@ if not cursor then
       bytes, longest = more, longest + 1
     end
   end
-  -- The stream comes first: a script that is refused in its middle keeps what it has done until then.
+  -- The stream comes first: if Redis refuses a command in mid-script, the writes before it stay.
   redis.call('XADD', events, 'MAXLEN', longest, place .. '-0', 'e', body)
   redis.call('HSET', meta, 'offset', place, 'bytes', bytes, 'last', cursor .. ' ' .. ARGV[3])
-  -- Identities are kept in two halves, and the older half is forgotten as a whole: between one and two
-  -- histories' worth of them are remembered, without a time of expiry on each.
+  -- Identities are kept in two halves, and the older half is deleted as a whole: one to two histories' worth
+  -- of them are kept, and none needs its own expiry.
   local half = KEYS[3 + math.floor(offset / kept) % 2]
   if offset % kept == 0 then
     redis.call('DEL', half)

@@ -1,10 +1,10 @@
--- End an attempt without a message: "release" it (it saved nothing), "forget" it (as if it had never begun), or leave
--- it "unknown". Only its owner can.
--- KEYS: attempt (string); ARGV: token, release | forget | unknown, seconds that it is remembered, fingerprint
+-- End an attempt without a message: "release" it (it saved nothing), "forget" it (as if it had never begun), or mark
+-- it "unknown". Only its own token can. Returns 1 if done, else 0.
+-- KEYS: attempt (string); ARGV: token, release | forget | unknown, seconds that it is kept, fingerprint
 local value = redis.call('GET', KEYS[1])
 local mark = ARGV[4] == '' and '' or ':' .. ARGV[4]
 if not value and ARGV[2] == 'unknown' then
-  -- It began while Redis was away; that nobody knows its outcome is true all the same.
+  -- It began while Redis was unavailable; its outcome is unknown nevertheless.
   redis.call('SET', KEYS[1], 'unknown' .. mark, 'EX', ARGV[3])
   return 1
 end
