@@ -1,11 +1,11 @@
-"""What a stranger does: clone, `make run`, `make test`, as a user who has nothing but Python, make and git.
+"""Does what a newcomer does: clone, `make run`, `make test`, as a user who has only Python, make and git.
 
-    python3 scripts/bare.py            everything, in some ten minutes
-    python3 scripts/bare.py --short    the demo, and a part of the tests (as CI does)
+    python3 scripts/bare.py            everything, in about ten minutes
+    python3 scripts/bare.py --short    the demo, and some of the tests (as in CI)
 
 The committed tree is cloned to a temporary folder. The user's home is empty and the PATH holds Python, make,
-git and coreutils only: whatever else is needed makes this fail. Started by root, it goes on as nobody. It
-needs no package, since a stranger has none.
+git and coreutils only: if anything else is needed, this fails. Started as root, it continues as nobody. It
+imports no package, because a newcomer has none.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ COREUTILS = (
 )
 TOOLS = ["sh", "make", "git", *COREUTILS.split()]
 PASSED_ON = re.compile(r"(PIP_|SSL_CERT_|REQUESTS_CA_BUNDLE$|(HTTPS?|NO)_PROXY$)", re.IGNORECASE)
-"""Variables that say where packages come from: a network without the public index needs them."""
+"""Variables that say where packages come from; required in a network without the public index."""
 SHORT_TESTS = "tests/delivery/test_guarantees.py tests/commands/test_check.py tests/test_cli.py"
-"""A server, real sockets and whole processes: where something is missing, these miss it."""
+"""A server, real sockets and whole processes: these fail if something is missing."""
 START_SECONDS = 300
 
 
 class MissingError(Exception):
-    """The stranger could not go on; the message says why."""
+    """The newcomer could not continue; the message says why."""
 
 
 def identity() -> dict[str, Any]:
-    """What makes a process run as an unprivileged user; nothing where this one already does."""
+    """Arguments that make a process run as an unprivileged user; none if this process already does."""
     if os.geteuid() != 0:
         return {}
     entry = pwd.getpwnam(USER)
@@ -53,7 +53,7 @@ def identity() -> dict[str, Any]:
 
 
 def find_python() -> str:
-    """An interpreter that the user can run, with venv: the one that runs this, or else the system's."""
+    """An interpreter with venv that the user can run: the one that runs this, or else the system's."""
     candidates = [str(Path(sys.executable).resolve()), "/usr/bin/python3"]
     check = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
     for python in candidates:
@@ -70,7 +70,7 @@ def find_python() -> str:
 
 
 class Stranger:
-    """A user with an empty home and a short PATH."""
+    """A newcomer: a user with an empty home and a short PATH."""
 
     def __init__(self, folder: Path) -> None:
         self.clone, self.home, self.programs = folder / "eclipse-ws", folder / "home", folder / "bin"
@@ -81,7 +81,7 @@ class Stranger:
             if path:
                 (self.programs / name).symlink_to(path)
         passed_on = {name: value for name, value in os.environ.items() if PASSED_ON.match(name)}
-        # Without a language of its own, output would not be UTF-8 on some machines.
+        # Without LANG, output would not be UTF-8 on some machines.
         self.environment = {
             **passed_on,
             "PATH": str(self.programs),
@@ -90,7 +90,7 @@ class Stranger:
         }
 
     def own(self, folder: Path) -> None:
-        """Give the stranger a folder with all that is in it."""
+        """Make the newcomer the owner of a folder and everything in it."""
         if user := identity():
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, user["user"], user["group"], follow_symlinks=False)
@@ -111,7 +111,7 @@ class Stranger:
             )
 
     def run(self, *command: str, log: Path) -> None:
-        """Run a command to its end. Raises MissingError with the last lines where it fails."""
+        """Run a command to its end. Raises MissingError with the last lines if it fails."""
         process = self.start(*command, log=log)
         try:
             failed = process.wait() != 0
@@ -119,26 +119,26 @@ class Stranger:
             end(process)
         if failed:
             lines = log.read_text(errors="replace").splitlines()
-            # Where tests failed, the reason is far above the end.
+            # If tests fail, the reason is far above the end.
             wanted = [line for line in lines[:-60] if line.startswith(("FAILED ", "ERROR ", "E  "))]
             said = "\n".join([*wanted[-60:], *lines[-60:]])
             raise MissingError(f"`{' '.join(command)}` failed:\n{said}")
 
 
 def megabytes(folder: Path) -> float:
-    """What the folder takes on disk."""
+    """The size of the folder on disk."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*")) / 1e6
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on: 8080 may be taken on a machine that others use."""
+    """A free TCP port: 8080 may be taken on a shared machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Stop a command with all that it has started. Idempotent."""
+    """Stop a command and everything that it has started. Idempotent."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
@@ -149,7 +149,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def demo(stranger: Stranger, log: Path) -> None:
-    """`make run` until the demo answers. Raises MissingError."""
+    """Run `make run` until the demo answers. Raises MissingError."""
     port = free_port()
     page = f"http://127.0.0.1:{port}/demo"
     process = stranger.start("make", "run", log=log, PORT=str(port))
@@ -160,16 +160,16 @@ def demo(stranger: Stranger, log: Path) -> None:
                 return
             time.sleep(0.1)
         said = "\n".join(log.read_text(errors="replace").splitlines()[-40:])
-        raise MissingError(f"`make run` has no demo after {START_SECONDS} s or has ended:\n{said}")
+        raise MissingError(f"`make run` has ended, or has no demo after {START_SECONDS} s:\n{said}")
     finally:
         end(process)
 
 
 def play(folder: Path, short: bool) -> None:
-    """All of it. Raises MissingError."""
-    say(f"clone, make run, make test{' of a part' if short else ''} in {folder}")
+    """Clone, run and test. Raises MissingError."""
+    say(f"clone, make run, make test{' (a part)' if short else ''} in {folder}")
     stranger, log = Stranger(folder), folder / "log"
-    # What is committed, in a repository of the stranger's: git clones from nobody else's.
+    # The committed tree, in the newcomer's own repository: git refuses to clone from another user's.
     source = str(folder / "source")
     subprocess.run(["git", "clone", "--quiet", "--bare", "--depth=1", ROOT.as_uri(), source], check=True)
     stranger.own(folder)
@@ -194,20 +194,20 @@ def say(*lines: str) -> None:
 
 
 def main() -> int:
-    """Run it; 0 where nothing was missing."""
-    parser = argparse.ArgumentParser(description="Do what a stranger does: clone, make run, make test.")
-    parser.add_argument("--short", action="store_true", help="only a part of the tests")
+    """Run it. Returns 0 if nothing was missing."""
+    parser = argparse.ArgumentParser(description="Do what a newcomer does: clone, make run, make test.")
+    parser.add_argument("--short", action="store_true", help="run only some of the tests")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="eclipse-bare-"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         play(folder, given.short)
     except MissingError as error:
-        say(str(error), "FAILED: a stranger can't do this")
+        say(str(error), "FAILED: a newcomer can't do this")
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    say("nothing but Python, make and git was needed")
+    say("only Python, make and git were needed")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Every fuzz target, or those that are named, for so many seconds each, all at once."""
+"""Runs all fuzz targets, or the named ones, at the same time, each for the given seconds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TARGETS = ("frames", "commands", "cursors", "tokens", "bodies", "redis")
 
 
 def fuzz(seconds: float, targets: list[str]) -> bool:
-    """Run the targets and tell what each did; whether none found anything. Logs of failures are kept."""
+    """Run the targets and print their results. Returns whether none failed; logs of failures are kept."""
     logs = Path(tempfile.mkdtemp(prefix="eclipse-fuzz-"))
     running = {}
     for target in targets:
@@ -36,13 +36,13 @@ def fuzz(seconds: float, targets: list[str]) -> bool:
 
 
 def main() -> int:
-    """Run what was asked for."""
+    """Run the requested targets. Returns 0 if none failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of: {', '.join(TARGETS)}")
     given = parser.parse_args()
     if unknown := sorted(set(given.targets) - set(TARGETS)):
-        parser.error(f"unknown targets: {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+        parser.error(f"unknown targets: {', '.join(unknown)}; known: {', '.join(TARGETS)}")
     return 0 if fuzz(given.seconds, given.targets or list(TARGETS)) else 1
 
 

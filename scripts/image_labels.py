@@ -14,7 +14,7 @@ LABEL = "org.opencontainers.image."
 
 
 def revision() -> str:
-    """The commit, with ``-dirty`` where files differ from it; empty outside of a git checkout."""
+    """The commit, with ``-dirty`` if files differ from it; empty outside a git checkout."""
     asked = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         said = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -24,7 +24,7 @@ def revision() -> str:
 
 
 def labels() -> dict[str, str]:
-    """The labels that an image of this tree carries, but for the time."""
+    """The labels of an image of this tree, except the time."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return {
         f"{LABEL}title": project["name"],
@@ -37,7 +37,7 @@ def labels() -> dict[str, str]:
 
 
 def main() -> None:
-    """Print an argument a line; those that the Dockerfile has no words of its own for."""
+    """Print one argument per line, for the labels whose values the Dockerfile lacks."""
     values = {name: labels()[f"{LABEL}{name}"] for name in ("source", "version", "revision")}
     values["created"] = datetime.now(UTC).isoformat(timespec="seconds")
     for name, value in values.items():

@@ -1,6 +1,6 @@
-"""What has to be sent of a second image to where the first one is: ``image_layers.py REGISTRY FIRST SECOND``.
+"""Prints what a registry with one image lacks of another: ``image_layers.py REGISTRY FIRST SECOND``.
 
-``REGISTRY`` is a folder in the OCI image layout. Exits with 1 unless one small layer is all. Called by
+``REGISTRY`` is a folder in the OCI image layout. Exits with 1 if that is more than one small layer. Called by
 ``scripts/image-test``.
 """
 
@@ -15,7 +15,7 @@ MOST_KILOBYTES = 1000
 
 
 def layers(registry: Path, tag: str) -> dict[str, int]:
-    """The image's layers, lowest first: their digests, and their compressed bytes."""
+    """The image's layers, lowest first, by digest, with their compressed bytes."""
 
     def blob(digest: str) -> Any:
         return json.loads((registry / "blobs" / digest.replace(":", "/")).read_text())
@@ -27,7 +27,7 @@ def layers(registry: Path, tag: str) -> dict[str, int]:
 
 
 def main(registry: Path, first: str, second: str) -> int:
-    """Print both images' layers; the number of faults."""
+    """Print the second image's layers. Returns the exit code."""
     before, after = layers(registry, first), layers(registry, second)
     for digest, size in after.items():
         print(f"{digest[7:19]} {size:>11,} bytes  {'stays' if digest in before else 'moves'}")

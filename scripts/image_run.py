@@ -1,7 +1,7 @@
-"""Starts a built image's root file system as a platform does, and puts `eclipse-ws smoke` on it.
+"""Starts a built image's root file system as a platform does, and runs `eclipse-ws smoke` against it.
 
-Read-only root, a process namespace of its own, the image's user, command and variables, and the variables of
-the deployment plan; beside it a Redis and a stand-in for the application. Called by ``scripts/image-test``.
+It has a read-only root, its own process namespace, the image's user, command and variables, and those of the
+deployment plan; beside it run a Redis and a stand-in for the application. Called by ``scripts/image-test``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def pip_volumes() -> list[str]:
     for word in (word for words in values.values() for word in words):
         path = Path(urlsplit(word).path if word.startswith("file:") else word)
         if path.is_absolute() and path.is_file():
-            # Not in its own place, where the image may have such a file, too.
+            # Not at the same path, where the image may have such a file, too.
             mounts.add(f"{path}:/mnt/{path.name}:ro")
             text = text.replace(str(path), f"/mnt/{path.name}")
         elif path.is_absolute() and path.is_dir():
@@ -80,7 +80,7 @@ def sizes(root: Path) -> tuple[float, float]:
 
 
 def findings(root: Path, config: dict[str, Any]) -> list[str]:
-    """What the image must not be; a sentence each."""
+    """What is wrong with the image, a sentence each."""
     found = []
     if not str(config.get("User", "")).startswith("10001"):
         found.append(f"its user is {config.get('User')!r}, not 10001")
@@ -113,7 +113,7 @@ def findings(root: Path, config: dict[str, Any]) -> list[str]:
 
 
 def is_compiled(root: Path, module: str) -> bool:
-    """Whether a module is compiled, to be used without a look at its source (PEP 552)."""
+    """Whether a module is compiled so that Python never checks its source (PEP 552)."""
     folder, _, name = module.rpartition("/")
     found = [
         compiled.read_bytes()[4:8]
@@ -124,7 +124,7 @@ def is_compiled(root: Path, module: str) -> bool:
 
 
 async def until_healthy(port: int, process: subprocess.Popen[bytes]) -> float:
-    """Seconds until the server accepts."""
+    """Wait until the server accepts. Returns the seconds it took."""
     began = time.monotonic()
     while time.monotonic() - began < 20:
         if process.poll() is not None:
@@ -139,7 +139,7 @@ async def until_healthy(port: int, process: subprocess.Popen[bytes]) -> float:
 
 
 async def run(root: Path, config: dict[str, Any]) -> int:
-    """Start it, look at it from inside and outside, stop it; the number of faults."""
+    """Start it, check it from inside and outside, stop it. Returns the number of faults."""
     faults = findings(root, config)
     plain, packed = sizes(root)
     print(f"size {plain:.1f} MB, {packed:.1f} MB compressed (at most {MOST_MEGABYTES} MB)", flush=True)

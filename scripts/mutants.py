@@ -1,12 +1,12 @@
-"""Small mistakes, made one at a time in a copy of the tree: which of them does no test notice?
+"""Makes small mistakes, one at a time, in a copy of the tree, and shows those that no test notices.
 
 mutmut makes them in the modules of pyproject.toml's [tool.mutmut], about ten thousand, of which a random
 sample is tried; those in Redis' scripts are written by hand, in tests/mutants/lua.toml.
 
     python -m scripts.mutants          the sample, then the scripts
-    python -m scripts.mutants --lua    the scripts alone
+    python -m scripts.mutants --lua    only the scripts
 
-SHARE=0.05 is how much of the core is tried; SEED=n repeats a choice; MODULE=glob tries all of these modules
+SHARE=0.05 is the share of the core to try; SEED=n repeats a sample; MODULE=glob tries all of these modules
 ("sessions.hub", "websocket.*") or, with --lua, of these scripts; JOBS=n processes run at a time.
 """
 
@@ -48,7 +48,7 @@ FIRST = (
     "redis_guard",
     "contract",
 )
-"""Of the backends' tests those that notice most, in little time."""
+"""The backends' tests that notice most in the least time; they run first."""
 OTHERS = (
     "redis_connection",
     "redis_connections",
@@ -57,22 +57,22 @@ OTHERS = (
     "redis_start",
     "redis_tls",
 )
-"""Those that run none of the scripts, or only to begin."""
+"""Tests that run none of the scripts, or only at the start."""
 SHARE = float(os.environ.get("SHARE") or 0.05)
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 MODULE = os.environ.get("MODULE") or ""
 JOBS = int(os.environ.get("JOBS") or min(4, os.cpu_count() or 1))
 TELL_EVERY = 15.0
 PATIENCE = 10
-"""How many times as long as without a mistake the tests may take; one that hangs has noticed it, too."""
+"""How many times longer than without a mistake the tests may take; a test that hangs has noticed it, too."""
 
 
 class MutantsError(Exception):
-    """It can't be told what the tests notice; the message says why."""
+    """The mistakes can't be tried; the message says why."""
 
 
 class Mutant(NamedTuple):
-    """A mistake in a script: ``text``, which is there once, is replaced by ``by``."""
+    """A mistake in a script: ``text``, which occurs once, is replaced by ``by``."""
 
     file: str
     text: str
@@ -80,13 +80,13 @@ class Mutant(NamedTuple):
     causes: str
 
     def made_in(self, source: str) -> str:
-        """The script with the mistake. Raises MutantsError where the source has moved on."""
+        """The script with the mistake. Raises MutantsError if the source has changed."""
         if (found := source.count(self.text)) != 1:
-            raise MutantsError(f"{self.file} has {self.text!r} {found} times, not once: renew {LIST.name}")
+            raise MutantsError(f"{self.file} has {self.text!r} {found} times, not once: update {LIST.name}")
         return source.replace(self.text, self.by)
 
 
-Survivor = tuple[str, str, str]  # of a mistake that no test has noticed the module, the name, and the diff
+Survivor = tuple[str, str, str]  # module, name and diff of a mistake that no test has noticed
 
 
 def say(*lines: str) -> None:
@@ -95,7 +95,7 @@ def say(*lines: str) -> None:
 
 
 def ending(log: Path) -> str:
-    """Where a log is, and how it ends."""
+    """The path of a log, and its end."""
     return f"see {log.relative_to(ROOT)}:\n{log.read_text(errors='replace')[-3000:]}"
 
 
@@ -105,7 +105,7 @@ def read_list() -> list[Mutant]:
 
 
 def copy(folder: Path) -> Path:
-    """The working tree as git would take it, with what is not committed, in a new folder."""
+    """A copy of the working tree without ignored files, but with uncommitted changes, in a new folder."""
     shutil.rmtree(folder, ignore_errors=True)
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -117,7 +117,7 @@ def copy(folder: Path) -> Path:
 
 
 def report(tried: Iterable[str], survivors: list[Survivor], seconds: float) -> bool:
-    """Every survivor with its diff, then how many were noticed by module; whether all were."""
+    """Print survivors with their diffs, then the counts by module. Returns whether all were noticed."""
     for _, name, diff in sorted(survivors):
         say(f"\n-- survived: {name}", diff.strip("\n"))
     of, survived = Counter(tried), Counter(module for module, _, _ in survivors)
@@ -129,8 +129,8 @@ def report(tried: Iterable[str], survivors: list[Survivor], seconds: float) -> b
 
 
 def run_tests(folder: Path, log: Path, timeout: float) -> str:
-    """Run the scripts' tests on a copy; "" where all passed, else the one that failed first, or "timeout"."""
-    # One server will do, and what needs none runs no script.
+    """Run the scripts' tests on a copy. Returns the first failed test, "timeout", or "" if all passed."""
+    # One server is enough, and tests that need none run no script.
     left_out = " or ".join({*SERVERS, "memory"} - {default_server()})
     command = [sys.executable, "-m", "pytest", "-x", "--ff", "-p", "no:randomly", "-k", f"not ({left_out})"]
     command += [*(f"tests/backends/test_{name}.py" for name in FIRST), "tests/backends"]
@@ -141,7 +141,7 @@ def run_tests(folder: Path, log: Path, timeout: float) -> str:
     try:
         code = process.wait(timeout)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # it still stops its servers
+        process.send_signal(signal.SIGINT)  # so that it stops its servers
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(60)
         process.kill()
@@ -154,7 +154,7 @@ def run_tests(folder: Path, log: Path, timeout: float) -> str:
 
 
 def try_lua() -> bool:
-    """Make each mistake of the list; whether all were noticed."""
+    """Make each mistake of the list. Returns whether all were noticed."""
     began = time.monotonic()
     mutants = [each for each in read_list() if fnmatch(each.file, f"{MODULE or '*'}*")]
     sources = {each.file: (ROOT / LUA / each.file).read_text(encoding="utf-8") for each in mutants}
@@ -165,7 +165,7 @@ def try_lua() -> bool:
     say(f"\n== {len(mutants)} mistakes in Redis' scripts; logs in {WORK.relative_to(ROOT)}")
 
     def attempt(number: int) -> str:
-        """The test that notices a mistake; of none (-1), one that fails all the same."""
+        """The test that notices a mistake; for -1, without a mistake, a test that fails anyway."""
         folder = copies.get()
         try:
             if number >= 0:
@@ -192,7 +192,7 @@ def try_lua() -> bool:
 
 
 def outcomes(folder: Path) -> dict[str, int | None]:
-    """The exit code of the tests by mutmut's mutants; None where they haven't run."""
+    """The tests' exit code for each of mutmut's mutants; None if they haven't run."""
     found: dict[str, int | None] = {}
     for meta in sorted((folder / "mutants").glob("eclipse_ws/**/*.meta")):
         with contextlib.suppress(json.JSONDecodeError):  # it is being written
@@ -201,7 +201,7 @@ def outcomes(folder: Path) -> dict[str, int | None]:
 
 
 def mutmut(folder: Path, names: list[str], log: Path) -> bool:
-    """Have mutmut try these, and tell how far it is; whether it came to its end."""
+    """Have mutmut try these, and print its progress. Returns whether it finished."""
     told, command = time.monotonic(), [MUTMUT, "run", "--max-children", str(JOBS), *names]
     with log.open("w") as output:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
@@ -210,7 +210,7 @@ def mutmut(folder: Path, names: list[str], log: Path) -> bool:
         if time.monotonic() - told > TELL_EVERY:
             told, known = time.monotonic(), outcomes(folder)
             done = sum(known.get(name) is not None for name in names)
-            say(f"{done} of {len(names)}" if done else "seeing which test runs which code")
+            say(f"{done} of {len(names)}" if done else "finding out which test runs which code")
     return process.returncode == 0
 
 
@@ -223,10 +223,10 @@ def choose(names: Iterable[str]) -> list[str]:
 
 
 def try_core() -> bool:
-    """Try mutmut's mutants; whether all were noticed."""
+    """Try mutmut's mutants. Returns whether all were noticed."""
     began, folder, log = time.monotonic(), copy(WORK / "core"), WORK / "core.log"
     say(f"\n== mistakes in the core; {f'MODULE={MODULE}' if MODULE else f'SEED={SEED} SHARE={SHARE:g}'}")
-    # No command only lists them. A name that none has makes everything ready, and then fails.
+    # No command only lists them. With an unknown name mutmut makes them, and then fails.
     mutmut(folder, ["none"], log)
     if not (folder / "mutants" / "mutmut-stats.json").exists():
         raise MutantsError(f"mutmut made no mutants; {ending(log)}")
@@ -247,9 +247,9 @@ def try_core() -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Run what was asked for; 0 where every mistake was noticed."""
+    """Run what the arguments name. Returns 0 if every mistake was noticed."""
     WORK.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background: the tests take it over
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also in the background: the tests inherit it
     try:
         noticed = "--lua" in arguments or try_core()
         if "--lua" in arguments or not MODULE:

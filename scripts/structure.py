@@ -1,7 +1,7 @@
-"""What the structure is held to, as numbers: `make structure`.
+"""Prints the numbers that limit the structure: `make structure`.
 
 Entries of the package are its modules and packages, without `__init__` and other files (`static`, ...).
-A line is a line of the file, blank ones and comments included.
+Lines include blank ones and comments.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def contract() -> tuple[int, int]:
 
 
 def longest(most: int = 300) -> list[tuple[int, str]]:
-    """Files with more lines than fit in a head, the longest first."""
+    """Files with more than ``most`` lines, the longest first."""
     sizes = ((lines([path]), str(path.relative_to(ROOT))) for path in PACKAGE.rglob("*.py"))
     return sorted((row for row in sizes if row[0] > most), reverse=True)
 
@@ -66,7 +66,7 @@ def undocumented() -> list[str]:
 
 
 def untested() -> list[str]:
-    """Settings that no test sets, by the tests' sources."""
+    """Settings that no test sets, judging by the tests' sources."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py"))
     return [
         name
@@ -76,7 +76,7 @@ def untested() -> list[str]:
 
 
 def main() -> int:
-    """Print the numbers; 1 if an import points up or goes round."""
+    """Print the numbers. Returns 1 if an import points up or is part of a cycle."""
     methods, signature_lines = contract()
     rows = {
         "entries in eclipse_ws/": len(entries()),

@@ -1,13 +1,12 @@
 """The whole check, as `make test` runs it: lock, linters, types, layers, tests and coverage, fuzzers.
 
-The suite runs in five lanes, two of them side by side, then the chaos alone: Playwright keeps an event loop
-running in its process, so that other lanes' coroutines need one of their own, and faults are put on a quiet
-machine.
-Then all fuzzers at once: 20 seconds each in CI, a moment elsewhere.
+The suite runs in five lanes, two at a time: Playwright keeps an event loop running in its process, so other
+tests' coroutines need another process. Then chaos runs by itself, because its faults need a quiet machine.
+Then all fuzzers run at once: 20 seconds each in CI, a moment elsewhere.
 
     python -m scripts.test            everything
     python -m scripts.test --quick    linters, types, and the tests that start no browser, cluster or fuzzer
-    python -m scripts.test PATH ...   these tests alone
+    python -m scripts.test PATH ...   only these tests
 
 SEED=n repeats the order of an earlier run.
 """
@@ -36,26 +35,26 @@ IN_CI = os.environ.get("CI") == "true"
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 BROWSER = ["tests/browser", "tests/js"]
 FRAMEWORKS = ["tests/browser/test_frameworks.py", "tests/browser/test_example_nextjs.py", "tests/js"]
-"""Those of BROWSER that share what npm installs."""
+"""Those of BROWSER that share npm packages."""
 SETUP = ["tests/repository/test_setup.py", "tests/packaging"]
 CHAOS = ["tests/chaos", "tests/fleet"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/attacks"]
-"""Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, as browsers."""
+"""Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, like BROWSER."""
 QUICK_LANES = 4
-"""More than run at a time, because tests of the same size don't take the same time."""
+"""More than run at a time, because files of the same size don't take the same time."""
 USUAL_MINUTES = 8
 TELL_EVERY = 15.0
-"""Seconds between two lines on a lane's progress if the output is not a terminal."""
+"""Seconds between two lines about the lanes' progress if the output is not a terminal."""
 
 
 def without(*folders: str) -> list[str]:
-    """What makes pytest leave out the folders."""
+    """Arguments that make pytest leave out the folders."""
     return [f"--ignore={folder}" for folder in folders]
 
 
 @dataclass
 class Lane:
-    """One pytest in a process of its own, whose log and results go to files."""
+    """One pytest in its own process, whose log and results go to files."""
 
     name: str
     arguments: list[str]
@@ -77,14 +76,14 @@ class Lane:
             )
 
     def progress(self) -> str:
-        """How far it is: `main 42 % after 80 s`."""
+        """Its progress: `main 42 % after 80 s`."""
         done = re.findall(r"\[ *(\d+)%\]$", self.log.read_text(errors="replace")[-20_000:], re.MULTILINE)
         return f"{self.name} {done[-1] if done else 0} % after {time.monotonic() - self.began:.0f} s"
 
     def finish(self) -> bool:
-        """Tell the result; whether it passed."""
+        """Print the result. Returns whether it passed."""
         passed = self.process.returncode == 0
-        lines = self.log.read_text(errors="replace").rstrip().splitlines() or ["nothing was said"]
+        lines = self.log.read_text(errors="replace").rstrip().splitlines() or ["no output"]
         if not passed:
             say(*lines[-150:])
         outcome = "passed" if passed else "FAILED"
@@ -107,14 +106,14 @@ def say(*lines: str) -> None:
 
 
 def step(title: str, *command: str | Path, stderr: int | None = None) -> bool:
-    """Run a command under a title; whether it succeeded."""
+    """Run a command under a title. Returns whether it succeeded."""
     say(f"\n== {title}")
     return subprocess.run(command, cwd=ROOT, stderr=stderr, check=False).returncode == 0
 
 
 def wait(lanes: list[Lane], later: Sequence[Callable[[], Lane]] = ()) -> bool:
-    """Wait for the lanes, telling how far they are; whether all passed. One that ends starts the next of the
-    ``later`` ones, which ``lanes`` gets, too.
+    """Wait for the lanes, and print their progress. A lane that ends starts the next of ``later``, which is
+    added to ``lanes``. Returns whether all passed.
     """
     passed, told, live, running, due = True, time.monotonic(), sys.stdout.isatty(), list(lanes), list(later)
     while running:
@@ -140,12 +139,12 @@ def tell_skipped(lanes: list[Lane]) -> None:
         for reason, count in lane.skipped().items():
             reasons[reason] += count
     if reasons:
-        say(f"\n== skipped: {sum(reasons.values())} tests, none of them in CI")
+        say(f"\n== skipped: {sum(reasons.values())} tests; in CI none of them is skipped")
         say(*(f"{count:5} x {reason}" for reason, count in sorted(reasons.items(), key=lambda row: -row[1])))
 
 
 def lint() -> bool:
-    """Linters and types; ends at the first that fails."""
+    """Run linters and types, until one fails. Returns whether all passed."""
     return (
         step("lint", BIN / "ruff", "check", ".")
         and step("format", BIN / "ruff", "format", "--check", ".")
@@ -155,19 +154,19 @@ def lint() -> bool:
 
 
 def known_weaknesses() -> bool:
-    """Bandit, whose findings go to its output; the rest is about the words in our comments."""
+    """Run Bandit. Its findings are on stdout; stderr only warns about words in our comments."""
     command = (BIN / "bandit", "--quiet", "--recursive", "eclipse_ws")
     return step("known weaknesses", *command, stderr=subprocess.DEVNULL)
 
 
 def coverage() -> bool:
-    """Report the coverage of all lanes; whether it is enough."""
+    """Report the coverage of all lanes. Returns whether it is enough."""
     subprocess.run([BIN / "coverage", "combine", "--quiet"], cwd=ROOT, check=False)
     return step("branch coverage", BIN / "coverage", "report")
 
 
 def everything() -> bool:
-    """Everything, with its coverage. Goes on after a lane that fails, and ends after linters that do."""
+    """Run everything, with coverage. Continues after a lane that fails, but not after a linter."""
     say(f"about {USUAL_MINUTES} minutes on two cores; logs in {LOGS.relative_to(ROOT)}")
     say(f"random order, SEED={SEED}")
     locked = step("lock", BIN / "pip", "--disable-pip-version-check", "check")
@@ -176,8 +175,8 @@ def everything() -> bool:
     say("\n== tests, two lanes at a time, then chaos")
     subprocess.run([BIN / "coverage", "erase"], cwd=ROOT, check=True)
     others = [*PROCESSES, *BROWSER, *SETUP, *CHAOS]
-    # The longest first, so that no lane is left alone at the end.
-    # What runs in browsers, and what builds packages, runs next to no code of ours in its own process.
+    # The longest first, so that none runs by itself at the end.
+    # Tests in browsers, and those that build packages, run almost none of our code in their own process.
     lanes = [
         Lane("browser", ["tests/browser", *without(*FRAMEWORKS)], cover=False),
         Lane("processes", PROCESSES),
@@ -198,9 +197,9 @@ def everything() -> bool:
 
 
 def quick() -> bool:
-    """Linters, and beside them the quick tests that start only this process, two lanes at a time."""
+    """Run the linters, and at the same time the tests that start no other process, two lanes at a time."""
     sizes = {str(path.relative_to(ROOT)): path.stat().st_size for path in ROOT.glob("tests/**/test_*.py")}
-    # The largest first, each to the lane that has less: a new file does not move all others.
+    # The largest first, each into the smallest lane: a new file does not move all others.
     parts: list[list[str]] = [[] for _ in range(QUICK_LANES)]
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
         if not name.startswith((*BROWSER, *CHAOS, *PROCESSES)):
@@ -218,7 +217,7 @@ def quick() -> bool:
 
 
 def only(tests: list[str]) -> bool:
-    """These tests alone."""
+    """Run only these tests."""
     say(f"random order, SEED={SEED}")
     lanes = [Lane("some", tests, cover=False)]
     passed = wait(lanes)
@@ -227,7 +226,7 @@ def only(tests: list[str]) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """Run what was asked for; 0 where all of it passed."""
+    """Run what the arguments name. Returns 0 if everything passed."""
     began = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
     if arguments == ["--quick"]:

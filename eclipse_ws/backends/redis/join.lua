@@ -8,7 +8,7 @@
 --       none is known: since this connection joined), epoch to begin, seconds that the position is kept, prefix of the
 --       nodes' channels and leases, 1 if raw events need a guard, milliseconds of a lease, identity of the event
 --       at the known position ("" if not known)
--- Returns {epoch, offset, bodies after the known position or false, 1 if other nodes have to join again, identity of
+-- Returns {epoch, offset, bodies after the known position or false, 1 if other nodes may be in the old epoch, identity of
 --          the event at the offset ("" if not known)}
 local meta, events = KEYS[1], KEYS[2]
 local node, connection, known = ARGV[1], ARGV[2], ARGV[4]
