@@ -48,7 +48,7 @@ class Streak:
 
 
 class CircuitBreaker:
-    """Lets calls to ``name`` through while it works. Pure but for its two log lines; not thread-safe.
+    """Lets calls to ``name`` through while it works. Pure except for its two log lines; not thread-safe.
 
     Closed, it counts consecutive failures. After ``failures`` of them, from MIN_CALLERS users or chats, it
     opens: no call passes for ``seconds`` (give or take JITTER). If only one user or chat calls at all, it

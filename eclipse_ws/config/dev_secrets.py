@@ -47,7 +47,7 @@ def read(path: Path) -> tuple[dict[str, str], list[Problem]]:
 
 
 def keep(path: Path) -> None:
-    """Write new secrets to the file unless it exists. Raises OSError where a file can't be private."""
+    """Write new secrets to the file unless it exists. Raises OSError if a file can't be private."""
     if os.path.lexists(path):
         return
     # Written under another name first, so that no process reads half a file.

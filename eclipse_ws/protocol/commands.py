@@ -16,7 +16,7 @@ ROLES: Final = ("USER", "ASSISTANT", "AGENT")
 
 
 class CommandError(Exception):
-    """A command that was refused or failed: what the client is told, without internal details.
+    """A command that was refused or failed: what the client learns, without internal details.
 
     ``text`` is the contract's wording, ``code`` is stable and in snake_case, ``retry_after`` is in seconds.
     """

@@ -30,7 +30,7 @@ REFUSED_TYPING: Final = 0.05
 that is held down repeats 30 times a second, and must not end a session.
 """
 PUBLIC_SESSIONS: Final = 200
-"""Sessions of one public address where the setting is unset: enough for an office behind one address."""
+"""Sessions of one public address if the setting is unset: enough for an office behind one address."""
 UPGRADES: Final = 3
 """Upgrades a minute of an address for each session that it may have: that office may reconnect at once."""
 PUBLIC_CONNECTIONS: Final = 500
@@ -74,7 +74,7 @@ NAMES: Final = (
     "forbidden",
     "draining",
 )
-"""Reasons for a refusal; the setting's name where one exists."""
+"""Reasons for a refusal; the setting's name if one exists."""
 
 
 class Rate(NamedTuple):

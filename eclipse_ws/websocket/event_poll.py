@@ -69,7 +69,7 @@ def event_poll_for(params: Params) -> "EventPoll":
     loop = asyncio.get_running_loop()
     poll = _polls.get((loop, params))
     if poll is None:
-        # A loop that was closed while it had sockets can't close them any more.
+        # A loop that was closed while it had sockets can no longer close them.
         for key in [key for key in _polls if key[0].is_closed()]:
             _polls[key].abandon()
         poll = _polls[loop, params] = EventPoll(loop, params)
@@ -131,7 +131,7 @@ class EventPoll:
         self._readiness.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
-        """Report nothing about this descriptor any more, not even a reset."""
+        """Stop reporting anything about this descriptor, even a reset."""
         self._readiness.unregister(fd)
 
     def remove(self, socket: Pollable, fd: int, watched: bool) -> None:
