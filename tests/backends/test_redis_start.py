@@ -77,7 +77,7 @@ async def test_the_right_password(own_server: Servers, chat: str) -> None:
 
 
 RIGHTS = ["evalsha", "eval", "time", "xadd", "xrange", "publish", "pubsub", "subscribe"]
-RIGHTS += ["get", "set", "del", "expire", "hget", "hmget", "hgetall", "hset", "hdel"]
+RIGHTS += ["exists", "get", "set", "del", "expire", "hget", "hmget", "hgetall", "hset", "hdel"]
 
 
 @gen_test

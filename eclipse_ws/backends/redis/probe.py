@@ -92,9 +92,10 @@ async def _run_scripts(connection: CommandConnection, names: Names) -> None:
             connection, settled, channel, body, "probe", "probe", *kept, "", "", len(body), "", "", 0
         )
         await scripts.HISTORY(connection, keys[:2], "probe", 0, 0)
-        # Twice, because only the second node asks whether the first one listens.
-        for guard in ("one", "other"):
-            join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, names.node, 1, 1000, "")
+        # Three times, because only a later node asks whether an earlier one listens, and only if the guard is
+        # old, whether its lease stands.
+        for guard, lease in (("one", 1000), ("other", 1000), ("third", 0)):
+            join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, names.node, 1, lease, "")
             await scripts.JOIN(connection, keys, *join)
         await scripts.ATTEMPT(connection, [attempt], "probe", 1, _SECONDS, 0, "")
         await scripts.SETTLE(connection, [attempt], "probe", "release", _SECONDS, "")
