@@ -24,7 +24,7 @@ SERVERS = ("redis", "valkey")
 
 
 class NoServerError(Exception):
-    """There is no such server on this machine; the message says how to get one."""
+    """This machine has no such server; the message says how to get one."""
 
 
 def server_binary(name: str) -> str:

@@ -110,7 +110,7 @@ async def test_broken_records_write_no_warnings(tmp_path: Path) -> None:
     context = authority.context()
     request = [f"GET /ws?token={token()} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in UPGRADE.items())]
     upgrade = "\r\n".join(request).encode() + b"\r\n\r\n"
-    garbage = b"this is no TLS record" * 10
+    garbage = b"not a TLS record" * 10
 
     def visit(port: int, first: bytes, wait: bool) -> bytes:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

@@ -50,7 +50,7 @@ async def until(condition: Callable[[], Any], what: str = "") -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
     while not condition():
-        assert loop.time() < deadline, f"waited in vain for {what or condition}"
+        assert loop.time() < deadline, f"not reached in time: {what or condition}"
         await asyncio.sleep(POLL)
 
 

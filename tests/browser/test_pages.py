@@ -85,7 +85,7 @@ def test_failures_are_accessible(
     page.route("**/api/chats/*/messages*", lambda route: route.fulfill(status=500, body="oops"))
     page.goto(f"{server.url}/demo?chat=trouble&open")
     connected(page)
-    say(page.get_by_role("textbox"), *codes, "under way")
+    say(page.get_by_role("textbox"), *codes, "on its way")
     expect(page.locator("eclipse-chat .meta")).to_have_count(4)
     expect(page.get_by_text("Earlier messages could not be loaded.")).to_be_visible()
     page.screenshot(path=artefacts / f"trouble-{scheme}.png", animations="disabled")

@@ -56,7 +56,7 @@ def test_no_target_is_missed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("visits", "count", "figure"),
+    ("visits", "count", "expected"),
     [
         ([visit(("m0", "e.1"))], "delivered", 1),
         ([visit(("m0", "e.1"), ("m1", "e.2"), ("m1", "e.2"))], "duplicates", 1),
@@ -82,9 +82,9 @@ def test_no_target_is_missed() -> None:
         ([visit(("m0", None), ("m1", "e.3"))], "disorders", 1),
     ],
 )
-def test_what_one_member_saw(visits: list[Visit], count: str, figure: Any) -> None:
+def test_what_one_member_saw(visits: list[Visit], count: str, expected: Any) -> None:
     """A loss, a duplicate, a wrong order and a gap are each counted."""
-    assert getattr(judged(Saved("k0", "k1"), member(*visits)), count) == figure
+    assert getattr(judged(Saved("k0", "k1"), member(*visits)), count) == expected
 
 
 def test_local_copy_is_not_a_gap() -> None:

@@ -599,8 +599,7 @@ def test_dotenv_values_are_literal(tmp_path: Path) -> None:
     ],
 )
 def test_surrounding_characters_are_removed(name: str, given: str, field: str, expected: object) -> None:
-    """White space, line ends, a byte order mark and the quotes of an --env-file around a value are no part of
-    it."""
+    """White space, line ends, a byte order mark and the quotes of an --env-file don't belong to a value."""
     origins = ("https://a.acme.com", "https://b.acme.com")
     settings = read(prod(**{name: given})).settings
     assert getattr(settings, field) == (origins if expected is None else expected)

@@ -82,7 +82,7 @@ class Guarantees:
 
     @gen_test
     async def test_an_update_is_another_event(self, cluster: Cluster, chat: str) -> None:
-        """Type and ``data.updatedAt`` belong to the identity: an update is no duplicate of its message."""
+        """Type and ``data.updatedAt`` belong to the identity: an update isn't a duplicate of its message."""
         node = await cluster.node(chat)
         await node.delivery.publish(chat, event("m1"))
         await node.delivery.publish(chat, event("m1", "message_updated"))
@@ -252,7 +252,7 @@ class Guarantees:
 
     @gen_test
     async def test_an_attempt_is_new_once(self, cluster: Cluster, chat: str) -> None:
-        """The first one saves; whoever comes later, on any node, gets the receipt of that."""
+        """The first one saves; later attempts, on any node, get the same receipt."""
         one, other = await cluster.nodes(2, chat)
         first = await one.delivery.attempt(chat, "key")
         assert first.state == "new"
@@ -478,7 +478,7 @@ class Guarantees:
 
     @gen_test
     async def test_close_is_idempotent(self, cluster: Cluster, chat: str) -> None:
-        """Closing twice, or before a start, is no error; what is left is looked at after every test."""
+        """Closing twice, or before a start, is not an error; every test checks that nothing is left."""
         node = await cluster.node(chat)
         await node.delivery.publish(chat, event("m1"))
         await node.delivery.attempt(chat, "key")

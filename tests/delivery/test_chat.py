@@ -273,7 +273,7 @@ def test_a_local_copy_is_delivered_once() -> None:
         assert chat.deliver_locally(copy) is None
     assert stage.delivered == copies
     assert all(chat.has_seen(copy.identity) for copy in copies)
-    chat.forget_copies()  # whoever had them resumes
+    chat.forget_copies()  # the sessions that had them resume
     assert not any(chat.has_seen(copy.identity) for copy in copies)
 
 

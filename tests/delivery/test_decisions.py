@@ -111,7 +111,7 @@ def test_nothing_is_saved_that_somebody_may_have_saved() -> None:
 async def test_nodes_that_know_different_things_of_a_message(
     answers: list[dict[str, Any]], state: str, order: int
 ) -> None:
-    """The row that comes first decides, whoever answers first."""
+    """The row that comes first decides, whichever answer comes first."""
     async with on_stage() as stage:
 
         async def question(asked: Any) -> Answers:

@@ -63,7 +63,7 @@ async def test_a_backend_that_can_never_work() -> None:
 
 @gen_test
 async def test_closing_what_never_started() -> None:
-    """It is no error, and leaves nothing."""
+    """It is not an error, and leaves nothing."""
     await Stage().delivery.close()
     assert [t for t in asyncio.all_tasks() if t is not asyncio.current_task()] == []
 

@@ -186,7 +186,7 @@ async def test_a_taker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, exp
 @gen_test
 @pytest.mark.parametrize("answer", [None, 7, "all", {"a": 1}])
 async def test_a_taker_that_answers_nonsense(answer: Any) -> None:
-    """What is no list of chats is no promise to hear any."""
+    """An answer that isn't a list of chats promises nothing."""
     async with on_stages(2) as (one, two):
         await join(one, "a")
 

@@ -1,4 +1,4 @@
-"""New epochs: who begins one, who is told of it, and what becomes of events that belong to none."""
+"""New epochs: who begins one, who hears of it, and what happens to events of other epochs."""
 
 from __future__ import annotations
 

@@ -221,7 +221,7 @@ async def test_unknown_stays_unknown_unless_it_may_be_repeated() -> None:
 
 
 def test_forgetting_what_is_not_there() -> None:
-    """Forgetting twice, or what never was, is no error."""
+    """Forgetting twice, or an unknown attempt, is not an error."""
     records, _ = table()
     records.forget(Attempt("chat", Key("key", ""), "new"))
     assert len(records) == 0

@@ -251,7 +251,7 @@ class World:
 
 @pytest.mark.parametrize("seed", [*range(WORLDS), 94, 261, 319, 444, 559])
 def test_every_client_has_everything(seed: int, expect_log: Expect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever stays connected has all that was published since it loaded, once, in order."""
+    """A client that stays connected has everything that was published since it loaded, once, in order."""
     expect_log(".*", optional=True)
     if seed % 2:
         monkeypatch.setattr(subscriptions, "BATCH", 1)

@@ -92,7 +92,7 @@ async def test_unreadable_profile(tmp_path: Path, profile: str) -> None:
 @pytest.mark.parametrize("path", ["nowhere/db.sqlite3", "text.sqlite3", "."])
 async def test_invalid_database(tmp_path: Path, path: str) -> None:
     """An invalid database is exit code 2 and a sentence."""
-    (tmp_path / "text.sqlite3").write_text("this is no database, only a text that is long enough " * 50)
+    (tmp_path / "text.sqlite3").write_text("this isn't a database but a text that is long enough " * 50)
     failed = Program(tmp_path, embedded_db=str(tmp_path / path))
     assert await failed.ended() == 2
     assert "ECLIPSE_EMBEDDED_DB" in failed.printed

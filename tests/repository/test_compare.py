@@ -1,4 +1,4 @@
-"""`make compare`: what it makes of the figures of two revisions, and of a revision that isn't there."""
+"""`make compare`: its report on the numbers of two revisions, and a revision that doesn't exist."""
 
 from __future__ import annotations
 

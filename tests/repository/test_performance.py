@@ -39,7 +39,7 @@ def test_a_ratio_is_that_of_the_two_figures_beside_it() -> None:
 
 
 def results(target: Target, ours: list[float], theirs: list[float]) -> dict[str, Any]:
-    """Results that hold these figures alone."""
+    """Results with only these two values."""
     assert target.against is not None
     return {
         "figures": {target.ours.name: {target.figure: ours}, target.against.name: {target.figure: theirs}}

@@ -157,12 +157,12 @@ def test_a_sample_can_be_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_survivors_are_told_with_their_diffs(capsys: pytest.CaptureFixture[str]) -> None:
     """Every survivor is shown, then how many of each module were noticed."""
-    assert not mutants.report(["hub", "hub", "door"], [("hub", "an off by one", "-a < b\n+a <= b")], 60)
+    assert not mutants.report(["hub", "hub", "chat"], [("hub", "an off by one", "-a < b\n+a <= b")], 60)
     said = capsys.readouterr().out
     assert "survived: an off by one\n-a < b\n+a <= b" in said
     rows = [line.split() for line in said.splitlines()[-3:]]
     assert rows == [
-        ["1", "1", "100.0%", "door"],
+        ["1", "1", "100.0%", "chat"],
         ["1", "2", "50.0%", "hub"],
         ["2", "3", "66.7%", "in", "all"],
     ]

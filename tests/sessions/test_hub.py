@@ -434,7 +434,7 @@ async def test_a_node_that_does_not_catch_up() -> None:
 
 @gen_test
 async def test_local_copies_come_once() -> None:
-    """What was delivered without a cursor reaches whoever joins later, and nobody again once sequenced."""
+    """A local copy reaches sessions that join later, and nobody gets the event again once it is sequenced."""
     async with on_stage() as stage:
         before = await stage.join("before")
         stage.begin_outage()

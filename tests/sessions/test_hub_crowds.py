@@ -1,4 +1,4 @@
-"""The hub with several sessions in motion: whoever joins, resumes or leaves changes nothing for others."""
+"""The hub with several sessions in motion: sessions that join, resume or leave change nothing for others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def until_joined(*joining: asyncio.Task[bool]) -> None:
 @gen_test
 @pytest.mark.parametrize("order", ["fresh, resuming, back", "resuming, fresh, back", "back, resuming, fresh"])
 async def test_some_join_while_others_resume(order: str) -> None:
-    """Whoever comes first, each one that resumes has what came meanwhile, and who doesn't starts after it."""
+    """In any order, a session that resumes gets what came meanwhile, and one that doesn't starts after it."""
     async with on_stage() as stage:
         await stage.join("one")
         start = stage.start()
