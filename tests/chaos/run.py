@@ -110,7 +110,8 @@ async def _finish(cluster: Cluster, verdict: Verdict, tasks: dict[str, list[str]
             verdict.say(sentence)
         for node in cluster.nodes:
             log = node.log.read_text(errors="replace")
-            found = log.count("Traceback (most recent call last)") + log.count("never retrieved")
+            # Only the lines themselves, not the counts of suppressed ones of their kind.
+            found = log.count("Traceback (most recent call last)") + log.count(r"never retrieved\n")
             found -= sum(map(log.count, cluster.harmless))
             verdict.tracebacks += found
             if found:
