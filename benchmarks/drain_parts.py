@@ -96,9 +96,10 @@ class Client(asyncio.Protocol):
     def __init__(self, fleet: Any, chat: str, token: str) -> None:
         self.fleet, self.chat, self.token = fleet, chat, token
         self.cursor: str | None = None
-        self.have: set[str] = set()
+        self.have: set[str] = set()  # heard, or loaded with the chat
+        self.heard: set[str] = set()
         self.duplicates = 0
-        self.outbox: dict[str, None] = {}  # in order; the first is under way, the others wait for its answer
+        self.outbox: dict[str, None] = {}  # in order; the first is in progress, the others wait
         self._flying = ""
         self.acked: dict[str, str] = {}
         self.unknown: set[str] = set()
@@ -205,7 +206,9 @@ class Client(asyncio.Protocol):
         if event.cursor and event.type != "ack":
             self.cursor = event.cursor
         if event.type == "message":
-            self.duplicates += event.data.id in self.have
+            # What it has loaded may come as well: a message is saved a moment before it is published.
+            self.duplicates += event.data.id in self.heard
+            self.heard.add(event.data.id)
             self.have.add(event.data.id)
         elif event.type == "connected":
             if event.recovered:
