@@ -57,6 +57,7 @@ class PostgresBackend(base.Backend):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._kept = timedelta(seconds=settings.history_seconds)
+        self._patience = timedelta(seconds=base.patience(settings))
         self._chats: dict[str, str] = {}  # the subscribed ones, by their names in the database
         self._broadcasts: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_WAITING)
         self._tasks: list[asyncio.Task[None]] = []
@@ -127,8 +128,9 @@ class PostgresBackend(base.Backend):
     async def read(self, chat_id: str, after: Cursor, known: Cursor | None = None) -> Sequence[Event] | None:
         """See the contract."""
         events = _events(await self._call("read", _name(chat_id), *after))
-        newer = known is not None and known.epoch == after.epoch and known.offset - after.offset
-        return None if events is None or len(events) < newer else events
+        last = after.offset + len(events or ())
+        went_back = known is not None and known.epoch == after.epoch and known.offset > last
+        return None if went_back else events
 
     def broadcast(self, chat_id: str, event: Event) -> None:
         """See the contract."""
@@ -152,7 +154,7 @@ class PostgresBackend(base.Backend):
             "record",
             _name(chat_id),
             *(key.name.encode(), key.token, key.fingerprint, step, retry_unknown),
-            timedelta(seconds=base.patience(self._settings)),
+            self._patience,
             msgspec.json.encode(receipt) if receipt else b"",
             self._kept,
         )
