@@ -227,10 +227,9 @@ def judge(
     excused = {message for key in unknown for message in application.by_key.get(key, ())}
     owed = missing = 0
     for client in clients:
-        for message in application.saved.get(client.chat, ()):
-            if message not in excused:
-                owed += 1
-                missing += message not in client.have
+        expected = set(application.saved.get(client.chat, ())) - excused
+        owed += len(expected)
+        missing += len(expected - client.heard - client.loaded)
     false = sum(client.false for client in clients)
     false += sum(
         application.by_key.get(k, [""])[0] != m for client in clients for k, m in client.acked.items()

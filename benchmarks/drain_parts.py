@@ -96,8 +96,8 @@ class Client(asyncio.Protocol):
     def __init__(self, fleet: Any, chat: str, token: str) -> None:
         self.fleet, self.chat, self.token = fleet, chat, token
         self.cursor: str | None = None
-        self.have: set[str] = set()  # heard, or loaded with the chat
         self.heard: set[str] = set()
+        self.loaded: set[str] = set()
         self.duplicates = 0
         self.outbox: dict[str, None] = {}  # in order; the first is in progress, the others wait
         self._flying = ""
@@ -209,13 +209,12 @@ class Client(asyncio.Protocol):
             # What it has loaded may come as well: a message is saved a moment before it is published.
             self.duplicates += event.data.id in self.heard
             self.heard.add(event.data.id)
-            self.have.add(event.data.id)
         elif event.type == "connected":
             if event.recovered:
                 self.recovered += 1
             elif event.recovered is False:
                 self.lost += 1
-                self.have.update(self.fleet.saved.get(self.chat, ()))  # the contract: load the chat
+                self.loaded.update(self.fleet.saved.get(self.chat, ()))  # the contract: load the chat
             self.open = True
             if not self._refused.done():
                 self._refused.set_result(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.drain import busiest
-from benchmarks.drain_parts import Application, Client
+from benchmarks.drain_parts import Application, Client, _decode
 from eclipse_ws.server.server import Server, _unless
 from tests.backends.harness import fresh_chat
 from tests.client import Client as Session
@@ -81,7 +82,7 @@ async def test_nothing_is_lost_and_all_answers_are_true(
         await until(lambda: all(client.open and not client.outbox for client in clients), "every answer")
 
         def complete() -> bool:
-            return all(set(application.saved[client.chat]) <= client.have for client in clients)
+            return all(set(application.saved[client.chat]) <= client.heard for client in clients)
 
         await until(complete, "every message at both members")
         assert {code for client in clients for _, code in client.closes} == {1012}
@@ -230,6 +231,23 @@ def test_a_signal_while_the_start_waits_for_redis(number: signal.Signals, tmp_pa
         accepted.close()
     assert process.returncode == 0, log.decode()
     assert b"Traceback" not in log
+
+
+@gen_test
+async def test_only_a_message_that_is_heard_twice_is_a_duplicate() -> None:
+    """One that is loaded with the chat may come as well: it is saved a moment before it is published."""
+    client = Client(SimpleNamespace(saved={"chat": ["m1", "m2"]}), "chat", "token")
+    client._refused = asyncio.get_running_loop().create_future()
+
+    def hear(**event: Any) -> int:
+        client._hear(_decode(json.dumps(event).encode()))
+        return client.duplicates
+
+    hear(type="connected", recovered=False)
+    assert hear(type="message", data={"id": "m2"}) == 0
+    assert hear(type="message", data={"id": "m3"}) == 0
+    assert hear(type="message", data={"id": "m2"}) == 1
+    assert client.heard | client.loaded == {"m1", "m2", "m3"}
 
 
 def test_the_busiest_second() -> None:
