@@ -71,7 +71,7 @@ portable: $(STAMP) ## the suites that depend on the operating system, as macOS a
 pythons: $(STAMP) ## the tests on each supported Python, or on VERSIONS="3.13 3.14" (about five minutes each)
 	@bash scripts/pythons $(VERSIONS)
 
-fuzz: $(STAMP)   ## fuzz frames, commands, cursors, tokens, bodies and Redis events, a minute each (SECONDS=n)
+fuzz: $(STAMP)   ## fuzz frames, commands, cursors, tokens, bodies, upgrades and Redis events, a minute each (SECONDS=n)
 	@$(BIN)/python -m scripts.fuzz --seconds $(or $(SECONDS),60)
 
 mutants: $(STAMP) $(VENV)/.mutants ## make small mistakes and list those that no test notices (SHARE=0.05, SEED=n, MODULE=websocket.*, LUA=1)

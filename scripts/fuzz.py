@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-TARGETS = ("frames", "commands", "cursors", "tokens", "bodies", "redis")
+TARGETS = ("frames", "commands", "cursors", "tokens", "bodies", "redis", "upgrades")
 
 
 def fuzz(seconds: float, targets: list[str]) -> bool:

@@ -23,6 +23,7 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.observability.log_limit import LogLimit
 
 if TYPE_CHECKING:
+    from tornado.httputil import HTTPServerRequest
     from tornado.web import RequestHandler
 
 LOGGER = "eclipse_ws.log"
@@ -47,6 +48,7 @@ CREDENTIAL = re.compile(
     re.ASCII,
 )
 
+_access = logging.getLogger("eclipse_ws.access")
 _installed: _Handler | None = None
 
 
@@ -129,21 +131,24 @@ def mask_also(settings: Settings) -> None:
         formatter.masker.learn(settings)
 
 
-def log_request(handler: RequestHandler, client_address: str) -> None:
+def log_request(handler: RequestHandler, address_of: Callable[[HTTPServerRequest], str]) -> None:
     """For Tornado's `Application(log_function=...)`: one line per request, without the query and its token.
 
-    Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`.
+    Refusals and errors (400 and above) are `info`; the rest, and the quiet paths, `debug`. ``address_of``
+    tells the client's address of a request.
     """
     request, status = handler.request, int(handler.get_status())  # an HTTPStatus would be written as such
-    log = structlog.stdlib.get_logger("eclipse_ws.access")
-    write = log.info if status >= 400 and request.path not in QUIET_PATHS else log.debug
-    write(
+    level = logging.INFO if status >= 400 and request.path not in QUIET_PATHS else logging.DEBUG
+    if not _access.isEnabledFor(level):
+        return
+    structlog.stdlib.get_logger(_access.name).log(
+        level,
         "Request",
         method=request.method,
         path=request.path[:MAX_PATH],
         status=status,
         ms=round(request.request_time() * 1000, 1),
-        client_address=client_address,
+        client_address=address_of(request),
     )
 
 

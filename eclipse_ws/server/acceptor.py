@@ -8,9 +8,9 @@ import errno
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
 import structlog
 from tornado.httpserver import HTTPServer
@@ -19,7 +19,7 @@ from tornado.iostream import IOStream, SSLIOStream
 
 from eclipse_ws.security.client_address import Source, Sources
 from eclipse_ws.security.limits import Limits
-from eclipse_ws.server.connections import Connections
+from eclipse_ws.server.connections import Connection, Connections
 from eclipse_ws.server.pacing import OLDEST, Gate, PacedLoop, Turns
 
 log = structlog.get_logger("eclipse_ws.listener")
@@ -52,6 +52,35 @@ class _Accepted(NamedTuple):
     address: Any
 
 
+class Upgrade(Protocol):
+    """Tries to begin a session without Tornado; see `Upgrades`."""
+
+    def __call__(self, accepted: socket.socket, address: Any) -> bool:
+        """Whether the socket belongs to a session now; otherwise nothing was read from it.
+
+        Raises BlockingIOError while the peer has sent nothing, other OSErrors if it is gone.
+        """
+
+
+class _Silent:
+    """Stands for the stream of a connection whose peer has sent nothing yet."""
+
+    _write_buffer = None
+
+    def __init__(self, accepted: _Accepted, forget: Callable[[socket.socket], None]) -> None:
+        self.accepted = accepted
+        self._forget = forget
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._forget(self.accepted.socket)
+        self.accepted.socket.close()
+
+    def writing(self) -> bool:
+        """False: there is nothing to answer."""
+        return False
+
+
 class Acceptor(HTTPServer):
     """The part of an HTTP server that accepts. Subclasses set the first five attributes.
 
@@ -66,8 +95,14 @@ class Acceptor(HTTPServer):
     connections: Connections
     timeout: float
     """Seconds that an accepted socket may wait."""
+    upgrade: Upgrade | None = None
+    """Begins a session if a socket's upgrade has arrived whole. If set, Tornado gets a connection with its
+    first bytes, not before.
+    """
     _paced: PacedLoop | None = None
     """Watches the connections."""
+    _speaking: Connection | None = None
+    """The connection that is being handed to Tornado, if it had to be waited for."""
     _serving = False
     """Whether `_serve` is running or scheduled."""
     _served = 0
@@ -81,6 +116,10 @@ class Acceptor(HTTPServer):
         """Tornado calls this with the constructor's arguments."""
         super().initialize(*args, **kwargs)
         self._accepted: Turns[_Accepted] = Turns()
+        self._silent: dict[socket.socket, Connection] = {}
+        """Sockets that have sent nothing yet."""
+        self._begun: dict[IOStream, Connection] = {}
+        """Those that have, until Tornado begins to read their requests."""
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on these sockets, a few at a time.
@@ -101,6 +140,9 @@ class Acceptor(HTTPServer):
         if isinstance(stream, SSLIOStream):
             cast(Any, stream).__class__ = _Records  # Tornado offers no other way
         self.pace(stream, paced=True)
+        if self._speaking is not None:
+            self._speaking.stream = stream
+            self._begun[stream] = self._speaking
         super().handle_stream(stream, address)
 
     def pace(self, stream: IOStream, paced: bool) -> None:
@@ -117,6 +159,8 @@ class Acceptor(HTTPServer):
     async def close_all_connections(self) -> None:
         """Close open connections, and wait until they are closed."""
         await super().close_all_connections()
+        for connection in list(self._silent.values()):
+            self.connections.cut(connection, None)
         if self._paced is not None:
             self._paced.close()
             self._paced = None
@@ -165,19 +209,66 @@ class Acceptor(HTTPServer):
         self._serving = bool(self._accepted)
         if self._paced is None or not self._serving:
             return  # no socket waits, or the server was stopped
-        for _ in range(self.gate.allowed):
-            if not self._accepted:
+        for number in range(self.gate.allowed):
+            if not self._accepted or (number and not self.gate.has_time):
                 break
             self._served += 1
-            accepted = self._accepted.take(newest=self._served % OLDEST != 0)
-            try:
-                self._handle_connection(accepted.socket, accepted.address)
-            except OSError as error:  # the peer closed before its TLS handshake began
-                log.debug("connection lost", why=str(error))
-                accepted.socket.close()
+            self._begin(self._accepted.take(newest=self._served % OLDEST != 0))
         self._serving = bool(self._accepted)
         if self._serving:
             asyncio.get_running_loop().call_soon(self._serve)
+
+    def _begin(self, accepted: _Accepted, connection: Connection | None = None) -> None:
+        """Make a session of a socket, or hand it to Tornado, or wait for its first bytes.
+
+        ``connection``: its place in the table if it had to be waited for.
+        """
+        try:
+            if self.upgrade is not None and self.upgrade(accepted.socket, accepted.address):
+                if connection is not None:
+                    self.connections.drop(connection)
+            else:
+                self._speaking = connection
+                self._handle_connection(accepted.socket, accepted.address)
+            return
+        except BlockingIOError:
+            if connection is not None:
+                self.connections.drop(connection)
+            self._wait_for_bytes(accepted)
+            return
+        except OSError as error:  # the peer closed before its upgrade, or its TLS handshake, began
+            log.debug("connection lost", why=str(error))
+        except Exception:
+            log.exception("connection failed")
+        finally:
+            self._speaking = None
+        accepted.socket.close()
+        if connection is not None:
+            self.connections.drop(connection)
+
+    def _wait_for_bytes(self, accepted: _Accepted) -> None:
+        assert self._paced is not None
+        stream: Any = _Silent(accepted, self._forget_silent)
+        connection = Connection(stream, accepted.address[0] if accepted.address else "")
+        self._silent[accepted.socket] = connection
+        self._paced.add_handler(accepted.socket, self._has_bytes, IOLoop.READ)
+        self.connections.add(connection)
+        self.count_by_peer(connection)
+
+    def _has_bytes(self, accepted: socket.socket, _events: int) -> None:
+        connection = self._silent[accepted]
+        self._forget_silent(accepted)
+        self._begin(cast(Any, connection.stream).accepted, connection)
+
+    def _forget_silent(self, accepted: socket.socket) -> None:
+        if self._silent.pop(accepted, None) is not None and self._paced is not None:
+            self._paced.remove_handler(accepted)
+
+    def count_by_peer(self, connection: Connection) -> None:
+        """Count a connection by its socket's address, unless a header names the client."""
+        source = self.sources.of(connection.peer, None)
+        known = not source.shared and not self.sources.header
+        self.connections.count(connection, source.address if known else None)
 
     def _pause(self, listening: socket.socket, error: OSError) -> None:
         """Turn waiting clients away, and retry after a pause: the listening socket stays ready, so the loop

@@ -124,7 +124,8 @@ class Listener(Acceptor):
     def held(self) -> int:
         """The entries of all tables: connections, waiting sockets and addresses; 0 without any connection."""
         table, watched = self.connections, 0 if self._paced is None else self._paced.watched
-        return len(self._open) + len(table) + table.addresses + len(self._accepted) + watched
+        waiting = len(self._accepted) + len(self._silent) + len(self._begun)
+        return len(self._open) + len(table) + table.addresses + waiting + watched
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin a request: of a new connection, or the next one of an open connection."""
@@ -132,9 +133,14 @@ class Listener(Acceptor):
         connection = self._open.get(server_conn)
         request = cast(HTTP1Connection, request_conn)
         request.__class__ = _Request  # Tornado offers no other way
+        waited_for = self._begun.pop(served.stream, None)
         if served.stream.closed():
+            if waited_for is not None:
+                self.connections.drop(waited_for)
             return HTTPMessageDelegate()  # closed meanwhile: reading will fail
-        if connection is None:
+        if waited_for is not None:
+            connection = self._open[server_conn] = waited_for
+        elif connection is None:
             peer = getattr(served.context, "remote_ip", "")
             connection = self._open[server_conn] = Connection(served.stream, peer)
             self.connections.add(connection)
@@ -143,15 +149,9 @@ class Listener(Acceptor):
             connection.headless = True
             table = self.connections
             table.move(connection, table.trusted if connection.trusted else table.idle)
-        self._count_by_peer(connection)
+        self.count_by_peer(connection)
         connection.request = request
         return _RequestDelegate(self, connection, request)
-
-    def _count_by_peer(self, connection: Connection) -> None:
-        """Count a connection by its socket's address, unless a header names the client."""
-        source = self.sources.of(connection.peer, None)
-        known = not source.shared and not self.sources.header
-        self.connections.count(connection, source.address if known else None)
 
     def refusal(self, connection: Connection, request: HTTPServerRequest, handler: type) -> Refusal | None:
         """None if a request may proceed, whose headers are received but not its body."""

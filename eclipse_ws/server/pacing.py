@@ -22,6 +22,8 @@ MAX_PER_TURN: Final = 4
 """Sockets that are accepted, and requests that are handled, in a turn of the loop."""
 SLOW_TURN: Final = 0.001
 """Duration in seconds from which on a turn starts a pause, and halves the number of strangers afterwards."""
+TURN_BUDGET: Final = 0.0005
+"""Seconds of a turn after which it serves no other stranger: what a message waits for them."""
 QUICK_TURN: Final = 0.0001
 """Duration in seconds of an idle turn, which ends a pause."""
 PAUSE_TURNS: Final = 8
@@ -99,6 +101,11 @@ class Gate:
         """How many sockets may be accepted in this turn."""
         self._watch()
         return 0 if self._pause_turns else self._allowed
+
+    @property
+    def has_time(self) -> bool:
+        """Whether this turn has time left for another stranger; the first one of a turn needs none."""
+        return self._began is None or time.monotonic() - self._began < TURN_BUDGET
 
     def enter(self, address: Hashable) -> asyncio.Future[None] | None:
         """None if a request of that address may proceed at once, else a future to wait for."""
@@ -246,9 +253,11 @@ class PacedLoop:
     def _serve(self) -> None:
         """Serve a few of the waiting streams."""
         self._due = None
-        for _ in range(EVENTS * self._gate.allowed):
+        for number in range(EVENTS * self._gate.allowed):
             if not self._waiting:
                 return
+            if number and not self._gate.has_time:
+                break
             self._served += 1
             stream = self._waiting.pop(-1 if self._served % OLDEST else 0)
             self._handle(stream)

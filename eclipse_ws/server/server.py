@@ -34,6 +34,7 @@ from eclipse_ws.security.jwt import Verifier
 from eclipse_ws.server import file_descriptors, http_handlers
 from eclipse_ws.server.listener import Listener
 from eclipse_ws.server.sweeper import Sweeper
+from eclipse_ws.server.upgrades import Upgrades
 from eclipse_ws.sessions.commands import Commands
 from eclipse_ws.sessions.hub import Hub
 from eclipse_ws.sessions.node import Node
@@ -90,6 +91,8 @@ class Server:
             http_connections = file_descriptors.HTTP_CONNECTIONS
         inside = file_descriptors.INTERNAL_CONNECTIONS
         self._http = self._listener([*public, *api_routes, sockets], http_connections, self._tls)
+        if self._tls is None and not settings.compression:
+            self._http.upgrade = Upgrades(self._http.application, self.node)
         # Without TLS: these addresses are for the application and a monitor, not for the world.
         self._admin = self._listener([*internal, *health], inside) if apart else None
         self._metrics = self._listener([*page, *health], inside) if scraped else None
@@ -112,7 +115,7 @@ class Server:
             default_handler_class=http_handlers.NotFound,
             default_handler_args={"node": node},
             log_function=lambda handler: log_request(
-                handler, node.sources.of_request(handler.request).address
+                handler, lambda request: node.sources.of_request(request).address
             ),
             origins=node.origins,
             internal_auth=node.internal_auth,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import secrets
+import socket
 import time
-from types import TracebackType
-from typing import Any, Final
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import Any, Final, NamedTuple
 
 import structlog
-from tornado.web import HTTPError
+from tornado.web import Application, HTTPError
 
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.protocol.schema import ErrorBody
@@ -19,6 +21,7 @@ from eclipse_ws.security.senders import Sender
 from eclipse_ws.sessions import health
 from eclipse_ws.sessions.node import Node
 from eclipse_ws.websocket import WireHandler
+from eclipse_ws.websocket.opening import Request
 
 log = structlog.get_logger("eclipse_ws.session")
 
@@ -26,6 +29,15 @@ SUBPROTOCOL: Final = "eclipse.v1"
 BEARER: Final = "bearer."
 Refusal = tuple[CloseCode, str | None]
 """How a session is closed; None for the code's own reason."""
+
+
+class UpgradeRefusal(NamedTuple):
+    """Why an upgrade is refused: the HTTP status, the name of the limit, the text, fields for the log."""
+
+    status: int
+    limit: str
+    text: str
+    fields: Mapping[str, str] = MappingProxyType({})
 
 
 class UpgradeHandler(WireHandler):
@@ -82,17 +94,9 @@ class UpgradeHandler(WireHandler):
             self.set_header("Sec-WebSocket-Version", "13")
             self._finish_error("The upgrade needs Sec-WebSocket-Version: 13 (RFC 6455)")
             return
-        if self.node.draining:
-            self.refuse(503, "draining", "The server is restarting; connect again")
-            return
-        host = self.request.headers.get("Host", "")
-        # Before Tornado's own check, which always accepts pages of the server's own host.
-        origin = self.request.headers.get("Origin", self.request.headers.get("Sec-Websocket-Origin"))
-        if origin is not None and not self.node.origins.allows(origin, host):
-            text = "Pages of this origin may not connect; it is not in the server's ALLOWED_ORIGINS"
-            self.refuse(403, "allowed_origins", text, origin=shown(origin), why=self.node.origins.why)
-            return
-        if not self._reserve():
+        refusal = self._reserve()
+        if refusal is not None:
+            self.refuse(refusal)
             return
         try:
             await super().get(*args, **kwargs)
@@ -100,23 +104,47 @@ class UpgradeHandler(WireHandler):
             if "wire" not in self.__dict__:
                 self.release()  # no session began, so `on_close` won't run
 
-    def _reserve(self) -> bool:
-        """Count the session, or refuse it, before anything is awaited.
+    @classmethod
+    def upgrade(cls, application: Application, request: Request, taken: socket.socket, node: Node) -> bool:
+        """Begin a session on a socket whose upgrade was parsed without Tornado, if it would be accepted.
+
+        False changes nothing: Tornado then reads the request again, and `get` refuses it. Raises OSError if
+        the system can't watch the socket.
+        """
+        handler = cls.for_upgrade(application, request, node=node)
+        if handler is None or handler._reserve() is not None:
+            return False
+        try:
+            handler.take(taken)
+        except BaseException:
+            handler.release()
+            raise
+        return True
+
+    def _reserve(self) -> UpgradeRefusal | None:
+        """Count the session, or return why it is refused, before anything is awaited.
 
         If it were counted later, any number of concurrent upgrades could take the same free place.
         """
-        source = self.node.sources.of_request(self.request)
-        limit = self.node.addresses.upgrade(source, time.monotonic())
+        node, headers = self.node, self.request.headers
+        if node.draining:
+            return UpgradeRefusal(503, "draining", "The server is restarting; connect again")
+        # Before Tornado's own check, which always accepts pages of the server's own host.
+        origin = headers.get("Origin", headers.get("Sec-Websocket-Origin"))
+        if origin is not None and not node.origins.allows(origin, headers.get("Host", "")):
+            text = "Pages of this origin may not connect; it is not in the server's ALLOWED_ORIGINS"
+            fields = {"origin": shown(origin), "why": node.origins.why}
+            return UpgradeRefusal(403, "allowed_origins", text, fields)
+        if node.sessions >= node.settings.max_sessions:
+            return UpgradeRefusal(503, "max_sessions", "The server is full; try again later")
+        source = node.sources.of_request(self.request)
+        limit = node.addresses.upgrade(source, time.monotonic())
         if limit is not None:
-            self.refuse(429, limit, "Too many sessions or upgrades from this address; try again later")
-            return False
-        if self.node.sessions >= self.node.settings.max_sessions:
-            self.node.addresses.leave(source.address)
-            self.refuse(503, "max_sessions", "The server is full; try again later")
-            return False
-        self.node.sessions += 1
+            text = "Too many sessions or upgrades from this address; try again later"
+            return UpgradeRefusal(429, limit, text)
+        node.sessions += 1
         self.source = source
-        return True
+        return None
 
     def release(self) -> None:
         """Undo `_reserve`. Idempotent."""
@@ -131,14 +159,14 @@ class UpgradeHandler(WireHandler):
             self.made_room = True
             self.node.sessions -= 1
 
-    def refuse(self, status: int, limit: str, text: str, **fields: Any) -> None:
-        """Refuse the upgrade with an HTTP status and the name of the limit; log the fields, too."""
-        self.node.counts.upgrades_refused[limit] += 1
-        self.note("upgrade refused", limit, status=status, **fields)
-        self.set_status(status)
-        if status != 403:
+    def refuse(self, refusal: UpgradeRefusal) -> None:
+        """Refuse the upgrade: count it, log it, respond."""
+        self.node.counts.upgrades_refused[refusal.limit] += 1
+        self.note("upgrade refused", refusal.limit, status=refusal.status, **refusal.fields)
+        self.set_status(refusal.status)
+        if refusal.status != 403:
             self.set_header("Retry-After", "5")
-        self._finish_error(text, limit)
+        self._finish_error(refusal.text, refusal.limit)
 
     def _finish_error(self, text: str, limit: str | None = None) -> None:
         self.finish(ErrorBody(text, limit).fields())

@@ -1,26 +1,23 @@
 """From an HTTP upgrade to a `Socket`: the handshake, the takeover, and what is released after it."""
 
 import asyncio
-import base64
-import binascii
-import contextlib
 import socket as sockets
 import ssl
 import sys
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, Self, cast
 from weakref import WeakKeyDictionary
 
 from tornado.concurrent import Future
 from tornado.escape import json_encode
 from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
-from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
+from tornado.iostream import StreamClosedError
 from tornado.log import app_log, gen_log
 from tornado.web import Application
 from tornado.websocket import WebSocketClosedError, WebSocketHandler, WebSocketProtocol, WebSocketProtocol13
 
-from eclipse_ws.websocket import frames
+from eclipse_ws.websocket import frames, opening
 from eclipse_ws.websocket.counters import Stats
 from eclipse_ws.websocket.deflate import Deflate, accepted_offer
 from eclipse_ws.websocket.event_poll import event_poll_for
@@ -28,6 +25,7 @@ from eclipse_ws.websocket.layered import LayeredSocket
 from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.socket import CLOSED as CLOSED_STATE
 from eclipse_ws.websocket.socket import Socket
+from eclipse_ws.websocket.takeover import fault, listed, set_no_delay, take_over
 
 # Attributes that RequestHandler and WebSocketHandler keep for the request. `WireHandler` has defaults for
 # those that are read later.
@@ -38,6 +36,7 @@ _RELEASED = frozenset(
         "_headers",
         "_headers_written",
         "_on_close_called",
+        "_opening",
         "_prepared_future",
         "_reason",
         "_status_code",
@@ -242,6 +241,63 @@ class WireHandler(WebSocketHandler):
         self.wire = CLOSED
         self.__dict__.pop("ui", None)  # refers back to us
 
+    @classmethod
+    def for_upgrade(cls, application: Application, request: opening.Request, **arguments: Any) -> Self | None:
+        """A handler of an upgrade that `opening` has parsed; `take` follows if it is accepted.
+
+        None if Tornado would refuse it. `initialize`, `check_origin` and `select_subprotocol` are called, but
+        not `prepare` and `get`: a subclass that overrides those has to let Tornado read the upgrade.
+        """
+        handler = cls.__new__(cls)
+        handler.application = application
+        handler.request = cast(HTTPServerRequest, request)
+        handler.path_args, handler.path_kwargs = [], {}
+        handler.open_args, handler.open_kwargs = (), {}
+        handler.initialize(**arguments)
+        try:
+            if handler._check_cross_origin(handler.check_origin) is not None:
+                return None
+        except ValueError:  # the origin is not a URL
+            return None
+        offered = listed(request.headers.get("Sec-WebSocket-Protocol", ""))
+        selected = handler.select_subprotocol(offered)
+        if selected is not None:
+            if selected not in offered:
+                return None
+            handler._subprotocol = selected
+        return handler
+
+    def take(self, taken: sockets.socket) -> None:
+        """Accept such an upgrade on its socket: the response is written together with what `open` sends.
+
+        Raises OSError if the system can't watch the socket.
+        """
+        set_no_delay(taken)
+        self.wire = _socket(self, taken, None)
+        self.ws_connection = cast(WebSocketProtocol, self.wire)
+        response = opening.response(cast(opening.Request, self.request), self._subprotocol)
+        self.application.log_request(self)
+        self._opening = self.wire.poll.loop.create_task(self._respond_and_open(response))
+
+    async def _respond_and_open(self, response: bytes) -> None:
+        stats = self.wire.poll.stats
+        self.wire.send(response)
+        stats.frames_out -= 1  # it is not a frame
+        stats.bytes_out -= len(response)
+        await self._run_open()
+
+    async def _run_open(self) -> None:
+        """Run `open`, and release what only the upgrade needed."""
+        socket = self.wire
+        try:
+            result = self.open(*self.open_args, **self.open_kwargs)
+            if result is not None:
+                await result
+        except (Exception, asyncio.CancelledError):
+            self.on_failure(*sys.exc_info())
+        self.forget_request()
+        socket.opened()
+
     def forget_request(self) -> None:
         """Release what only the upgrade needed."""
         # A new dict, because deletions don't shrink a dict.
@@ -261,13 +317,12 @@ class Upgrade:
     async def accept_connection(self, handler: WireHandler) -> None:
         """Accept the upgrade, take over its socket, and run the handler's open()."""
         request = handler.request
-        fault = _fault(request)
-        if fault:
+        why = fault(request)
+        if why:
             handler.set_status(400)
-            handler.finish(fault)
+            handler.finish(why)
             return
-        header = request.headers.get("Sec-WebSocket-Protocol", "")
-        offered = [name.strip() for name in header.split(",")] if header else []
+        offered = listed(request.headers.get("Sec-WebSocket-Protocol", ""))
         selected = handler.select_subprotocol(offered)
         if selected is not None:
             if selected not in offered:
@@ -291,7 +346,8 @@ class Upgrade:
             if stream.writing():
                 # Before the stream is detached, because Tornado still uses it when the response is written.
                 await stream.write(b"")
-            socket, rest = take_over(handler, handler.detach(), deflate)
+            taken, rest = take_over(handler.detach())
+            socket = _socket(handler, taken, deflate)
         except (StreamClosedError, OSError) as error:
             if not isinstance(error, StreamClosedError | ssl.SSLError):  # those are caused by the peer
                 gen_log.warning("Can't take a socket over: %s", error)
@@ -304,35 +360,13 @@ class Upgrade:
         if rest:
             socket.poll.stats.bytes_in += len(rest)
             socket.receive(rest)
-        try:
-            result = handler.open(*handler.open_args, **handler.open_kwargs)
-            if result is not None:
-                await result
-        except (Exception, asyncio.CancelledError):
-            handler.on_failure(*sys.exc_info())
-        handler.forget_request()
-        socket.opened()
+        await handler._run_open()
 
     def on_connection_close(self) -> None:
         """Do nothing: the client has left during the handshake, and the takeover will fail."""
 
 
 _UPGRADE = Upgrade()
-
-
-def _fault(request: HTTPServerRequest) -> str | None:
-    """Why an upgrade that Tornado accepts is refused, or None."""
-    if request.version == "HTTP/1.0":
-        return "An upgrade needs HTTP/1.1."
-    if not request.headers.get("Host"):
-        return "Host header is missing."
-    try:
-        key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", "").strip(), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != 16:
-        return "Sec-WebSocket-Key must be 16 bytes in base64."
-    return None
 
 
 def _compression(handler: WireHandler) -> Deflate | None:
@@ -344,32 +378,11 @@ def _compression(handler: WireHandler) -> Deflate | None:
     return None if offer is None else Deflate.of(offer, options)
 
 
-def take_over(handler: WireHandler, stream: IOStream, deflate: Deflate | None) -> tuple[Socket, bytes]:
-    """Take over a stream's socket and close the stream. Returns it with the bytes that the stream has read.
-
-    Raises StreamClosedError if the peer has left, OSError if no file descriptor is free.
-    """
-    # Partial, and as large as the buffer can be: done at once unless the buffer is empty.
-    reading = cast("Future[bytes]", stream.read_bytes(stream.max_buffer_size, partial=True))
-    rest = reading.result() if reading.done() else b""
-    if stream.socket is None:
-        raise StreamClosedError
-    if isinstance(stream, SSLIOStream):
-        taken: sockets.socket = stream.socket
-        stream.close_fd = _keep_open  # type: ignore[method-assign]
-    else:
-        taken = stream.socket.dup()
-    stream.close()
-    if taken.family != sockets.AF_UNIX:
-        with contextlib.suppress(OSError):  # macOS refuses this once the peer has left
-            taken.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
+def _socket(handler: WireHandler, taken: sockets.socket, deflate: Deflate | None) -> Socket:
+    """The session's socket. Raises OSError if the system can't watch it."""
     poll = event_poll_for(handler.wire_params())
     if isinstance(taken, ssl.SSLSocket):
-        return LayeredSocket(handler, poll, taken.fileno(), deflate, taken), rest
+        return LayeredSocket(handler, poll, taken.fileno(), deflate, taken)
     if deflate is not None:
-        return LayeredSocket(handler, poll, taken.detach(), deflate), rest
-    return Socket(handler, poll, taken.detach()), rest
-
-
-def _keep_open() -> None:
-    """Replaces `close_fd` for a TLS socket, which has the session's keys and can't be duplicated."""
+        return LayeredSocket(handler, poll, taken.detach(), deflate)
+    return Socket(handler, poll, taken.detach())

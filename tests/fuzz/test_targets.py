@@ -12,9 +12,17 @@ from types import ModuleType
 import pytest
 
 from eclipse_ws.security.jwt import Claims, Verifier
-from tests.fuzz import fuzz_bodies, fuzz_commands, fuzz_cursors, fuzz_redis, fuzz_tokens, loop
+from tests.fuzz import (
+    fuzz_bodies,
+    fuzz_commands,
+    fuzz_cursors,
+    fuzz_redis,
+    fuzz_tokens,
+    fuzz_upgrades,
+    loop,
+)
 
-TARGETS = [fuzz_commands, fuzz_cursors, fuzz_tokens, fuzz_redis, fuzz_bodies]
+TARGETS = [fuzz_commands, fuzz_cursors, fuzz_tokens, fuzz_redis, fuzz_bodies, fuzz_upgrades]
 
 
 @pytest.fixture(autouse=True)

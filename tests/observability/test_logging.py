@@ -460,7 +460,7 @@ class Named(RequestHandler):
 def app() -> Application:
     """An application whose access log is ours."""
     paths = [(r"/s/(\d+)", Answer), (r"/health", Answer), (r"/named", Named)]
-    return Application(paths, log_function=lambda handler: log_request(handler, "192.0.2.7"))
+    return Application(paths, log_function=lambda handler: log_request(handler, lambda _: "192.0.2.7"))
 
 
 @pytest.mark.gen_test

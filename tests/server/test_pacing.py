@@ -19,6 +19,7 @@ from eclipse_ws.server.pacing import (
     OLDEST,
     PAUSE_TURNS,
     SLOW_TURN,
+    TURN_BUDGET,
     Gate,
     PacedLoop,
     Turns,
@@ -93,6 +94,33 @@ def test_the_newest_or_the_oldest_of_an_address() -> None:
     assert turns.take_while(lambda number: number < 12) == [1, 10, 11]
     assert (len(turns), turns.take(), len(turns)) == (1, 12, 0)
     assert not turns.take_while(lambda number: True)
+
+
+@pytest.mark.gen_test
+async def test_a_turn_has_a_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strangers who take long are served one in a turn, others several."""
+    monkeypatch.setattr("eclipse_ws.server.pacing.SLOW_TURN", 10.0)
+    for seconds, most in ((0.0, MAX_PER_TURN * EVENTS), (2 * TURN_BUDGET, 1)):
+        paced, served, turns = PacedLoop(Gate()), list[int](), [0]
+        pairs = [socket.socketpair() for _ in range(20)]
+
+        def serve(ready: socket.socket, _events: int) -> None:
+            served.append(turns[0])  # noqa: B023
+            ready.recv(1)
+            time.sleep(seconds)  # noqa: B023
+
+        for here, there in pairs:
+            paced.add_handler(here, serve, IOLoop.READ)
+            there.send(b"x")
+        while len(served) < len(pairs):
+            turns[0] += 1
+            await asyncio.sleep(0)
+        assert max(map(served.count, served)) == most
+        for here, there in pairs:
+            paced.remove_handler(here)
+            here.close()
+            there.close()
+        paced.close()
 
 
 @pytest.mark.gen_test

@@ -1,9 +1,13 @@
 """What the tests of sockets share."""
 
 import ssl
+from collections.abc import Iterator
 
 import pytest
 import trustme
+from tornado.httpserver import HTTPServer
+
+from tests.websocket import peer
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,13 @@ def sides() -> tuple[ssl.SSLContext, ssl.SSLContext]:
     client = ssl.create_default_context()
     authority.configure_trust(client)
     return server, client
+
+
+@pytest.fixture(params=[HTTPServer, peer.WholeUpgrades], ids=["tornado", "whole"])
+def both_ways(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test twice: with all upgrades read by Tornado, and with those that come whole read by us."""
+    before = peer.WholeUpgrades.taken
+    peer.ways.append(request.param)
+    yield
+    peer.ways.pop()
+    assert request.param is peer.WholeUpgrades or peer.WholeUpgrades.taken == before

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import socket
 import struct
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -11,10 +12,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import psutil
 import pytest
 from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
 from tornado.testing import bind_unused_port
 from tornado.web import Application
 
-from eclipse_ws.websocket import Stats, WireHandler
+from eclipse_ws.websocket import Stats, WireHandler, opening
 
 T = TypeVar("T")
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
@@ -69,8 +71,6 @@ class Peer:
     @classmethod
     async def connect(cls, port: int, *, window: int = 0, ssl: Any = None) -> Self:
         """Connect; `window` is the kernel's receive buffer in bytes, 0 the usual one."""
-        import socket
-
         raw = socket.socket()
         if window:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
@@ -166,8 +166,6 @@ class Peer:
 
     def reset(self) -> None:
         """Reset, so that the server's next call fails."""
-        import socket
-
         raw = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -258,6 +256,41 @@ class Served:
         return self.sessions[0]
 
 
+class WholeUpgrades(HTTPServer):
+    """A server that gives a plain upgrade that came whole to the handler, and everything else to Tornado."""
+
+    handler: type[WireHandler]
+    taken = 0
+    """How many upgrades it has given to the handler, over all tests."""
+
+    def handle_stream(self, stream: IOStream, address: Any) -> None:
+        """Look at what the peer has sent as soon as there is anything."""
+        raw = stream.socket.dup()
+        stream.close()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(raw, self._look, raw, address)
+
+    def _look(self, raw: socket.socket, address: Any) -> None:
+        asyncio.get_running_loop().remove_reader(raw)
+        head = b""
+        with contextlib.suppress(OSError):
+            head = raw.recv(65536, socket.MSG_PEEK)
+        request = opening.parse(head, address[0])
+        application = self.request_callback
+        assert isinstance(application, Application)
+        handler = None if request is None else self.handler.for_upgrade(application, request)
+        if handler is None:
+            super().handle_stream(IOStream(raw), address)
+            return
+        raw.recv(len(head))
+        handler.take(raw)
+        WholeUpgrades.taken += 1
+
+
+ways: list[type[HTTPServer]] = [HTTPServer]
+"""The server that `serving` starts: the last one."""
+
+
 @contextlib.asynccontextmanager
 async def serving(
     handler: type[Recorder] = Recorder, *, ssl: Any = None, **settings: Any
@@ -270,6 +303,9 @@ async def serving(
     settings.setdefault("wire_stats", stats)
     application = Application([("/.*", kind)], log_function=lambda _: None, **settings)
     server = HTTPServer(application, ssl_options=ssl)
+    if ssl is None and kind.get_compression_options is WireHandler.get_compression_options:
+        server = ways[-1](application)
+        server.handler = kind  # type: ignore[attr-defined]
     server.add_socket(listening)
     try:
         yield Served(port, sessions)

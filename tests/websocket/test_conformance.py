@@ -20,6 +20,8 @@ from tests.websocket.peer import (
     upgrade,
 )
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 FIN = 0x80
 
 

@@ -13,6 +13,8 @@ from eclipse_ws.websocket import Audience, text_frame
 from tests.websocket.lines import KINDS, OFFER, Deflates, line
 from tests.websocket.peer import CLOSE, TEXT, Peer, client_frame, close_frame, serving, upgrade
 
+pytestmark = pytest.mark.usefixtures("both_ways")
+
 FIN = 0x80
 pytestmark = pytest.mark.parametrize("kind", KINDS)
 

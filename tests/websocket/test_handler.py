@@ -132,6 +132,7 @@ async def test_a_failing_open(expect_log: Any) -> None:
         assert await server.sessions[0].ended() == (1011, "Internal error")
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.gen_test
 async def test_the_request_is_freed() -> None:
     """After open() a session keeps only its own data; using the request raises an error that says why."""
@@ -157,6 +158,7 @@ async def test_the_request_is_freed() -> None:
             _ = session.nonsense
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.gen_test
 async def test_the_server_keeps_nothing_of_the_upgrade() -> None:
     """The HTTP server counts a session that was taken over as done."""
@@ -167,6 +169,7 @@ async def test_the_server_keeps_nothing_of_the_upgrade() -> None:
         assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.gen_test
 async def test_subprotocols() -> None:
     """The result of select_subprotocol() is sent and known; it may be none."""
@@ -185,6 +188,7 @@ async def test_subprotocols() -> None:
         assert server.sessions[0].selected_subprotocol is None
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.gen_test
 async def test_a_subprotocol_that_was_not_offered(expect_log: Any) -> None:
     """Choosing what the client did not offer is answered with 500."""
