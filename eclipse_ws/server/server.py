@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import gc
 import signal
 import socket
 import ssl
@@ -32,6 +31,7 @@ from eclipse_ws.protocol import CloseCode
 from eclipse_ws.security.hosts import HostApplication
 from eclipse_ws.security.jwt import Verifier
 from eclipse_ws.server import file_descriptors, http_handlers
+from eclipse_ws.server.garbage import collector
 from eclipse_ws.server.listener import Listener
 from eclipse_ws.server.sweeper import Sweeper
 from eclipse_ws.server.upgrades import Upgrades
@@ -99,7 +99,7 @@ class Server:
         self._listeners = [each for each in (self._http, self._admin, self._metrics) if each is not None]
         self.node.http_connections = lambda: sum(len(each.connections) for each in self._listeners)
         self._sweeper = Sweeper(self.node, self._sessions, self._listeners)
-        self._stopped = False
+        self._started = self._stopped = False
         self._alone = asyncio.Event()  # set if no other node takes over this one's chats
         self.generated: frozenset[str] | None = None
         """Settings that were generated at the start; None if unknown: then those of a reload count."""
@@ -162,11 +162,8 @@ class Server:
             self._metrics.add_sockets(more["metrics_port"])
         self._sweeper.start()
         self.node.lag.start()
-        # Objects of the start live forever: exclude them from collections.
-        gc.collect()
-        gc.freeze()
-        # Rarely: traffic creates few cycles, and a collection takes about 0.6 us for each object.
-        gc.set_threshold(200_000, 20, 100)
+        collector.start()
+        self._started = True
         log.info(
             "server started",
             host=self.settings.host,
@@ -292,7 +289,8 @@ class Server:
             await listener.close_all_connections()
         await self.delivery.close()
         await self.api.close()
-        gc.unfreeze()
+        if self._started:
+            collector.stop()
         log.info("server stopped")
 
 

@@ -11,6 +11,7 @@ import structlog
 
 from eclipse_ws.observability.logging import report_suppressed
 from eclipse_ws.protocol import CloseCode
+from eclipse_ws.server.garbage import collector
 from eclipse_ws.server.listener import Listener
 from eclipse_ws.sessions.node import Node
 from eclipse_ws.sessions.session import ChatSession
@@ -25,8 +26,8 @@ most are closed.
 """
 QUEUE_BYTES: Final = 1 << 26
 """Bytes queued for all sessions; above it the sessions with the longest queues are closed."""
-BATCH = 200
-"""Sessions that are checked in one turn of the loop: 18,000 take about 20 ms."""
+BATCH = 50
+"""Sessions that are checked in one turn of the loop: about 50 microseconds."""
 MAX_REVOKED = 200
 """Sessions that one sweep ends because their token's key was removed: their clients reconnect at once."""
 
@@ -72,6 +73,8 @@ class Sweeper:
         self._node.shares.sweep(now)
         self._node.penalties.sweep(now)
         sessions = self._sessions()
+        if not sessions:
+            collector.collect_everything(now)
         settings = self._node.settings
         latest = wall - settings.expiry_grace
         latest_without_resume = min(latest, wall - settings.expiry_grace_without_resume)

@@ -22,8 +22,14 @@ SLOW_TURN: Final = 0.004
 """Seconds of a turn after which the next one serves fewer sockets."""
 LEFT_OVER: Final = 0.001
 """Seconds of a turn for frames left over from earlier turns."""
+FRAME_WAIT: Final = 0.0001
+"""Seconds of a turn after which its frames are written, although more sockets are ready. After a write
+that took longer, as long as that: half of the time at most is spent on writing.
+"""
 TICK: Final = 0.25
-"""Maximum seconds between two sweeps; pings are spread evenly over the sweeps."""
+"""Maximum seconds between two sweeps; pings are spread evenly over them, and over the time between them."""
+PINGS: Final = 8
+"""Sockets that are pinged at once."""
 
 
 class Flushable(Protocol):
@@ -108,6 +114,8 @@ class EventPoll:
         """Sockets that were pinged, with the deadline of their answers."""
         self._events = EVENTS_PER_TURN
         """Sockets to serve in the next turn: fewer after a slow one."""
+        self._probing: asyncio.TimerHandle | None = None
+        """The next call of `_probe`."""
         self._turn = 0
         self._shares = max(2, round(params.ping_interval / TICK))
         every = params.ping_interval / self._shares or TICK
@@ -155,6 +163,8 @@ class EventPoll:
     def _stop(self) -> None:
         _polls.pop((self.loop, self.params), None)
         self._timer.cancel()
+        if self._probing is not None:
+            self._probing.cancel()
         self._pinged.clear()
         self._readiness.close()
 
@@ -199,7 +209,8 @@ class EventPoll:
         self.scheduled = True  # what is sent from here on is written at the end of this call
         by_fd, clock = self.by_fd, time.monotonic  # uvloop's clock stands still within a turn
         try:
-            until = clock() + SLOW_TURN
+            now = clock()
+            until, flush_at = now + SLOW_TURN, now + FRAME_WAIT
             for fd, event in self._readiness.poll(0, self._events):
                 socket = by_fd[fd]
                 if socket is not None:
@@ -207,7 +218,12 @@ class EventPoll:
                         socket.writable()
                     if event != WRITE:
                         socket.readable(event)
-                    if clock() > until:  # the others will be reported again
+                    now = clock()
+                    if now > flush_at:
+                        self.flush()
+                        self.scheduled = True
+                        flush_at = clock() + max(FRAME_WAIT, clock() - now)
+                    if now > until:  # the others will be reported again
                         self._events = max(FEWEST_EVENTS, self._events // 2)
                         break
             else:
@@ -227,11 +243,20 @@ class EventPoll:
         if self.params.ping_interval:
             self._turn = (self._turn + 1) % self._shares
             share = [socket for socket in self.by_fd[self._turn :: self._shares] if socket is not None]
-            for socket in share:
-                socket.probe()
+            if share:
+                self._probe(share, 0, self._every * PINGS / len(share))
             if share and self.params.ping_timeout:
-                self._pinged.append((now + min(self.params.ping_timeout, self.params.ping_interval), share))
+                # The last of them are pinged a tick later; all are checked before they are pinged again.
+                wait = min(self._every + self.params.ping_timeout, self.params.ping_interval)
+                self._pinged.append((now + wait, share))
         self._end_overdue()
+
+    def _probe(self, share: list[Pollable], first: int, pause: float) -> None:
+        """Ping some of these sockets, and the others after a pause: a burst would delay messages."""
+        for socket in share[first : first + PINGS]:
+            socket.probe()
+        if first + PINGS < len(share):
+            self._probing = self.loop.call_later(pause, self._probe, share, first + PINGS, pause)
 
     def track_closing(self, socket: Pollable) -> None:
         """A socket's closing handshake has begun. If there are too many, the oldest one is ended once its

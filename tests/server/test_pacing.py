@@ -100,7 +100,7 @@ def test_the_newest_or_the_oldest_of_an_address() -> None:
 async def test_a_turn_has_a_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers who take long are served one in a turn, others several."""
     monkeypatch.setattr("eclipse_ws.server.pacing.SLOW_TURN", 10.0)
-    for seconds, most in ((0.0, MAX_PER_TURN * EVENTS), (2 * TURN_BUDGET, 1)):
+    for seconds in (0.0, 2 * TURN_BUDGET):
         paced, served, turns = PacedLoop(Gate()), list[int](), [0]
         pairs = [socket.socketpair() for _ in range(20)]
 
@@ -115,7 +115,8 @@ async def test_a_turn_has_a_budget_of_time(monkeypatch: pytest.MonkeyPatch) -> N
         while len(served) < len(pairs):
             turns[0] += 1
             await asyncio.sleep(0)
-        assert max(map(served.count, served)) == most
+        together = max(map(served.count, served))
+        assert together == 1 if seconds else 1 < together <= EVENTS * MAX_PER_TURN
         for here, there in pairs:
             paced.remove_handler(here)
             here.close()

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import itertools
 import os
 import random
 import socket
+import time
 import weakref
 from typing import Any, ClassVar
 
@@ -128,6 +130,46 @@ async def test_a_peer_that_drains_its_backlog_is_not_dead(
             if not session.wire.is_lost:
                 await next_quarter()
         assert await session.ended() == (1006, "")
+
+
+@pytest.mark.gen_test
+async def test_pings_are_spread_over_the_time_between_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many sockets few are pinged at once, all within the interval, and each once."""
+    monkeypatch.setattr(event_poll, "PINGS", 2)
+    async with serving(wire_ping_interval=0.6, wire_ping_timeout=0.6) as server:
+        peers = [await Peer.open(server.port) for _ in range(9)]
+        loop, times = asyncio.get_running_loop(), dict[int, float]()
+
+        async def pinged(number: int, peer: Peer) -> None:
+            assert await peer.frame() == (FIN | PING, b"")
+            times[number] = loop.time()
+
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(pinged(number, peer) for number, peer in enumerate(peers)))
+        gaps = [later - time for time, later in itertools.pairwise(sorted(times.values()))]
+        assert len([gap for gap in gaps if gap > 0.02]) >= 4
+        assert not [session for session in server.sessions if session.wire.is_closing]
+
+
+@pytest.mark.gen_test
+async def test_a_frame_does_not_wait_for_all_messages_of_its_turn() -> None:
+    """If many sockets are ready and their messages take long, frames leave before the last is read."""
+    sends: list[int] = []
+
+    class Busy(Recorder):
+        def on_message(self, message: str | bytes) -> None:
+            time.sleep(2 * event_poll.FRAME_WAIT)
+            sends.append(stats.sends)
+            super().on_message(message)
+
+    async with serving(Busy) as server:
+        peers = [await Peer.open(server.port) for _ in range(6)]
+        for peer in peers:
+            peer.send(client_frame(TEXT, b"x"))
+        time.sleep(0.01)  # noqa: ASYNC251 - so that all of them are ready in the same turn
+        for peer in peers:
+            assert await peer.text() == "x"
+    assert sends == list(range(sends[0], sends[0] + 6))
 
 
 @pytest.mark.gen_test
