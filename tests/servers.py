@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,12 +13,25 @@ import tempfile
 import time
 from pathlib import Path
 
+PORTS = (12000, 32000)
+
 
 def free_port() -> int:
     """A TCP port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def lasting_port() -> int:
+    """A port that stays free while its server is away: none that the kernel gives to outgoing connections."""
+    while True:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port := random.randrange(*PORTS)))
+            except OSError:
+                continue
+            return port
 
 
 SERVERS = ("redis", "valkey")

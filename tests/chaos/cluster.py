@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -22,26 +21,15 @@ from tests.application.stub import SECRET as API_SECRET
 from tests.chaos.application import Application
 from tests.portable import inherited
 from tests.provider import Provider
+from tests.servers import lasting_port
 
 ROOT = Path(__file__).parents[2]
 PROFILE = Path(__file__).parent / "chaos.toml"
 JWT_SECRET = "a-secret-of-the-chaos-suite-which-is-long-enough"
 HISTORY_SECONDS = 20
 """As in chaos.toml."""
-PORTS = (12000, 32000)
 START_SECONDS = 45.0
 STOP_SECONDS = 10.0
-
-
-def lasting_port() -> int:
-    """A port that stays free while its server is away: none that the kernel gives to outgoing connections."""
-    while True:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port := random.randrange(*PORTS)))
-            except OSError:
-                continue
-            return port
 
 
 class NodeProcess:
