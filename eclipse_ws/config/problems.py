@@ -48,23 +48,9 @@ _KEY = re.compile(
     r"-----\s?BEGIN [A-Z0-9 ]+|LS0tLS1CRUdJTi|(?:ssh-|ecdsa-sha2-)\S+ \S|[{\[].*\"(?:kty|keys)\"\s*:",
     re.DOTALL,
 )
-# Permitted options in a REDIS_URL, by redis-py's names; it fails on those of other clients (`family=6`).
-REDIS_OPTIONS = {
-    "db": r"\d{1,5}",
-    "ssl_ca_certs": ".+",
-    "ssl_ca_path": ".+",
-    "ssl_certfile": ".+",
-    "ssl_keyfile": ".+",
-    "ssl_cert_reqs": "none|optional|required",
-    "ssl_check_hostname": "(?i:true|false)",
-}
 # Permitted options in a DATABASE_URL, by libpq's names; asyncpg sends those of other clients to the server.
 DATABASE_OPTIONS = frozenset(
     ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port", "options", "application_name")
-)
-WHERE_REDIS_URL = (
-    "set REDIS_URL to the Redis URL of the database (Upstash's console: the database's page, "
-    "'Connect', tab 'TCP'; it begins with rediss://)"
 )
 
 
@@ -215,41 +201,6 @@ def _repeats(value: str) -> bool:
     """Whether a text has very few distinct characters, or repeats one piece; a random one never does."""
     repeated = any(value[size:] == value[:-size] for size in range(1, len(value) // 2 + 1))
     return repeated or len(set(value)) < 6
-
-
-def check_redis_url(url: str) -> list[Problem]:
-    """Problems of a REDIS_URL."""
-    name = "REDIS_URL"
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return [Problem(name, "is not a valid URL", "write it as rediss://default:<password>@<host>:6379")]
-    if parts.scheme in ("http", "https"):
-        return [
-            Problem(
-                name,
-                f"begins with {parts.scheme}://: that is the REST API, another protocol",
-                WHERE_REDIS_URL,
-            )
-        ]
-    socket = parts.scheme == "unix"
-    if not (parts.path if socket else parts.scheme in ("redis", "rediss") and host):
-        expected = "is not of the form redis://host:port or rediss://user:password@host:port"
-        return [Problem(name, expected, WHERE_REDIS_URL)]
-    if is_placeholder(url):
-        return [Problem(name, "contains a placeholder", WHERE_REDIS_URL)]
-    if parts.fragment or not (socket or re.fullmatch(r"(/\d{0,5})?", parts.path)):
-        problem = "has more after its host and port than a database number"
-        fix = "write / @ # ? of a password as %2F %40 %23 %3F, and a database as a number"
-        return [Problem(name, problem, fix)]
-    for option, value in parse_qsl(parts.query, keep_blank_values=True):
-        pattern = REDIS_OPTIONS.get(option) if option == "db" or parts.scheme == "rediss" else None
-        if pattern is None or not re.fullmatch(pattern, value):
-            what = "an option" if pattern is None else "a value for the option"
-            problem = f"has {what} {option[:40]!r} that this server does not support"
-            return [Problem(name, problem, "remove the ? and everything after it")]
-    return []
 
 
 def check_database_url(url: str) -> list[Problem]:

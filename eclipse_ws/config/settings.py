@@ -274,7 +274,10 @@ class Settings(BaseSettings):
     )
     allow_memory_backend: bool = _setting(False, "allow the memory backend in production")
     redis_url: SecretStr = _setting(
-        SecretStr(""), "redis://, rediss:// or unix:// URL", variable="REDIS_URL", url=True
+        SecretStr(""),
+        "URL that begins with redis://, rediss://, unix:// or redis+sentinel://",
+        variable="REDIS_URL",
+        url=True,
     )
     redis_ca: str = _setting(
         "",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pydantic import SecretStr
 
@@ -24,19 +24,18 @@ from eclipse_ws.config.key_material import (
     tls_context,
 )
 from eclipse_ws.config.problems import (
-    WHERE_REDIS_URL,
     Problem,
     check_api_url,
     check_database_url,
     check_host,
     check_origin,
-    check_redis_url,
     check_secret,
     check_secret_text,
     check_text,
     nearest,
     origin_of,
 )
+from eclipse_ws.config.redis_url import WHERE_REDIS_URL, check_redis_url
 from eclipse_ws.config.settings import AROUND, HAS_LINES, LITERAL, Settings, variable
 
 
@@ -185,7 +184,7 @@ def _check_authorities(name: str, path: str) -> list[Problem]:
 
 def _check_redis_files(url: str) -> list[Problem]:
     """Problems of the files that a REDIS_URL names for TLS."""
-    options = dict(parse_qsl(urlsplit(url).query)) if url.startswith("rediss://") else {}
+    options = dict(parse_qsl(url.partition("?")[2])) if url.startswith("rediss") else {}
     name = "REDIS_URL"
     problems = [
         problem._replace(name=name, text=f"has an ssl_ca_certs that {problem.text}")
@@ -237,7 +236,7 @@ def find_warnings(settings: Settings) -> list[str]:
         ("redis_ca", settings.redis_url.get_secret_value(), "rediss"),
         ("api_ca", settings.next_api_url, "https"),
     ):
-        if getattr(settings, field) and not url.startswith(f"{scheme}://"):
+        if getattr(settings, field) and not url.startswith((f"{scheme}://", f"{scheme}+")):
             found.append(f"{variable(field)} is set, but its URL does not begin with {scheme}://.")
     if settings.client_address_header and settings.trusted_proxies > 1:
         found.append(

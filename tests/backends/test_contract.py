@@ -14,6 +14,7 @@ from eclipse_ws.backends.redis import RedisBackend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.testing import BackendContract
 from tests import needs
+from tests.sentinels import Sentinels
 from tests.servers import SERVERS, RedisServer
 
 
@@ -25,15 +26,20 @@ class TestMemory(BackendContract):
         return MemoryBackend(settings)
 
 
-class TestRedis(BackendContract):
-    """All promises, on Redis and on Valkey."""
+class _OnRedis(BackendContract):
+    """Redis backends on what ``start`` starts."""
 
     url: str
+
+    @staticmethod
+    def start(server: str) -> RedisServer | Sentinels:
+        """Start servers of this name."""
+        raise NotImplementedError
 
     @pytest.fixture(autouse=True, scope="class", params=SERVERS)
     @classmethod
     def _server(cls, request: Any) -> Iterator[None]:
-        server = RedisServer(needs.server(request.param)).start()
+        server = cls.start(needs.server(request.param))
         cls.url = server.url
         yield
         server.stop()
@@ -41,3 +47,21 @@ class TestRedis(BackendContract):
     def make_backend(self, settings: Settings) -> Backend:
         """See `BackendContract`."""
         return RedisBackend(settings.model_copy(update={"redis_url": SecretStr(self.url)}))
+
+
+class TestRedis(_OnRedis):
+    """All promises, on Redis and on Valkey."""
+
+    @staticmethod
+    def start(server: str) -> RedisServer:
+        """See `_OnRedis`."""
+        return RedisServer(server).start()
+
+
+class TestSentinels(_OnRedis):
+    """All promises, where sentinels have to be asked for the primary."""
+
+    @staticmethod
+    def start(server: str) -> Sentinels:
+        """See `_OnRedis`."""
+        return Sentinels(server).start()

@@ -19,6 +19,7 @@ from eclipse_ws.config import problems, profiles
 from eclipse_ws.config.key_material import previous_secrets
 from eclipse_ws.config.loading import Loaded, load
 from eclipse_ws.config.problems import SettingsError
+from eclipse_ws.config.redis_url import check_redis_url
 from eclipse_ws.config.settings import (
     ENV_ONLY,
     HIDDEN,
@@ -182,7 +183,7 @@ def test_random_passwords_and_previous_secrets_are_not_placeholders() -> None:
     rng = random.Random(10)
     for _ in range(2_000):
         url = f"rediss://default:{quote(printable(rng), safe='')}@eu1.upstash.io:6379"
-        assert problems.check_redis_url(url) == []
+        assert check_redis_url(url) == []
     listed = [f"{printable(rng)},{n}" for n in range(8)]
     loaded = read(prod(ECLIPSE_JWT_PREVIOUS_SECRETS=json.dumps(listed)))
     assert previous_secrets(loaded.settings.jwt_previous_secrets.get_secret_value()) == listed

@@ -7,7 +7,7 @@ import contextlib
 import math
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -23,10 +23,13 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from eclipse_ws.backends.redis.refusals import is_answer
 from eclipse_ws.config.key_material import client_context
+from eclipse_ws.config.redis_url import Server
 
 log = structlog.get_logger("eclipse_ws.redis")
 
 _POLLS_PER_TIMEOUT: Final = 4
+Find = Callable[[], Awaitable[Sequence[Server]]]
+"""Finds the servers that are said to be the primary, the likeliest first. Raises as connecting does."""
 
 
 class DisconnectedError(Exception):
@@ -75,18 +78,26 @@ class _Trust(RedisSSLContext):
 
 
 class BaseConnection:
-    """A connection that lives until it breaks, is closed, or gives no answer within ``timeout`` seconds."""
+    """A connection that lives until it breaks, is closed, or gives no answer within ``timeout`` seconds.
+
+    With ``find`` it leads to the first of the servers found that says of itself that it is a primary. One
+    that can't be reached ends the attempt: fewer sentinels name those after it, so they may be primaries that
+    were replaced and don't know it yet.
+    """
 
     role = ""
 
-    def __init__(self, made: Connection, timeout: float) -> None:
+    def __init__(self, made: Connection, timeout: float, find: Find | None = None) -> None:
         self._connection = made
         self._timeout = timeout
+        self._find = find
         self._loop = asyncio.get_running_loop()
         self._outgoing: list[bytes] = []
         self._wake = asyncio.Event()
         self._stood_still = 0.0  # seconds in which this process did not run
         self._ended = asyncio.Event()
+        self.server: Server | None = None
+        """Where it leads, if that had to be found out."""
         self.broken = ""
         """Why it ended; "" while it hasn't."""
         self.proven = False
@@ -96,15 +107,33 @@ class BaseConnection:
 
     async def connect(self) -> None:
         """Open and authenticate. Raises DisconnectedError, or the RedisError by which Redis refuses."""
+        if self._find is None:
+            await self._open()
+            return
+        for server in await self._find():
+            self.server = server
+            self._connection.host, self._connection.port = server
+            if await self._open(ask_role=True) == b"master":
+                return
+            await self.disconnect()
+        raise DisconnectedError(f"{self.server} is said to be the primary, but is a replica")
+
+    async def _open(self, *, ask_role: bool = False) -> Any:
+        """Open and authenticate. Returns the server's role, if it is asked for."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.connect()  # type: ignore[no-untyped-call]
+                if not ask_role:
+                    return None
+                await self._connection.send_command("ROLE")
+                return (await self._connection.read_response())[0]
         except BaseException as error:
             await self.disconnect()
             if isinstance(error, RedisError) and (is_answer(error) or isinstance(error, AuthenticationError)):
                 raise
             if isinstance(error, (RedisError, OSError)):  # TimeoutError is one
-                raise DisconnectedError(str(error) or type(error).__name__) from error
+                where = f"{self.server}: " if self.server else ""
+                raise DisconnectedError(f"{where}{error or type(error).__name__}") from error
             raise
 
     async def run(self) -> str:
@@ -190,8 +219,8 @@ class CommandConnection(BaseConnection):
 
     role = "commands"
 
-    def __init__(self, made: Connection, timeout: float) -> None:
-        super().__init__(made, timeout)
+    def __init__(self, made: Connection, timeout: float, find: Find | None = None) -> None:
+        super().__init__(made, timeout, find)
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._answered = 0.0  # when the last answer came: a server that works off a long queue isn't silent
 
@@ -238,8 +267,9 @@ class SubscriberConnection(BaseConnection):
         timeout: float,
         on_push: Callable[[list[Any]], None],
         on_refused: Callable[[RedisError], None],
+        find: Find | None = None,
     ) -> None:
-        super().__init__(made, timeout)
+        super().__init__(made, timeout, find)
         self._on_push = on_push
         self._on_refused = on_refused
 

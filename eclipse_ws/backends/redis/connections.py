@@ -14,16 +14,17 @@ import structlog
 from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Availability, Unavailable
+from eclipse_ws.backends.redis.address import Address
 from eclipse_ws.backends.redis.connection import (
     BaseConnection,
     CommandConnection,
     DisconnectedError,
     SubscriberConnection,
-    connection,
 )
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.refusing import Refusing
+from eclipse_ws.config.redis_url import Server
 from eclipse_ws.config.settings import Settings
 
 log = structlog.get_logger("eclipse_ws.redis")
@@ -77,7 +78,8 @@ class Connections:
 
     def __init__(self, settings: Settings, names: Names) -> None:
         self._timeout = settings.redis_timeout
-        self._address = settings.redis_url.get_secret_value(), self._timeout, settings.redis_ca
+        self._address = Address(settings)
+        self._over_http = settings.app_publishes_over_http
         self._hearer: Hearer
         self.names = names
         self.lease = int(2 * IDLE * settings.redis_ping_interval + self._timeout) + 1
@@ -133,6 +135,10 @@ class Connections:
                 self._keep(self._make_subscriber, self._subscriber_up, self._subscriber_down)
             ),
         ]
+        # An application that publishes here itself may not know yet that there is another primary: then it
+        # has to be heard until the old one ends all connections.
+        if self._address.sentinels is not None and self._over_http:
+            self._tasks.append(asyncio.create_task(self._address.sentinels.watch(self._primary_is)))
 
     async def close(self) -> None:
         """Close both connections. Idempotent."""
@@ -185,11 +191,11 @@ class Connections:
 
     def make_commands(self) -> CommandConnection:
         """Make a connection for commands, still closed. Raises ValueError where the URL can't be used."""
-        return CommandConnection(connection(*self._address), self._timeout)
+        return CommandConnection(self._address.make(), self._timeout, self._address.find)
 
     def _make_subscriber(self) -> SubscriberConnection:
-        made = connection(*self._address)
-        return SubscriberConnection(made, self._timeout, self._push, self._subscription_refused)
+        made, refused, find = self._address.make(), self._subscription_refused, self._address.find
+        return SubscriberConnection(made, self._timeout, self._push, refused, find)
 
     async def _keep(self, make: Callable[[], C], up: Callable[[C], None], down: Callable[[], None]) -> None:
         """Connect, run, and connect again forever; one line is logged when it goes and when it is back."""
@@ -219,6 +225,13 @@ class Connections:
                 self._lost.add(current.role)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
             pause = min(LONGEST_PAUSE, pause * 2)
+
+    def _primary_is(self, server: Server) -> None:
+        """Reconnect what leads to another server."""
+        for current in (self.standing, self.subscriber):
+            if current is not None and current.server != server:
+                current.replaced = True
+                current.close(f"{server} is the primary now")
 
     def _prove(self, current: BaseConnection) -> None:
         """Note that a connection works, so that its loss will be logged."""

@@ -6,6 +6,7 @@ from typing import Self
 
 from redis.asyncio.connection import parse_url
 
+from eclipse_ws.config.redis_url import RedisUrl, topology
 from eclipse_ws.config.settings import Settings
 
 _BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -57,6 +58,8 @@ class Names:
 def database(url: str) -> int:
     """The number of the database in a URL; 0 if the URL is invalid, which the start reports."""
     try:
+        if topology(url):
+            return int(RedisUrl.parse(url).database or 0)
         return int(parse_url(url).get("db", 0))
     except ValueError:
         return 0

@@ -12,8 +12,8 @@ from redis.exceptions import AuthenticationError, RedisError, ResponseError
 class Refusal(Enum):
     """What a refusal concerns; the value says how to fix it.
 
-    `ADDRESS`, `CREDENTIALS`, `RIGHTS` and `UNSUPPORTED` end a start. While a server runs, every refusal may
-    pass but `REJECTED`, which concerns the one event that was refused.
+    Some of them end a start. While a server runs, every refusal may pass but `REJECTED`, which concerns the
+    one event that was refused.
     """
 
     ADDRESS = "leave out the number of the database in REDIS_URL, or use one that this server has"
@@ -22,14 +22,28 @@ class Refusal(Enum):
     UNSUPPORTED = "use a Redis or Valkey that runs Lua, without a cluster"
     REJECTED = "publish smaller events, and leave the keys eclipse:* to this server"
     WRONG_SERVER = "wait until a failover is over, or use the address that leads to the primary"
+    SERVICE = (
+        "write the name that the sentinels' configuration has (sentinel monitor <name> ...) into REDIS_URL"
+    )
+    SENTINEL = "add ?sentinel_username=...&sentinel_password=... to REDIS_URL, the sentinels' own account"
+    NO_SENTINEL = "name the sentinels in REDIS_URL, not Redis itself; their usual port is 26379"
     UNAVAILABLE = "wait, or look at the limits and the state of this database at its provider"
 
     @property
     def ends_start(self) -> bool:
         """Whether trying again can't help."""
-        return self in (Refusal.ADDRESS, Refusal.CREDENTIALS, Refusal.RIGHTS, Refusal.UNSUPPORTED)
+        return self in _END_START
 
 
+_END_START: Final = (
+    Refusal.ADDRESS,
+    Refusal.CREDENTIALS,
+    Refusal.RIGHTS,
+    Refusal.UNSUPPORTED,
+    Refusal.SERVICE,
+    Refusal.SENTINEL,
+    Refusal.NO_SENTINEL,
+)
 _CODES: Final = {
     "WRONGPASS": Refusal.CREDENTIALS,
     "NOPERM": Refusal.RIGHTS,
@@ -62,6 +76,14 @@ _INSIDE: Final = re.compile(r"@user_script: ?\d+: -([A-Z]+) ")
 """A refusal inside a script, as servers before 7.0 report it."""
 
 
+class SentinelError(ResponseError):
+    """The sentinels have answered, but none of them names a primary."""
+
+    def __init__(self, text: str, refusal: Refusal) -> None:
+        super().__init__(text)
+        self.refusal = refusal
+
+
 def is_answer(error: RedisError) -> bool:
     """Whether Redis itself has answered with it, on a connection that still works.
 
@@ -72,6 +94,8 @@ def is_answer(error: RedisError) -> bool:
 
 def classify(error: RedisError) -> Refusal:
     """What a refusal concerns. An unknown one may pass: quotas, memory, disks, proxies."""
+    if isinstance(error, SentinelError):
+        return error.refusal
     text = str(error)
     # The client removes the code from the messages of refusals for which it has classes.
     code = error.status_code or text.partition(" ")[0]
