@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from eclipse_ws.commands import connectivity
+from eclipse_ws.commands import check_sentinel, connectivity
 from eclipse_ws.commands.report import Finding
 from eclipse_ws.config.settings import Settings
 
@@ -20,20 +20,30 @@ async def redis(value: Settings) -> list[Finding]:
 
     from eclipse_ws.backends.base import BackendError, NullListener
     from eclipse_ws.backends.redis import RedisBackend
-    from eclipse_ws.backends.redis.connection import CommandConnection, DisconnectedError, connection
-    from eclipse_ws.backends.redis.refusals import classify
+    from eclipse_ws.backends.redis.address import Address
+    from eclipse_ws.backends.redis.connection import CommandConnection, DisconnectedError
+    from eclipse_ws.backends.redis.refusals import SentinelError, classify
 
     url = value.redis_url.get_secret_value()
-    commands = CommandConnection(connection(url, value.redis_timeout, value.redis_ca), value.redis_timeout)
+    address = Address(value)
+    commands = CommandConnection(address.make(), value.redis_timeout, address.find)
+    sentinels = await check_sentinel.sentinels(address.sentinels) if address.sentinels else []
     try:
         await commands.connect()
     except DisconnectedError as error:
+        if address.sentinels:
+            return [*sentinels, Finding(name, "problem", str(error), check_sentinel.REACH)]
         return [await connectivity.redis(url, error, value.redis_timeout)]
+    except SentinelError as error:
+        return [Finding(name, "problem", str(error), error.refusal.value)]
     except RedisError as error:
-        return [Finding(name, "problem", f"Redis refuses this server: {error}", classify(error).value)]
+        text = f"Redis refuses this server: {error}"
+        return [*sentinels, Finding(name, "problem", text, classify(error).value)]
     running = asyncio.create_task(commands.run())
     try:
-        findings = [*await _inspect_redis(commands), *_environment(value)]
+        about = await _info(commands)
+        findings = [*sentinels, *await _inspect_redis(commands, about), *_environment(value)]
+        findings += check_sentinel.failover(about) if address.sentinels else []
     except (DisconnectedError, RedisError) as error:
         fix = classify(error).value if isinstance(error, RedisError) else connectivity.REDIS_FIX
         findings = [Finding(name, "problem", f"Redis returned an error: {error}", fix)]
@@ -72,7 +82,7 @@ def _environment(value: Settings) -> list[Finding]:
     return [Finding("REDIS_URL", "warning", text, fix)]
 
 
-async def _inspect_redis(commands: Any) -> list[Finding]:
+async def _inspect_redis(commands: Any, about: dict[str, str]) -> list[Finding]:
     began = time.monotonic()
     seconds, micros = await commands.call("TIME")
     trips = [time.monotonic() - began]
@@ -90,7 +100,6 @@ async def _inspect_redis(commands: Any) -> list[Finding]:
                 "clock", "warning", f"differs by {skew:.0f} s from Redis's", "set this machine's clock (NTP)"
             )
         )
-    about = await _info(commands)
     version = about.get("redis_version", "")
     if about.get("cluster_enabled") == "1":
         text = "is a cluster, which this server does not support"
