@@ -14,6 +14,7 @@ from tests.chaos.redis_scenarios import (
     redis_kicks,
     redis_mixed,
     redis_paused,
+    redis_primary_lost,
     redis_restarted,
 )
 from tests.chaos.scenarios import (
@@ -39,6 +40,7 @@ UNGUARDED = (
 EMPTIED = "Redis lost its data, so nobody knows what was missed"
 CRASHED = "the last commits were not yet on the disk, so a new epoch begins"
 CUT_OFF = "a client came with a cursor that its node, which was cut off, had not heard of yet"
+FAILED_OVER = "the replica that was promoted may lack the last events, and nobody heard raw events meanwhile"
 DEAF = "raw events published while no node was subscribed to the chat would be lost unnoticed"
 POST_LOST = "the API's response was lost, and the API ignores the key"
 NODE_DIED = "the node took the answer along"
@@ -63,6 +65,7 @@ PLANS = [
     Plan("redis frozen", frozen, REDIS, unresumed=DEAF),
     Plan("redis paused", redis_paused, REDIS, unresumed=DEAF),
     Plan("redis flushed", redis_flushed, REDIS, unresumed=EMPTIED),
+    Plan("redis primary lost", redis_primary_lost, REDIS, topology="sentinels", unresumed=FAILED_OVER),
     Plan("redis slow", slow, REDIS),
     Plan("redis kicks", redis_kicks, REDIS, unresumed=DEAF),
     Plan("black hole to redis", black_hole, REDIS, unresumed=DEAF),

@@ -12,9 +12,9 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from tests.chaos.application import PATIENCE, Application, name_of
-from tests.chaos.cluster import Cluster, lasting_port
+from tests.chaos.cluster import Cluster
 from tests.provider import Provider
-from tests.servers import RedisServer
+from tests.servers import RedisServer, lasting_port
 
 LIFETIMES = """
 local found = {}
@@ -24,6 +24,8 @@ for _, name in ipairs(redis.call('KEYS', '*')) do
 end
 return found
 """
+CLIENT: dict[str, Any] = {"socket_timeout": PATIENCE, "socket_connect_timeout": PATIENCE, "protocol": 2}
+"""Options of the application's connections."""
 KICKS = ("normal", "one", "pubsub", "one")
 """Whose connections Redis closes: all for commands, one subscriber's, all subscribers'."""
 
@@ -33,9 +35,7 @@ class RedisApplication(Application):
 
     def __init__(self, port: int) -> None:
         super().__init__()
-        self._client = redis.asyncio.Redis(
-            port=port, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, protocol=2
-        )
+        self._client = redis.asyncio.Redis(port=port, **CLIENT)
 
     async def stop(self) -> None:
         """Stop listening, and close the connection to Redis."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.chaos.redis_cluster import RedisCluster
 from tests.chaos.scenarios import kick, one_after_the_other, restart_backend
+from tests.chaos.sentinel_cluster import SentinelCluster
 from tests.chaos.stage import Stage
 
 
@@ -43,6 +44,18 @@ async def redis_flushed(stage: Stage) -> None:
 async def redis_kicks(stage: Stage) -> None:
     """Redis closes one subscriber's connection, all command connections, all subscribers' (CLIENT KILL)."""
     await kick(stage)
+
+
+async def redis_primary_lost(stage: Stage) -> None:
+    """The primary is killed, and a replica promoted; three seconds later the lost server is back."""
+
+    async def once() -> None:
+        assert isinstance(stage.cluster, SentinelCluster)
+        lost = await asyncio.to_thread(stage.cluster.lose_primary)
+        await asyncio.sleep(stage.away)
+        await asyncio.to_thread(lost.start)
+
+    await stage.again_and_again(once, every=20)
 
 
 async def redis_mixed(stage: Stage) -> None:

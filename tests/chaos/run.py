@@ -16,6 +16,7 @@ from tests.chaos.judge import Verdict, judge, missing
 from tests.chaos.postgres_cluster import PostgresCluster
 from tests.chaos.redis_cluster import RedisCluster
 from tests.chaos.scenarios import publish
+from tests.chaos.sentinel_cluster import SentinelCluster
 from tests.chaos.stage import Plan, Stage
 
 log = logging.getLogger("chaos")
@@ -32,7 +33,11 @@ RATE = 0.5
 
 def cluster_of(plan: Plan, backend: str, folder: Path, server: str) -> Cluster:
     """What the plan runs on."""
-    return PostgresCluster(folder) if backend == "postgres" else RedisCluster(folder, server, *plan.redis)
+    if backend == "postgres":
+        return PostgresCluster(folder)
+    if plan.topology == "sentinels":
+        return SentinelCluster(folder, server, *plan.redis)
+    return RedisCluster(folder, server, *plan.redis)
 
 
 async def run_scenario(

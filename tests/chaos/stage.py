@@ -79,6 +79,8 @@ class Plan:
     """Those that it applies to."""
     redis: tuple[str, ...] = ()
     """What Redis is started with."""
+    topology: str = ""
+    """Of Redis: one server, or ``sentinels``."""
     unresumed: str = ""
     """Why ``recovered: false`` can't be avoided here; "" where it has to be."""
     unknowns: str = ""
