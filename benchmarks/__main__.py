@@ -1,4 +1,4 @@
-"""Every work on every server, in turn, several times; then tables, plots, and the figures as JSON."""
+"""Every work on every server, in turn, several times; then tables, plots, and the values as JSON."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from benchmarks.loads import ARTEFACTS, generator
 from benchmarks.processes import CORES, CannotRunError, NotInstalledError, raise_file_limit
 from benchmarks.report import QUIET
 from benchmarks.servers import Server
-from benchmarks.works import GROWTHS, WORKS, Figures, Growth, Work
+from benchmarks.works import GROWTHS, WORKS, Growth, Values, Work
 from eclipse_ws.config.problems import nearest
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
-Measure = Callable[[], tuple[Figures, float]]
+Measure = Callable[[], tuple[Values, float]]
 
 
 def arguments() -> argparse.Namespace:
@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
         "--server", action="append", default=[], metavar="NAME", help="only servers whose name holds it"
     )
     parser.add_argument(
-        "--again", action="store_true", help="keep the figures of the last time for what is not measured now"
+        "--again", action="store_true", help="keep the values of the last time for what is not measured now"
     )
     parser.add_argument("--tables", action="store_true", help="measure nothing, write tables and plots again")
     given = parser.parse_args()
@@ -69,7 +69,7 @@ def main() -> int:
     results = fresh(given)
     if given.again and RESULTS.exists():
         kept = json.loads(RESULTS.read_text(encoding="utf-8"))
-        results |= {key: kept[key] for key in ("figures", "others", "growth")}
+        results |= {key: kept[key] for key in ("values", "others", "growth")}
     steps = plan(given, results)
     began = time.monotonic()
     missing: dict[str, str] = {}
@@ -78,7 +78,7 @@ def main() -> int:
             continue
         print(f"[{number}/{len(steps)}] {time.monotonic() - began:4.0f} s  {step.label}", end="", flush=True)
         try:
-            figures, others = patiently(step.measure, given.patience)
+            values, others = patiently(step.measure, given.patience)
         except NotInstalledError as error:
             missing[step.server.name] = str(error)
             print(f": left out, {error}", flush=True)
@@ -86,22 +86,22 @@ def main() -> int:
         except CannotRunError as error:
             print(f": skipped, {error}", flush=True)
             continue
-        shown = {name: value for name, value in figures.items() if not name.endswith("cpu")}
+        shown = {name: value for name, value in values.items() if not name.endswith("cpu")}
         said = ", ".join(f"{name} {report.number(value)}" for name, value in shown.items())
         print(f": {said}" + (f"  (others {others:.0%})" if others > QUIET else ""), flush=True)
-        step.keep(figures, others)
+        step.keep(values, others)
     results["versions"] = servers.versions()
     return write(results, docs=not (given.quick or given.only or given.server) or given.again)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One measurement; `keep` puts its figures where they belong."""
+    """One measurement; `keep` puts its values where they belong."""
 
     label: str
     server: Server
     measure: Measure
-    keep: Callable[[Figures, float], None]
+    keep: Callable[[Values, float], None]
 
 
 def plan(given: argparse.Namespace, results: dict[str, Any]) -> list[Step]:
@@ -116,18 +116,18 @@ def plan(given: argparse.Namespace, results: dict[str, Any]) -> list[Step]:
         known[name] = [*([] if run == 0 else known.get(name, [])), round(value, 4)]
 
     def work_step(work: Work, server: Server, run: int) -> Step:
-        def keep(figures: Figures, others: float) -> None:
-            for name, value in figures.items():
-                put(results["figures"].setdefault(server.name, {}), run, name, value)
+        def keep(values: Values, others: float) -> None:
+            for name, value in values.items():
+                put(results["values"].setdefault(server.name, {}), run, name, value)
             put(results["others"], run, f"{work.name}: {server.name}", others)
 
         label = f"{work.name} · {server.name} · run {run + 1}"
         return Step(label, server, lambda: work.measure(server, given.seconds), keep)
 
     def growth_step(growth: Growth, size: int, server: Server, run: int) -> Step:
-        def keep(figures: Figures, others: float) -> None:
+        def keep(values: Values, others: float) -> None:
             curve = results["growth"].setdefault(growth.name, {}).setdefault(server.name, {})
-            for name, value in figures.items():
+            for name, value in values.items():
                 put(curve, run, name, value)
             put(results["others"], run, f"{growth.name} {size}: {server.name}", others)
 
@@ -153,7 +153,7 @@ def plan(given: argparse.Namespace, results: dict[str, Any]) -> list[Step]:
     return steps
 
 
-def patiently(measure: Measure, patience: int) -> tuple[Figures, float]:
+def patiently(measure: Measure, patience: int) -> tuple[Values, float]:
     """Measure, and again if strangers kept the machine busy; the quietest counts."""
     best = measure()
     while patience > 0 and best[1] > QUIET:
@@ -176,14 +176,14 @@ def fresh(given: argparse.Namespace) -> dict[str, Any]:
         "versions": {},
         "runs": given.runs,
         "seconds": given.seconds,
-        "figures": {},
+        "values": {},
         "others": {},
         "growth": {},
     }
 
 
 def write(results: dict[str, Any], docs: bool) -> int:
-    """The figures as JSON, the tables on the screen, and if `docs` both where they are kept."""
+    """The values as JSON, the tables on the screen, and if `docs` both where they are kept."""
     path = RESULTS if docs else ARTEFACTS / "bench.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -197,7 +197,7 @@ def write(results: dict[str, Any], docs: bool) -> int:
                 file=sys.stderr,
             )
     print(report.tables(results))
-    print(f"\nFigures: {path}" + (f"; tables: {report.PAGE}" if docs else ""))
+    print(f"\nValues: {path}" + (f"; tables: {report.PAGE}" if docs else ""))
     return 0
 
 

@@ -1,7 +1,7 @@
 """This tree next to another revision of it: `make compare BASE=main~10`.
 
 Each run measures one work on both trees, one right after the other and in turns first, since a machine's
-speed drifts by more than most changes cost. The figures are those of `make bench`, by each tree's own code.
+speed drifts by more than most changes cost. The values are those of `make bench`, by each tree's own code.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.report import number, spread
 ROOT = Path(__file__).parents[1]
 WORKS = ("fan-out", "pairs", "message path", "message path, two nodes")
 LONGEST = 300  # s for one work on one tree
-Figures = dict[tuple[str, str], list[float]]  # of a server and a figure's name, one a run
+Values = dict[tuple[str, str], list[float]]  # by a server and a measurement, one a run
 
 
 class CompareError(Exception):
@@ -61,19 +61,20 @@ def measure(tree: Path, work: str, seconds: float, server: str) -> dict[tuple[st
     )
     if done.returncode:
         raise CompareError(f"{work} failed in {tree}: {(done.stdout + done.stderr)[-500:]}")
-    figures = json.loads((tree / "artefacts" / "bench.json").read_text(encoding="utf-8"))["figures"]
-    return {(name, figure): values[0] for name, known in figures.items() for figure, values in known.items()}
+    document = json.loads((tree / "artefacts" / "bench.json").read_text(encoding="utf-8"))
+    values = document.get("values") or document["figures"]  # the latter: an older revision's
+    return {(name, what): runs[0] for name, known in values.items() for what, runs in known.items()}
 
 
-def table(before: Figures, now: Figures) -> str:
+def table(before: Values, now: Values) -> str:
     """Medians side by side. A ratio above 1 is faster, a latency's is slower."""
-    lines = ["| server | figure | before | now | ratio | per CPU second |", "|---|---|---|---|---|---|"]
-    for server, figure in now:
-        pair = [known.get((server, figure), []) for known in (before, now)]
-        if figure.endswith(" cpu") or not all(pair):
+    lines = ["| server | measurement | before | now | ratio | per CPU second |", "|---|---|---|---|---|---|"]
+    for server, measurement in now:
+        pair = [known.get((server, measurement), []) for known in (before, now)]
+        if measurement.endswith(" cpu") or not all(pair):
             continue
         ratio = statistics.median(pair[1]) / statistics.median(pair[0])
-        shares = [known.get((server, f"{figure} cpu"), []) for known in (before, now)]
+        shares = [known.get((server, f"{measurement} cpu"), []) for known in (before, now)]
         rates = [
             statistics.median([rate / share for rate, share in zip(*each, strict=True)])
             for each in zip(pair, shares, strict=True)
@@ -81,24 +82,24 @@ def table(before: Figures, now: Figures) -> str:
         ]
         per_cpu = f"{rates[1] / rates[0]:.2f}" if len(rates) == 2 else ""
         lines.append(
-            f"| {server} | {figure} | {spread(pair[0])} | {spread(pair[1])} | {ratio:.2f} | {per_cpu} |"
+            f"| {server} | {measurement} | {spread(pair[0])} | {spread(pair[1])} | {ratio:.2f} | {per_cpu} |"
         )
     return "\n".join(lines)
 
 
-def measure_both(base: Path, given: argparse.Namespace) -> tuple[Figures, Figures]:
-    """All runs of all works: the figures of the base, and those of this tree."""
-    before: Figures = defaultdict(list)
-    now: Figures = defaultdict(list)
+def measure_both(base: Path, given: argparse.Namespace) -> tuple[Values, Values]:
+    """All runs of all works: the values of the base, and those of this tree."""
+    before: Values = defaultdict(list)
+    now: Values = defaultdict(list)
     began = time.monotonic()
     for run in range(given.runs):
         for work in given.only or WORKS:
             sides = [("before", base, before), ("now", ROOT, now)]
-            for side, tree, figures in sides if run % 2 == 0 else reversed(sides):
+            for side, tree, values in sides if run % 2 == 0 else reversed(sides):
                 print(f"{time.monotonic() - began:5.0f} s  {work}, {side} {run + 1}: ", end="", flush=True)
                 measured = measure(tree, work, given.seconds, given.server)
                 for key, value in measured.items():
-                    figures[key].append(value)
+                    values[key].append(value)
                 print(
                     ", ".join(f"{k[1]} {number(v)}" for k, v in measured.items() if not k[1].endswith("cpu"))
                 )

@@ -2,7 +2,7 @@
 
 ``--mode sigterm`` stops a node and starts none, ``rolling`` restarts both nodes ``--rounds`` times, ``kill``
 ends one as a crash would. Every chat has two members, each on a node that takes sessions at the time. Prints
-measured figures against targets; exit code 1 where one is missed.
+measurements against targets; exit code 1 where one is missed.
 
     python -m benchmarks.drain --mode sigterm
     python -m benchmarks.drain --mode rolling --rounds 10
@@ -210,8 +210,8 @@ async def bench(given: argparse.Namespace, folder: Path) -> int:
     for name, measured, target, met in rows:
         print(f"{name:<{width}}  {measured:>22}  {target:<28} {'' if met else 'MISSED'}")
     if given.json:
-        figures = [{"name": n, "measured": m, "target": t, "met": ok} for n, m, t, ok in rows]
-        Path(given.json).write_text(json.dumps({"mode": given.mode, "figures": figures}, indent=1) + "\n")
+        results = [{"name": n, "measured": m, "target": t, "met": ok} for n, m, t, ok in rows]
+        Path(given.json).write_text(json.dumps({"mode": given.mode, "results": results}, indent=1) + "\n")
     return sum(not met for *_, met in rows)
 
 
@@ -290,7 +290,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=500, help="messages a second")
     parser.add_argument("--drain", type=float, default=15, help="DRAIN_SECONDS of the nodes")
     parser.add_argument("--rounds", type=int, default=10, help="rolling restarts of both nodes")
-    parser.add_argument("--json", help="write the figures here")
+    parser.add_argument("--json", help="write the results here")
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

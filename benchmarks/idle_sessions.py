@@ -170,7 +170,7 @@ def line(name: str, times: list[float], target: float) -> tuple[str, bool]:
 
 
 def report(measured: Measured) -> tuple[str, bool]:
-    """The two figures against their targets, and whether both were met."""
+    """The two measurements against their targets, and whether both were met."""
     lines = [
         line("a new session", measured.new_session, NEW_SESSION),
         line("GET /health", measured.health, HEALTH),

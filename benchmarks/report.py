@@ -10,9 +10,7 @@ from benchmarks.works import ALL, GROWTHS, TARGETS, WORKS, Target
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "performance.md"
-QUIET = (
-    0.12  # of a core; where strangers used more, a figure was taken again, and is marked if that was in vain
-)
+QUIET = 0.12  # of a core; a measurement during which strangers used more is repeated, and then marked
 BEGIN, END = "<!-- made by make bench: begin -->", "<!-- made by make bench: end -->"
 COLUMNS = (
     ("crowd 4", "1 × 1,000, 4 in flight: deliveries/s"),
@@ -42,8 +40,8 @@ def write(results: dict[str, Any]) -> None:
 
 def judge(results: dict[str, Any], target: Target) -> tuple[float | None, bool | None]:
     """The ratio of our median to the peer's (our median where there is no peer), and whether it will do."""
-    ours = figures(results, target.ours.name, target.figure)
-    theirs = [] if target.against is None else figures(results, target.against.name, target.figure)
+    ours = measured(results, target.ours.name, target.measurement)
+    theirs = [] if target.against is None else measured(results, target.against.name, target.measurement)
     if not ours or (target.against is not None and not theirs):
         return None, None
     value = statistics.median(ours) / (statistics.median(theirs) if theirs else 1)
@@ -51,12 +49,14 @@ def judge(results: dict[str, Any], target: Target) -> tuple[float | None, bool |
 
 
 def ratio(results: dict[str, Any], target: Target) -> str:
-    """The ratio of the medians; in brackets that of the runs, whose two figures were taken side by side."""
+    """The ratio of the medians; in brackets that of the runs, whose two values were taken side by side."""
     value, _ = judge(results, target)
     if value is None or target.against is None:
         return "–"
-    ours = figures(results, target.ours.name, target.figure)
-    runs = [a / b for a, b in zip(ours, figures(results, target.against.name, target.figure), strict=False)]
+    ours = measured(results, target.ours.name, target.measurement)
+    runs = [
+        a / b for a, b in zip(ours, measured(results, target.against.name, target.measurement), strict=False)
+    ]
     low, high = f"{min(runs):.2f}", f"{max(runs):.2f}"
     return f"{value:.2f} ×" + (f" ({low}–{high})" if low != high else "")
 
@@ -67,8 +67,8 @@ def per_core(results: dict[str, Any], target: Target) -> float | None:
         return None
     medians = []
     for server in (target.ours.name, target.against.name):
-        done = figures(results, server, target.figure)
-        used = figures(results, server, f"{target.figure} cpu")
+        done = measured(results, server, target.measurement)
+        used = measured(results, server, f"{target.measurement} cpu")
         found = [rate / share for rate, share in zip(done, used, strict=False) if share]
         if not found:
             return None
@@ -78,28 +78,28 @@ def per_core(results: dict[str, Any], target: Target) -> float | None:
 
 def is_busy(results: dict[str, Any], target: Target) -> bool:
     """Whether strangers kept the machine busy in most runs of one of the two sides."""
-    if target.figure in ("idle KB", "full MB"):
+    if target.measurement in ("idle KB", "full MB"):
         return False  # bytes don't depend on it
     names = [target.ours.name, *([] if target.against is None else [target.against.name])]
     for work in WORKS:
-        if work.gives(target.figure):
+        if work.gives(target.measurement):
             shares = [results["others"].get(f"{work.name}: {name}", []) for name in names]
             return any(statistics.median(share) > QUIET for share in shares if share)
     return False
 
 
-def _star(results: dict[str, Any], figure: str, server: str) -> str:
-    """An asterisk where strangers kept the machine busy while a server's figure was taken."""
+def _star(results: dict[str, Any], measurement: str, server: str) -> str:
+    """An asterisk where strangers kept the machine busy during a server's measurement."""
     for work in WORKS:
-        if figure.partition(" p")[0] in {name.partition(" p")[0] for name in work.figures}:
+        if measurement.partition(" p")[0] in {name.partition(" p")[0] for name in work.measurements}:
             shares = results["others"].get(f"{work.name}: {server}", [])
             return "*" if shares and statistics.median(shares) > QUIET else ""
     return ""
 
 
-def figures(results: dict[str, Any], server: str, figure: str) -> list[float]:
-    """A figure's values, one a run."""
-    found: list[float] = results["figures"].get(server, {}).get(figure, [])
+def measured(results: dict[str, Any], server: str, measurement: str) -> list[float]:
+    """A measurement's values, one a run."""
+    found: list[float] = results["values"].get(server, {}).get(measurement, [])
     return found
 
 
@@ -122,7 +122,7 @@ def spread(values: list[float]) -> str:
 
 def _machine(results: dict[str, Any]) -> str:
     seconds = results["seconds"]
-    runs = max((len(values) for known in results["figures"].values() for values in known.values()), default=0)
+    runs = max((len(values) for known in results["values"].values() for values in known.values()), default=0)
     busy = max([max(shares, default=0.0) for shares in results["others"].values()], default=0.0)
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     machine = results["machine"]
@@ -141,14 +141,14 @@ def _targets(results: dict[str, Any]) -> str:
     ]
     for target in TARGETS:
         _, good = judge(results, target)
-        ours = spread(figures(results, target.ours.name, target.figure))
+        ours = spread(measured(results, target.ours.name, target.measurement))
         bound = (
             "≤" if target.at_most else "≥"
         ) + f" {target.bound:g} {target.unit if not target.against else '×'}"
         peer = theirs = compared = ""
         if target.against is not None:
             peer, compared = target.against.name, ratio(results, target)
-            theirs = spread(figures(results, peer, target.figure))
+            theirs = spread(measured(results, peer, target.measurement))
         core = per_core(results, target)
         if is_busy(results, target):
             # What shares its core with strangers is no measure of a server, but its own seconds are.
@@ -171,8 +171,8 @@ def _all(results: dict[str, Any]) -> str:
     ]
     for server in ALL:
         cells = [
-            spread(figures(results, server.name, figure)) + _star(results, figure, server.name)
-            for figure, _ in COLUMNS
+            spread(measured(results, server.name, measurement)) + _star(results, measurement, server.name)
+            for measurement, _ in COLUMNS
         ]
         lines.append(f"| {server.name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -180,12 +180,14 @@ def _all(results: dict[str, Any]) -> str:
 
 def _path(results: dict[str, Any]) -> str:
     lines = ["| message path | messages/s | p99, ms |", "|---|---|---|"]
-    for name in results["figures"]:
-        for figure, title in (("path", "one node"), ("path 2 nodes", "two nodes on one core, Redis")):
-            values = figures(results, name, figure)
+    for name in results["values"]:
+        for measurement, title in (("path", "one node"), ("path 2 nodes", "two nodes on one core, Redis")):
+            values = measured(results, name, measurement)
             if values:
-                p99 = spread(figures(results, name, f"{figure} p99"))
-                lines.append(f"| {name}, {title} | {spread(values)}{_star(results, figure, name)} | {p99} |")
+                p99 = spread(measured(results, name, f"{measurement} p99"))
+                lines.append(
+                    f"| {name}, {title} | {spread(values)}{_star(results, measurement, name)} | {p99} |"
+                )
     return "\n".join(lines)
 
 
@@ -226,7 +228,7 @@ def plot(results: dict[str, Any]) -> None:
         curves = results.get("growth", {}).get(growth.name)
         if not curves:
             continue
-        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+        drawing, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
         for server, curve in curves.items():
             sizes = [size for size in growth.sizes if curve.get(str(size))]
             values = [statistics.median(curve[str(size)]) for size in sizes]
@@ -241,5 +243,5 @@ def plot(results: dict[str, Any]) -> None:
         axes.set_ylabel(growth.y)
         axes.grid(alpha=0.3)
         axes.legend()
-        figure.savefig(DOCS / f"performance-{growth.name}.png", dpi=110)
-        pyplot.close(figure)
+        drawing.savefig(DOCS / f"performance-{growth.name}.png", dpi=110)
+        pyplot.close(drawing)

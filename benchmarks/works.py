@@ -40,7 +40,7 @@ from benchmarks.servers import (
     Server,
 )
 
-Figures = dict[str, float]
+Values = dict[str, float]
 IDLE = 10_000
 FULL = 18_000
 WARM = "flood:1:2"  # not measured: compilers compile, and connections to the chat API are made
@@ -49,17 +49,17 @@ ALL = (OURS, OURS_REDIS, NCHAN, TORNADO, NODE, SOCKETIO)
 
 @dataclass(frozen=True)
 class Work:
-    """Something to measure: `measure(server, seconds)` gives figures by their name."""
+    """Something to measure: `measure(server, seconds)` gives values by their names."""
 
     name: str
     servers: tuple[Server, ...]
-    measure: Callable[[Server, float], tuple[Figures, float]]
+    measure: Callable[[Server, float], tuple[Values, float]]
     """Its second answer is the share of a core that strangers used meanwhile."""
-    figures: tuple[str, ...]
+    measurements: tuple[str, ...]
 
-    def gives(self, figure: str) -> bool:
-        """Whether the figure comes from here."""
-        return figure in self.figures
+    def gives(self, measurement: str) -> bool:
+        """Whether the measurement comes from here."""
+        return measurement in self.measurements
 
 
 def _put(server: Server, load: Load, nodes: int = 1) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def _others(results: list[dict[str, Any]]) -> float:
     return float(max(result["others"] for result in results[1:] or results))
 
 
-def crowd(server: Server, seconds: float) -> tuple[Figures, float]:
+def crowd(server: Server, seconds: float) -> tuple[Values, float]:
     """One chat of a thousand."""
     results = _put(server, Load(1, 1000, [WARM, f"flood:4:{seconds}", f"flood:1:{seconds}"]))
     four, one = results[2:]
@@ -90,7 +90,7 @@ def crowd(server: Server, seconds: float) -> tuple[Figures, float]:
     }, _others(results)
 
 
-def pairs(server: Server, seconds: float) -> tuple[Figures, float]:
+def pairs(server: Server, seconds: float) -> tuple[Values, float]:
     """2,500 chats of two: connects, throughput, latency."""
     results = _put(server, Load(2500, 2, [WARM, f"flood:1:{seconds}", f"rate:5000:{seconds}"]))
     connects, _, flood, rate = results
@@ -108,10 +108,10 @@ def pairs(server: Server, seconds: float) -> tuple[Figures, float]:
     }, _others(results)
 
 
-def path(nodes: int) -> Callable[[Server, float], tuple[Figures, float]]:
+def path(nodes: int) -> Callable[[Server, float], tuple[Values, float]]:
     """500 chats of two: each message is saved by the chat API and comes back to both."""
 
-    def measure(server: Server, seconds: float) -> tuple[Figures, float]:
+    def measure(server: Server, seconds: float) -> tuple[Values, float]:
         results = _put(server, Load(500, 2, [WARM, f"flood:1:{seconds}"], MESSAGE), nodes)
         flood = results[2]
         name = "path" if nodes == 1 else f"path {nodes} nodes"
@@ -124,14 +124,14 @@ def path(nodes: int) -> Callable[[Server, float], tuple[Figures, float]]:
     return measure
 
 
-def idle(server: Server, seconds: float) -> tuple[Figures, float]:
+def idle(server: Server, seconds: float) -> tuple[Values, float]:
     """Memory of sessions that say nothing, in chats of two."""
     connected = _put(server, Load(IDLE // 2, 2, ["hold:1"]))[1]
     kib = (connected["memory_after"] - connected["memory_before"]) / 1024
     return {"idle KB": kib / IDLE}, 0.0  # bytes don't depend on what else runs
 
 
-def full(server: Server, seconds: float) -> tuple[Figures, float]:
+def full(server: Server, seconds: float) -> tuple[Values, float]:
     """18,000 sessions in one process, with 1,000 messages a second among them."""
     results = _put(server, Load(FULL // 2, 2, [f"rate:1000:{max(5.0, 2 * seconds)}"]))
     rate = results[1]
@@ -142,7 +142,7 @@ def full(server: Server, seconds: float) -> tuple[Figures, float]:
     }, _others(results)
 
 
-def start_up(server: Server, seconds: float) -> tuple[Figures, float]:
+def start_up(server: Server, seconds: float) -> tuple[Values, float]:
     """From `eclipse-ws run` to the first accepted session's greeting; the median of five starts."""
     took, cpu, others = [], [], []
     with nginx(servers.PEERS / "api.conf", LOAD_CORE) as api, tempfile.TemporaryDirectory() as folder:
@@ -165,8 +165,8 @@ def start_up(server: Server, seconds: float) -> tuple[Figures, float]:
             finally:
                 process.terminate()
                 process.wait(10)
-    figures = {"start s": statistics.median(took), "start cpu": statistics.median(cpu)}
-    return figures, max(0.0, statistics.median(others))
+    values = {"start s": statistics.median(took), "start cpu": statistics.median(cpu)}
+    return values, max(0.0, statistics.median(others))
 
 
 def _first_session(port: int, target: str) -> None:
@@ -201,33 +201,33 @@ WORKS = (
     Work("start-up", (OURS,), start_up, ("start s",)),
 )
 
-# Growth: figure by size, a curve for each server.
+# Growth: a value by size, a curve for each server.
 
 
-def grow_crowd(size: int) -> Callable[[Server, float], tuple[Figures, float]]:
+def grow_crowd(size: int) -> Callable[[Server, float], tuple[Values, float]]:
     """One chat of `size`."""
 
-    def measure(server: Server, seconds: float) -> tuple[Figures, float]:
+    def measure(server: Server, seconds: float) -> tuple[Values, float]:
         results = _put(server, Load(1, size, [WARM, f"flood:4:{seconds}"]))
         return {f"{size}": results[2]["deliveries_per_s"]}, _others(results)
 
     return measure
 
 
-def grow_chats(size: int) -> Callable[[Server, float], tuple[Figures, float]]:
+def grow_chats(size: int) -> Callable[[Server, float], tuple[Values, float]]:
     """`size` chats of two."""
 
-    def measure(server: Server, seconds: float) -> tuple[Figures, float]:
+    def measure(server: Server, seconds: float) -> tuple[Values, float]:
         results = _put(server, Load(size, 2, [WARM, f"flood:1:{seconds}"]))
         return {f"{size}": results[2]["sends_per_s"]}, _others(results)
 
     return measure
 
 
-def grow_nodes(size: int) -> Callable[[Server, float], tuple[Figures, float]]:
+def grow_nodes(size: int) -> Callable[[Server, float], tuple[Values, float]]:
     """The message path over `size` nodes, which share one core."""
 
-    def measure(server: Server, seconds: float) -> tuple[Figures, float]:
+    def measure(server: Server, seconds: float) -> tuple[Values, float]:
         results = _put(server, Load(500, max(2, size), [WARM, f"flood:1:{seconds}"], MESSAGE), size)
         return {f"{size}": results[2]["deliveries_per_s"]}, _others(results)
 
@@ -243,7 +243,7 @@ class Growth:
     y: str
     sizes: tuple[int, ...]
     servers: tuple[Server, ...]
-    measure: Callable[[int], Callable[[Server, float], tuple[Figures, float]]]
+    measure: Callable[[int], Callable[[Server, float], tuple[Values, float]]]
 
 
 GROWTHS = (
@@ -258,15 +258,15 @@ GROWTHS = (
 
 @dataclass(frozen=True)
 class Target:
-    """A line of the table: our figure against a peer's, or against a bound."""
+    """A line of the table: our value against a peer's, or against a bound."""
 
     work: str
-    figure: str
+    measurement: str
     unit: str
     ours: Server
     against: Server | None
     bound: float
-    """The ratio to the peer's, or the figure itself."""
+    """The ratio to the peer's, or the value itself."""
     at_most: bool = False
 
 

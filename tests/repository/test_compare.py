@@ -15,7 +15,7 @@ def test_the_table_has_the_ratio_of_medians() -> None:
     assert row == "| ours | pairs | 110 (100–300) | 220 (10–240) | 2.00 | 2.00 |"
 
 
-def test_a_figure_of_one_side_is_left_out() -> None:
+def test_a_measurement_of_one_side_is_left_out() -> None:
     """What only one of the trees measures can't be compared."""
     assert len(table({}, {("ours", "pairs"): [1.0]}).splitlines()) == 2
 

@@ -14,7 +14,7 @@ from benchmarks.works import TARGETS, Target
 
 ROOT = Path(__file__).parents[2]
 RESULTS: dict[str, Any] = json.loads((ROOT / "benchmarks/results/latest.json").read_text())
-P99 = next(target for target in TARGETS if target.figure == "latency p99")
+P99 = next(target for target in TARGETS if target.measurement == "latency p99")
 
 
 def test_the_tables_are_made_from_the_stored_results() -> None:
@@ -29,7 +29,7 @@ def leading(cell: str) -> float:
     return float(found[0].replace(",", ""))
 
 
-def test_a_ratio_is_that_of_the_two_figures_beside_it() -> None:
+def test_a_ratio_is_that_of_the_two_values_beside_it() -> None:
     """Whoever divides the printed medians gets the printed ratio, but for what rounding costs."""
     rows = [line.strip("| ").split(" | ") for line in report.tables(RESULTS).splitlines() if " × " in line]
     compared = [row for row in rows if re.match(r"[\d.]+ × ", row[4] + " ")]
@@ -42,7 +42,10 @@ def results(target: Target, ours: list[float], theirs: list[float]) -> dict[str,
     """Results with only these two values."""
     assert target.against is not None
     return {
-        "figures": {target.ours.name: {target.figure: ours}, target.against.name: {target.figure: theirs}}
+        "values": {
+            target.ours.name: {target.measurement: ours},
+            target.against.name: {target.measurement: theirs},
+        }
     }
 
 
