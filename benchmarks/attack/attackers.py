@@ -10,6 +10,7 @@ import contextlib
 import json
 import ssl
 import sys
+import time
 from collections import Counter
 from typing import Final
 
@@ -25,8 +26,13 @@ KINDS: Final = {
     "requests": 20,
     "after_close": 20,
     "control": 20,
+    "herd": 1000,
 }
 """The kinds of attackers, and how many there are of each."""
+USUAL: Final = [kind for kind in KINDS if kind != "herd"]
+"""Who attacks if nothing else is asked for."""
+TOGETHER: Final = 2.0
+"""Seconds from one moment at which the herd comes to the next."""
 ADDRESSES: Final = 20
 PAUSE: Final = 0.5
 """Seconds until an attacker that was refused or cut off comes back."""
@@ -98,6 +104,11 @@ class Attackers:
         """Commands of every kind, as fast as they are taken; gone when the server says so."""
         stream = await self._session(f"flood-{number % 100}", f"f{number}", address)
         await self._send_until_cut(stream, COMMANDS * 20, "flood", read=True)
+
+    async def herd(self, number: int, address: str) -> None:
+        """A flood that begins, and begins again, at the same moment as all others'."""
+        await asyncio.sleep(TOGETHER - time.monotonic() % TOGETHER)
+        await self.flood(number, address)
 
     async def after_close(self, number: int, address: str) -> None:
         """A flood that goes on after the server's close frame, which nobody reads or answers."""
