@@ -6,8 +6,8 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python no longer exists, starts afresh.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench compare attack profile fuzz \
-  mutants portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
+.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench bench-peers compare attack profile \
+  fuzz mutants portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{sub(/:.*/, "", $$1); printf "  make %-16s %s\n", $$1, $$2}'
@@ -56,11 +56,15 @@ cover: $(STAMP)  ## the coverage of the last test run as HTML
 bench: $(STAMP) $(VENV)/.bench ## compare this server with others, into docs/performance.md (QUICK=1: a short run that changes nothing)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
+bench-peers: $(STAMP) ## build and install the other servers that no package manager has ready: Centrifugo, uWebSockets.js (as root)
+	@$(BIN)/python -m benchmarks.prepare
+
 compare: $(STAMP) ## compare this tree's speed with that of BASE=revision, in turns (ARGS="--runs 5 --only fan-out")
 	@$(BIN)/python -m benchmarks.compare $(or $(BASE),HEAD) $(ARGS)
 
-attack: $(STAMP) ## 100 honest pairs against 4,000 attackers, plain and over TLS, then 10,000 killed sockets (three minutes)
-	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m tests.attacks.kills
+attack: $(STAMP) ## 100 honest pairs against 4,000 attackers, then against 1,000 at once, then 10,000 killed sockets (four minutes)
+	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m benchmarks.attack --kinds herd --over plain --p99 25 \
+	  && $(BIN)/python -m tests.attacks.kills
 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
 	@$(BIN)/python -m benchmarks.profile $(ARGS)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, servers
+from benchmarks.growths import GROWTHS, Growth
 from benchmarks.loads import ARTEFACTS, generator
+from benchmarks.measuring import Values, Work
 from benchmarks.processes import CORES, CannotRunError, NotInstalledError, raise_file_limit
 from benchmarks.report import QUIET
 from benchmarks.servers import Server
-from benchmarks.works import GROWTHS, WORKS, Growth, Values, Work
+from benchmarks.works import WORKS
 from eclipse_ws.config.problems import nearest
 
 RESULTS = Path(__file__).parent / "results" / "latest.json"
@@ -69,21 +71,24 @@ def main() -> int:
     results = fresh(given)
     if given.again and RESULTS.exists():
         kept = json.loads(RESULTS.read_text(encoding="utf-8"))
-        results |= {key: kept[key] for key in ("values", "others", "growth")}
+        results |= {key: kept[key] for key in ("values", "others", "growth", "skipped")}
     steps = plan(given, results)
     began = time.monotonic()
     missing: dict[str, str] = {}
     for number, step in enumerate(steps, 1):
         if step.server.name in missing:
+            step.skip(missing[step.server.name])
             continue
         print(f"[{number}/{len(steps)}] {time.monotonic() - began:4.0f} s  {step.label}", end="", flush=True)
         try:
             values, others = patiently(step.measure, given.patience)
         except NotInstalledError as error:
             missing[step.server.name] = str(error)
+            step.skip(str(error))
             print(f": left out, {error}", flush=True)
             continue
         except CannotRunError as error:
+            step.skip(str(error))
             print(f": skipped, {error}", flush=True)
             continue
         shown = {name: value for name, value in values.items() if not name.endswith("cpu")}
@@ -102,6 +107,8 @@ class Step:
     server: Server
     measure: Measure
     keep: Callable[[Values, float], None]
+    skip: Callable[[str], object] = bool
+    """Called with the reason if there are none."""
 
 
 def plan(given: argparse.Namespace, results: dict[str, Any]) -> list[Step]:
@@ -120,9 +127,15 @@ def plan(given: argparse.Namespace, results: dict[str, Any]) -> list[Step]:
             for name, value in values.items():
                 put(results["values"].setdefault(server.name, {}), run, name, value)
             put(results["others"], run, f"{work.name}: {server.name}", others)
+            for measurement in work.measurements:
+                results["skipped"].pop(f"{measurement}: {server.name}", None)
+
+        def skip(why: str) -> None:
+            for measurement in work.measurements:
+                results["skipped"][f"{measurement}: {server.name}"] = why
 
         label = f"{work.name} · {server.name} · run {run + 1}"
-        return Step(label, server, lambda: work.measure(server, given.seconds), keep)
+        return Step(label, server, lambda: work.measure(server, given.seconds), keep, skip)
 
     def growth_step(growth: Growth, size: int, server: Server, run: int) -> Step:
         def keep(values: Values, others: float) -> None:
@@ -179,6 +192,7 @@ def fresh(given: argparse.Namespace) -> dict[str, Any]:
         "values": {},
         "others": {},
         "growth": {},
+        "skipped": {},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,10 @@ class Load:
     phases: Sequence[str]
     payload: str | None = None
     """What is sent; None for the server's typing command."""
+    first: int = 0
+    """The number of the first chat."""
+    options: Sequence[str] = ()
+    """More options of the generator."""
 
 
 def generator() -> Path:
@@ -64,15 +70,7 @@ def run(
     `others`, the share of a core that processes used which have nothing to do with it; `memory_before` and
     `memory_after`, bytes of the server.
     """
-    with tempfile.NamedTemporaryFile("w", suffix=".targets") as targets:
-        for chat in range(load.chats):
-            chat_id = f"cmh{chat:05d}vp3xg001hm6flkp49qj6c"
-            for member in range(load.per_chat):
-                targets.write(server.target(chat_id, f"user_{chat}_{member}") + "\n")
-        targets.flush()
-        argv = [str(generator()), "--ports", ",".join(map(str, running.ports)), "--targets", targets.name]
-        argv += ["--per-chat", str(load.per_chat), "--payload", load.payload or server.typing]
-        argv += [*server.options, *load.phases]
+    with _command(server, running, load) as argv:
         memory = running.memory()
         process = subprocess.Popen(
             pinned(argv, LOAD_CORE), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -94,6 +92,42 @@ def run(
         {**result, **shares, "memory_before": memory, "memory_after": after}
         for result, (shares, after) in zip(results, marks, strict=True)
     ]
+
+
+@contextlib.contextmanager
+def _command(server: Server, running: Running, load: Load) -> Iterator[list[str]]:
+    """The generator's command line; the file of its targets goes with the context."""
+    with tempfile.NamedTemporaryFile("w", suffix=".targets") as targets:
+        for chat in range(load.first, load.first + load.chats):
+            chat_id = f"cmh{chat:05d}vp3xg001hm6flkp49qj6c"
+            for member in range(load.per_chat):
+                targets.write(server.target(chat_id, f"user_{chat}_{member}") + "\n")
+        targets.flush()
+        argv = [str(generator()), "--ports", ",".join(map(str, running.ports)), "--targets", targets.name]
+        argv += ["--per-chat", str(load.per_chat), "--payload", load.payload or server.typing]
+        yield [*argv, *server.options, *load.options, *load.phases]
+
+
+@contextlib.contextmanager
+def idle(server: Server, running: Running, load: Load) -> Iterator[None]:
+    """Sessions that stay and say nothing, by a generator of their own. Raises CannotRunError if one fails."""
+    held = dataclasses.replace(load, phases=[f"hold:{LONGEST}"])
+    with _command(server, running, held) as argv:
+        process = subprocess.Popen(
+            pinned(argv, LOAD_CORE), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        killer = threading.Timer(LONGEST, process.kill)
+        killer.start()
+        try:
+            assert process.stdout is not None
+            connected = json.loads(process.stdout.readline() or '{"ready": 0}')
+            if connected["ready"] != load.chats * load.per_chat:
+                raise CannotRunError(f"{connected['ready']} of {load.chats * load.per_chat} idle sessions")
+            yield
+        finally:
+            killer.cancel()
+            process.kill()
+            process.wait()
 
 
 def _watch(

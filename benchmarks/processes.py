@@ -40,9 +40,9 @@ def raise_file_limit(wanted: int = 60_000) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def pinned(argv: list[str], core: int) -> list[str]:
-    """The command on one core; on a machine with one core, or without `taskset`, as it is."""
-    if len(CORES) < 2 or shutil.which("taskset") is None:
+def pinned(argv: list[str], core: int | None) -> list[str]:
+    """The command on one core; for None, on a machine with one core, or without `taskset`, as it is."""
+    if core is None or len(CORES) < 2 or shutil.which("taskset") is None:
         return argv
     return ["taskset", "-c", str(core), *argv]
 
@@ -51,7 +51,7 @@ class Process:
     """A server of a benchmark; listens on `port` when it has started."""
 
     def __init__(
-        self, argv: list[str], port: int, core: int, env: Mapping[str, str], folder: Path | None = None
+        self, argv: list[str], port: int, core: int | None, env: Mapping[str, str], folder: Path | None = None
     ) -> None:
         self.port = port
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()

@@ -6,7 +6,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.works import ALL, GROWTHS, TARGETS, WORKS, Target
+from benchmarks.growths import GROWTHS
+from benchmarks.targets import GROUPS, Target
+from benchmarks.works import ALL, WORKS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "performance.md"
@@ -26,7 +28,7 @@ COLUMNS = (
 def tables(results: dict[str, Any]) -> str:
     """Everything that goes between the markers."""
     return "\n\n".join(
-        (_machine(results), _targets(results), _all(results), _path(results), _growth(results))
+        (_machine(results), *_targets(results), _all(results), _path(results), _growth(results))
     )
 
 
@@ -78,8 +80,8 @@ def per_core(results: dict[str, Any], target: Target) -> float | None:
 
 def is_busy(results: dict[str, Any], target: Target) -> bool:
     """Whether strangers kept the machine busy in most runs of one of the two sides."""
-    if target.measurement in ("idle KB", "full MB"):
-        return False  # bytes don't depend on it
+    if target.unit in ("KB", "MB") or "per CPU second" in target.measurement:
+        return False  # these don't depend on it
     names = [target.ours.name, *([] if target.against is None else [target.against.name])]
     for work in WORKS:
         if work.gives(target.measurement):
@@ -134,34 +136,48 @@ def _machine(results: dict[str, Any]) -> str:
     )
 
 
-def _targets(results: dict[str, Any]) -> str:
-    lines = [
-        "| work | this server | against | | ratio | per CPU second | target | |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for target in TARGETS:
-        _, good = judge(results, target)
-        ours = spread(measured(results, target.ours.name, target.measurement))
-        bound = (
-            "≤" if target.at_most else "≥"
-        ) + f" {target.bound:g} {target.unit if not target.against else '×'}"
-        peer = theirs = compared = ""
-        if target.against is not None:
-            peer, compared = target.against.name, ratio(results, target)
-            theirs = spread(measured(results, peer, target.measurement))
-        core = per_core(results, target)
-        if is_busy(results, target):
-            # What shares its core with strangers is no measure of a server, but its own seconds are.
-            good = None if core is None else core >= target.bound
-            verdict = "machine busy" if good is None else "met*" if good else "**missed***"
+def _targets(results: dict[str, Any]) -> list[str]:
+    """A table for each group, under its title; those without a peer need fewer columns."""
+    tables = []
+    for title, targets in GROUPS:
+        if any(target.against for target in targets):
+            head = "| work | this server | against | | ratio | per CPU second | target | |"
         else:
-            verdict = "not measured" if good is None else "met" if good else "**missed**"
-        core_ratio = "" if core is None else f"{core:.2f} ×"
-        lines.append(
-            f"| {target.work} | {ours} {target.unit} | {peer} | {theirs} "
-            f"| {compared} | {core_ratio} | {bound} | {verdict} |"
-        )
-    return "\n".join(lines)
+            head = "| work | this server | target | |"
+        rows = "\n".join(_row(results, target) for target in targets)
+        tables.append(f"**{title}**\n\n{head}\n{'|---' * (head.count('|') - 1)}|\n{rows}")
+    return tables
+
+
+def _row(results: dict[str, Any], target: Target) -> str:
+    ours = spread(measured(results, target.ours.name, target.measurement))
+    ours += f" {target.unit}" if ours != "–" else ""
+    sign = "≤" if target.at_most else "≥"
+    verdict = _verdict(results, target)
+    if target.against is None:
+        return f"| {target.work} | {ours} | {sign} {target.bound:g} {target.unit} | {verdict} |"
+    theirs = spread(measured(results, target.against.name, target.measurement))
+    core = per_core(results, target)
+    core_ratio = "" if core is None else f"{core:.2f} ×"
+    return (
+        f"| {target.work} | {ours} | {target.against.name} | {theirs} "
+        f"| {ratio(results, target)} | {core_ratio} | {sign} {target.bound:g} × | {verdict} |"
+    )
+
+
+def _verdict(results: dict[str, Any], target: Target) -> str:
+    value, good = judge(results, target)
+    if value is None:
+        names = [server.name for server in (target.ours, target.against) if server]
+        reasons = [results["skipped"].get(f"{target.measurement}: {name}") for name in names]
+        return next((f"skipped: {reason}" for reason in reasons if reason), "not measured")
+    if is_busy(results, target):
+        # What shares its core with strangers is no measure of a server, but its own seconds are.
+        core = per_core(results, target)
+        if core is None:
+            return "machine busy"
+        return "met*" if core >= target.bound else "**missed***"
+    return "met" if good else "**missed**"
 
 
 def _all(results: dict[str, Any]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
+import importlib.util
 import json
+import os
 import secrets
 import shutil
 import subprocess
@@ -20,13 +23,15 @@ from benchmarks.processes import (
     NotInstalledError,
     Process,
     command,
-    free_port,
     nginx,
     redis,
 )
 from eclipse_ws.commands.tokens import mint
+from tests.servers import free_port
 
 PEERS = Path(__file__).parent / "peers"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "eclipse-ws-bench"
+"""Where the peers are that are built or installed outside of this tree."""
 JWT_SECRET = secrets.token_urlsafe(48)
 INTERNAL_SECRET = secrets.token_urlsafe(48)
 TYPING = '{"type":"typing","isTyping":true}'
@@ -74,14 +79,15 @@ class Server:
     start: Callable[[int], contextlib.AbstractContextManager[Running]]
     """Starts so many nodes."""
     target: Callable[[str, str], str] = _with_token
-    """The request target of a chat's member."""
+    """The request target of a chat's member; after tabs its own greeting and payload, see `load.c`."""
     options: list[str] = field(default_factory=list)
     """What the load generator has to know of its protocol."""
     typing: str = TYPING
 
 
 @contextlib.contextmanager
-def _processes(count: int, start: Callable[[int], Process]) -> Iterator[Running]:
+def processes(count: int, start: Callable[[int], Process]) -> Iterator[Running]:
+    """So many nodes, each started on a port of its own."""
     with contextlib.ExitStack() as stack:
         nodes = []
         for _ in range(count):
@@ -92,7 +98,9 @@ def _processes(count: int, start: Callable[[int], Process]) -> Iterator[Running]
 
 
 @contextlib.contextmanager
-def _ours(count: int, with_redis: bool = False, **more: str) -> Iterator[Running]:
+def _ours(count: int, with_redis: bool = False, workers: int = 0, **more: str) -> Iterator[Running]:
+    if workers and not has_option("--workers"):
+        raise NotInstalledError("this `eclipse-ws run` has no option --workers")
     with contextlib.ExitStack() as stack:
         api = stack.enter_context(nginx(PEERS / "api.conf", LOAD_CORE))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # where there is no .env
@@ -102,9 +110,17 @@ def _ours(count: int, with_redis: bool = False, **more: str) -> Iterator[Running
 
         def start(port: int) -> Process:
             argv = [*command(), "run", "--profile", "bench", "--port", str(port)]
-            return Process(argv, port, SERVER_CORE, env, folder)
+            if not workers:
+                return Process(argv, port, SERVER_CORE, env, folder)
+            return Process([*argv, "--workers", str(workers)], port, None, env, folder)
 
-        yield stack.enter_context(_processes(count, start))
+        yield stack.enter_context(processes(count, start))
+
+
+def has_option(name: str) -> bool:
+    """Whether `eclipse-ws run` has the option."""
+    done = subprocess.run([*command(), "run", "--help"], capture_output=True, text=True, check=False)
+    return name in done.stdout.split()
 
 
 def environment(api_port: int) -> dict[str, str]:
@@ -136,7 +152,7 @@ def _node(
             def start(port: int) -> Process:
                 return Process([node, str(PEERS / script)], port, SERVER_CORE, {**env, "PORT": str(port)})
 
-            yield stack.enter_context(_processes(count, start))
+            yield stack.enter_context(processes(count, start))
 
     return running
 
@@ -156,14 +172,17 @@ def install_peers() -> str:
     return node
 
 
-@contextlib.contextmanager
-def _tornado(count: int) -> Iterator[Running]:
+def _python(
+    script: str, *needs: str, **more: str
+) -> Callable[[int], contextlib.AbstractContextManager[Running]]:
     def start(port: int) -> Process:
-        env = {"JWT_SECRET": JWT_SECRET, "PORT": str(port)}
-        return Process([sys.executable, str(PEERS / "tornado_plain.py")], port, SERVER_CORE, env)
+        for module in needs:
+            if importlib.util.find_spec(module) is None:
+                raise NotInstalledError(f"{module} is not installed (pip install -r requirements/bench.txt)")
+        env = {"JWT_SECRET": JWT_SECRET, "PORT": str(port), **more}
+        return Process([sys.executable, str(PEERS / script)], port, SERVER_CORE, env)
 
-    with _processes(count, start) as running:
-        yield running
+    return lambda count: processes(count, start)
 
 
 @contextlib.contextmanager
@@ -177,8 +196,15 @@ OURS_REDIS = Server("eclipse-ws (Redis)", lambda count: _ours(count, with_redis=
 OURS_UVLOOP = Server(
     "eclipse-ws (memory), on uvloop", lambda count: _ours(count, ECLIPSE_EVENT_LOOP="uvloop")
 )
+OURS_WORKERS = Server(
+    "eclipse-ws (Redis), two workers", lambda count: _ours(count, with_redis=True, workers=2)
+)
 NCHAN = Server("nchan", _nchan, lambda chat_id, user_id: f"/c/{chat_id}", ["--ready", ""])
-TORNADO = Server("Tornado write_message", _tornado)
+TORNADO = Server("Tornado write_message", _python("tornado_plain.py"))
+PICOWS = Server("picows", _python("picows_plain.py", "picows"))
+PICOWS_UVLOOP = Server(
+    "picows, on uvloop", _python("picows_plain.py", "picows", "uvloop", EVENT_LOOP="uvloop")
+)
 NODE = Server("Node ws", _node("ws.mjs"))
 NODE_FETCH = Server("Node ws + fetch", _node("ws.mjs", with_api=True))
 NODE_REDIS = Server("Node ws + ioredis + fetch", _node("ws.mjs", with_api=True, with_redis=True))
@@ -216,6 +242,9 @@ def versions() -> dict[str, str]:
             done = subprocess.run(argv, capture_output=True, text=True, check=False)
             said = (done.stdout + done.stderr).strip()
             found[name] = (said.partition(before)[2] if before else said).split()[0] if said else "?"
+    for module in ("picows", "uvloop"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[module] = importlib.metadata.version(module)
     for package in ("ws", "jsonwebtoken", "ioredis", "socket.io", "@socket.io/redis-adapter"):
         path = PEERS / "node_modules" / package / "package.json"
         if path.exists():

@@ -3,7 +3,8 @@
  *   load --ports P[,P...] --targets FILE --per-chat N [options] PHASE...
  *
  * FILE has one request target per line ("/?token=..."), a member each; every N consecutive lines are one
- * chat. Member m of a chat connects to port m modulo the number of ports. The first member of each chat is
+ * chat. After a tab a line may have the member's own greeting, and after another what it sends, instead of
+ * those of the options. Member m of a chat connects to port m modulo the number of ports. The first member of each chat is
  * its sender. All members connect (at most --connecting at a time), then the phases run one after the other:
  *
  *   flood:WINDOW:SECONDS   each chat keeps WINDOW messages in flight, paced by its second member's receipts
@@ -15,6 +16,8 @@
  *   --ready TEXT       a member counts as ready when a frame holds it (default "connected"; "" means the 101)
  *   --greeting TEXT    sent once upgraded, by protocols that want a first word
  *   --engine-io        answer Engine.IO's pings (a text frame "2") with "3"
+ *   --centrifugo       frames hold lines: of these a "push" is a delivery, "{}" a ping that is answered
+ *   --from N           the first member connects from the N-th address of loopback (default 1, 127.0.0.1)
  *   --connecting N     handshakes at a time (default 256)
  *
  * What is counted: every text or binary frame that a member receives within a phase is a delivery, the
@@ -43,7 +46,7 @@
 #include <unistd.h>
 
 enum { MAX_PORTS = 16, RING = 64, EVENTS = 512, PER_ADDRESS = 20000, READ_BYTES = 1 << 18 };
-enum { MAX_LATENCIES = 1 << 24, MAX_FRAME = 1 << 16 };
+enum { MAX_LATENCIES = 1 << 24, MAX_FRAME = 1 << 16, MAX_GREETING = 4096 };
 static const uint64_t SECOND = 1000000000ull;
 static const double CONNECT_SECONDS = 120, SETTLE_SECONDS = 0.3, DRAIN_SECONDS = 2;
 static const unsigned char MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
@@ -53,6 +56,7 @@ typedef enum { CONNECTING, UPGRADING, OPEN, READY, CLOSED } State;
 typedef struct {
     int fd, chat, place; /* place 0 sends */
     State state;
+    const char *greeting; /* NULL where there is none */
     uint32_t got; /* frames of this phase */
     unsigned char *rest; /* the beginning of a frame whose end has not come yet */
     size_t held;
@@ -61,23 +65,23 @@ typedef struct {
 typedef struct {
     uint32_t sent;      /* messages of this phase */
     uint64_t due[RING]; /* when each was due, by its number */
+    unsigned char *message; /* a frame */
+    size_t message_size;
 } Chat;
 
 static Member *members;
 static Chat *chats;
-static char **targets;
+static char **targets; /* a line each: request target, and then perhaps a greeting and a payload */
 static int member_count, chat_count, per_chat = 2, ports[MAX_PORTS], port_count;
 static const char *ready_text = "connected", *greeting;
 static const char *payload = "{\"type\":\"typing\",\"isTyping\":true}";
-static int engine_io, connecting = 256, poller;
+static int engine_io, centrifugo, connecting = 256, first_address = 1, poller;
 
 static int ready, failed, closed;
 static int measuring, window; /* window 0: no flood */
 static uint64_t sends, deliveries, bytes;
 static uint32_t *latencies; /* ns */
 static size_t latency_count;
-static unsigned char message[MAX_FRAME + 8];
-static size_t message_size;
 
 static uint64_t now(void) {
     struct timespec t;
@@ -130,7 +134,7 @@ static int put(Member *m, const void *data, size_t size) {
 
 static int send_message(Chat *chat, uint64_t due) {
     Member *sender = &members[(chat - chats) * per_chat];
-    if (sender->state != READY || !put(sender, message, message_size)) return 0;
+    if (sender->state != READY || !put(sender, chat->message, chat->message_size)) return 0;
     chat->due[chat->sent % RING] = due;
     chat->sent++;
     sends++;
@@ -144,12 +148,22 @@ static void flood(Chat *chat) {
         if (!send_message(chat, now())) return;
 }
 
+static void answer(Member *m, const char *text) {
+    unsigned char frame[16];
+    put(m, frame, make_frame(frame, 1, text, strlen(text)));
+}
+
 static void on_message(Member *m, const unsigned char *data, size_t size, uint64_t at) {
     if (engine_io && size == 1 && data[0] == '2') {
-        unsigned char pong[16];
-        put(m, pong, make_frame(pong, 1, "3", 1));
+        answer(m, "3");
         return;
     }
+    if (centrifugo && size == 2) {
+        answer(m, "{}");
+        return;
+    }
+    /* The reply to a command of its own is no delivery. */
+    if (centrifugo && m->state == READY && (size < 7 || memcmp(data, "{\"push\"", 7))) return;
     if (m->state == OPEN) {
         if (memmem(data, size, ready_text, strlen(ready_text))) {
             m->state = READY;
@@ -170,11 +184,22 @@ static void on_message(Member *m, const unsigned char *data, size_t size, uint64
     if (window && m->place == (per_chat > 1)) flood(chat);
 }
 
+/* Centrifugo joins what it has to say with newlines. */
+static void on_lines(Member *m, const unsigned char *data, size_t size, uint64_t at) {
+    const unsigned char *end = data + size;
+    while (data < end && m->state != CLOSED) {
+        const unsigned char *stop = memchr(data, '\n', end - data);
+        if (!stop) stop = end;
+        if (stop > data) on_message(m, data, stop - data, at);
+        data = stop + 1;
+    }
+}
+
 static void upgraded(Member *m) {
     m->state = OPEN;
-    if (greeting) {
-        unsigned char frame[1024];
-        put(m, frame, make_frame(frame, 1, greeting, strlen(greeting)));
+    if (m->greeting) {
+        unsigned char frame[MAX_GREETING + 8];
+        put(m, frame, make_frame(frame, 1, m->greeting, strlen(m->greeting)));
     }
     if (!*ready_text && m->state == OPEN) {
         m->state = READY;
@@ -208,7 +233,7 @@ static size_t parse(Member *m, const unsigned char *data, size_t size, uint64_t 
         if (size - done < head + length) break;
         int opcode = frame[0] & 15;
         if (opcode == 1 || opcode == 2) {
-            on_message(m, frame + head, length, at);
+            (centrifugo ? on_lines : on_message)(m, frame + head, length, at);
         } else if (opcode == 9 && length < 126) {
             unsigned char pong[140];
             put(m, pong, make_frame(pong, 10, frame + head, length));
@@ -287,7 +312,7 @@ static void connect_member(int number) {
     /* One address has some 28,000 ports for us: take the next one of the loopback's in time. */
     setsockopt(m->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
     struct sockaddr_in from = {.sin_family = AF_INET};
-    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + number / PER_ADDRESS);
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + first_address - 1 + number / PER_ADDRESS);
     bind(m->fd, (void *)&from, sizeof from);
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(ports[m->place % port_count])};
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -376,11 +401,24 @@ static void read_targets(const char *path) {
     fclose(file);
 }
 
+/* Splits a member's line, and makes the frame that its chat's sender sends. */
+static void set_up(int number) {
+    char *rest = targets[number], *own;
+    strsep(&rest, "\t");
+    members[number].greeting = (own = strsep(&rest, "\t")) ? own : greeting;
+    const char *text = rest ? rest : payload;
+    Chat *chat = &chats[number / per_chat];
+    if (strlen(text) >= MAX_FRAME || (own && strlen(own) >= MAX_GREETING)) die("a text is too long");
+    if (number % per_chat) return;
+    chat->message = malloc(strlen(text) + 8);
+    chat->message_size = make_frame(chat->message, 1, text, strlen(text));
+}
+
 int main(int argc, char **argv) {
     static const struct option known[] = {
         {"ports", 1, 0, 'p'},    {"targets", 1, 0, 't'},  {"per-chat", 1, 0, 'n'},   {"payload", 1, 0, 's'},
         {"ready", 1, 0, 'r'},    {"greeting", 1, 0, 'g'}, {"engine-io", 0, 0, 'e'}, {"connecting", 1, 0, 'c'},
-        {0},
+        {"centrifugo", 0, 0, 'f'}, {"from", 1, 0, 'a'},   {0},
     };
     const char *path = NULL;
     for (int option; (option = getopt_long(argc, argv, "", known, NULL)) != -1;) {
@@ -396,11 +434,13 @@ int main(int argc, char **argv) {
         case 'g': greeting = optarg; break;
         case 'e': engine_io = 1; break;
         case 'c': connecting = atoi(optarg); break;
+        case 'f': centrifugo = 1; break;
+        case 'a': first_address = atoi(optarg); break;
         default: return 2;
         }
     }
     if (!port_count || !path || per_chat < 1) die("--ports, --targets and --per-chat are needed");
-    if (strlen(payload) >= MAX_FRAME || (greeting && strlen(greeting) > 1000)) die("a text is too long");
+    if (greeting && strlen(greeting) >= MAX_GREETING) die("a text is too long");
     signal(SIGPIPE, SIG_IGN);
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
@@ -414,7 +454,7 @@ int main(int argc, char **argv) {
     members = calloc(member_count, sizeof *members);
     chats = calloc(chat_count, sizeof *chats);
     latencies = malloc(MAX_LATENCIES * sizeof *latencies);
-    message_size = make_frame(message, 1, payload, strlen(payload));
+    for (int i = 0; i < member_count; i++) set_up(i);
     poller = epoll_create1(0);
 
     connect_all();
