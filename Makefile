@@ -6,7 +6,7 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python no longer exists, starts afresh.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench bench-peers compare attack profile \
+.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench bench-peers contests compare attack profile \
   fuzz mutants portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
 
 help:            ## list the targets
@@ -58,6 +58,9 @@ bench: $(STAMP) $(VENV)/.bench ## compare this server with others, into docs/per
 
 bench-peers: $(STAMP) ## build and install the other servers that no package manager has ready: Centrifugo, uWebSockets.js (as root)
 	@$(BIN)/python -m benchmarks.prepare
+
+contests: $(STAMP) ## what clients miss by cut connections and restarts, beside two other servers, into docs/contests.md (SHORT=1)
+	@$(BIN)/python -m benchmarks.contests $(if $(SHORT),--short) $(ARGS)
 
 compare: $(STAMP) ## compare this tree's speed with that of BASE=revision, in turns (ARGS="--runs 5 --only fan-out")
 	@$(BIN)/python -m benchmarks.compare $(or $(BASE),HEAD) $(ARGS)

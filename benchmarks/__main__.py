@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, servers
+from benchmarks import report
 from benchmarks.growths import GROWTHS, Growth
 from benchmarks.loads import ARTEFACTS, generator
 from benchmarks.measuring import Values, Work
-from benchmarks.processes import CORES, CannotRunError, NotInstalledError, raise_file_limit
+from benchmarks.processes import CannotRunError, NotInstalledError, machine, raise_file_limit
 from benchmarks.report import QUIET
 from benchmarks.servers import Server
+from benchmarks.versions import versions
 from benchmarks.works import WORKS
 from eclipse_ws.config.problems import nearest
 
@@ -95,7 +95,7 @@ def main() -> int:
         said = ", ".join(f"{name} {report.number(value)}" for name, value in shown.items())
         print(f": {said}" + (f"  (others {others:.0%})" if others > QUIET else ""), flush=True)
         step.keep(values, others)
-    results["versions"] = servers.versions()
+    results["versions"] = versions()
     return write(results, docs=not (given.quick or given.only or given.server) or given.again)
 
 
@@ -178,14 +178,9 @@ def patiently(measure: Measure, patience: int) -> tuple[Values, float]:
 
 def fresh(given: argparse.Namespace) -> dict[str, Any]:
     """Results with nothing in them yet."""
-    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    cpu = next(
-        (line.partition(":")[2].strip() for line in info if line.startswith("model name")), "an unknown CPU"
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     return {
         "when": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "machine": {"cpu": cpu, "cores": len(CORES), "memory": f"{memory:.0f} GB"},
+        "machine": machine(),
         "versions": {},
         "runs": given.runs,
         "seconds": given.seconds,

@@ -31,6 +31,16 @@ class NotInstalledError(CannotRunError):
     """Something that a benchmark needs is not there; the text says what and how to get it."""
 
 
+def machine() -> dict[str, str | int]:
+    """What this machine is, for a report."""
+    info = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    cpu = next(
+        (line.partition(":")[2].strip() for line in info if line.startswith("model name")), "an unknown CPU"
+    )
+    memory = PAGE * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    return {"cpu": cpu, "cores": len(CORES), "memory": f"{memory:.0f} GB"}
+
+
 def raise_file_limit(wanted: int = 60_000) -> None:
     """Let this process and its children open that many files, as far as the machine allows it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -83,11 +93,11 @@ class Process:
         """Bytes that the process has written to its output."""
         return os.fstat(self._log.fileno()).st_size
 
-    def stop(self) -> None:
-        """End it, kindly first."""
+    def stop(self, patience: float = 5) -> None:
+        """End it, kindly first, and after `patience` seconds by force."""
         self._process.terminate()
         try:
-            self._process.wait(5)
+            self._process.wait(patience)
         except subprocess.TimeoutExpired:
             for pid in self.pids():
                 with contextlib.suppress(ProcessLookupError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
-import json
 import os
 import secrets
 import shutil
@@ -60,7 +59,8 @@ class Running:
         return sum(node.memory() for node in self.nodes)
 
 
-def _with_token(chat_id: str, user_id: str) -> str:
+def with_token(chat_id: str, user_id: str) -> str:
+    """The request target of most: the token in the query."""
     return f"/?token={_token(chat_id, user_id)}"
 
 
@@ -78,7 +78,7 @@ class Server:
     name: str
     start: Callable[[int], contextlib.AbstractContextManager[Running]]
     """Starts so many nodes."""
-    target: Callable[[str, str], str] = _with_token
+    target: Callable[[str, str], str] = with_token
     """The request target of a chat's member; after tabs its own greeting and payload, see `load.c`."""
     options: list[str] = field(default_factory=list)
     """What the load generator has to know of its protocol."""
@@ -162,8 +162,9 @@ def install_peers() -> str:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         raise NotInstalledError("Node is not installed (apt-get install nodejs npm)")
-    if not (PEERS / "node_modules").is_dir():
-        print("Installing Node's peers (npm ci, once) ...", flush=True)
+    installed, locked = PEERS / "node_modules" / ".package-lock.json", PEERS / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < locked.stat().st_mtime:
+        print("Installing Node's peers (npm ci, once for each lock) ...", flush=True)
         done = subprocess.run(
             [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=PEERS, check=False
         )
@@ -215,38 +216,3 @@ SOCKETIO = Server(
     ["--greeting", "40", "--engine-io", "--ready", '"connected"'],
     '42["typing",true]',
 )
-
-
-def versions() -> dict[str, str]:
-    """What ran."""
-    import platform
-
-    import tornado
-
-    import eclipse_ws
-
-    found = {
-        "eclipse-ws": eclipse_ws.__version__,
-        "Python": platform.python_version(),
-        "Tornado": tornado.version,
-        "Linux": platform.release(),
-    }
-    lines = {
-        "Node": (["node", "--version"], "v"),
-        "nginx": (["nginx", "-v"], "nginx/"),
-        "nchan": (["dpkg-query", "-W", "-f", "${Version}", "libnginx-mod-nchan"], ""),
-        "Redis": (["redis-server", "--version"], "v="),
-    }
-    for name, (argv, before) in lines.items():
-        if shutil.which(argv[0]):
-            done = subprocess.run(argv, capture_output=True, text=True, check=False)
-            said = (done.stdout + done.stderr).strip()
-            found[name] = (said.partition(before)[2] if before else said).split()[0] if said else "?"
-    for module in ("picows", "uvloop"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[module] = importlib.metadata.version(module)
-    for package in ("ws", "jsonwebtoken", "ioredis", "socket.io", "@socket.io/redis-adapter"):
-        path = PEERS / "node_modules" / package / "package.json"
-        if path.exists():
-            found[package] = json.loads(path.read_text(encoding="utf-8"))["version"]
-    return found
