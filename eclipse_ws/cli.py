@@ -68,7 +68,8 @@ def run(profile: str | None, **flags: str | None) -> None:
 
     from eclipse_ws.backends.base import BackendError
     from eclipse_ws.config.loading import load as read
-    from eclipse_ws.server.server import StartError, serve
+    from eclipse_ws.server.ports import StartError
+    from eclipse_ws.server.server import serve
 
     for sentence in loaded.warnings:
         structlog.stdlib.get_logger("eclipse_ws").warning(sentence)

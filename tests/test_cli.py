@@ -502,9 +502,10 @@ def test_exit_codes_of_a_failed_start(
     from eclipse_ws.backends.base import BackendError
     from eclipse_ws.observability import logging as logs
     from eclipse_ws.server import server
+    from eclipse_ws.server.ports import StartError
 
     monkeypatch.setattr(logs, "configure_logging", lambda settings: None)
-    for error, code in ((server.StartError("no"), 2), (BackendError("no"), 1), (KeyboardInterrupt(), 130)):
+    for error, code in ((StartError("no"), 2), (BackendError("no"), 1), (KeyboardInterrupt(), 130)):
 
         async def serve(*_: Any, error: BaseException = error) -> None:
             raise error

@@ -26,7 +26,7 @@ from eclipse_ws.config.loading import load
 from eclipse_ws.config.problems import SettingsError
 from eclipse_ws.config.settings import Settings, is_production, variable
 from eclipse_ws.security.origins import Origins
-from eclipse_ws.server import file_descriptors, server
+from eclipse_ws.server import file_descriptors, ports
 
 if TYPE_CHECKING:
     from tornado.httpclient import HTTPResponse
@@ -128,9 +128,9 @@ def machine(value: Settings) -> list[Finding]:
         fix = "set it, or configure Prometheus to send the secret (docs/operate.md)"
         findings.append(Finding("ECLIPSE_METRICS_PORT", "warning", text, fix))
     hosts = {"port": value.host, "admin_port": value.admin_host, "metrics_port": value.host}
-    ports = {field: getattr(value, field) for field in hosts}
-    for field, port in ports.items():
-        if port and list(ports.values()).count(port) > 1:
+    chosen = {field: getattr(value, field) for field in hosts}
+    for field, port in chosen.items():
+        if port and list(chosen.values()).count(port) > 1:
             text = f"is {port}, like another port"
             findings.append(Finding(variable(field), "problem", text, "use different ports"))
         elif port:
@@ -141,8 +141,8 @@ def machine(value: Settings) -> list[Finding]:
 def _port(field: str, host: str, port: int) -> Finding:
     name, where = variable(field), f"{host}:{port}"
     try:
-        server.close(server.listen(field, host, port))
-    except server.StartError as error:
+        ports.close(ports.listen(field, host, port))
+    except ports.StartError as error:
         cause = error.__cause__
         if isinstance(cause, PermissionError):
             return Finding(name, "problem", f"no permission to listen on {port}", "choose one above 1023")

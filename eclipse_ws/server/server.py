@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import signal
 import socket
 import ssl
-import traceback
-import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 import structlog
-from tornado.netutil import bind_sockets
 from tornado.routing import URLSpec
 
 from eclipse_ws import backends
@@ -33,6 +28,7 @@ from eclipse_ws.security.jwt import Verifier
 from eclipse_ws.server import file_descriptors, http_handlers
 from eclipse_ws.server.garbage import collector
 from eclipse_ws.server.listener import Listener
+from eclipse_ws.server.ports import StartError, close, listen
 from eclipse_ws.server.sweeper import Sweeper
 from eclipse_ws.server.upgrades import Upgrades
 from eclipse_ws.sessions.commands import Commands
@@ -52,10 +48,6 @@ CATCH_UP, CATCH_UP_AT_ONCE = 1.1, 0.015
 """After a stall: how much faster than planned sessions are closed, and the largest fraction at once."""
 STOP_CLOSES = 0.5
 """The same on a stop without a drain; then their sockets are aborted."""
-
-
-class StartError(Exception):
-    """The server can't start; the text says why, and how to fix it."""
 
 
 class Server:
@@ -374,35 +366,3 @@ def _application(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
     from eclipse_ws.application.http import HttpApi
 
     return HttpApi(settings), []
-
-
-def listen(field: str, host: str, port: int) -> list[socket.socket]:
-    """Listen on a setting's port, at every address of its host. Raises StartError, from its cause."""
-    try:
-        return bind_sockets(port, host or None, backlog=4096)
-    except (OSError, UnicodeError) as error:  # UnicodeError: an invalid host name
-        with warnings.catch_warnings():
-            # Tornado leaves its sockets to the garbage collector: close them now.
-            warnings.simplefilter("ignore", ResourceWarning)
-            traceback.clear_frames(error.__traceback__)
-        raise StartError(_explain(error, field, f"{host}:{port}")) from error
-
-
-def close(*groups: Sequence[socket.socket]) -> None:
-    """Close the sockets of all groups."""
-    for each in chain.from_iterable(groups):
-        each.close()
-
-
-def _explain(error: OSError | UnicodeError, field: str, where: str) -> str:
-    number = getattr(error, "errno", None)
-    if field != "port":
-        return f"can't listen on {where}: {error}; check {variable(field)} and its host"
-    if number == errno.EADDRINUSE:
-        return (
-            f"{where} is in use, perhaps by another run of this server: "
-            "stop it, or choose another port (PORT=8081, or --port 8081)"
-        )
-    if number == errno.EACCES:
-        return f"no permission to listen on {where}: choose a port from 1024 on (PORT=8080, or --port 8080)"
-    return f"can't listen on {where}: {error}; check --host and --port"

@@ -25,7 +25,8 @@ from eclipse_ws.config.key_material import tls_context
 from eclipse_ws.config.loading import load
 from eclipse_ws.config.problems import SettingsError
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.server.server import Server, StartError
+from eclipse_ws.server.ports import StartError
+from eclipse_ws.server.server import Server
 from tests import needs
 from tests.application.stub import SECRET as API_SECRET
 from tests.application.stub import Stub

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.server.server import Server, StartError
+from eclipse_ws.server.ports import StartError
+from eclipse_ws.server.server import Server
 from tests.client import Answer, Client, http, running
 from tests.conftest import SECRET, make_settings
 

@@ -14,8 +14,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from eclipse_ws.backends.base import BackendError
+from eclipse_ws.server import ports
 from eclipse_ws.server import server as server_module
-from eclipse_ws.server.server import Server, StartError, serve
+from eclipse_ws.server.ports import StartError
+from eclipse_ws.server.server import Server, serve
 from tests.client import (
     QUICK,
     UPGRADE,
@@ -74,7 +76,7 @@ async def test_privileged_port(monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(server_module, "bind_sockets", denied)
+    monkeypatch.setattr(ports, "bind_sockets", denied)
     with pytest.raises(StartError, match="from 1024 on"):
         await Server(make_settings()).start()
 
