@@ -1,0 +1,56 @@
+"""Metrics as Prometheus' client library represents them, made of plain numbers; and those of a process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import resource
+from collections.abc import Iterator, Mapping, Sequence
+
+import psutil
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+
+def process() -> Iterator[Metric]:
+    """The process metrics of every Prometheus client, under the usual names; by psutil on any system."""
+    # Metrics that this system lacks are left out rather than fail the whole page.
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process()
+        memory, cpu = process.memory_info(), process.cpu_times()
+        yield gauge("process_resident_memory_bytes", "Resident memory of this process", memory.rss)
+        yield gauge("process_virtual_memory_bytes", "Virtual memory of this process", memory.vms)
+        yield counter("process_cpu_seconds", "CPU seconds of this process", cpu.user + cpu.system)
+        yield gauge(
+            "process_start_time_seconds", "Start of this process, as a Unix time", process.create_time()
+        )
+        yield gauge("process_open_fds", "Open files of this process, sockets included", process.num_fds())
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = math.inf if limit == resource.RLIM_INFINITY else limit
+    yield gauge("process_max_fds", "Files that this process may have open", most)
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    """A number that may fall."""
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    """A number that only grows; its name without the suffix `_total`."""
+    return CounterMetricFamily(name, text, value=value)
+
+
+def counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """Such a number for each value of a label."""
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def histogram(name: str, text: str, bounds: Sequence[float], counts: Sequence[int], seconds: float) -> Metric:
+    """A histogram from buckets that are not cumulative; the last one has no upper bound."""
+    total, buckets = 0, []
+    for bound, count in zip((*map(str, bounds), "+Inf"), counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return HistogramMetricFamily(name, text, buckets=buckets, sum_value=seconds)
