@@ -14,10 +14,11 @@ from eclipse_ws import __version__
 from eclipse_ws.config.invocation import NAME, program
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from eclipse_ws.commands.report import Finding
     from eclipse_ws.config.loading import Loaded
     from eclipse_ws.config.settings import Settings
-    from eclipse_ws.server.server import Server
 
 EXIT_UNUSABLE = 2  # exit code: invalid configuration, address in use, or no response
 WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})
@@ -46,6 +47,7 @@ def main() -> None:
 @click.option(
     "--backend", metavar="NAME", help="memory, redis, postgres, or the name of an installed plugin."
 )
+@click.option("--workers", metavar="N|auto", help="Processes that share the port; auto: one per core.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
 def run(profile: str | None, **flags: str | None) -> None:
     """Start the server; Ctrl-C or SIGTERM stops it."""
@@ -69,26 +71,53 @@ def run(profile: str | None, **flags: str | None) -> None:
     from eclipse_ws.backends.base import BackendError
     from eclipse_ws.config.loading import load as read
     from eclipse_ws.server.ports import StartError
-    from eclipse_ws.server.server import serve
+    from eclipse_ws.server.workers import shares
 
     for sentence in loaded.warnings:
         structlog.stdlib.get_logger("eclipse_ws").warning(sentence)
-    run_loop = asyncio.run
-    if loaded.settings.event_loop == "uvloop":
-        from uvloop import run as run_loop
+    options: dict[str, Any] = dict(flags)
+
+    def reload() -> Loaded:
+        return read(profile, starting=True, **options)
+
     try:
-        options: dict[str, Any] = dict(flags)
+        if (workers := shares.count(loaded.settings)) > 1:
+            sys.exit(supervise(loaded, workers, reload))
+        from eclipse_ws.server.server import serve
 
-        def reload() -> Loaded:
-            return read(profile, starting=True, **options)
-
-        run_loop(serve(loaded.settings, loaded.notes, greet, reload, loaded.generated))
+        run_loop = asyncio.run
+        if loaded.settings.event_loop == "uvloop":
+            from uvloop import run as run_loop
+        run_loop(
+            serve(
+                loaded.settings,
+                loaded.notes,
+                lambda server: greet(server.settings, server.port),
+                reload,
+                loaded.generated,
+            )
+        )
     except StartError as error:
         stop(str(error))
     except BackendError as error:
         stop(str(error), code=1)
     except KeyboardInterrupt:  # before the server installed its handler
         sys.exit(130)
+
+
+def supervise(loaded: Loaded, workers: int, reload: Callable[[], Loaded]) -> int:
+    """Run several workers. Returns the exit code; exits if none can be started."""
+    import asyncio
+
+    from eclipse_ws.server.workers import supervisor
+
+    def started(settings: Settings, port: int) -> None:
+        greet(settings, port, workers)
+
+    try:
+        return asyncio.run(supervisor.supervise(loaded, workers, reload, started))
+    except supervisor.GaveUpError as error:
+        stop(str(error), error.code)
 
 
 @main.command(
@@ -545,12 +574,12 @@ def own_url(settings: Settings, port: int | None = None) -> str:
     return f"{'https' if settings.tls_cert else 'http'}://{local_address(settings, port)}"
 
 
-def greet(server: Server) -> None:
+def greet(settings: Settings, port: int, workers: int = 1) -> None:
     """Print where a started server listens, and in development what to open and type."""
-    settings = server.settings
-    address = local_address(settings, server.port)
-    url = own_url(settings, server.port)
-    click.echo(f"eclipse-ws {__version__} listens at {url} (backend {settings.backend}, API {settings.api})")
+    address = local_address(settings, port)
+    url = own_url(settings, port)
+    parts = [f"backend {settings.backend}", f"API {settings.api}"] + [f"{workers} workers"] * (workers > 1)
+    click.echo(f"eclipse-ws {__version__} listens at {url} ({', '.join(parts)})")
     if settings.has_demo:
         click.echo(f"  open    {url}/demo         a customer's page")
         click.echo(f"          {url}/demo/agent   the agents' page")

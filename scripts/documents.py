@@ -15,6 +15,7 @@ from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import documents
 from eclipse_ws.server.metrics import NodeCollector
 from eclipse_ws.server.server import Server
+from eclipse_ws.server.workers.totals import supervisor_metrics
 
 DOCS = Path(__file__).parents[1] / "docs"
 HEAD = "# Generated from the code by `make documents`; don't edit.\n"
@@ -68,11 +69,12 @@ def metrics_page() -> str:
         "",
         "Generated from the code by `make documents`: what `/metrics` returns, in Prometheus' text format.",
         "No label contains a chat, a user or a session. [operate.md](operate.md) describes the alerts.",
+        "With several workers it is the machine's page: [deploy.md](deploy.md#several-cores).",
         "",
         "| metric | type | labels | meaning |",
         "|---|---|---|---|",
     ]
-    for family in NodeCollector(node).collect():
+    for family in (*NodeCollector(node).collect(), *supervisor_metrics(0, {})):
         suffix = "_total" if family.type == "counter" else ""
         labels = "; ".join(f"`{name}`: {text}" if text else f"`{name}`" for name, text in _labels(family))
         lines.append(f"| `{family.name}{suffix}` | {family.type} | {labels} | {family.documentation} |")

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -534,7 +533,7 @@ def test_run_greets(
     """
     given = {"profile": profile, "api": api, "next_api_url": "http://app.example.com:3000"}
     settings = Settings(port=0, **given)  # type: ignore[arg-type]
-    greet(SimpleNamespace(settings=settings, port=81))  # type: ignore[arg-type]
+    greet(settings, 81)
     out = capsys.readouterr().out
     assert out.startswith(
         f"eclipse-ws {__version__} listens at http://127.0.0.1:81 (backend memory, API {api})\n"

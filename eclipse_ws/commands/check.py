@@ -27,6 +27,7 @@ from eclipse_ws.config.problems import SettingsError
 from eclipse_ws.config.settings import Settings, is_production, variable
 from eclipse_ws.security.origins import Origins
 from eclipse_ws.server import file_descriptors, ports
+from eclipse_ws.server.workers import shares
 
 if TYPE_CHECKING:
     from tornado.httpclient import HTTPResponse
@@ -112,8 +113,16 @@ def pages(value: Settings, generated: bool) -> list[Finding]:
 
 
 def machine(value: Settings) -> list[Finding]:
-    """The file limit for the configured sessions, and whether the ports are free."""
+    """The workers, the file limit for their sessions, and whether the ports are free."""
     findings = []
+    workers, cores = shares.count(value), shares.cores()
+    if workers > 1:
+        whole, value = value, shares.share(value, 1, workers)
+        text = f"{workers} workers, each with {value.max_sessions} of {whole.max_sessions} sessions"
+        few = workers > cores
+        text += f"; this process may use {cores} core{'s' * (cores > 1)}" if few else ""
+        fix = "set it to auto, or to at most the number of cores" if few else ""
+        findings.append(Finding("ECLIPSE_WORKERS", "warning" if few else "ok", text, fix))
     most, needed = file_descriptors.allowed(), file_descriptors.needed(value)
     if most is not None and most < needed:
         fix = f"raise it (`ulimit -Hn {needed}`, or the platform's setting), or lower ECLIPSE_MAX_SESSIONS"
@@ -122,7 +131,9 @@ def machine(value: Settings) -> list[Finding]:
         )
         findings.append(Finding("file limit", verdict, file_descriptors.shortage(value, most), fix))
     else:
-        findings.append(Finding("file limit", "ok", f"{needed} needed, {most or 'any number'} allowed"))
+        each = " by each worker" if workers > 1 else ""
+        text = f"{needed} needed{each}, {most or 'any number'} allowed"
+        findings.append(Finding("file limit", "ok", text))
     if value.production and value.metrics_port is None and value.admin_port is None:
         text = "is unset: /metrics is on the public port, and requires INTERNAL_API_SECRET"
         fix = "set it, or configure Prometheus to send the secret (docs/operate.md)"

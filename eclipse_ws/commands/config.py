@@ -76,11 +76,16 @@ def _paragraph(loaded: Loaded, name: str, about: Setting) -> str:
 
 
 def _values(field: dict[str, Any]) -> str:
-    if "anyOf" in field:  # optional
-        return f"{_values(field['anyOf'][0])}, or unset"
+    if "anyOf" in field:
+        first, *others = map(_values, field["anyOf"])
+        return ", or ".join([first, *others])
+    if "const" in field:
+        return str(field["const"])
     if "enum" in field:
         return ", ".join(field["enum"])
     kind = field["type"]
+    if kind == "null":
+        return "unset"
     if kind in ("integer", "number"):
         low = (
             f"above {field['exclusiveMinimum']}"

@@ -246,7 +246,15 @@ def _stopping(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
 def _machine(given: dict[str, Any], settings: Settings) -> Iterator[Problem]:
     for machine in given.get("vm", []):
         memory = megabytes(machine.get("memory", machine.get("memory_mb", 256)))
-        needed = (BASE_BYTES + settings.max_sessions * SESSION_BYTES) / 1e6
+        cpus = machine.get("cpus", 1)
+        workers = cpus if settings.workers == "auto" else settings.workers
+        if workers > cpus:
+            yield _problem(
+                f"vm.cpus is {cpus}, but ECLIPSE_WORKERS is {workers}",
+                "make them the same, or set ECLIPSE_WORKERS=auto",
+            )
+        processes = workers + 1 if workers > 1 else 1  # with the supervisor
+        needed = (processes * BASE_BYTES + settings.max_sessions * SESSION_BYTES) / 1e6
         if memory is None:
             yield _problem(f"vm.memory is {machine.get('memory')!r}", 'write "512mb"')
         elif memory < needed:

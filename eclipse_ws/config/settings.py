@@ -23,6 +23,7 @@ from eclipse_ws.config.values import (
     Roles,
     Seconds,
     SecondsOrZero,
+    Workers,
 )
 
 MAX_FRAME: Final = 5 << 18
@@ -92,6 +93,12 @@ class Settings(BaseSettings):
     )
     event_loop: Literal["asyncio", "uvloop"] = _setting(
         "asyncio", "event loop; uvloop requires the extra `speed`"
+    )
+
+    workers: Workers = _setting(
+        1,
+        "processes that share the ports of this machine, each a node; auto: one per core; "
+        "more than one require Redis or PostgreSQL, and ECLIPSE_API=http",
     )
 
     # Listening
@@ -348,6 +355,11 @@ class Settings(BaseSettings):
     def ping_timeout(self) -> float:
         """Seconds without a byte after a ping until the peer is considered dead."""
         return PONG * self.ping_interval
+
+    @property
+    def allows_workers(self) -> bool:
+        """Whether several workers could reach each other's sessions and messages."""
+        return self.backend != "memory" and self.api != "embedded"
 
     @property
     def has_demo(self) -> bool:

@@ -68,7 +68,7 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     if production and url and settings.backend == "memory" and not settings.allow_memory_backend:
         fix = "remove it to use Redis, or set ECLIPSE_ALLOW_MEMORY_BACKEND=true to run a single node"
         problems.append(Problem("ECLIPSE_BACKEND", "is memory, which is not permitted in production", fix))
-    problems += _check_backend(settings.backend)
+    problems += _check_backend(settings.backend) + _check_workers(settings)
     if settings.backend == "postgres":
         problems += _check_postgres(settings)
     if settings.event_loop == "uvloop" and find_spec("uvloop") is None:
@@ -107,6 +107,20 @@ def _check_backend(name: str) -> list[Problem]:
         else f"use one of {', '.join(installed)}, or install the package that provides it"
     )
     return [Problem("ECLIPSE_BACKEND", f"is {name[:40]!r}, which is not installed", fix)]
+
+
+def _check_workers(settings: Settings) -> list[Problem]:
+    """A problem if there are to be several workers that could not reach each other."""
+    name, text = "ECLIPSE_WORKERS", f"is {settings.workers}, and"
+    if settings.workers in (1, "auto"):
+        return []
+    if settings.backend == "memory":
+        fix = "set REDIS_URL, or DATABASE_URL and ECLIPSE_BACKEND=postgres, or run one worker"
+        return [Problem(name, f"{text} the memory backend can't connect several workers", fix)]
+    if settings.api == "embedded":
+        fix = "use ECLIPSE_API=http, or run one worker"
+        return [Problem(name, f"{text} the embedded store is for one process", fix)]
+    return []
 
 
 def _check_postgres(settings: Settings) -> list[Problem]:
@@ -231,6 +245,11 @@ def find_warnings(settings: Settings) -> list[str]:
         found.append(
             "ECLIPSE_API is embedded in production, which is for trials only: it has no accounts, and all of "
             "its routes, including the one for tokens, require X-Internal-Secret."
+        )
+    if settings.workers == "auto" and not settings.allows_workers:
+        found.append(
+            "ECLIPSE_WORKERS is auto, and there is one worker: several need Redis or PostgreSQL, and "
+            "ECLIPSE_API=http. Fix: use both, or set ECLIPSE_WORKERS=1."
         )
     for field, url, scheme in (
         ("redis_ca", settings.redis_url.get_secret_value(), "rediss"),

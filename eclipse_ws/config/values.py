@@ -10,6 +10,10 @@ from pydantic import BeforeValidator, Field
 LEVELS = {"warn": "warning", "fatal": "critical", "trace": "debug", "verbose": "debug"}  # Node's names
 
 
+def _workers(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 def _level(value: object) -> object:
     name = value.strip().lower() if isinstance(value, str) else value
     return LEVELS.get(name, name) if isinstance(name, str) else name
@@ -57,6 +61,7 @@ SecondsOrZero = Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Bytes = Annotated[int, Field(ge=1024, le=1 << 30)]
 PerSecond = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
+Workers = Annotated[Literal["auto"] | Annotated[int, Field(ge=1, le=128)], BeforeValidator(_workers)]
 Level = Annotated[Literal["debug", "info", "warning", "error", "critical"], BeforeValidator(_level)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(_origins)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(_hosts)]

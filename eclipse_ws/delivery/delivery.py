@@ -213,6 +213,10 @@ class Delivery:
         answers = await self._cluster.question(question)
         return answers if answers.values else Answers([self._answer(question)], answers.complete)
 
+    def leave(self) -> None:
+        """Take no other node's chats over from now on, because this node is about to stop."""
+        self._handover.leave()
+
     async def hand_over(self) -> int | None:
         """Have other nodes hear this node's chats, because it is about to stop. Returns how many they hear.
 

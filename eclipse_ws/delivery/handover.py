@@ -39,11 +39,15 @@ class Handover:
         self._taken: set[str] = set()  # chats that were taken over, and that nobody has joined yet
         self._taking = Tasks()
         self._handed_over: set[str] = set()
-        self._leaving = False
+        self._leaving = self._asked = False
 
     async def close(self) -> None:
         """Stop taking chats over."""
         await self._taking.close()
+
+    def leave(self) -> None:
+        """Take no more chats over."""
+        self._leaving = True
 
     async def hand_over(self) -> int | None:
         """See `Delivery.hand_over`."""
@@ -60,7 +64,8 @@ class Handover:
         Asks two questions, and waits a bounded time for the answers to each. None if no other node takes any:
         a node that is stopping, too, takes none, and neither does one that doesn't answer.
         """
-        asked, self._leaving = self._leaving, True
+        asked, self._asked = self._asked, True
+        self.leave()
         if self._backend.health.state != "up" or (asked and not chat_ids):
             return set()
         answers, _ = await self._cluster.ask(

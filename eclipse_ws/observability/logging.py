@@ -76,12 +76,15 @@ class Masker:
 
 
 def configure_logging(
-    settings: Settings, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    settings: Settings,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    worker: int | None = None,
 ) -> None:
     """Send every log line, ours and other packages', to `stream` (default: stderr) as the settings say.
 
     Above the level debug, `LogLimit` bounds the volume; ``clock`` (seconds) is its clock. Another call
-    replaces the handler of the previous one, and leaves other handlers alone.
+    replaces the handler of the previous one, and leaves other handlers alone. ``worker`` is in every line.
     """
     global _installed  # noqa: PLW0603 - the root logger is as global
     target = sys.stderr if stream is None else stream
@@ -107,7 +110,12 @@ def configure_logging(
     formatter = _MaskingFormatter(
         Masker(settings),
         foreign_pre_chain=shared,
-        processors=[_add_fields, structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        processors=[
+            _add_fields,
+            *_worker_field(worker),
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            render,
+        ],
     )
     # At level debug, all lines are wanted.
     handler = _Handler(target, LogLimit(clock) if level > logging.DEBUG else None)
@@ -240,6 +248,14 @@ def _add_fields(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDi
     """Add the handler's fields to a line."""
     event.update(getattr(event["_record"], "fields", {}))
     return event
+
+
+def _worker_field(worker: int | None) -> list[Processor]:
+    def add(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        event["worker"] = worker
+        return event
+
+    return [] if worker is None else [add]
 
 
 def _traceback(event: EventDict) -> list[str]:

@@ -179,7 +179,7 @@ class Acceptor(HTTPServer):
             self.limits.refuse("handshake_timeout")
 
     def _accept(self, listening: socket.socket, _events: int) -> None:
-        for _ in range(min(ACCEPTS_PER_TURN, self.connections.most - len(self._accepted))):
+        for _ in range(self._places()):
             try:
                 accepted, address = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -193,6 +193,10 @@ class Acceptor(HTTPServer):
             self._accepted.add(self._source(waiting).address, waiting)
         if not self._serving:
             self._serve()
+
+    def _places(self) -> int:
+        """How many sockets may be accepted now."""
+        return min(ACCEPTS_PER_TURN, self.connections.most - len(self._accepted))
 
     def _source(self, accepted: _Accepted) -> Source:
         """The source that a socket is queued under. Behind a proxy a request header names it; the request is

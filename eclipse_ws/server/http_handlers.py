@@ -100,9 +100,9 @@ class NotFound(JsonHandler):
 class Health(JsonHandler):
     """``GET /health`` (section 8)."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """Respond with the health document; 503 while draining."""
-        health.answer(self, self.node)
+        await health.answer(self, self.node)
 
     head = get
 
@@ -121,12 +121,16 @@ class Metrics(JsonHandler):
         super().initialize(node)
         self.page = page or _metrics_page(node)
 
-    def get(self) -> None:
-        """Respond with all metrics."""
+    async def get(self) -> None:
+        """Respond with all metrics; 503 if a worker can't have its machine's, rather than with its own."""
         from eclipse_ws.server import metrics  # imported here, because only a scraped server needs it
 
+        machine = self.node.machine
+        page = self.page.get() if machine is None else await machine.metrics()
+        if page is None:
+            raise HTTPError(503, "The workers' supervisor does not respond; try again")
         self.set_header("Content-Type", metrics.CONTENT_TYPE)
-        self.finish(self.page.get())
+        self.finish(page)
 
 
 class GuardedMetrics(Metrics):

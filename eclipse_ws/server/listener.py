@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import ssl
 import sys
 import time
@@ -24,6 +25,7 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.httputil import HTTPHeaders as Headers
+from tornado.ioloop import IOLoop
 from tornado.iostream import StreamClosedError, UnsatisfiableReadError
 from tornado.log import gen_log
 from tornado.web import Application, RequestHandler
@@ -33,6 +35,7 @@ from eclipse_ws.security.internal_auth import InternalAuth, Refusal
 from eclipse_ws.server.acceptor import Acceptor
 from eclipse_ws.server.connections import Connection, Connections
 from eclipse_ws.server.pacing import Gate
+from eclipse_ws.server.turnstile import GIVEN_WAY, MANY, Turnstile
 
 log = structlog.get_logger("eclipse_ws.listener")
 
@@ -82,6 +85,11 @@ class Listener(Acceptor):
     socket.
     """
 
+    turnstile: Turnstile | None = None
+    """Of a worker that shares the listening sockets with others."""
+    _room = MANY
+    """Sockets that this worker may accept before it lets another one go first."""
+
     def initialize(  # type: ignore[override]
         self,
         application: Application,
@@ -126,6 +134,27 @@ class Listener(Acceptor):
         table, watched = self.connections, 0 if self._paced is None else self._paced.watched
         waiting = len(self._accepted) + len(self._silent) + len(self._begun)
         return len(self._open) + len(table) + table.addresses + waiting + watched
+
+    @property
+    def waiting(self) -> int:
+        """Accepted sockets that are not yet served."""
+        return len(self._accepted)
+
+    def _accept(self, listening: socket.socket, _events: int) -> None:
+        if self.turnstile is None:
+            super()._accept(listening, _events)
+            return
+        self._room = self.turnstile.room()
+        if self._room:
+            super()._accept(listening, _events)
+            self.turnstile.publish()
+            return
+        loop = IOLoop.current()
+        loop.remove_handler(listening)
+        loop.call_later(GIVEN_WAY, self._resume, listening)
+
+    def _places(self) -> int:
+        return min(super()._places(), self._room)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin a request: of a new connection, or the next one of an open connection."""

@@ -11,11 +11,30 @@ from itertools import chain
 
 from tornado.netutil import bind_sockets
 
-from eclipse_ws.config.settings import variable
+from eclipse_ws.config.settings import Settings, variable
 
 
 class StartError(Exception):
     """The server can't start; the text says why, and how to fix it."""
+
+
+Sockets = dict[str, list[socket.socket]]
+"""Listening sockets, by the setting that has their port."""
+
+
+def listen_at_all(settings: Settings) -> Sockets:
+    """Listen on all ports of the settings. Raises StartError, and then listens on none."""
+    sockets: Sockets = {}
+    hosts = {"port": settings.host, "admin_port": settings.admin_host, "metrics_port": settings.host}
+    for field, host in hosts.items():
+        port = getattr(settings, field)
+        if port is not None:
+            try:
+                sockets[field] = listen(field, host, port)
+            except StartError:
+                close(*sockets.values())
+                raise
+    return sockets
 
 
 def listen(field: str, host: str, port: int) -> list[socket.socket]:

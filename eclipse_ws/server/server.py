@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import ssl
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
@@ -18,7 +17,6 @@ from eclipse_ws import backends
 from eclipse_ws.application.base import ApiError, ChatApi
 from eclipse_ws.config.key_material import KeyMaterialError, load_certificate, tls_context
 from eclipse_ws.config.loading import Loaded
-from eclipse_ws.config.problems import SettingsError
 from eclipse_ws.config.settings import RELOADED, Settings, variable
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.logging import log_request, mask_also
@@ -28,8 +26,10 @@ from eclipse_ws.security.jwt import Verifier
 from eclipse_ws.server import file_descriptors, http_handlers
 from eclipse_ws.server.garbage import collector
 from eclipse_ws.server.listener import Listener
-from eclipse_ws.server.ports import StartError, close, listen
+from eclipse_ws.server.ports import Sockets, StartError, close, listen_at_all
+from eclipse_ws.server.reloading import read
 from eclipse_ws.server.sweeper import Sweeper
+from eclipse_ws.server.turnstile import Turnstile
 from eclipse_ws.server.upgrades import Upgrades
 from eclipse_ws.sessions.commands import Commands
 from eclipse_ws.sessions.hub import Hub
@@ -120,38 +120,40 @@ class Server:
         )
         return Listener(application, settings, node.internal_auth, tls, most)
 
-    async def start(self) -> None:
-        """Bind, start the API client and the backend, then accept. Raises StartError, BackendError."""
-        settings = self.settings
-        sockets = listen("port", settings.host, settings.port)
-        self.port = sockets[0].getsockname()[1]
-        more: dict[str, list[socket.socket]] = {}
-        for name, host in (("admin_port", settings.admin_host), ("metrics_port", settings.host)):
-            port = getattr(settings, name)
-            if port is None:
-                continue
-            try:
-                more[name] = listen(name, host, port)
-            except StartError:
-                close(sockets, *more.values())
-                raise
-            setattr(self, name, more[name][0].getsockname()[1])
+    def share(self, turnstile: Turnstile) -> None:
+        """Accept in turn with other workers, who have the same listening sockets."""
+        for listener in self._listeners:
+            listener.turnstile = turnstile
+
+    @property
+    def connections(self) -> int:
+        """Connections of all kinds: sessions, HTTP, and accepted sockets that are not yet served."""
+        listeners = sum(len(each.connections) + each.waiting for each in self._listeners)
+        return self.node.wire_stats.sockets + listeners
+
+    async def start(self, inherited: Sockets | None = None) -> None:
+        """Listen, start the API client and the backend, then accept. Raises StartError, BackendError.
+
+        ``inherited`` are sockets that listen already.
+        """
+        sockets = listen_at_all(self.settings) if inherited is None else inherited
+        for name, each in sockets.items():
+            setattr(self, name, each[0].getsockname()[1])
         try:
             await self.api.start()
             await self.delivery.start(self.hub)
         except BaseException as error:
-            close(sockets, *more.values())
+            close(*sockets.values())
             await self.api.close()
             await self.delivery.close()
             if isinstance(error, ApiError):
                 fix = "set ECLIPSE_EMBEDDED_DB to a file that can be written, or to :memory:"
                 raise StartError(f"the embedded API can't start: {error}. Fix: {fix}") from error
             raise
-        self._http.add_sockets(sockets)
-        if self._admin is not None:
-            self._admin.add_sockets(more["admin_port"])
-        if self._metrics is not None:
-            self._metrics.add_sockets(more["metrics_port"])
+        listeners = {"port": self._http, "admin_port": self._admin, "metrics_port": self._metrics}
+        for name, listener in listeners.items():
+            if listener is not None:
+                listener.add_sockets(sockets[name])
         self._sweeper.start()
         self.node.lag.start()
         collector.start()
@@ -255,6 +257,11 @@ class Server:
         ]
         log.info("settings reloaded", changed=[variable(name) for name in changed], needs_restart=fixed)
 
+    def stop_listening(self) -> None:
+        """Give the ports up; open connections continue. Idempotent."""
+        for listener in self._listeners:
+            listener.stop()
+
     def _sessions(self) -> list[ChatSession]:
         return [session for session in self.hub.members() if isinstance(session, ChatSession)]
 
@@ -266,8 +273,7 @@ class Server:
         self.node.draining = True
         self._sweeper.stop()
         self.node.lag.stop()
-        for listener in self._listeners:
-            listener.stop()
+        self.stop_listening()
         for session in self._sessions():
             session.end(CloseCode.RESTARTING)
         deadline = asyncio.get_running_loop().time() + STOP_CLOSES
@@ -315,31 +321,25 @@ async def serve(
         log.info("signal received", name=name)
 
     def on_hangup() -> None:
-        if load is None:
-            return
-        try:
-            loaded = load()
+        loaded = None if load is None else read(load)
+        if loaded is not None:
             server.reload(replace(loaded, settings=file_descriptors.fit(loaded.settings)[0]))
-        except SettingsError as error:
-            log.error("settings reload failed", problems=[str(problem) for problem in error.problems])
-        except Exception:
-            log.exception("settings reload failed")
 
     loop.add_signal_handler(signal.SIGHUP, on_hangup)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
     try:
         # A signal during the start cancels it: there is nothing to drain yet.
-        if await _unless(stopping, server.start()):
+        if await unless(stopping, server.start()):
             if started is not None:
                 started(server)
             await stopping.wait()
-            await _unless(aborting, server.drain())
+            await unless(aborting, server.drain())
     finally:
         await server.stop()
 
 
-async def _unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+async def unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     """Do the work, or cancel it if the event comes first. Returns whether it was done; raises its errors."""
     working = asyncio.create_task(work)
     waiting = asyncio.create_task(event.wait())

@@ -83,7 +83,7 @@ class UpgradeHandler(WireHandler):
         """Upgrade; without an upgrade, ``/`` returns the health document."""
         if "websocket" not in self.request.headers.get("Upgrade", "").lower():
             if self.request.path == "/":
-                health.answer(self, self.node)
+                await health.answer(self, self.node)
                 return
             self.set_status(426)
             self.set_header("Upgrade", "websocket")
@@ -240,11 +240,11 @@ class UpgradeHandler(WireHandler):
 
     # -- without an upgrade -----------------------------------------------------------------------
 
-    def head(self, *args: Any, **kwargs: Any) -> None:
+    async def head(self, *args: Any, **kwargs: Any) -> None:
         """Like GET without an upgrade, for monitors of ``/``."""
         if self.request.path != "/":
             raise HTTPError(405)
-        health.answer(self, self.node)
+        await health.answer(self, self.node)
 
     def options(self, *args: Any, **kwargs: Any) -> None:
         """Answer a browser's CORS preflight for the health document at ``/``."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import psutil
 
@@ -60,6 +60,16 @@ class SessionCounts:
     """Commands answered with an error."""
 
 
+class Machine(Protocol):
+    """The machine of several workers, of which this process is one."""
+
+    async def health(self) -> dict[str, Any] | None:
+        """The health document of all workers together; None if it can't be had in time."""
+
+    async def metrics(self) -> bytes | None:
+        """Likewise their metrics, in Prometheus' text format."""
+
+
 @dataclass
 class Node:
     """The parts of a process; each can be replaced without the others noticing."""
@@ -85,6 +95,8 @@ class Node:
     http_connections: Callable[[], int] = lambda: 0
     """HTTP connections that are not sessions, on all ports."""
     started: float = field(default_factory=time.monotonic)
+    machine: Machine | None = None
+    """None for a process that is alone."""
 
     def __post_init__(self) -> None:
         self.lag = LoopLag()

@@ -20,6 +20,7 @@ import pytest
 from eclipse_ws.commands import check as check_module
 from eclipse_ws.commands import report
 from eclipse_ws.commands.report import Finding
+from eclipse_ws.server import file_descriptors
 from tests.application.stub import Fault, Stub
 from tests.commands.conftest import ROOT, SECRETS, Check, gen_test, verdicts
 from tests.conftest import SECRET, make_settings
@@ -150,6 +151,20 @@ async def test_unreachable_servers(check: Check) -> None:
     findings = await check(REDIS_URL=f"redis://127.0.0.1:{port}", NEXT_API_URL=f"http://127.0.0.1:{port}")
     assert verdicts(findings)["REDIS_URL"] == verdicts(findings)["NEXT_API_URL"] == "problem"
     assert report.code(findings) == 1
+
+
+@pytest.mark.parametrize(("workers", "verdict"), [("2", "ok"), ("16", "warning"), ("auto", "ok")])
+@gen_test
+async def test_workers(check: Check, workers: str, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a part of the sessions and its own file limit; more than there are cores are too many."""
+    monkeypatch.setattr("eclipse_ws.server.workers.shares.cores", lambda: 4)
+    findings = {each.name: each for each in await check(ECLIPSE_WORKERS=workers)}
+    count = 4 if workers == "auto" else int(workers)
+    found = findings["ECLIPSE_WORKERS"]
+    assert (found.verdict, bool(found.fix)) == (verdict, verdict == "warning")
+    assert f"{count} workers, each with {-(-5000 // count)} of 5000 sessions" in found.text
+    value = make_settings(max_sessions=-(-5000 // count), api_max_connections=-(-50 // count))
+    assert f"{file_descriptors.needed(value)} needed by each worker" in findings["file limit"].text
 
 
 @gen_test

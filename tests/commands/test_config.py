@@ -81,6 +81,7 @@ def test_values_of_each_kind() -> None:
     assert expected["compression"] == "true or false"
     assert expected["allowed_origins"] == "list, separated by commas"
     assert expected["admin_port"] == "whole number from 0 to 65535, or unset"
+    assert expected["workers"] == "auto, or whole number from 1 to 128"
     assert expected["ping_interval"] == "number above 0 to 86400"
     said = explain("allowed_origins", "admin_port", ALLOWED_ORIGINS="https://a.com,https://b.com").stdout
     assert "value     https://a.com, https://b.com\n" in said

@@ -130,6 +130,17 @@ def test_a_wrong_file_names_the_fix(given: dict[str, Any], path: str, value: Any
     assert all("Fix: " in sentence for sentence in found)
 
 
+def test_workers_need_cores_and_memory(given: dict[str, Any]) -> None:
+    """As many cores as workers, and memory for each process."""
+    (sentence,) = judged(put(given, "vm.memory", "1gb"), ECLIPSE_WORKERS="2")
+    assert "vm.cpus is 1, but ECLIPSE_WORKERS is 2" in sentence
+    for workers in ("4", "auto"):
+        four = put(given, "vm.cpus", 4)
+        (sentence,) = judged(four, ECLIPSE_WORKERS=workers)
+        assert "vm.memory is 512 MB, but 5000 sessions need 680 MB" in sentence
+        assert judged(put(four, "vm.memory", "1gb"), ECLIPSE_WORKERS=workers) == []
+
+
 def test_an_unreadable_file(tmp_path: Path) -> None:
     """A missing file, or one that is not TOML, is one problem."""
     assert "can't be read" in str(fly_toml.read(tmp_path / "fly.toml")[1][0])

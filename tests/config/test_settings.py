@@ -948,3 +948,31 @@ def test_invalid_cookie_names(given: object) -> None:
     """An invalid name, or one that would keep every cookie, is refused."""
     with pytest.raises(ValueError, match="api_cookies"):
         Settings(api_cookies=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "the memory backend can't connect several workers"),
+        (
+            {"REDIS_URL": "redis://127.0.0.1", "ECLIPSE_API": "embedded"},
+            "the embedded store is for one process",
+        ),
+        ({"REDIS_URL": "redis://127.0.0.1", "ECLIPSE_API": "http"}, ""),
+    ],
+)
+def test_workers_need_a_backend_and_an_application(given: dict[str, str], says: str) -> None:
+    """Several are refused where they could not work together; ``auto`` becomes one, with a warning."""
+    base = {"ECLIPSE_PROFILE": "test", "JWT_SECRET": "x1" * 20, "INTERNAL_API_SECRET": "y2" * 20, **given}
+    nowhere = Path("/nonexistent/.env")
+    if says:
+        with pytest.raises(SettingsError, match=says):
+            load(environ={**base, "ECLIPSE_WORKERS": "2"}, dotenv=nowhere)
+        warnings = load(environ={**base, "ECLIPSE_WORKERS": "auto"}, dotenv=nowhere).warnings
+        assert [sentence for sentence in warnings if "ECLIPSE_WORKERS is auto" in sentence]
+    else:
+        assert load(environ={**base, "ECLIPSE_WORKERS": "2"}, dotenv=nowhere).settings.workers == 2
+        assert not load(environ={**base, "ECLIPSE_WORKERS": "auto"}, dotenv=nowhere).warnings
+    for wrong in ("0", "129", "many"):
+        with pytest.raises(SettingsError, match="ECLIPSE_WORKERS is"):
+            load(environ={**base, "ECLIPSE_WORKERS": wrong}, dotenv=nowhere)
