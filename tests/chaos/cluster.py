@@ -35,6 +35,9 @@ STOP_SECONDS = 10.0
 class NodeProcess:
     """One server process on a port of its own, which can be stopped in every way and started again."""
 
+    processes = 1
+    """How many processes it has that connect to the backend."""
+
     def __init__(self, name: str, folder: Path, environment: dict[str, str]) -> None:
         self.name = name
         self.port = lasting_port()

@@ -33,6 +33,7 @@ from tests.chaos.scenarios import (
     terminated,
 )
 from tests.chaos.stage import Plan
+from tests.chaos.workers import worker_killed
 
 UNGUARDED = (
     "a killed node no longer guards its chats: a chat whose members were all on it has no reliable history"
@@ -58,6 +59,8 @@ PLANS = [
     Plan("node terminated", terminated, POSTGRES),
     Plan("node killed", killed, REDIS, unresumed=UNGUARDED, unknowns=NODE_DIED),
     Plan("node killed", killed, POSTGRES, unknowns=NODE_DIED),
+    Plan("worker killed", worker_killed, REDIS, unresumed=UNGUARDED, unknowns=NODE_DIED, workers=True),
+    Plan("worker killed", worker_killed, POSTGRES, unknowns=NODE_DIED, workers=True),
     Plan("node stopped", stopped, REDIS, unresumed=UNGUARDED, unknowns=NOT_READ),
     Plan("node stopped", stopped, POSTGRES, unknowns=NOT_READ),
     Plan("redis restarted empty", redis_restarted, REDIS, unresumed=EMPTIED),

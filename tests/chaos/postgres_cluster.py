@@ -157,6 +157,7 @@ class PostgresCluster(Cluster):
         [(busy, listening)] = await self.rows(LEFT)
         if busy:
             found.append(f"{busy} connections to PostgreSQL are not idle")
-        if listening != len(self.nodes):
-            found.append(f"{listening} connections to PostgreSQL hold a node's lock, not {len(self.nodes)}")
+        expected = sum(node.processes for node in self.nodes)
+        if listening != expected:
+            found.append(f"{listening} connections to PostgreSQL hold a node's lock, not {expected}")
         return found

@@ -18,6 +18,7 @@ from tests.chaos.redis_cluster import RedisCluster
 from tests.chaos.scenarios import publish
 from tests.chaos.sentinel_cluster import SentinelCluster
 from tests.chaos.stage import Plan, Stage
+from tests.chaos.workers import with_workers
 
 log = logging.getLogger("chaos")
 
@@ -33,11 +34,14 @@ RATE = 0.5
 
 def cluster_of(plan: Plan, backend: str, folder: Path, server: str) -> Cluster:
     """What the plan runs on."""
+    cluster: Cluster
     if backend == "postgres":
-        return PostgresCluster(folder)
-    if plan.topology == "sentinels":
-        return SentinelCluster(folder, server, *plan.redis)
-    return RedisCluster(folder, server, *plan.redis)
+        cluster = PostgresCluster(folder)
+    elif plan.topology == "sentinels":
+        cluster = SentinelCluster(folder, server, *plan.redis)
+    else:
+        cluster = RedisCluster(folder, server, *plan.redis)
+    return with_workers(cluster) if plan.workers else cluster
 
 
 async def run_scenario(

@@ -87,5 +87,7 @@ class Plan:
     """Why ``outcome_unknown`` can't be avoided here; "" where it has to be."""
     repeats: str = ""
     """Why up to one message in a thousand may be saved twice here; "" where none may."""
+    workers: bool = False
+    """Whether each node is a machine of several workers."""
     publishes: bool = True
     """Whether the application publishes events besides."""
