@@ -153,6 +153,10 @@ class Listener(Acceptor):
         loop.remove_handler(listening)
         loop.call_later(GIVEN_WAY, self._resume, listening)
 
+    def _turn_away(self, listening: socket.socket) -> None:
+        if self.turnstile is None or self.turnstile.alone:
+            super()._turn_away(listening)  # otherwise the others have descriptors for them
+
     def _places(self) -> int:
         return min(super()._places(), self._room)
 

@@ -21,7 +21,7 @@ AHEAD: Final = 4
 """Connections more than another worker's that a worker accepts before it lets that one go first."""
 GIVEN_WAY: Final = 0.01
 """Seconds for which it does: a worker that is stuck may not keep the others from accepting for longer."""
-AT_ONCE: Final = 32
+AT_ONCE: Final = 8
 """Connections that it accepts when it has let others go first, and none of them has accepted one."""
 CELL: Final = 8
 """Bytes of a number in the table."""
@@ -71,6 +71,11 @@ class Turnstile:
         held = self._held()
         self._cells[self._number] = AWAY if self.leaving else held
         return held
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other worker accepts."""
+        return all(count == AWAY for number, count in enumerate(self._cells) if number != self._number)
 
     def room(self) -> int:
         """How many connections this worker may accept now; 0 to let another one go first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from eclipse_ws.server.server import Server
+from eclipse_ws.server.turnstile import AWAY, Table, Turnstile
 from tests.attacks.test_http import held_up
 from tests.client import http, running, until
 from tests.server.test_connections import QUIET, TIMEOUT, connect, is_open, refused
@@ -38,6 +40,30 @@ def run_out(server: Server) -> None:
     """Let the server find that there is no descriptor for the next socket."""
     (listening,) = server._http._sockets.values()
     server._http._accept(Full(listening), 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.gen_test
+async def test_another_worker_takes_the_connections(expect_log: Any) -> None:
+    """A worker without a descriptor closes none that another one can accept."""
+    expect_log("accept paused")
+    descriptor = Table.make(2)
+    table = Table(descriptor, 2)
+    try:
+        async with running() as server:
+            server.share(Turnstile(table, 0, lambda: 0))
+            table.cells[1] = 0
+            early = [connect(server) for _ in range(3)]
+            run_out(server)
+            assert all(map(is_open, early))
+            table.cells[1] = AWAY
+            run_out(server)
+            assert not any(map(is_open, early))
+            assert refused(server, "file_limit") == [3]
+            for peer in early:
+                peer.close()
+    finally:
+        table.close()
+        os.close(descriptor)
 
 
 @pytest.mark.gen_test

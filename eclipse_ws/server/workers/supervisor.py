@@ -84,7 +84,7 @@ class Supervisor:
                 for number in range(1, self._count + 1):
                     group.create_task(self._keep(number))
         finally:
-            self._kill()
+            # Workers that are left, after an unexpected error, drain when this process has ended.
             for task in (*watching, greeting):
                 task.cancel()
             close(*self._sockets.values())
@@ -109,6 +109,8 @@ class Supervisor:
             worker = await WorkerProcess.launch(self._start(number))
             self._workers[number] = worker
             log.info("worker started", worker=number, pid=worker.pid)
+            if self._stopping.is_set():  # meanwhile
+                worker.say("drain")
             async for message in worker.channel.messages():
                 self._take(worker, message)
             code = await worker.end()

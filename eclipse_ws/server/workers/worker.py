@@ -75,11 +75,11 @@ class Worker:
                 self._turnstile.publish()
                 await unless(self.aborting, server.drain())
         finally:
-            for task in tasks:
-                task.cancel()
             self._turnstile.leaving = True
             self._turnstile.publish()
-            await server.stop()
+            await server.stop()  # which may take longer than the supervisor's patience with a silent worker
+            for task in tasks:
+                task.cancel()
             self._channel.send({"metrics": self._metrics()})
             await self._channel.flush()
 

@@ -16,18 +16,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from coverage import Coverage
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.client import Client, http, running
 from tests.conftest import SECRET
-from tests.portable import inherited
+from tests.portable import ROOT, inherited
 from tests.servers import free_port
 
 PATIENCE = 30.0
 """Seconds after which something that must happen counts as missing."""
 INTERNAL = "b" + SECRET
-QUICKLY = {"supervisor.PATIENCE": 3.0, "reports.REFRESH": 0.2}
+QUICKLY = {
+    "process.WORKER": "tests.server.workers.counted",
+    "supervisor.PATIENCE": 3.0,
+    "reports.REFRESH": 0.2,
+}
 """Constants of the tests: a stuck worker is found out sooner, and more of a killed one's counts are kept."""
+
+
+def counting() -> dict[str, str]:
+    """Variables that make processes count the lines that they run, if those of the tests are counted."""
+    if Coverage.current() is None:
+        return {}
+    return {"COVERAGE_PROCESS_START": str(ROOT / "pyproject.toml"), "COVERAGE_FILE": str(ROOT / ".coverage")}
 
 
 class Machine:
@@ -53,6 +65,7 @@ class Machine:
             "ECLIPSE_COMMAND_RATE": "0",
             **({"REDIS_URL": redis_url} if redis_url else {}),
             **inherited(),
+            **counting(),
             **more,
         }
         self.process: subprocess.Popen[bytes]

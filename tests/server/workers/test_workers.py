@@ -63,7 +63,7 @@ async def test_connections_are_spread_evenly(redis_server: RedisServer, tmp_path
         await asyncio.gather(*(machine.join(f"d{n}", f"crowd-{n}") for n in range(120)))
         await machine.until(lambda: len(machine.placed("crowd")) == 120, "all are logged")
         spread = machine.spread("crowd") + machine.spread("single")
-        assert max(spread.values()) - min(spread.values()) <= 30, spread
+        assert min(spread.values()) >= sum(spread.values()) / 6, spread
 
 
 @pytest.mark.gen_test
