@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
@@ -118,8 +118,8 @@ class Listener(Protocol):
     def notice(self, note: bytes) -> None:
         """Take what another node, or this one, has sent (see `Backend.send`)."""
 
-    def lost(self) -> None:
-        """Note that events may be missed from now on: every chat has to be subscribed again."""
+    def lost(self, chat_ids: Iterable[str] | None = None) -> None:
+        """Note that events may be missed from now on: these chats, or all, have to be subscribed again."""
 
     def restored(self) -> None:
         """Note that the backend takes commands again, or that chats can be subscribed to again.
@@ -140,7 +140,7 @@ class NullListener:
     def notice(self, note: bytes) -> None:
         """See `Listener`."""
 
-    def lost(self) -> None:
+    def lost(self, chat_ids: Iterable[str] | None = None) -> None:
         """See `Listener`."""
 
     def restored(self) -> None:

@@ -1,4 +1,4 @@
-"""The parts of a REDIS_URL: one server, or the sentinels that know where the primary is."""
+"""The parts of a REDIS_URL: one server, sentinels that know where the primary is, or servers of a cluster."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ WHERE_REDIS_URL: Final = (
 _FORMS: Final = {
     "": "redis://host:port, rediss://user:password@host:port",
     "sentinel": "redis+sentinel://host:26379,host:26379/<name of the service>",
+    "cluster": "redis+cluster://host:6379,host:6379",
 }
-_DEFAULT_PORTS: Final = {"": 6379, "sentinel": 26379}
+_DEFAULT_PORTS: Final = {"": 6379, "sentinel": 26379, "cluster": 6379}
 _TLS_OPTIONS: Final = {
     "ssl_ca_certs": ".+",
     "ssl_ca_path": ".+",
@@ -43,7 +44,8 @@ class Server(NamedTuple):
 class RedisUrl(NamedTuple):
     """The parts of ``<scheme>[+<topology>]://[<userinfo>@]<servers>[/<service>][/<database>][?<options>]``.
 
-    ``topology`` is ``sentinel``, or "" for one server; ``service`` is what sentinels call the primary.
+    ``topology`` is ``sentinel``, ``cluster``, or "" for one server; ``service`` is what sentinels call the
+    primary.
     """
 
     scheme: str
@@ -66,7 +68,9 @@ class RedisUrl(NamedTuple):
             raise ValueError("its scheme is unknown")
         servers = tuple(_server(each, _DEFAULT_PORTS[topology]) for each in hosts.split(","))
         if not topology and len(servers) > 1:
-            raise ValueError("it names more than one server, which needs redis+sentinel://")
+            raise ValueError(
+                "it names more than one server, which needs redis+sentinel:// or redis+cluster://"
+            )
         service = ""
         if topology == "sentinel":
             service, slash, path = path.partition("/")
@@ -74,6 +78,8 @@ class RedisUrl(NamedTuple):
                 raise ValueError("it lacks the service's name after the servers")
         if slash and not re.fullmatch(r"\d{0,5}", path):
             raise ValueError("it has more after its servers than a database number")
+        if topology == "cluster" and int(path or 0):
+            raise ValueError("a cluster has only the database 0")
         options = dict(parse_qsl(query, keep_blank_values=True))
         return cls(scheme, topology, userinfo, servers, unquote(service), path, options)
 
@@ -105,7 +111,7 @@ def _server(text: str, default: int) -> Server:
 
 
 def topology(url: str) -> str:
-    """``sentinel``, or "" for one server."""
+    """``sentinel``, ``cluster``, or "" for one server."""
     return url.partition("://")[0].partition("+")[2]
 
 
@@ -129,7 +135,8 @@ def _check_servers(url: str) -> list[Problem]:
     if "#" in url:
         fix = "write / @ # ? of a password as %2F %40 %23 %3F"
         return [Problem(name, "has a # in it", fix)]
-    permitted = {**_SENTINEL_OPTIONS, **(_TLS_OPTIONS if parts.scheme == "rediss" else {})}
+    permitted = dict(_SENTINEL_OPTIONS if parts.topology == "sentinel" else {})
+    permitted |= _TLS_OPTIONS if parts.scheme == "rediss" else {}
     return _check_options(parts.options, permitted)
 
 
@@ -152,7 +159,7 @@ def _check_server(url: str) -> list[Problem]:
     if not (parts.path if socket else parts.scheme in ("redis", "rediss") and host):
         return [Problem(name, f"is not of the form {' or '.join(_FORMS.values())}", WHERE_REDIS_URL)]
     if "," in parts.netloc.rpartition("@")[2]:
-        fix = f"several servers are sentinels: write it as {_FORMS['sentinel']}"
+        fix = f"write it as {_FORMS['sentinel']} or {_FORMS['cluster']}"
         return [Problem(name, "names more than one server", fix)]
     if is_placeholder(url):
         return [Problem(name, "contains a placeholder", WHERE_REDIS_URL)]

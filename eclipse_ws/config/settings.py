@@ -282,7 +282,7 @@ class Settings(BaseSettings):
     allow_memory_backend: bool = _setting(False, "allow the memory backend in production")
     redis_url: SecretStr = _setting(
         SecretStr(""),
-        "URL that begins with redis://, rediss://, unix:// or redis+sentinel://",
+        "URL that begins with redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://",
         variable="REDIS_URL",
         url=True,
     )

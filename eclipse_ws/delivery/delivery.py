@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -310,9 +310,9 @@ class Delivery:
         else:
             self._cluster.answer(note, self._answer(note.question))
 
-    def lost(self) -> None:
-        """Note that no chat is heard any more."""
-        self._subscriptions.lost()
+    def lost(self, chat_ids: Iterable[str] | None = None) -> None:
+        """Note that these chats, or all, are not heard any more."""
+        self._subscriptions.lost(chat_ids)
 
     def restored(self) -> None:
         """Record in the backend what began without it, and catch up with its events."""

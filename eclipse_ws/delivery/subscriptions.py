@@ -160,11 +160,12 @@ class Subscriptions:
 
     # -- what the backend tells -----------------------------------------------------------------
 
-    def lost(self) -> None:
-        """Events may be missed from now on: no chat is live."""
+    def lost(self, chat_ids: Iterable[str] | None = None) -> None:
+        """Events may be missed from now on: none of these chats is live, or none at all."""
         self._losses += 1
-        for chat in self._chats.values():
-            chat.live = False
+        for chat_id in self if chat_ids is None else chat_ids:
+            if (chat := self._chats.get(chat_id)) is not None:
+                chat.live = False
 
     def restored(self) -> None:
         """Subscribe to every chat that isn't live."""

@@ -8,7 +8,7 @@ import inspect
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -46,7 +46,7 @@ class Recorder:
         """See `Listener`."""
         self.notes.append(note)
 
-    def lost(self) -> None:
+    def lost(self, chat_ids: Iterable[str] | None = None) -> None:
         """See `Listener`."""
         self.times_lost += 1
 

@@ -14,6 +14,7 @@ from eclipse_ws.backends.redis import RedisBackend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.testing import BackendContract
 from tests import needs
+from tests.clusters import RedisCluster
 from tests.sentinels import Sentinels
 from tests.servers import SERVERS, RedisServer
 
@@ -32,7 +33,7 @@ class _OnRedis(BackendContract):
     url: str
 
     @staticmethod
-    def start(server: str) -> RedisServer | Sentinels:
+    def start(server: str) -> RedisServer | Sentinels | RedisCluster:
         """Start servers of this name."""
         raise NotImplementedError
 
@@ -65,3 +66,12 @@ class TestSentinels(_OnRedis):
     def start(server: str) -> Sentinels:
         """See `_OnRedis`."""
         return Sentinels(server).start()
+
+
+class TestCluster(_OnRedis):
+    """All promises, on a cluster of three primaries."""
+
+    @staticmethod
+    def start(server: str) -> RedisCluster:
+        """See `_OnRedis`."""
+        return RedisCluster(server).start()

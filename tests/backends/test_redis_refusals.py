@@ -102,7 +102,7 @@ MEANINGS = {
     "ERR The user executing the script can't run this command or subcommand script: f": Refusal.RIGHTS,
     "ERR ACL failure in script: User x has no permissions to run the 'xadd' command": Refusal.RIGHTS,
     "ERR unknown command 'EVALSHA', with args beginning with: ": Refusal.UNSUPPORTED,
-    "MOVED 3999 127.0.0.1:6381": Refusal.UNSUPPORTED,
+    "MOVED 3999 127.0.0.1:6381": Refusal.CLUSTER,
 }
 
 

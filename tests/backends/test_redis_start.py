@@ -216,10 +216,10 @@ async def answering(*answers: bytes) -> AsyncIterator[str]:
 
 @gen_test
 async def test_a_cluster_is_refused(expect_log: Expect) -> None:
-    """A Redis that redirects its clients can't be used, and the error says so."""
+    """A Redis that redirects its clients belongs to a cluster, and the error says what to write."""
     expect_log("Redis refuses commands", optional=True)
     async with answering(b"-MOVED 3999 127.0.0.1:6381\r\n") as url:
-        assert "without a cluster" in await failure(url)
+        assert "redis+cluster://" in await failure(url)
 
 
 @gen_test

@@ -28,6 +28,15 @@ def test_sentinels() -> None:
     assert parts.to_sentinel(local).startswith("rediss://[::1]:26380?")
 
 
+def test_a_cluster() -> None:
+    """Some of its servers, each with the same account."""
+    url = "rediss+cluster://u:p@a,b:7001/0?ssl_cert_reqs=none"
+    assert check_redis_url(url) == []
+    parts = RedisUrl.parse(url)
+    assert parts.servers == (("a", 6379), ("b", 7001))
+    assert parts.to(Server("c", 7002)) == "rediss://u:p@c:7002/0?ssl_cert_reqs=none"
+
+
 def test_the_shortest_form() -> None:
     """One sentinel, and nothing that could be left out."""
     parts = RedisUrl.parse("redis+sentinel://a/chats")
@@ -58,6 +67,10 @@ def test_the_shortest_form() -> None:
         ("redis+swarm://a/0", "is not of the form"),
         ("redis-sentinel://a/chats", "redis+sentinel://host"),
         ("redis://a,b/0", "names more than one server"),
+        ("redis+cluster://a,b/1", "only the database 0"),
+        ("redis+cluster://a/chats", "a database number"),
+        ("redis+cluster://", "host:port"),
+        ("redis+cluster://a?sentinel_password=x", "an option 'sentinel_password'"),
     ],
 )
 def test_a_wrong_url(url: str, says: str) -> None:

@@ -26,8 +26,31 @@ that place. A client's cursor proves nothing, because a client can invent one.
 ``<node>:<number>``. A guard counts while that connection's own channel has a subscriber, which ends in the
 moment when the connection does, and while its lease, renewed by each heartbeat, lives, which ends soon after
 its machine does.
+
+**A cluster** is several servers, each of which has some of the chats, with all of their keys. A node has a
+`ServerBackend` for each primary, and hears a chat's channel on the primary that has the chat: what a script
+publishes there is heard as on a single server. So all of the above holds for each primary and its chats. What
+the application publishes on any server is heard on all of them. `ClusterBackend` knows which chat is where.
 """
 
-from eclipse_ws.backends.redis.backend import RedisBackend
+from __future__ import annotations
+
+from typing import Any
+
+from eclipse_ws.backends.redis.backend import ServerBackend
+from eclipse_ws.backends.redis.cluster import ClusterBackend
+from eclipse_ws.config.redis_url import topology
+from eclipse_ws.config.settings import Settings
+
+
+class RedisBackend(ServerBackend):
+    """The backend for a REDIS_URL: of one server, also if sentinels name it, or of a cluster."""
+
+    def __new__(cls, settings: Settings) -> Any:
+        """Make the one that fits."""
+        if topology(settings.redis_url.get_secret_value()) == "cluster":
+            return ClusterBackend(settings)
+        return super().__new__(cls)
+
 
 __all__ = ["RedisBackend"]

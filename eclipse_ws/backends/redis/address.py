@@ -1,4 +1,4 @@
-"""Where connections to Redis lead: to one server, or to the primary that sentinels name."""
+"""Where connections to Redis lead: to one server, perhaps of a cluster, or to one that sentinels name."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from redis.asyncio.connection import Connection
 
 from eclipse_ws.backends.redis.connection import Find, connection
 from eclipse_ws.backends.redis.sentinel import Sentinels
-from eclipse_ws.config.redis_url import RedisUrl, topology
+from eclipse_ws.config.redis_url import RedisUrl, Server, topology
 from eclipse_ws.config.settings import Settings
 
 
 class Address:
-    """What REDIS_URL says. ``find`` finds the servers to try, for each connection anew; None: only one."""
+    """What REDIS_URL says. ``find`` finds the servers to try, for each connection anew; None: only one.
 
-    def __init__(self, settings: Settings) -> None:
+    ``server`` is one of the cluster that REDIS_URL names.
+    """
+
+    def __init__(self, settings: Settings, server: Server | None = None) -> None:
         self._settings = settings
         self._url = settings.redis_url.get_secret_value()
         self.sentinels: Sentinels | None = None
         self.find: Find | None = None
-        if topology(self._url) == "sentinel":
+        if server is not None:
+            self._url = RedisUrl.parse(self._url).to(server)
+        elif topology(self._url) == "sentinel":
             url = RedisUrl.parse(self._url)
             self._url = url.to(url.servers[0])  # the server that is found takes this one's place
             self.sentinels = Sentinels(url, settings.redis_timeout, settings.redis_ca)

@@ -1,10 +1,10 @@
-"""The Redis backend: what each of the contract's methods does with the connections."""
+"""The Redis backend on one server: what each of the contract's methods does with the connections."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -21,6 +21,7 @@ from eclipse_ws.backends.base import (
     Subscription,
 )
 from eclipse_ws.backends.redis import scripts
+from eclipse_ws.backends.redis.address import Address
 from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.heartbeat import Heartbeat
 from eclipse_ws.backends.redis.keys import Keys, whole
@@ -28,37 +29,72 @@ from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.probe import greet, probe
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
+from eclipse_ws.config.redis_url import Server
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt, parse_events, saved_id, with_origin
 
 
-class RedisBackend(Backend):
-    """Carries events through Redis's channels, and keeps a stream for each chat."""
+class ServerBackend(Backend):
+    """Carries events through one server's channels, and keeps a stream for each chat.
+
+    Of a cluster, ``server`` is one of its primaries; ``tag`` gives a hash tag in a slot that it has, for
+    this node's name there, which is also the key of its lease.
+    """
 
     name = "redis"
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, server: Server | None = None, tag: Callable[[], str] | None = None
+    ) -> None:
         self.timeout = settings.redis_timeout
         self._settings = settings
         self._names = Names.of(settings)
         self._lifetime = whole(settings.history_seconds)
-        self._connections = Connections(settings, self._names)
+        self._connections = Connections(settings, self._names, Address(settings, server), tag)
         self._keys = Keys(settings, self._connections)
         self._subscriptions: Subscriptions
         self._beating: asyncio.Task[None] | None = None
 
     async def start(self, listener: Listener) -> None:
         """Connect; see the contract for what is raised."""
-        self._subscriptions = Subscriptions(self._settings, self._connections, listener)
         await greet(self._connections)
-        self._connections.start(self._subscriptions)
-        heartbeat = Heartbeat(self._settings, self._connections, self._subscriptions)
-        self._beating = asyncio.create_task(heartbeat.run())
+        self.open(listener)
         try:
-            await probe(self._connections, self.timeout)
+            await self.probe()
         except BaseException:
             await self.close()
             raise
+
+    def open(self, listener: Listener) -> None:
+        """Begin to connect."""
+        self._subscriptions = Subscriptions(self._settings, self._connections, listener)
+        self._connections.start(self._subscriptions)
+        heartbeat = Heartbeat(self._settings, self._connections, self._subscriptions)
+        self._beating = asyncio.create_task(heartbeat.run())
+
+    async def probe(self, takes: Callable[[str], bool] = lambda _: True) -> None:
+        """Run every script once, in a chat that this server takes. Raises BackendError."""
+        await probe(self._connections, self.timeout, takes)
+
+    # -- what a cluster asks of one of its primaries --------------------------------------------
+
+    async def adopt(self, chat_id: str, is_heard: Callable[[], bool]) -> None:
+        """See `Subscriptions.adopt`."""
+        await self._subscriptions.adopt(chat_id, is_heard)
+
+    def hears(self, chat_id: str) -> bool:
+        """Whether this node has heard the chat here since it joined it, without a gap."""
+        return self._connections.subscriber is not None and self._subscriptions.guard(chat_id) != ""
+
+    def forget(self, chat_id: str) -> None:
+        """Stop hearing a chat that another server has now."""
+        self._subscriptions.forget(chat_id)
+
+    def rename(self) -> None:
+        """Take a new name: the tag of the present one has moved to another server."""
+        self._connections.rename()
+
+    # -- the contract ---------------------------------------------------------------------------
 
     async def close(self) -> None:
         """See the contract."""

@@ -72,13 +72,21 @@ class Connections:
            ▲          │                                         │                                 │
            └──────────┴──────── broken, or no heartbeat heard ──┴─────────────────────────────────┘
 
-    ``name`` is ``<node>:<number>`` and changes with each subscriber's connection: the channels
-    that were heard on the one before have to be subscribed again.
+    ``name`` is ``<node>:<number>``, in a cluster with a tag, and changes with each subscriber's connection:
+    the channels that were heard on the one before have to be subscribed again.
     """
 
-    def __init__(self, settings: Settings, names: Names) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        names: Names,
+        address: Address | None = None,
+        tag: Callable[[], str] | None = None,
+    ) -> None:
         self._timeout = settings.redis_timeout
-        self._address = Address(settings)
+        self._address = address or Address(settings)
+        self.in_cluster = tag is not None
+        self._tag = tag or (lambda: "")
         self._over_http = settings.app_publishes_over_http
         self._hearer: Hearer
         self.names = names
@@ -233,6 +241,12 @@ class Connections:
                 current.replaced = True
                 current.close(f"{server} is the primary now")
 
+    def rename(self) -> None:
+        """Subscribe under another name, with a new connection."""
+        if self.subscriber is not None:
+            self.subscriber.replaced = True
+            self.subscriber.close("the slot of its name has moved")
+
     def _prove(self, current: BaseConnection) -> None:
         """Note that a connection works, so that its loss will be logged."""
         if not current.proven:
@@ -254,7 +268,7 @@ class Connections:
 
     def _subscriber_up(self, subscriber: SubscriberConnection) -> None:
         self._number += 1
-        self.name = f"{self.node}:{self._number}"
+        self.name = f"{self.node}:{self._number}{self._tag()}"
         self._own_channel = self.channel.encode()
         self.subscriber, self.left_behind = subscriber, False
         self.heard = time.monotonic()

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from eclipse_ws.backends.redis.connection import CommandConnection, DisconnectedError, SubscriberConnection
 from eclipse_ws.backends.redis.connections import BEAT, IDLE, Connections
-from eclipse_ws.backends.redis.refusals import Refusal, classify
+from eclipse_ws.backends.redis.refusals import ELSEWHERE, Refusal, classify
 from eclipse_ws.backends.redis.scripts import HEARTBEAT
 from eclipse_ws.config.settings import Settings
 
@@ -69,6 +69,8 @@ class Heartbeat:
         try:
             now, hearers = await HEARTBEAT(commands, [of.channel], of.lease, of.beat)
         except RedisError as error:
+            if of.in_cluster and isinstance(error, ELSEWHERE):
+                return  # the slot of this node's name moves, and it will get another name
             of.refusing.begin(error)
             self._replace_if_wrong(commands, error)
             return

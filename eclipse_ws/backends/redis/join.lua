@@ -10,6 +10,13 @@
 --       at the known position ("" if not known)
 -- Returns {epoch, offset, bodies after the known position or false, 1 if other nodes may be in the old epoch, identity of
 --          the event at the offset ("" if not known)}
+local function leased(key)
+  local found = redis.pcall('EXISTS', key)
+  if type(found) == 'table' and not string.find(found.err, 'non local key', 1, true) then
+    error(found.err)
+  end
+  return found == 1 -- in a cluster a lease may have moved to another server than its node's connection
+end
 local meta, events = KEYS[1], KEYS[2]
 local node, connection, known = ARGV[1], ARGV[2], ARGV[4]
 local time = redis.call('TIME')
@@ -34,7 +41,7 @@ for i = 1, #fields, 2 do
       local channel = ARGV[9] .. other
       -- Subscribed now, which ends with its connection, and with a lease or a recent join, which end with
       -- its machine.
-      local lately = now - value < tonumber(ARGV[11]) or redis.call('EXISTS', channel) == 1
+      local lately = now - value < tonumber(ARGV[11]) or leased(channel)
       if lately and redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then
         others = 1
         if not gap or tonumber(value) < tonumber(ARGV[3]) then

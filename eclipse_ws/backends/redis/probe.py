@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -20,6 +21,8 @@ log = structlog.get_logger("eclipse_ws.redis")
 
 _SECONDS = 60
 _POLL = 0.005
+_IDS = 1_000_000
+"""Ids that are tried until one is in a slot of the server."""
 
 
 async def greet(connections: Connections) -> None:
@@ -40,8 +43,10 @@ async def greet(connections: Connections) -> None:
     await first.disconnect()
 
 
-async def probe(connections: Connections, timeout: float) -> None:
+async def probe(connections: Connections, timeout: float, takes: Callable[[str], bool]) -> None:
     """Run every script once, on keys that expire. Raises BackendError, which names a right that is missing.
+
+    The keys are those of a chat that this server takes.
 
     A Redis that is unavailable, or that refuses for now, only causes a warning.
     """
@@ -51,11 +56,12 @@ async def probe(connections: Connections, timeout: float) -> None:
         await asyncio.sleep(_POLL)
     if connections.standing is None:
         return
+    chat_id = next(each for _ in range(_IDS) if takes(each := f"probe-{secrets.token_hex(6)}"))
     try:
-        await _run_scripts(connections.standing, connections.names)
+        await _run_scripts(connections.standing, connections.names, chat_id)
     except RedisError as error:
         refusal = classify(error)
-        missing = await _missing_rights(connections.standing, connections.names)
+        missing = await _missing_rights(connections.standing, connections.names, chat_id)
         if missing or refusal is Refusal.RIGHTS:
             raise _lacks(", ".join(missing) or str(error)) from None
         if refusal.ends_start:
@@ -78,8 +84,7 @@ def _lacks(rights: str) -> BackendError:
     return BackendError(f"the Redis account lacks a right: {rights}; grant it, see docs/deploy.md")
 
 
-async def _run_scripts(connection: CommandConnection, names: Names) -> None:
-    chat_id = f"probe-{secrets.token_hex(6)}"
+async def _run_scripts(connection: CommandConnection, names: Names, chat_id: str) -> None:
     keys, attempt = names.chat_keys(chat_id), names.key(chat_id, "attempt", "probe")
     body = b'{"type":"probe"}'
     settled = [*keys, attempt]
@@ -108,12 +113,11 @@ def _ignore(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-async def _missing_rights(connection: CommandConnection | None, names: Names) -> list[str]:
+async def _missing_rights(connection: CommandConnection | None, names: Names, chat_id: str) -> list[str]:
     """The commands that this account may not send; not every server names what it refuses a script."""
     if connection is None:
         return []
-    name = f"probe-{secrets.token_hex(6)}"
-    one, two, three = (names.key(name, part) for part in ("hash", "stream", "string"))
+    one, two, three = (names.key(chat_id, part) for part in ("hash", "stream", "string"))
     commands: list[tuple[str | int, ...]] = [
         ("EVALSHA", scripts.PUBLISH.digest, 0),
         ("EVAL", "return 1", 0),
@@ -131,8 +135,8 @@ async def _missing_rights(connection: CommandConnection | None, names: Names) ->
         ("EXPIRE", two, _SECONDS),
         ("EXPIRE", one, _SECONDS),
         ("DEL", one, two, three),
-        ("PUBLISH", names.channel(name), "{}"),
-        ("PUBSUB", "NUMSUB", names.node + name),
+        ("PUBLISH", names.channel(chat_id), "{}"),
+        ("PUBSUB", "NUMSUB", names.node + chat_id),
     ]
     missing = []
     for command in commands:

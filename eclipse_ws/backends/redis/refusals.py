@@ -6,7 +6,17 @@ import re
 from enum import Enum
 from typing import Final
 
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    MovedError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+ELSEWHERE: Final = (MovedError, AskError, TryAgainError)
+"""A server of a cluster has not done it, because the slot is, or will be, another one's."""
 
 
 class Refusal(Enum):
@@ -19,7 +29,9 @@ class Refusal(Enum):
     ADDRESS = "leave out the number of the database in REDIS_URL, or use one that this server has"
     CREDENTIALS = "check the user and password in REDIS_URL"
     RIGHTS = "grant the account what it lacks, see docs/deploy.md"
-    UNSUPPORTED = "use a Redis or Valkey that runs Lua, without a cluster"
+    UNSUPPORTED = "use a Redis or Valkey that runs Lua"
+    CLUSTER = "this server belongs to a cluster: let REDIS_URL begin with redis+cluster://"
+    NO_CLUSTER = "this server does not belong to a cluster: let REDIS_URL begin with redis://"
     REJECTED = "publish smaller events, and leave the keys eclipse:* to this server"
     WRONG_SERVER = "wait until a failover is over, or use the address that leads to the primary"
     SERVICE = (
@@ -40,6 +52,8 @@ _END_START: Final = (
     Refusal.CREDENTIALS,
     Refusal.RIGHTS,
     Refusal.UNSUPPORTED,
+    Refusal.CLUSTER,
+    Refusal.NO_CLUSTER,
     Refusal.SERVICE,
     Refusal.SENTINEL,
     Refusal.NO_SENTINEL,
@@ -47,8 +61,8 @@ _END_START: Final = (
 _CODES: Final = {
     "WRONGPASS": Refusal.CREDENTIALS,
     "NOPERM": Refusal.RIGHTS,
-    "MOVED": Refusal.UNSUPPORTED,
-    "ASK": Refusal.UNSUPPORTED,
+    "MOVED": Refusal.CLUSTER,
+    "ASK": Refusal.CLUSTER,
     "CROSSSLOT": Refusal.UNSUPPORTED,
     "WRONGTYPE": Refusal.REJECTED,
     # These concern the server at the other end of this connection. The same name may lead to another server
@@ -61,6 +75,7 @@ _CODES: Final = {
 }
 _WORDS: Final = (
     (re.compile(r"\bDB index\b|database is supported|SELECT is not allowed", re.I), Refusal.ADDRESS),
+    (re.compile(r"cluster support disabled", re.I), Refusal.NO_CLUSTER),
     (re.compile(r"user executing the script can't|ACL failure in script", re.I), Refusal.RIGHTS),
     (
         re.compile(r"unknown (sub)?command|command is not available|compiling script", re.I),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -18,6 +18,10 @@ BATCH = 500
 """Channels of one command."""
 POSITION_SECONDS = 86400
 """How long an untouched chat's position is kept, in seconds: longer than a silent session lives."""
+
+
+EARLIEST = "1"
+"""A time (ms) that is earlier than every guard's; "0" forces a new epoch in any case."""
 
 
 class _Chat:
@@ -103,6 +107,32 @@ class Subscriptions:
 
     async def subscribe(self, chat_id: str, known: Position | None, *, renew: bool) -> Subscription:
         """See `Backend.subscribe`. Subscriptions of one turn of the loop share commands."""
+        chat = await self._heard(chat_id)
+        try:
+            return await self._join(chat, known, renew)
+        finally:
+            chat.joining -= 1
+
+    async def adopt(self, chat_id: str, is_heard: Callable[[], bool]) -> None:
+        """Hear a chat's channel that this node has heard over another server, and join it next.
+
+        ``is_heard``: whether it still hears it there, without a gap. It is asked once this server's channel
+        is heard, too. Otherwise there is a gap of unknown length.
+        """
+        chat = await self._heard(chat_id)
+        chat.joining -= 1
+        chat.heard_until = EARLIEST
+        chat.joined = self._connections.name if is_heard() else ""
+
+    def forget(self, chat_id: str) -> None:
+        """Stop hearing a chat, whose guard is another server's now."""
+        channel = self._connections.names.channel(chat_id).encode()
+        if self._chats.pop(channel, None) is not None:
+            self._answer(channel, Unavailable("the chat has moved to another server"))
+            self._send("UNSUBSCRIBE", [channel])
+
+    async def _heard(self, chat_id: str) -> _Chat:
+        """Wait until a chat's channel is heard. The caller has to count ``joining`` down afterwards."""
         channel = self._connections.names.channel(chat_id).encode()
         chat = self._chats.get(channel)
         if chat is None:
@@ -114,9 +144,10 @@ class Subscriptions:
         try:
             if not chat.confirmed:
                 await self._confirmed(channel)
-            return await self._join(chat, known, renew)
-        finally:
+        except BaseException:
             chat.joining -= 1
+            raise
+        return chat
 
     async def _confirmed(self, channel: bytes) -> None:
         if self._connections.state != "up":
@@ -148,8 +179,7 @@ class Subscriptions:
         cursor, last = known or (Cursor("", 0), "")
         heard_until, no_gap = chat.heard_until, chat.joined == name
         if renew:
-            # 1 ms is earlier than every guard of the epoch; 0 forces a new epoch in any case.
-            heard_until, no_gap = "0" if known is None else "1", False
+            heard_until, no_gap = "0" if known is None else EARLIEST, False
         with self._connections.asking(for_chat=True) as commands:
             epoch, offset, bodies, others, identity = await JOIN(
                 commands,
