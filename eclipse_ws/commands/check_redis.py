@@ -6,50 +6,25 @@ import asyncio
 import time
 from typing import Any
 
-from eclipse_ws.commands import check_sentinel, connectivity
+from eclipse_ws.commands import check_cluster, check_sentinel, connectivity
 from eclipse_ws.commands.report import Finding
+from eclipse_ws.config.redis_url import Server, topology
 from eclipse_ws.config.settings import Settings
 
 
 async def redis(value: Settings) -> list[Finding]:
     """Reachability, protocol, permissions, round trip, role, memory policy, clock; it starts the backend."""
-    name = "REDIS_URL"
     if value.backend != "redis":
         return [Finding("backend", "skipped", f"{value.backend}: one node, nothing to reach")]
-    from redis.exceptions import RedisError
-
     from eclipse_ws.backends.base import BackendError, NullListener
     from eclipse_ws.backends.redis import RedisBackend
-    from eclipse_ws.backends.redis.address import Address
-    from eclipse_ws.backends.redis.connection import CommandConnection, DisconnectedError
-    from eclipse_ws.backends.redis.refusals import SentinelError, classify
 
-    url = value.redis_url.get_secret_value()
-    address = Address(value)
-    commands = CommandConnection(address.make(), value.redis_timeout, address.find)
-    sentinels = await check_sentinel.sentinels(address.sentinels) if address.sentinels else []
-    try:
-        await commands.connect()
-    except DisconnectedError as error:
-        if address.sentinels:
-            return [*sentinels, Finding(name, "problem", str(error), check_sentinel.REACH)]
-        return [await connectivity.redis(url, error, value.redis_timeout)]
-    except SentinelError as error:
-        return [Finding(name, "problem", str(error), error.refusal.value)]
-    except RedisError as error:
-        text = f"Redis refuses this server: {error}"
-        return [*sentinels, Finding(name, "problem", text, classify(error).value)]
-    running = asyncio.create_task(commands.run())
-    try:
-        about = await _info(commands)
-        findings = [*sentinels, *await _inspect_redis(commands, about), *_environment(value)]
-        findings += check_sentinel.failover(about) if address.sentinels else []
-    except (DisconnectedError, RedisError) as error:
-        fix = classify(error).value if isinstance(error, RedisError) else connectivity.REDIS_FIX
-        findings = [Finding(name, "problem", f"Redis returned an error: {error}", fix)]
-    finally:
-        commands.close("checked")
-        await running
+    if topology(value.redis_url.get_secret_value()) == "cluster":
+        findings, primaries = await check_cluster.slots(value)
+        for server in primaries:
+            findings += await _server(value, server)
+    else:
+        findings = await _server(value)
     if any(finding.verdict == "problem" for finding in findings):
         return findings
     backend = RedisBackend(value)
@@ -62,7 +37,46 @@ async def redis(value: Settings) -> list[Finding]:
         )
     finally:
         await backend.close()
-    return [*findings, rights]
+    return [*findings, *_environment(value), rights]
+
+
+async def _server(value: Settings, member: Server | None = None) -> list[Finding]:
+    """What one server says of itself: a ``member`` of a cluster, or the one of REDIS_URL."""
+    from redis.exceptions import RedisError
+
+    from eclipse_ws.backends.redis.address import Address
+    from eclipse_ws.backends.redis.connection import CommandConnection, DisconnectedError
+    from eclipse_ws.backends.redis.refusals import SentinelError, classify
+
+    name, url = "REDIS_URL", value.redis_url.get_secret_value()
+    address = Address(value, member)
+    commands = CommandConnection(address.make(), value.redis_timeout, address.find)
+    sentinels = await check_sentinel.sentinels(address.sentinels) if address.sentinels else []
+    try:
+        await commands.connect()
+    except DisconnectedError as error:
+        if member is not None:
+            return [Finding(name, "problem", f"{member}: {error}", check_cluster.REACH)]
+        if address.sentinels:
+            return [*sentinels, Finding(name, "problem", str(error), check_sentinel.REACH)]
+        return [await connectivity.redis(url, error, value.redis_timeout)]
+    except SentinelError as error:
+        return [Finding(name, "problem", str(error), error.refusal.value)]
+    except RedisError as error:
+        text = f"Redis refuses this server: {error}"
+        return [*sentinels, Finding(name, "problem", text, classify(error).value)]
+    running = asyncio.create_task(commands.run())
+    try:
+        about = await _info(commands)
+        findings = [*sentinels, *await _inspect_redis(commands, about, member)]
+        findings += check_sentinel.failover(about) if address.sentinels or member else []
+    except (DisconnectedError, RedisError) as error:
+        fix = classify(error).value if isinstance(error, RedisError) else connectivity.REDIS_FIX
+        findings = [Finding(name, "problem", f"Redis returned an error: {error}", fix)]
+    finally:
+        commands.close("checked")
+        await running
+    return findings
 
 
 def _environment(value: Settings) -> list[Finding]:
@@ -82,7 +96,7 @@ def _environment(value: Settings) -> list[Finding]:
     return [Finding("REDIS_URL", "warning", text, fix)]
 
 
-async def _inspect_redis(commands: Any, about: dict[str, str]) -> list[Finding]:
+async def _inspect_redis(commands: Any, about: dict[str, str], member: Server | None) -> list[Finding]:
     began = time.monotonic()
     seconds, micros = await commands.call("TIME")
     trips = [time.monotonic() - began]
@@ -93,7 +107,8 @@ async def _inspect_redis(commands: Any, about: dict[str, str]) -> list[Finding]:
         trips.append(time.monotonic() - began)
     trip = sorted(trips)[2] * 1000
     fix = "run this server in Redis's region: every event waits for a round trip"
-    findings = [Finding("REDIS_URL", "ok" if trip < 20 else "warning", f"answers in {trip:.1f} ms", fix)]
+    text = f"{member} answers in {trip:.1f} ms" if member else f"answers in {trip:.1f} ms"
+    findings = [Finding("REDIS_URL", "ok" if trip < 20 else "warning", text, fix)]
     if skew > connectivity.SKEW:
         findings.append(
             Finding(
@@ -101,9 +116,9 @@ async def _inspect_redis(commands: Any, about: dict[str, str]) -> list[Finding]:
             )
         )
     version = about.get("redis_version", "")
-    if about.get("cluster_enabled") == "1":
-        text = "is a cluster, which this server does not support"
-        findings.append(Finding("REDIS_URL", "problem", text, "use a database without cluster mode"))
+    if about.get("cluster_enabled") == "1" and member is None:
+        text, fix = "is a server of a cluster", "let REDIS_URL begin with redis+cluster://"
+        findings.append(Finding("REDIS_URL", "problem", text, fix))
     if about.get("role") == "slave":
         text = "is a read-only replica"
         findings.append(Finding("REDIS_URL", "problem", text, "use the primary's address"))

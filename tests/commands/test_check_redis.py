@@ -37,7 +37,12 @@ async def redis_with(*options: str) -> AsyncIterator[RedisServer]:
     [
         (("--requirepass", "right"), ":wrong@", "REDIS_URL", "refuses this server"),
         (("--requirepass", "right"), "", "REDIS_URL", "Authentication required"),
-        (("--cluster-enabled", "yes", "--cluster-port", str(free_port())), "", "REDIS_URL", "is a cluster"),
+        (
+            ("--cluster-enabled", "yes", "--cluster-port", str(free_port())),
+            "",
+            "REDIS_URL",
+            "is a server of a cluster",
+        ),
         (("--replicaof", "127.0.0.1", "1"), "", "REDIS_URL", "read-only replica"),
         (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "", "Redis memory", "allkeys-lru"),
         (
