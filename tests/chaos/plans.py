@@ -15,6 +15,7 @@ from tests.chaos.redis_scenarios import (
     redis_mixed,
     redis_paused,
     redis_primary_lost,
+    redis_resharded,
     redis_restarted,
 )
 from tests.chaos.scenarios import (
@@ -69,6 +70,8 @@ PLANS = [
     Plan("redis paused", redis_paused, REDIS, unresumed=DEAF),
     Plan("redis flushed", redis_flushed, REDIS, unresumed=EMPTIED),
     Plan("redis primary lost", redis_primary_lost, REDIS, topology="sentinels", unresumed=FAILED_OVER),
+    Plan("cluster primary lost", redis_primary_lost, REDIS, topology="cluster", unresumed=FAILED_OVER),
+    Plan("cluster resharded", redis_resharded, REDIS, topology="cluster"),
     Plan("redis slow", slow, REDIS),
     Plan("redis kicks", redis_kicks, REDIS, unresumed=DEAF),
     Plan("black hole to redis", black_hole, REDIS, unresumed=DEAF),

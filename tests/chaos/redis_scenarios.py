@@ -8,6 +8,7 @@ from typing import Any
 from tests.chaos.redis_cluster import RedisCluster
 from tests.chaos.scenarios import kick, one_after_the_other, restart_backend
 from tests.chaos.sentinel_cluster import SentinelCluster
+from tests.chaos.slot_cluster import SlotCluster
 from tests.chaos.stage import Stage
 
 
@@ -50,12 +51,23 @@ async def redis_primary_lost(stage: Stage) -> None:
     """The primary is killed, and a replica promoted; three seconds later the lost server is back."""
 
     async def once() -> None:
-        assert isinstance(stage.cluster, SentinelCluster)
+        assert isinstance(stage.cluster, (SentinelCluster, SlotCluster))
         lost = await asyncio.to_thread(stage.cluster.lose_primary)
         await asyncio.sleep(stage.away)
         await asyncio.to_thread(lost.start)
 
     await stage.again_and_again(once, every=20)
+
+
+async def redis_resharded(stage: Stage) -> None:
+    """The slots of some chats move to another primary."""
+    chats = sorted({client.chat for client in stage.clients})
+
+    async def once() -> None:
+        assert isinstance(stage.cluster, SlotCluster)
+        await asyncio.to_thread(stage.cluster.reshard, stage.chance.sample(chats, len(chats) // 5))
+
+    await stage.again_and_again(once, every=6)
 
 
 async def redis_mixed(stage: Stage) -> None:

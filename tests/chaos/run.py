@@ -17,6 +17,7 @@ from tests.chaos.postgres_cluster import PostgresCluster
 from tests.chaos.redis_cluster import RedisCluster
 from tests.chaos.scenarios import publish
 from tests.chaos.sentinel_cluster import SentinelCluster
+from tests.chaos.slot_cluster import SlotCluster
 from tests.chaos.stage import Plan, Stage
 from tests.chaos.workers import with_workers
 
@@ -39,6 +40,8 @@ def cluster_of(plan: Plan, backend: str, folder: Path, server: str) -> Cluster:
         cluster = PostgresCluster(folder)
     elif plan.topology == "sentinels":
         cluster = SentinelCluster(folder, server, *plan.redis)
+    elif plan.topology == "cluster":
+        cluster = SlotCluster(folder, server, *plan.redis)
     else:
         cluster = RedisCluster(folder, server, *plan.redis)
     return with_workers(cluster) if plan.workers else cluster

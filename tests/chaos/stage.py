@@ -80,7 +80,7 @@ class Plan:
     redis: tuple[str, ...] = ()
     """What Redis is started with."""
     topology: str = ""
-    """Of Redis: one server, or ``sentinels``."""
+    """Of Redis: one server, ``sentinels``, or a ``cluster``."""
     unresumed: str = ""
     """Why ``recovered: false`` can't be avoided here; "" where it has to be."""
     unknowns: str = ""
