@@ -92,6 +92,18 @@ async def test_no_node_takes_over() -> None:
 
 
 @gen_test
+async def test_nodes_that_leave_together() -> None:
+    """Once they have said so, none takes chats over from another, and each asks as if it had not."""
+    async with on_stages(2) as (one, two):
+        await join(two, "a")
+        for stage in (one, two):
+            stage.delivery.leave()
+        assert await one.delivery.hand_over() is None
+        assert await two.delivery.hand_over() is None
+        assert batches(one) == batches(two) == []
+
+
+@gen_test
 async def test_a_node_that_has_begun_to_stop_takes_nothing() -> None:
     """It had offered to take chats, but now answers that it hears none of them."""
     async with on_stages(2) as (one, two):

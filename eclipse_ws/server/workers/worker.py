@@ -116,6 +116,7 @@ class Worker:
 
     def _leave(self, _: Message) -> None:
         """Before any worker of the machine hands its chats over, all of them stop to take any."""
+        log.debug("no more chats are taken over")
         self._server.delivery.leave()
         self._channel.send({"left": True})
 
