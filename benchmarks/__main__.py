@@ -62,7 +62,7 @@ def main() -> int:
     given = arguments()
     if given.tables:
         return write(json.loads(RESULTS.read_text(encoding="utf-8")), docs=True)
-    raise_file_limit()
+    raise_file_limit(120_000)  # for 100,000 sessions in one process
     try:
         generator()
     except CannotRunError as error:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 from benchmarks.loads import Load, run
-from benchmarks.measuring import WARM, Measured, others
+from benchmarks.measuring import WARM, Measured, check, others
 from benchmarks.processes import LOAD_CORE, CannotRunError, pinned
 from benchmarks.servers import INTERNAL_SECRET, Server
 
@@ -34,6 +34,7 @@ def beside(server: Server, seconds: float) -> Measured:
                 stack.enter_context(_requests(running.ports[0]))
 
         results = run(server, running, Load(2500, 2, [WARM, phase, phase]), began)
+    check(results)
     alone, together = (result["latency_us"] for result in results[2:])
     if not alone["count"] or not together["count"]:
         raise CannotRunError("nothing arrived")

@@ -7,11 +7,9 @@ own in 127.0.0.0/8, because one address has ports for some 28,000.
 from __future__ import annotations
 
 import contextlib
-import resource
 
 from benchmarks.loads import Load, idle, run
-from benchmarks.measuring import Measured, others
-from benchmarks.processes import CannotRunError
+from benchmarks.measuring import Measured, check, others, room_for
 from benchmarks.servers import Server
 
 SESSIONS = 100_000
@@ -22,13 +20,8 @@ ADDRESS = 20_000
 
 
 def many(server: Server, seconds: float, sessions: int = SESSIONS) -> Measured:
-    """Memory, and latency among the last of them. Raises CannotRunError if the limit is lower."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard not in (-1, resource.RLIM_INFINITY) and hard < sessions + SPARE:
-        raise CannotRunError(
-            f"{sessions:,} sessions in one process need {sessions + SPARE:,} file descriptors, "
-            f"{hard:,} are allowed (raise `ulimit -Hn`, which needs CAP_SYS_RESOURCE)"
-        )
+    """Memory, and latency among the last of them. Raises CannotRunError if there is no room for them."""
+    room_for(sessions)
     loads = shares(sessions, ADDRESS - SPARE)
     with server.start(1) as running, contextlib.ExitStack() as stack:
         before = running.memory()
@@ -37,6 +30,7 @@ def many(server: Server, seconds: float, sessions: int = SESSIONS) -> Measured:
         last = loads[-1]
         phases = [f"rate:1000:{max(5.0, 2 * seconds)}"]
         results = run(server, running, Load(last.chats, 2, phases, None, last.first, last.options))
+    check(results)
     rate = results[1]
     return {
         "many MB": rate["memory_after"] / 1e6,

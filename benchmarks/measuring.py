@@ -9,6 +9,8 @@ from typing import Any
 from benchmarks.loads import Load, run
 from benchmarks.processes import CannotRunError
 from benchmarks.servers import Server
+from eclipse_ws.config.settings import Settings
+from eclipse_ws.server.file_descriptors import allowed, needed
 
 Values = dict[str, float]
 Measured = tuple[Values, float]
@@ -39,13 +41,25 @@ def put(
     """
     with server.start(nodes) as running:
         results = run(server, running, load, began)
-        said = " ".join(node.said() for node in running.nodes).strip()
-    failed = results[0]["failed"]
-    if failed:
-        raise CannotRunError(
-            f"{failed} members could not connect, the server said: {said[-300:] or 'nothing'}"
-        )
+        said = " ".join(node.said() for node in running.nodes).strip() or "nothing"
+    check(results, said)
     return results
+
+
+def check(results: list[dict[str, Any]], said: str = "nothing") -> None:
+    """Raise CannotRunError if a member could not connect."""
+    if failed := results[0]["failed"]:
+        raise CannotRunError(f"{failed} members could not connect, the server said: {said[-300:]}")
+
+
+def room_for(sessions: int) -> None:
+    """Raise CannotRunError if our server can't have the file descriptors that it wants for the sessions."""
+    need, most = needed(Settings(max_sessions=sessions)), allowed()
+    if most is not None and most < need:
+        raise CannotRunError(
+            f"{sessions:,} sessions in one process need {need:,} file descriptors, {most:,} are allowed "
+            "(raise `ulimit -Hn`, which needs CAP_SYS_RESOURCE)"
+        )
 
 
 def others(results: list[dict[str, Any]]) -> float:

@@ -12,7 +12,7 @@ from benchmarks.beside import beside
 from benchmarks.centrifugo import CENTRIFUGO, CENTRIFUGO_REDIS
 from benchmarks.loads import Load
 from benchmarks.many import many
-from benchmarks.measuring import WARM, Measured, Work, others, put
+from benchmarks.measuring import WARM, Measured, Work, others, put, room_for
 from benchmarks.processes import CannotRunError
 from benchmarks.servers import (
     MESSAGE,
@@ -106,6 +106,7 @@ def idle(server: Server, seconds: float) -> Measured:
 
 def full(server: Server, seconds: float) -> Measured:
     """18,000 sessions in one process, with 1,000 messages a second among them."""
+    room_for(FULL)
     results = put(server, Load(FULL // 2, 2, [f"rate:1000:{max(5.0, 2 * seconds)}"]))
     rate = results[1]
     return {

@@ -37,7 +37,7 @@ def test_the_shares_hold_each_chat_once() -> None:
 def test_too_few_file_descriptors_are_a_reason_to_skip(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says how many are needed and how many there are, before anything is started."""
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 20_000))
-    with pytest.raises(CannotRunError, match=r"need 100,200 file descriptors, 20,000 are allowed"):
+    with pytest.raises(CannotRunError, match=r"need 104,650 file descriptors, 20,000 are allowed"):
         many.many(servers.OURS, 1)
 
 
