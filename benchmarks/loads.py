@@ -50,7 +50,8 @@ class Load:
 def generator() -> Path:
     """The compiled load generator."""
     program = ARTEFACTS / "load"
-    if not program.exists() or program.stat().st_mtime < SOURCE.stat().st_mtime:
+    changed = max(part.stat().st_mtime for part in SOURCE.parent.iterdir())
+    if not program.exists() or program.stat().st_mtime < changed:
         compiler = shutil.which("gcc") or shutil.which("cc")
         if compiler is None:
             raise NotInstalledError(
