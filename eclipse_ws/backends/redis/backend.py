@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -22,6 +21,7 @@ from eclipse_ws.backends.base import (
 )
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.address import Address
+from eclipse_ws.backends.redis.connection import Unawaited
 from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.heartbeat import Heartbeat
 from eclipse_ws.backends.redis.keys import Keys, whole
@@ -52,6 +52,7 @@ class ServerBackend(Backend):
         self._lifetime = whole(settings.history_seconds)
         self._connections = Connections(settings, self._names, Address(settings, server), tag)
         self._keys = Keys(settings, self._connections)
+        self._unawaited = Unawaited(self._broadcast_failed)
         self._subscriptions: Subscriptions
         self._beating: asyncio.Task[None] | None = None
 
@@ -170,12 +171,10 @@ class ServerBackend(Backend):
             self.broadcasts_dropped += 1
             return
         body = with_origin(event) if event.origin else event.body
-        commands.call("PUBLISH", self._names.channel(chat_id), body).add_done_callback(self._broadcast_done)
+        commands.post(self._unawaited, "PUBLISH", self._names.channel(chat_id), body)
 
-    def _broadcast_done(self, done: asyncio.Future[Any]) -> None:
-        error = None if done.cancelled() else done.exception()
-        if done.cancelled() or error is not None:
-            self.broadcasts_dropped += 1
+    def _broadcast_failed(self, error: Exception) -> None:
+        self.broadcasts_dropped += 1
         if isinstance(error, RedisError):
             self._connections.is_general(error)
 

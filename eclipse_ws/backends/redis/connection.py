@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import math
 import ssl
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol, cast
 
 import hiredis
 import structlog
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import (
     Connection,
     RedisSSLContext,
@@ -28,6 +30,7 @@ from eclipse_ws.config.redis_url import Server
 log = structlog.get_logger("eclipse_ws.redis")
 
 _POLLS_PER_TIMEOUT: Final = 4
+_TURN: Final = 0.0005  # seconds of a turn of the loop that answers may take
 Find = Callable[[], Awaitable[Sequence[Server]]]
 """Finds the servers that are said to be the primary, the likeliest first. Raises as connecting does."""
 
@@ -175,17 +178,26 @@ class BaseConnection:
             self.close(f"writing failed: {error}")
 
     async def _read(self) -> None:
-        # Redis-py's own subscriber costs more per message than all our handling of it.
         read, take = self._connection.read_response, self._take
+        # Redis-py's parser has what came with the first answer; to await each of them costs more than all our
+        # handling of it.
+        gets = cast(Any, self._connection)._parser._reader.gets
         try:
             while True:
+                answer: Any = None
                 try:
                     answer = await read(timeout=math.inf, disconnect_on_error=False)
                 except RedisError as error:
-                    if not is_answer(error):
-                        raise
                     answer = error
-                take(answer)
+                until = time.monotonic() + _TURN
+                while answer is not NOT_ENOUGH_DATA:
+                    if isinstance(answer, RedisError) and not is_answer(answer):
+                        raise answer
+                    take(answer)
+                    answer = gets()
+                    if time.monotonic() > until:
+                        await asyncio.sleep(0)  # so that what was heard is written to the sessions
+                        until = time.monotonic() + _TURN
         except Exception as error:
             self.close(f"reading failed: {error}")
 
@@ -214,6 +226,39 @@ class BaseConnection:
         return self._loop.time() - self._stood_still
 
 
+class Waiter(Protocol):
+    """What a command's answer is for: a future, or an `Unawaited`."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+
+    def set_result(self, answer: Any, /) -> None:
+        """Take the answer."""
+
+    def set_exception(self, error: Any, /) -> None:
+        """Take the error instead of an answer."""
+
+
+class Unawaited:
+    """For commands whose answers don't matter; all of them share one, which is told of errors."""
+
+    __slots__ = ("_failed",)
+
+    def __init__(self, failed: Callable[[Exception], None]) -> None:
+        self._failed = failed
+
+    def done(self) -> bool:
+        """See Waiter."""
+        return False
+
+    def set_result(self, _answer: Any, /) -> None:
+        """See Waiter."""
+
+    def set_exception(self, error: Exception, /) -> None:
+        """See Waiter."""
+        self._failed(error)
+
+
 class CommandConnection(BaseConnection):
     """A pipelined connection: all callers share it, and each gets the answer to its own command."""
 
@@ -221,7 +266,7 @@ class CommandConnection(BaseConnection):
 
     def __init__(self, made: Connection, timeout: float, find: Find | None = None) -> None:
         super().__init__(made, timeout, find)
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        self._waiting: deque[tuple[Waiter, float]] = deque()
         self._answered = 0.0  # when the last answer came: a server that works off a long queue isn't silent
 
     def call(self, *command: bytes | str | int | float) -> asyncio.Future[Any]:
@@ -233,6 +278,14 @@ class CommandConnection(BaseConnection):
         self.send(*command)
         self._waiting.append((future, self._now()))
         return future
+
+    def post(self, waiter: Unawaited, *command: bytes | str) -> None:
+        """Queue a command whose answer doesn't matter."""
+        if self.broken:
+            waiter.set_exception(DisconnectedError(self.broken))
+            return
+        self.send(*command)
+        self._waiting.append((waiter, self._now()))
 
     def close(self, why: str) -> None:
         """End the connection; callers that wait get DisconnectedError. Idempotent."""
