@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum, auto
-from typing import Final, TypeVar
+from typing import Final
 
 from eclipse_ws.backends.base import Position
+from eclipse_ws.delivery.identities import Budget, Identities
 from eclipse_ws.protocol import Cursor, Event
 
-T = TypeVar("T")
 EARLIER_EPOCHS: Final = 4
 """Epochs of a chat that are remembered after they have ended."""
 
@@ -49,11 +49,12 @@ class Chat:
 
     __slots__ = (
         "again",
+        "budget",
         "chat_id",
         "deliver",
-        "dropped",
         "earlier",
         "expires",
+        "had",
         "held",
         "identity",
         "leaving",
@@ -66,16 +67,18 @@ class Chat:
         "ready",
         "refusals",
         "resuming",
-        "seen",
         "subscribing",
         "tail",
         "unsure",
         "waiting",
     )
 
-    def __init__(self, chat_id: str, limit: int, deliver: Callable[[str, Event], None]) -> None:
+    def __init__(
+        self, chat_id: str, limit: int, deliver: Callable[[str, Event], None], budget: Budget
+    ) -> None:
         self.chat_id = chat_id
         self.limit = limit
+        self.budget = budget
         self.deliver = deliver
         self.position: Cursor | None = None
         self.identity = ""  # of the event at the position, if it is known
@@ -91,9 +94,8 @@ class Chat:
         self.refusals = 0  # subscriptions that the backend has refused in a row
         self.expires = 0.0
         self.ready: asyncio.Future[None] | None = None
-        self.seen: OrderedDict[str, Cursor] | None = None  # sequenced events by identity, the last ones
+        self.had: Identities | None = None  # events that its sessions had
         self.local: dict[str, Event] | None = None  # local copies by identity, until they are sequenced
-        self.dropped: OrderedDict[str, None] | None = None  # copies that joining sessions no longer get
         self.resuming = 0  # sessions whose history is being read
         self.tail: deque[Event] | None = None  # what was delivered since the first of them began
         self.waiting: deque[Event] | None = None
@@ -114,7 +116,7 @@ class Chat:
                 self._advance(event, cursor)
                 return Heard.DELIVERED
             if cursor.offset <= at.offset:
-                if self.seen is not None and self.seen.get(event.identity) == cursor:
+                if self.had is not None and self.had.has(event.identity, cursor):
                     return Heard.DUPLICATE
                 self.live = False
                 return Heard.BEHIND
@@ -159,15 +161,16 @@ class Chat:
 
     def note(self, identity: str, cursor: Cursor) -> None:
         """Remember that sessions of this node have had a sequenced event."""
-        self.seen = _remember(self.seen, identity, cursor, 2 * self.limit)
+        if self.position is None or self.position.epoch == cursor.epoch:
+            self._remembered().note(identity, cursor)
 
     def has_seen(self, identity: str) -> bool:
         """Whether an event was delivered here, with or without a cursor."""
-        return (self.seen is not None and identity in self.seen) or self._has_copy(identity)
+        return self.cursor_of(identity) is not None or self._has_copy(identity)
 
     def cursor_of(self, identity: str) -> Cursor | None:
         """The cursor with which an event was delivered here."""
-        return None if self.seen is None else self.seen.get(identity)
+        return None if self.had is None else self.had.cursor_of(identity)
 
     def deliver_locally(self, event: Event) -> Cursor | None:
         """Deliver a local copy, unless the event was delivered before; its cursor if it had one."""
@@ -189,11 +192,19 @@ class Chat:
         """Stop giving a local copy to sessions that join."""
         if self.local is not None and self.local.pop(identity, None) is not None:
             self.local = self.local or None
-            self.dropped = _remember(self.dropped, identity, None, 2 * self.limit)
+            self._remembered().drop(identity)
 
     def forget_copies(self) -> None:
         """Forget local copies: the sessions that got them are gone, so their events must be delivered."""
-        self.local = self.dropped = None
+        self.local = None
+        if self.had is not None:
+            self.had.forget_dropped()
+
+    def forget(self) -> None:
+        """Forget which events it has delivered: this node no longer hears it."""
+        if self.had is not None:
+            self.had.forget()
+        self.had, self.budget = None, Budget()  # a resume that still ends notes nothing for the node
 
     def begin_resuming(self) -> None:
         """Record what is delivered while a history is being read."""
@@ -238,24 +249,21 @@ class Chat:
         if self.tail is not None:
             self.tail.append(event)
         if self._has_copy(event.identity):
-            for copies in (self.local, self.dropped):
-                if copies is not None:
-                    copies.pop(event.identity, None)
-            self.local = self.local or None
+            if self.local is not None:
+                self.local.pop(event.identity, None)
+                self.local = self.local or None
+            if self.had is not None:
+                self.had.forget_dropped(event.identity)
         else:
             self.deliver(self.chat_id, event)
 
     def _has_copy(self, identity: str) -> bool:
         """Whether sessions got a local copy of an event that is not sequenced yet."""
-        return (self.local is not None and identity in self.local) or (
-            self.dropped is not None and identity in self.dropped
-        )
+        if self.local is not None and identity in self.local:
+            return True
+        return self.had is not None and self.had.has_dropped(identity)
 
-
-def _remember(known: OrderedDict[str, T] | None, identity: str, value: T, limit: int) -> OrderedDict[str, T]:
-    """Add an entry, and forget the oldest one if there are more than ``limit``. Returns the entries."""
-    known = OrderedDict() if known is None else known
-    known[identity] = value
-    if len(known) > limit:
-        known.popitem(last=False)
-    return known
+    def _remembered(self) -> Identities:
+        if self.had is None:
+            self.had = Identities(2 * self.limit, self.budget)
+        return self.had

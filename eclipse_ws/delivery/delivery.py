@@ -17,6 +17,7 @@ from eclipse_ws.delivery.cluster import Answers, Cluster
 from eclipse_ws.delivery.counts import DeliveryCounts
 from eclipse_ws.delivery.handover import Handover
 from eclipse_ws.delivery.idempotency import Idempotency
+from eclipse_ws.delivery.identities import Budget
 from eclipse_ws.delivery.outbox import Item, Outbox
 from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.delivery.subscriber import Subscriber
@@ -227,6 +228,11 @@ class Delivery:
         until a node starts. 0 if that isn't known now.
         """
         return await self._handover.hand_over() if self._backend.is_shared else None
+
+    @property
+    def remembered(self) -> Budget:
+        """What is remembered of delivered events, for metrics."""
+        return self._subscriptions.budget
 
     @property
     def health(self) -> Health:

@@ -13,6 +13,7 @@ from eclipse_ws.backends.base import Backend, Position, Unavailable
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.chat import Chat, Loss
 from eclipse_ws.delivery.cluster import Cluster
+from eclipse_ws.delivery.identities import Budget
 from eclipse_ws.delivery.subscriber import Subscriber
 from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import Cursor, Event
@@ -45,6 +46,7 @@ class Subscriptions:
         self._limit = settings.history_events
         self._linger = settings.history_seconds
         self._chats: dict[str, Chat] = {}
+        self.budget = Budget()
         self._losses = 0  # how often the backend has lost its subscriptions
         self._renewed: set[str] = set()  # chats whose new epoch the other nodes don't know yet
         self._telling = False
@@ -124,7 +126,7 @@ class Subscriptions:
         return chat
 
     def _add(self, chat_id: str) -> Chat:
-        chat = self._chats[chat_id] = Chat(chat_id, self._limit, self._subscriber.deliver)
+        chat = self._chats[chat_id] = Chat(chat_id, self._limit, self._subscriber.deliver, self.budget)
         return chat
 
     def linger(self, chat: Chat) -> None:
@@ -351,6 +353,7 @@ class Subscriptions:
             for chat in due:
                 if chat.leaving and left:
                     del self._chats[chat.chat_id]
+                    chat.forget()
                     chat.is_ready()
                 elif chat.live:  # despite the failure it may be unsubscribed
                     self.stay(chat)

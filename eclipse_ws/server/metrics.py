@@ -193,6 +193,17 @@ class NodeCollector(Collector):
             "Duplicate events dropped",
             counts.duplicates_dropped,
         )
+        remembered = self._node.delivery.remembered
+        yield gauge(
+            "eclipse_identities_bytes",
+            "Memory in which this node remembers the events that it has delivered",
+            remembered.bytes,
+        )
+        yield counter(
+            "eclipse_identities_forgotten",
+            "Chats whose delivered events were forgotten, because that memory was full",
+            remembered.forgotten,
+        )
         yield counters(
             "eclipse_backend_dropped",
             "Events dropped by the backend",

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from eclipse_ws.backends.base import Position
 from eclipse_ws.delivery.chat import EARLIER_EPOCHS, Chat, Heard
+from eclipse_ws.delivery.identities import DIGEST, OVERHEAD, Budget
 from eclipse_ws.protocol import Cursor, Event
 from tests.backends.harness import event
 
@@ -23,7 +24,7 @@ class Stage:
 
     def __init__(self, limit: int = 100) -> None:
         self.delivered: list[Event] = []
-        self.chat = Chat("chat", limit, lambda chat_id, event: self.delivered.append(event))
+        self.chat = Chat("chat", limit, lambda chat_id, event: self.delivered.append(event), Budget())
         self.length = 0
         self.asked: tuple[int, list[Event], frozenset[Event]] | None = None
 
@@ -107,7 +108,7 @@ def test_any_interleaving_is_in_order(steps: list[object], limit: int) -> None:
                 if ahead or epoch != EPOCH:
                     stage.hear(event(f"forged {ahead}").sequenced(Cursor(epoch, stage.length + 1 + ahead)))
         assert len(chat.waiting or ()) <= 2 * limit
-        assert len(chat.seen or ()) <= 2 * limit
+        assert chat.had is None or chat.had.size <= OVERHEAD + 2 * limit * DIGEST
     if stage.asked is not None:
         stage.answer()
     while stage.join():
@@ -173,12 +174,13 @@ def test_what_was_delivered_is_remembered() -> None:
     chat = stage.go_live(0)
     for offset in range(1, 11):
         stage.hear(at(offset))
-    assert list(chat.seen or ()) == [at(offset).identity for offset in range(7, 11)]
+    offsets = [offset for offset in range(1, 11) if chat.cursor_of(at(offset).identity)]
+    assert offsets == [7, 8, 9, 10]
     for number in range(10):
         chat.deliver_locally(event(f"local {number}"))
         chat.drop_copy(event(f"local {number}").identity)
     assert chat.local is None
-    assert list(chat.dropped or ()) == [event(f"local {number}").identity for number in range(6, 10)]
+    assert [n for n in range(10) if chat.has_seen(event(f"local {n}").identity)] == [6, 7, 8, 9]
 
 
 def test_local_copies_do_not_make_the_chat_forget_what_is_sequenced() -> None:
@@ -293,6 +295,22 @@ def test_a_local_copy_that_is_sequenced_is_not_delivered_again() -> None:
     assert stage.delivered == copies
 
 
+def test_a_copy_that_is_no_longer_kept_stands_for_one_event() -> None:
+    """It is delivered again neither as a copy nor sequenced; unless it is sequenced twice, or forgotten."""
+    stage = Stage()
+    chat = stage.go_live(0)
+    copies = [event("one"), event("two")]
+    for copy in copies:
+        chat.deliver_locally(copy)
+        chat.drop_copy(copy.identity)
+        assert chat.deliver_locally(copy) is None
+    for offset in (1, 2):
+        stage.hear(copies[0].sequenced(Cursor(EPOCH, offset)))
+    chat.forget_copies()
+    stage.hear(copies[1].sequenced(Cursor(EPOCH, 3)))
+    assert [e.cursor and e.cursor.offset for e in stage.delivered] == [None, None, 2, 3]
+
+
 def resume(stage: Stage, after: int, *missed: int) -> list[int] | None:
     """End a resuming whose history was these events; the offsets of what is found."""
     found = stage.chat.end_resuming(Cursor(EPOCH, after), [at(offset) for offset in missed])
@@ -329,7 +347,9 @@ def test_a_history_ends_at_the_position() -> None:
     assert chat.tail is None
     chat.begin_resuming()
     stage.go_live(5, "f")
+    stage.hear(at(6, "f"))
     assert resume(stage, 0, 1) == [1]
+    assert chat.cursor_of(at(6, "f").identity) == Cursor("f", 6)  # which that epoch makes nobody forget
 
 
 def test_a_history_before_the_position_is_known() -> None:
@@ -359,4 +379,4 @@ def test_what_waits_is_bounded() -> None:
     assert [e.cursor for e in stage.chat.waiting or ()] == [Cursor(EPOCH, n) for n in range(5, 11)]
     for number in range(10):
         stage.chat.note(f"message:{number}", Cursor(EPOCH, number))
-    assert list(stage.chat.seen or ()) == [f"message:{number}" for number in range(4, 10)]
+    assert [n for n in range(10) if stage.chat.cursor_of(f"message:{n}")] == [4, 5, 6, 7, 8, 9]

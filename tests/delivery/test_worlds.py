@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from eclipse_ws.delivery import outbox, subscriptions
+from eclipse_ws.delivery import identities, outbox, subscriptions
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.protocol import Cursor
 from eclipse_ws.sessions.hub import Hub
@@ -105,7 +105,7 @@ class Client:
                 continue
             number = fields["data"]["id"]
             chat = self.world.chat_of[number]
-            assert number not in here[chat], f"{number} came twice: {story}"
+            assert number not in here[chat] or self.world.may_repeat, f"{number} came twice: {story}"
             here[chat].add(number)
             self.had[chat].add(number)
             if "cursor" in fields:
@@ -135,6 +135,8 @@ class World:
         self.chat_of: dict[str, str] = {}
         self.trouble = self.chance.choice([0, 0, 0.02, 0.2])
         self.poison = self.chance.random() < 0.3
+        self.may_repeat = False
+        """Whether a client may get an event twice over one connection."""
         self.nodes: list[Node] = []
         self.clients: list[Client] = []
         self.publishing: set[asyncio.Task[Any]] = set()
@@ -259,3 +261,18 @@ def test_every_client_has_everything(seed: int, expect_log: Expect, monkeypatch:
         monkeypatch.setattr(outbox, "MAX_ITEMS", 1 + seed % 8)
     with asyncio.Runner(loop_factory=Hurried) as runner:
         runner.run(World(seed).run())
+
+
+@pytest.mark.parametrize("room", [0, 900, 1500])
+@pytest.mark.parametrize("seed", range(WORLDS // 3))
+def test_what_a_node_forgets_is_not_lost(
+    seed: int, room: int, expect_log: Expect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that has no room to remember what it has delivered may repeat an event, and loses none."""
+    expect_log(".*", optional=True)
+    monkeypatch.setattr(identities, "MAX_BYTES", room)
+    monkeypatch.setattr(outbox, "MAX_ITEMS", 1 + seed % 8)
+    world = World(seed)
+    world.may_repeat = True
+    with asyncio.Runner(loop_factory=Hurried) as runner:
+        runner.run(world.run())

@@ -20,6 +20,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from eclipse_ws.delivery.identities import DIGEST, OVERHEAD
 from eclipse_ws.observability.histogram import Cached, Histogram, LoopLag
 from eclipse_ws.server.metrics import exposition
 from eclipse_ws.server.server import Server
@@ -71,6 +72,8 @@ async def test_the_page_counts_what_happens() -> None:
         assert value(page, "eclipse_commands_total", type="message") == 1
         assert value(page, "eclipse_events_total") == 1
         assert value(page, "eclipse_deliveries_total") == 2
+        assert value(page, "eclipse_identities_bytes") == OVERHEAD + DIGEST
+        assert value(page, "eclipse_identities_forgotten_total") == 0
         assert value(page, "eclipse_resumes_total", outcome="recovered") == 1
         assert value(page, "eclipse_api_calls_total", outcome="ok") >= 1
         assert value(page, "eclipse_api_seconds_count") >= 1
