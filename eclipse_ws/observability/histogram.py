@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeVar
 
 LOOP_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -18,6 +18,8 @@ CACHE_BURST: Final = 0.1
 """Seconds of such work that may be done in a burst."""
 CACHE_SECONDS: Final = 1.0
 """Maximum age of a cached value."""
+SLICE: Final = 0.0001
+"""Seconds that the making of a `CachedPage` takes in one turn of the loop, and one piece more."""
 
 T = TypeVar("T")
 
@@ -74,9 +76,40 @@ class Cached(Generic[T]):
     def get(self) -> T:
         """The value, at most a second old."""
         now = time.monotonic()
-        if self._spent - now > CACHE_BURST / CACHE_SHARE and now - self._made < CACHE_SECONDS:
-            return self._value
-        self._value, self._made = self._make(), now
-        took = time.monotonic() - now
-        self._spent = max(self._spent, now) + took / CACHE_SHARE
+        if not self._is_enough(now):
+            value = self._make()
+            self._keep(value, now, time.monotonic() - now)
         return self._value
+
+    def _is_enough(self, now: float) -> bool:
+        """Whether the last value has to be enough."""
+        return self._spent - now > CACHE_BURST / CACHE_SHARE and now - self._made < CACHE_SECONDS
+
+    def _keep(self, value: T, began: float, took: float) -> None:
+        self._value, self._made = value, began
+        self._spent = max(self._spent, began) + took / CACHE_SHARE
+
+
+class CachedPage(Cached[Iterable[bytes]]):
+    """The same for a page that is made in pieces, over several turns of the loop."""
+
+    def __init__(self, make: Callable[[], Iterable[bytes]]) -> None:
+        super().__init__(make)
+        self._turn = asyncio.Lock()
+
+    async def fetch(self) -> bytes:
+        """The page, at most a second old; requests that come while it is made share the next one."""
+        asked = time.monotonic()
+        async with self._turn:
+            if self._made < asked and not self._is_enough(asked):
+                pieces, took = [], 0.0
+                made = began = time.monotonic()
+                for piece in self._make():
+                    pieces.append(piece)
+                    spent = time.monotonic() - began
+                    if spent > SLICE:
+                        took += spent
+                        await asyncio.sleep(0)
+                        began = time.monotonic()
+                self._keep([b"".join(pieces)], made, took + time.monotonic() - began)
+            return b"".join(self._value)

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from eclipse_ws.server import file_descriptors
+
 
 def process() -> Iterator[Metric]:
     """The process metrics of every Prometheus client, under the usual names; by psutil on any system."""
@@ -23,7 +25,7 @@ def process() -> Iterator[Metric]:
         yield gauge(
             "process_start_time_seconds", "Start of this process, as a Unix time", process.create_time()
         )
-        yield gauge("process_open_fds", "Open files of this process, sockets included", process.num_fds())
+        yield gauge("process_open_fds", "Open files of this process, sockets included", file_descriptors.opened())
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = math.inf if limit == resource.RLIM_INFINITY else limit
     yield gauge("process_max_fds", "Files that this process may have open", most)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import resource
+import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
+
+import psutil
 
 from eclipse_ws.config.settings import Settings
 
@@ -17,6 +22,9 @@ HTTP_CONNECTIONS: Final = 2000
 """HTTP connections at once on the public port, beside the sessions; one more closes the slowest."""
 MIN_SESSIONS: Final = 64
 """Sessions and HTTP connections that a node accepts, however low the limit is."""
+SLOW_COUNT, KEPT_COUNT = 0.0005, 60.0
+"""If counting the open files takes longer than this, their number is kept for so many seconds."""
+_counted, _keep_until = 0, 0.0
 
 
 def needed(settings: Settings) -> int:
@@ -36,6 +44,24 @@ def allowed() -> int | None:
     """The hard limit of this process; None if unlimited."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if hard == resource.RLIM_INFINITY else hard
+
+
+def opened() -> int:
+    """The open files of this process. Raises OSError or psutil.Error where they can't be counted.
+
+    Linux knows their number since 6.2. Elsewhere each is counted, which takes milliseconds for thousands:
+    then the number may be a minute old.
+    """
+    global _counted, _keep_until  # noqa: PLW0603
+    with suppress(OSError):
+        if known := Path("/proc/self/fd").stat().st_size:
+            return known
+    began = time.monotonic()
+    if began >= _keep_until:
+        _counted = psutil.Process().num_fds()
+        took = time.monotonic() - began
+        _keep_until = began + KEPT_COUNT if took > SLOW_COUNT else 0.0
+    return _counted
 
 
 def fitting(settings: Settings, most: int) -> tuple[int, int]:

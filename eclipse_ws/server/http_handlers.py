@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -15,7 +16,7 @@ from tornado.web import Finish, HTTPError, RequestHandler
 
 from eclipse_ws.delivery import keys
 from eclipse_ws.delivery.records import Attempt
-from eclipse_ws.observability.histogram import Cached
+from eclipse_ws.observability.histogram import CachedPage
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.protocol.schema import Disconnected, DisconnectRequest, ErrorBody, Published
 from eclipse_ws.server import static_files
@@ -116,7 +117,7 @@ class Metrics(JsonHandler):
 
     internal = True
 
-    def initialize(self, node: Node, page: Cached[bytes] | None = None) -> None:
+    def initialize(self, node: Node, page: CachedPage | None = None) -> None:
         """Store the page that all requests share, and the node."""
         super().initialize(node)
         self.page = page or _metrics_page(node)
@@ -126,7 +127,7 @@ class Metrics(JsonHandler):
         from eclipse_ws.server import metrics  # imported here, because only a scraped server needs it
 
         machine = self.node.machine
-        page = self.page.get() if machine is None else await machine.metrics()
+        page = await self.page.fetch() if machine is None else await machine.metrics()
         if page is None:
             raise HTTPError(503, "The workers' supervisor does not respond; try again")
         self.set_header("Content-Type", metrics.CONTENT_TYPE)
@@ -301,13 +302,13 @@ def routes(node: Node) -> list[URLSpec]:
     return found
 
 
-def _metrics_page(node: Node) -> Cached[bytes]:
-    def make() -> bytes:
+def _metrics_page(node: Node) -> CachedPage:
+    def make() -> Iterable[bytes]:
         from eclipse_ws.server import metrics
 
         return metrics.exposition(node)
 
-    return Cached(make)
+    return CachedPage(make)
 
 
 def is_internal(route: URLSpec) -> bool:

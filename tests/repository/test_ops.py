@@ -41,7 +41,8 @@ TARGET = {"job", "app", "instance"}
 def emitted() -> dict[str, dict[str, set[str]]]:
     """Every sample's name that a server has, with its labels and their values."""
     found: dict[str, dict[str, set[str]]] = {"up": {}}
-    for family in text_string_to_metric_families(exposition(Server(make_settings()).node).decode()):
+    page = b"".join(exposition(Server(make_settings()).node))
+    for family in text_string_to_metric_families(page.decode()):
         for sample in family.samples:
             labels = found.setdefault(sample.name, {})
             for name, value in sample.labels.items():

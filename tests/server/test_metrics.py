@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import io
 import math
@@ -10,7 +11,7 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,15 +19,22 @@ from unittest.mock import patch
 
 import psutil
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from eclipse_ws.delivery.identities import DIGEST, OVERHEAD
-from eclipse_ws.observability.histogram import Cached, Histogram, LoopLag
-from eclipse_ws.server.metrics import exposition
+from eclipse_ws.observability.histogram import SLICE, Cached, CachedPage, Histogram, LoopLag
+from eclipse_ws.server import file_descriptors
+from eclipse_ws.server.metrics import NodeCollector, exposition
 from eclipse_ws.server.server import Server
 from eclipse_ws.sessions.node import UPGRADE_LIMITS
 from tests.client import UPGRADE, Client, http, running, token, until
 from tests.conftest import make_settings
+
+
+def page_of(server: Server) -> bytes:
+    """The whole page."""
+    return b"".join(exposition(server.node))
 
 
 def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -146,7 +154,7 @@ async def test_very_many_requests_share_a_page(path: str, monkeypatch: pytest.Mo
         def slow(node: Any) -> Any:
             made.append(now[0])
             now[0] += 0.01
-            return {} if path != "/metrics" else b""
+            return {} if path != "/metrics" else []
 
         monkeypatch.setattr(
             "eclipse_ws.observability.histogram.time", SimpleNamespace(monotonic=lambda: now[0])
@@ -163,6 +171,68 @@ async def test_very_many_requests_share_a_page(path: str, monkeypatch: pytest.Mo
         for _ in range(5):
             await http(server.port, path)
         assert len(made) == 16
+
+
+def test_the_page_is_what_prometheus_would_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own library makes the same text of the same metrics, whatever their values and labels are."""
+    server = Server(make_settings(machine='a "quoted" \\ machine\nof two lines', region=""))
+    server.hub.latency.seconds = 1e-9
+    server.hub.events = 12345678901234567890
+    server.node.wire_stats.bytes_in = 10**21
+    families = list(NodeCollector(server.node).collect())
+    monkeypatch.setattr(NodeCollector, "collect", lambda _: families)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(NodeCollector(server.node))
+    assert page_of(server) == generate_latest(registry)
+
+
+@pytest.mark.gen_test
+async def test_other_work_is_done_while_a_page_is_made() -> None:
+    """A page of many pieces takes several turns of the loop, each a short one; who asks meanwhile waits."""
+    turns, made = [0], []
+
+    async def work() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    def pieces() -> Iterator[bytes]:
+        made.append(turns[0])
+        for number in range(9):
+            until = time.monotonic() + 2 * SLICE
+            while time.monotonic() < until:
+                pass
+            made.append(turns[0])
+            yield b"%d" % number
+
+    page = CachedPage(pieces)
+    working = asyncio.create_task(work())
+    first = asyncio.create_task(page.fetch())
+    await asyncio.sleep(0)  # it has begun
+    others = [asyncio.create_task(page.fetch()) for _ in range(5)]
+    assert await first == b"012345678"
+    assert len(set(made[:10])) == 9
+    assert await asyncio.gather(*others) == [b"012345678"] * 5
+    assert len(made) == 20  # the others came while the first page was made, and share the second
+    working.cancel()
+
+
+@pytest.mark.gen_test
+async def test_all_pieces_of_a_page_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page has cost is the time of all its turns."""
+    now, made = [100.0], []
+    monkeypatch.setattr("eclipse_ws.observability.histogram.time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def pieces() -> Iterator[bytes]:
+        made.append(now[0])
+        for _ in range(6):
+            now[0] += 0.01
+            yield b""
+
+    page = CachedPage(pieces)
+    for _ in range(5):
+        await page.fetch()
+    assert len(made) == 2
 
 
 def test_a_page_is_at_most_a_second_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +276,7 @@ def test_an_unknown_outcome_is_counted_as_other() -> None:
     """The labels stay the same for unknown error codes."""
     server = Server(make_settings())
     server.api.stats.count("never_heard_of", 0.1)
-    page = exposition(server.node)
+    page = page_of(server)
     assert value(page, "eclipse_api_calls_total", outcome="other") == 1
     assert b"never_heard_of" not in page
 
@@ -266,7 +336,7 @@ def test_the_process_is_measured_without_proc(monkeypatch: pytest.MonkeyPatch) -
     hide_proc(monkeypatch)
     with pytest.raises(FileNotFoundError):
         Path("/proc/self/stat").read_text()
-    page = exposition(server.node)
+    page = page_of(server)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert 20 * mebibyte < value(page, "process_resident_memory_bytes") < 4096 * mebibyte
     assert value(page, "process_virtual_memory_bytes") > value(page, "process_resident_memory_bytes")
@@ -274,22 +344,49 @@ def test_the_process_is_measured_without_proc(monkeypatch: pytest.MonkeyPatch) -
     assert now - 86400 < value(page, "process_start_time_seconds") < now
     assert 3 < value(page, "process_open_fds") < value(page, "process_max_fds") == limit
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert value(exposition(server.node), "process_max_fds") == math.inf
+    assert value(page_of(server), "process_max_fds") == math.inf
 
 
 def test_open_descriptors_are_counted() -> None:
     """One more open file is one more."""
     server = Server(make_settings())
-    before = value(exposition(server.node), "process_open_fds")
+    before = value(page_of(server), "process_open_fds")
     with Path(os.devnull).open():
-        assert value(exposition(server.node), "process_open_fds") == before + 1
+        assert value(page_of(server), "process_open_fds") == before + 1
+
+
+def test_a_system_that_does_not_know_the_number_of_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There they are counted; if that takes long, once a minute."""
+    now, counted = [100.0], []
+
+    class Process:
+        cost = 0.0
+
+        def num_fds(self) -> int:
+            counted.append(now[0])
+            now[0] += self.cost
+            return 1000 + len(counted)
+
+    monkeypatch.setattr(file_descriptors, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(file_descriptors, "psutil", SimpleNamespace(Process=Process))
+    monkeypatch.setattr(file_descriptors, "_keep_until", 0.0)
+    if known := Path("/proc/self/fd").stat().st_size:
+        assert (file_descriptors.opened(), counted) == (known, [])
+    hide_proc(monkeypatch)
+    assert [file_descriptors.opened() for _ in range(3)] == [1001, 1002, 1003]
+    Process.cost = 0.001
+    assert [file_descriptors.opened() for _ in range(3)] == [1004, 1004, 1004]
+    now[0] += 59
+    assert file_descriptors.opened() == 1004
+    now[0] += 1
+    assert file_descriptors.opened() == 1005
 
 
 def test_the_page_omits_what_the_system_does_not_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """If even psutil finds nothing, the rest of the page is there."""
     server = Server(make_settings())
     monkeypatch.setattr(psutil, "PROCFS_PATH", "/nowhere")
-    page = exposition(server.node)
+    page = page_of(server)
     assert value(page, "eclipse_sessions") == 0
     assert not {name for name, _ in samples(page)} & set(PROCESS)
 
@@ -299,7 +396,7 @@ def test_histograms_are_cumulative() -> None:
     node = Server(make_settings()).node
     node.hub.latency.count(0.003)
     node.hub.latency.count(100)
-    page = samples(exposition(node))
+    page = samples(b"".join(exposition(node)))
     name = "eclipse_event_to_socket_seconds"
     assert page[f"{name}_bucket", (("le", "0.005"),)] == 1
     assert page[f"{name}_bucket", (("le", "+Inf"),)] == page[f"{name}_count", ()] == 2
