@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
@@ -13,6 +12,7 @@ from eclipse_ws.observability.histogram import Histogram
 from eclipse_ws.protocol import CloseCode, Cursor, Event
 from eclipse_ws.security.limits import Rate
 from eclipse_ws.sessions.replay import Replay
+from eclipse_ws.sessions.sizes import Sizes
 from eclipse_ws.websocket import Audience, Socket, text_frame
 
 MOST_REPLAYING: Final = 1 << 26
@@ -66,6 +66,7 @@ class Hub:
         self._delivery = delivery
         self._chats: dict[str, _Chat] = {}
         self._sessions: dict[str, Member] = {}
+        self._sizes = Sizes()
         # Plain counters, read when metrics are scraped.
         self.events = 0
         self.deliveries = 0
@@ -105,8 +106,7 @@ class Hub:
 
     def largest(self, count: int) -> list[tuple[str, int]]:
         """The chats with the most sessions, as (chat id, sessions), largest first."""
-        sizes = ((chat_id, len(chat.members)) for chat_id, chat in self._chats.items())
-        return heapq.nlargest(count, sizes, key=lambda item: item[1])
+        return self._sizes.largest(count)
 
     def members(self, chat_id: str | None = None) -> Iterator[Member]:
         """The greeted sessions of a chat, or of all."""
@@ -142,6 +142,7 @@ class Hub:
         # can come between the replay and the live events.
         chat.joining.discard(session)
         chat.members.add(session)
+        self._sizes.change(chat_id, len(chat.members) - 1, len(chat.members))
         self._sessions[session.id] = session
         if replay is None:
             if after is not None:
@@ -215,6 +216,7 @@ class Hub:
         chat.joining.discard(session)
         if session in chat.members:
             chat.members.discard(session)
+            self._sizes.change(chat_id, len(chat.members) + 1, len(chat.members))
             chat.audience.discard(session.wire)
         self._forget_if_empty(chat_id, chat)
 

@@ -831,6 +831,10 @@ async def test_counting() -> None:
         assert sorted(m.id for m in stage.hub.members()) == ["s0", "s1", "s2", "s3"]
         assert [m.id for m in stage.hub.members("small")] == ["s3"]
         assert list(stage.hub.members("none")) == []
+        stage.hub.leave(next(stage.hub.members("small")))
+        assert stage.hub.largest(9) == [(CHAT, 3)]
+        stage.hub.leave(next(stage.hub.members(CHAT)))
+        assert stage.hub.largest(9) == [(CHAT, 2)]
 
 
 @gen_test
