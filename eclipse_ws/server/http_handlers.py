@@ -20,6 +20,7 @@ from eclipse_ws.observability.histogram import CachedPage
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.protocol.schema import Disconnected, DisconnectRequest, ErrorBody, Published
 from eclipse_ws.server import static_files
+from eclipse_ws.server.file_share import FileShare
 from eclipse_ws.sessions import health
 from eclipse_ws.sessions.node import Node
 
@@ -221,8 +222,14 @@ class Disconnect(ApplicationHandler):
 class File(JsonHandler):
     """The widget's files and the demo's pages."""
 
-    def get(self, name: str) -> None:
+    def initialize(self, node: Node, share: FileShare | None = None) -> None:
+        """Store what all files may take of the time, and the node."""
+        super().initialize(node)
+        self.share = share or _file_share(node)
+
+    async def get(self, name: str) -> None:
         """Respond with a file, compressed if accepted; 304 if unchanged. A range gets the whole file."""
+        await self.share.turn()
         file = static_files.find(name)
         if file is None:
             raise HTTPError(404)
@@ -230,7 +237,9 @@ class File(JsonHandler):
         self.set_header("Cache-Control", "no-cache")
         self.set_header("Content-Type", file.kind)
         self.set_header("Last-Modified", file.modified)
-        self.set_header("Etag", file.etag)
+        # Only here: a response that contains a secret would leak it by its compressed length.
+        compressed = takes_gzip(self.request.headers.get("Accept-Encoding", ""))
+        self.set_header("Etag", file.compressed_etag if compressed else file.etag)
         self.set_header("Vary", "Accept-Encoding")
         if name.endswith(".html"):
             self.set_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
@@ -243,11 +252,9 @@ class File(JsonHandler):
             self.set_status(304)
             self.finish()
             return
-        body = file.plain
-        # Only here: a response that contains a secret would leak it by its compressed length.
-        if "gzip" in self.request.headers.get("Accept-Encoding", ""):
+        body = file.compressed if compressed else file.plain
+        if compressed:
             self.set_header("Content-Encoding", "gzip")
-            body = file.compressed
         self.set_header("Content-Length", len(body))
         self.flush()  # the headers only: so the body is not copied for each slow peer
         if self.request.method != "HEAD":
@@ -275,8 +282,10 @@ def _chat_id(chat_id: str) -> str:
 
 def routes(node: Node) -> list[URLSpec]:
     """All routes except the WebSockets'."""
+    static_files.read_all()
     settings = node.settings
     arguments: dict[str, Any] = {"node": node}
+    files = {**arguments, "share": _file_share(node)}
     guarded = settings.production and settings.admin_port is None and settings.metrics_port is None
     found = [
         URLSpec(r"/health", Health, arguments, name="health"),
@@ -288,18 +297,23 @@ def routes(node: Node) -> list[URLSpec]:
         ),
         URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
         URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
-        URLSpec(r"/((?:widget|eclipse-chat)(?:\.(?:panel|[a-z]{2}))?\.(?:js|d\.ts))", File, arguments),
+        URLSpec(r"/((?:widget|eclipse-chat)(?:\.(?:panel|[a-z]{2}))?\.(?:js|d\.ts))", File, files),
     ]
     if settings.has_demo:
         front = URLSpec(r"/", _RedirectToDemo, arguments)
         front.matcher = _PrefersHtml(r"/")
         found += [
             front,
-            URLSpec(r"/(demo)", _DemoPage, arguments),
-            URLSpec(r"/(demo/agent)", _DemoPage, arguments),
-            URLSpec(r"/static/([a-z0-9.-]+)", File, arguments),
+            URLSpec(r"/(demo)", _DemoPage, files),
+            URLSpec(r"/(demo/agent)", _DemoPage, files),
+            URLSpec(r"/static/([a-z0-9.-]+)", File, files),
         ]
     return found
+
+
+def _file_share(node: Node) -> FileShare:
+    stats = node.wire_stats
+    return FileShare(lambda: stats.frames_in + stats.frames_out)
 
 
 def _metrics_page(node: Node) -> CachedPage:
@@ -319,8 +333,8 @@ def is_internal(route: URLSpec) -> bool:
 class _DemoPage(File):
     """A page of the demo: ``/demo/agent`` is ``demo-agent.html``."""
 
-    def get(self, name: str) -> None:
-        super().get(name.replace("/", "-") + ".html")
+    async def get(self, name: str) -> None:
+        await super().get(name.replace("/", "-") + ".html")
 
     head = get
 
@@ -340,6 +354,15 @@ class _RedirectToDemo(JsonHandler):
     def get(self) -> None:
         self.set_header("Vary", "Accept")
         self.redirect("/demo")
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether a header ``Accept-Encoding`` names gzip, with another weight than 0."""
+    for part in accepted.lower().split(","):
+        name, _, weight = part.replace(" ", "").partition(";q=")
+        if name == "gzip":
+            return not weight or weight.strip("0.") != ""
+    return False
 
 
 def prefers_html(accept: str) -> bool:

@@ -19,7 +19,9 @@ class Asset:
         """The file's mtime in nanoseconds; the file is read again when it changes."""
         self.plain = path.read_bytes()
         self.compressed = gzip.compress(self.plain, mtime=0)
-        self.etag = f'"{hashlib.sha256(self.plain).hexdigest()}"'
+        digest = hashlib.sha256(self.plain).hexdigest()
+        self.etag, self.compressed_etag = f'"{digest}"', f'"{digest}-gzip"'
+        """What is compressed is another representation, so it has another strong validator."""
         self.modified = datetime.fromtimestamp(changed // 1_000_000_000, UTC)
         self.kind = _KINDS[path.suffix]
 
@@ -33,6 +35,12 @@ _KINDS = {
 }
 _files: dict[Path, Asset] = {}
 """The cache; only files in the folder get in."""
+
+
+def read_all() -> None:
+    """Read and compress every file now, so that no request waits for it."""
+    for path in STATIC.iterdir():
+        find(path.name)
 
 
 def find(name: str) -> Asset | None:

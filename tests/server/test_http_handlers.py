@@ -13,9 +13,12 @@ from urllib.parse import quote
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
+from eclipse_ws.server import static_files
+from eclipse_ws.server.http_handlers import takes_gzip
+from eclipse_ws.server.server import Server
 from eclipse_ws.server.static_files import STATIC
 from tests.client import Client, exchange, http, running, token, until
-from tests.conftest import SECRET
+from tests.conftest import SECRET, make_settings
 from tests.nested import DEEPEST, TOO_DEEP, nested
 
 OURS = {"X-Internal-Secret": SECRET}
@@ -426,6 +429,52 @@ async def test_scripts_are_compressed_for_clients_that_accept_it() -> None:
         assert (part.status, part.body) == (200, plain)  # a range may be answered with the whole (RFC 9110)
         head = await http(server.port, "/widget.js", "HEAD", headers={"Accept-Encoding": "gzip"})
         assert (head.status, head.headers["content-length"]) == (200, asked.headers["Content-Length"])
+
+
+@pytest.mark.gen_test
+async def test_the_compressed_file_has_its_own_validator() -> None:
+    """What one of the two was validated with does not validate the other one."""
+    async with running() as server:
+        etags = []
+        for encoding in ("gzip", "identity"):
+            given = {"Accept-Encoding": encoding}
+            head = await http(server.port, "/widget.js", "HEAD", headers=given)
+            etags.append(head.headers["etag"])
+            for etag, status in zip(etags, (304,) if encoding == "gzip" else (200, 304), strict=True):
+                again = await http(
+                    server.port, "/widget.js", "HEAD", headers={**given, "If-None-Match": etag}
+                )
+                assert (again.status, again.headers["etag"]) == (status, etags[-1])
+                assert again.headers["vary"] == "Accept-Encoding"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "takes"),
+    [
+        ("", False),
+        ("br", False),
+        ("identity;q=1, *;q=0", False),
+        ("gzip", True),
+        ("GZIP", True),
+        ("br, gzip ; q=0.5", True),
+        ("gzip;q=1.000, br", True),
+        ("gzip;q=0", False),
+        ("br;q=1, gzip; q=0.000", False),
+        ("notgzip", False),
+    ],
+)
+def test_who_accepts_compressed_files(accepted: str, takes: bool) -> None:
+    """A client that names gzip, unless its weight says that it must not come."""
+    assert takes_gzip(accepted) == takes
+
+
+def test_no_request_waits_for_a_compression(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server reads and compresses all files before it starts."""
+    monkeypatch.setattr(static_files, "_files", {})
+    Server(make_settings())
+    monkeypatch.delattr("eclipse_ws.server.static_files.gzip.compress")
+    for name in ("widget.js", "widget.panel.js", "eclipse-chat.js", "demo.html"):
+        assert static_files.find(name) is not None
 
 
 @pytest.mark.gen_test
