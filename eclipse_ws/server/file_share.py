@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 PAUSE: Final = 0.0005
-"""Seconds after a file until the next one, while sessions are active. A file takes about 0.15 ms, so that a
-crowd that loads them takes a quarter of the time, and a message waits for one of them at most.
+"""Seconds after a file until the next one, while sessions are active. A file takes 0.15 to 0.3 ms, so that a
+crowd that loads them takes a third of the time at most, and a message waits for one of them at most.
 """
 QUIET: Final = 0.05
 """Seconds without a frame of any session after which files follow each other without a pause."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -19,7 +18,7 @@ from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.observability.histogram import CachedPage
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.protocol.schema import Disconnected, DisconnectRequest, ErrorBody, Published
-from eclipse_ws.server import static_files
+from eclipse_ws.server import metrics, static_files
 from eclipse_ws.server.file_share import FileShare
 from eclipse_ws.sessions import health
 from eclipse_ws.sessions.node import Node
@@ -125,8 +124,6 @@ class Metrics(JsonHandler):
 
     async def get(self) -> None:
         """Respond with all metrics; 503 if a worker can't have its machine's, rather than with its own."""
-        from eclipse_ws.server import metrics  # imported here, because only a scraped server needs it
-
         machine = self.node.machine
         page = await self.page.fetch() if machine is None else await machine.metrics()
         if page is None:
@@ -317,12 +314,7 @@ def _file_share(node: Node) -> FileShare:
 
 
 def _metrics_page(node: Node) -> CachedPage:
-    def make() -> Iterable[bytes]:
-        from eclipse_ws.server import metrics
-
-        return metrics.exposition(node)
-
-    return CachedPage(make)
+    return CachedPage(lambda: metrics.exposition(node))
 
 
 def is_internal(route: URLSpec) -> bool:

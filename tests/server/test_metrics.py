@@ -9,6 +9,7 @@ import math
 import os
 import re
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -401,3 +402,18 @@ def test_histograms_are_cumulative() -> None:
     assert page[f"{name}_bucket", (("le", "0.005"),)] == 1
     assert page[f"{name}_bucket", (("le", "+Inf"),)] == page[f"{name}_count", ()] == 2
     assert page[f"{name}_sum", ()] == pytest.approx(100.003)
+
+
+def test_the_first_scrape_imports_nothing() -> None:
+    """What a page needs is imported with the server: that takes longer than all of the page."""
+    script = """
+import sys
+from eclipse_ws.server.server import Server
+from tests.conftest import make_settings
+node = Server(make_settings()).node
+before = set(sys.modules)
+from eclipse_ws.server.metrics import exposition
+b"".join(exposition(node))
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2])
