@@ -20,6 +20,8 @@ from eclipse_ws.server.workers.totals import Report
 
 WORKER: Final = "eclipse_ws.server.workers.worker"
 """The module that a worker runs."""
+STARTING: Final = 50.0
+"""Seconds more than later that a process has for its first sign of life: a slow core imports for long."""
 POLL: Final = 0.02
 """Seconds between two looks at a process that is ending."""
 
@@ -32,8 +34,8 @@ class WorkerProcess:
         self.channel = channel
         self._process = process
         self._started = time.monotonic()
-        self.silent = 0.0
-        """Seconds without a sign of life."""
+        self.silent = -STARTING
+        """Seconds without a sign of life; below 0 before the first one, which may take longer."""
         self.hung = False
         """Whether it was killed because it was stuck."""
         self.ready = False

@@ -244,6 +244,23 @@ async def test_workers_that_fail_at_every_start(redis_server: RedisServer, tmp_p
 
 
 @pytest.mark.gen_test
+async def test_workers_that_are_stuck_at_every_start(redis_server: RedisServer, tmp_path: Path) -> None:
+    """They have longer for their first sign of life, and are killed after that."""
+    deaf = {
+        "process.WORKER": "tests.server.workers.deaf",
+        "process.STARTING": 1.5,
+        "supervisor.PATIENCE": 0.2,
+        "restarts.FIRST_WAIT": 0.05,
+    }
+    async with asyncio.timeout(60):
+        machine = await Machine(tmp_path, redis_server.url, "--workers", "2", constants=deaf).launch()
+        assert await machine.ended() == 1
+    ends = machine.lines("worker ended")
+    assert {line["why"] for line in ends} == {"it was stuck"}
+    assert min(line["seconds"] for line in ends) >= 1.5
+
+
+@pytest.mark.gen_test
 async def test_a_start_that_can_not_succeed(redis_server: RedisServer, tmp_path: Path) -> None:
     """What no attempt can change is said once, and the exit code is that of one server."""
     wrong = redis_server.url.replace("redis://", "redis://user:wrong-password@")
