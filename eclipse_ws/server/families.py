@@ -25,7 +25,9 @@ def process() -> Iterator[Metric]:
         yield gauge(
             "process_start_time_seconds", "Start of this process, as a Unix time", process.create_time()
         )
-        yield gauge("process_open_fds", "Open files of this process, sockets included", file_descriptors.opened())
+        yield gauge(
+            "process_open_fds", "Open files of this process, sockets included", file_descriptors.opened()
+        )
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = math.inf if limit == resource.RLIM_INFINITY else limit
     yield gauge("process_max_fds", "Files that this process may have open", most)

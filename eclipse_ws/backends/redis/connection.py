@@ -240,7 +240,7 @@ class Waiter(Protocol):
 
 
 class Unawaited:
-    """For commands whose answers don't matter; all of them share one, which is told of errors."""
+    """For commands whose answers don't matter; all of them share one, which passes errors on."""
 
     __slots__ = ("_failed",)
 
