@@ -27,6 +27,7 @@ _TLS_OPTIONS: Final = {
     "ssl_check_hostname": "(?i:true|false)",
 }
 """By redis-py's names; it fails on those of other clients (`family=6`)."""
+_CLUSTER_OPTIONS: Final = {"pubsub": "classic|sharded"}
 _SENTINEL_OPTIONS: Final = {"sentinel_username": ".+", "sentinel_password": ".+"}
 _SERVER: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^:\[\]\s]+)(?::(?P<port>\d{1,5}))?")
 
@@ -85,7 +86,8 @@ class RedisUrl(NamedTuple):
 
     def to(self, server: Server) -> str:
         """The redis:// or rediss:// URL of one of its Redis servers."""
-        options = {name: value for name, value in self.options.items() if name not in _SENTINEL_OPTIONS}
+        own = {*_SENTINEL_OPTIONS, *_CLUSTER_OPTIONS}
+        options = {name: value for name, value in self.options.items() if name not in own}
         return self._url(f"{self.userinfo}@" if self.userinfo else "", server, f"/{self.database}", options)
 
     def to_sentinel(self, server: Server) -> str:
@@ -115,6 +117,11 @@ def topology(url: str) -> str:
     return url.partition("://")[0].partition("+")[2]
 
 
+def is_sharded(url: str) -> bool:
+    """Whether a cluster's events take sharded channels, which only this server publishes to."""
+    return topology(url) == "cluster" and "pubsub=sharded" in url.partition("?")[2].split("&")
+
+
 def check_redis_url(url: str) -> list[Problem]:
     """Problems of a REDIS_URL."""
     scheme = url.partition("://")[0]
@@ -135,7 +142,7 @@ def _check_servers(url: str) -> list[Problem]:
     if "#" in url:
         fix = "write / @ # ? of a password as %2F %40 %23 %3F"
         return [Problem(name, "has a # in it", fix)]
-    permitted = dict(_SENTINEL_OPTIONS if parts.topology == "sentinel" else {})
+    permitted = dict(_SENTINEL_OPTIONS if parts.topology == "sentinel" else _CLUSTER_OPTIONS)
     permitted |= _TLS_OPTIONS if parts.scheme == "rediss" else {}
     return _check_options(parts.options, permitted)
 

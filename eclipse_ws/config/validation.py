@@ -35,7 +35,7 @@ from eclipse_ws.config.problems import (
     nearest,
     origin_of,
 )
-from eclipse_ws.config.redis_url import WHERE_REDIS_URL, check_redis_url
+from eclipse_ws.config.redis_url import WHERE_REDIS_URL, check_redis_url, is_sharded
 from eclipse_ws.config.settings import AROUND, HAS_LINES, LITERAL, Settings, variable
 
 
@@ -55,6 +55,10 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     url = settings.redis_url.get_secret_value()
     if url:
         problems += check_redis_url(url) or _check_redis_files(url)
+        if is_sharded(url) and not settings.app_publishes_over_http:
+            problem = "has pubsub=sharded, so nothing hears what the application publishes on Redis itself"
+            fix = "publish over HTTP and set ECLIPSE_APP_PUBLISHES_OVER_HTTP=true, or remove the option"
+            problems.append(Problem("REDIS_URL", problem, fix))
     elif given.get("UPSTASH_REDIS_REST_URL") and sources["backend"] in ("default", "generated"):
         problem = "is not set; UPSTASH_REDIS_REST_URL is, but the REST API is another protocol"
         problems.append(Problem("REDIS_URL", problem, WHERE_REDIS_URL))

@@ -75,3 +75,12 @@ class TestCluster(_OnRedis):
     def start(server: str) -> RedisCluster:
         """See `_OnRedis`."""
         return RedisCluster(server).start()
+
+
+class TestShardedChannels(TestCluster):
+    """The same with sharded channels."""
+
+    def make_backend(self, settings: Settings) -> Backend:
+        """See `BackendContract`."""
+        url = SecretStr(f"{self.url}?pubsub=sharded")
+        return RedisBackend(settings.model_copy(update={"redis_url": url, "app_publishes_over_http": True}))

@@ -139,9 +139,12 @@ async def test_a_primary_is_lost_with_its_last_writes(
     await made.until_lost(one, other)
     await made.until_up(one, other)
     await made.publish(other, chat, 4)
-    await until(lambda: len(positions(chat, one, other) - {None}) == 1, "one position")
-    (after,) = positions(chat, one, other)
-    assert after.epoch != before.epoch
+
+    def is_renewed() -> bool:
+        (after, *others) = positions(chat, one, other)
+        return after is not None and not others and after.epoch != before.epoch
+
+    await until(is_renewed, "one position in a new epoch")
     assert one.heard.interrupts and other.heard.interrupts
     assert await one.delivery.resume(chat, before) is None
 

@@ -30,7 +30,7 @@ def test_sentinels() -> None:
 
 def test_a_cluster() -> None:
     """Some of its servers, each with the same account."""
-    url = "rediss+cluster://u:p@a,b:7001/0?ssl_cert_reqs=none"
+    url = "rediss+cluster://u:p@a,b:7001/0?ssl_cert_reqs=none&pubsub=sharded"
     assert check_redis_url(url) == []
     parts = RedisUrl.parse(url)
     assert parts.servers == (("a", 6379), ("b", 7001))
@@ -70,6 +70,8 @@ def test_the_shortest_form() -> None:
         ("redis+cluster://a,b/1", "only the database 0"),
         ("redis+cluster://a/chats", "a database number"),
         ("redis+cluster://", "host:port"),
+        ("redis+cluster://a?pubsub=fast", "a value for the option 'pubsub'"),
+        ("redis+sentinel://a/chats?pubsub=sharded", "an option 'pubsub'"),
         ("redis+cluster://a?sentinel_password=x", "an option 'sentinel_password'"),
     ],
 )

@@ -304,6 +304,17 @@ def test_the_rest_url_is_ignored_beside_a_redis_url_or_a_chosen_backend() -> Non
     assert read({**rest, "ECLIPSE_BACKEND": "memory"}).settings.backend == "memory"
 
 
+@pytest.mark.parametrize("over_http", ["true", "false"])
+def test_sharded_channels_need_an_application_that_publishes_over_http(over_http: str) -> None:
+    """Nobody would hear what it publishes on Redis itself."""
+    url = "redis+cluster://h?pubsub=sharded"
+    environ = prod(REDIS_URL=url, ECLIPSE_APP_PUBLISHES_OVER_HTTP=over_http)
+    if over_http == "true":
+        assert read(environ).settings.app_publishes_over_http
+    else:
+        assert "pubsub=sharded" in problems_of(environ)["REDIS_URL"]
+
+
 @pytest.mark.parametrize(
     ("url", "says"),
     [

@@ -149,6 +149,7 @@ class ServerBackend(Backend):
                     "" if key is None else key.fingerprint,
                     "" if known is None else known.epoch,
                     0 if known is None else known.offset,
+                    self._names.publish,
                 )
             except RedisError as error:
                 if classify(error) is Refusal.REJECTED:
@@ -171,7 +172,7 @@ class ServerBackend(Backend):
             self.broadcasts_dropped += 1
             return
         body = with_origin(event) if event.origin else event.body
-        commands.post(self._unawaited, "PUBLISH", self._names.channel(chat_id), body)
+        commands.post(self._unawaited, self._names.publish, self._names.channel(chat_id), body)
 
     def _broadcast_failed(self, error: Exception) -> None:
         self.broadcasts_dropped += 1

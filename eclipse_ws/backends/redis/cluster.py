@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
 import structlog
@@ -70,9 +70,9 @@ class _Primary:
         if self._cluster.messenger() is self:
             self._cluster.listener.notice(note)
 
-    def lost(self, chat_ids: object = None) -> None:
+    def lost(self, chat_ids: Iterable[str] | None = None) -> None:
         """See `Listener`."""
-        self._cluster.lost(self)
+        self._cluster.lost(self, chat_ids)
 
     def restored(self) -> None:
         """See `Listener`."""
@@ -267,10 +267,11 @@ class ClusterBackend(Backend):
 
     # -- which primary has which chats ----------------------------------------------------------
 
-    def lost(self, primary: _Primary) -> None:
-        """A primary's subscriptions are lost."""
+    def lost(self, primary: _Primary, chat_ids: Iterable[str] | None = None) -> None:
+        """A primary's subscriptions to these chats, or to all, are lost."""
         self._due.set()
-        self.listener.lost([chat_id for chat_id, home in self._homes.items() if home is primary])
+        chats = self._homes if chat_ids is None else chat_ids
+        self.listener.lost([chat_id for chat_id in chats if self._homes.get(chat_id) is primary])
 
     def _servers(self) -> set[Server]:
         return {*self.slots.servers, *RedisUrl.parse(self.settings.redis_url.get_secret_value()).servers}

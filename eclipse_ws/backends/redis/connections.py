@@ -50,6 +50,9 @@ class Hearer(Protocol):
     def confirm(self, channel: bytes) -> None:
         """Note that a chat's channel is heard from now on."""
 
+    def ended(self, channel: bytes, until: str) -> None:
+        """Note that a chat's channel is no longer heard; ``until`` as in `lost`."""
+
     def refused(self, error: RedisError) -> None:
         """Note that Redis has refused subscriptions to some of the chats' channels."""
 
@@ -309,6 +312,12 @@ class Connections:
                 self._hearer.notice(payload)
             else:
                 self._hearer.hear(channel, payload)
+        elif kind == b"smessage":
+            self._hearer.hear(channel, payload)
+        elif kind == b"ssubscribe":
+            self._hearer.confirm(channel)
+        elif kind == b"sunsubscribe":
+            self._hearer.ended(channel, str(int(self.heard * 1000 + self.clock)))
         elif kind == b"subscribe":
             if channel == self._own_channel:
                 self.listening = True

@@ -6,7 +6,7 @@ from typing import Self
 
 from redis.asyncio.connection import parse_url
 
-from eclipse_ws.config.redis_url import RedisUrl, topology
+from eclipse_ws.config.redis_url import RedisUrl, is_sharded, topology
 from eclipse_ws.config.settings import Settings
 
 _BRACES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
@@ -20,9 +20,11 @@ class Names:
     of the chats' channels, because the application publishes there as well.
     """
 
-    def __init__(self, prefix: str = "", database: int = 0) -> None:
+    def __init__(self, prefix: str = "", database: int = 0, *, sharded: bool = False) -> None:
         nodes = f"{prefix}eclipse:{database}:" if database else f"{prefix}eclipse:"
         self._prefix = prefix
+        self.sharded = sharded
+        """Whether the chats' channels are sharded: each is in the slot of its chat."""
         self.all_nodes = f"{nodes}nodes"
         """The channel that every node hears."""
         self.node = f"{nodes}node:"
@@ -31,11 +33,17 @@ class Names:
     @classmethod
     def of(cls, settings: Settings) -> Self:
         """The names that the settings ask for."""
-        return cls(settings.redis_prefix, database(settings.redis_url.get_secret_value()))
+        url = settings.redis_url.get_secret_value()
+        return cls(settings.redis_prefix, database(url), sharded=is_sharded(url))
 
     def channel(self, chat_id: str) -> str:
-        """The channel of a chat, which the application and earlier servers use, too."""
-        return f"{self._prefix}chat:{chat_id}"
+        """The channel of a chat, which the application and earlier servers use, too, unless it is sharded."""
+        return self.key(chat_id, "channel") if self.sharded else f"{self._prefix}chat:{chat_id}"
+
+    @property
+    def publish(self) -> str:
+        """The command that publishes on a chat's channel."""
+        return "SPUBLISH" if self.sharded else "PUBLISH"
 
     def key(self, chat_id: str, *parts: str) -> str:
         """A key of ours for a chat: all of a chat's keys are in one slot of a cluster.

@@ -94,7 +94,20 @@ async def _run_scripts(connection: CommandConnection, names: Names, chat_id: str
     try:
         kept = (1, _SECONDS, _SECONDS)
         await scripts.PUBLISH(
-            connection, settled, channel, body, "probe", "probe", *kept, "", "", len(body), "", "", 0
+            connection,
+            settled,
+            channel,
+            body,
+            "probe",
+            "probe",
+            *kept,
+            "",
+            "",
+            len(body),
+            "",
+            "",
+            0,
+            names.publish,
         )
         await scripts.HISTORY(connection, keys[:2], "probe", 0, 0)
         # Three times, because only a later node asks whether an earlier one listens, and only if the guard is
@@ -135,7 +148,7 @@ async def _missing_rights(connection: CommandConnection | None, names: Names, ch
         ("EXPIRE", two, _SECONDS),
         ("EXPIRE", one, _SECONDS),
         ("DEL", one, two, three),
-        ("PUBLISH", names.channel(chat_id), "{}"),
+        (names.publish, names.channel(chat_id), "{}"),
         ("PUBSUB", "NUMSUB", names.node + chat_id),
     ]
     missing = []

@@ -3,7 +3,7 @@
 -- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
 --       kept, seconds that the position is kept, name of this node's connection ("" if it doesn't hear the chat),
 --       receipt's id, bytes kept, the attempt's fingerprint ("" if it has none), epoch and offset that this node
---       knows
+--       knows, PUBLISH or SPUBLISH
 local meta, events = KEYS[1], KEYS[2]
 local kept = tonumber(ARGV[5])
 local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes')
@@ -56,7 +56,7 @@ if not cursor then
   redis.call('EXPIRE', events, ARGV[6])
   redis.call('EXPIRE', KEYS[3], ARGV[6])
   redis.call('EXPIRE', KEYS[4], ARGV[6])
-  redis.call('PUBLISH', ARGV[1], body)
+  redis.call(ARGV[14], ARGV[1], body)
 end
 if KEYS[5] then
   local mark = ARGV[11] == '' and '' or ':' .. ARGV[11]

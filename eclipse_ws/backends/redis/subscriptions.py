@@ -73,7 +73,17 @@ class Subscriptions:
 
     def refused(self, error: RedisError) -> None:
         """Fail all waiting subscriptions: Redis doesn't say which channels it has refused."""
-        self._fail(self._connections.failure(error, for_chat=True))
+        failure = self._connections.failure(error, for_chat=True)
+        failure.__cause__ = error
+        self._fail(failure)
+
+    def ended(self, channel: bytes, until: str) -> None:
+        """Note that a sharded channel has moved to another server with its slot."""
+        chat = self._chats.get(channel)
+        if chat is not None and chat.confirmed:
+            chat.confirmed, chat.heard_until = False, until
+            self._listener.lost([chat.id])
+            self._listener.restored()
 
     def restored(self) -> None:
         """Note that chats can be subscribed to again."""
@@ -169,10 +179,12 @@ class Subscriptions:
         self._send("SUBSCRIBE", due)
 
     def _send(self, command: str, channels: Sequence[bytes]) -> None:
-        subscriber = self._connections.subscriber
+        subscriber, batch = self._connections.subscriber, BATCH
+        if self._connections.names.sharded:
+            command, batch = f"S{command}", 1  # all channels of one command have to be in one slot
         if subscriber is not None:
-            for at in range(0, len(channels), BATCH):
-                subscriber.send(command, *channels[at : at + BATCH])
+            for at in range(0, len(channels), batch):
+                subscriber.send(command, *channels[at : at + batch])
 
     async def _join(self, chat: _Chat, known: Position | None, renew: bool) -> Subscription:
         names, name = self._connections.names, self._connections.name
