@@ -18,7 +18,15 @@ from benchmarks.contests import report
 from benchmarks.contests.contestants import CONTESTANTS, Contestant
 from benchmarks.contests.runs import Values, deploy, jitter
 from benchmarks.loads import ARTEFACTS
-from benchmarks.processes import LOAD_CORE, CannotRunError, NotInstalledError, machine, raise_file_limit
+from benchmarks.processes import (
+    LOAD_CORE,
+    CannotRunError,
+    NotInstalledError,
+    family,
+    machine,
+    raise_file_limit,
+    strangers_seconds,
+)
 from benchmarks.versions import versions
 
 RESULTS = Path(__file__).parents[1] / "results" / "contests.json"
@@ -71,6 +79,7 @@ def _run(given: argparse.Namespace, results: dict[str, Any]) -> int:
                     continue
                 title = f"{time.monotonic() - began:4.0f} s  {name} · {contestant.name} · run {run + 1}"
                 print(title, end="", flush=True)
+                busy, started = strangers_seconds(family(os.getpid())), time.monotonic()
                 try:
                     values = _loop()(contest(contestant, given.clients, seconds))
                 except CannotRunError as error:
@@ -78,6 +87,8 @@ def _run(given: argparse.Namespace, results: dict[str, Any]) -> int:
                     word = "left out" if isinstance(error, NotInstalledError) else "failed"
                     print(f": {word}, {error}", flush=True)
                     continue
+                busy = strangers_seconds(family(os.getpid())) - busy
+                values["others"] = max(0.0, busy) / (time.monotonic() - started)
                 said = ", ".join(f"{key} {value:.5g}" for key, value in values.items())
                 print(f": {said}", flush=True)
                 kept = results[name].setdefault(contestant.name, {})

@@ -72,12 +72,16 @@ def _machine(results: dict[str, Any]) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     runs = max((len(values["messages"]) for name in COLUMNS for values in results[name].values()), default=0)
-    stalls = [max(values["stall"]) for name in COLUMNS for values in results[name].values()]
+    stalls, others = (
+        max((max(values[what]) for name in COLUMNS for values in results[name].values()), default=0.0)
+        for what in ("stall", "others")
+    )
     return (
         f"Measured {results['when']} on {machine['cpu']}, {machine['cores']} cores, {machine['memory']}; "
         f"{versions}. Medians of {runs} {'run' if runs == 1 else 'runs'}, in brackets the spread; "
         "what was missed, came twice or was not recovered is the sum of all runs. "
-        f"The clients' program was late by at most {max(stalls, default=0):.0f} ms."
+        f"The clients' program was late by at most {stalls:.0f} ms, and other processes used at most "
+        f"{others:.0%} of a core during a run."
     )
 
 

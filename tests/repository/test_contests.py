@@ -171,6 +171,23 @@ def test_the_tables_are_made_from_the_stored_results() -> None:
     assert report.tables(RESULTS) in report.PAGE.read_text(encoding="utf-8")
 
 
+def test_the_report_says_how_busy_the_machine_was() -> None:
+    """The worst of all runs; and of which clients, servers and runs it is."""
+    values = {"messages": [120], "clients": [5000], "stall": [30.0], "others": [0.25], "delivered": [1.0]}
+    results: dict[str, Any] = {
+        "when": "2026-01-01",
+        "machine": {"cpu": "a CPU", "cores": 2, "memory": "1 GB"},
+        "versions": {"Redis": "7"},
+        "jitter": {CONTESTANTS[0].name: values},
+        "deploy": {},
+    }
+    text = report.tables(results)
+    assert "late by at most 30 ms, and other processes used at most 25% of a core" in text
+    assert "Medians of 1 run," in text
+    assert "5,000 clients, each cut off" in text
+    assert f"| {CONTESTANTS[0].name} | 100.000 % | – |" in text
+
+
 def test_a_share_is_not_rounded_up() -> None:
     """One message in a million missed isn't 100 %; what is lost is added up over the runs."""
     assert report.cell("delivered", [0.999999]) == "99.999 %"
