@@ -28,7 +28,7 @@ _TLS_OPTIONS: Final = {
 }
 """By redis-py's names; it fails on those of other clients (`family=6`)."""
 _CLUSTER_OPTIONS: Final = {"pubsub": "classic|sharded"}
-_SENTINEL_OPTIONS: Final = {"sentinel_username": ".+", "sentinel_password": ".+"}
+_SENTINEL_OPTIONS: Final = {"sentinel_username": ".+", "sentinel_password": ".+"}  # nosec B105
 _SERVER: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^:\[\]\s]+)(?::(?P<port>\d{1,5}))?")
 
 

@@ -59,7 +59,8 @@ async def fetch(settings: Settings, servers: Iterable[Server]) -> SlotMap:
 
     Raises DisconnectedError, or the RedisError of a server that refuses to answer.
     """
-    left = random.sample(found := list(servers), k=min(ATTEMPTS, len(found)))
+    found = list(servers)
+    left = random.sample(found, k=min(ATTEMPTS, len(found)))  # nosec B311
     whys, refused = [], None
     for server in left:
         try:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
+import subprocess  # nosec B404
 import sys
 import time
 from pathlib import Path
@@ -56,7 +56,7 @@ class WorkerProcess:
         ours, theirs = socket.socketpair()
         inherited = [number for numbers in start.sockets.values() for number in numbers]
         with theirs:
-            process = subprocess.Popen(  # noqa: ASYNC220, S603 - it takes milliseconds; all of it is ours
+            process = subprocess.Popen(  # nosec B603 # noqa: ASYNC220, S603 - it takes milliseconds; all ours
                 [sys.executable, "-P", "-m", WORKER, str(theirs.fileno())],
                 env={
                     **os.environ,
