@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.drain import busiest
 from benchmarks.drain_parts import Application, Client, _decode
-from eclipse_ws.server.server import Server, _unless
+from eclipse_ws.server.server import Server, unless
 from tests.backends.harness import fresh_chat
 from tests.client import Client as Session
 from tests.client import http, running, token, until, with_another_node
@@ -198,15 +198,15 @@ async def test_work_that_an_event_ends() -> None:
     async def fail() -> None:
         raise ValueError("of the test")
 
-    assert await _unless(event, work())
+    assert await unless(event, work())
     with pytest.raises(ValueError, match="of the test"):
-        await _unless(event, fail())
+        await unless(event, fail())
     event.set()
 
     async def hang() -> None:
         await asyncio.Event().wait()
 
-    assert not await _unless(event, hang())
+    assert not await unless(event, hang())
     assert done == [1]
 
 

@@ -16,6 +16,7 @@ from eclipse_ws.protocol import EPHEMERAL_TYPES, Command, documents
 from eclipse_ws.protocol import schema as types
 from eclipse_ws.server import http_handlers
 from eclipse_ws.server.server import Server
+from eclipse_ws.server.workers.totals import supervisor_metrics
 from eclipse_ws.sessions.commands import ROWS
 from scripts.documents import written
 from tests.client import Client, http, running, token, until
@@ -219,11 +220,13 @@ def test_the_settings_page_has_every_setting_under_a_heading() -> None:
 
 @pytest.mark.gen_test
 async def test_the_metrics_page_has_what_a_server_emits() -> None:
-    """Each metric of a running server is there with its type, labels and help, and no other."""
+    """Each metric of a running server, and of a supervisor, is there with its type, labels and help, and no
+    other.
+    """
     async with running() as server:
         text = (await http(server.port, "/metrics")).body.decode()
     rows = table(written()["metrics.md"])
-    emitted = list(text_string_to_metric_families(text))
+    emitted = [*text_string_to_metric_families(text), *supervisor_metrics(0, {})]
     names = [family.name + "_total" * (family.type == "counter") for family in emitted]
     assert list(rows) == names
     for name, family in zip(names, emitted, strict=True):
