@@ -18,10 +18,16 @@ class SentinelApplication(RedisApplication):
 
     def __init__(self, ports: list[int]) -> None:
         super().__init__(ports[0])
-        sentinels = redis.asyncio.sentinel.Sentinel(
+        self._sentinels = redis.asyncio.sentinel.Sentinel(
             [("127.0.0.1", port) for port in ports], sentinel_kwargs=CLIENT, **CLIENT
         )
-        self._client = sentinels.master_for(SERVICE)
+        self._client = self._sentinels.master_for(SERVICE)
+
+    async def stop(self) -> None:
+        """Close the connections to the sentinels, too."""
+        await super().stop()
+        for sentinel in self._sentinels.sentinels:
+            await sentinel.aclose()
 
 
 class SentinelCluster(RedisCluster):
