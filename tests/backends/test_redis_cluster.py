@@ -127,8 +127,9 @@ async def test_a_primary_is_lost(servers: RedisCluster, made: OnCluster, expect_
     one, other = await made.nodes(2, *spread, **OVER_HTTP)
     for each in spread:
         assert await publish(one, each, 1) == ["published"]
+        await one.until_heard(each, 1)
         await other.until_heard(each, 1)
-    (before,) = positions(chat, one)
+    (before,) = positions(chat, one, other)
     lost = servers.owner_of(chat)
     replica = servers.replica_of(lost)
     await until(lambda: ask(lost.port, "WAIT", "1", "100"))
@@ -167,8 +168,9 @@ async def test_a_primary_is_lost_with_its_last_writes(
     ask(servers.replica_of(lost).port, "CONFIG", "SET", "masterauth", "wrong")
     ask(lost.port, "CLIENT", "KILL", "TYPE", "replica")
     await publish(one, chat, 2, 3)
+    await one.until_heard(chat, 1, 2, 3)
     await other.until_heard(chat, 1, 2, 3)
-    (before,) = positions(chat, one)
+    (before,) = positions(chat, one, other)
     lost.kill()
     await made.until_lost(one, other)
     await made.until_up(one, other)

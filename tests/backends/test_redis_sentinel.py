@@ -95,8 +95,9 @@ async def test_a_primary_is_lost(
     expect_log(OUTAGE)
     one, other = await made.nodes(2, chat, **OVER_HTTP)
     assert await made.publish(one, chat, 1, 2) == ["published"] * 2
-    (before,) = positions(chat, one)
+    await one.until_heard(chat, 1, 2)
     await other.until_heard(chat, 1, 2)
+    (before,) = positions(chat, one, other)
     assert await made.client.wait(2, 5000) == 2
     lost = sentinels.primary
     lost.kill()
@@ -133,8 +134,9 @@ async def test_a_primary_is_lost_with_its_last_writes(
         ask(replica.port, "CONFIG", "SET", "masterauth", "wrong")
     await made.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
     await made.publish(one, chat, 2, 3)
+    await one.until_heard(chat, 1, 2, 3)
     await other.until_heard(chat, 1, 2, 3)
-    (before,) = positions(chat, one)
+    (before,) = positions(chat, one, other)
     sentinels.primary.kill()
     await made.until_lost(one, other)
     await made.until_up(one, other)

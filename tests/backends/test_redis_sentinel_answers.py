@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from eclipse_ws.backends.base import BackendError, NullListener
+from eclipse_ws.backends.base import BackendError, NullListener, Unavailable
 from eclipse_ws.backends.redis import RedisBackend
 from tests import needs
 from tests.backends.alone import Told, until_up
@@ -149,8 +150,13 @@ async def test_a_primary_that_becomes_a_replica(own_server: Servers, chat: str, 
         with pytest.raises(BackendError):
             await made.append(chat, event(1))
         await until(lambda: port_of(made) == after.port, "the new primary")
-        await until_up(made)
-        await made.subscribe(chat)
+        async with asyncio.timeout(10):
+            subscribed = False
+            while not subscribed:  # the subscriber's connection may be replaced meanwhile
+                await until_up(made)
+                with contextlib.suppress(Unavailable):
+                    await made.subscribe(chat)
+                    subscribed = True
         await made.append(chat, event(2))
         await until(lambda: told.received)
 
