@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import redis.asyncio.sentinel
+from redis.exceptions import RedisError
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.redis_cluster import CLIENT, RedisApplication, RedisCluster
@@ -14,14 +17,25 @@ from tests.servers import RedisServer
 
 
 class SentinelApplication(RedisApplication):
-    """It asks the sentinels where it has to publish."""
+    """It asks the sentinels where it has to publish, each time: redis-py's own pool for sentinels leaves
+    connections to a lost primary open.
+    """
 
     def __init__(self, ports: list[int]) -> None:
         super().__init__(ports[0])
         self._sentinels = redis.asyncio.sentinel.Sentinel(
             [("127.0.0.1", port) for port in ports], sentinel_kwargs=CLIENT, **CLIENT
         )
-        self._client = self._sentinels.master_for(SERVICE)
+
+    async def hand_over(self, chat: str, event: dict[str, Any]) -> bool:
+        """See `RedisApplication`."""
+        try:
+            host, port = await self._sentinels.discover_master(SERVICE)
+            async with redis.asyncio.Redis(host=host, port=port, **CLIENT) as client:
+                await client.publish(f"chat:{chat}", json.dumps(event))
+        except (RedisError, OSError):
+            return False
+        return True
 
     async def stop(self) -> None:
         """Close the connections to the sentinels, too."""
