@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -66,6 +67,9 @@ class SlotCluster(RedisCluster):
 
     async def places(self, chats: Iterable[str]) -> dict[str, str]:
         """The kept events' names by cursor, as the primaries have them now."""
+        return await asyncio.to_thread(self._places, chats)
+
+    def _places(self, chats: Iterable[str]) -> dict[str, str]:
         found = {}
         for chat in chats:
             with redis.Redis(port=self.servers.owner_of(chat).port, protocol=2) as client:
@@ -77,6 +81,9 @@ class SlotCluster(RedisCluster):
 
     async def kept_too_long(self) -> list[str]:
         """Subscriptions and keys, of the primaries."""
+        return await asyncio.to_thread(self._kept_too_long)
+
+    def _kept_too_long(self) -> list[str]:
         found = []
         for server in self.servers.servers:
             if (ask(server.port, "ROLE") or [""])[0] != "master":
