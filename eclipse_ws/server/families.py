@@ -5,12 +5,27 @@ from __future__ import annotations
 import contextlib
 import math
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import psutil
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from eclipse_ws.server import file_descriptors
+
+
+class _Families(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def text(families: Iterable[Metric]) -> bytes:
+    """These metrics in Prometheus' text format."""
+    return generate_latest(_Families(families))
 
 
 def process() -> Iterator[Metric]:

@@ -11,11 +11,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from prometheus_client import generate_latest
 from prometheus_client.core import Metric
-from prometheus_client.registry import Collector, CollectorRegistry
 
-from eclipse_ws.server.families import counters, gauge
+from eclipse_ws.server.families import counters, gauge, text
 
 LOWEST: Final = frozenset(
     {"eclipse_backend_up", "eclipse_api_up", "eclipse_draining", "process_start_time_seconds"}
@@ -76,29 +74,21 @@ class Totals:
 
     def page(self, reports: Sequence[Report], own: Iterable[Metric]) -> bytes:
         """The page at ``/metrics``, of the reports of all workers and of the supervisor's own metrics."""
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(_Sum([*reports, report(own)], self._ended))
-        return generate_latest(registry)
+        return text(self._sum([*reports, report(own)]))
 
-
-class _Sum(Collector):
-    def __init__(self, reports: Sequence[Report], ended: _Values) -> None:
-        self._reports = reports
-        self._ended = ended
-
-    def collect(self) -> Iterator[Metric]:
+    def _sum(self, reports: Sequence[Report]) -> Iterator[Metric]:
         """Each family once."""
-        texts: dict[str, tuple[str, str]] = {}
+        helps: dict[str, tuple[str, str]] = {}
         values: dict[str, _Values] = {}
-        for name, text, kind, samples in (family for each in self._reports for family in each):
-            texts.setdefault(name, (text, kind))
+        for name, help_text, kind, samples in (family for each in reports for family in each):
+            helps.setdefault(name, (help_text, kind))
             _add(
                 values.setdefault(name, {}),
                 samples,
                 min if name in LOWEST else max if name in HIGHEST else None,
             )
-        for name, (text, kind) in texts.items():
-            metric = Metric(name, text, kind)
+        for name, (help_text, kind) in helps.items():
+            metric = Metric(name, help_text, kind)
             for key, value in values[name].items():
                 before = self._ended.get(key, 0) if kind != "gauge" else 0
                 metric.add_sample(key[0], dict(key[1]), value + before)
