@@ -13,7 +13,6 @@ from redis.exceptions import ClusterDownError, RedisError
 
 from eclipse_ws.backends.base import (
     Backend,
-    BackendError,
     Health,
     Key,
     Listener,
@@ -26,7 +25,8 @@ from eclipse_ws.backends.base import (
 from eclipse_ws.backends.redis.backend import ServerBackend
 from eclipse_ws.backends.redis.connection import DisconnectedError
 from eclipse_ws.backends.redis.names import Names
-from eclipse_ws.backends.redis.refusals import ELSEWHERE, classify
+from eclipse_ws.backends.redis.probe import first_contact
+from eclipse_ws.backends.redis.refusals import ELSEWHERE
 from eclipse_ws.backends.redis.slots import SlotMap, fetch
 from eclipse_ws.config.redis_url import RedisUrl, Server
 from eclipse_ws.config.settings import Settings
@@ -99,17 +99,8 @@ class ClusterBackend(Backend):
     async def start(self, listener: Listener) -> None:
         """Connect; see the contract for what is raised."""
         self.listener = listener
-        try:
+        with first_contact():
             self._use(await fetch(self.settings, self._servers()))
-        except ValueError as error:
-            raise BackendError(f"REDIS_URL can't be used: {error}") from None
-        except RedisError as error:
-            refusal = classify(error)
-            if refusal.ends_start:
-                raise BackendError(f"Redis refuses this server: {error}; {refusal.value}") from None
-            log.warning("Redis refuses connections; delivering locally", why=str(error), fix=refusal.value)
-        except DisconnectedError as error:
-            log.warning("Redis unavailable; delivering locally", why=str(error))
         self._looking = asyncio.create_task(self._look())
         try:
             primaries = list(self._primaries.values())

@@ -80,6 +80,35 @@ class _Trust(RedisSSLContext):
         return context
 
 
+async def ask(made: Connection, timeout: float, *commands: Sequence[str]) -> list[Any]:
+    """Open a connection for these commands only. Returns their answers.
+
+    Raises DisconnectedError if they don't come within ``timeout`` seconds, or the RedisError of a server that
+    refuses to answer.
+    """
+    try:
+        async with asyncio.timeout(timeout):
+            await made.connect()  # type: ignore[no-untyped-call]
+            answers = []
+            for command in commands:
+                await made.send_command(*command)
+                answers.append(await made.read_response())
+            return answers
+    except TimeoutError:
+        raise DisconnectedError(f"no answer within {timeout:g} s") from None
+    except (RedisError, OSError, ValueError) as error:  # ValueError: a host's name that can't be encoded
+        if _is_refusal(error):
+            raise
+        raise DisconnectedError(str(error) or type(error).__name__) from error
+    finally:
+        await made.disconnect(nowait=True)
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a server has refused to be opened or asked, rather than not been reached."""
+    return isinstance(error, RedisError) and (is_answer(error) or isinstance(error, AuthenticationError))
+
+
 class BaseConnection:
     """A connection that lives until it breaks, is closed, or gives no answer within ``timeout`` seconds.
 
@@ -132,7 +161,7 @@ class BaseConnection:
                 return (await self._connection.read_response())[0]
         except BaseException as error:
             await self.disconnect()
-            if isinstance(error, RedisError) and (is_answer(error) or isinstance(error, AuthenticationError)):
+            if _is_refusal(error):
                 raise
             if isinstance(error, (RedisError, OSError)):  # TimeoutError is one
                 where = f"{self.server}: " if self.server else ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import structlog
@@ -25,14 +26,13 @@ _IDS = 1_000_000
 """Ids that are tried until one is in a slot of the server."""
 
 
-async def greet(connections: Connections) -> None:
-    """Connect once. Raises BackendError where trying again can't help: URL, password, kind of server."""
+@contextlib.contextmanager
+def first_contact() -> Iterator[None]:
+    """Raise BackendError where trying again can't help: URL, password, kind of server. Log what may pass."""
     try:
-        first = connections.make_commands()
+        yield
     except ValueError as error:
         raise BackendError(f"REDIS_URL can't be used: {error}") from None
-    try:
-        await first.connect()
     except RedisError as error:
         refusal = classify(error)
         if refusal.ends_start:
@@ -40,7 +40,16 @@ async def greet(connections: Connections) -> None:
         log.warning("Redis refuses connections; delivering locally", why=str(error), fix=refusal.value)
     except DisconnectedError as error:
         log.warning("Redis unavailable; delivering locally", why=str(error))
-    await first.disconnect()
+
+
+async def greet(connections: Connections) -> None:
+    """Connect once. Raises BackendError as `first_contact` does."""
+    with first_contact():
+        first = connections.make_commands()
+        try:
+            await first.connect()
+        finally:
+            await first.disconnect()
 
 
 async def probe(connections: Connections, timeout: float, takes: Callable[[str], bool]) -> None:

@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from eclipse_ws.backends.redis.connection import DisconnectedError, connection
-from eclipse_ws.backends.redis.refusals import Refusal, SentinelError, is_answer
+from eclipse_ws.backends.redis.connection import DisconnectedError, ask, connection
+from eclipse_ws.backends.redis.refusals import Refusal, SentinelError
 from eclipse_ws.config.redis_url import RedisUrl, Server
 
 log = structlog.get_logger("eclipse_ws.redis")
@@ -96,28 +96,16 @@ class Sentinels:
     async def _ask(self, sentinel: Server) -> Server | DisconnectedError | SentinelError:
         made = connection(self._url.to_sentinel(sentinel), self._timeout, self._ca)
         try:
-            async with asyncio.timeout(self._timeout):
-                await made.connect()  # type: ignore[no-untyped-call]
-                await made.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
-                named = await made.read_response()
-        except TimeoutError:
-            return DisconnectedError(f"no answer within {self._timeout:g} s")
-        except (RedisError, OSError) as error:
-            return _why(error)
-        finally:
-            await made.disconnect(nowait=True)
+            (named,) = await ask(made, self._timeout, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service))
+        except DisconnectedError as error:
+            return error
+        except (AuthenticationError, NoPermissionError) as error:
+            return SentinelError(f"it refuses this server ({error})", Refusal.SENTINEL)
+        except RedisError as error:
+            return SentinelError(f"it is not a sentinel ({error})", Refusal.NO_SENTINEL)
         if named is None:
             return SentinelError(f"it knows no service {self.service!r}", Refusal.SERVICE)
         try:
             return Server(named[0].decode(), int(named[1]))
         except (ValueError, IndexError, TypeError, AttributeError):
             return DisconnectedError(f"it answers {named!r:.80}, which is not an address")
-
-
-def _why(error: RedisError | OSError) -> DisconnectedError | SentinelError:
-    text = str(error) or type(error).__name__
-    if isinstance(error, (AuthenticationError, NoPermissionError)):
-        return SentinelError(f"it refuses this server ({text})", Refusal.SENTINEL)
-    if isinstance(error, RedisError) and is_answer(error):
-        return SentinelError(f"it is not a sentinel ({text})", Refusal.NO_SENTINEL)
-    return DisconnectedError(text)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from bisect import bisect_right
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from redis.crc import key_slot
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
 from eclipse_ws.backends.redis.address import Address
-from eclipse_ws.backends.redis.connection import DisconnectedError
-from eclipse_ws.backends.redis.refusals import is_answer
+from eclipse_ws.backends.redis.connection import DisconnectedError, ask
 from eclipse_ws.config.redis_url import Server
 from eclipse_ws.config.settings import Settings
 
@@ -80,25 +78,12 @@ async def fetch(settings: Settings, servers: Iterable[Server]) -> SlotMap:
 
 
 async def _ask(settings: Settings, server: Server) -> tuple[SlotMap, str]:
-    timeout = settings.redis_timeout * SHARE
     made = Address(settings, server).make()
+    info, slots = await ask(made, settings.redis_timeout * SHARE, ("CLUSTER", "INFO"), ("CLUSTER", "SLOTS"))
     try:
-        async with asyncio.timeout(timeout):
-            await made.connect()  # type: ignore[no-untyped-call]
-            await made.send_command("CLUSTER", "INFO")
-            info = (await made.read_response()).decode()
-            await made.send_command("CLUSTER", "SLOTS")
-            return _parse(await made.read_response(), server), _state(info)
-    except TimeoutError:
-        raise DisconnectedError(f"no answer within {timeout:g} s") from None
-    except (RedisError, OSError) as error:
-        if isinstance(error, RedisError) and (is_answer(error) or isinstance(error, AuthenticationError)):
-            raise
-        raise DisconnectedError(str(error) or type(error).__name__) from error
+        return _parse(slots, server), _state(info.decode())
     except (ValueError, IndexError, TypeError, AttributeError) as error:
         raise DisconnectedError(f"its slots can't be read: {error}") from error
-    finally:
-        await made.disconnect(nowait=True)
 
 
 def _state(info: str) -> str:
