@@ -51,7 +51,6 @@ def main() -> None:
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning, error or critical.")
 def run(profile: str | None, **flags: str | None) -> None:
     """Start the server; Ctrl-C or SIGTERM stops it."""
-    import asyncio
     import signal
 
     if not hasattr(signal, "SIGHUP"):
@@ -70,6 +69,7 @@ def run(profile: str | None, **flags: str | None) -> None:
 
     from eclipse_ws.backends.base import BackendError
     from eclipse_ws.config.loading import load as read
+    from eclipse_ws.server import event_loop
     from eclipse_ws.server.ports import StartError
     from eclipse_ws.server.workers import shares
 
@@ -85,17 +85,15 @@ def run(profile: str | None, **flags: str | None) -> None:
             sys.exit(supervise(loaded, workers, reload))
         from eclipse_ws.server.server import serve
 
-        run_loop = asyncio.run
-        if loaded.settings.event_loop == "uvloop":
-            from uvloop import run as run_loop
-        run_loop(
+        event_loop.run(
+            loaded.settings,
             serve(
                 loaded.settings,
                 loaded.notes,
                 lambda server: greet(server.settings, server.port),
                 reload,
                 loaded.generated,
-            )
+            ),
         )
     except StartError as error:
         stop(str(error))

@@ -21,7 +21,7 @@ import structlog
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.config.loading import Loaded
 from eclipse_ws.observability.logging import configure_logging
-from eclipse_ws.server import file_descriptors
+from eclipse_ws.server import event_loop, file_descriptors
 from eclipse_ws.server.ports import StartError
 from eclipse_ws.server.server import Server, unless
 from eclipse_ws.server.turnstile import Table, Turnstile
@@ -196,10 +196,7 @@ def main() -> None:
     start = msgspec.convert(message, Start)
     settings = start.settings()
     configure_logging(settings, worker=start.number)
-    run_loop: Any = asyncio.run
-    if settings.event_loop == "uvloop":
-        from uvloop import run as run_loop
-    sys.exit(run_loop(work(start, end)))
+    sys.exit(event_loop.run(settings, work(start, end)))
 
 
 if __name__ == "__main__":
