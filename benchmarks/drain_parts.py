@@ -10,12 +10,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from benchmarks.websocket import WebSocket
+
 RECONNECT: Final = 2.0
 """Seconds within which a client comes back, at random, when it was told 1012."""
-HEAD: Final = (
-    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2l4dGVlbiBieXRlcyBpdA==\r\n\r\n"
-)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -90,7 +88,7 @@ class Application(asyncio.Protocol):
             )
 
 
-class Client(asyncio.Protocol):
+class Client(WebSocket):
     """One member of a chat: sends, sends again what got no answer, comes back with its cursor, reloads."""
 
     def __init__(self, fleet: Any, chat: str, token: str) -> None:
@@ -109,7 +107,6 @@ class Client(asyncio.Protocol):
         self.recovered = self.lost = 0
         self.open = self.joining = False
         self.node: Any = None
-        self._transport: Any = None
 
     async def connect(self, delay: float = 0.0) -> None:
         """Come (back) to a node that accepts, however often it takes."""
@@ -119,26 +116,23 @@ class Client(asyncio.Protocol):
         await asyncio.sleep(delay)
         while not self.fleet.over:
             self.node = self.fleet.pick()
-            self._buffer, self._upgraded, self._refused = (
-                b"",
-                False,
-                asyncio.get_running_loop().create_future(),
-            )
+            self.begin()
+            self._refused = asyncio.get_running_loop().create_future()
             try:
                 await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", self.node.port)
                 async with asyncio.timeout(20):
                     if await self._refused:
                         break
             except (OSError, TimeoutError):
-                if self._transport is not None:
-                    self._transport.abort()
+                if self.transport is not None:
+                    self.transport.abort()
             await asyncio.sleep(random.uniform(0.1, 0.6))
         self.joining = False
 
     @property
     def gone(self) -> bool:
         """Whether it has no connection at all."""
-        return self._transport is None
+        return self.transport is None
 
     def say(self, key: str) -> None:
         """Send a message now, or as soon as there is a session."""
@@ -150,57 +144,20 @@ class Client(asyncio.Protocol):
             return
         self._flying = key = next(iter(self.outbox))
         command = {"type": "message", "content": key, "role": "USER", "clientMessageId": key}
-        self._frame(0x81, _encode(command))
+        self.send(_encode(command))
 
-    def _frame(self, first: int, payload: bytes) -> None:
-        size = len(payload)
-        head = (
-            bytes([first, 0x80 | size])
-            if size < 126
-            else bytes([first, 0x80 | 126]) + size.to_bytes(2, "big")
-        )
-        self._transport.write(head + b"\0\0\0\0" + payload)  # a mask of zeros is a valid one
-
-    def connection_made(self, transport: Any) -> None:
-        """Ask for the upgrade."""
-        self._transport = transport
+    def path(self) -> str:
+        """See WebSocket."""
         cursor = f"&cursor={quote(self.cursor)}" if self.cursor else ""
-        transport.write(HEAD.format(path=f"/ws?token={self.token}{cursor}").encode())
+        return f"/ws?token={self.token}{cursor}"
 
-    def data_received(self, data: bytes) -> None:
-        """Take whole frames."""
-        buffer = self._buffer + data if self._buffer else data
-        if not self._upgraded:
-            end = buffer.find(b"\r\n\r\n")
-            if end < 0:
-                self._buffer = buffer
-                return
-            if not buffer.startswith(b"HTTP/1.1 101"):
-                self._transport.close()
-                return
-            self._upgraded, buffer = True, buffer[end + 4 :]
-        at = 0
-        while len(buffer) - at >= 2:
-            size, begin = buffer[at + 1], at + 2
-            if size == 126:
-                size, begin = int.from_bytes(buffer[at + 2 : at + 4], "big"), at + 4
-            elif size == 127:
-                size, begin = int.from_bytes(buffer[at + 2 : at + 10], "big"), at + 10
-            if len(buffer) < begin + size:
-                break
-            self._take(buffer[at] & 0x0F, buffer[begin : begin + size])
-            at = begin + size
-        self._buffer = buffer[at:]
+    def closing(self, code: int) -> None:
+        """See WebSocket."""
+        self.closes.append((time.monotonic(), code))
 
-    def _take(self, opcode: int, payload: bytes) -> None:
-        if opcode == 9:
-            self._frame(0x8A, payload)
-        elif opcode == 8:
-            self.closes.append((time.monotonic(), int.from_bytes(payload[:2], "big")))
-            self._frame(0x88, payload[:2])
-            self._transport.close()
-        elif opcode == 1:
-            self._hear(_decode(payload))
+    def hear(self, text: bytes) -> None:
+        """See WebSocket."""
+        self._hear(_decode(text))
 
     def _hear(self, event: _Event) -> None:
         if event.cursor and event.type != "ack":
@@ -247,7 +204,7 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Come back, after a while."""
-        was_open, self.open, self._transport = self.open, False, None
+        was_open, self.open, self.transport = self.open, False, None
         if not self._refused.done():
             self._refused.set_result(False)
         elif was_open and not self.fleet.over:

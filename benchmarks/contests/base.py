@@ -6,12 +6,10 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
-HEAD: Final = (
-    "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c2l4dGVlbiBieXRlcyBpdA==\r\n\r\n"
-)
+from benchmarks.websocket import WebSocket
+
 PATIENCE: Final = 20.0
 """Seconds from connecting to being greeted, after which a client tries again."""
 
@@ -27,7 +25,7 @@ class Contest:
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Client(asyncio.Protocol):
+class Client(WebSocket):
     """One member of the chat, with one connection after the other."""
 
     cut_for: ClassVar[float] = 2.0
@@ -44,21 +42,9 @@ class Client(asyncio.Protocol):
         self._is_cut = self._may_wait = False
         self._due: set[int] = set()
         self._back = self._lost = 0.0
-        self._transport: Any = None
         self._code = 0
 
     # What differs between the servers.
-
-    def path(self) -> str:
-        """The request target."""
-        raise NotImplementedError
-
-    def upgraded(self) -> None:
-        """Send what comes first."""
-
-    def hear(self, text: bytes) -> None:
-        """Take a text message."""
-        raise NotImplementedError
 
     def delay(self, attempt: int, code: int) -> float:
         """Seconds to wait before an attempt, counted from 0 since a connection was lost with a close code."""
@@ -93,16 +79,17 @@ class Client(asyncio.Protocol):
         """Break the connection, if there is one, as a network does."""
         if self.is_up:
             self._is_cut = True
-            self._transport.abort()
+            self.transport.abort()
 
     def leave(self) -> None:
         """Go, after the contest."""
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
     async def _open(self) -> bool:
         loop = asyncio.get_running_loop()
-        self._buffer, self._is_upgraded, self._code = b"", False, 0
+        self.begin()
+        self._code = 0
         self._greeted: asyncio.Future[bool] = loop.create_future()
         self._ended: asyncio.Future[int] = loop.create_future()
         try:
@@ -110,8 +97,8 @@ class Client(asyncio.Protocol):
                 await loop.create_connection(lambda: self, "127.0.0.1", random.choice(self.contest.ports))
                 return await self._greeted
         except (OSError, TimeoutError):
-            if self._transport is not None:
-                self._transport.abort()
+            if self.transport is not None:
+                self.transport.abort()
             return False
 
     def greeted(self, is_recovered: bool | None) -> None:
@@ -135,58 +122,15 @@ class Client(asyncio.Protocol):
             if not self._due:
                 self.replays.append(time.monotonic() - self._back)
 
-    def send(self, text: bytes, first: int = 0x81) -> None:
-        """A frame; a mask of zeros is a valid one."""
-        size = len(text)
-        head = bytes([first, 0x80 | size]) if size < 126 else bytes([first, 0xFE]) + size.to_bytes(2, "big")
-        self._transport.write(head + b"\0\0\0\0" + text)
-
-    def connection_made(self, transport: Any) -> None:
-        """Ask for the upgrade."""
-        self._transport = transport
-        transport.write(HEAD.format(path=self.path()).encode())
-
-    def data_received(self, data: bytes) -> None:
-        """Take whole frames."""
-        buffer = self._buffer + data if self._buffer else data
-        if not self._is_upgraded:
-            end = buffer.find(b"\r\n\r\n")
-            if end < 0:
-                self._buffer = buffer
-                return
-            if not buffer.startswith(b"HTTP/1.1 101"):
-                self._transport.close()
-                return
-            self._is_upgraded, buffer = True, buffer[end + 4 :]
-            self.upgraded()
-        at = 0
-        while len(buffer) - at >= 2:
-            size, begin = buffer[at + 1], at + 2
-            if size == 126:
-                size, begin = int.from_bytes(buffer[at + 2 : at + 4], "big"), at + 4
-            elif size == 127:
-                size, begin = int.from_bytes(buffer[at + 2 : at + 10], "big"), at + 10
-            if len(buffer) < begin + size:
-                break
-            self._take(buffer[at] & 0x0F, buffer[begin : begin + size])
-            at = begin + size
-        self._buffer = buffer[at:]
-
-    def _take(self, opcode: int, payload: bytes) -> None:
-        if opcode == 1:
-            self.hear(payload)
-        elif opcode == 9:
-            self.send(payload, 0x8A)
-        elif opcode == 8:
-            self._code = int.from_bytes(payload[:2], "big")
-            self.send(payload[:2], 0x88)
-            self._transport.close()
+    def closing(self, code: int) -> None:
+        """See WebSocket."""
+        self._code = code
 
     def connection_lost(self, error: Exception | None) -> None:
         """Say so to whom it concerns."""
         if self.is_up:
             self._lost = time.monotonic()
-        self.is_up, self._transport = False, None
+        self.is_up, self.transport = False, None
         if not self._greeted.done():
             self._greeted.set_result(False)
         if not self._ended.done():
