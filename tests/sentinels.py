@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 import time
@@ -12,7 +11,7 @@ from typing import Any
 
 import redis
 
-from tests.servers import RedisServer, lasting_port, server_binary
+from tests.servers import RedisServer, ServerProcess, lasting_port, server_binary
 
 SERVICE = "chats"
 DOWN_AFTER = 1000
@@ -29,13 +28,12 @@ sentinel parallel-syncs {service} 2
 REPLICA = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
 
 
-class Sentinel:
+class Sentinel(ServerProcess):
     """One sentinel, which is the same program as its servers."""
 
     def __init__(self, server: str, primary: int, *lines: str) -> None:
         self.port = lasting_port()
         self.folder = tempfile.mkdtemp(prefix="eclipse-sentinel-")
-        self.process: subprocess.Popen[bytes] | None = None
         self._binary = server_binary(server)
         self._file = Path(self.folder) / "sentinel.conf"
         text = CONFIGURATION.format(
@@ -47,18 +45,6 @@ class Sentinel:
         """Start it, for the first time or again."""
         command = [self._binary, str(self._file), "--sentinel"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    def kill(self) -> None:
-        """End it as a crash would. Idempotent."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def stop(self) -> None:
-        """End it and remove its folder."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Sentinels:

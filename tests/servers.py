@@ -23,15 +23,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+_chance = random.SystemRandom()  # pytest seeds the other one anew for each test, in all processes alike
+_given: set[int] = set()
+
+
 def lasting_port() -> int:
-    """A port that stays free while its server is away: none that the kernel gives to outgoing connections."""
+    """A port that stays free while its server is away: none that the kernel gives to outgoing connections,
+    and none that was given before.
+    """
     while True:
         with socket.socket() as probe:
             try:
-                probe.bind(("127.0.0.1", port := random.randrange(*PORTS)))
+                probe.bind(("127.0.0.1", port := _chance.randrange(*PORTS)))
             except OSError:
                 continue
-            return port
+            if port not in _given:
+                _given.add(port)
+                return port
 
 
 SERVERS = ("redis", "valkey")
@@ -60,7 +68,26 @@ def default_server() -> str:
     return "redis" if shutil.which("redis-server") else "valkey"
 
 
-class RedisServer:
+class ServerProcess:
+    """A process with a folder of its own."""
+
+    folder: str
+    process: subprocess.Popen[bytes] | None = None
+
+    def kill(self) -> None:
+        """End it as a crash would. Idempotent."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> None:
+        """End it and remove its folder."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class RedisServer(ServerProcess):
     """One real ``redis`` or ``valkey`` on a port of its own, which can be killed, frozen and started again.
 
     Raises NoServerError.
@@ -71,7 +98,6 @@ class RedisServer:
         self.port = port or free_port()
         self.folder = tempfile.mkdtemp(prefix="eclipse-redis-")
         self.options = options
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -97,7 +123,7 @@ class RedisServer:
             stderr=subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as probe:
                     probe.sendall(b"PING\r\n")
@@ -105,7 +131,9 @@ class RedisServer:
                         return self
             except OSError:
                 time.sleep(0.01)
-        raise RuntimeError(f"{self.binary} did not start on port {self.port}")
+        code = self.process.poll()
+        why = "does not accept" if code is None else f"has ended with {code}; perhaps the port is in use"
+        raise RuntimeError(f"{self.binary} on port {self.port} {why}")
 
     def freeze(self) -> None:
         """Suspend it as a debugger would: its sockets stay open, nothing is answered."""
@@ -116,15 +144,3 @@ class RedisServer:
         """Resume a frozen one."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        """End it as a crash would. Idempotent."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def stop(self) -> None:
-        """End it and remove its folder."""
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,17 +14,16 @@ from eclipse_ws.backends.redis.cluster import ClusterBackend
 from eclipse_ws.backends.redis.scripts import JOIN
 from eclipse_ws.protocol import Cursor
 from tests import needs
-from tests.backends.harness import Cluster, Node, body, event, fresh_chat, typing, until
+from tests.backends import failovers
+from tests.backends.failovers import OVER_HTTP, Expect, FailoverCluster, is_renewed, positions, publish
+from tests.backends.harness import Node, body, event, fresh_chat, typing, until
 from tests.clusters import RedisCluster
 from tests.sentinels import ask
 from tests.servers import SERVERS, RedisServer
 
 gen_test = pytest.mark.gen_test(timeout=60)
-Expect = Callable[..., None]
-OUTAGE = "Redis connection lost|event not published|Redis unavailable|chat not subscribed|history not read"
-OUTAGE += "|Redis refuses|some slots of the cluster|not every node|nodes not asked"
+OUTAGE = f"{failovers.OUTAGE}|some slots of the cluster|not every node|nodes not asked"
 SHARDED = "?pubsub=sharded"
-OVER_HTTP = {"app_publishes_over_http": True, "redis_timeout": 1}
 
 pytestmark = pytest.mark.slow
 
@@ -47,44 +46,10 @@ def made(io_loop: Any, servers: RedisCluster) -> Iterator[OnCluster]:
     io_loop.run_sync(cluster.close)
 
 
-class OnCluster(Cluster):
+class OnCluster(FailoverCluster):
     """Nodes on a cluster."""
 
-    def __init__(self, servers: RedisCluster) -> None:
-        super().__init__("redis", servers)
-
-    async def close(self) -> None:
-        """Close all."""
-        self.kind = "cluster"  # a failover may leave keys and subscriptions on former primaries
-        await super().close()
-
-    async def until_lost(self, *nodes: Node) -> None:
-        """Wait until these nodes have noticed that a primary is gone."""
-        await until(lambda: all(node.backend.health.state == "down" for node in nodes), "an outage")
-
-    async def until_up(self, *nodes: Node) -> None:
-        """Wait until these nodes are up again, which takes a failover."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + 20
-        while any(node.delivery.health.state != "up" for node in nodes):
-            assert loop.time() < deadline, "the nodes do not come back"
-            await asyncio.sleep(0.01)
-
-
-async def publish(node: Node, chat: str, *numbers: int) -> list[str]:
-    """Publish these events; how each was delivered."""
-    return [(await node.delivery.publish(chat, event(number))).delivery for number in numbers]
-
-
-def positions(chat: str, *nodes: Node) -> set[Cursor | None]:
-    """Where these nodes are."""
-    return {node.delivery.position(chat) for node in nodes}
-
-
-def is_renewed(before: Cursor | None, now: set[Cursor | None]) -> bool:
-    """Whether all nodes are at one position of an epoch that began after this one."""
-    (after, *others) = now
-    return before is not None and after is not None and not others and after.epoch != before.epoch
+    topology = "cluster"
 
 
 def homes(chat: str, *nodes: Node) -> set[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,15 +11,14 @@ import redis.asyncio
 
 from eclipse_ws.protocol import Cursor
 from tests import needs
-from tests.backends.harness import PATIENCE, Cluster, Node, body, event, until
+from tests.backends import failovers
+from tests.backends.failovers import OVER_HTTP, Expect, FailoverCluster, is_renewed, positions, publish
+from tests.backends.harness import PATIENCE, Node, body, until
 from tests.sentinels import SERVICE, Sentinels, ask
 from tests.servers import SERVERS
 
 gen_test = pytest.mark.gen_test(timeout=60)
-Expect = Callable[..., None]
-OUTAGE = "Redis connection lost|event not published|Redis unavailable|chat not subscribed|history not read"
-OUTAGE += "|Redis refuses|sentinels disagree"
-OVER_HTTP = {"app_publishes_over_http": True, "redis_timeout": 1}
+OUTAGE = f"{failovers.OUTAGE}|sentinels disagree"
 
 pytestmark = pytest.mark.slow
 
@@ -42,11 +41,13 @@ def made(io_loop: Any, sentinels: Sentinels) -> Iterator[OnSentinels]:
     io_loop.run_sync(cluster.close)
 
 
-class OnSentinels(Cluster):
+class OnSentinels(FailoverCluster):
     """Nodes whose application publishes on the primary of the moment."""
 
+    topology = "sentinels"
+
     def __init__(self, sentinels: Sentinels) -> None:
-        super().__init__("redis", sentinels)
+        super().__init__(sentinels)
         self._clients: dict[int, Any] = {}
 
     @property
@@ -62,29 +63,7 @@ class OnSentinels(Cluster):
         """Close all."""
         for client in self._clients.values():
             await client.aclose()
-        self.kind = "sentinels"  # a failover may leave keys and subscriptions on former primaries
         await super().close()
-
-    async def until_lost(self, *nodes: Node) -> None:
-        """Wait until these nodes have noticed that the primary is gone."""
-        await until(lambda: all(node.backend.health.state == "down" for node in nodes), "an outage")
-
-    async def until_up(self, *nodes: Node) -> None:
-        """Wait until these nodes are up again, which takes a failover."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + 20
-        while any(node.delivery.health.state != "up" for node in nodes):
-            assert loop.time() < deadline, "the nodes do not come back"
-            await asyncio.sleep(0.01)
-
-    async def publish(self, node: Node, chat: str, *numbers: int) -> list[str]:
-        """Publish these events; how each was delivered."""
-        return [(await node.delivery.publish(chat, event(number))).delivery for number in numbers]
-
-
-def positions(chat: str, *nodes: Node) -> set[Cursor | None]:
-    """Where these nodes are."""
-    return {node.delivery.position(chat) for node in nodes}
 
 
 @gen_test
@@ -94,7 +73,7 @@ async def test_a_primary_is_lost(
     """The nodes find the new primary by themselves; every event arrives once, and clients can resume."""
     expect_log(OUTAGE)
     one, other = await made.nodes(2, chat, **OVER_HTTP)
-    assert await made.publish(one, chat, 1, 2) == ["published"] * 2
+    assert await publish(one, chat, 1, 2) == ["published"] * 2
     await one.until_heard(chat, 1, 2)
     await other.until_heard(chat, 1, 2)
     (before,) = positions(chat, one, other)
@@ -102,9 +81,9 @@ async def test_a_primary_is_lost(
     lost = sentinels.primary
     lost.kill()
     await made.until_lost(one, other)
-    assert await made.publish(one, chat, 3) == ["local"]
+    assert await publish(one, chat, 3) == ["local"]
     await made.until_up(one, other)
-    assert await made.publish(other, chat, 4) == ["published"]
+    assert await publish(other, chat, 4) == ["published"]
     await one.until_heard(chat, 1, 2, 3, 4)
     await other.until_heard(chat, 1, 2, 3, 4)
     assert one.heard.interrupts == other.heard.interrupts == []
@@ -112,9 +91,9 @@ async def test_a_primary_is_lost(
     assert [each.cursor for each in missed] == [Cursor(before.epoch, at) for at in (3, 4)]
     # The lost primary comes back with nothing, and as a primary, until the sentinels correct it.
     await asyncio.to_thread(lost.start)
-    assert await made.publish(one, chat, 5) == ["published"]
+    assert await publish(one, chat, 5) == ["published"]
     await asyncio.to_thread(sentinels.until, lambda: ask(lost.port, "ROLE")[0] == "slave")
-    assert await made.publish(one, chat, 6) == ["published"]
+    assert await publish(one, chat, 6) == ["published"]
     await other.until_heard(chat, *range(1, 7))
     assert {node.backend._connections.standing.server.port for node in (one, other)} == {
         sentinels.primary.port
@@ -128,25 +107,20 @@ async def test_a_primary_is_lost_with_its_last_writes(
     """Events that no replica had: nodes that know them begin a new epoch, and clients load the chat."""
     expect_log(OUTAGE)
     one, other = await made.nodes(2, chat, **OVER_HTTP)
-    await made.publish(one, chat, 1)
+    await publish(one, chat, 1)
     assert await made.client.wait(2, 5000) == 2
     for replica in sentinels.servers[1:]:  # they can't come back to it: it has no password
         ask(replica.port, "CONFIG", "SET", "masterauth", "wrong")
     await made.client.execute_command("CLIENT", "KILL", "TYPE", "replica")
-    await made.publish(one, chat, 2, 3)
+    await publish(one, chat, 2, 3)
     await one.until_heard(chat, 1, 2, 3)
     await other.until_heard(chat, 1, 2, 3)
     (before,) = positions(chat, one, other)
     sentinels.primary.kill()
     await made.until_lost(one, other)
     await made.until_up(one, other)
-    await made.publish(other, chat, 4)
-
-    def is_renewed() -> bool:
-        (after, *others) = positions(chat, one, other)
-        return after is not None and not others and after.epoch != before.epoch
-
-    await until(is_renewed, "one position in a new epoch")
+    await publish(other, chat, 4)
+    await until(lambda: is_renewed(before, positions(chat, one, other)), "one position in a new epoch")
     assert one.heard.interrupts and other.heard.interrupts
     assert await one.delivery.resume(chat, before) is None
 
@@ -179,12 +153,12 @@ async def test_a_planned_failover_and_a_frozen_primary(
     """Neither needs a restart: not a primary that the sentinels demote, nor one that stops to answer."""
     expect_log(OUTAGE)
     one, other = await made.nodes(2, chat, redis_ping_interval=0.5, **OVER_HTTP)
-    await made.publish(one, chat, 1)
+    await publish(one, chat, 1)
     before = sentinels.primary
     await asyncio.to_thread(sentinels.fail_over)
     await until(lambda: standing(one) == standing(other) == sentinels.primary.port, "the new primary")
     await made.until_up(one, other)
-    await made.publish(other, chat, 2)
+    await publish(other, chat, 2)
     await one.until_heard(chat, 1, 2)
     assert await made.client.wait(1, 5000) >= 1
     frozen = sentinels.primary
@@ -192,10 +166,10 @@ async def test_a_planned_failover_and_a_frozen_primary(
     await made.until_lost(one, other)
     await made.until_up(one, other)
     assert sentinels.primary not in (frozen,)
-    await made.publish(one, chat, 3)
+    await publish(one, chat, 3)
     await other.until_heard(chat, 1, 2, 3)
     frozen.thaw()
-    await made.publish(other, chat, 4)
+    await publish(other, chat, 4)
     await one.until_heard(chat, 1, 2, 3, 4)
     assert before is not frozen
 
@@ -215,9 +189,9 @@ async def test_sentinels_that_are_gone(
     for each in sentinels.sentinels[:2]:
         each.kill()
     one, other = await made.nodes(2, chat, **OVER_HTTP)
-    assert await made.publish(one, chat, 1) == ["published"]
+    assert await publish(one, chat, 1) == ["published"]
     sentinels.sentinels[2].kill()
-    assert await made.publish(one, chat, 2) == ["published"]
+    assert await publish(one, chat, 2) == ["published"]
     ask(sentinels.servers[0].port, "CLIENT", "KILL", "TYPE", "pubsub")
     await made.until_lost(one, other)
     sentinels.sentinels[0].start()
