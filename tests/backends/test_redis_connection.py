@@ -46,6 +46,41 @@ async def test_answers_reach_their_commands() -> None:
 
 
 @gen_test
+async def test_many_answers_at_once_leave_others_their_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that came in one read are handled over several turns of the loop."""
+    turns, handled = [0], list[int]()
+    take = CommandConnection._take
+
+    def slow(commands: CommandConnection, answer: Any) -> None:
+        time.sleep(0.0002)
+        handled.append(turns[0])
+        take(commands, answer)
+
+    async def tick() -> None:
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(200):
+            await command(reader)
+        writer.write(b":1\r\n" * 200)
+        await silence(reader, writer)
+
+    monkeypatch.setattr(CommandConnection, "_take", slow)
+    async with Peer(talk) as peer:
+        commands = peer.commands(timeout=10)
+        running = await run(commands)
+        calls = [commands.call("ECHO", 1) for _ in range(200)]
+        ticking = asyncio.create_task(tick())
+        await asyncio.gather(*calls)
+        ticking.cancel()
+        assert max(map(handled.count, handled)) < 20
+        commands.close("done")
+        await running
+
+
+@gen_test
 async def test_silence_ends_the_connection() -> None:
     """A command that isn't answered in time ends the connection, and every caller gets the error."""
     async with Peer(silence) as peer:

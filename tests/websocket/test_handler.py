@@ -134,6 +134,20 @@ async def test_a_failing_open(expect_log: Any) -> None:
 
 @pytest.mark.usefixtures("both_ways")
 @pytest.mark.gen_test
+async def test_frames_are_not_delayed_by_the_system() -> None:
+    """Nagle's algorithm is off: a turn's frames leave at once."""
+    async with serving() as server:
+        await Peer.open(server.port)
+        session = await server.first()
+        connection = socket.socket(fileno=session.wire._fd)
+        try:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        finally:
+            connection.detach()
+
+
+@pytest.mark.usefixtures("both_ways")
+@pytest.mark.gen_test
 async def test_the_request_is_freed() -> None:
     """After open() a session keeps only its own data; using the request raises an error that says why."""
 
