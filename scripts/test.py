@@ -1,8 +1,9 @@
 """The whole check, as `make test` runs it: lock, linters, types, layers, tests and coverage, fuzzers.
 
-The suite runs in five lanes, two at a time: Playwright keeps an event loop running in its process, so other
-tests' coroutines need another process. Then chaos runs by itself, because its faults need a quiet machine.
-Then all fuzzers run at once: 20 seconds each in CI, a moment elsewhere.
+The suite runs in six lanes, two at a time: Playwright keeps an event loop running in its process, so other
+tests' coroutines need another process. Failovers, whose tests mostly wait, run beside them. Then chaos runs
+by itself, because its faults need a quiet machine. Then all fuzzers run at once: 20 seconds each in CI, a
+moment elsewhere.
 
     python -m scripts.test            everything
     python -m scripts.test --quick    linters, types, and the tests that start no browser, cluster or fuzzer
@@ -40,6 +41,13 @@ SETUP = ["tests/repository/test_setup.py", "tests/packaging"]
 CHAOS = ["tests/chaos", "tests/fleet"]
 PROCESSES = ["tests/backends", "tests/drain", "tests/e2e", "tests/fuzz", "tests/attacks"]
 """Folders whose tests start Redis, whole nodes or fuzzers; `make quick` leaves them out, like BROWSER."""
+FAILOVERS = [
+    "tests/backends/test_redis_cluster.py",
+    "tests/backends/test_redis_sentinel.py",
+    "tests/backends/test_redis_sentinel_answers.py",
+    "tests/server/workers",
+]
+"""Tests that mostly wait until something lost has been replaced, so that they take little of a core."""
 QUICK_LANES = 4
 """More than run at a time, because files of the same size don't take the same time."""
 USUAL_MINUTES = 8
@@ -59,6 +67,8 @@ class Lane:
     name: str
     arguments: list[str]
     cover: bool = True
+    waits: bool = False
+    """Whether its tests mostly wait, so that it takes no other lane's place."""
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -112,8 +122,8 @@ def step(title: str, *command: str | Path, stderr: int | None = None) -> bool:
 
 
 def wait(lanes: list[Lane], later: Sequence[Callable[[], Lane]] = ()) -> bool:
-    """Wait for the lanes, and print their progress. A lane that ends starts the next of ``later``, which is
-    added to ``lanes``. Returns whether all passed.
+    """Wait for the lanes, and print their progress. A lane that ends, unless its tests only wait, starts the
+    next of ``later``, which is added to ``lanes``. Returns whether all passed.
     """
     passed, told, live, running, due = True, time.monotonic(), sys.stdout.isatty(), list(lanes), list(later)
     while running:
@@ -122,7 +132,7 @@ def wait(lanes: list[Lane], later: Sequence[Callable[[], Lane]] = ()) -> bool:
             running.remove(lane)
             print("\r\033[K" if live else "", end="")
             passed &= lane.finish()
-            if due:
+            if due and not lane.waits:
                 lanes.append(due.pop(0)())
                 running.append(lanes[-1])
         if running and time.monotonic() - told > (1 if live else TELL_EVERY):
@@ -172,14 +182,15 @@ def everything() -> bool:
     locked = step("lock", BIN / "pip", "--disable-pip-version-check", "check")
     if not (locked and lint() and known_weaknesses()):
         return False
-    say("\n== tests, two lanes at a time, then chaos")
+    say("\n== tests, two lanes at a time beside those that mostly wait, then chaos")
     subprocess.run([BIN / "coverage", "erase"], cwd=ROOT, check=True)
-    others = [*PROCESSES, *BROWSER, *SETUP, *CHAOS]
+    others = [*PROCESSES, *BROWSER, *SETUP, *CHAOS, *FAILOVERS]
     # The longest first, so that none runs by itself at the end.
     # Tests in browsers, and those that build packages, run almost none of our code in their own process.
     lanes = [
         Lane("browser", ["tests/browser", *without(*FRAMEWORKS)], cover=False),
-        Lane("processes", PROCESSES),
+        Lane("processes", [*PROCESSES, *without(*FAILOVERS)]),
+        Lane("failovers", FAILOVERS, waits=True),
     ]
     later = [
         partial(Lane, "main", ["tests", *without(*others)]),
