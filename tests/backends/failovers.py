@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Final
 
 from eclipse_ws.protocol import Cursor
 from tests.backends.harness import Cluster, Node, event, until
+from tests.sentinels import ask
+from tests.servers import RedisServer
 
 Expect = Callable[..., None]
 OUTAGE: Final = (
@@ -41,6 +43,20 @@ class FailoverCluster(Cluster):
         while any(node.delivery.health.state != "up" for node in nodes):
             assert loop.time() < deadline, "the nodes do not come back"
             await asyncio.sleep(0.01)
+
+
+async def replicated(server: RedisServer, replicas: int = 1) -> None:
+    """Wait until so many replicas have all that this server has now.
+
+    The command ``WAIT`` says so of what its own connection has written, and the nodes have other ones.
+    """
+    written = ask(server.port, "INFO", "replication")["master_repl_offset"]
+
+    def have() -> int:
+        info = ask(server.port, "INFO", "replication")
+        return sum(info[f"slave{at}"]["offset"] >= written for at in range(info["connected_slaves"]))
+
+    await until(lambda: have() >= replicas, "all of it on the replicas")
 
 
 async def publish(node: Node, chat: str, *numbers: int) -> list[str]:

@@ -15,7 +15,15 @@ from eclipse_ws.backends.redis.scripts import JOIN
 from eclipse_ws.protocol import Cursor
 from tests import needs
 from tests.backends import failovers
-from tests.backends.failovers import OVER_HTTP, Expect, FailoverCluster, is_renewed, positions, publish
+from tests.backends.failovers import (
+    OVER_HTTP,
+    Expect,
+    FailoverCluster,
+    is_renewed,
+    positions,
+    publish,
+    replicated,
+)
 from tests.backends.harness import Node, body, event, fresh_chat, typing, until
 from tests.clusters import RedisCluster
 from tests.sentinels import ask
@@ -97,7 +105,7 @@ async def test_a_primary_is_lost(servers: RedisCluster, made: OnCluster, expect_
     (before,) = positions(chat, one, other)
     lost = servers.owner_of(chat)
     replica = servers.replica_of(lost)
-    await until(lambda: ask(lost.port, "WAIT", "1", "100"))
+    await replicated(lost)
     lost.kill()
     await made.until_lost(one, other)
     assert await publish(one, second, 2) == ["published"]
@@ -129,7 +137,7 @@ async def test_a_primary_is_lost_with_its_last_writes(
     await publish(one, second, 1)
     await publish(one, chat, 1)
     lost = servers.owner_of(chat)
-    assert ask(lost.port, "WAIT", "1", "2000") == 1
+    await replicated(lost)
     ask(servers.replica_of(lost).port, "CONFIG", "SET", "masterauth", "wrong")
     ask(lost.port, "CLIENT", "KILL", "TYPE", "replica")
     await publish(one, chat, 2, 3)
@@ -159,7 +167,7 @@ async def test_raw_events(servers: RedisCluster, made: OnCluster, expect_log: Ex
             await node.until_heard(chat, *range(number + 1))
     (before,) = positions(chat, one)
     lost = servers.owner_of(chat)
-    await until(lambda: ask(lost.port, "WAIT", "1", "100"))
+    await replicated(lost)
     lost.kill()
     await made.until_lost(one, other)
     await made.until_up(one, other)
@@ -353,7 +361,7 @@ async def test_sharded_channels_stay_in_their_shard(
     await until(lambda: [each.type for each in other.heard.events[chat]] == ["typing"])
     await publish(one, chat, 1)
     await other.until_heard(chat, 1)
-    await until(lambda: ask(primary.port, "WAIT", "1", "100"))
+    await replicated(primary)
     primary.kill()
     await made.until_lost(one, other)
     assert await publish(one, chat, 2) == ["local"]
