@@ -14,8 +14,10 @@ import redis
 from tests.servers import RedisServer, ServerProcess, lasting_port, server_binary
 
 SERVICE = "chats"
-DOWN_AFTER = 1000
-"""Milliseconds without an answer until a sentinel thinks that a server is down."""
+DOWN_AFTER = 2000
+"""Milliseconds without an answer until a sentinel thinks that a server is down. It asks once a second: with
+no more than that, it may take a new primary for lost right after a failover, and replace it, too.
+"""
 CONFIGURATION = """
 port {port}
 bind 127.0.0.1
