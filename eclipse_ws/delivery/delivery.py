@@ -261,15 +261,22 @@ class Delivery:
                 return
             self._deliver(chat, event)
         except Exception:
-            # One event that can't be handled must not stop the node from hearing all others.
-            log.exception("event not delivered; the chat's sessions resume", chat=chat_id)
-            self._subscriber.interrupt(chat_id)
+            self._not_delivered(chat_id)
 
     def deliver(self, chat_id: str, event: Event) -> None:
         """Take an event of a chat: deliver it if it is the next one, otherwise find out what is missing."""
         chat = self._subscriptions.get(chat_id)
-        if chat is not None:
+        if chat is None:
+            return
+        try:
             self._deliver(chat, event)
+        except Exception:
+            self._not_delivered(chat_id)
+
+    def _not_delivered(self, chat_id: str) -> None:
+        """Log an error. One event that can't be handled must not stop the node from hearing all others."""
+        log.exception("event not delivered; the chat's sessions resume", chat=chat_id)
+        self._subscriber.interrupt(chat_id)
 
     def _deliver(self, chat: Chat, event: Event) -> None:
         cursor = event.cursor

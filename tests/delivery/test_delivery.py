@@ -119,6 +119,30 @@ async def test_closing_waits_for_what_the_application_has_published(hangs: bool)
         assert not stage.delivery._raw
 
 
+@gen_test
+@pytest.mark.parametrize("kept", [True, False])
+async def test_a_subscriber_that_fails(kept: bool, expect_log: Expect) -> None:
+    """The sender notices nothing, the chat's sessions have to resume, and the next event arrives."""
+    expect_log("event not delivered")
+    async with on_stage() as stage:
+        deliver, failures = stage.heard.deliver, [RuntimeError("of the test")]
+
+        def fail_once(chat_id: str, event: Event) -> None:
+            if failures:
+                raise failures.pop()
+            deliver(chat_id, event)
+
+        stage.heard.deliver = fail_once  # type: ignore[method-assign]
+        await stage.delivery.subscribe(CHAT)
+        if kept:
+            await stage.publish(CHAT, 1, 2)
+        else:
+            stage.delivery.broadcast(CHAT, typing())
+            stage.delivery.broadcast(CHAT, typing())
+        assert len(stage.heard.events[CHAT]) == 1
+        assert stage.heard.interrupts == [CHAT]
+
+
 # -- what the hub asks for --------------------------------------------------------------------------
 
 
