@@ -21,7 +21,7 @@ from eclipse_ws.backends.base import (
 )
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.address import Address
-from eclipse_ws.backends.redis.connection import Unawaited
+from eclipse_ws.backends.redis.broadcasts import Broadcasts
 from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.heartbeat import Heartbeat
 from eclipse_ws.backends.redis.keys import Keys, whole
@@ -31,7 +31,7 @@ from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
 from eclipse_ws.config.redis_url import Server
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import Cursor, Event, Receipt, parse_events, saved_id, with_origin
+from eclipse_ws.protocol import Cursor, Event, Receipt, parse_events, saved_id
 
 
 class ServerBackend(Backend):
@@ -52,7 +52,7 @@ class ServerBackend(Backend):
         self._lifetime = whole(settings.history_seconds)
         self._connections = Connections(settings, self._names, Address(settings, server), tag)
         self._keys = Keys(settings, self._connections)
-        self._unawaited = Unawaited(self._broadcast_failed)
+        self._broadcasts = Broadcasts(self._names.publish, self._not_broadcast)
         self._subscriptions: Subscriptions
         self._beating: asyncio.Task[None] | None = None
 
@@ -68,7 +68,9 @@ class ServerBackend(Backend):
 
     def open(self, listener: Listener) -> None:
         """Begin to connect."""
-        self._subscriptions = Subscriptions(self._settings, self._connections, listener)
+        self._subscriptions = Subscriptions(
+            self._settings, self._connections, listener, self._broadcasts.on_their_way
+        )
         self._connections.start(self._subscriptions)
         heartbeat = Heartbeat(self._settings, self._connections, self._subscriptions)
         self._beating = asyncio.create_task(heartbeat.run())
@@ -171,11 +173,10 @@ class ServerBackend(Backend):
         if commands is None:
             self.broadcasts_dropped += 1
             return
-        body = with_origin(event) if event.origin else event.body
-        commands.post(self._unawaited, self._names.publish, self._names.channel(chat_id), body)
+        self._broadcasts.add(commands, self._names.channel(chat_id), event)
 
-    def _broadcast_failed(self, error: Exception) -> None:
-        self.broadcasts_dropped += 1
+    def _not_broadcast(self, count: int, error: Exception | None) -> None:
+        self.broadcasts_dropped += count
         if isinstance(error, RedisError):
             self._connections.is_general(error)
 

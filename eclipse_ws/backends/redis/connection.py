@@ -196,10 +196,14 @@ class BaseConnection:
         self._outgoing.append(hiredis.pack_command(command))
         self._wake.set()
 
+    def flush(self) -> None:
+        """Queue what was put off until the next write."""
+
     async def _write(self) -> None:
         try:
             while True:
                 await self._wake.wait()
+                self.flush()
                 self._wake.clear()
                 batch, self._outgoing = self._outgoing, []
                 await self._connection.send_packed_command(batch, check_health=False)
@@ -256,7 +260,7 @@ class BaseConnection:
 
 
 class Waiter(Protocol):
-    """What a command's answer is for: a future, or an `Unawaited`."""
+    """What a command's answer is for: a future, or what counts failures where nobody waits."""
 
     def done(self) -> bool:
         """Whether nobody waits for the answer any more."""
@@ -268,26 +272,6 @@ class Waiter(Protocol):
         """Take the error instead of an answer."""
 
 
-class Unawaited:
-    """For commands whose answers don't matter; all of them share one, which passes errors on."""
-
-    __slots__ = ("_failed",)
-
-    def __init__(self, failed: Callable[[Exception], None]) -> None:
-        self._failed = failed
-
-    def done(self) -> bool:
-        """See Waiter."""
-        return False
-
-    def set_result(self, _answer: Any, /) -> None:
-        """See Waiter."""
-
-    def set_exception(self, error: Exception, /) -> None:
-        """See Waiter."""
-        self._failed(error)
-
-
 class CommandConnection(BaseConnection):
     """A pipelined connection: all callers share it, and each gets the answer to its own command."""
 
@@ -297,6 +281,7 @@ class CommandConnection(BaseConnection):
         super().__init__(made, timeout, find)
         self._waiting: deque[tuple[Waiter, float]] = deque()
         self._answered = 0.0  # when the last answer came: a server that works off a long queue isn't silent
+        self._put_off: Callable[[], None] | None = None
 
     def call(self, *command: bytes | str | int | float) -> asyncio.Future[Any]:
         """Queue a command. The future raises DisconnectedError, or the RedisError that Redis answered."""
@@ -308,17 +293,37 @@ class CommandConnection(BaseConnection):
         self._waiting.append((future, self._now()))
         return future
 
-    def post(self, waiter: Unawaited, *command: bytes | str) -> None:
-        """Queue a command whose answer doesn't matter."""
+    def post(self, waiter: Waiter, *command: bytes | str) -> None:
+        """Queue a command for whose answer nobody waits."""
         if self.broken:
             waiter.set_exception(DisconnectedError(self.broken))
             return
         self.send(*command)
         self._waiting.append((waiter, self._now()))
 
+    def before_next(self, send: Callable[[], None]) -> None:
+        """Have this called once, before the next command is queued or the next write begins."""
+        self._put_off = send
+        self._wake.set()
+        if self.broken:  # there is no next write
+            self.flush()
+
+    def flush(self) -> None:
+        """Queue what was put off until the next write."""
+        if self._put_off is not None:
+            send, self._put_off = self._put_off, None
+            send()
+
+    def send(self, *command: Any) -> None:
+        """Queue a command, after what was put off."""
+        if self._put_off is not None:
+            self.flush()
+        super().send(*command)
+
     def close(self, why: str) -> None:
         """End the connection; callers that wait get DisconnectedError. Idempotent."""
         super().close(why)
+        self.flush()
         waiting, self._waiting = self._waiting, deque()
         for future, _ in waiting:
             if not future.done():

@@ -118,6 +118,7 @@ async def _run_scripts(connection: CommandConnection, names: Names, chat_id: str
             0,
             names.publish,
         )
+        await scripts.BROADCAST(connection, [])
         await scripts.HISTORY(connection, keys[:2], "probe", 0, 0)
         # Three times, because only a later node asks whether an earlier one listens, and only if the guard is
         # old, whether its lease stands.

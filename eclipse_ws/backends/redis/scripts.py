@@ -33,6 +33,7 @@ class Script:
 
 PUBLISH = Script("publish")
 JOIN = Script("join")
+BROADCAST = Script("broadcast")
 HISTORY = Script("history")
 ATTEMPT = Script("attempt")
 SETTLE = Script("settle")

@@ -12,7 +12,7 @@ from eclipse_ws.backends.base import Listener, Position, Subscription, Unavailab
 from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.scripts import JOIN
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import Cursor, parse_events
+from eclipse_ws.protocol import Cursor, Event, parse_events
 
 BATCH = 500
 """Channels of one command."""
@@ -41,10 +41,13 @@ class _Chat:
 class Subscriptions:
     """Subscribes to chats' channels, and guards the chats (see the package's docstring)."""
 
-    def __init__(self, settings: Settings, connections: Connections, listener: Listener) -> None:
+    def __init__(
+        self, settings: Settings, connections: Connections, listener: Listener, ours: dict[bytes, Event]
+    ) -> None:
         self._settings = settings
         self._connections = connections
         self._listener = listener
+        self._ours = ours  # events of this node that are on their way, by their payload
         self._chats: dict[bytes, _Chat] = {}  # by channel
         self._unconfirmed: dict[bytes, asyncio.Future[Unavailable | None]] = {}
         self._due: list[bytes] = []  # channels to subscribe to at the end of the loop's turn
@@ -57,8 +60,13 @@ class Subscriptions:
     def hear(self, channel: bytes, payload: bytes) -> None:
         """Hand on what was published in a chat."""
         chat = self._chats.get(channel)
-        if chat is not None:
+        if chat is None:
+            return
+        event = self._ours.pop(payload, None)
+        if event is None:
             self._listener.receive(chat.id, payload)
+        else:
+            self._listener.deliver(chat.id, event)
 
     def notice(self, note: bytes) -> None:
         """Hand on what a node has sent."""
