@@ -59,23 +59,19 @@ class RedisCluster:
         return self
 
     def is_whole(self) -> bool:
-        """Whether every server that runs sees a working cluster, and every primary a replica."""
+        """Whether every server that runs sees a working cluster, and a replica of every primary."""
         running = [server for server in self.servers if server.process is not None]
         return all(
-            info(server).get("cluster_state") == "ok" and replication(server) for server in running
-        ) and all(len(shard) > 1 for shard in self.shards().values())
+            info(server).get("cluster_state") == "ok"
+            and replication(server)
+            and all(len(ports) > 1 for ports in seen_by(server).values())
+            for server in running
+        )
 
     def shards(self) -> dict[tuple[int, int], list[int]]:
-        """The ports of each range of slots, the primary's first."""
-        for server in self.servers:
-            if server.process is not None and (answer := ask(server.port, "CLUSTER", "SLOTS")):
-                if isinstance(answer, dict):
-                    return {
-                        slots: [about["primary"][1], *(each[1] for each in about["replicas"])]
-                        for slots, about in answer.items()
-                    }
-                return {(each[0], each[1]): [node[1] for node in each[2:]] for each in answer}
-        return {}
+        """The ports of each range of slots, the primary's first, as the first server sees them."""
+        running = (server for server in self.servers if server.process is not None)
+        return next(filter(None, map(seen_by, running)), {})
 
     def owner(self, key: str) -> RedisServer:
         """The primary that has this key."""
@@ -159,7 +155,15 @@ def replication(server: RedisServer) -> bool:
 
 def primaries(server: RedisServer) -> list[int]:
     """The ports of the primaries with slots that a server knows."""
-    answer = ask(server.port, "CLUSTER", "SLOTS") or {}
+    return [ports[0] for ports in seen_by(server).values()]
+
+
+def seen_by(server: RedisServer) -> dict[tuple[int, int], list[int]]:
+    """The ports of each range of slots, the primary's first; empty if the server gives no answer."""
+    answer = ask(server.port, "CLUSTER", "SLOTS") or []
     if isinstance(answer, dict):
-        return [about["primary"][1] for about in answer.values()]
-    return [each[2][1] for each in answer]
+        return {
+            slots: [about["primary"][1], *(each[1] for each in about["replicas"])]
+            for slots, about in answer.items()
+        }
+    return {(each[0], each[1]): [node[1] for node in each[2:]] for each in answer}
