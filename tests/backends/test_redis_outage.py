@@ -352,7 +352,7 @@ async def test_closing_hands_over_the_outbox(own_cluster: Make, chat: str, expec
     """A node that stops while Redis takes events again leaves nothing behind."""
     expect_log(REFUSES)
     expect_log(LOCALLY, optional=True)
-    made = own_cluster()
+    made = own_cluster(redis_timeout=10)  # closing waits that long: heartbeats are a second apart meanwhile
     one, other = await made.nodes(2, chat)
     await made.client.config_set("maxmemory", 1)
     assert await publish(one, chat, *range(5)) == {"local"}
