@@ -103,8 +103,11 @@ class ClusterBackend(Backend):
             self._use(await fetch(self.settings, self._servers()))
         self._looking = asyncio.create_task(self._look())
         try:
-            primaries = list(self._primaries.values())
-            await asyncio.gather(*(self._probe(each) for each in primaries))
+            probes = [self._probe(each) for each in self._primaries.values()]
+            # All of them end before anything is closed: what is closed must not look unavailable.
+            for error in await asyncio.gather(*probes, return_exceptions=True):
+                if error is not None:
+                    raise error
         except BaseException:
             await self.close()
             raise
