@@ -175,7 +175,7 @@ class ServerBackend(Backend):
             return
         self._broadcasts.add(commands, self._names.channel(chat_id), event)
 
-    def _not_broadcast(self, count: int, error: Exception | None) -> None:
+    def _not_broadcast(self, count: int, error: BaseException | None) -> None:
         self.broadcasts_dropped += count
         if isinstance(error, RedisError):
             self._connections.is_general(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from redis.exceptions import NoScriptError
@@ -15,7 +17,7 @@ MOST: Final = 100
 """Events of one command at most: Redis serves nobody else meanwhile."""
 REMEMBERED: Final = 10_000
 """Events on their way at most: 5 MB."""
-Failed = Callable[[int, Exception | None], None]
+Failed = Callable[[int, BaseException | None], None]
 """Takes how many events were not published, and the error, if it concerns all of them."""
 
 
@@ -50,58 +52,25 @@ class Broadcasts:
     def _send(self) -> None:
         due, self._due = self._due, []
         if self._together and len(due) > 2:
-            _Batch(self._commands, due, self._failed).send("EVALSHA", BROADCAST.digest)
+            self._call_script(due, "EVALSHA", BROADCAST.digest)
             return
         for at in range(0, len(due), 2):
-            self._commands.post(_One(self._failed), self._publish, *due[at : at + 2])
+            answer = self._commands.call(self._publish, *due[at : at + 2])
+            answer.add_done_callback(self._published)
 
+    def _call_script(self, due: list[str | bytes], *script: str | bytes) -> None:
+        answer = self._commands.call(*script, 0, *due)
+        answer.add_done_callback(partial(self._published_together, due))
 
-class _One:
-    """Takes the answer to one event's command."""
+    def _published(self, answer: asyncio.Future[int]) -> None:
+        if (error := answer.exception()) is not None:
+            self._failed(1, error)
 
-    __slots__ = ("_failed",)
-
-    def __init__(self, failed: Failed) -> None:
-        self._failed = failed
-
-    def done(self) -> bool:
-        """See Waiter."""
-        return False
-
-    def set_result(self, _answer: int, /) -> None:
-        """See Waiter."""
-
-    def set_exception(self, error: Exception, /) -> None:
-        """See Waiter."""
-        self._failed(1, error)
-
-
-class _Batch:
-    """Sends many events' script, and takes the answer."""
-
-    __slots__ = ("_commands", "_due", "_failed")
-
-    def __init__(self, commands: CommandConnection, due: list[str | bytes], failed: Failed) -> None:
-        self._commands = commands
-        self._due = due
-        self._failed = failed
-
-    def send(self, *script: str | bytes) -> None:
-        """Call the script, by its digest or as a whole."""
-        self._commands.post(self, *script, "0", *self._due)
-
-    def done(self) -> bool:
-        """See Waiter."""
-        return False
-
-    def set_result(self, refused: int, /) -> None:
-        """See Waiter."""
-        if refused:
+    def _published_together(self, due: list[str | bytes], answer: asyncio.Future[int]) -> None:
+        error = answer.exception()
+        if isinstance(error, NoScriptError):  # a restarted Redis has lost its scripts
+            self._call_script(due, "EVAL", BROADCAST.source)
+        elif error is not None:
+            self._failed(len(due) // 2, error)
+        elif refused := answer.result():
             self._failed(refused, None)
-
-    def set_exception(self, error: Exception, /) -> None:
-        """See Waiter. A Redis that was restarted has lost its scripts."""
-        if isinstance(error, NoScriptError):
-            self.send("EVAL", BROADCAST.source)
-        else:
-            self._failed(len(self._due) // 2, error)

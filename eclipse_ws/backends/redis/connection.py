@@ -9,7 +9,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import hiredis
 import structlog
@@ -259,19 +259,6 @@ class BaseConnection:
         return self._loop.time() - self._stood_still
 
 
-class Waiter(Protocol):
-    """What a command's answer is for: a future, or what counts failures where nobody waits."""
-
-    def done(self) -> bool:
-        """Whether nobody waits for the answer any more."""
-
-    def set_result(self, answer: Any, /) -> None:
-        """Take the answer."""
-
-    def set_exception(self, error: Any, /) -> None:
-        """Take the error instead of an answer."""
-
-
 class CommandConnection(BaseConnection):
     """A pipelined connection: all callers share it, and each gets the answer to its own command."""
 
@@ -279,7 +266,7 @@ class CommandConnection(BaseConnection):
 
     def __init__(self, made: Connection, timeout: float, find: Find | None = None) -> None:
         super().__init__(made, timeout, find)
-        self._waiting: deque[tuple[Waiter, float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
         self._answered = 0.0  # when the last answer came: a server that works off a long queue isn't silent
         self._put_off: Callable[[], None] | None = None
 
@@ -292,14 +279,6 @@ class CommandConnection(BaseConnection):
         self.send(*command)
         self._waiting.append((future, self._now()))
         return future
-
-    def post(self, waiter: Waiter, *command: bytes | str) -> None:
-        """Queue a command for whose answer nobody waits."""
-        if self.broken:
-            waiter.set_exception(DisconnectedError(self.broken))
-            return
-        self.send(*command)
-        self._waiting.append((waiter, self._now()))
 
     def before_next(self, send: Callable[[], None]) -> None:
         """Have this called once, before the next command is queued or the next write begins."""
