@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eclipse_ws.backends.redis import RedisBackend
-from eclipse_ws.backends.redis.broadcasts import MOST, REMEMBERED
+from eclipse_ws.backends.redis.broadcasts import MOST, REMEMBERED, SMALL
 from eclipse_ws.protocol import Event, parse_event, typing_event
 from tests.backends.alone import Told, alone
 from tests.backends.harness import event, fresh_chat, until
@@ -133,5 +133,7 @@ async def test_what_is_never_heard_is_forgotten(redis_server: RedisServer, chat:
         sent = typings(REMEMBERED + 10)
         broadcast(backend, chat, sent)
         assert len(backend._broadcasts.on_their_way) == 10
+        backend.broadcast(chat, typing_event("u" * SMALL, True, ""))
+        assert len(backend._broadcasts.on_their_way) == 10, "only small ones"
         await backend.subscribe(chat)
         assert backend.broadcasts_dropped == 0

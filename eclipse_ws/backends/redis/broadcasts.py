@@ -16,7 +16,9 @@ from eclipse_ws.protocol import Event, with_origin
 MOST: Final = 100
 """Events of one command at most: Redis serves nobody else meanwhile."""
 REMEMBERED: Final = 10_000
-"""Events on their way at most: 5 MB."""
+"""Events on their way at most."""
+SMALL: Final = 500
+"""Bytes of one of them at most, so that all take 12 MB: the application's may have any size."""
 Failed = Callable[[int, BaseException | None], None]
 """Takes how many events were not published, and the error, if it concerns all of them."""
 
@@ -41,7 +43,8 @@ class Broadcasts:
         payload = with_origin(event) if event.origin else event.body
         if len(self.on_their_way) == REMEMBERED:
             self.on_their_way.clear()
-        self.on_their_way[payload] = event
+        if len(payload) <= SMALL:
+            self.on_their_way[payload] = event
         self._due += channel, payload
         if len(self._due) == 2:
             self._commands = commands
