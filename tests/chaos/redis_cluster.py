@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,16 @@ class RedisApplication(Application):
         await super().stop()
         await self._client.aclose()
 
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[redis.asyncio.Redis]:
+        """The server on which an event has to be published."""
+        yield self._client
+
     async def hand_over(self, chat: str, event: dict[str, Any]) -> bool:
         """Publish an event; whether Redis has confirmed it."""
         try:
-            await self._client.publish(f"chat:{chat}", json.dumps(event))
+            async with self.connected() as client:
+                await client.publish(f"chat:{chat}", json.dumps(event))
         except (RedisError, OSError):
             return False
         return True

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import redis.asyncio.sentinel
-from redis.exceptions import RedisError
 
 from tests.chaos.cluster import Cluster
 from tests.chaos.redis_cluster import CLIENT, RedisApplication, RedisCluster
@@ -27,15 +26,12 @@ class SentinelApplication(RedisApplication):
             [("127.0.0.1", port) for port in ports], sentinel_kwargs=CLIENT, **CLIENT
         )
 
-    async def hand_over(self, chat: str, event: dict[str, Any]) -> bool:
+    @contextlib.asynccontextmanager
+    async def connected(self) -> AsyncIterator[redis.asyncio.Redis]:
         """See `RedisApplication`."""
-        try:
-            host, port = await self._sentinels.discover_master(SERVICE)
-            async with redis.asyncio.Redis(host=host, port=port, **CLIENT) as client:
-                await client.publish(f"chat:{chat}", json.dumps(event))
-        except (RedisError, OSError):
-            return False
-        return True
+        host, port = await self._sentinels.discover_master(SERVICE)
+        async with redis.asyncio.Redis(host=host, port=port, **CLIENT) as client:
+            yield client
 
     async def stop(self) -> None:
         """Close the connections to the sentinels, too."""
