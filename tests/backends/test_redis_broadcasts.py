@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eclipse_ws.backends.redis import RedisBackend
-from eclipse_ws.backends.redis.broadcasts import MOST, REMEMBERED, SMALL
+from eclipse_ws.backends.redis.broadcasts import MOST
 from eclipse_ws.protocol import Event, parse_event, typing_event
 from tests.backends.alone import Told, alone
 from tests.backends.harness import event, fresh_chat, until
@@ -123,17 +123,3 @@ async def test_a_connection_that_breaks_first(
         broadcast(backend, chat, typings(2))
         await asyncio.sleep(0)
         assert backend.broadcasts_dropped == 5
-
-
-@gen_test
-async def test_what_is_never_heard_is_forgotten(redis_server: RedisServer, chat: str) -> None:
-    """Events of chats that this node doesn't hear take a bounded amount of memory."""
-    async with alone(redis_server) as made:
-        backend, _ = await made.start()
-        sent = typings(REMEMBERED + 10)
-        broadcast(backend, chat, sent)
-        assert len(backend._broadcasts.on_their_way) == 10
-        backend.broadcast(chat, typing_event("u" * SMALL, True, ""))
-        assert len(backend._broadcasts.on_their_way) == 10, "only small ones"
-        await backend.subscribe(chat)
-        assert backend.broadcasts_dropped == 0

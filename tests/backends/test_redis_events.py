@@ -93,7 +93,7 @@ async def test_events_of_other_chats_are_not_heard(redis_server: RedisServer, ch
         await backend.append(chat, event(1))
         await backend.subscribe(chat)
         await backend.append(chat, event(2))
-        await until(lambda: heard.received)
+        await until(lambda: heard.events)
         meta, guard = guards(backend, chat)
         assert await made.client.hexists(meta, guard)
         await backend.unsubscribe([chat, "unknown"])
@@ -103,12 +103,8 @@ async def test_events_of_other_chats_are_not_heard(redis_server: RedisServer, ch
         await backend.append(chat, event(3))
         await backend.send(b"{}")
         await until(lambda: heard.notes)
-        assert [number_of_raw(raw) for _, raw in heard.received] == ["2"]
-
-
-def number_of_raw(raw: bytes) -> str:
-    """The ``data.id`` of what was heard."""
-    return raw.partition(b'"id": "')[2].partition(b'"')[0].decode()
+        assert [number_of(each) for each in heard.events] == ["2"]
+        assert not heard.received
 
 
 @gen_test

@@ -203,15 +203,15 @@ async def test_an_event_of_exactly_the_limit(cluster: Make, chat: str) -> None:
 async def test_a_history_that_cannot_be_read(cluster: Make, chat: str) -> None:
     """An event that a server with wider limits has kept is a gap, and doesn't stop the chat."""
     made = cluster()
-    node = await made.node(chat)
-    await node.delivery.publish(chat, event("m1"))
+    wider, node = await made.nodes(2, chat)
+    await wider.delivery.publish(chat, event("m1"))
     await node.until_heard(chat, "m1")
     at = node.delivery.position(chat)
     deep = b'{"type":"message","data":%b}' % nested(TOO_DEEP[0]).encode()
-    await node.delivery.publish(chat, Event("message", deep, "message:deep"))
+    await wider.delivery.publish(chat, Event("message", deep, "message:deep"))
     await until(lambda: node.heard.interrupts == [chat], "the interrupt")
     assert await node.delivery.resume(chat, at) is None
-    await node.delivery.publish(chat, event("m2"))
+    await wider.delivery.publish(chat, event("m2"))
     await node.until_heard(chat, "m1", "m2")
     assert node.heard.interrupts == [chat]
 

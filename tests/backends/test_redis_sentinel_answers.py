@@ -158,7 +158,7 @@ async def test_a_primary_that_becomes_a_replica(own_server: Servers, chat: str, 
                     await made.subscribe(chat)
                     subscribed = True
         await made.append(chat, event(2))
-        await until(lambda: told.received)
+        await until(lambda: told.events)
 
 
 @gen_test

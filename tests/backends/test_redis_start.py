@@ -72,7 +72,7 @@ async def test_the_right_password(own_server: Servers, chat: str) -> None:
     await backend.start(told)
     await backend.subscribe(chat)
     await backend.append(chat, event("m1"))
-    await until(lambda: told.received)
+    await until(lambda: told.events)
     await backend.close()
 
 
@@ -151,7 +151,7 @@ async def test_an_account_with_the_required_rights(redis_server: RedisServer, ch
     key = Key("key", "token")
     assert (await backend.record(chat, key, "pending")).state == "none"
     cursor, _ = await backend.append(chat, event("m1"), key=key)
-    await until(lambda: told.received)
+    await until(lambda: told.events)
     read = await backend.read(chat, at.cursor)
     assert read is not None
     assert [each.cursor for each in read] == [cursor]

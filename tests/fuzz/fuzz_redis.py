@@ -70,7 +70,7 @@ class _Backend(RedisBackend):
         return Health(self.name, "up")
 
     async def start(self, listener: Any) -> None:
-        self._subscriptions = Subscriptions(self._settings, self._connections, listener, {})
+        self._subscriptions = Subscriptions(self._settings, self._connections, listener, self._own)
         self._connections._hearer = self._subscriptions
         self._connections.name = "n1:1"
         self._subscriptions._chats[CHANNEL] = _Chat(CHAT)

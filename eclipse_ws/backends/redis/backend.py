@@ -26,6 +26,7 @@ from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.heartbeat import Heartbeat
 from eclipse_ws.backends.redis.keys import Keys, whole
 from eclipse_ws.backends.redis.names import Names
+from eclipse_ws.backends.redis.own_events import OwnEvents
 from eclipse_ws.backends.redis.probe import greet, probe
 from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
@@ -52,7 +53,8 @@ class ServerBackend(Backend):
         self._lifetime = whole(settings.history_seconds)
         self._connections = Connections(settings, self._names, Address(settings, server), tag)
         self._keys = Keys(settings, self._connections)
-        self._broadcasts = Broadcasts(self._names.publish, self._not_broadcast)
+        self._own = OwnEvents()
+        self._broadcasts = Broadcasts(self._names.publish, self._own, self._not_broadcast)
         self._subscriptions: Subscriptions
         self._beating: asyncio.Task[None] | None = None
 
@@ -68,9 +70,7 @@ class ServerBackend(Backend):
 
     def open(self, listener: Listener) -> None:
         """Begin to connect."""
-        self._subscriptions = Subscriptions(
-            self._settings, self._connections, listener, self._broadcasts.on_their_way
-        )
+        self._subscriptions = Subscriptions(self._settings, self._connections, listener, self._own)
         self._connections.start(self._subscriptions)
         heartbeat = Heartbeat(self._settings, self._connections, self._subscriptions)
         self._beating = asyncio.create_task(heartbeat.run())
@@ -133,6 +133,7 @@ class ServerBackend(Backend):
         keys = self._names.chat_keys(chat_id)
         if key is not None:
             keys.append(self._names.attempt(chat_id, key.name))
+        self._own.append(event)
         with self._connections.asking() as commands:
             try:
                 cursor, fresh = await scripts.PUBLISH(

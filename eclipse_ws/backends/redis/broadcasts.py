@@ -10,42 +10,30 @@ from typing import Final
 from redis.exceptions import NoScriptError
 
 from eclipse_ws.backends.redis.connection import CommandConnection
+from eclipse_ws.backends.redis.own_events import OwnEvents
 from eclipse_ws.backends.redis.scripts import BROADCAST
-from eclipse_ws.protocol import Event, with_origin
+from eclipse_ws.protocol import Event
 
 MOST: Final = 100
 """Events of one command at most: Redis serves nobody else meanwhile."""
-REMEMBERED: Final = 10_000
-"""Events on their way at most."""
-SMALL: Final = 500
-"""Bytes of one of them at most, so that all take 12 MB: the application's may have any size."""
 Failed = Callable[[int, BaseException | None], None]
 """Takes how many events were not published, and the error, if it concerns all of them."""
 
 
 class Broadcasts:
-    """Collects the events of a turn. Nobody waits for them.
+    """Collects the events of a turn. Nobody waits for them."""
 
-    ``on_their_way`` has those that may still be heard, by their payload: what this node has published need
-    not be parsed again. What it never hears is forgotten with all others, now and then.
-    """
-
-    def __init__(self, publish: str, failed: Failed) -> None:
+    def __init__(self, publish: str, own: OwnEvents, failed: Failed) -> None:
         self._publish = publish
         self._together = publish == "PUBLISH"  # sharded channels of one script would have to be in one slot
+        self._own = own
         self._failed = failed
         self._due: list[str | bytes] = []  # channel, payload, channel, payload, and so on
-        self.on_their_way: dict[bytes, Event] = {}
         self._commands: CommandConnection
 
     def add(self, commands: CommandConnection, channel: str, event: Event) -> None:
         """Publish an event with the next write of a connection."""
-        payload = with_origin(event) if event.origin else event.body
-        if len(self.on_their_way) == REMEMBERED:
-            self.on_their_way.clear()
-        if len(payload) <= SMALL:
-            self.on_their_way[payload] = event
-        self._due += channel, payload
+        self._due += channel, self._own.broadcast(event)
         if len(self._due) == 2:
             self._commands = commands
             commands.before_next(self._send)

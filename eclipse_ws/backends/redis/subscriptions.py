@@ -10,9 +10,10 @@ from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Listener, Position, Subscription, Unavailable
 from eclipse_ws.backends.redis.connections import Connections
+from eclipse_ws.backends.redis.own_events import OwnEvents
 from eclipse_ws.backends.redis.scripts import JOIN
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import Cursor, Event, parse_events
+from eclipse_ws.protocol import Cursor, parse_events
 
 BATCH = 500
 """Channels of one command."""
@@ -42,12 +43,12 @@ class Subscriptions:
     """Subscribes to chats' channels, and guards the chats (see the package's docstring)."""
 
     def __init__(
-        self, settings: Settings, connections: Connections, listener: Listener, ours: dict[bytes, Event]
+        self, settings: Settings, connections: Connections, listener: Listener, own: OwnEvents
     ) -> None:
         self._settings = settings
         self._connections = connections
         self._listener = listener
-        self._ours = ours  # events of this node that are on their way, by their payload
+        self._own = own
         self._chats: dict[bytes, _Chat] = {}  # by channel
         self._unconfirmed: dict[bytes, asyncio.Future[Unavailable | None]] = {}
         self._due: list[bytes] = []  # channels to subscribe to at the end of the loop's turn
@@ -62,7 +63,7 @@ class Subscriptions:
         chat = self._chats.get(channel)
         if chat is None:
             return
-        event = self._ours.pop(payload, None)
+        event = self._own.take(payload)
         if event is None:
             self._listener.receive(chat.id, payload)
         else:
