@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Final
 
 from eclipse_ws.application.base import ApiError, ApiStats, Share
+from eclipse_ws.application.deadlines import Deadlines
 
 OF_ONE: Final = 10
 """One user, or one chat of visitors, gets at most 1/OF_ONE of the total."""
@@ -62,9 +63,6 @@ class ConcurrencyLimiter:
     They are granted round-robin by user or chat (`Share.who`), and in order of arrival within each. Every
     caller has a quota of the queue. A caller that has used its quota of slots is skipped while others wait,
     and can't take the last tenth of them: however long its calls take, others get through.
-
-    The curl client has a queue too, but that is unbounded, and waiting in it does not count towards a
-    timeout.
     """
 
     def __init__(self, limit: int, waiting: int, stats: ApiStats) -> None:
@@ -75,6 +73,7 @@ class ConcurrencyLimiter:
         self._held = Quotas(limit)
         self._waiting = Quotas(waiting, MIN_WAITING)
         self._taken = 0  # places of the queue
+        self._deadlines: Deadlines[asyncio.Future[None]] = Deadlines(self._passed)
         # By user or chat, next turn first. Dicts keep their order, and remove a cancelled call in constant
         # time.
         self._queues: OrderedDict[str, dict[asyncio.Future[None], Share | None]] = OrderedDict()
@@ -97,24 +96,26 @@ class ConcurrencyLimiter:
                 "the application is slow, or api_max_connections is too low",
                 retry_after=1.0,
             )
-        loop = asyncio.get_running_loop()
-        turn = loop.create_future()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         who = "" if share is None else share.who
         self._queues.setdefault(who, {})[turn] = share
         places = 1 + length // PLACE_BYTES
         self._taken += places
         self._stats.waiting += 1
         self._waiting.add(share, places)
-        timer = loop.call_at(deadline, self._give_up, who, turn, "no connection was free within api_timeout")
+        self._deadlines.add(turn, deadline)
         try:
             await turn
+        except ApiError:
+            self._forget(who, turn)
+            raise
         except asyncio.CancelledError:
             self._forget(who, turn)
             if not turn.cancelled() and turn.exception() is None:
                 self.release(share)  # the slot was granted in the moment of the cancellation
             raise
         finally:
-            timer.cancel()
+            self._deadlines.remove(turn)
             self._taken -= places
             self._stats.waiting -= 1
             self._waiting.remove(share, places)
@@ -138,7 +139,9 @@ class ConcurrencyLimiter:
         """Fail every waiting call."""
         for who, queue in list(self._queues.items()):
             for turn in list(queue):
-                self._give_up(who, turn, why)
+                self._forget(who, turn)
+                _fail(turn, why)
+        self._deadlines.close()
 
     def _take(self, share: Share | None) -> None:
         self._free -= 1
@@ -161,7 +164,11 @@ class ConcurrencyLimiter:
             if not queue:
                 del self._queues[who]
 
-    def _give_up(self, who: str, turn: asyncio.Future[None], why: str) -> None:
-        self._forget(who, turn)
-        if not turn.done():
-            turn.set_exception(ApiError("api_unavailable", why, retry_after=1.0))
+    def _passed(self, turn: asyncio.Future[None]) -> None:
+        # It stays in its queue until its caller, which wakes now, removes it.
+        _fail(turn, "no connection was free within api_timeout")
+
+
+def _fail(turn: asyncio.Future[None], why: str) -> None:
+    if not turn.done():
+        turn.set_exception(ApiError("api_unavailable", why, retry_after=1.0))

@@ -8,7 +8,8 @@ The package dates from 2016. Its incompatibilities, and what this module does ab
 
 - It imports ``tornado.httputil._normalized_headers`` and ``collections.MutableMapping``, both gone. They
   are needed while its modules are imported and never afterwards, so they exist for exactly that long.
-- ``fetch`` passes ``callback=`` to Tornado, which no longer has it: CookieSession has a ``fetch`` of its own.
+- ``fetch`` passes ``callback=`` to Tornado, which no longer has it: CookieSession has a ``fetch`` of its own,
+  a coroutine.
 - It reads cookies from successful responses only. A status of 4xx or 5xx arrives as an exception, whose
   response may set cookies too.
 - It adds the cookies to the caller's own request, whose next use would carry them twice: a copy gets them.
@@ -22,14 +23,13 @@ from __future__ import annotations
 import collections
 import collections.abc
 import copy
-from asyncio import Future
 from collections.abc import Callable, Iterable
 from http.cookiejar import Cookie, DefaultCookiePolicy
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tornado import httputil
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 
 KEPT: Final = (
     # Amazon: AWSALBCORS, AWSALBTG, AWSALBAPP-0, ...; AWSELB is the classic load balancer's
@@ -161,38 +161,33 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
             self._closed = True
             self._httpclient.close()
 
-    def fetch(
-        self, request: HTTPRequest | str, raise_error: bool = True, **kwargs: Any
-    ) -> Future[HTTPResponse]:
-        """Tornado's ``fetch`` with the jar's cookies. The request is not modified."""
+    async def fetch(self, request: Any, raise_error: bool = True, **kwargs: Any) -> Any:
+        """The client's ``fetch`` with the jar's cookies. The request is not modified."""
         if self._closed:
             raise RuntimeError("fetch() on a closed CookieSession; open another one")
-        if not isinstance(request, HTTPRequest):
+        if isinstance(request, str):
             request = HTTPRequest(request, **kwargs)
         # The jar is usually empty: then a call costs no more than one without a session.
         sent = self.prepare_request(request) if self._filled else request
-        future = cast("Future[HTTPResponse]", self._httpclient.fetch(sent, raise_error=raise_error))
-        # Registered before the caller can await the future: the jar is filled when it gets the response.
-        future.add_done_callback(self._keep_cookies)
-        return future
+        try:
+            response = await self._httpclient.fetch(sent, raise_error=raise_error)
+        except HTTPClientError as error:
+            if error.response is not None:
+                self._keep_cookies(sent, error.response)
+            raise
+        if "Set-Cookie" in response.headers:
+            self._keep_cookies(sent, response)
+        return response
 
-    def prepare_request(self, request: HTTPRequest) -> HTTPRequest:
+    def prepare_request(self, request: Any) -> Any:
         """A copy of the request with the jar's cookies for it."""
         request = copy.copy(request)
         request.headers = httputil.HTTPHeaders(request.headers)
         self.cookies.add_cookie_header(_Request(request))
         return request
 
-    def _keep_cookies(self, future: Future[HTTPResponse]) -> None:
-        if future.cancelled():
-            return
-        error = future.exception()
-        response = (
-            error.response if isinstance(error, HTTPClientError) else None if error else future.result()
-        )
-        if response is None or "Set-Cookie" not in response.headers:
-            return
-        self.cookies.extract_cookies(_MockResponse(response), _Request(response.request))
+    def _keep_cookies(self, request: Any, response: Any) -> None:
+        self.cookies.extract_cookies(_MockResponse(response), _Request(request))
         count = len(list(self.cookies))
         if count > self._max_cookies:
             self.cookies.clear()

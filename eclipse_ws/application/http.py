@@ -1,8 +1,9 @@
-"""The application's API over HTTP: a cookie session on libcurl, with persistent connections."""
+"""The application's API over HTTP: a cookie session, with persistent connections."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -10,21 +11,18 @@ from typing import Final, Literal, TypeVar
 from urllib.parse import quote
 
 import msgspec
-import pycurl
 import structlog
-from tornado.curl_httpclient import CurlError
-from tornado.httpclient import HTTPResponse
 
 from eclipse_ws import __version__
 from eclipse_ws.application.base import ApiError, ChatApi, Share
 from eclipse_ws.application.call import Call
 from eclipse_ws.application.circuit_breaker import CircuitBreaker, Streak
+from eclipse_ws.application.client import ApiClient
 from eclipse_ws.application.concurrency_limiter import ConcurrencyLimiter
 from eclipse_ws.application.cookies import KEPT, CookieSession
-from eclipse_ws.application.curl_client import ApiClient
-from eclipse_ws.application.curl_handle import Transfer
 from eclipse_ws.application.decoding import decode_message, decode_user
 from eclipse_ws.application.redirects import Route
+from eclipse_ws.application.response import ApiResponse, TransportError
 from eclipse_ws.application.response_errors import other_message, shape_error, status_error, transport_error
 from eclipse_ws.application.saved import SavedMessages
 from eclipse_ws.config import application_headers
@@ -35,6 +33,7 @@ log = structlog.get_logger("eclipse_ws.application")
 
 T = TypeVar("T")
 _DOTS: Final = frozenset({"", ".", ".."})
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9_~-]+", re.ASCII)
 CONNECT_TIMEOUT: Final = 3.0
 """Seconds to connect to the application; after that it counts as unreachable."""
 MAX_IDLE: Final = 4.0
@@ -72,7 +71,6 @@ class HttpApi(ChatApi):
         self._ca = settings.api_ca
         self._honours_key = settings.api_honours_idempotency
         self._limiter = ConcurrencyLimiter(settings.api_max_connections, settings.api_max_waiting, self.stats)
-        self._under_way: set[asyncio.Future[HTTPResponse]] = set()
         self._saved = SavedMessages()
         self._session: CookieSession | None = None
 
@@ -83,7 +81,7 @@ class HttpApi(ChatApi):
 
     def reload(self, settings: Settings) -> None:
         """Send the secret and headers of these settings from the next call on."""
-        self._headers = _headers(settings)  # a new dict: see CurlHandle.prepare
+        self._headers = _headers(settings)  # a new dict: see ApiRequest
 
     async def start(self) -> None:
         """Open the session. The application need not be running yet."""
@@ -92,8 +90,9 @@ class HttpApi(ChatApi):
             max_cookies=self._max_cookies,
             kept=self._kept_cookies,
             on_drop=self._cookie_dropped,
-            max_clients=self._max_connections,
+            origin=self._send.address.origin,
             max_body_size=self._max_answer,
+            connect_timeout=self._connect_timeout,
             max_idle=self._max_idle,
             ca=self._ca,
         )
@@ -116,13 +115,9 @@ class HttpApi(ChatApi):
             return
         self._limiter.clear("the server is stopping")
         try:
-            if self._under_way:
-                await asyncio.wait(self._under_way, timeout=self._timeout)
+            await session.drain(self._timeout)
         finally:
             session.close()
-            for future in list(self._under_way):
-                # The client drops them, and their callers must not wait forever.
-                future.set_exception(CurlError(pycurl.E_ABORTED_BY_CALLBACK, "the server is stopping"))
 
     async def send_message(
         self,
@@ -142,12 +137,18 @@ class HttpApi(ChatApi):
             raise ApiError(
                 "api_rejected", "POST message: text with lone surrogates", retryable=False
             ) from None
-        once = not (key and self._honours_key)
-        transfer = Transfer("POST message", "chat_not_found", changes=True, once=once)
-        headers = {**self._headers, "Idempotency-Key": header_text(key)} if key else self._headers
-        call = Call(self._send, path, transfer, headers, body)
+        call = Call(
+            "POST message",
+            "chat_not_found",
+            self._send,
+            path,
+            self._headers,
+            body=body,
+            key=header_text(key) if key else None,
+            once=not (key and self._honours_key),
+        )
         decode = partial(decode_message, user_id=user_id, content=content, role=role)
-        message = await self._counted(call, decode, share)
+        message = await self._perform(call, decode, share)
         if not self._saved.matches(chat_id, content, message):
             raise other_message("POST message")
         return message
@@ -160,98 +161,69 @@ class HttpApi(ChatApi):
             raise ApiError(
                 "user_not_found", "GET user: an id with lone surrogates", retryable=False
             ) from None
-        transfer = Transfer("GET user", "user_not_found", changes=False, once=False)
-        call = Call(self._users, path, transfer, self._headers, None)
-        return await self._counted(call, partial(decode_user, user_id=user_id), share)
+        call = Call("GET user", "user_not_found", self._users, path, self._headers)
+        return await self._perform(call, partial(decode_user, user_id=user_id), share)
 
-    async def _counted(self, call: Call, decode: Callable[[bytes], T], share: Share | None) -> T:
-        started = time.monotonic()
-        outcome = "cancelled"
+    async def _perform(self, call: Call, decode: Callable[[bytes], T], share: Share | None) -> T:
+        """Take a slot, pass the breaker, and make the call; count it, and tell the breaker how it ended."""
+        started, outcome = time.monotonic(), "cancelled"
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        who = call.path if share is None else share.who
+        has_slot, ticket = False, None
         try:
-            result = await self._guarded(call, decode, share)
+            if not self._limiter.take(share):
+                if self.breaker.state != "closed":
+                    raise self._circuit_open(call)  # rather than wait for a slot first
+                await self._limiter.wait(deadline, share, 0 if call.body is None else len(call.body))
+            has_slot = True
+            ticket = self.breaker.enter(who)
+            if ticket is None:
+                raise self._circuit_open(call)
+            result = decode_response(call, await self._fetch(call, deadline), decode)
+            self.breaker.success(ticket)
+            self._own_failures.clear()
             outcome = "ok"
             return result
-        except ApiError as exc:
-            outcome = exc.code
+        except ApiError as error:
+            outcome = error.code
+            if ticket is not None:
+                self._report(ticket, call, error, who)
             raise
         finally:
             self.stats.count(outcome, time.monotonic() - started)
+            if outcome == "cancelled" and ticket is not None:
+                self.breaker.abandon(ticket)
+            # After the breaker knows the result, because releasing starts the next call.
+            if has_slot:
+                if call.under_way:  # its caller was cancelled: the slot is free when the request has ended
+                    call.on_end = partial(self._limiter.release, share)
+                else:
+                    self._limiter.release(share)
 
-    async def _guarded(self, call: Call, decode: Callable[[bytes], T], share: Share | None) -> T:
-        """Take a slot, pass the breaker, make the call, and report its result to the breaker."""
-        transfer = call.transfer
-        deadline = asyncio.get_running_loop().time() + self._timeout
-        who = call.path if share is None else share.who
-        if not self._limiter.take(share):
-            if self.breaker.state != "closed":
-                raise self._circuit_open(transfer)  # rather than wait for a slot first
-            await self._limiter.wait(deadline, share, 0 if call.body is None else len(call.body))
-        # From here on we hold the slot: it is released below, or when libcurl has finished the request.
-        ticket = self.breaker.enter(who)
-        if ticket is None:
-            self._limiter.release(share)
-            raise self._circuit_open(transfer)
+    async def _fetch(self, call: Call, deadline: float) -> ApiResponse:
+        """The response to a call, after permitted redirects; all within one deadline. Raises ApiError."""
         try:
-            result = decode_response(transfer, await self._fetch(call, deadline), decode)
-        except asyncio.CancelledError:
-            self.breaker.abandon(ticket)
-            raise
-        except ApiError as exc:
-            self._report(ticket, exc, who)
-            raise
-        except CurlError as exc:
-            error = transport_error(
-                transfer.what, exc.errno, exc.message or "", sent=transfer.sent, changes=transfer.changes
-            )
-            self._report(ticket, error, who)
-            raise error from None
-        except Exception as exc:
-            # The client could not build the request. Its message may quote a header, so it is left out.
-            self.breaker.abandon(ticket)
-            raise ApiError(
-                "api_rejected",
-                f"{transfer.what}: {type(exc).__name__} while building the request",
-                retryable=False,
-            ) from None
-        else:
-            self.breaker.success(ticket)
-            self._own_failures.clear()
-            return result
-        finally:
-            # After the breaker knows the result: releasing starts the next call.
-            if call.future is None or call.future.done():
-                self._limiter.release(share)
-            else:
-                call.future.add_done_callback(lambda _: self._limiter.release(share))
+            while True:
+                session = self._session
+                if session is None:
+                    what = f"{call.what}: the client is not started, or is stopping"
+                    raise ApiError("api_unavailable", what)
+                response: ApiResponse = await session.fetch(call.request(deadline), raise_error=False)
+                if not call.follow_redirect(response):
+                    return response
+        except TransportError as error:
+            raise transport_error(call.what, error, sent=call.sent, changes=call.changes) from error
+        except ValueError as error:
+            # The request can't be built. The error may quote a header, so it is left out.
+            what = f"{call.what}: {type(error).__name__} while building the request"
+            raise ApiError("api_rejected", what, retryable=False) from None
 
-    async def _fetch(self, call: Call, deadline: float) -> HTTPResponse:
-        """The response to a call, after permitted redirects; all within one deadline."""
-        loop = asyncio.get_running_loop()
-        while True:
-            session = self._session
-            if session is None:
-                what = call.transfer.what
-                raise ApiError("api_unavailable", f"{what}: the client is not started, or is stopping")
-            request = call.request(self._connect_timeout, max(deadline - loop.time(), 0.001))
-            call.future = future = session.fetch(request, raise_error=False)
-            self._under_way.add(future)
-            # The caller waits for another future, because cancelling a fetch does not stop it: its slot is
-            # free when libcurl has finished.
-            ended = loop.create_future()
-            future.add_done_callback(partial(self._done, ended))
-            await ended
-            response: HTTPResponse = future.result()
-            if not call.follow_redirect(response):
-                return response
-
-    def _done(self, ended: asyncio.Future[None], future: asyncio.Future[HTTPResponse]) -> None:
-        self._under_way.discard(future)
-        if not ended.done():  # the caller was not cancelled
-            ended.set_result(None)
-
-    def _report(self, ticket: int, error: ApiError, who: str) -> None:
+    def _report(self, ticket: int, call: Call, error: ApiError, who: str) -> None:
         if error.down:
             self.breaker.failure(ticket, str(error), who)
+            return
+        if not call.sent:
+            self.breaker.abandon(ticket)  # it says nothing about the application
             return
         self.breaker.success(ticket)
         if error.code == "api_error":
@@ -260,32 +232,31 @@ class HttpApi(ChatApi):
             self._own_failures.add(who)
             error.retryable = self._own_failures.is_widespread
 
-    def _circuit_open(self, transfer: Transfer) -> ApiError:
+    def _circuit_open(self, call: Call) -> ApiError:
         return ApiError(
             "api_unavailable",
-            f"{transfer.what}: the circuit to the application is open",
+            f"{call.what}: the circuit to the application is open",
             retry_after=self.breaker.retry_after,
         )
 
 
-def decode_response(transfer: Transfer, response: HTTPResponse, decode: Callable[[bytes], T]) -> T:
+def decode_response(call: Call, response: ApiResponse, decode: Callable[[bytes], T]) -> T:
     """The decoded response. Raises ApiError if the status is not 2xx, or ``decode`` rejects the body."""
     status, body = response.code, response.body
     media = response.headers.get("Content-Type", "")
     if not 200 <= status < 300:
         wait = response.headers.get("Retry-After")
-        raise status_error(
-            transfer.what, status, media, wait, body, missing=transfer.missing, changes=transfer.changes
-        )
+        raise status_error(call.what, status, media, wait, body, missing=call.missing, changes=call.changes)
     try:
         return decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise shape_error(transfer.what, status, media, body, changes=transfer.changes) from None
+        raise shape_error(call.what, status, media, body, changes=call.changes) from None
 
 
 def _headers(settings: Settings) -> dict[str, str]:
     return {
         "Accept": "application/json",
+        "Accept-Encoding": "gzip",
         "Content-Type": "application/json",
         "User-Agent": f"eclipse-ws/{__version__}",
         "X-Internal-Secret": settings.internal_api_secret.get_secret_value(),
@@ -299,6 +270,8 @@ def segment(name: str, missing: str) -> str:
     The empty name and dot segments can't be encoded: the URL standard treats ``%2E%2E`` as ``..``, which
     would leave the route. No chat or user has such a name: it is ``missing``.
     """
+    if _UNRESERVED.fullmatch(name):  # as most ids are
+        return name
     if name in _DOTS:
         raise ApiError(missing, f"the id {name!r} is not a valid path segment", retryable=False)
     return quote(name, safe="")

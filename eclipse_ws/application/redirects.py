@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from eclipse_ws.config.problems import origin_of, printable
 
@@ -27,18 +27,31 @@ MAX_REDIRECTS: Final = 3
 _KEEP_METHOD: Final = frozenset({307, 308})
 _OF_GET: Final = frozenset({301, 302, 307, 308})
 _PERMANENT: Final = frozenset({301, 308})
+_AS_IT_IS: Final = "/%:@!$&'()*+,;=~"
 _PREFIX: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,99}){0,10}", re.ASCII)
 
 
 class Address(NamedTuple):
-    """The parts of a URL around a route's path: the ``base`` before it, and a slash or nothing after it."""
+    """The parts of a URL around a route's path: the origin, a prefix or nothing, and after it a slash or
+    nothing.
+    """
 
-    base: str
+    origin: str
+    prefix: str = ""
     slash: str = ""
 
+    @property
+    def base(self) -> str:
+        """The URL before the path."""
+        return self.origin + self.prefix
+
+    def target(self, path: str) -> str:
+        """What is requested from the origin for a path, which begins with a slash."""
+        return f"{self.prefix}{path}{self.slash}"
+
     def url(self, path: str) -> str:
-        """The URL of a path, which begins with a slash."""
-        return f"{self.base}{path}{self.slash}"
+        """The URL of a path."""
+        return self.origin + self.target(path)
 
 
 class Target(NamedTuple):
@@ -57,14 +70,15 @@ class Route:
     """
 
     def __init__(self, base: str) -> None:
-        self._configured = Address(base)
+        prefix = quote(urlsplit(base).path.rstrip("/"), safe=_AS_IT_IS)
+        self._configured = Address(origin_of(base), prefix)
         self.address = self._configured
 
     def redirect(
         self, address: Address, status: int, target: Target | None, *, changes: bool
     ) -> Address | None:
         """The address that a redirected call goes to; None if the redirect must not be followed."""
-        if target is None or target.address is None or target.origin != origin_of(address.base):
+        if target is None or target.address is None or target.origin != address.origin:
             return None
         if status not in (_KEEP_METHOD if changes else _OF_GET):
             return None
@@ -107,7 +121,7 @@ def target_of(url: str, path: str, location: str | None) -> Target | None:
     for slash in ("/", ""):
         prefix = found.removesuffix(wanted + slash)
         if prefix != found and _PREFIX.fullmatch(prefix) and "@" not in parts.netloc:
-            address = Address(origin + prefix, slash)
+            address = Address(origin, prefix, slash)
             break
     return Target(origin, printable(parts.path)[:100], address)
 
@@ -116,7 +130,7 @@ def advice(address: Address, target: Target | None, followed: int) -> str:
     """Why a redirect was not followed, and the fix; without the query, which may contain a secret."""
     if target is None:
         return "has no usable Location; set NEXT_API_URL to the final address"
-    elsewhere = target.origin != origin_of(address.base)
+    elsewhere = target.origin != address.origin
     if target.address is None:
         page = target.origin if elsewhere else target.path
         return (

@@ -1,4 +1,4 @@
-"""Classifies failed calls to the application as ApiErrors, from libcurl's error or the HTTP response.
+"""Classifies failed calls to the application as ApiErrors, from the client's error or the HTTP response.
 
 Above all it decides ``outcome_unknown`` for a POST. False must be certain, because it invites another POST:
 
@@ -45,9 +45,9 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
-import pycurl
 
 from eclipse_ws.application.base import ApiError
+from eclipse_ws.application.response import TransportError
 from eclipse_ws.protocol import bounded
 
 LET_IN: Final = (
@@ -58,15 +58,6 @@ LET_IN: Final = (
 MAX_RETRY_AFTER: Final = 3600.0
 """Seconds; a longer Retry-After is reduced to this."""
 
-_NOT_HTTP: Final = frozenset(
-    {
-        pycurl.E_UNSUPPORTED_PROTOCOL,  # no HTTP status line: taken for HTTP/0.9, which is not allowed
-        pycurl.E_FTP_WEIRD_SERVER_REPLY,  # has the number of CURLE_WEIRD_SERVER_REPLY
-        pycurl.E_WRITE_ERROR,  # larger than max_answer
-        pycurl.E_BAD_CONTENT_ENCODING,
-        100,  # CURLE_TOO_LARGE, which pycurl has no name for
-    }
-)
 _PERMANENT_5XX: Final = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 _GATEWAYS: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
@@ -81,22 +72,16 @@ _decode_failed = bounded(msgspec.json.Decoder(_Failed).decode)
 _decode_object = bounded(msgspec.json.Decoder(dict[str, msgspec.Raw]).decode)
 
 
-def transport_error(what: str, errno: int, message: str, *, sent: bool, changes: bool) -> ApiError:
-    """An error without a response: libcurl's error number and text. ``sent``: part of the request was sent;
-    ``changes``: it is not a GET.
-    """
+def transport_error(what: str, error: TransportError, *, sent: bool, changes: bool) -> ApiError:
+    """An error without a response. ``sent``: part of the request was sent; ``changes``: it is not a GET."""
     unknown = sent and changes
-    detail = f"{what}: {message} (curl {errno})"
-    if errno == pycurl.E_OPERATION_TIMEDOUT:
+    detail = f"{what}: {error}"
+    if error.reason == "timeout":
         return ApiError("api_timeout", detail, outcome_unknown=unknown, down=True)
     if not sent:
         return ApiError("api_unavailable", detail, down=True)
-    if errno == pycurl.E_ABORTED_BY_CALLBACK:
-        # ApiClient aborts rather than send a request again.
-        detail = f"{what}: a persistent connection was lost"
-    elif errno in _NOT_HTTP:
-        return ApiError("api_bad_answer", detail, outcome_unknown=unknown, down=True)
-    return ApiError("api_connection_lost", detail, outcome_unknown=unknown, down=True)
+    code = "api_bad_answer" if error.reason == "bad_response" else "api_connection_lost"
+    return ApiError(code, detail, outcome_unknown=unknown, down=True)
 
 
 def status_error(

@@ -30,10 +30,9 @@ from eclipse_ws.server import file_descriptors, ports
 from eclipse_ws.server.workers import shares
 
 if TYPE_CHECKING:
-    from tornado.httpclient import HTTPResponse
-
     from eclipse_ws.application.base import ApiError
     from eclipse_ws.application.call import Call
+    from eclipse_ws.application.response import ApiResponse
 
 
 async def check(
@@ -191,7 +190,7 @@ async def application(value: Settings) -> list[Finding]:
     return findings
 
 
-async def _probe(value: Settings) -> tuple[ApiError | None, HTTPResponse | None, float]:
+async def _probe(value: Settings) -> tuple[ApiError | None, ApiResponse | None, float]:
     """Request an unknown user: it changes nothing, and 404 requires the secret.
 
     Returns the error that the server would get, the response if there was one, and the seconds that it took.
@@ -202,15 +201,13 @@ async def _probe(value: Settings) -> tuple[ApiError | None, HTTPResponse | None,
     class Probe(HttpApi):
         """The server's own client, which keeps the response."""
 
-        answer: HTTPResponse | None = None
+        answer: ApiResponse | None = None
 
-        async def _fetch(self, call: Call, deadline: float) -> HTTPResponse:
+        async def _fetch(self, call: Call, deadline: float) -> ApiResponse:
             try:
                 return await super()._fetch(call, deadline)
             finally:
-                future = call.future  # a redirect that is not followed is a response, too
-                if future is not None and future.done() and future.exception() is None:
-                    self.answer = future.result()
+                self.answer = call.response  # a redirect that is not followed is a response, too
 
     api, error = Probe(value), None
     began = time.monotonic()
@@ -225,7 +222,7 @@ async def _probe(value: Settings) -> tuple[ApiError | None, HTTPResponse | None,
 
 
 def _application_finding(
-    value: Settings, error: ApiError | None, answer: HTTPResponse | None, took: float
+    value: Settings, error: ApiError | None, answer: ApiResponse | None, took: float
 ) -> Finding:
     from eclipse_ws.application.response_errors import LET_IN, is_own_response
 

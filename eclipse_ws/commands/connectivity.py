@@ -64,28 +64,27 @@ async def redis(url: str, error: BaseException, timeout: float) -> Finding:
 
 def application(value: Settings, error: BaseException | None, took: float) -> Finding:
     """Why a call to the application got no response in ``took`` seconds, by its error."""
-    import pycurl
-
     from eclipse_ws.application.http import CONNECT_TIMEOUT
+    from eclipse_ws.application.response import TransportError
 
     name, parts = "NEXT_API_URL", urlsplit(value.next_api_url)
     address = parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
-    cause = next((each for each in _causes(error) if hasattr(each, "errno")), None)
-    detail, number = getattr(cause, "message", None) or str(error), getattr(cause, "errno", None)
-    if number == pycurl.E_COULDNT_RESOLVE_HOST:
+    cause = next((each for each in _causes(error) if isinstance(each, TransportError)), None)
+    detail, reason = str(cause or error), cause.reason if cause else None
+    if reason == "unresolved":
         text, fix = f"{parts.hostname} can't be resolved ({detail})", "check the host's name, and DNS"
-    elif number == pycurl.E_COULDNT_CONNECT:
+    elif reason == "refused":
         text, fix = f"{address} can't be reached ({detail})", "check that it runs there"
-    elif number == pycurl.E_OPERATION_TIMEDOUT and took > 0.9 * value.api_timeout:
+    elif reason == "timeout" and took > 0.9 * value.api_timeout:
         text = f"did not answer within {value.api_timeout:g} s"
         fix = "run the check again, in case the application was asleep; otherwise see its log"
-    elif number == pycurl.E_OPERATION_TIMEDOUT:
+    elif reason == "timeout":
         text = f"{address} does not answer within {min(CONNECT_TIMEOUT, value.api_timeout):g} s"
         fix = "check the port, firewalls, and private networks"
-    elif number in (pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT, pycurl.E_SSL_CACERT_BADFILE):
+    elif reason == "untrusted":
         text = f"{address} has an untrusted certificate: {detail}"
         fix = TRUST_FIX.format("ECLIPSE_API_CA")
-    elif number == pycurl.E_SSL_CONNECT_ERROR:
+    elif reason == "no_tls":
         text = f"{address} does not speak TLS ({detail})"
         fix = "use the scheme without TLS, or the port that has it"
     else:

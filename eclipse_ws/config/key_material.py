@@ -69,20 +69,12 @@ def public_keys(source: str) -> list[tuple[Any, tuple[str, ...]]]:
     return found
 
 
-def authorities(source: str) -> tuple[str | None, str | None]:
-    """The PEM file and the folder of the trusted authorities.
-
-    ``source`` is a setting's file, which replaces all others. Without it they are OpenSSL's: SSL_CERT_FILE
-    and SSL_CERT_DIR, or else the system's; each is None if it does not exist.
-    """
-    if source:
-        return source, None
-    found = ssl.get_default_verify_paths()
-    return found.cafile, found.capath
-
-
 def client_context(source: str) -> ssl.SSLContext:
-    """A client's context that trusts the ``authorities``. Raises KeyMaterialError."""
+    """A client's context. Raises KeyMaterialError.
+
+    ``source`` is a setting's PEM file of authorities, which replaces all others. Without it they are
+    OpenSSL's: SSL_CERT_FILE and SSL_CERT_DIR, or else the system's.
+    """
     if not source:
         return ssl.create_default_context()
     _read(source, MAX_AUTHORITIES)

@@ -20,10 +20,6 @@ WRITE: Final = 4
 BROKEN: Final = 8 | 16
 """An error or a hang-up: reported together with what was polled for, and by epoll also on its own."""
 
-# An idle connection with anything to read counts as closed, because a TLS peer sends close_notify before it
-# closes: at worst this costs a new connection. Linux also reports that the peer will send nothing more.
-_CLOSED_BY_PEER: Final[int] = select.POLLIN | getattr(select, "POLLRDHUP", 0)
-
 
 class Readiness(Protocol):
     """The part of `select.epoll` that this package uses."""
@@ -49,13 +45,6 @@ def watch(loop: asyncio.AbstractEventLoop, on_ready: Callable[[], None]) -> Read
     something to return.
     """
     return Epoll(loop, on_ready) if hasattr(select, "epoll") else LoopReadiness(loop, on_ready)
-
-
-def is_closed_by_peer(fd: int) -> bool:
-    """Whether the peer of an idle connection has closed it."""
-    poll = select.poll()
-    poll.register(fd, _CLOSED_BY_PEER)
-    return bool(poll.poll(0))
 
 
 def half_close(fd: int) -> None:

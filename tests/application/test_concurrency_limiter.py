@@ -80,6 +80,25 @@ async def test_cancelled_calls_are_removed() -> None:
 
 
 @pytest.mark.gen_test
+async def test_calls_whose_deadline_passes_are_removed() -> None:
+    """They fail in time, and leave nothing in the queue, even while no slot is ever free."""
+    stats = ApiStats()
+    limiter = ConcurrencyLimiter(1, 10, stats)
+    limiter.take()
+    now = asyncio.get_running_loop().time()
+    later = asyncio.ensure_future(limiter.wait(now + 60))
+    waits = [limiter.wait(now + 0.02 + number / 1000) for number in range(5)]
+    for failed in await asyncio.gather(*waits, return_exceptions=True):
+        assert isinstance(failed, ApiError)
+        assert failed.code == "api_unavailable"
+    assert 0.02 <= asyncio.get_running_loop().time() - now < 1
+    assert (len(limiter._queues[""]), stats.waiting) == (1, 1)
+    limiter.release()
+    await later
+    assert not limiter._queues
+
+
+@pytest.mark.gen_test
 async def test_clear() -> None:
     """clear() fails all waiting calls with the reason."""
     limiter = ConcurrencyLimiter(1, 10, ApiStats())

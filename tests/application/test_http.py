@@ -9,12 +9,12 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import pycurl
 import pytest
 import trustme
 from pydantic import SecretStr
@@ -25,6 +25,7 @@ from eclipse_ws.application.circuit_breaker import CircuitBreaker
 from eclipse_ws.application.http import HttpApi, header_text, segment
 from tests.application.conftest import CONTENT, failure, make_settings, send
 from tests.application.contract import ChatApiContract
+from tests.application.raw_server import raw_server
 from tests.application.stub import SECRET, Fault, Stub
 from tests.nested import DEEPEST, TOO_DEEP, nested
 from tests.websocket.peer import open_descriptors
@@ -33,44 +34,21 @@ Open = Callable[[Any], Any]
 
 
 @pytest.fixture
-def untrusted() -> ssl.SSLContext:
-    """An untrusted certificate; created outside of the loop, because that is slow."""
+def authority() -> trustme.CA:
+    """An authority that nobody trusts by default; created outside of the loop, because that is slow."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def certified(authority: trustme.CA) -> ssl.SSLContext:
+    """A server's context with a certificate of the authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
 
 
 class TestContract(ChatApiContract):
     """HttpApi keeps the contract."""
-
-
-Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def raw_server(handle: Handle, **options: Any) -> AsyncIterator[str]:
-    """A server of bare bytes, which closes when ``handle`` is done; yields its URL."""
-    tasks: list[asyncio.Task[None]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            await handle(reader, writer)
-        writer.close()
-        with suppress(ConnectionError):
-            await writer.wait_closed()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        tasks.append(asyncio.ensure_future(serve(reader, writer)))
-
-    server = await asyncio.start_server(accept, "127.0.0.1", 0, **options)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    finally:
-        # What the client connected last is in the kernel's queue; a few turns of the loop accept it.
-        for _ in range(10):
-            await asyncio.sleep(0)
-        server.close()
-        await asyncio.gather(*tasks)
 
 
 # -- requests -----------------------------------------------------------------------------------
@@ -463,14 +441,14 @@ async def test_unknown_host() -> None:
 
 
 @pytest.mark.gen_test
-async def test_untrusted_certificate(untrusted: ssl.SSLContext) -> None:
+async def test_untrusted_certificate(certified: ssl.SSLContext) -> None:
     """An untrusted certificate: the secret is not sent, and nothing was saved."""
     got: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         got.append(await reader.read())
 
-    async with raw_server(handle, ssl=untrusted) as url:
+    async with raw_server(handle, ssl=certified) as url:
         api = HttpApi(make_settings(next_api_url=url.replace("http:", "https:")))
         await api.start()
         error = await failure(send(api))
@@ -493,7 +471,9 @@ async def test_timeout_while_connecting() -> None:
             filler.connect_ex(address)
         api = HttpApi(make_settings(next_api_url=f"http://127.0.0.1:{address[1]}"))
         await api.start()
+        began = asyncio.get_running_loop().time()
         error = await failure(send(api))
+        assert asyncio.get_running_loop().time() - began < 2, "the timeout of a whole call is 4 s"
         await api.close()
         for filler in fillers:
             filler.close()
@@ -536,7 +516,7 @@ async def dies_on_second(api_fields: dict[str, Any]) -> AsyncIterator[tuple[Http
 
 @pytest.mark.gen_test
 async def test_lost_kept_connection_is_not_posted_again() -> None:
-    """libcurl would post again when a persistent connection is lost; we never post twice."""
+    """Many clients post again when a persistent connection is lost; we never post twice."""
     async with dies_on_second({}) as (api, posts):
         await send(api)
         error = await failure(send(api, key="k"))
@@ -568,7 +548,7 @@ async def test_closed_connections_are_detected(api: HttpApi, stub: Stub) -> None
 
 @pytest.mark.gen_test
 async def test_a_tls_connection_closed_by_close_notify(
-    untrusted: ssl.SSLContext,
+    authority: trustme.CA, certified: ssl.SSLContext, tmp_path: Path
 ) -> None:
     """Over TLS a peer sends close_notify before the connection ends: that is detected, too."""
     writers: list[asyncio.StreamWriter] = []
@@ -582,12 +562,11 @@ async def test_a_tls_connection_closed_by_close_notify(
             saved = (SAVED % "1").encode()
             writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(saved), saved))
 
-    async with raw_server(handle, ssl=untrusted) as url:
-        api = HttpApi(make_settings(next_api_url=url.replace("http:", "https:"), api_max_connections=1))
+    async with raw_server(handle, ssl=certified) as url:
+        trusted = tmp_path / "authority.pem"
+        authority.cert_pem.write_to_path(str(trusted))
+        api = HttpApi(make_settings(next_api_url=url.replace("http:", "https:"), api_ca=str(trusted)))
         await api.start()
-        assert api._session is not None
-        for curl in api._session._httpclient._handles:
-            curl.setopt(pycurl.SSL_VERIFYPEER, 0)
         for _ in range(3):
             await send(api)
         writers[0].close()
@@ -948,6 +927,23 @@ async def test_refusals_do_not_open_the_circuit(api: HttpApi, stub: Stub, status
     for _ in range(10):
         await failure(send(api))
     assert (api.state, len(stub.requests)) == ("up", 10)
+
+
+@pytest.mark.gen_test
+async def test_probe_that_is_not_sent(api: HttpApi, stub: Stub) -> None:
+    """A probe that fails before it is sent says nothing about the application: the next call probes."""
+    clock = Clock()
+    api.breaker = CircuitBreaker("application", 1, 5, clock)
+    stub.fault = Fault("status", 503, times=1)
+    with ExpectLog("eclipse_ws.application", ".*circuit opened"):
+        await failure(send(api))
+    clock.now += 10
+    headers, api._headers = api._headers, {"X-Internal-Secret": "a\nb"}
+    assert (await failure(send(api))).code == "api_rejected"
+    assert api.breaker.state == "open"
+    api._headers = headers
+    with ExpectLog("eclipse_ws.application", ".*circuit closed", level=logging.INFO):
+        await send(api)
 
 
 @pytest.mark.gen_test

@@ -308,14 +308,3 @@ async def test_a_descriptor_that_is_not_watched(kind: type[Epoll | LoopReadiness
     with pytest.raises(FileNotFoundError):
         watched.modify(pair[0].fileno(), READ)
     watched.close()
-
-
-@pytest.mark.parametrize("goodbye", [b"", b"an alert"])
-def test_an_idle_connection_that_was_closed(goodbye: bytes, pair: Pair) -> None:
-    """A close of the peer, also by close_notify, is known before anything is sent."""
-    assert not readiness.is_closed_by_peer(pair[0].fileno())
-    if goodbye:
-        pair[1].send(goodbye)
-    else:
-        pair[1].close()
-    assert readiness.is_closed_by_peer(pair[0].fileno())
