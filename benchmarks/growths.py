@@ -55,7 +55,7 @@ class Growth:
 GROWTHS = (
     Growth("sessions", "sessions in one chat", "deliveries/s, 4 messages in flight", (10, 100, 1000, 10_000),
            (OURS, NCHAN, NODE, TORNADO), grow_crowd),
-    Growth("chats", "chats of two", "messages/s, one in flight per chat", (1, 10, 100, 1000, 9500),
+    Growth("chats", "chats of two", "messages/s, one in flight per chat", (1, 10, 100, 1000, 7500),
            (OURS, NCHAN, NODE, TORNADO), grow_chats),
     Growth("nodes", "nodes on one core", "deliveries/s, message path", (1, 2, 4),
            (OURS_REDIS, NODE_REDIS), grow_nodes),

@@ -74,8 +74,8 @@ GROUPS: tuple[tuple[str, tuple[Target, ...]], ...] = (
                OURS_WORKERS, OURS_REDIS, 0.95),
     )),
     ("Bounds", (
-        Target("18,000 sessions in one process, memory", "full MB", "MB", OURS, None, 512, True),
-        Target("18,000 sessions, p99 at 1,000 messages/s", "full p99", "ms", OURS, None, 10, True),
+        Target("15,000 sessions in one process, memory", "full MB", "MB", OURS, None, 512, True),
+        Target("15,000 sessions, p99 at 1,000 messages/s", "full p99", "ms", OURS, None, 10, True),
         Target("100,000 sessions in one process, memory", "many MB", "MB", OURS, None, 512, True),
         Target("100,000 sessions, p99 at 1,000 messages/s", "many p99", "ms", OURS, None, 10, True),
         Target("p99 at 5,000 messages/s with HTTP beside it, in multiples of that without", "http times", "×",

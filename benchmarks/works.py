@@ -35,7 +35,7 @@ from benchmarks.uws import UWS
 
 ROOT = Path(__file__).parents[1]
 IDLE = 10_000
-FULL = 18_000
+FULL = 15_000
 ALL = (
     OURS,
     OURS_REDIS,
@@ -105,7 +105,7 @@ def idle(server: Server, seconds: float) -> Measured:
 
 
 def full(server: Server, seconds: float) -> Measured:
-    """18,000 sessions in one process, with 1,000 messages a second among them."""
+    """15,000 sessions in one process, with 1,000 messages a second among them."""
     room_for(FULL)
     results = put(server, Load(FULL // 2, 2, [f"rate:1000:{max(5.0, 2 * seconds)}"]))
     rate = results[1]
@@ -137,7 +137,7 @@ WORKS = (
     Work("message path", (OURS, NODE_FETCH, OURS_UVLOOP), path(1), ("path",)),
     Work("message path, two nodes", (OURS_REDIS, NODE_REDIS), path(2), ("path 2 nodes",)),
     Work("idle memory", ALL, idle, ("idle KB",)),
-    Work("18,000 sessions", (OURS, OURS_REDIS), full, ("full MB", "full p99")),
+    Work("15,000 sessions", (OURS, OURS_REDIS), full, ("full MB", "full p99")),
     Work("100,000 sessions", (OURS,), many, ("many MB", "many p99")),
     Work("HTTP beside", (OURS,), beside, ("http times",)),
     Work("workers", (OURS_REDIS, OURS_WORKERS), workers, ("pairs per CPU second",)),
