@@ -69,9 +69,17 @@ class RedisCluster:
         )
 
     def shards(self) -> dict[tuple[int, int], list[int]]:
-        """The ports of each range of slots, the primary's first, as the first server sees them."""
-        running = (server for server in self.servers if server.process is not None)
-        return next(filter(None, map(seen_by, running)), {})
+        """The ports of each range of slots, the primary's first.
+
+        Each primary is asked for its own slots: the others may not have heard of the last changes yet.
+        """
+        running = [server for server in self.servers if server.process is not None]
+        return {
+            slots: ports
+            for server in running
+            for slots, ports in seen_by(server).items()
+            if ports[0] == server.port
+        }
 
     def owner(self, key: str) -> RedisServer:
         """The primary that has this key."""
