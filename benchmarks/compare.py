@@ -62,7 +62,9 @@ def measure(tree: Path, work: str, seconds: float, server: str) -> dict[tuple[st
     if done.returncode:
         raise CompareError(f"{work} failed in {tree}: {(done.stdout + done.stderr)[-500:]}")
     document = json.loads((tree / "artefacts" / "bench.json").read_text(encoding="utf-8"))
-    values = document.get("values") or document["figures"]  # the latter: an older revision's
+    values = document["values"]
+    if not values:  # such as when the tree needs packages that are not installed
+        raise CompareError(f"{work} measured nothing in {tree}: {(done.stdout + done.stderr)[-500:]}")
     return {(name, what): runs[0] for name, known in values.items() for what, runs in known.items()}
 
 
