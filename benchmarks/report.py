@@ -59,8 +59,8 @@ def ratio(results: dict[str, Any], target: Target) -> str:
     runs = [
         a / b for a, b in zip(ours, measured(results, target.against.name, target.measurement), strict=False)
     ]
-    low, high = f"{min(runs):.2f}", f"{max(runs):.2f}"
-    return f"{value:.2f} ×" + (f" ({low}–{high})" if low != high else "")
+    low, high = times(min(runs)), times(max(runs))
+    return f"{times(value)} ×" + (f" ({low}–{high})" if low != high else "")
 
 
 def per_core(results: dict[str, Any], target: Target) -> float | None:
@@ -113,6 +113,11 @@ def number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def times(value: float) -> str:
+    """A ratio: two decimals, and more of a small one."""
+    return f"{value:.2f}" if value >= 0.1 else number(value)
+
+
 def spread(values: list[float]) -> str:
     """The median, and between what it lies."""
     if not values:
@@ -158,7 +163,7 @@ def _row(results: dict[str, Any], target: Target) -> str:
         return f"| {target.work} | {ours} | {sign} {target.bound:g} {target.unit} | {verdict} |"
     theirs = spread(measured(results, target.against.name, target.measurement))
     core = per_core(results, target)
-    core_ratio = "" if core is None else f"{core:.2f} ×"
+    core_ratio = "" if core is None else f"{times(core)} ×"
     return (
         f"| {target.work} | {ours} | {target.against.name} | {theirs} "
         f"| {ratio(results, target)} | {core_ratio} | {sign} {target.bound:g} × | {verdict} |"
