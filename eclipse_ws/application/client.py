@@ -54,9 +54,8 @@ class ApiClient(AsyncHTTPClient):
         self._loop = asyncio.get_running_loop()
         self._requests: Deadlines[ApiRequest] = Deadlines(self._passed)
         self._outgoing: list[ApiRequest] = []
-        self._idle: list[Connection] = []
-        """Unused connections, the most recently used last. Some may be closed: see `_send` and `_expire`."""
-        self._expiry: asyncio.TimerHandle | None = None
+        self._idle: Deadlines[Connection] = Deadlines(Connection.abort)
+        """Unused connections, the most recently used last. Some may be closed already."""
         self._drained: asyncio.Future[None] | None = None
         self._encoded: tuple[Mapping[str, str], bytes] = ({}, b"")
 
@@ -65,11 +64,9 @@ class ApiClient(AsyncHTTPClient):
         for request in list(self._requests):
             self._stop(request, TransportError("stopping", "the server is stopping"))
         self._requests.close()
-        if self._expiry is not None:
-            self._expiry.cancel()
         for connection in self._idle:
             connection.abort()
-        self._idle.clear()
+        self._idle.close()
         super().close()
 
     async def drain(self, timeout: float) -> None:
@@ -124,10 +121,7 @@ class ApiClient(AsyncHTTPClient):
     def ended(self, connection: Connection, request: ApiRequest, result: Result) -> None:
         """See Owner."""
         if connection.is_open:
-            connection.idle_since = self._loop.time()
-            self._idle.append(connection)
-            if self._expiry is None:
-                self._expiry = self._loop.call_later(self._max_idle, self._expire)
+            self._idle.add(connection, self._loop.time() + self._max_idle)
         self._end(request, result)
 
     def resend(self, request: ApiRequest) -> None:
@@ -179,7 +173,7 @@ class ApiClient(AsyncHTTPClient):
 
     async def _open(self) -> Connection:
         addresses = await self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-        connected = await start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS, interleave=1)
+        connected = await start_connection(addresses, happy_eyeballs_delay=HAPPY_EYEBALLS)
         _, connection = await self._loop.create_connection(
             lambda: Connection(self),
             sock=connected,
@@ -199,16 +193,6 @@ class ApiClient(AsyncHTTPClient):
         if body is None:
             return b"GET %b HTTP/1.1\r\n%b\r\n" % (target, headers)
         return b"POST %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (target, headers, len(body), body)
-
-    # Idle connections
-
-    def _expire(self) -> None:
-        self._expiry = None
-        oldest = self._loop.time() - self._max_idle
-        while self._idle and self._idle[0].idle_since <= oldest:
-            self._idle.pop(0).abort()
-        if self._idle:
-            self._expiry = self._loop.call_at(self._idle[0].idle_since + self._max_idle, self._expire)
 
 
 def _encode(headers: Mapping[str, str]) -> bytes:

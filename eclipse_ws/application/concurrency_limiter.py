@@ -106,10 +106,7 @@ class ConcurrencyLimiter:
         self._deadlines.add(turn, deadline)
         try:
             await turn
-        except ApiError:
-            self._forget(who, turn)
-            raise
-        except asyncio.CancelledError:
+        except (ApiError, asyncio.CancelledError):
             self._forget(who, turn)
             if not turn.cancelled() and turn.exception() is None:
                 self.release(share)  # the slot was granted in the moment of the cancellation
@@ -137,9 +134,8 @@ class ConcurrencyLimiter:
 
     def clear(self, why: str) -> None:
         """Fail every waiting call."""
-        for who, queue in list(self._queues.items()):
-            for turn in list(queue):
-                self._forget(who, turn)
+        for queue in self._queues.values():
+            for turn in queue:
                 _fail(turn, why)
         self._deadlines.close()
 
@@ -165,10 +161,10 @@ class ConcurrencyLimiter:
                 del self._queues[who]
 
     def _passed(self, turn: asyncio.Future[None]) -> None:
-        # It stays in its queue until its caller, which wakes now, removes it.
         _fail(turn, "no connection was free within api_timeout")
 
 
 def _fail(turn: asyncio.Future[None], why: str) -> None:
+    """Fail a waiting call. It stays in its queue until its caller, which wakes now, removes it."""
     if not turn.done():
         turn.set_exception(ApiError("api_unavailable", why, retry_after=1.0))

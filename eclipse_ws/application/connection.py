@@ -59,7 +59,6 @@ class Connection(asyncio.Protocol):
         # As lenient as browsers: a header with a control character, a line that ends with LF alone.
         self._parser.set_dangerous_leniencies(lenient_headers=True, lenient_optional_cr_before_lf=True)
         self.request: ApiRequest | None = None
-        self.idle_since = 0.0
         self.is_open = False
         self._served = 0
         self._reset()

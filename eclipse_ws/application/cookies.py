@@ -175,8 +175,7 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
             if error.response is not None:
                 self._keep_cookies(sent, error.response)
             raise
-        if "Set-Cookie" in response.headers:
-            self._keep_cookies(sent, response)
+        self._keep_cookies(sent, response)
         return response
 
     def prepare_request(self, request: Any) -> Any:
@@ -187,6 +186,8 @@ class CookieSession(_Session):  # type: ignore[misc, valid-type]  # the package 
         return request
 
     def _keep_cookies(self, request: Any, response: Any) -> None:
+        if "Set-Cookie" not in response.headers:
+            return
         self.cookies.extract_cookies(_MockResponse(response), _Request(request))
         count = len(list(self.cookies))
         if count > self._max_cookies:

@@ -43,6 +43,10 @@ class Deadlines(Generic[T]):
         """Forget a deadline, if it is still watched."""
         self._deadlines.pop(item, None)
 
+    def pop(self) -> T:
+        """Forget the one that was added last, and return it. Raises KeyError if there is none."""
+        return self._deadlines.popitem()[0]
+
     def close(self) -> None:
         """Forget all deadlines and stop the timer."""
         self._deadlines.clear()

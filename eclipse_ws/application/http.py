@@ -62,7 +62,6 @@ class HttpApi(ChatApi):
         self._headers = _headers(settings)
         self._connect_timeout = min(CONNECT_TIMEOUT, settings.api_timeout)
         self._timeout = settings.api_timeout
-        self._max_connections = settings.api_max_connections
         self._max_answer = settings.max_answer
         self._max_cookies = MAX_COOKIES
         self._kept_cookies = (*KEPT, *settings.api_cookies)
