@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from pydantic import SecretStr
 from tornado.ioloop import IOLoop
 
@@ -52,6 +54,20 @@ def stub(io_loop: IOLoop) -> Iterator[Stub]:
     stub = io_loop.run_sync(begin)
     yield stub
     io_loop.run_sync(stub.stop)
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    """An authority that nobody trusts by default; created outside of the loop, because that is slow."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path) -> str:
+    """The authority's PEM file."""
+    path = str(tmp_path / "authority.pem")
+    authority.cert_pem.write_to_path(path)
+    return path
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
-"""A server of bare bytes, for what no real server answers."""
+"""Servers of bare bytes, for what no real server answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -34,3 +35,17 @@ async def raw_server(handle: Handle, **options: Any) -> AsyncIterator[str]:
             await asyncio.sleep(0)
         server.close()
         await asyncio.gather(*tasks)
+
+
+@contextmanager
+def deaf_server(host: str) -> Iterator[int]:
+    """A port whose queue of connections is full: who connects gets no answer. Yields its number."""
+    with ExitStack() as opened:
+        listening = opened.enter_context(socket.socket())
+        listening.bind((host, 0))
+        listening.listen(0)
+        for _ in range(3):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]

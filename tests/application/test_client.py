@@ -14,7 +14,6 @@ import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -29,7 +28,7 @@ from eclipse_ws.application.http import HttpApi
 from eclipse_ws.application.redirects import Route
 from eclipse_ws.application.response import TransportError
 from tests.application.conftest import CONTENT, failure, make_settings, send
-from tests.application.raw_server import raw_server
+from tests.application.raw_server import deaf_server, raw_server
 
 BODY = json.dumps(
     {
@@ -411,31 +410,15 @@ async def test_requests_of_one_turn(io_loop: Any) -> None:
 async def test_a_host_whose_first_address_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next address is tried soon after; nobody waits for the first one's timeout."""
     peer = Peer(SIZED)
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.2", 0))
-        listening.listen(0)
-        silent = listening.getsockname()
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(silent)
+    with deaf_server("127.0.0.2") as silent:
         async with talking(peer) as api:
             port = int(api._send.address.origin.rpartition(":")[2])
-            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", to) for to in (silent, ("127.0.0.1", port))]
+            addresses = ("127.0.0.2", silent), ("127.0.0.1", port)
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: found)
             began = asyncio.get_running_loop().time()
             await send(api)
             assert 0.2 < asyncio.get_running_loop().time() - began < 2
-        for filler in fillers:
-            filler.close()
-
-
-@pytest.fixture
-def authority(tmp_path: Path) -> trustme.CA:
-    """An authority, whose certificate is in authority.pem."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-    return authority
 
 
 @pytest.mark.gen_test
@@ -443,13 +426,12 @@ def authority(tmp_path: Path) -> trustme.CA:
     ("name", "tls", "said"),
     [("127.0.0.1", True, ""), ("example.org", True, "IP address mismatch"), ("127.0.0.1", False, "")],
 )
-async def test_tls(authority: trustme.CA, tmp_path: Path, name: str, tls: bool, said: str) -> None:
+async def test_tls(authority: trustme.CA, trusted: str, name: str, tls: bool, said: str) -> None:
     """Messages share a connection; with a certificate for another host, or none, nothing is sent."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert(name).configure_cert(context)
     peer = Peer(SIZED, SIZED, [SIZED[at : at + 9] for at in range(0, len(SIZED), 9)])
     async with raw_server(peer, ssl=context if tls else None) as url:
-        trusted = str(tmp_path / "authority.pem")
         api = HttpApi(
             make_settings(next_api_url=url.replace("http:", "https:"), api_ca=trusted, api_timeout=1)
         )

@@ -11,7 +11,6 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -25,18 +24,12 @@ from eclipse_ws.application.circuit_breaker import CircuitBreaker
 from eclipse_ws.application.http import HttpApi, header_text, segment
 from tests.application.conftest import CONTENT, failure, make_settings, send
 from tests.application.contract import ChatApiContract
-from tests.application.raw_server import raw_server
+from tests.application.raw_server import deaf_server, raw_server
 from tests.application.stub import SECRET, Fault, Stub
 from tests.nested import DEEPEST, TOO_DEEP, nested
 from tests.websocket.peer import open_descriptors
 
 Open = Callable[[Any], Any]
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    """An authority that nobody trusts by default; created outside of the loop, because that is slow."""
-    return trustme.CA()
 
 
 @pytest.fixture
@@ -461,22 +454,13 @@ async def test_untrusted_certificate(certified: ssl.SSLContext) -> None:
 @patch("eclipse_ws.application.http.CONNECT_TIMEOUT", 0.2)
 async def test_timeout_while_connecting() -> None:
     """A full listen queue: a timeout, and it is certain that nothing was saved."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        address = listening.getsockname()
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            filler.connect_ex(address)
-        api = HttpApi(make_settings(next_api_url=f"http://127.0.0.1:{address[1]}"))
+    with deaf_server("127.0.0.1") as port:
+        api = HttpApi(make_settings(next_api_url=f"http://127.0.0.1:{port}"))
         await api.start()
         began = asyncio.get_running_loop().time()
         error = await failure(send(api))
         assert asyncio.get_running_loop().time() - began < 2, "the timeout of a whole call is 4 s"
         await api.close()
-        for filler in fillers:
-            filler.close()
     assert (error.code, error.outcome_unknown) == ("api_timeout", False)
 
 
@@ -547,9 +531,7 @@ async def test_closed_connections_are_detected(api: HttpApi, stub: Stub) -> None
 
 
 @pytest.mark.gen_test
-async def test_a_tls_connection_closed_by_close_notify(
-    authority: trustme.CA, certified: ssl.SSLContext, tmp_path: Path
-) -> None:
+async def test_a_tls_connection_closed_by_close_notify(certified: ssl.SSLContext, trusted: str) -> None:
     """Over TLS a peer sends close_notify before the connection ends: that is detected, too."""
     writers: list[asyncio.StreamWriter] = []
 
@@ -563,9 +545,7 @@ async def test_a_tls_connection_closed_by_close_notify(
             writer.write(b"Content-Length: %d\r\n\r\n%s" % (len(saved), saved))
 
     async with raw_server(handle, ssl=certified) as url:
-        trusted = tmp_path / "authority.pem"
-        authority.cert_pem.write_to_path(str(trusted))
-        api = HttpApi(make_settings(next_api_url=url.replace("http:", "https:"), api_ca=str(trusted)))
+        api = HttpApi(make_settings(next_api_url=url.replace("http:", "https:"), api_ca=trusted))
         await api.start()
         for _ in range(3):
             await send(api)
@@ -929,15 +909,20 @@ async def test_refusals_do_not_open_the_circuit(api: HttpApi, stub: Stub, status
     assert (api.state, len(stub.requests)) == ("up", 10)
 
 
-@pytest.mark.gen_test
-async def test_probe_that_is_not_sent(api: HttpApi, stub: Stub) -> None:
-    """A probe that fails before it is sent says nothing about the application: the next call probes."""
+async def open_circuit(api: HttpApi, stub: Stub) -> None:
+    """Open the circuit by one failure, long enough ago for the next call to be a probe."""
     clock = Clock()
     api.breaker = CircuitBreaker("application", 1, 5, clock)
     stub.fault = Fault("status", 503, times=1)
     with ExpectLog("eclipse_ws.application", ".*circuit opened"):
         await failure(send(api))
     clock.now += 10
+
+
+@pytest.mark.gen_test
+async def test_probe_that_is_not_sent(api: HttpApi, stub: Stub) -> None:
+    """A probe that fails before it is sent says nothing about the application: the next call probes."""
+    await open_circuit(api, stub)
     headers, api._headers = api._headers, {"X-Internal-Secret": "a\nb"}
     assert (await failure(send(api))).code == "api_rejected"
     assert api.breaker.state == "open"
@@ -949,12 +934,7 @@ async def test_probe_that_is_not_sent(api: HttpApi, stub: Stub) -> None:
 @pytest.mark.gen_test
 async def test_probe_that_is_cancelled(api: HttpApi, stub: Stub) -> None:
     """A probe whose caller goes away does not keep the circuit from being probed again."""
-    clock = Clock()
-    api.breaker = CircuitBreaker("application", 1, 5, clock)
-    stub.fault = Fault("status", 503, times=1)
-    with ExpectLog("eclipse_ws.application", ".*circuit opened"):
-        await failure(send(api))
-    clock.now += 10
+    await open_circuit(api, stub)
     stub.requests.clear()
     stub.fault = Fault("hang", times=1)
     probe = asyncio.ensure_future(send(api))
