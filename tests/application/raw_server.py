@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
+
+from eclipse_ws.application.http import HttpApi
+from tests.application.conftest import CONTENT, make_settings
 
 Handle = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -49,3 +54,64 @@ def deaf_server(host: str) -> Iterator[int]:
             filler.setblocking(False)
             filler.connect_ex(listening.getsockname())
         yield listening.getsockname()[1]
+
+
+BODY = json.dumps(
+    {
+        "success": True,
+        "message": {
+            "id": "m",
+            "content": CONTENT,
+            "role": "USER",
+            "createdAt": "2026-01-01T00:00:00.000Z",
+            "sender": {"id": "u"},
+        },
+    }
+).encode()
+OK = b"HTTP/1.1 200 OK\r\n"
+SIZED = b"%bContent-Length: %d\r\n\r\n%b" % (OK, len(BODY), BODY)
+
+
+async def read_request(reader: asyncio.StreamReader) -> bytes:
+    """One request, head and body."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    return head + (await reader.readexactly(int(length[1])) if length else b"")
+
+
+class Peer:
+    """Answers each request with the next of its answers, in the given pieces; then closes, if it is told to.
+
+    ``requests`` has what came, by connection.
+    """
+
+    def __init__(self, *answers: list[bytes] | bytes, closes: bool = False) -> None:
+        self._answers = list(answers)
+        self._closes = closes
+        self.requests: list[list[bytes]] = []
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection."""
+        mine: list[bytes] = []
+        self.requests.append(mine)
+        while True:
+            mine.append(await read_request(reader))
+            answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+            for piece in [answer] if isinstance(answer, bytes) else answer:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
+            if self._closes:
+                return
+
+
+@asynccontextmanager
+async def talking(peer: Peer, **fields: Any) -> AsyncIterator[HttpApi]:
+    """An HttpApi whose application is this peer."""
+    async with raw_server(peer) as url:
+        api = HttpApi(make_settings(next_api_url=url, **fields))
+        await api.start()
+        try:
+            yield api
+        finally:
+            await api.close()
