@@ -546,7 +546,8 @@ def local_address(settings: Settings, port: int | None = None) -> str:
 
 def check_ids(chat_id: str, user_id: str | None) -> None:
     """Exit if the server would reject a token with these ids; an empty user is a new visitor."""
-    from eclipse_ws.security.jwt import MAX_NAME, is_name
+    from eclipse_ws.protocol.commands import MAX_NAME
+    from eclipse_ws.security.jwt import is_name
 
     for option, value in (("--chat", chat_id), ("--user", user_id)):
         if not is_name(value or ("" if option == "--chat" else "a visitor")):

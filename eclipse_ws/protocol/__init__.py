@@ -7,16 +7,21 @@ Everything above `config` may import from here; these import nothing else of the
 
 from eclipse_ws.protocol.close_codes import CloseCode
 from eclipse_ws.protocol.commands import (
+    MAX_CHATS,
     ROLES,
     AgentJoined,
+    ChatToJoin,
     Command,
     CommandError,
+    Join,
+    Leave,
     Ping,
     Refresh,
     Role,
     SendMessage,
     Typing,
     decode_command,
+    too_many_chats,
 )
 from eclipse_ws.protocol.depth import MAX_DEPTH, TooDeepError, bounded, check_depth, decode_json
 from eclipse_ws.protocol.events import (
@@ -31,6 +36,7 @@ from eclipse_ws.protocol.events import (
     saved_id,
     timestamp,
     untimed,
+    with_chat_id,
     with_cursor,
     with_origin,
 )
@@ -42,6 +48,8 @@ from eclipse_ws.protocol.frames import (
     ack,
     agent_joined_event,
     connected,
+    joined,
+    left,
     message_event,
     pong,
     refreshed,
@@ -50,15 +58,19 @@ from eclipse_ws.protocol.frames import (
 
 __all__ = [
     "EPHEMERAL_TYPES",
+    "MAX_CHATS",
     "MAX_CURSOR",
     "MAX_DEPTH",
     "ROLES",
     "AgentJoined",
+    "ChatToJoin",
     "CloseCode",
     "Command",
     "CommandError",
     "Cursor",
     "Event",
+    "Join",
+    "Leave",
     "MalformedEventError",
     "Message",
     "Ping",
@@ -77,6 +89,8 @@ __all__ = [
     "connected",
     "decode_command",
     "decode_json",
+    "joined",
+    "left",
     "may_be_kept",
     "message_event",
     "parse_event",
@@ -85,8 +99,10 @@ __all__ = [
     "refreshed",
     "saved_id",
     "timestamp",
+    "too_many_chats",
     "typing_event",
     "untimed",
+    "with_chat_id",
     "with_cursor",
     "with_origin",
 ]

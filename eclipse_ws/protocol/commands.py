@@ -29,6 +29,7 @@ class CommandError(Exception):
         retryable: bool = False,
         retry_after: float | None = None,
         client_message_id: str | None = None,
+        chat_id: str | None = None,
     ) -> None:
         super().__init__(f"{text} ({code})")
         self.text = text
@@ -36,18 +37,25 @@ class CommandError(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         self.client_message_id = client_message_id
+        self.chat_id = chat_id
 
-    def encode(self) -> bytes:
-        """The error event."""
+    def encode(self, *, names_chat: bool = False) -> bytes:
+        """The error event; ``names_chat``: with the id of the chat that it is about, if there is one."""
         return schema.Error(
             error=self.text,
             code=self.code,
             retryable=self.retryable,
             retry_after=None if self.retry_after is None else round(self.retry_after, 3),
             client_message_id=self.client_message_id,
+            chat_id=self.chat_id if names_chat else None,
             timestamp=timestamp(),
         ).encode()
 
+
+MAX_NAME: Final = 256
+"""Maximum length of a user or chat id, in characters."""
+MAX_CHATS: Final = 500
+"""Maximum number of chats that a session may be in, that a token may open, and that one command may name."""
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
@@ -64,6 +72,11 @@ class BaseCommand(msgspec.Struct):
     def text(self) -> str:
         """Its content, which counts against limits."""
         return ""
+
+    @property
+    def chat(self) -> object:
+        """The chat that it names, as the client sent it; None for the one that the token names."""
+        return None
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError | None:
@@ -84,11 +97,17 @@ class SendMessage(BaseCommand, tag="message", rename="camel"):
     role: Role
     client_message_id: _Id | None = None
     resend: bool = False
+    chat_id: str | int | None = None
 
     @property
     def text(self) -> str:
         """The content."""
         return self.content
+
+    @property
+    def chat(self) -> object:
+        """See `BaseCommand`."""
+        return self.chat_id
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
@@ -96,10 +115,12 @@ class SendMessage(BaseCommand, tag="message", rename="camel"):
         content = fields.get("content")
         if not isinstance(content, str) or not content.strip() or fields.get("role") not in ROLES:
             return _missing(key)
-        if key == fields.get("clientMessageId"):
+        if not isinstance(fields.get("resend", False), bool):
             return CommandError(
                 "Invalid resend: expected true or false", "invalid_resend", client_message_id=key
             )
+        if key == fields.get("clientMessageId"):
+            return _invalid_chat_id(key)
         return CommandError(
             "Invalid clientMessageId: expected a string of 1 to 64 characters", "invalid_client_message_id"
         )
@@ -109,14 +130,32 @@ class Typing(BaseCommand, tag="typing", rename="camel"):
     """The user is typing or has stopped."""
 
     is_typing: bool
+    chat_id: str | int | None = None
+
+    @property
+    def chat(self) -> object:
+        """See `BaseCommand`."""
+        return self.chat_id
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> None:
         """None: it is ignored silently."""
 
 
-class AgentJoined(BaseCommand, tag="agent_joined"):
+class AgentJoined(BaseCommand, tag="agent_joined", rename="camel"):
     """An agent has joined; what the client says about the agent is ignored."""
+
+    chat_id: str | int | None = None
+
+    @property
+    def chat(self) -> object:
+        """See `BaseCommand`."""
+        return self.chat_id
+
+    @classmethod
+    def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
+        """The error for the only field that is read."""
+        return _invalid_chat_id(key)
 
 
 class Ping(BaseCommand, tag="ping"):
@@ -134,7 +173,75 @@ class Refresh(BaseCommand, tag="refresh"):
         return CommandError("Missing token", "missing_token")
 
 
-Command = SendMessage | Typing | AgentJoined | Ping | Refresh
+class ChatToJoin(msgspec.Struct, rename="camel"):
+    """A chat to join, and where to resume it; ``token`` opens it if the session's own token doesn't."""
+
+    chat_id: str
+    cursor: str | None = None
+    token: str | None = None
+
+
+class ChatToLeave(msgspec.Struct, rename="camel"):
+    """A chat to leave."""
+
+    chat_id: str
+
+
+class _Chats(BaseCommand):
+    """A command about one chat or many: its field ``chats`` or, for one of them, ``chatId``."""
+
+    @classmethod
+    def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
+        """The error for chats that are missing, malformed or too many."""
+        chats = fields.get("chats")
+        if isinstance(chats, list) and len(chats) > MAX_CHATS:
+            return too_many_chats(len(chats))
+        return CommandError(
+            f"Invalid chats: expected chatId, or chats: a list of at most {MAX_CHATS} objects with a chatId",
+            "invalid_chats",
+        )
+
+
+class Join(_Chats, tag="join", rename="camel"):
+    """Bring the session into a chat, or into many: each is answered with ``joined``, or with an error.
+
+    ``token``, of the same user, opens chats that the session's own token doesn't open; that of one chat
+    comes before that of the command.
+    """
+
+    chat_id: str | None = None
+    cursor: str | None = None
+    token: str | None = None
+    chats: Annotated[list[ChatToJoin], msgspec.Meta(max_length=MAX_CHATS)] | None = None
+
+    def wanted(self) -> list[ChatToJoin]:
+        """The chats to join, each once. Raises CommandError if there are none."""
+        if self.chat_id is None and not self.chats:
+            raise self.refusal({}, None)
+        wanted = {}
+        for chat in self.chats or ():
+            token = self.token if chat.token is None else chat.token
+            wanted[chat.chat_id] = ChatToJoin(chat.chat_id, chat.cursor, token)
+        if self.chat_id is not None:
+            wanted[self.chat_id] = ChatToJoin(self.chat_id, self.cursor, self.token)
+        return list(wanted.values())
+
+
+class Leave(_Chats, tag="leave", rename="camel"):
+    """Take the session out of a chat, or of many: each is answered with ``left``."""
+
+    chat_id: str | None = None
+    chats: Annotated[list[ChatToLeave], msgspec.Meta(max_length=MAX_CHATS)] | None = None
+
+    def wanted(self) -> list[str]:
+        """The ids of the chats to leave, each once. Raises CommandError if there are none."""
+        if self.chat_id is None and not self.chats:
+            raise self.refusal({}, None)
+        named = [] if self.chat_id is None else [self.chat_id]
+        return list(dict.fromkeys([*named, *(chat.chat_id for chat in self.chats or ())]))
+
+
+Command = SendMessage | Typing | AgentJoined | Ping | Refresh | Join | Leave
 _BY_TYPE: Final[dict[str, type[BaseCommand]]] = {
     struct.__struct_config__.tag: struct for struct in get_args(Command)
 }
@@ -156,13 +263,14 @@ def decode_command(text: str | bytes) -> Command | None:
         return None
     if type(command) is SendMessage:
         if not command.content.strip():
-            raise _missing(command.client_message_id)
+            raise _about(command.chat_id, _missing(command.client_message_id))
         if "\0" in command.content:
-            raise CommandError(
+            error = CommandError(
                 "Invalid content: it must not contain NUL (U+0000)",
                 "invalid_content",
                 client_message_id=command.client_message_id,
             )
+            raise _about(command.chat_id, error)
     return command
 
 
@@ -184,7 +292,27 @@ def _explain(text: str | bytes) -> None:
         raise CommandError("Unknown message type", "unknown_type", client_message_id=key)
     error = struct.refusal(fields, key)
     if error is not None:
-        raise error
+        raise _about(fields.get("chatId"), error)
+
+
+def too_many_chats(count: int, present: int = 0) -> CommandError:
+    """The error for ``count`` further chats of a session that is in ``present`` chats."""
+    already = f", and this one is in {present}" if present else ""
+    return CommandError(
+        f"Too many chats: {count} are named{already}; a session may be in {MAX_CHATS}", "too_many_chats"
+    )
+
+
+def _invalid_chat_id(client_message_id: str | None) -> CommandError:
+    return CommandError(
+        "Invalid chatId: expected a string", "invalid_chat_id", client_message_id=client_message_id
+    )
+
+
+def _about(chat_id: object, error: CommandError) -> CommandError:
+    """The error with the chat that its command names, if that can be an id."""
+    error.chat_id = chat_id if isinstance(chat_id, str) and len(chat_id) <= MAX_NAME else None
+    return error
 
 
 def _malformed(client_message_id: str | None = None) -> CommandError:

@@ -79,6 +79,15 @@ def with_cursor(body: bytes, cursor: Cursor) -> bytes:
     return b'%b,"cursor":"%b"}' % (body[:-1], str(cursor).encode())
 
 
+def with_chat_id(body: bytes, chat_id: str) -> bytes:
+    """Add the top-level field ``chatId`` to the JSON text of an event, or replace it."""
+    if b'"chatId"' in body:
+        members = _decode_object(body)
+        if members.pop("chatId", None) is not None:
+            body = _encode(members)
+    return b'%b,"chatId":%b}' % (body[:-1], _encode(chat_id))
+
+
 class _Identified(msgspec.Struct):
     id: str | int | None = None
     updatedAt: str | int | float | None = None  # noqa: N815

@@ -69,13 +69,16 @@ def typing_event(user_id: str, is_typing: bool, origin: str) -> Event:
 
 
 def connected(
-    chat_id: str,
+    chat_id: str | None,
     session_id: str,
     cursor: Cursor | str | None,
     expires_at: datetime | None,
     recovered: bool | None,
 ) -> bytes:
-    """The first event of a session; ``recovered`` is None if the client gave no cursor."""
+    """The first event of a session; ``recovered`` is None if the client gave no cursor.
+
+    ``chat_id`` is None if the token names no chat to begin in.
+    """
     return schema.Connected(
         chat_id=chat_id,
         session_id=session_id,
@@ -84,6 +87,21 @@ def connected(
         expires_at=None if expires_at is None else timestamp(expires_at),
         timestamp=timestamp(),
     ).encode()
+
+
+def joined(chat_id: str, cursor: Cursor | None, recovered: bool | None = None) -> bytes:
+    """The first event of a chat that a session has joined; ``recovered`` is None without a cursor."""
+    return schema.Joined(
+        chat_id=chat_id,
+        cursor=None if cursor is None else str(cursor),
+        recovered=recovered,
+        timestamp=timestamp(),
+    ).encode()
+
+
+def left(chat_id: str, code: int | None = None, reason: str | None = None) -> bytes:
+    """The last event of a chat for a session; ``code`` and ``reason`` if it didn't ask to leave."""
+    return schema.Left(chat_id=chat_id, code=code, reason=reason, timestamp=timestamp()).encode()
 
 
 def refreshed(expires_at: datetime | None) -> bytes:

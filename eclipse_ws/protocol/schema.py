@@ -24,13 +24,35 @@ class _Frame(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, ren
 
 
 class Connected(_Frame, tag="connected", kw_only=True):
-    """The first event of a session. ``recovered`` is present only if the client gave a cursor."""
+    """The first event of a session. ``recovered`` is present only if the client gave a cursor, ``chatId``
+    only if the token names a chat to begin in.
+    """
 
-    chat_id: str
+    chat_id: str | None = None
     session_id: str
     cursor: str | None = None
     recovered: bool | None = None
     expires_at: Timestamp | None = None
+    timestamp: Timestamp
+
+
+class Joined(_Frame, tag="joined", kw_only=True):
+    """The session is in this chat from now on. ``recovered`` is present only if the client gave a cursor."""
+
+    chat_id: str
+    cursor: str | None = None
+    recovered: bool | None = None
+    timestamp: Timestamp
+
+
+class Left(_Frame, tag="left", kw_only=True):
+    """The session is no longer in this chat. If it didn't ask for that, ``code`` and ``reason`` are those
+    with which the server would have closed a session in one chat.
+    """
+
+    chat_id: str
+    code: int | None = None
+    reason: str | None = None
     timestamp: Timestamp
 
 
@@ -55,11 +77,14 @@ class MessageData(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 
 
 class MessageEvent(_Frame, tag="message"):
-    """A message was saved."""
+    """A message was saved. ``chatId`` is present, in every event about a chat, once the session has used
+    ``join``.
+    """
 
     data: MessageData
     timestamp: Timestamp
     cursor: str | None = None
+    chat_id: str | None = None
 
 
 class MessageUpdated(_Frame, tag="message_updated"):
@@ -68,6 +93,7 @@ class MessageUpdated(_Frame, tag="message_updated"):
     data: MessageData
     timestamp: Timestamp
     cursor: str | None = None
+    chat_id: str | None = None
 
 
 class TypingData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -82,6 +108,7 @@ class TypingEvent(_Frame, tag="typing"):
 
     data: TypingData
     timestamp: Timestamp
+    chat_id: str | None = None
 
 
 class AgentData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -98,6 +125,7 @@ class AgentJoinedEvent(_Frame, tag="agent_joined"):
     data: AgentData
     timestamp: Timestamp
     cursor: str | None = None
+    chat_id: str | None = None
 
 
 class Pong(_Frame, tag="pong"):
@@ -121,6 +149,7 @@ class Ack(_Frame, tag="ack"):
     cursor: str | None
     delivery: Literal["published", "local"]
     timestamp: Timestamp
+    chat_id: str | None = None
 
 
 class Error(_Frame, tag="error", kw_only=True):
@@ -131,11 +160,14 @@ class Error(_Frame, tag="error", kw_only=True):
     retryable: bool
     retry_after: float | None = None
     client_message_id: str | None = None
+    chat_id: str | None = None
     timestamp: Timestamp
 
 
 ServerFrame = (
     Connected
+    | Joined
+    | Left
     | MessageEvent
     | MessageUpdated
     | TypingEvent

@@ -18,13 +18,12 @@ from eclipse_ws import protocol
 from eclipse_ws.config.key_material import previous_secrets, public_keys
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import CloseCode
+from eclipse_ws.protocol.commands import MAX_NAME
 
-MAX_NAME = 256
-"""Maximum length of a user or chat id, in characters."""
 LEEWAY: Final = 2.0
 """Seconds by which the application's clock may differ; clocks that NTP sets differ by much less."""
-MAX_TOKEN: Final = 16384
-"""Maximum length of a token, in characters."""
+MAX_TOKEN: Final = 65536
+"""Maximum length of a token, in characters: enough for 500 chats. In an upgrade it is part of the headers."""
 SYMMETRIC: Final = {
     "HS256": HMACAlgorithm.SHA256,
     "HS384": HMACAlgorithm.SHA384,
@@ -35,7 +34,9 @@ SYMMETRIC: Final = {
 class Claims(msgspec.Struct, frozen=True):
     """The claims of a verified token.
 
-    ``ends``, in seconds since 1970, is its ``exp``, or the end of the maximum lifetime if that is earlier.
+    ``chat_id`` is the chat in which its session begins ("" for none), ``chat_ids`` are further chats that it
+    opens. ``ends``, in seconds since 1970, is its ``exp``, or the end of the maximum lifetime if that is
+    earlier.
     ``roles`` are the roles of its claim ``roles``; None without that claim.
     ``key`` is the fingerprint of the key that verified it, ``issuer`` its ``iss``, ``audience`` its ``aud``.
     """
@@ -48,6 +49,11 @@ class Claims(msgspec.Struct, frozen=True):
     key: bytes = b""
     issuer: str | None = None
     audience: tuple[str, ...] = ()
+    chat_ids: frozenset[str] = frozenset()
+
+    def opens(self, chat_id: str) -> bool:
+        """Whether the token gives access to a chat."""
+        return bool(chat_id) and (chat_id == self.chat_id or chat_id in self.chat_ids)
 
     @property
     def expires_at(self) -> datetime | None:
@@ -170,8 +176,9 @@ class Verifier:
             raise TokenError(
                 CloseCode.INVALID_TOKEN, f"the token is malformed: {type(error).__name__}"
             ) from None
-        user_id, chat_id = payload.get("userId"), payload.get("chatId")
-        if not is_name(user_id) or not is_name(chat_id):
+        user_id, chat_id, chat_ids = (payload.get(name) for name in ("userId", "chatId", "chatIds"))
+        begins_in_none = chat_id is None and chat_ids is not None
+        if not is_name(user_id) or not (begins_in_none or is_name(chat_id)):
             raise TokenError(
                 CloseCode.INVALID_CLAIMS,
                 f"userId and chatId must be strings of 1 to {MAX_NAME} characters without control characters",
@@ -179,13 +186,14 @@ class Verifier:
         issuer, audience = payload.get("iss"), payload.get("aud")
         claims = Claims(
             user_id,
-            chat_id,
+            "" if begins_in_none else str(chat_id),
             payload.get("isAuthenticated") is True,
             ends,
             _roles(payload.get("roles")),
             key,
             issuer if isinstance(issuer, str) else None,
             tuple(each for each in _listed(audience) if isinstance(each, str)),
+            _chat_ids(chat_ids),
         )
         if not self.accepts(claims):
             raise TokenError(
@@ -240,6 +248,19 @@ def is_name(value: object) -> TypeGuard[str]:
     if not isinstance(value, str) or not 1 <= len(value) <= MAX_NAME or value.isspace():
         return False
     return not any(char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" for char in value)
+
+
+def _chat_ids(value: object) -> frozenset[str]:
+    """The chats of a claim ``chatIds``. Raises TokenError."""
+    if value is None:
+        return frozenset()
+    if not isinstance(value, list) or len(value) > protocol.MAX_CHATS or not all(map(is_name, value)):
+        raise TokenError(
+            CloseCode.INVALID_CLAIMS,
+            f"chatIds must be a list of at most {protocol.MAX_CHATS} strings of 1 to {MAX_NAME} characters "
+            "without control characters",
+        )
+    return frozenset(value)
 
 
 def _roles(value: object) -> tuple[str, ...] | None:

@@ -39,6 +39,8 @@ PUBLIC_REQUESTS: Final = (20.0, 400)
 """HTTP requests of one address (rate a second, burst) without the secret that do not become sessions."""
 SHARED_REQUESTS: Final = (200.0, 1000)
 """The same for one connection of a shared address, which may carry the requests of many clients."""
+JOINS: Final = (50.0, 1000)
+"""Chats that one session may join (rate a second, burst): all that it may be in, twice at once."""
 COMMAND_LENGTH: Final = 65536
 """A command counts once more for each of these characters: the cost of parsing grows with them."""
 NAMES: Final = (
@@ -46,6 +48,7 @@ NAMES: Final = (
     "message_rate",
     "message_bytes",
     "frame_rate",
+    "join_rate",
     "rate_patience",
     "rate_penalty",
     "max_content",
@@ -110,6 +113,7 @@ def burst(rate: float) -> float:
 
 
 _REQUESTS: Final = Rate.of(*PUBLIC_REQUESTS)
+_JOINS: Final = Rate.of(*JOINS)
 
 
 class Budget:
@@ -117,11 +121,12 @@ class Budget:
     idle session has none.
     """
 
-    __slots__ = ("_commands", "_limits", "_refusals")
+    __slots__ = ("_commands", "_joins", "_limits", "_refusals")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._commands = 0.0
+        self._joins = 0.0
         self._refusals = 0.0
 
     def command(self, now: float, length: int = 0) -> float:
@@ -135,6 +140,13 @@ class Budget:
         elif full - now > tolerance:
             return full - now - tolerance
         self._commands = full + interval * (1 + length // COMMAND_LENGTH)
+        return 0.0
+
+    def join(self, now: float, count: int) -> float:
+        """Take so many chats to join; 0 if they may pass, else the seconds until they may."""
+        if wait := _JOINS.wait(self._joins, now, count):
+            return wait
+        self._joins = max(self._joins, now) + count * _JOINS.interval
         return 0.0
 
     def forgives(self, now: float, cost: float = 1.0) -> bool:

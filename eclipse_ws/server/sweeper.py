@@ -13,6 +13,7 @@ from eclipse_ws.observability.logging import report_suppressed
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.server.garbage import collector
 from eclipse_ws.server.listener import Listener
+from eclipse_ws.sessions.joining import expire
 from eclipse_ws.sessions.node import Node
 from eclipse_ws.sessions.session import ChatSession
 
@@ -69,6 +70,7 @@ class Sweeper:
         """Sweep once; ``wall`` is the wall-clock time of tokens, ``now`` the monotonic time of limits."""
         for listener in self._listeners:
             listener.sweep(now)
+        self._node.commands.typists.sweep(now)
         self._node.addresses.sweep(now)
         self._node.shares.sweep(now)
         self._node.penalties.sweep(now)
@@ -83,6 +85,8 @@ class Sweeper:
             if number % BATCH == BATCH - 1:
                 await asyncio.sleep(0)
             verifier = self._node.verifier  # a reload may have replaced it
+            if session.grants and session.retiring is None and not session.wire.is_closing:
+                expire(session, latest, verifier)
             queued += session.wire.queued
             held += session.wire.held
             if (

@@ -53,6 +53,10 @@ class UpgradeHandler(WireHandler):
     """The verifier that last accepted its token."""
     source: Source | None = None
     """The client's source, while the session counts against the source's and the node's limits."""
+    has_joined = False
+    """Whether it has used `join` or `leave`: then each event that it gets names its chat."""
+    kinds: frozenset[str] = frozenset()
+    """The types of ephemeral events that its client has asked for."""
     made_room = False
     """Whether it no longer counts as one of the node's sessions."""
 

@@ -17,10 +17,11 @@ COST: Final = 512
 
 
 class Waiting(NamedTuple):
-    """A command that was read and has not begun; ``key`` is its clientMessageId."""
+    """A command that was read and has not begun; ``key`` is its clientMessageId, ``chat_id`` its chat."""
 
     work: Coroutine[Any, Any, None]
     key: str | None
+    chat_id: str
     size: int
 
 
@@ -34,11 +35,16 @@ class CommandQueue:
         self._commands: deque[Waiting] = deque()
         self._room: asyncio.Future[None] | None = None
 
-    def put(self, work: Coroutine[Any, Any, None], key: str | None, said: str) -> asyncio.Future[None] | None:
-        """Append a command. If that fills the queue, returns what to wait for before reading the next one."""
+    def put(
+        self, work: Coroutine[Any, Any, None], key: str | None, chat_id: str, said: str
+    ) -> asyncio.Future[None] | None:
+        """Append a command. If that fills the queue, returns what to wait for before reading the next one.
+
+        ``said`` is its content, which counts against the queue's bound.
+        """
         size = COST + sys.getsizeof(said)
         self.held += size
-        self._commands.append(Waiting(work, key, size))
+        self._commands.append(Waiting(work, key, chat_id, size))
         if self._is_full and self._room is None:
             self._room = asyncio.get_running_loop().create_future()
         return self._room

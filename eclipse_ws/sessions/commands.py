@@ -16,6 +16,7 @@ from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.protocol import CommandError
 from eclipse_ws.security.jwt import Claims
+from eclipse_ws.sessions.typists import Typist, Typists
 
 log = structlog.get_logger("eclipse_ws.chat")
 
@@ -33,11 +34,17 @@ class Speaker(Protocol):
     def address(self) -> str | None:
         """The client's address; None if addresses don't distinguish clients."""
 
-    def send(self, frame: bytes) -> None:
-        """Send one event, as JSON text, to this session only."""
+    def send(self, frame: bytes, chat_id: str = "") -> None:
+        """Send one event, as JSON text, to this session only; ``chat_id`` is the chat that it is about."""
 
     def refresh(self, token: str) -> None:
         """Extend the session to the expiry of a new token for the same user and chat. Raises CommandError."""
+
+    async def join(self, wanted: Sequence[protocol.ChatToJoin]) -> None:
+        """Bring the session into chats, and answer for each. Raises CommandError if it joins none of them."""
+
+    def leave(self, chat_ids: Sequence[str]) -> None:
+        """Take the session out of chats, and answer for each."""
 
 
 C = TypeVar("C", bound=protocol.Command)
@@ -56,11 +63,15 @@ class Row(Generic[C]):
     ``message_rate``: also ``message_bytes`` and ``max_content``, by its text. ``chat_typing``: the chat's
     deliveries of typing; beyond that it is dropped silently, because nobody waits for an answer.
     """
-    handler: Callable[[Commands, Speaker, Claims, C], Coroutine[Any, Any, None] | None]
-    """Runs it with the claims that its session had when it was read. Raises CommandError.
+    handler: Callable[[Commands, Speaker, Claims, str, C], Coroutine[Any, Any, None] | None]
+    """Runs it with the claims that its session had when it was read, in a chat. Raises CommandError.
 
     If it takes time, it is a coroutine function, and the command waits for earlier ones.
     """
+    in_chat: bool = True
+    """Whether it is about one chat, which the session has to be in."""
+    holds: bool = False
+    """Whether the session reads its next command only when this one is done, rather than queueing it."""
     handled: int = 0
     """Number of accepted commands; each node has its own rows."""
 
@@ -81,6 +92,7 @@ class Commands:
         self._settings = settings
         self._delivery = delivery
         self._api = api
+        self.typists = Typists(delivery.broadcast)
         self.rows: dict[type, Row[Any]] = {struct: replace(row) for struct, row in ROWS.items()}
 
     @property
@@ -88,44 +100,55 @@ class Commands:
         """Number of accepted commands by name; read when metrics are scraped."""
         return {row.name: row.handled for row in self.rows.values()}
 
-    def handle(self, session: Speaker, row: Row[C], command: C) -> Coroutine[Any, Any, None] | None:
-        """Run a command by its row in `rows`; if it takes time, return a coroutine.
+    def handle(
+        self, session: Speaker, row: Row[C], chat_id: str, command: C
+    ) -> Coroutine[Any, Any, None] | None:
+        """Run a command by its row in `rows`, in a chat; if it takes time, return a coroutine.
 
         However late the coroutine starts, it uses the session's present claims: a new token may follow.
         Both raise CommandError.
         """
         row.handled += 1
-        return row.handler(self, session, session.claims, command)
+        return row.handler(self, session, session.claims, chat_id, command)
 
-    def _typing(self, session: Speaker, claims: Claims, command: protocol.Typing) -> None:
+    def _typing(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Typing) -> None:
         """Broadcast it to the others in the chat."""
-        event = protocol.typing_event(claims.user_id, command.is_typing, session.id)
-        self._delivery.broadcast(claims.chat_id, event)
+        self.typists.note(Typist(session.id, chat_id, claims.user_id), command.is_typing)
 
-    def _ping(self, session: Speaker, claims: Claims, command: protocol.Ping) -> None:
+    def _ping(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Ping) -> None:
         """Answer with a pong."""
         session.send(protocol.pong())
 
-    def _refresh(self, session: Speaker, claims: Claims, command: protocol.Refresh) -> None:
+    def _refresh(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Refresh) -> None:
         """Extend the session to the new token's expiry."""
         session.refresh(command.token)
 
-    async def _send_message(self, session: Speaker, claims: Claims, command: protocol.SendMessage) -> None:
+    async def _join(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Join) -> None:
+        """Join further chats."""
+        await session.join(command.wanted())
+
+    def _leave(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Leave) -> None:
+        """Leave chats."""
+        session.leave(command.wanted())
+
+    async def _send_message(
+        self, session: Speaker, claims: Claims, chat_id: str, command: protocol.SendMessage
+    ) -> None:
         """Save a message once, publish it, and acknowledge it if it has a clientMessageId."""
         key = command.client_message_id
         share = _share(claims, session.address)  # now: the session forgets its address when it ends
         attempt, name = None, None
         if key is not None:
-            name = _name(claims, key)
+            name = _name(claims, chat_id, key)
             attempt = await self._delivery.attempt(
-                claims.chat_id,
+                chat_id,
                 name,
                 fingerprint=keys.fingerprint(command.content, command.role),
                 resent=command.resend,
                 retry_unknown=self._settings.api_honours_idempotency,
             )
             if attempt.state == "done" and attempt.receipt is not None:
-                session.send(protocol.ack(key, attempt.receipt))
+                session.send(protocol.ack(key, attempt.receipt), chat_id)
                 return
             if attempt.state == "reused":
                 raise CommandError(
@@ -139,14 +162,12 @@ class Commands:
                 raise _failed(key, "outcome_unknown", retryable=True, retry_after=ASK_AGAIN)
         try:
             message = await self._api.send_message(
-                claims.chat_id, claims.user_id, command.content, command.role, name, share=share
+                chat_id, claims.user_id, command.content, command.role, name, share=share
             )
         except ApiError as error:
             # A response that can't be trusted is an error in the application; the others are to be expected.
             note = log.error if error.code == "api_bad_answer" else log.warning
-            note(
-                "message not saved", session=session.id, chat=claims.chat_id, code=error.code, why=str(error)
-            )
+            note("message not saved", session=session.id, chat=chat_id, code=error.code, why=str(error))
             await self._give_up(attempt, unknown=error.outcome_unknown)
             if error.outcome_unknown:
                 raise _failed(key, "outcome_unknown") from error
@@ -155,9 +176,9 @@ class Commands:
             await self._give_up(attempt, unknown=True)
             raise
         # Saved means saved: from here on the sender never gets an error (section 4.5).
-        receipt = await self._delivery.publish(claims.chat_id, protocol.message_event(message), attempt)
+        receipt = await self._delivery.publish(chat_id, protocol.message_event(message), attempt)
         if key is not None:
-            session.send(protocol.ack(key, receipt))
+            session.send(protocol.ack(key, receipt), chat_id)
 
     async def _give_up(self, attempt: Attempt | None, *, unknown: bool) -> None:
         if attempt is None:
@@ -167,7 +188,9 @@ class Commands:
         else:
             await self._delivery.release(attempt)
 
-    async def _agent_joined(self, session: Speaker, claims: Claims, command: protocol.AgentJoined) -> None:
+    async def _agent_joined(
+        self, session: Speaker, claims: Claims, chat_id: str, command: protocol.AgentJoined
+    ) -> None:
         """Publish that an agent has joined; the name comes from the chat API, never from the client."""
         try:
             user = await self._api.user(claims.user_id, share=_share(claims, session.address))
@@ -182,9 +205,9 @@ class Commands:
                 retry_after=error.retry_after,
             ) from error
         try:
-            await self._delivery.publish(claims.chat_id, protocol.agent_joined_event(user))
+            await self._delivery.publish(chat_id, protocol.agent_joined_event(user))
         except Exception as error:
-            log.exception("agent_joined failed", session=session.id, chat=claims.chat_id)
+            log.exception("agent_joined failed", session=session.id, chat=chat_id)
             raise CommandError(
                 "Failed to process agent_joined event", "internal_error", retryable=True
             ) from error
@@ -196,18 +219,20 @@ ROWS: Final[Mapping[type, Row[Any]]] = {
         Row(protocol.SendMessage, lambda command: command.role, "message_rate", Commands._send_message),
         Row(protocol.Typing, None, "chat_typing", Commands._typing),
         Row(protocol.AgentJoined, lambda command: "AGENT", None, Commands._agent_joined),
-        Row(protocol.Ping, None, None, Commands._ping),
-        Row(protocol.Refresh, None, None, Commands._refresh),
+        Row(protocol.Ping, None, None, Commands._ping, in_chat=False),
+        Row(protocol.Refresh, None, None, Commands._refresh, in_chat=False),
+        Row(protocol.Join, None, None, Commands._join, in_chat=False, holds=True),
+        Row(protocol.Leave, None, None, Commands._leave, in_chat=False),
     )
 }
 """Each command's row by its struct."""
 
 
-def _name(claims: Claims, key: str) -> str:
+def _name(claims: Claims, chat_id: str, key: str) -> str:
     """The key's scoped name: a user's own, or shared by the chat's visitors, whose ids change."""
     if claims.is_authenticated:
-        return keys.user_key(claims.chat_id, claims.user_id, key)
-    return keys.visitors_key(claims.chat_id, key)
+        return keys.user_key(chat_id, claims.user_id, key)
+    return keys.visitors_key(chat_id, key)
 
 
 def _share(claims: Claims, address: str | None) -> Share:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Final
 
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.histogram import Histogram
 from eclipse_ws.protocol import CloseCode, Cursor, Event
 from eclipse_ws.security.limits import Rate
+from eclipse_ws.sessions.members import OPT_IN, Member, Members, body_for
 from eclipse_ws.sessions.replay import Replay
 from eclipse_ws.sessions.sizes import Sizes
-from eclipse_ws.websocket import Audience, Socket, text_frame
+from eclipse_ws.websocket import text_frame
 
 MOST_REPLAYING: Final = 1 << 26
 """Bytes of all replays that wait for their clients to read; beyond that, a client has to reconnect."""
@@ -21,50 +22,12 @@ Greeting = Callable[[Cursor | None, bool | None], bytes]
 """Makes a session's first event from its cursor and from whether it was recovered."""
 
 
-class Member(Protocol):
-    """What the hub knows of a session; ``chats`` is set by the hub: the chats that it is in."""
-
-    id: str
-    wire: Socket
-    chats: tuple[str, ...]
-
-    @property
-    def user_id(self) -> str:
-        """The user that the session belongs to."""
-
-    def retire(self, close: CloseCode) -> None:
-        """Close the session's socket once the commands that it has read have their answers."""
-
-    def end(self, close: CloseCode, reason: str | None = None) -> None:
-        """Close the session's socket; when that is done it leaves the hub by itself."""
-
-
-class _Chat:
-    """One chat on this node.
-
-    ``members`` are in the audience, ``joining`` are not yet. ``fan_out`` is the bucket (see `limits`) for the
-    deliveries of ephemeral events.
-    """
-
-    __slots__ = ("audience", "fan_out", "joining", "members")
-
-    def __init__(self) -> None:
-        self.audience = Audience()
-        self.members: set[Member] = set()
-        self.joining: set[Member] = set()
-        self.fan_out = 0.0
-
-    def everyone(self) -> list[Member]:
-        """Its sessions, also those that are joining."""
-        return [*self.members, *self.joining]
-
-
 class Hub:
     """Knows which sessions are in which chats, and hands them what is delivered."""
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
-        self._chats: dict[str, _Chat] = {}
+        self._chats: dict[str, Members] = {}
         self._sessions: dict[str, Member] = {}
         self._sizes = Sizes()
         # Plain counters, read when metrics are scraped.
@@ -83,7 +46,7 @@ class Hub:
 
     @property
     def sessions(self) -> int:
-        """How many sessions are in a chat."""
+        """How many sessions have been greeted."""
         return len(self._sessions)
 
     @property
@@ -94,7 +57,7 @@ class Hub:
     def size(self, chat_id: str) -> int:
         """How many sessions are in a chat or are joining it."""
         chat = self._chats.get(chat_id)
-        return 0 if chat is None else len(chat.members) + len(chat.joining)
+        return 0 if chat is None else len(chat)
 
     def is_loud(self, chat_id: str, now: float) -> bool:
         """Whether an ephemeral event of this chat would be dropped now; if so, counts it as dropped."""
@@ -113,7 +76,25 @@ class Hub:
         if chat_id is None:
             return iter(list(self._sessions.values()))
         chat = self._chats.get(chat_id)
-        return iter([] if chat is None else list(chat.members))
+        return iter([] if chat is None else list(chat.joined))
+
+    def opted(self, chat_id: str, kind: str) -> Collection[Member]:
+        """The chat's sessions that have asked for a type of events; the caller must not keep it."""
+        chat = self._chats.get(chat_id)
+        return () if chat is None else chat.opted(kind)
+
+    def add(self, session: Member, frame: bytes) -> None:
+        """Take a session that begins in no chat, and greet it with a frame."""
+        self._sessions[session.id] = session
+        session.wire.send(frame)
+
+    def name_chats(self, session: Member) -> None:
+        """Have each further event that a session gets name its chat."""
+        session.has_joined = True
+        for chat in filter(None, map(self._chats.get, session.chats)):
+            if session in chat.joined:
+                chat.discard(session)
+                chat.add(session)
 
     async def join(self, chat_id: str, session: Member, after: str | None, greet: Greeting) -> bool:
         """Bring a session into a chat: greeting, then what it has missed since its cursor, then live events.
@@ -123,7 +104,7 @@ class Hub:
         """
         chat = self._chats.get(chat_id)
         if chat is None:
-            chat = self._chats[chat_id] = _Chat()
+            chat = self._chats[chat_id] = Members(chat_id)
         chat.joining.add(session)
         session.chats = (*session.chats, chat_id)
         cursor = None if after is None else Cursor.parse(after)
@@ -133,7 +114,7 @@ class Hub:
             if replay is not None:
                 replay = await self._pace(chat_id, session, replay, greet)
         except BaseException:
-            self._leave_chat(session, chat_id)
+            self.part(session, chat_id)
             raise
         if session not in chat.joining:
             self._forget_if_empty(chat_id, chat)
@@ -141,8 +122,8 @@ class Hub:
         # There was no await since the replay reached the node's position, and there is none below: no event
         # can come between the replay and the live events.
         chat.joining.discard(session)
-        chat.members.add(session)
-        self._sizes.change(chat_id, len(chat.members) - 1, len(chat.members))
+        chat.joined.add(session)
+        self._sizes.change(chat_id, len(chat.joined) - 1, len(chat.joined))
         self._sessions[session.id] = session
         if replay is None:
             if after is not None:
@@ -151,13 +132,16 @@ class Hub:
         else:
             replay.send()
         for event in self._delivery.local_copies(chat_id):
-            session.wire.send(text_frame(event.body))
-        chat.audience.add(session.wire)
+            session.wire.send(text_frame(body_for(session, chat_id, event)))
+        chat.add(session)
         return True
 
     async def _replay(self, chat_id: str, session: Member, cursor: Cursor) -> Replay | None:
         missed = await self._delivery.resume(chat_id, cursor)
-        return None if missed is None else Replay(session.wire, cursor, missed)
+        if missed is None:
+            return None
+        bodies = [(body_for(session, chat_id, event), event.cursor) for event in missed]
+        return Replay(session.wire, cursor, bodies)
 
     async def _pace(self, chat_id: str, session: Member, replay: Replay, greet: Greeting) -> Replay | None:
         """Greet, and send pieces of a replay until the rest has room in the socket's queue.
@@ -198,30 +182,43 @@ class Hub:
     def _end_joining(self, session: Member, chat_id: str, close: CloseCode) -> None:
         if self._is_joining(session, chat_id):
             self._chats[chat_id].joining.discard(session)
-        if not (session.wire.is_closing or session.wire.is_lost):
+        if session.wire.is_closing or session.wire.is_lost:
+            return
+        if session.has_joined and close is not CloseCode.TOO_SLOW:
+            self.expel(session, chat_id, close)
+        else:
             session.end(close)
 
     def leave(self, session: Member) -> None:
-        """Take a session out of all its chats, joined or joining. Idempotent."""
-        for chat_id in session.chats:
+        """Take a session out of all its chats, joined or joining, and forget it. Idempotent."""
+        self._sessions.pop(session.id, None)
+        chats, session.chats = session.chats, ()
+        for chat_id in reversed(chats):  # the last audience is the cheapest one to leave
             self._leave_chat(session, chat_id)
 
-    def _leave_chat(self, session: Member, chat_id: str) -> None:
+    def part(self, session: Member, chat_id: str) -> None:
+        """Take a session out of one chat. Idempotent."""
         session.chats = tuple(other for other in session.chats if other != chat_id)
-        if not session.chats:
-            self._sessions.pop(session.id, None)
+        self._leave_chat(session, chat_id)
+
+    def expel(self, session: Member, chat_id: str, close: CloseCode, reason: str | None = None) -> None:
+        """Take a session that has used `join` out of one chat, for what would end a session in one chat."""
+        self.part(session, chat_id)
+        session.left(chat_id, close, reason)
+
+    def _leave_chat(self, session: Member, chat_id: str) -> None:
         chat = self._chats.get(chat_id)
         if chat is None:
             return
         chat.joining.discard(session)
-        if session in chat.members:
-            chat.members.discard(session)
-            self._sizes.change(chat_id, len(chat.members) + 1, len(chat.members))
-            chat.audience.discard(session.wire)
+        if session in chat.joined:
+            chat.joined.discard(session)
+            self._sizes.change(chat_id, len(chat.joined) + 1, len(chat.joined))
+            chat.discard(session)
         self._forget_if_empty(chat_id, chat)
 
-    def _forget_if_empty(self, chat_id: str, chat: _Chat) -> None:
-        if not chat.members and not chat.joining and self._chats.get(chat_id) is chat:
+    def _forget_if_empty(self, chat_id: str, chat: Members) -> None:
+        if not chat and self._chats.get(chat_id) is chat:
             del self._chats[chat_id]
             self._delivery.unsubscribe(chat_id)
 
@@ -232,6 +229,7 @@ class Hub:
         chat = self._chats.get(chat_id)
         if chat is None:
             return
+        receivers, skip = chat.receivers, None
         if not event.kept:
             now, full, rate = time.monotonic(), chat.fan_out, self.fan_out
             if full < now:
@@ -239,20 +237,27 @@ class Hub:
             elif full - now > rate.tolerance:
                 self.fan_out_dropped += 1
                 return
-            chat.fan_out = full + len(chat.audience) * rate.interval
-            self.events += 1
-            frame = text_frame(event.body)
+            if event.type in OPT_IN:
+                receivers = len(chat.opted(event.type))
+            chat.fan_out = full + receivers * rate.interval
+            if event.type in OPT_IN:
+                self.signal(chat_id, event)
+                return
             origin = self._sessions.get(event.origin) if event.origin else None
-            chat.audience.send(frame, droppable=True, skip=None if origin is None else origin.wire)
-            if not self._is_measuring:
-                self._measure()
-            self.deliveries += len(chat.audience)
-            return
+            skip = None if origin is None else origin.wire
         self.events += 1
-        self.deliveries += len(chat.audience)
-        chat.audience.send(text_frame(event.body))
+        self.deliveries += receivers
+        chat.send(event, skip=skip)
         if not self._is_measuring:
             self._measure()
+
+    def signal(self, chat_id: str, event: Event, session: Member | None = None) -> None:
+        """Hand an ephemeral event to the chat's sessions that have asked for its type, or to one of them."""
+        sessions = self.opted(chat_id, event.type) if session is None else (session,)
+        for each in sessions:
+            each.wire.send(text_frame(body_for(each, chat_id, event)), droppable=True)
+        self.events += 1
+        self.deliveries += len(sessions)
 
     def _measure(self) -> None:
         """Measure, for one event a turn, how long it takes from here to the last socket."""
@@ -271,6 +276,9 @@ class Hub:
             return
         for session in chat.everyone():
             self.interrupted += 1
+            if session.has_joined:
+                self.expel(session, chat_id, CloseCode.RESUME_NEEDED)
+                continue
             # It gets no more events, but the answers to its commands: without them it would resend.
             self.leave(session)
             session.retire(CloseCode.RESUME_NEEDED)
@@ -285,7 +293,10 @@ class Hub:
                 chat = self._chats.get(chat_id)
                 for session in [] if chat is None else chat.everyone():
                     if user_id is None or session.user_id == user_id:
-                        session.end(CloseCode.KICKED, reason)
+                        if session.has_joined:
+                            self.expel(session, chat_id, CloseCode.KICKED, reason)
+                        else:
+                            session.end(CloseCode.KICKED, reason)
                         ended += 1
                 return ended
         return None

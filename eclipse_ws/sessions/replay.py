@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from eclipse_ws.protocol import Cursor, Event
+from eclipse_ws.protocol import Cursor
 from eclipse_ws.websocket import Socket, text_frame
 
 PATIENCE: Final = 10.0
@@ -21,13 +21,14 @@ PART: Final = 2
 class Replay:
     """Kept events on their way to one session, each once, in the order of their cursors from ``cursor`` on.
 
-    ``size``: bytes that wait. ``cursor``: that of the last event that was sent.
+    ``missed``: the events' bodies, as the session gets them, and their cursors. ``size``: bytes that wait.
+    ``cursor``: that of the last event that was sent.
     """
 
-    def __init__(self, wire: Socket, cursor: Cursor, missed: Iterable[Event]) -> None:
+    def __init__(self, wire: Socket, cursor: Cursor, missed: Iterable[tuple[bytes, Cursor | None]]) -> None:
         self.cursor = cursor
         self._events = deque(missed)
-        self.size = sum(len(event.body) for event in self._events)
+        self.size = sum(len(body) for body, _ in self._events)
         self._wire = wire
         self._most = wire.poll.params.queue_bytes // PART
 
@@ -44,7 +45,7 @@ class Replay:
         """Send as much as there is room for, at least one event if there is any."""
         if self._events:
             self._send_one()
-        while self._events and self._wire.queued + len(self._events[0].body) <= self._most:
+        while self._events and self._wire.queued + len(self._events[0][0]) <= self._most:
             self._send_one()
 
     async def drained(self) -> bool:
@@ -61,8 +62,8 @@ class Replay:
                 return False
 
     def _send_one(self) -> None:
-        event = self._events.popleft()
-        self.size -= len(event.body)
-        self._wire.send(text_frame(event.body))
-        if event.cursor is not None:
-            self.cursor = event.cursor
+        body, cursor = self._events.popleft()
+        self.size -= len(body)
+        self._wire.send(text_frame(body))
+        if cursor is not None:
+            self.cursor = cursor

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Sequence
 from typing import Any, NoReturn
 
 import structlog
 
 from eclipse_ws import protocol
 from eclipse_ws.backends.base import BackendError
-from eclipse_ws.protocol import CloseCode, CommandError, Cursor
-from eclipse_ws.security.jwt import TokenError
+from eclipse_ws.protocol import CloseCode, CommandError, Cursor, with_chat_id
+from eclipse_ws.security.jwt import Claims, TokenError
 from eclipse_ws.security.limits import COMMAND_LENGTH, REFUSED_TYPING, Budget
+from eclipse_ws.sessions import joining
 from eclipse_ws.sessions.admission import UpgradeHandler
 from eclipse_ws.sessions.command_queue import CommandQueue
 from eclipse_ws.sessions.commands import ROWS, Row
+from eclipse_ws.sessions.members import OPT_IN
+from eclipse_ws.sessions.typists import Typist
 from eclipse_ws.websocket import text_frame
 
 log = structlog.get_logger("eclipse_ws.session")
 
 
 class ChatSession(UpgradeHandler):
-    """A socket in a chat. Invalid commands are answered, never fatal.
+    """A socket in a chat, or in several. Invalid commands are answered, never fatal.
 
     Commands that need the application run one after the other, in order, and wait in a bounded queue; the
     others run as they are read.
@@ -34,6 +37,8 @@ class ChatSession(UpgradeHandler):
     wire_flood_close = (CloseCode.RATE_LIMITED.code, CloseCode.RATE_LIMITED.with_detail("frame_rate"))
 
     chats: tuple[str, ...] = ()
+    grants: dict[str, Claims] | None = None
+    """The tokens that came with `join`, by the chat that they open."""
     commands_in = 0
     budget: Budget | None = None
     can_resume = False
@@ -65,15 +70,21 @@ class ChatSession(UpgradeHandler):
     async def open(self, *args: str, **kwargs: str) -> None:
         """Join the chat and greet the client, if the session is admitted."""
         # Read everything from the request now: it is released after the upgrade.
-        after = self.argument("cursor")
-        if (after, self.argument("events"), self.selected_subprotocol) != (None, None, None):
+        after, events = self.argument("cursor"), self.argument("events")
+        if (after, events, self.selected_subprotocol) != (None, None, None):
             self.can_resume = True
+        if events:
+            self.kinds = OPT_IN.intersection(map(str.strip, events.split(",")))
         refusal = self.admit()
         if refusal is not None:
             self.end(*refusal)
             return
         try:
-            await self.node.hub.join(self.claims.chat_id, self, after, self._greeting)
+            if self.claims.chat_id:
+                await self.node.hub.join(self.claims.chat_id, self, after, self._greeting)
+            else:
+                self.can_resume = True
+                self.node.hub.add(self, self._greeting(None, None))
         except BackendError as error:
             log.error("session failed", session=self.id, chat=self.claims.chat_id, why=str(error))
             self.end(CloseCode.INTERNAL_ERROR)
@@ -87,8 +98,8 @@ class ChatSession(UpgradeHandler):
         )
 
     def _greeting(self, cursor: Cursor | None, recovered: bool | None) -> bytes:
-        body = protocol.connected(self.claims.chat_id, self.id, cursor, self.claims.expires_at, recovered)
-        return text_frame(body)
+        chat_id = self.claims.chat_id or None
+        return text_frame(protocol.connected(chat_id, self.id, cursor, self.claims.expires_at, recovered))
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -100,6 +111,7 @@ class ChatSession(UpgradeHandler):
         if self.retiring is not None:
             return self.under_way  # read nothing more: the session ends after its last command
         self.commands_in += 1
+        chat_id = ""
         try:
             now = time.monotonic()
             if self.node.limits.rated:
@@ -112,32 +124,45 @@ class ChatSession(UpgradeHandler):
             if command is None:
                 return None
             row = self.node.commands.rows[type(command)]
-            if not self._accepts(row, command, now):
+            chat_id = self._chat_of(command) if row.in_chat else ""
+            if not self._accepts(row, chat_id, command, now):
                 return None
-            outcome = self.node.commands.handle(self, row, command)
+            outcome = self.node.commands.handle(self, row, chat_id, command)
         except CommandError as error:
             if error.client_message_id is not None:
                 self.can_resume = True
-            self._answer(error)
+            self.refuse_command(error, chat_id)
             return None
         if outcome is None:
             return None
+        if row.holds:
+            return self._run(outcome, None, "")
         key = command.client_message_id
         if key is not None:
             self.can_resume = True
         # Now, because the coroutine starts only in the loop's next turn, and the session may close before.
         self.node.under_way += 1
         if self.under_way is None:
-            self.under_way = asyncio.get_running_loop().create_task(self._carry_out(outcome, key))
+            self.under_way = asyncio.get_running_loop().create_task(self._carry_out(outcome, key, chat_id))
             return None
         if self.queue is None:
             self.queue = CommandQueue()
-        return self.queue.put(outcome, key, command.text)
+        return self.queue.put(outcome, key, chat_id, command.text)
 
-    def _accepts(self, row: Row[Any], command: protocol.Command, now: float) -> bool:
+    def _chat_of(self, command: protocol.Command) -> str:
+        """The chat that a command is about. Raises CommandError if the session isn't in it."""
+        named = command.chat
+        chat_id = self.claims.chat_id if named is None else str(named)
+        if chat_id not in self.chats:
+            error = joining.not_joined(chat_id)
+            error.client_message_id = command.client_message_id
+            raise error
+        return chat_id
+
+    def _accepts(self, row: Row[Any], chat_id: str, command: protocol.Command, now: float) -> bool:
         """Check a command against its row; False drops it silently. Raises CommandError."""
         node = self.node
-        if row.limit == "chat_typing" and node.limits.rated and node.hub.is_loud(self.claims.chat_id, now):
+        if row.limit == "chat_typing" and node.limits.rated and node.hub.is_loud(chat_id, now):
             return False
         if row.role is not None and not row.permits(self.claims, command, node.settings.default_roles):
             self.note("command refused", "forbidden", session=self.id, chat=self.claims.chat_id)
@@ -190,31 +215,60 @@ class ChatSession(UpgradeHandler):
             claims = self.node.verifier.verify(token)
         except TokenError as error:
             self.note("refresh refused", "token", session=self.id, why=str(error))
-            code = "token_expired" if error.close is CloseCode.TOKEN_EXPIRED else "invalid_token"
-            raise CommandError(error.close.reason, code) from None
+            raise joining.token_error(error) from None
         if (claims.user_id, claims.chat_id) != (self.claims.user_id, self.claims.chat_id):
             self.note("refresh refused", "forbidden", session=self.id, chat=self.claims.chat_id)
             raise CommandError("The token is for another user or chat", "forbidden")
         self.live_by(claims)
         self.send(protocol.refreshed(claims.expires_at))
+        joining.lose(self)
 
-    async def _carry_out(self, outcome: Coroutine[Any, Any, None], key: str | None) -> None:
+    async def join(self, wanted: Sequence[protocol.ChatToJoin]) -> None:
+        """Bring the session into chats. Raises CommandError."""
+        self.can_resume = True
+        now = time.monotonic()
+        if self.budget is not None and (wait := self.budget.join(now, len(wanted))):
+            self._exceeded("join_rate", wait, now, None)
+        await joining.join(self, wanted)
+
+    def leave(self, chat_ids: Sequence[str]) -> None:
+        """Take the session out of chats."""
+        self._stop_typing(chat_ids)
+        joining.leave(self, chat_ids)
+
+    def left(self, chat_id: str, close: CloseCode, reason: str | None = None) -> None:
+        """Tell the client that the server has taken the session out of a chat."""
+        self.send(protocol.left(chat_id, close.code, close.reason if reason is None else reason))
+
+    def _stop_typing(self, chat_ids: Sequence[str]) -> None:
+        typists = self.node.commands.typists
+        if typists:
+            for chat_id in chat_ids:
+                typists.stop(Typist(self.id, chat_id, self.user_id))
+
+    async def _run(self, outcome: Coroutine[Any, Any, None], key: str | None, chat_id: str) -> None:
+        """Run a command, and answer it if it fails."""
+        try:
+            await outcome
+        except CommandError as error:
+            self.refuse_command(error, chat_id)
+        except Exception:
+            log.exception("command failed", session=self.id, chat=chat_id)
+            text = "Failed to process message"
+            failure = CommandError(text, "internal_error", retryable=True, client_message_id=key)
+            self.refuse_command(failure, chat_id)
+
+    async def _carry_out(self, outcome: Coroutine[Any, Any, None], key: str | None, chat_id: str) -> None:
         """Run a command, and those that have queued behind it."""
         try:
             while True:
                 try:
-                    await outcome
-                except CommandError as error:
-                    self._answer(error)
-                except Exception:
-                    log.exception("command failed", session=self.id, chat=self.claims.chat_id)
-                    text = "Failed to process message"
-                    self._answer(CommandError(text, "internal_error", retryable=True, client_message_id=key))
+                    await self._run(outcome, key, chat_id)
                 finally:
                     self.node.under_way -= 1
                 if self.queue is None:
                     return
-                outcome, key, _ = self.queue.take()
+                outcome, key, chat_id, _ = self.queue.take()
                 if not self.queue:
                     self.queue = None
         except asyncio.CancelledError:
@@ -229,18 +283,24 @@ class ChatSession(UpgradeHandler):
         """Refuse the waiting commands with ``session_ended``. Idempotent."""
         queue, self.queue = self.queue, None
         while queue:
-            work, key, _ = queue.take()
+            work, key, chat_id, _ = queue.take()
             work.close()
             self.node.under_way -= 1
             text = "Failed to process message"
-            self._answer(CommandError(text, "session_ended", retryable=True, client_message_id=key))
+            error = CommandError(text, "session_ended", retryable=True, client_message_id=key)
+            self.refuse_command(error, chat_id)
 
-    def _answer(self, error: CommandError) -> None:
+    def refuse_command(self, error: CommandError, chat_id: str = "") -> None:
+        """Count and send the answer to a command, about a chat, that was refused or has failed."""
         self.node.counts.errors += 1
-        self.send(error.encode())
+        if error.chat_id is None:
+            error.chat_id = chat_id or None
+        self.send(error.encode(names_chat=self.has_joined))
 
-    def send(self, frame: bytes) -> None:
-        """Send one event, as JSON text, to this session only."""
+    def send(self, frame: bytes, chat_id: str = "") -> None:
+        """Send one event, as JSON text, to this session only; ``chat_id`` is the chat that it is about."""
+        if chat_id and self.has_joined:
+            frame = with_chat_id(frame, chat_id)
         self.wire.send(text_frame(frame))
 
     # -- the end --------------------------------------------------------------------------------
@@ -264,8 +324,9 @@ class ChatSession(UpgradeHandler):
             self.end(*self.retiring)
 
     def on_close(self) -> None:
-        """Leave the chat, and log one line."""
+        """Leave the chats, and log one line."""
         self._refuse_queued()
+        self._stop_typing(self.chats)
         source = self.source
         self.release()
         self.node.hub.leave(self)

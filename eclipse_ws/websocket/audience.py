@@ -91,7 +91,10 @@ class Audience:
         if self.frames and with_frames:
             self.pull(socket)
         self._members.discard(socket)
-        socket.audiences = tuple(audience for audience in socket.audiences if audience is not self)
+        if socket.audiences[-1:] == (self,):
+            socket.audiences = socket.audiences[:-1]
+        else:
+            socket.audiences = tuple(audience for audience in socket.audiences if audience is not self)
         if not self._members:
             self._alone = ()
 

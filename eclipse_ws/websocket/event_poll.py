@@ -7,7 +7,7 @@ timer.
 import asyncio
 import time
 from collections import deque
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from eclipse_ws.websocket.params import Params
 from eclipse_ws.websocket.readiness import READ, WRITE, watch
@@ -37,6 +37,18 @@ class Flushable(Protocol):
 
     def flush(self) -> None:
         """Write them to the kernel."""
+
+
+class FrameSource(Flushable, Protocol):
+    """What an event poll and the sockets know about an audience; see `Audience`."""
+
+    frames: list[bytes]
+
+    def __contains__(self, socket: object) -> bool:
+        """Whether a socket is a member."""
+
+    def pull(self, socket: Any) -> None:
+        """Move the turn's frames of a member to its own."""
 
 
 class Pollable(Flushable, Protocol):
@@ -99,7 +111,7 @@ class EventPoll:
         """
         self.sockets: list[Flushable] = []
         """Sockets with frames of their own to write at the end of the turn."""
-        self.audiences: list[Flushable] = []
+        self.audiences: list[FrameSource] = []
         """Audiences with frames to write at the end of the turn."""
         self.scheduled = False
         """Whether `flush` is already scheduled."""

@@ -13,12 +13,14 @@ from eclipse_ws.websocket.allowance import charged, is_overdrawn, late_read_cost
 from eclipse_ws.websocket.audience import Audience
 from eclipse_ws.websocket.backlog import Backlog, Frame, count_started
 from eclipse_ws.websocket.callbacks import OPENING, YIELDED, Handler, after, as_future, call
-from eclipse_ws.websocket.event_poll import EventPoll
+from eclipse_ws.websocket.event_poll import EventPoll, FrameSource
 from eclipse_ws.websocket.readiness import READ, WRITE, half_close
 
 READ_BYTES: Final = 65536
 READS_AHEAD: Final = 64
 """Reads, however small, that may wait for the handler; beyond that nothing is read from the peer."""
+MANY_AUDIENCES: Final = 8
+"""Audiences of a socket above which it looks for its own among those that have frames."""
 BYTES_PER_SHARE: Final = 8192
 """Bytes of a message that count as one more frame of the socket's share of a turn."""
 
@@ -147,7 +149,10 @@ class Socket:
         """
         if self._state:
             return
-        for audience in self.audiences:
+        audiences: Sequence[FrameSource] = self.audiences
+        if len(audiences) > MANY_AUDIENCES and len(audiences) > len(self.poll.audiences):
+            audiences = [audience for audience in self.poll.audiences if self in audience]
+        for audience in audiences:
             if audience.frames:
                 audience.pull(self)
                 if self.is_closing:
@@ -461,7 +466,7 @@ class Socket:
         self.take((frames.close_frame(code, reason),), 0)
 
     def _leave_audiences(self, with_frames: bool = True) -> None:
-        for audience in self.audiences:
+        for audience in reversed(self.audiences):  # the last one is the cheapest one to leave
             audience.discard(self, with_frames)
 
     def _when_handled(self, end: Callable[[], None]) -> None:

@@ -202,6 +202,7 @@ class _Wire:
 
 class _Session:
     expires = float("inf")
+    grants = None
 
     def __init__(self, queued: int, verifier: Any) -> None:
         self.verifier = verifier

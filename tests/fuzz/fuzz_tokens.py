@@ -17,7 +17,8 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from eclipse_ws.security.jwt import MAX_NAME, Claims, TokenError, Verifier
+from eclipse_ws.protocol.commands import MAX_NAME
+from eclipse_ws.security.jwt import Claims, TokenError, Verifier
 from tests.conftest import SECRET, make_settings
 from tests.fuzz.loop import main
 

@@ -72,7 +72,8 @@ async def test_every_frame_is_as_documented() -> None:
     """Every frame of a running server decodes as its documented type, without an extra field."""
     decode = msgspec.json.Decoder(types.ServerFrame).decode
     async with running() as server:
-        agent = await Client.open(server.port, f"token={token('c1', 'agent_1', isAuthenticated=True)}")
+        query = f"token={token('c1', 'agent_1', isAuthenticated=True, chatIds=['c2'])}"
+        agent = await Client.open(server.port, query)
         visitor = await Client.open(server.port, f"token={token('c1', 'u1')}")
         seen = []
 
@@ -118,6 +119,12 @@ async def test_every_frame_is_as_documented() -> None:
         answer = await http(server.port, "/api/chats/c1/events", "POST", update, headers=WITH_SECRET)
         msgspec.json.decode(answer.body, type=types.Published)
         await take(back, types.MessageUpdated)
+        await agent.say(type="join", chatId="c2")
+        while type(decode(await agent.socket.recv())) is not types.Joined:
+            pass
+        seen.append(types.Joined(chat_id="c2", timestamp=""))
+        await agent.say(type="leave", chatId="c2")
+        await take(agent, types.Left)
         assert {type(frame) for frame in seen} | {types.Ack} == set(types.ServerFrame.__args__)
         await agent.close()
         await back.close()

@@ -672,6 +672,27 @@ def test_ack_and_pong() -> None:
     assert pong == {"type": "pong"}
 
 
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b'{"type":"x"}', {"type": "x", "chatId": 'a"b'}),
+        (b'{"type":"x","chatId":"z"}', {"type": "x", "chatId": 'a"b'}),
+        (b'{"type":"x","data":{"chatId":"z"}}', {"type": "x", "data": {"chatId": "z"}, "chatId": 'a"b'}),
+        (b'{"chatId":{"chatId":1},"type":"x","n":1.50}', {"type": "x", "n": 1.5, "chatId": 'a"b'}),
+    ],
+)
+def test_an_event_with_its_chat(body: bytes, named: dict[str, object]) -> None:
+    """The top level has one `chatId`, which is the chat's; everything else is unchanged."""
+    pairs: list[list[str]] = []
+
+    def note(members: list[tuple[str, object]]) -> dict[str, object]:
+        pairs.append([name for name, _ in members])
+        return dict(members)
+
+    assert json.loads(protocol.with_chat_id(body, 'a"b'), object_pairs_hook=note) == named
+    assert pairs[-1].count("chatId") == 1
+
+
 def test_timestamp() -> None:
     """A moment is written in UTC with milliseconds and a Z, also at a whole second."""
     assert protocol.timestamp(datetime(2026, 1, 2, 3, 4, 5, 0, UTC)) == "2026-01-02T03:04:05.000Z"

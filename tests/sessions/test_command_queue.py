@@ -236,10 +236,10 @@ async def test_a_queue_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def nothing() -> None:
         """Do nothing."""
 
-    assert queue.put(nothing(), "k1", "\U0001f600" * 10_000) is None
-    room = queue.put(nothing(), "k2", "x" * 30_000)
+    assert queue.put(nothing(), "k1", "c1", "\U0001f600" * 10_000) is None
+    room = queue.put(nothing(), "k2", "c1", "x" * 30_000)
     assert room is not None
-    assert queue.put(nothing(), "k3", "x" * 40_000) is room
+    assert queue.put(nothing(), "k3", "c1", "x" * 40_000) is room
     assert queue.held > 100_000
     for key in ("k1", "k2"):
         assert not room.done()  # without the first one it is still full
@@ -247,7 +247,7 @@ async def test_a_queue_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
         assert waiting.key == key
         await waiting.work
     assert room.done()
-    assert queue.put(nothing(), "k4", "") is None
+    assert queue.put(nothing(), "k4", "c1", "") is None
     while queue:
         await queue.take().work
     assert queue.held == 0

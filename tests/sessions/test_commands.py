@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, get_args
 
@@ -34,6 +34,7 @@ from eclipse_ws.sessions.commands import ROWS, Commands
 from tests.client import until
 from tests.conftest import make_settings
 
+CHAT = "c1"
 HELLO = SendMessage("hello", "USER", "k1")
 
 
@@ -87,17 +88,25 @@ class Speaker:
 
     def __init__(self, user: str = "u1", *, known: bool = False, address: str | None = None) -> None:
         self.id = f"s-{user}"
-        self.claims = Claims(user, "c1", known)
+        self.claims = Claims(user, CHAT, known)
         self.address = address
         self.got: list[dict[str, Any]] = []
 
-    def send(self, frame: bytes) -> None:
+    def send(self, frame: bytes, chat_id: str = "") -> None:
         """Keep an answer."""
         self.got.append(json.loads(frame))
 
     def refresh(self, token: str) -> None:
         """Keep a token."""
         self.got.append({"token": token})
+
+    async def join(self, wanted: Sequence[protocol.ChatToJoin]) -> None:
+        """Keep the chats."""
+        self.got += [{"join": chat.chat_id} for chat in wanted]
+
+    def leave(self, chat_ids: Sequence[str]) -> None:
+        """Keep the chats."""
+        self.got += [{"leave": chat_id} for chat_id in chat_ids]
 
 
 class Ears:
@@ -133,7 +142,9 @@ class Scene:
         """Carry a command out; what an error would tell the client, without its time, or None."""
         try:
             row = self.commands.rows[type(command)]
-            outcome: Awaitable[None] | None = self.commands.handle(speaker or self.speaker, row, command)
+            outcome: Awaitable[None] | None = self.commands.handle(
+                speaker or self.speaker, row, CHAT, command
+            )
             if outcome is not None:
                 await outcome
         except CommandError as error:
@@ -148,7 +159,7 @@ async def scene(**given: object) -> AsyncIterator[Scene]:
     """A scene whose chat is subscribed."""
     made = Scene(**given)
     await made.delivery.start(made.ears)
-    await made.delivery.subscribe("c1")
+    await made.delivery.subscribe(CHAT)
     yield made
     await made.delivery.close()
 
@@ -158,7 +169,7 @@ async def test_message_is_saved_then_published() -> None:
     """A message is saved with its key, then published in the chat, then acknowledged to its sender."""
     async with scene() as here:
         assert await here.do(HELLO) is None
-        assert here.api.calls == [("c1", "u1", "hello", "USER", visitors_key("c1", "k1"))]
+        assert here.api.calls == [(CHAT, "u1", "hello", "USER", visitors_key(CHAT, "k1"))]
         (event,) = here.ears.heard
         assert json.loads(event.body)["data"]["content"] == "hello"
         (acked,) = here.speaker.got
@@ -359,7 +370,7 @@ async def test_outcome_unknown_with_an_api_that_honours_keys(expect_log: Any) ->
         await here.do(HELLO)
         here.api.result = None
         assert await here.do(HELLO) is None
-        assert [call[-1] for call in here.api.calls] == [visitors_key("c1", "k1")] * 2
+        assert [call[-1] for call in here.api.calls] == [visitors_key(CHAT, "k1")] * 2
 
 
 @pytest.mark.gen_test
@@ -454,7 +465,15 @@ async def test_handled_commands_are_counted() -> None:
     async with scene() as here:
         for command in (HELLO, Typing(True), Ping(), Ping(), AgentJoined()):
             await here.do(command)
-        counts = {"message": 1, "typing": 1, "agent_joined": 1, "ping": 2, "refresh": 0}
+        counts = {
+            "message": 1,
+            "typing": 1,
+            "agent_joined": 1,
+            "ping": 2,
+            "refresh": 0,
+            "join": 0,
+            "leave": 0,
+        }
         assert here.commands.handled == counts
     async with scene() as another:
         assert set(another.commands.handled.values()) == {0}, "nodes count for themselves"
@@ -475,9 +494,9 @@ def test_roles_that_a_command_needs(command: protocol.Command, roles: set[str | 
     """A message and `agent_joined` need a role, which a visitor has only as USER; the others need none."""
     row = ROWS[type(command)]
     for role in ("USER", "ASSISTANT", "AGENT", None):
-        claims = Claims("u1", "c1", True, roles=() if role is None else (role,))
+        claims = Claims("u1", CHAT, True, roles=() if role is None else (role,))
         assert row.permits(claims, command) is (role in roles)
-    assert row.permits(Claims("u1", "c1"), command) is ("USER" in roles)
+    assert row.permits(Claims("u1", CHAT), command) is ("USER" in roles)
 
 
 def test_every_command_has_a_row() -> None:

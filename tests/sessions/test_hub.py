@@ -98,7 +98,14 @@ class Session:
         self.user_id = user
         self.wire: Any = Wire(poll)
         self.chats: tuple[str, ...] = ()
+        self.has_joined = False
+        self.kinds: frozenset[str] = frozenset()
         self.ended: list[tuple[CloseCode, str | None]] = []
+        self.lost: list[tuple[str, CloseCode, str | None]] = []
+
+    def left(self, chat_id: str, close: CloseCode, reason: str | None = None) -> None:
+        """See Member."""
+        self.lost.append((chat_id, close, reason))
 
     def end(self, close: CloseCode, reason: str | None = None) -> None:
         """See Member."""

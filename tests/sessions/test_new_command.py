@@ -11,21 +11,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 STRUCT = '''
-class Read(BaseCommand, tag="read", rename="camel"):
-    """An agent has read a message."""
+class Praise(BaseCommand, tag="praise", rename="camel"):
+    """An agent praises a message."""
 
     message_id: str
 
 
-Command = Read | '''
+Command = Praise | '''
 HANDLER = """
-    async def _read(self, session: Speaker, claims: Claims, command: protocol.commands.Read) -> None:
-        session.send(b'{"type":"seen","messageId":"%b"}' % command.message_id.encode())
+    async def _praise(
+        self, session: Speaker, claims: Claims, chat_id: str, command: protocol.commands.Praise
+    ) -> None:
+        session.send(b'{"type":"praised","messageId":"%b"}' % command.message_id.encode())
 
 
 ROWS: """
 ROW = """    for row in (
-        Row(protocol.commands.Read, lambda command: "AGENT", None, Commands._read),
+        Row(protocol.commands.Praise, lambda command: "AGENT", None, Commands._praise),
 """
 PROGRAM = """
 import asyncio, json
@@ -41,10 +43,10 @@ async def main():
         visitor = await Client.open(server.port, query, greet=True)
         heard = []
         for client, said in ((agent, {"messageId": "m1"}), (agent, {}), (visitor, {"messageId": "m1"})):
-            await client.say(type="read", **said)
+            await client.say(type="praise", **said)
             heard.append(await client.receive())
         page = (await http(server.port, "/metrics")).body.decode()
-        counted = [line for line in page.splitlines() if 'type="read"' in line]
+        counted = [line for line in page.splitlines() if 'type="praise"' in line]
         await agent.close()
         await visitor.close()
     print(json.dumps({"heard": heard, "counted": counted, "document": documents.asyncapi()}))
@@ -81,11 +83,11 @@ def test_a_new_command_touches_two_files(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout.splitlines()[-1])
-    seen, wrong, refused = told["heard"]
-    assert seen == {"type": "seen", "messageId": "m1"}
+    praised, wrong, refused = told["heard"]
+    assert praised == {"type": "praised", "messageId": "m1"}
     assert (wrong["type"], wrong["code"]) == ("error", "malformed")
     assert (refused["type"], refused["code"]) == ("error", "forbidden")
-    assert told["counted"] == ['eclipse_commands_total{type="read"} 1.0']
-    payload = told["document"]["components"]["schemas"]["Read"]
-    assert payload["description"] == "An agent has read a message."
-    assert payload["properties"]["type"] == {"enum": ["read"]}
+    assert told["counted"] == ['eclipse_commands_total{type="praise"} 1.0']
+    payload = told["document"]["components"]["schemas"]["Praise"]
+    assert payload["description"] == "An agent praises a message."
+    assert payload["properties"]["type"] == {"enum": ["praise"]}

@@ -28,7 +28,8 @@ def make(count: int, room: int) -> tuple[Replay, Session, int]:
     poll.params = Params(queue_bytes=PART * size * room)
     session = Session(poll, "one")
     session.wire.reads = False
-    return Replay(session.wire, START, events), session, size
+    missed = [(event.body, event.cursor) for event in events]
+    return Replay(session.wire, START, missed), session, size
 
 
 def test_what_fits() -> None:

@@ -125,6 +125,28 @@ async def test_a_socket_in_two_audiences() -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_socket_in_many_audiences() -> None:
+    """Its own frames keep their place among those of all its audiences, which it may leave in any order."""
+    async with members(1) as (sockets, peers):
+        (socket,) = sockets
+        audiences = [Audience() for _ in range(50)]
+        for audience in audiences:
+            audience.add(socket)
+        audiences[40].send(frame(1))
+        socket.send(frame(2))
+        audiences[7].send(frame(3))
+        audiences[40].send(frame(4))
+        socket.send(frame(5))
+        assert await heard(socket, peers[0]) in (["1", "2", "3", "4", "5"], ["1", "2", "4", "3", "5"])
+        for audience in (audiences[0], audiences[49], audiences[20]):
+            audience.discard(socket)
+        assert list(socket.audiences) == [*audiences[1:20], *audiences[21:49]]
+        socket.close()
+        assert socket.audiences == ()
+        assert not any(socket in audience for audience in audiences)
+
+
+@pytest.mark.gen_test
 async def test_a_closed_socket_leaves_its_audiences() -> None:
     """It gets what was sent before, leaves every audience, and can't come back."""
     async with members(2) as ((first, second), (one, two)):
