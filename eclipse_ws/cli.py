@@ -354,23 +354,33 @@ def smoke(  # noqa: PLR0917 - click passes names
 
 @main.command(
     short_help="Join a chat in the terminal.",
-    epilog=example("eclipse-ws chat --chat c1\neclipse-ws chat --chat c1 --agent agent_1"),
+    epilog=example("eclipse-ws chat --chat c1\neclipse-ws chat --agent agent_1 --chat c1 --chat c2"),
 )
 @profile_option
-@click.option("--chat", "chat_id", default="demo", show_default=True, help="The chat's id.")
+@click.option(
+    "--chat",
+    "chat_ids",
+    multiple=True,
+    default=("demo",),
+    show_default="demo",
+    help="A chat's id; repeatable.",
+)
 @click.option("--user", "user_id", help="The user's id; default: a new visitor.")
 @click.option("--agent", metavar="ID", help="Join as this agent.")
 @click.option("--host", metavar="HOST[:PORT]", help="The server; default: the one of these settings.")
 @click.option("--url", help="A URL from the command token, instead of the other options.")
 def chat(  # noqa: PLR0917 - click passes names
     profile: str | None,
-    chat_id: str,
+    chat_ids: tuple[str, ...],
     user_id: str | None,
     agent: str | None,
     host: str | None,
     url: str | None,
 ) -> None:
-    """Join a chat in the terminal: type a line to send it, Ctrl-D to leave."""
+    """Join a chat in the terminal, or several: type a line to send it, Ctrl-D to leave.
+
+    Lines go to the first chat; `/chat ID` selects another one, `/who` shows who is there.
+    """
     import asyncio
 
     from eclipse_ws.commands import chat, tokens
@@ -378,6 +388,7 @@ def chat(  # noqa: PLR0917 - click passes names
     from eclipse_ws.security.jwt import required
 
     source: tokens.Source
+    chat_id, *further = dict.fromkeys(chat_ids)
     if url is not None:
         if tokens.address(url, "ws", "wss") is None:
             stop(f"--url is {url!r}, expected a ws:// or wss:// URL, as `{program()} token` prints it.")
@@ -387,16 +398,19 @@ def chat(  # noqa: PLR0917 - click passes names
         address = server_address(host, loaded.settings)
         if loaded.sources["jwt_secret"] in ("generated", dev_secrets.NAME):
             # The server may have generated other secrets than the ones here.
-            source = tokens.RequestedUrl(address, chat_id, user_id, agent)
+            source = tokens.RequestedUrl(address, chat_id, user_id, agent, further)
         else:
-            check_ids(chat_id, agent or user_id)
+            for each in chat_ids:
+                check_ids(each, agent or user_id)
             secret = loaded.settings.jwt_secret.get_secret_value()
-            claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
+            claims: dict[str, Any] = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
+            if further:
+                claims["chatIds"] = further
             source = tokens.MintedUrl(
                 secret, address, chat_id, agent or user_id, agent is not None, more=claims
             )
     try:
-        code = asyncio.run(chat.chat(source, "AGENT" if agent else "USER"))
+        code = asyncio.run(chat.chat(source, "AGENT" if agent else "USER", further))
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

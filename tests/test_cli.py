@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -557,7 +557,8 @@ def test_the_source_of_chats_token(
     """`chat` signs a token if a secret is configured, else asks the server, and takes --url unchanged."""
     seen: list[tuple[type, str]] = []
 
-    async def joined(source: object, as_role: str) -> int:
+    async def joined(source: object, as_role: str, further: Sequence[str]) -> int:
+        assert further == []
         seen.append((type(source), as_role))
         if len(seen) == 2:
             raise KeyboardInterrupt

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from eclipse_ws.protocol import ROLES, decode_json
@@ -22,7 +22,7 @@ def mint(
     authenticated: bool,
     seconds: int = 7200,
     *,
-    more: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
     """A token like the application's (HS256), with ``more`` claims; without a user id, a new visitor's."""
     import jwt
@@ -99,7 +99,7 @@ class MintedUrl:
         user_id: str | None,
         authenticated: bool,
         *,
-        more: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self._secret, self._server, self._chat_id = secret, server, chat_id
         self._user_id, self._authenticated, self._more = user_id, authenticated, more
@@ -113,8 +113,16 @@ class MintedUrl:
 class RequestedUrl:
     """A token from the embedded API's route, for a server that generated its secrets."""
 
-    def __init__(self, server: str, chat_id: str, user_id: str | None, agent: str | None) -> None:
-        arguments = {"chatId": chat_id, "userId": user_id, "agent": agent}
+    def __init__(
+        self,
+        server: str,
+        chat_id: str,
+        user_id: str | None,
+        agent: str | None,
+        further: Sequence[str] = (),
+    ) -> None:
+        """``further``: ids of chats that the token opens, too; only an agent gets these."""
+        arguments = {"chatId": chat_id, "userId": user_id, "agent": agent, "chatIds": ",".join(further)}
         scheme = "http" if is_loopback(server) else "https"
         query = urlencode({key: value for key, value in arguments.items() if value})
         self._server, self._address = server, f"{scheme}://{server}/api/ws/token?{query}"

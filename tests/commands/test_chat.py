@@ -15,8 +15,13 @@ from tornado.web import Application
 from tornado.websocket import WebSocketHandler
 
 from eclipse_ws.commands import chat as chat_module
-from eclipse_ws.commands.chat import Chat, chat
-from eclipse_ws.commands.tokens import FixedUrl
+from eclipse_ws.commands import chat_client
+from eclipse_ws.commands.chat import chat
+from eclipse_ws.commands.chat_client import Chat
+from eclipse_ws.commands.tokens import FixedUrl, MintedUrl
+from eclipse_ws.protocol import CloseCode
+from tests.client import Client, running
+from tests.conftest import SECRET
 
 CONNECTED = {"type": "connected", "chatId": "c1", "cursor": "e.1"}
 
@@ -99,7 +104,7 @@ def app(server: Server) -> Application:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attempts follow each other at once."""
-    monkeypatch.setattr(chat_module, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(chat_client, "FIRST_WAIT", 0.001)
 
 
 @pytest.fixture
@@ -124,6 +129,13 @@ EVENTS = [
     ({"type": "typing", "data": {"userId": "u", "isTyping": True}}, "* u is typing ..."),
     ({"type": "agent_joined", "data": {"agentName": "Bob"}}, "* Bob has joined"),
     ({"type": "error", "error": "Missing content or role"}, "! Missing content or role"),
+    ({"type": "presence", "data": {"users": [{"userId": "u", "role": "user"}, 7]}}, "* here: u (user)"),
+    ({"type": "presence", "data": {"users": []}}, "* here: nobody"),
+    (
+        {"type": "presence", "data": {"userId": "\r", "role": "agent", "online": True}},
+        "* \\r (agent) is here",
+    ),
+    ({"type": "presence", "data": {"userId": "u", "role": "user", "online": False}}, "* u (user) has left"),
 ]
 
 
@@ -132,7 +144,7 @@ EVENTS = [
 async def test_events_are_shown(server: Server, url: str, event: dict[str, Any], line: str) -> None:
     """Each event is a line, with nothing in it that could steer the terminal."""
     screen = Screen()
-    running = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
+    runs = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
     socket = await server.came.get()
     await socket.write_message("no json")
     await socket.write_message("[]")
@@ -141,7 +153,7 @@ async def test_events_are_shown(server: Server, url: str, event: dict[str, Any],
     await socket.write_message(json.dumps(event))
     await screen.shows(line)
     assert screen.lines == ["* connected to the chat c1", line]
-    await leave(running)
+    await leave(runs)
 
 
 @pytest.mark.parametrize("answer", ["ack", "message"])
@@ -149,7 +161,7 @@ async def test_events_are_shown(server: Server, url: str, event: dict[str, Any],
 async def test_a_line_is_sent_and_settled(server: Server, url: str, answer: str) -> None:
     """A line becomes a command; an ack settles it, or the message itself where there are no acks."""
     me = Chat(FixedUrl(url), "AGENT", Screen())
-    running = asyncio.create_task(me.run())
+    runs = asyncio.create_task(me.run())
     socket = await server.came.get()
     await me.send("hello")
     command = await server.commands.get()
@@ -168,7 +180,42 @@ async def test_a_line_is_sent_and_settled(server: Server, url: str, answer: str)
     assert await me.finish(timeout=60)
     await me.typing(True)
     assert await server.commands.get() == {"type": "typing", "isTyping": True}
-    await leave(running)
+    await leave(runs)
+
+
+@pytest.mark.gen_test
+async def test_several_chats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It joins further chats, names each line's, sends lines where they belong, and resumes all."""
+    screen = Screen()
+    typed: asyncio.Queue[str] = asyncio.Queue()
+
+    async def lines(prompt: str) -> AsyncIterator[str]:
+        while line := await typed.get():
+            yield line
+
+    monkeypatch.setattr(chat_module, "lines", lines)
+    async with running() as server, await Client.join(server.port, "c2", "u2") as other:
+        claims = {"chatIds": ["c2", "c3"]}
+        source = MintedUrl(SECRET, f"127.0.0.1:{server.port}", "c1", "me", True, more=claims)
+        me = Chat(source, "USER", screen, ["c2", "no"])
+        tasks = [asyncio.create_task(work) for work in (me.run(), chat_module._send_lines(me, ""))]
+        await screen.shows("* connected to the chat c2")
+        await screen.shows("[no] ! Not allowed")
+        for line in ("one", "/chat c2", "two", "/chat c3", "three", "/chat c1", "four", "/who"):
+            typed.put_nowait(line)
+        for shown in ("[c1] me: one", "[c2] me: two", "[c3] me: three", "[c1] me: four"):
+            await screen.shows(shown)
+        assert (await other.next("message"))["data"]["content"] == "two"
+        assert await me.finish(timeout=60)
+        for session in server.hub.members("c1"):
+            session.end(CloseCode.RESTARTING)
+        await screen.shows("* connection lost (1012: Server restarting)")
+        await other.say(type="message", content="missed", role="USER")
+        await screen.shows("[c2] u2: missed")
+        assert len([line for line in screen.lines if line == "[c2] me: two"]) == 1
+        assert await screen.shows("* connected to the chat c3")
+        for task in tasks:
+            await leave(task)
 
 
 @pytest.mark.gen_test
@@ -176,7 +223,7 @@ async def test_an_error_names_the_line_that_was_not_sent(server: Server, url: st
     """An error for a line shows it again, so that it can be retyped, and settles it."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
-    running = asyncio.create_task(me.run())
+    runs = asyncio.create_task(me.run())
     socket = await server.came.get()
     await me.send("hello")
     key = (await server.commands.get())["clientMessageId"]
@@ -189,7 +236,7 @@ async def test_an_error_names_the_line_that_was_not_sent(server: Server, url: st
     await socket.write_message(json.dumps({**error, "code": "outcome_unknown", "clientMessageId": key}))
     assert await me.finish(timeout=60)
     assert "! Failed to send message (perhaps sent: again)" in screen.lines
-    await leave(running)
+    await leave(runs)
 
 
 @pytest.mark.gen_test
@@ -198,7 +245,7 @@ async def test_a_lost_connection_is_resumed_with_the_cursor(server: Server, url:
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
     await me.send("typed before there was a connection")
-    running = asyncio.create_task(me.run())
+    runs = asyncio.create_task(me.run())
     first = await server.came.get()
     assert "cursor" not in first.arguments
     sent = await server.commands.get()
@@ -206,10 +253,10 @@ async def test_a_lost_connection_is_resumed_with_the_cursor(server: Server, url:
     await screen.shows("somebody: x")
     first.close(1012, "server restarting")
     second = await server.came.get()
-    assert second.arguments == {"token": "t", "cursor": "e.2&3"}
+    assert second.arguments == {"token": "t", "events": "presence", "cursor": "e.2&3"}
     assert await server.commands.get() == sent
     assert "connection lost (1012: server restarting); trying again in" in screen.lines[2]
-    await leave(running)
+    await leave(runs)
 
 
 @pytest.mark.gen_test
@@ -217,11 +264,11 @@ async def test_refusals_are_shown_and_retried(server: Server, url: str) -> None:
     """A refused token and a close without a reason are shown, and the client goes on."""
     screen = Screen()
     server.refuse = [4002, 4000]
-    running = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
+    runs = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
     await server.came.get()
     assert screen.lines[0].startswith("* Token expired (4002); trying again")
     assert screen.lines[1].startswith("* connection lost (4000); trying again")
-    await leave(running)
+    await leave(runs)
 
 
 @pytest.mark.gen_test
@@ -243,9 +290,9 @@ async def test_an_unreachable_server(http_port: int, url: str) -> None:
         ("ws://127.0.0.1:1/ws", "refused"),
     ):
         screen = Screen()
-        running = asyncio.create_task(Chat(FixedUrl(address), "USER", screen).run())
+        runs = asyncio.create_task(Chat(FixedUrl(address), "USER", screen).run())
         assert "trying again" in await screen.shows(part)
-        await leave(running)
+        await leave(runs)
 
 
 @pytest.mark.gen_test
@@ -253,7 +300,7 @@ async def test_writing_to_a_closed_connection_does_not_raise(server: Server, url
     """A line typed when the connection has just closed waits for the next one."""
     screen = Screen()
     me = Chat(FixedUrl(url), "USER", screen)
-    running = asyncio.create_task(me.run())
+    runs = asyncio.create_task(me.run())
     first = await server.came.get()
     await screen.shows("connected")
     me._socket.close()
@@ -261,7 +308,7 @@ async def test_writing_to_a_closed_connection_does_not_raise(server: Server, url
     await server.came.get()
     assert (await server.commands.get())["content"] == "late"
     first.close()
-    await leave(running)
+    await leave(runs)
 
 
 @pytest.mark.gen_test
@@ -269,9 +316,9 @@ async def test_too_many_unsettled_lines_wait(
     server: Server, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What waits for its ack is bounded: a further line waits for room."""
-    monkeypatch.setattr(chat_module, "MAX_UNSETTLED", 1)
+    monkeypatch.setattr(chat_client, "MAX_UNSETTLED", 1)
     me = Chat(FixedUrl(url), "USER", Screen())
-    running = asyncio.create_task(me.run())
+    runs = asyncio.create_task(me.run())
     socket = await server.came.get()
     await me.send("one")
     waiting = asyncio.create_task(me.send("two"))
@@ -280,7 +327,7 @@ async def test_too_many_unsettled_lines_wait(
     await socket.write_message(json.dumps({"type": "ack", "clientMessageId": key}))
     await waiting
     assert (await server.commands.get())["content"] == "two"
-    await leave(running)
+    await leave(runs)
 
 
 async def silence(prompt: str) -> AsyncIterator[str]:
@@ -337,12 +384,12 @@ async def test_an_empty_input_still_joins(server: Server, url: str, monkeypatch:
 @pytest.mark.gen_test
 async def test_a_late_connection_is_closed(server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that opens after the program gave it up is not left open."""
-    monkeypatch.setattr(chat_module, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(chat_client, "CONNECT_TIMEOUT", 0.1)
     server.gate.clear()
     screen = Screen()
-    running = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
+    runs = asyncio.create_task(Chat(FixedUrl(url), "USER", screen).run())
     await screen.shows("TimeoutError")
-    await leave(running)
+    await leave(runs)
     server.gate.set()
     await server.left.wait()
 
