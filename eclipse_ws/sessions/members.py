@@ -77,7 +77,7 @@ class Members:
             self._audience.add(session.wire)
         else:
             if self._named is None:
-                self._named = Audience()
+                self._named = Audience(gathers=True)
             self._named.add(session.wire)
         for kind in session.kinds:
             if self._opted is None:

@@ -39,11 +39,23 @@ class Audience:
     Order: a socket gets an audience's frames and its own (`Socket.send`) in the order in which they were
     sent. A socket that joins gets what is sent from then on; one that leaves still gets what was sent before.
     Between two audiences there is no order. A socket that closes leaves by itself.
+
+    ``gathers``: its sockets are in many audiences, and write the frames of all of them in one call.
     """
 
-    __slots__ = ("__weakref__", "_alone", "_bytes", "_marks", "_members", "_poll", "_soft", "frames")
+    __slots__ = (
+        "__weakref__",
+        "_alone",
+        "_bytes",
+        "_gathers",
+        "_marks",
+        "_members",
+        "_poll",
+        "_soft",
+        "frames",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, gathers: bool = False) -> None:
         self.frames: list[bytes] = _NOTHING
         """What was sent in this turn."""
         self._soft = 0
@@ -58,6 +70,7 @@ class Audience:
         collector.
         """
         self._poll: EventPoll | None = None
+        self._gathers = gathers
 
     def __len__(self) -> int:
         return len(self._members)
@@ -139,7 +152,7 @@ class Audience:
         frames = self.frames
         if not frames:
             return
-        soft, marks = self._soft, self._marks
+        soft, marks, gathers = self._soft, self._marks, self._gathers
         self.frames = _NOTHING
         self._soft = self._bytes = 0
         if marks:
@@ -150,7 +163,7 @@ class Audience:
             if mark:
                 if mark < len(frames):
                     socket.take(frames[mark:], soft >> mark)
-            elif socket.out is None:
+            elif socket.out is None and not gathers:
                 socket.put(frames, soft, data)
             else:
                 socket.take(frames, soft)

@@ -147,6 +147,23 @@ async def test_a_socket_in_many_audiences() -> None:
 
 
 @pytest.mark.gen_test
+async def test_frames_of_gathering_audiences_leave_in_one_call() -> None:
+    """A socket writes what it gets from many audiences in one turn with one system call."""
+    async with members(2) as (sockets, peers):
+        audiences = [Audience(gathers=True) for _ in range(20)]
+        for audience in audiences:
+            for socket in sockets:
+                audience.add(socket)
+        before = stats.sends, stats.frames_out
+        for number, audience in enumerate(audiences):
+            audience.send(frame(number))
+        await asyncio.sleep(0)
+        assert (stats.sends - before[0], stats.frames_out - before[1]) == (2, 40)
+        for socket, peer in zip(sockets, peers, strict=True):
+            assert await heard(socket, peer) == [str(number) for number in range(20)]
+
+
+@pytest.mark.gen_test
 async def test_a_closed_socket_leaves_its_audiences() -> None:
     """It gets what was sent before, leaves every audience, and can't come back."""
     async with members(2) as ((first, second), (one, two)):
