@@ -173,6 +173,15 @@ class Backend(abc.ABC):
     """Seconds that one command may take."""
     address: str = ""
     """Where other nodes can send notes to this one; it may change after an outage."""
+    beacon: bytes = b""
+    """A note that goes to all nodes with each heartbeat, if there are any (``beacon_interval``); b"": none.
+
+    Delivery sets it, at any time. It shows the others that this node lives, and costs no command.
+    """
+    beacon_interval: float = 0.0
+    """Seconds between two heartbeats of a node with chats; 0: it has none that carry the beacon, and delivery
+    sends it.
+    """
     broadcasts_dropped: int = 0
     """Ephemeral events that it couldn't carry; a plain counter, read when metrics are scraped."""
     listener: Listener = NullListener()

@@ -43,6 +43,7 @@ PASSING: Final = ("08", "25", "40", "53", "55", "57", "58")  # SQLSTATEs of the 
 SETUP: Final = (Path(__file__).parent / "postgres.sql").read_text("utf-8")
 SWEEP: Final = """DELETE FROM eclipse_ws WHERE ctid = ANY (ARRAY(
 SELECT ctid FROM eclipse_ws WHERE expires < now() LIMIT 1000 FOR UPDATE SKIP LOCKED))"""
+BEACON: Final = "SELECT pg_temp.notify('*', $1)"
 # Who listens holds a lock named after the table.
 LISTEN: Final = """SELECT pg_backend_pid(), 'eclipse_ws'::regclass::oid,
 pg_advisory_lock_shared('eclipse_ws'::regclass::oid::int, 0)"""
@@ -61,6 +62,7 @@ class PostgresBackend(base.Backend):
         self._chats: dict[str, str] = {}  # the subscribed ones, by their names in the database
         self._broadcasts: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_WAITING)
         self._tasks: list[asyncio.Task[None]] = []
+        self.beacon_interval = HEARTBEAT
         self.state = "connecting"
         self._listening: Any = None  # a connection of the pool
         self._pool: asyncpg.Pool[Any] | None = None
@@ -199,6 +201,8 @@ class PostgresBackend(base.Backend):
                     began = time.monotonic()
                     deleted = await listening.execute(SWEEP, timeout=TIMEOUT)
                     self.latency = time.monotonic() - began
+                if self.beacon:
+                    await listening.execute(BEACON, self.beacon, timeout=TIMEOUT)
                 worked = True
             except Exception as error:  # whatever it is, the next attempt may succeed
                 self._disconnect(error)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 
+import pytest
+
 from eclipse_ws.backends.base import NullListener
 from eclipse_ws.testing.harness import Contract, Nodes, fresh_chat, make_settings, on_nodes, typing, until
 
@@ -51,6 +53,24 @@ class NodesContract(Contract):
             assert await one.backend.send(note, other.backend.address) == 1
         await until(lambda: len(other.heard.notes) >= 3, "three notes")
         assert other.heard.notes == notes
+
+    @on_nodes
+    async def test_a_beacon(self, nodes: Nodes) -> None:
+        """Every node hears a node's beacon with each of its heartbeats, as long as it has one."""
+        one, other = await nodes.shared(fresh_chat(), redis_ping_interval=0.1)
+        if not 0 < one.backend.beacon_interval <= 1:
+            pytest.skip("the backend leaves the beacon to delivery, or its heartbeats are rare")
+        for beacon in (b"first", b"second"):
+            one.backend.beacon = beacon
+            for node in (one, other):
+                await until(lambda: node.heard.notes.count(beacon) >= 2, "two beacons")  # noqa: B023
+        one.backend.beacon = b""
+        await asyncio.sleep(one.backend.beacon_interval)  # one may be on its way
+        await one.backend.send(b"last")
+        await asyncio.sleep(3 * one.backend.beacon_interval)
+        for node in (one, other):
+            assert set(node.heard.notes) == {b"first", b"second", b"last"}
+            assert node.heard.notes[-1] == b"last"
 
     @on_nodes
     async def test_health(self, nodes: Nodes) -> None:

@@ -288,6 +288,21 @@ def test_latency(server: PostgresServer) -> None:
         run(server.url, work)
 
 
+def test_a_beacon(server: PostgresServer) -> None:
+    """Heartbeats take a node's beacon to all nodes."""
+
+    async def work(nodes: Nodes) -> None:
+        one, other = await nodes.shared()
+        assert one.backend.beacon_interval == 0.05
+        one.backend.beacon = b"beacon"
+        for node in (one, other):
+            await until(lambda: len(node.heard.notes) >= 2, "two beacons")  # noqa: B023
+            assert set(node.heard.notes) == {b"beacon"}
+
+    with constant("HEARTBEAT", 0.05):
+        run(server.url, work)
+
+
 # -- starting -------------------------------------------------------------------------------------
 
 

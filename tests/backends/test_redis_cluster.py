@@ -394,3 +394,25 @@ async def test_notes_reach_every_node_once(servers: RedisCluster, made: OnCluste
     await asyncio.sleep(0.1)  # for copies that came over other primaries
     assert [len(node.heard.questions) for node in nodes] == [1, 1, 1]
     assert await nodes[0].backend.send(b"{}", nodes[1].backend.address) == 1
+
+
+@gen_test
+async def test_one_primary_carries_the_beacon(servers: RedisCluster, made: OnCluster) -> None:
+    """A node's beacon goes out over the primary of the nodes' common channel, whichever that is."""
+    node = await made.node(redis_ping_interval=0.1, app_publishes_over_http=True)
+    nodes_channel = node.backend._names.all_nodes
+    node.backend.beacon = b"beacon"
+
+    def carriers() -> list[int]:
+        return [at.port for at, each in node.backend._primaries.items() if each.backend.beacon == b"beacon"]
+
+    first = servers.owner(nodes_channel)
+    assert carriers() == [first.port]
+    heard: list[bytes] = []
+    node.delivery.notice = heard.append
+    to = another(servers, first)
+    await asyncio.to_thread(servers.move, int(key_slot(nodes_channel.encode())), to)
+    await until(lambda: carriers() == [to.port], "the other primary")
+    heard.clear()
+    await until(lambda: len(heard) >= 2, "beacons")
+    assert set(heard) == {b"beacon"}

@@ -159,6 +159,26 @@ def test_an_idle_node_sends_two_commands_a_minute() -> None:
 
 
 @gen_test
+async def test_a_beacon_costs_no_command(own_cluster: Make, chat: str) -> None:
+    """A beacon reaches all nodes with the heartbeats, which cost as many commands as without it."""
+    made = own_cluster(redis_ping_interval=0.1)
+    one, other = await made.nodes(2, chat)
+    heard: list[bytes] = []
+    for node in (one, other):
+        node.delivery.notice = heard.append
+    one.backend.beacon = b"beacon"
+    await until(lambda: len(heard) >= 2)
+    await made.client.config_resetstat()
+    heard.clear()
+    await until(lambda: len(heard) >= 6)
+    stats = await made.client.info("commandstats")
+    calls = stats["cmdstat_evalsha"]["calls"]
+    # Each script publishes what its node has to hear.
+    assert len(heard) // 2 <= stats["cmdstat_publish"]["calls"] - calls <= len(heard) // 2 + 1
+    assert set(heard) == {b"beacon"}
+
+
+@gen_test
 @pytest.mark.parametrize("busy", [False, True])
 async def test_the_interval_follows_the_chats(own_cluster: Make, chat: str, busy: bool) -> None:
     """Heartbeats come at the idle interval without chats, and at the shorter one with them."""

@@ -48,6 +48,7 @@ class ServerBackend(Backend):
         self, settings: Settings, server: Server | None = None, tag: Callable[[], str] | None = None
     ) -> None:
         self.timeout = settings.redis_timeout
+        self.beacon_interval = settings.redis_ping_interval
         self._settings = settings
         self._names = Names.of(settings)
         self._lifetime = whole(settings.history_seconds)
@@ -72,7 +73,7 @@ class ServerBackend(Backend):
         """Begin to connect."""
         self._subscriptions = Subscriptions(self._settings, self._connections, listener, self._own)
         self._connections.start(self._subscriptions)
-        heartbeat = Heartbeat(self._settings, self._connections, self._subscriptions)
+        heartbeat = Heartbeat(self._settings, self._connections, self._subscriptions, lambda: self.beacon)
         self._beating = asyncio.create_task(heartbeat.run())
 
     async def probe(self, takes: Callable[[str], bool] = lambda _: True) -> None:

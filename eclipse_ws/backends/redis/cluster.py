@@ -86,6 +86,7 @@ class ClusterBackend(Backend):
 
     def __init__(self, settings: Settings) -> None:
         self.timeout = settings.redis_timeout
+        self.beacon_interval = settings.redis_ping_interval
         self.settings = settings
         self.slots = SlotMap()
         self._names = Names.of(settings)
@@ -94,6 +95,7 @@ class ClusterBackend(Backend):
         self._homes: dict[str, _Primary] = {}  # where each chat was joined
         self._due = asyncio.Event()  # the slots have to be looked for
         self._looking: asyncio.Task[None] | None = None
+        self._beacon = b""
         self._unsent = 0  # ephemeral events of chats without a primary
 
     async def start(self, listener: Listener) -> None:
@@ -142,6 +144,21 @@ class ClusterBackend(Backend):
             return Health(self.name, "up", latency)
         connecting = all(health.state == "connecting" for health in healths)
         return Health(self.name, "connecting" if connecting else "down", latency)
+
+    @property
+    def beacon(self) -> bytes:
+        """See the contract. One primary's heartbeats carry it: what one publishes is heard over all."""
+        return self._beacon
+
+    @beacon.setter
+    def beacon(self, note: bytes) -> None:
+        self._beacon = note
+        self._hand_beacon_on()
+
+    def _hand_beacon_on(self) -> None:
+        messenger = self.messenger()
+        for primary in (*self._primaries.values(), *self._retired):
+            primary.backend.beacon = self._beacon if primary is messenger else b""
 
     @property
     def broadcasts_dropped(self) -> int:  # type: ignore[override]
@@ -298,6 +315,7 @@ class ClusterBackend(Backend):
             gone = self._primaries.pop(server)
             gone.retired = time.monotonic()
             self._retired.append(gone)
+        self._hand_beacon_on()
         if found.primaries != before.primaries:
             log.info("primaries of the cluster", servers=sorted(map(str, found.primaries)))
         for primary in self._primaries.values():

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import Final
 
 import structlog
@@ -30,13 +30,20 @@ class Heartbeat:
     """Proves that both connections work, or ends the one that doesn't.
 
     One heartbeat goes out each ping interval, fewer while the node has no ``chats``, and one at once after
-    each `Connections.beat_soon`.
+    each `Connections.beat_soon`. Each also takes the ``beacon`` to all nodes, if there is one.
     """
 
-    def __init__(self, settings: Settings, connections: Connections, chats: Sized) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connections: Connections,
+        chats: Sized,
+        beacon: Callable[[], bytes] = bytes,
+    ) -> None:
         self._settings = settings
         self._connections = connections
         self._chats = chats
+        self._beacon = beacon
         self._counted = False  # heartbeats have told how many connections hear this node's channel
         self._suspect: CommandConnection | None = None  # it is new, and its first heartbeat was refused
 
@@ -66,8 +73,10 @@ class Heartbeat:
         of.beat = BEAT + secrets.token_hex(8).encode()
         of.beat_heard.clear()
         began = time.monotonic()
+        beacon = self._beacon()
+        carried = (of.names.all_nodes, beacon) if beacon else ()
         try:
-            now, hearers = await HEARTBEAT(commands, [of.channel], of.lease, of.beat)
+            now, hearers = await HEARTBEAT(commands, [of.channel], of.lease, of.beat, *carried)
         except RedisError as error:
             if of.in_cluster and isinstance(error, ELSEWHERE):
                 return  # the slot of this node's name moves, and it will get another name
