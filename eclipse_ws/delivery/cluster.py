@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from eclipse_ws.backends.base import Backend, Unavailable
+from eclipse_ws.delivery.presence_notes import PresenceNote
 from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import bounded
 from eclipse_ws.security.jwt import is_name
@@ -41,6 +42,8 @@ class Note(msgspec.Struct, omit_defaults=True):
     look_again: _Chats = []
     who_takes: bool = False
     take_over: _Chats = []
+    presence: PresenceNote | None = None
+    """Such a note has no ``sender``: earlier releases take it for an answer to somebody else."""
 
 
 class Answers(NamedTuple):
@@ -117,6 +120,15 @@ class Cluster:
         """Tell every node that these chats have a new epoch. Raises Unavailable."""
         await self._backend.send(_encode(Note(sender=self._backend.address, look_again=chat_ids)))
 
+    async def tell(self, note: Note, address: str = "") -> int:
+        """Send a note that nobody answers. Returns how many nodes hear it. Raises Unavailable."""
+        return await self._backend.send(self.encode(note), address)
+
+    @staticmethod
+    def encode(note: Note) -> bytes:
+        """A note as it is sent."""
+        return _encode(note)
+
     def read(self, raw: bytes) -> Note | None:
         """Parse a node's note. Returns None for an answer, which is recorded, and for a malformed note."""
         if len(raw) > MAX_NOTE:
@@ -127,6 +139,8 @@ class Cluster:
             return self.drop(raw, str(error))
         if not all(map(is_name, (*note.look_again, *note.take_over))):
             return self.drop(raw, "it contains an invalid chat id")
+        if note.presence is not None:
+            return note if note.presence.is_sound() else self.drop(raw, "it contains an invalid id")
         if note.sender or note.look_again or note.take_over or note.who_takes:
             return note
         if note.id in self._open:
