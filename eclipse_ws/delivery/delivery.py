@@ -19,6 +19,7 @@ from eclipse_ws.delivery.handover import Handover
 from eclipse_ws.delivery.idempotency import Idempotency
 from eclipse_ws.delivery.identities import Budget
 from eclipse_ws.delivery.outbox import Item, Outbox
+from eclipse_ws.delivery.presence import Presence
 from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.delivery.subscriber import Subscriber
 from eclipse_ws.delivery.subscriptions import Subscriptions
@@ -70,6 +71,7 @@ class Delivery:
         self._outbox = Outbox(backend, self._subscriptions, self.counts)
         self._handover = Handover(settings, backend, self._cluster, self._subscriptions)
         self._idempotency = Idempotency(settings, backend, self._outbox, self._cluster, clock)
+        self.presence = Presence(backend, self._cluster, clock)
         self._raw = Tasks()
         self._closed = False
         self._subscriber: Subscriber
@@ -78,6 +80,7 @@ class Delivery:
         """Start the backend, whose events go to the subscriber. Raises BackendError if it can never work."""
         self._subscriber = subscriber
         self._subscriptions.start(subscriber)
+        self.presence.start(subscriber)
         try:
             await self._backend.start(self)
         except BaseException:
@@ -94,6 +97,7 @@ class Delivery:
         await self._outbox.close(self._backend.timeout)
         await self._raw.close()
         await self._handover.close()
+        await self.presence.close()
         await self._subscriptions.close()
         await self._cluster.close()
         await self._backend.close()
@@ -313,7 +317,9 @@ class Delivery:
         note = self._cluster.read(raw)
         if note is None:
             return
-        if note.look_again:
+        if note.presence is not None:
+            self.presence.hear(note.presence)
+        elif note.look_again:
             if note.sender != self._backend.address:
                 self._subscriptions.look_again(note.look_again)
         elif note.take_over:
@@ -332,6 +338,7 @@ class Delivery:
         # First, because their senders may be disconnected now, and resend on another node.
         self._idempotency.restored()
         self._subscriptions.restored()
+        self.presence.restored()
         self._outbox.flush()
 
     def _answer(self, question: Any) -> Any:

@@ -39,7 +39,7 @@ from eclipse_ws.delivery.cluster import Cluster
 from eclipse_ws.delivery.presence_notes import LISTED, Crowd, Here, PresenceNote
 from eclipse_ws.delivery.presence_peer import MAX_WATCHED, Everything, Peer
 from eclipse_ws.delivery.presence_sender import Known, Sender
-from eclipse_ws.delivery.presence_view import GRACE, NOBODY, News, Roster, View
+from eclipse_ws.delivery.presence_view import NOBODY, News, Roster, View
 from eclipse_ws.delivery.tasks import Tasks
 
 log = structlog.get_logger("eclipse_ws.presence")
@@ -190,7 +190,7 @@ class Presence:
             peer = Peer(note.node, suspect=bool(self._views) or note.last > 0)
             self._peers[note.node] = peer
         if note.bye:
-            self._lose(peer, GRACE)
+            self._lose(peer)
             return
         peer.hear(note)
         if note.stream:
@@ -279,8 +279,8 @@ class Presence:
                 self._audience.present(chat_id, view.begin(self._clock()))
                 self._note_due(chat_id, view)
 
-    def _lose(self, peer: Peer, grace: float) -> None:
-        """Forget a node, and its users that no other node has."""
+    def _lose(self, peer: Peer, grace: float | None = None) -> None:
+        """Forget a node, and after the grace its users that no other node has."""
         del self._peers[peer.node]
         for chat_id in list(peer.watches):
             self._unwatched_by(peer, chat_id)
@@ -309,7 +309,7 @@ class Presence:
             self._sender.changed[chat_id] = None
             self._sender.wake()
 
-    def _update(self, chat_id: str, view: View, grace: float = GRACE) -> None:
+    def _update(self, chat_id: str, view: View, grace: float | None = None) -> None:
         for news in view.update(self._clock(), grace):
             self._audience.present(chat_id, news)
         self._note_due(chat_id, view)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import nsmallest
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import msgspec
 
+from eclipse_ws.protocol import RANKED, SHOWN, PresentRole
 from eclipse_ws.security.jwt import is_name
 
 LISTED: Final = 100
@@ -17,9 +18,7 @@ MAX_CHATS: Final = 500
 MAX_BYTES: Final = 300_000
 """Bytes of one note after which another begins; the last chat may add `LISTED` users of 1,100 bytes."""
 
-PresentRole = Literal["user", "agent", "assistant"]
-RANKS: Final[Mapping[str, int]] = {"user": 0, "agent": 1, "assistant": 2}
-"""A user who has several roles in a chat is shown in the highest one."""
+_RANKS: Final = [SHOWN[role] for role in RANKED]
 
 _Name = Annotated[str, msgspec.Meta(max_length=100)]
 _Chats = Annotated[list[str], msgspec.Meta(max_length=MAX_CHATS)]
@@ -34,8 +33,7 @@ class Here(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     def merged(self, other: Here) -> Here:
         """The same user by two accounts: the higher role, the earlier time."""
-        role = self.role if RANKS[self.role] >= RANKS[other.role] else other.role
-        return Here(role, min(self.since, other.since))
+        return Here(min(self.role, other.role, key=_RANKS.index), min(self.since, other.since))
 
 
 class Crowd(msgspec.Struct, array_like=True):

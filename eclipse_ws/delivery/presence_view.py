@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from eclipse_ws.delivery.presence_notes import LISTED, Change, Crowd, Here, PresentRole, longest
+from eclipse_ws.delivery.presence_notes import LISTED, Change, Crowd, Here, longest
+from eclipse_ws.protocol import PresentRole
 
 GRACE: Final = 10.0
 """Seconds without a session on any node until a user counts as gone: so long a reload or a move may take."""
@@ -119,11 +120,12 @@ class View:
         else:
             self.sources.pop(node, None)
 
-    def update(self, now: float, grace: float = GRACE) -> list[News]:
+    def update(self, now: float, grace: float | None = None) -> list[News]:
         """Merge what the nodes have, and say what sessions have to hear of it.
 
-        ``grace``: seconds for users whom no node has any more since the last update.
+        ``grace``: seconds for users whom no node has any more since the last update; None: as usual.
         """
+        until = now + (GRACE if grace is None else grace)
         merged: dict[str, Here] = {}
         for crowd in self.sources.values():
             for user_id, here in crowd.users.items():
@@ -139,7 +141,7 @@ class View:
             if known is None or known.role != here.role:
                 news.append(Came(user_id, here))
         for user_id in [user_id for user_id in self.users if user_id not in merged]:
-            if self.leaving.setdefault(user_id, now + grace) <= now:
+            if self.leaving.setdefault(user_id, until) <= now:
                 del self.leaving[user_id]
                 news.append(Went(user_id, self.users.pop(user_id).role))
         return self._told(news, now) if self.ready else []

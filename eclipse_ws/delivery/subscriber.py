@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+from eclipse_ws.delivery.presence_notes import Here
+from eclipse_ws.delivery.presence_view import News
 from eclipse_ws.protocol import Event
 
 
@@ -18,3 +21,9 @@ class Subscriber(Protocol):
 
     def answer(self, question: Any) -> Any:
         """Answer another node's question (see `Delivery.ask`); both are JSON values."""
+
+    def users(self, chat_id: str) -> Mapping[str, Here]:
+        """The users with sessions in a chat on this node."""
+
+    def present(self, chat_id: str, news: News) -> None:
+        """Tell the chat's sessions that watch it who is there."""

@@ -13,6 +13,8 @@ from eclipse_ws.protocol.events import timestamp
 
 Role = Literal["USER", "ASSISTANT", "AGENT"]
 ROLES: Final = ("USER", "ASSISTANT", "AGENT")
+RANKED: Final[tuple[Role, ...]] = ("ASSISTANT", "AGENT", "USER")
+"""A user who has several roles is shown in the first of these."""
 
 
 class CommandError(Exception):

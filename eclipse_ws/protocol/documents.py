@@ -80,6 +80,7 @@ def openapi() -> dict[str, Any]:
         types.HealthDocument,
         types.Published,
         types.Disconnected,
+        types.ChatPresence,
         types.DisconnectRequest,
         types.EventRequest,
         types.ErrorBody,
@@ -157,6 +158,13 @@ def openapi() -> dict[str, Any]:
         chat,
         s413="the body is too large",
     )
+    presence = {
+        "summary": "Who is in a chat, on all nodes",
+        "operationId": "presence",
+        "security": [{"internalSecret": []}],
+        "parameters": (chat,),
+        "responses": answers("200", types.ChatPresence, **{**refusals, "s400": "the chat's id is invalid"}),
+    }
     metrics = {
         "summary": "Prometheus metrics",
         "operationId": "metrics",
@@ -193,6 +201,7 @@ def openapi() -> dict[str, Any]:
             "/metrics": {"get": metrics},
             "/api/chats/{chatId}/events": {"post": publish},
             "/api/chats/{chatId}/disconnect": {"post": disconnect},
+            "/api/chats/{chatId}/presence": {"get": presence},
             "/widget.js": {"get": {"summary": "The widget", "operationId": "widget", "responses": script}},
             "/eclipse-chat.js": {
                 "get": {"summary": "The client", "operationId": "client", "responses": script}

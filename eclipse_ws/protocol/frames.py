@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
 
 import msgspec
 
 from eclipse_ws.protocol import schema
+from eclipse_ws.protocol.commands import Role
 from eclipse_ws.protocol.events import Cursor, Event, identity, parse_event, timestamp
 
 _encode = msgspec.json.Encoder().encode
@@ -66,6 +68,37 @@ def typing_event(user_id: str, is_typing: bool, origin: str) -> Event:
         timestamp().encode(),
     )
     return Event("typing", body, origin=origin)
+
+
+PresentRole = Literal["user", "agent", "assistant"]
+"""A user's role as others see it: in lower case, as in messages."""
+SHOWN: Final[Mapping[Role, PresentRole]] = {"USER": "user", "AGENT": "agent", "ASSISTANT": "assistant"}
+
+
+def presence_list_event(users: Iterable[tuple[str, PresentRole, float]], count: int) -> Event:
+    """Who is in a chat: users, their role, and since when (seconds since 1970), and how many there are."""
+    named = [schema.PresentUser(user_id, role, moment(since)) for user_id, role, since in users]
+    return _presence(schema.PresenceData(users=named, count=count))
+
+
+def presence_event(user_id: str, role: PresentRole, since: float | None) -> Event:
+    """A user is in a chat, since when (seconds since 1970), or is no longer (None)."""
+    at = None if since is None else moment(since)
+    return _presence(schema.PresenceData(user_id=user_id, role=role, online=since is not None, since=at))
+
+
+def presence_count_event(count: int) -> Event:
+    """How many users are in a chat that is a crowd."""
+    return _presence(schema.PresenceData(count=count))
+
+
+def _presence(data: schema.PresenceData) -> Event:
+    return Event("presence", schema.PresenceEvent(data, timestamp()).encode())
+
+
+def moment(seconds: float) -> str:
+    """Seconds since 1970 as a timestamp."""
+    return timestamp(datetime.fromtimestamp(seconds, UTC))
 
 
 def connected(

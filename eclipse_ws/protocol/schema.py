@@ -111,6 +111,35 @@ class TypingEvent(_Frame, tag="typing"):
     chat_id: str | None = None
 
 
+class PresentUser(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """A user who is in the chat, and since when."""
+
+    user_id: str
+    role: Literal["user", "agent", "assistant"]
+    since: Timestamp
+
+
+class PresenceData(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    """The list: ``users``, of whom those who came first are named, and their ``count``. A change:
+    ``userId``, ``role``, ``online`` and, if that is true, ``since``. In a crowd: only ``count``.
+    """
+
+    users: list[PresentUser] | None = None
+    count: int | None = None
+    user_id: str | None = None
+    role: Literal["user", "agent", "assistant"] | None = None
+    online: bool | None = None
+    since: Timestamp | None = None
+
+
+class PresenceEvent(_Frame, tag="presence"):
+    """Who is in the chat, or how that has changed; for sessions that have asked for it. Never kept."""
+
+    data: PresenceData
+    timestamp: Timestamp
+    chat_id: str | None = None
+
+
 class AgentData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     """The agent, as the chat API names them."""
 
@@ -171,6 +200,7 @@ ServerFrame = (
     | MessageEvent
     | MessageUpdated
     | TypingEvent
+    | PresenceEvent
     | AgentJoinedEvent
     | Pong
     | Refreshed
@@ -245,6 +275,24 @@ class Disconnected(_Body):
     """Number of sessions that were ended."""
 
     disconnected: int
+
+
+class PresentSessions(_Body):
+    """A user who is in the chat: since when, and with how many sessions."""
+
+    user_id: str
+    role: Literal["user", "agent", "assistant"]
+    since: Timestamp
+    sessions: int
+
+
+class ChatPresence(_Body):
+    """The users in a chat on all nodes, and their count. Of each node at most 100 are named: those who have
+    been there longest.
+    """
+
+    users: list[PresentSessions]
+    count: int
 
 
 class DisconnectRequest(msgspec.Struct, rename="camel"):

@@ -69,6 +69,15 @@ class Claims(msgspec.Struct, frozen=True):
             return role == "USER" and (self.roles is None or role in self.roles)
         return role in (default_roles if self.roles is None else self.roles)
 
+    def shown_as(self, spoken: protocol.Role = "USER") -> protocol.PresentRole:
+        """The role in which others see the user: the highest of the claim, or without it, as ``spoken``.
+
+        ``spoken`` is the highest role in which the user has spoken in this session.
+        """
+        if self.roles is not None:
+            spoken = next((role for role in protocol.RANKED if role in self.roles), "USER")
+        return protocol.SHOWN[spoken] if self.is_authenticated else "user"
+
 
 class TokenError(Exception):
     """A rejected token; ``close`` is for the client, the text for the log."""

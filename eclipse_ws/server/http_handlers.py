@@ -20,7 +20,7 @@ from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_e
 from eclipse_ws.protocol.schema import Disconnected, DisconnectRequest, ErrorBody, Published
 from eclipse_ws.server import metrics, static_files
 from eclipse_ws.server.file_share import FileShare
-from eclipse_ws.sessions import health
+from eclipse_ws.sessions import health, watchers
 from eclipse_ws.sessions.node import Node
 
 log = structlog.get_logger("eclipse_ws.http")
@@ -216,6 +216,17 @@ class Disconnect(ApplicationHandler):
         self.finish(Disconnected(count).fields())
 
 
+class Presence(ApplicationHandler):
+    """``GET /api/chats/{chatId}/presence``."""
+
+    takes_body = False
+
+    async def get(self, chat: str) -> None:
+        """Respond with the users who are in the chat, on all nodes: ``{users, count}``."""
+        answers = await self.node.delivery.ask({"presence": _chat_id(chat)})
+        self.finish(watchers.merged(answers.values).fields())
+
+
 class File(JsonHandler):
     """The widget's files and the demo's pages."""
 
@@ -294,6 +305,7 @@ def routes(node: Node) -> list[URLSpec]:
         ),
         URLSpec(r"/api/chats/([^/]+)/events", Events, arguments),
         URLSpec(r"/api/chats/([^/]+)/disconnect", Disconnect, arguments),
+        URLSpec(r"/api/chats/([^/]+)/presence", Presence, arguments),
         URLSpec(r"/((?:widget|eclipse-chat)(?:\.(?:panel|[a-z]{2}))?\.(?:js|d\.ts))", File, files),
     ]
     if settings.has_demo:

@@ -164,6 +164,17 @@ class NodeCollector(Collector):
             "outcome",
             {"recovered": hub.resumed, "not_recovered": hub.not_resumed},
         )
+        presence = self._node.delivery.presence
+        yield gauge("eclipse_presence_chats", "Chats that sessions of this node watch", presence.chats)
+        yield gauge(
+            "eclipse_presence_users", "Users of all nodes in the chats that this node watches", presence.users
+        )
+        yield counters(
+            "eclipse_presence_notes",
+            "Notes between nodes about presence",
+            "direction",
+            {"in": presence.notes_heard, "out": presence.notes_sent},
+        )
         yield counter(
             "eclipse_interrupts",
             f"Sessions closed so that they resume ({CloseCode.RESUME_NEEDED.code})",

@@ -55,6 +55,8 @@ class UpgradeHandler(WireHandler):
     """The client's source, while the session counts against the source's and the node's limits."""
     has_joined = False
     """Whether it has used `join` or `leave`: then each event that it gets names its chat."""
+    came: dict[str, float] | None = None
+    """When it joined the chats that it did not begin in."""
     kinds: frozenset[str] = frozenset()
     """The types of ephemeral events that its client has asked for."""
     made_room = False

@@ -8,12 +8,15 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 from eclipse_ws.delivery.delivery import Delivery
+from eclipse_ws.delivery.presence_notes import Here
+from eclipse_ws.delivery.presence_view import News
 from eclipse_ws.observability.histogram import Histogram
 from eclipse_ws.protocol import CloseCode, Cursor, Event
 from eclipse_ws.security.limits import Rate
 from eclipse_ws.sessions.members import OPT_IN, Member, Members, body_for
 from eclipse_ws.sessions.replay import Replay
 from eclipse_ws.sessions.sizes import Sizes
+from eclipse_ws.sessions.watchers import Watchers
 from eclipse_ws.websocket import text_frame
 
 MOST_REPLAYING: Final = 1 << 26
@@ -30,6 +33,7 @@ class Hub:
         self._chats: dict[str, Members] = {}
         self._sessions: dict[str, Member] = {}
         self._sizes = Sizes()
+        self._watchers = Watchers(delivery.presence, self._chats, self._present)
         # Plain counters, read when metrics are scraped.
         self.events = 0
         self.deliveries = 0
@@ -133,6 +137,7 @@ class Hub:
             replay.send()
         for event in self._delivery.local_copies(chat_id):
             session.wire.send(text_frame(body_for(session, chat_id, event)))
+        self._watchers.joined(chat, session)
         chat.add(session)
         return True
 
@@ -215,6 +220,7 @@ class Hub:
             chat.joined.discard(session)
             self._sizes.change(chat_id, len(chat.joined) + 1, len(chat.joined))
             chat.discard(session)
+            self._watchers.left(chat, session)
         self._forget_if_empty(chat_id, chat)
 
     def _forget_if_empty(self, chat_id: str, chat: Members) -> None:
@@ -251,13 +257,31 @@ class Hub:
         if not self._is_measuring:
             self._measure()
 
-    def signal(self, chat_id: str, event: Event, session: Member | None = None) -> None:
+    def signal(
+        self, chat_id: str, event: Event, session: Member | None = None, *, droppable: bool = True
+    ) -> None:
         """Hand an ephemeral event to the chat's sessions that have asked for its type, or to one of them."""
         sessions = self.opted(chat_id, event.type) if session is None else (session,)
         for each in sessions:
-            each.wire.send(text_frame(body_for(each, chat_id, event)), droppable=True)
+            each.wire.send(text_frame(body_for(each, chat_id, event)), droppable=droppable)
         self.events += 1
         self.deliveries += len(sessions)
+
+    def _present(self, chat_id: str, event: Event, session: Member | None) -> None:
+        # A change that is dropped would leave somebody there forever. There are few in any chat.
+        self.signal(chat_id, event, session, droppable=False)
+
+    def users(self, chat_id: str) -> dict[str, Here]:
+        """The users with sessions in a chat on this node."""
+        return self._watchers.users(chat_id)
+
+    def present(self, chat_id: str, news: News) -> None:
+        """Tell the chat's sessions that watch it who is there."""
+        self._watchers.present(chat_id, news)
+
+    def spoke(self, session: Member) -> None:
+        """Note that a session's user has another role."""
+        self._watchers.changed(session)
 
     def _measure(self) -> None:
         """Measure, for one event a turn, how long it takes from here to the last socket."""
@@ -284,7 +308,9 @@ class Hub:
             session.retire(CloseCode.RESUME_NEEDED)
 
     def answer(self, question: Any) -> Any:
-        """Answer a node's question: a disconnect tells how many sessions were ended; others get None."""
+        """Answer a node's question: a disconnect tells how many sessions were ended, ``presence`` who is in a
+        chat (see `watchers.merged`); others get None.
+        """
         match question:
             case {
                 "disconnect": {"chatId": str(chat_id), "userId": user_id, "reason": str() | None as reason}
@@ -299,4 +325,6 @@ class Hub:
                             session.end(CloseCode.KICKED, reason)
                         ended += 1
                 return ended
+            case {"presence": str(chat_id)}:
+                return self._watchers.answer(chat_id)
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, Protocol
 
-from eclipse_ws.protocol import CloseCode, Event, with_chat_id
+from eclipse_ws.protocol import CloseCode, Event, PresentRole, with_chat_id
 from eclipse_ws.websocket import Audience, Socket, text_frame
 
 OPT_IN: Final = frozenset(("presence", "read"))
@@ -24,10 +24,18 @@ class Member(Protocol):
     chats: tuple[str, ...]
     has_joined: bool
     kinds: frozenset[str]
+    began: float
+    """When it began, by the monotonic clock."""
+    came: dict[str, float] | None
+    """Set by the hub: when it joined those of its chats that it did not begin in, by the same clock."""
 
     @property
     def user_id(self) -> str:
         """The user that the session belongs to."""
+
+    @property
+    def role(self) -> PresentRole:
+        """As what others see the user."""
 
     def retire(self, close: CloseCode) -> None:
         """Close the session's socket once the commands that it has read have their answers."""

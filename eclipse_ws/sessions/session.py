@@ -39,6 +39,8 @@ class ChatSession(UpgradeHandler):
     chats: tuple[str, ...] = ()
     grants: dict[str, Claims] | None = None
     """The tokens that came with `join`, by the chat that they open."""
+    spoken: protocol.Role = "USER"
+    """The highest role in which its user has spoken."""
     commands_in = 0
     budget: Budget | None = None
     can_resume = False
@@ -56,6 +58,11 @@ class ChatSession(UpgradeHandler):
     def user_id(self) -> str:
         """The user whom the token names."""
         return self.claims.user_id
+
+    @property
+    def role(self) -> protocol.PresentRole:
+        """As what others see the user."""
+        return self.claims.shown_as(self.spoken)
 
     @property
     def expires(self) -> float:
@@ -178,7 +185,16 @@ class ChatSession(UpgradeHandler):
                 refusal = node.shares.message(self.sender, command.text, now)
                 if refusal is not None:
                     self._exceeded(*refusal, now, key)
+        if row.role is not None and (role := row.role(command)) != "USER" and role != self.spoken:
+            self._speak(role)
         return True
+
+    def _speak(self, role: protocol.Role) -> None:
+        """Note the role in which the user speaks."""
+        before = self.role
+        self.spoken = min(role, self.spoken, key=protocol.RANKED.index)
+        if self.role != before:
+            self.node.hub.spoke(self)
 
     def _exceeded(self, limit: str, wait: float, now: float, key: str | None, cost: float = 1.0) -> NoReturn:
         """Refuse a command until ``wait`` seconds from now; end the session after too many refusals.
@@ -219,7 +235,10 @@ class ChatSession(UpgradeHandler):
         if (claims.user_id, claims.chat_id) != (self.claims.user_id, self.claims.chat_id):
             self.note("refresh refused", "forbidden", session=self.id, chat=self.claims.chat_id)
             raise CommandError("The token is for another user or chat", "forbidden")
+        before = self.role
         self.live_by(claims)
+        if self.role != before:
+            self.node.hub.spoke(self)
         self.send(protocol.refreshed(claims.expires_at))
         joining.lose(self)
 

@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import redis.asyncio
@@ -17,6 +17,8 @@ from eclipse_ws.backends import create
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.delivery import Delivery
+from eclipse_ws.delivery.presence_notes import Here
+from eclipse_ws.delivery.presence_view import News
 from eclipse_ws.protocol import Cursor, Event, parse_event
 from tests.conftest import make_settings
 
@@ -96,6 +98,13 @@ class Recorder:
         """See Subscriber."""
         self.questions.append(question)
         return self.reply(question)
+
+    def users(self, chat_id: str) -> Mapping[str, Here]:
+        """See Subscriber."""
+        return {}
+
+    def present(self, chat_id: str, news: News) -> None:
+        """See Subscriber."""
 
     def numbers(self, chat_id: str) -> list[str]:
         """The ids of what was delivered, in order."""

@@ -79,7 +79,12 @@ class Asked(MemoryBackend):
         return old.epoch
 
     async def send(self, note: bytes, address: str = "") -> int:
-        """Remember the note; the nodes of the bus hear it soon, unless they are deaf."""
+        """Remember the note; the nodes of the bus hear it soon, unless they are deaf.
+
+        Those about presence, which nodes send by themselves, nobody hears.
+        """
+        if note.startswith(b'{"presence"'):
+            return 0
         self.sent.append((note, address))
         if self.sending is not None:
             raise self.sending

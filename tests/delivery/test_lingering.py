@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from eclipse_ws.backends.base import Unavailable
-from eclipse_ws.delivery import subscriptions
+from eclipse_ws.delivery import presence, subscriptions
 from tests.backends.harness import until
 from tests.delivery.asked import LIFETIME, known, on_stage, turn
 
@@ -192,7 +192,7 @@ async def test_the_interval_of_the_sweep(
     monkeypatch.setattr(asyncio, "sleep", noted)
     async with on_stage(history_seconds=lifetime):
         await turn()
-        assert slept == [interval]
+        assert slept == [interval, presence.TICK]
 
 
 @gen_test

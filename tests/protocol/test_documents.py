@@ -119,6 +119,12 @@ async def test_every_frame_is_as_documented() -> None:
         answer = await http(server.port, "/api/chats/c1/events", "POST", update, headers=WITH_SECRET)
         msgspec.json.decode(answer.body, type=types.Published)
         await take(back, types.MessageUpdated)
+        watcher = await Client.open(server.port, f"token={token('c1', 'u2')}&events=presence")
+        await take(watcher, types.Connected)
+        await take(watcher, types.PresenceEvent)
+        async with await Client.join(server.port, "c1", "u3"):
+            await take(watcher, types.PresenceEvent)
+        await watcher.close()
         await agent.say(type="join", chatId="c2")
         while type(decode(await agent.socket.recv())) is not types.Joined:
             pass
@@ -146,6 +152,7 @@ async def test_every_answer_is_as_documented() -> None:
         (events, "POST", {"type": "x" * 3000}, WITH_SECRET, 413, types.ErrorBody),
         (disconnect, "POST", {"userId": "u"}, WITH_SECRET, 200, types.Disconnected),
         (disconnect, "POST", {"reason": "x" * 200}, WITH_SECRET, 400, types.ErrorBody),
+        ("/api/chats/{chatId}/presence", "GET", None, WITH_SECRET, 200, types.ChatPresence),
     ]
     async with running(**{"config.settings.Settings.max_event": 2048}) as server:
         for path, method, body, headers, status, kind in cases:

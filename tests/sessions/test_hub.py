@@ -15,7 +15,7 @@ from eclipse_ws.backends.base import BackendError, Health, Listener, Unavailable
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.delivery import Delivery
-from eclipse_ws.protocol import CloseCode, Cursor, Event
+from eclipse_ws.protocol import CloseCode, Cursor, Event, PresentRole
 from eclipse_ws.security.limits import Rate
 from eclipse_ws.sessions import hub as hub_module
 from eclipse_ws.sessions import replay
@@ -100,6 +100,9 @@ class Session:
         self.chats: tuple[str, ...] = ()
         self.has_joined = False
         self.kinds: frozenset[str] = frozenset()
+        self.began = time.monotonic()
+        self.came: dict[str, float] | None = None
+        self.role: PresentRole = "user"
         self.ended: list[tuple[CloseCode, str | None]] = []
         self.lost: list[tuple[str, CloseCode, str | None]] = []
 
