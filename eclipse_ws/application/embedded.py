@@ -15,7 +15,9 @@ from typing import Final, Literal, TypeVar
 
 from eclipse_ws.application.base import ApiError, ChatApi, Share
 from eclipse_ws.application.concurrency_limiter import MIN_WAITING, Quotas
-from eclipse_ws.application.embedded_store import ChatSummary, Store
+from eclipse_ws.application.embedded_chats import Change, ChatSummary, Status
+from eclipse_ws.application.embedded_inbox import INBOX, Inbox, Publish
+from eclipse_ws.application.embedded_store import Store
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Message, User
 
@@ -36,12 +38,13 @@ class EmbeddedApi(ChatApi):
     creates it.
 
     A disk failure is a retryable ApiError: the failed call is rolled back, and the next one tries again, on a
-    new connection if that can help.
+    new connection if that can help. ``publish`` gets an event for the inbox with each change of a chat.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, publish: Publish | None = None) -> None:
         super().__init__()
         self.settings = settings
+        self._inbox = None if publish is None else Inbox(publish)
         self._path = settings.embedded_db
         self._max_bytes = MAX_BYTES
         # Waiting for another process's lock is part of a call's time, so it must fit into what is left
@@ -65,6 +68,7 @@ class EmbeddedApi(ChatApi):
 
     async def start(self) -> None:
         """Open the database. Raises ApiError if that fails."""
+        self._loop = asyncio.get_running_loop()
         self._worker = ThreadPoolExecutor(1, "embedded-api")
         try:
             # Without a timeout: no caller waits for a response yet.
@@ -80,6 +84,8 @@ class EmbeddedApi(ChatApi):
             return
         await asyncio.wrap_future(worker.submit(self._close_store))
         worker.shutdown(wait=False)
+        if self._inbox is not None:
+            await self._inbox.close()
 
     async def send_message(
         self,
@@ -92,7 +98,7 @@ class EmbeddedApi(ChatApi):
         share: Share | None = None,
     ) -> Message:
         """Save the message, once per ``key`` and chat."""
-        if not valid_id(chat_id):
+        if not valid_id(chat_id) or chat_id == INBOX:
             raise ApiError("chat_not_found", f"invalid chat id {chat_id[:MAX_ID]!r}", retryable=False)
         if not valid_id(user_id):
             raise ApiError("api_rejected", f"invalid user id {user_id[:MAX_ID]!r}", retryable=False)
@@ -118,9 +124,22 @@ class EmbeddedApi(ChatApi):
         """The chat's last ``limit`` messages, oldest first; empty for an unknown chat."""
         return await self._run(lambda store: store.history(chat_id, limit))
 
-    async def chats(self, limit: int, before: int | None = None) -> list[ChatSummary]:
-        """The chats with the latest messages, latest first, with positions below ``before``."""
-        return await self._run(lambda store: store.chats(limit, before))
+    async def chats(
+        self, limit: int, before: int | None = None, status: Status | None = None, query: str = ""
+    ) -> list[ChatSummary]:
+        """The chats with the latest messages, latest first, with positions below ``before``.
+
+        Only open or closed ones if ``status`` says so, and only those in which ``query`` is found.
+        """
+        return await self._run(lambda store: store.chats.page(limit, before, status, query))
+
+    async def assign(self, chat_id: str, agent_id: str | None) -> ChatSummary | None:
+        """Give the chat to an agent, or to nobody; the chat after that, or None if it is unknown."""
+        return await self._run(lambda store: store.assign(chat_id, agent_id))
+
+    async def close_chat(self, chat_id: str) -> ChatSummary | None:
+        """Close the chat until its customer writes again; the chat after that, or None if it is unknown."""
+        return await self._run(lambda store: store.close_chat(chat_id))
 
     async def _run(
         self, work: Callable[[Store], T], timeout: float | None = None, share: Share | None = None
@@ -160,12 +179,17 @@ class EmbeddedApi(ChatApi):
             if self._store is not None and not self._store.is_current():
                 self._close_store()
             if self._store is None:
-                self._store = Store(self._path, self._max_bytes, self._lock_timeout)
+                self._store = Store(self._path, self._max_bytes, self._lock_timeout, self._tell)
             return work(self._store)
         except UnicodeEncodeError:
             raise ApiError("api_rejected", "text with lone surrogates", retryable=False) from None
         except sqlite3.Error as exc:
             raise self._api_error(exc) from None
+
+    def _tell(self, change: Change, chat: ChatSummary) -> None:
+        # In the worker thread: one call after the other, in the order of the database.
+        if self._inbox is not None:
+            self._loop.call_soon_threadsafe(self._inbox.put, change, chat)
 
     def _api_error(self, error: sqlite3.Error) -> ApiError:
         # The extended code's low byte is the plain one (sqlite.org/rescode.html).

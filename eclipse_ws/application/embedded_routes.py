@@ -16,9 +16,11 @@ from tornado.web import HTTPError, RequestHandler, url
 
 from eclipse_ws.application.base import ApiError
 from eclipse_ws.application.embedded import EmbeddedApi
+from eclipse_ws.application.embedded_chats import ChatSummary, Status
+from eclipse_ws.application.embedded_inbox import INBOX
 from eclipse_ws.application.embedded_store import AGENTS
 from eclipse_ws.protocol import ROLES, Message, Role, bounded
-from eclipse_ws.security.jwt import required
+from eclipse_ws.security.jwt import MAX_TOKEN, required
 from eclipse_ws.security.origins import shown
 
 TOKEN_SECONDS: Final = 7200
@@ -27,6 +29,10 @@ MAX_LISTED: Final = 1000
 """Maximum number of messages or chats in a response."""
 MAX_HISTORY: Final = 1 << 20
 """Maximum characters of all messages in a response."""
+MAX_QUERY: Final = 200
+"""Maximum characters of what is searched for."""
+MAX_CHATS: Final = 500
+"""Maximum number of chats that a token opens, the inbox included."""
 
 _STATUS: Final = {
     "chat_not_found": HTTPStatus.BAD_REQUEST,  # the first message creates a chat: only the id can be wrong
@@ -43,15 +49,22 @@ class _Draft(msgspec.Struct):
     userId: str  # noqa: N815 - the application's own spelling
 
 
+class _Assignment(msgspec.Struct):
+    agentId: str | None  # noqa: N815
+
+
 _decode_draft = bounded(msgspec.json.Decoder(_Draft).decode)
+_decode_assignment = bounded(msgspec.json.Decoder(_Assignment).decode)
 
 
 def routes(api: EmbeddedApi) -> list[URLSpec]:
-    """The application's routes, and the list of agents for the demo."""
+    """The application's routes, and what the agents' desk of the demo needs."""
     given = {"api": api}
     return [
         url(r"/api/chats/([^/]*)/messages/send", _Send, given),
         url(r"/api/chats/([^/]*)/messages", _History, given),
+        url(r"/api/chats/([^/]*)/assign", _Assign, given),
+        url(r"/api/chats/([^/]*)/close", _Close, given),
         url(r"/api/chats", _Chats, given),
         url(r"/api/users/([^/]*)", _Users, given),
         url(r"/api/ws/token", _Token, given),
@@ -63,6 +76,8 @@ class _Handler(RequestHandler):
     # The listener reads these attributes of a handler's class.
     needs_secret = False
     takes_body = False
+    is_for_pages = False
+    """Whether a page may change something with it: then only a page of an allowed origin may."""
 
     def initialize(self, api: EmbeddedApi) -> None:
         self.api = api
@@ -81,6 +96,12 @@ class _Handler(RequestHandler):
     def answer(self, value: Any) -> None:
         """Finish with a JSON document."""
         self.finish(_encode(value))
+
+    def answer_chat(self, chat: ChatSummary | None) -> None:
+        """Finish with a chat; raises a 404 if it is None."""
+        if chat is None:
+            raise HTTPError(404, "the chat is unknown: its first message creates it")
+        self.answer({"chat": chat})
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Finish with ``{error}``; details go to the log only."""
@@ -114,6 +135,8 @@ class _Handler(RequestHandler):
             log.info(
                 "response withheld from page", limit="allowed_origins", origin=shown(origin), why=origins.why
             )
+            if self.is_for_pages:
+                raise HTTPError(403, "Pages of this origin may not change chats")
         if not (self.needs_secret or self.api.settings.production):
             return
         secret = self.api.settings.internal_api_secret.get_secret_value()
@@ -189,11 +212,44 @@ class _History(_Handler):
 
 class _Chats(_Handler):
     async def get(self) -> None:
-        """A page of the chats, latest first; ``next`` is the ``before`` of the next page, null at the end."""
+        """A page of the chats, latest first; ``next`` is the ``before`` of the next page, null at the end.
+
+        ``status`` selects open or closed ones, ``query`` those in whose id or latest messages it is found.
+        """
         limit = self.limit()
-        chats = await self.api.chats(limit + 1, self.before())
+        status = self.get_query_argument("status", None)
+        if status not in (None, "open", "closed"):
+            raise HTTPError(400, "status must be open or closed")
+        query = self.get_query_argument("query", "")
+        if len(query) > MAX_QUERY:
+            raise HTTPError(400, f"query must have at most {MAX_QUERY} characters")
+        chats = await self.api.chats(limit + 1, self.before(), cast(Status | None, status), query)
         following = chats[limit - 1].position if len(chats) > limit else None
         self.answer({"chats": chats[:limit], "next": following})
+
+
+class _Assign(_Handler):
+    takes_body = True
+    is_for_pages = True
+
+    async def post(self, chat: str) -> None:
+        """Give the chat to an agent, or to nobody: ``{chat}``."""
+        self.check_id(chat, "chatId")
+        try:
+            agent = _decode_assignment(self.request.body).agentId
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise HTTPError(400, "the body must be {agentId}, null for nobody") from None
+        if agent is not None and agent not in {known.id for known in AGENTS}:
+            raise HTTPError(400, "agentId must be null or one of the ids at /api/agents")
+        self.answer_chat(await self.api.assign(chat, agent))
+
+
+class _Close(_Handler):
+    is_for_pages = True
+
+    async def post(self, chat: str) -> None:
+        """Close the chat, until its customer writes again: ``{chat}``."""
+        self.answer_chat(await self.api.close_chat(self.check_id(chat, "chatId")))
 
 
 class _Users(_Handler):
@@ -206,8 +262,12 @@ class _Users(_Handler):
 
 class _Token(_Handler):
     async def get(self) -> None:
-        """A token for a visitor of the chat, for a given user, or for an agent."""
-        chat = self.check_id(self.get_query_argument("chatId", "", strip=False), "chatId")
+        """A token for a visitor of the chat, for a given user, or for an agent.
+
+        An agent's token also opens the inbox and the chats in ``chatIds``, which are separated by commas; it
+        needs no ``chatId``.
+        """
+        chat = self.get_query_argument("chatId", "", strip=False)
         agent = self.get_query_argument("agent", "")
         user = self.get_query_argument("userId", "", strip=False)
         if agent:
@@ -216,10 +276,17 @@ class _Token(_Handler):
                 raise HTTPError(400, "agent must be 1 or one of the ids at /api/agents")
         elif not user:
             user = f"anon_{time.time_ns() // 1_000_000}_{secrets.token_hex(6)}"
+        opens: dict[str, Any] = {}
+        if chat or not agent:
+            opens["chatId"] = self.check_id(chat, "chatId")
+        if agent:
+            opens["chatIds"] = self._chat_ids()
+        elif chat == INBOX:
+            raise HTTPError(403, "Only an agent's token opens the inbox")
         now = int(time.time())
         claims = {
             "userId": self.check_id(user, "userId"),
-            "chatId": chat,
+            **opens,
             "isAuthenticated": bool(agent),
             "roles": ROLES if agent else ROLES[:1],
             "iat": now,
@@ -227,10 +294,17 @@ class _Token(_Handler):
             **required(self.api.settings.jwt_issuer, self.api.settings.jwt_audience),
         }
         token = jwt.encode(claims, self.api.settings.jwt_secret.get_secret_value(), algorithm="HS256")
+        if len(token) > MAX_TOKEN:
+            raise HTTPError(400, f"chatIds make a token of more than {MAX_TOKEN} characters")
         scheme = "wss" if self.request.protocol == "https" else "ws"
-        self.answer(
-            {"token": token, "wsUrl": f"{scheme}://{self.request.host}/ws", "userId": user, "chatId": chat}
-        )
+        self.answer({"token": token, "wsUrl": f"{scheme}://{self.request.host}/ws", "userId": user, **opens})
+
+    def _chat_ids(self) -> list[str]:
+        asked = self.get_query_argument("chatIds", "", strip=False)
+        found = list(dict.fromkeys([INBOX, *(asked.split(",") if asked else ())]))
+        if len(found) > MAX_CHATS:
+            raise HTTPError(400, f"chatIds must be at most {MAX_CHATS - 1}, beside the inbox")
+        return [self.check_id(name, "each of chatIds") for name in found]
 
 
 class _Agents(_Handler):

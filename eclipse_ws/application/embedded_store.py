@@ -5,12 +5,13 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from eclipse_ws.application.embedded_chats import SCHEMA, Change, ChatList, ChatSummary, message_of
 from eclipse_ws.protocol import Message, Sender, User
 
 AGENTS: Final = (
@@ -41,48 +42,18 @@ SELECT m.id, m.content, m.role, m.created_at, u.id, u.name, u.email, u.image
 FROM messages m JOIN users u ON u.id = m.user
 """
 
-
-PREVIEW: Final = 200
-"""Characters of a chat's last message in a list of chats."""
-# Counted from indexes rather than stored: the counts stay right when an older version writes to the database.
-_SUMMARIES: Final = """
-SELECT c.id, c.count, c.last,
-    (SELECT COUNT(*) FROM messages r WHERE r.chat = c.id AND r.role = 'USER'),
-    (SELECT COUNT(*) FROM messages r WHERE r.chat = c.id AND r.role = 'USER' AND r.seq <
-        (SELECT MAX(a.seq) FROM messages a WHERE a.chat = c.id AND a.role <> 'USER')),
-    m.id, substr(m.content, 1, ?), m.role, m.created_at, u.id, u.name, u.email, u.image
-FROM chats c JOIN messages m ON m.seq = c.last JOIN users u ON u.id = m.user
-WHERE c.last < ? ORDER BY c.last DESC LIMIT ?
-"""
-_LATEST: Final = (1 << 63) - 1
-"""Larger than every position."""
-
-
-class ChatSummary(msgspec.Struct):
-    """One line of the agents' list."""
-
-    id: str
-    lastMessage: Message  # noqa: N815 - as the page reads it
-    """Its content is truncated to PREVIEW characters."""
-    updatedAt: str  # noqa: N815
-    count: int
-    """All messages of the chat."""
-    position: int
-    """The sort key of the list: larger for a later message."""
-    received: int
-    """Messages from the customer."""
-    answered: int
-    """Messages from the customer that came before the latest answer."""
+Tell = Callable[[Change, ChatSummary], None]
 
 
 class Store:
     """One connection to one database. A method that raises sqlite3.Error has changed nothing.
 
     ``path`` is a file or ``:memory:``; ``max_bytes`` bounds it; ``lock_timeout`` is how many seconds a
-    method waits for a database that another process has locked.
+    method waits for a database that another process has locked. ``tell`` is called with every change of a
+    chat, in their order, and with the chat after it. It must not raise.
     """
 
-    def __init__(self, path: str, max_bytes: int, lock_timeout: float) -> None:
+    def __init__(self, path: str, max_bytes: int, lock_timeout: float, tell: Tell | None = None) -> None:
         # Transactions begin explicitly: a read must not hold one open, and a write must lock before it reads.
         self._db = sqlite3.connect(path, timeout=lock_timeout, isolation_level=None)
         try:
@@ -91,7 +62,7 @@ class Store:
             # A power failure may lose the last messages, never the database: good enough for development.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // PAGE)}")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(_SCHEMA + SCHEMA)
             for agent in AGENTS:
                 self._db.execute(
                     "INSERT OR IGNORE INTO users VALUES (?, ?, ?, ?)",
@@ -99,6 +70,9 @@ class Store:
                 )
             self._file = None if path == ":memory:" else Path(path)
             self._identity = self._identify()
+            self.chats = ChatList(self._db)
+            """The chats as the agents see them."""
+            self._tell = tell
         except BaseException:
             self._db.close()
             raise
@@ -122,19 +96,55 @@ class Store:
 
     def save(self, chat: str, user: str, content: str, role: str, key: str | None) -> Message:
         """Save a message, and its author if unknown; the same ``key`` in the same chat is saved once."""
+        changed: tuple[Change, ChatSummary] | None = None
+        with self._transaction():
+            message = self._saved(chat, key) if key else None
+            if message is None:
+                before = self.chats.status(chat)
+                message = self._insert(chat, user, content, role, key)
+                opens = before is None or (before == "closed" and role == "USER")
+                changed = self._after(chat, "chat_opened" if opens else "chat_updated")
+        self._announce(changed)
+        return message
+
+    def assign(self, chat: str, agent: str | None) -> ChatSummary | None:
+        """Give the chat to an agent, or to nobody; the chat after that, or None if it is unknown."""
+        return self._apply(chat, lambda found: self.chats.assign(found, agent))
+
+    def close_chat(self, chat: str) -> ChatSummary | None:
+        """Close the chat until its customer writes again; the chat after that, or None if it is unknown."""
+        return self._apply(chat, lambda found: self.chats.close(found, _now()))
+
+    def _apply(self, chat: str, work: Callable[[ChatSummary], Change | None]) -> ChatSummary | None:
+        changed: tuple[Change, ChatSummary] | None = None
+        with self._transaction():
+            found = self.chats.find(chat)
+            change = None if found is None else work(found)
+            if change is not None:
+                changed = self._after(chat, change)
+        self._announce(changed)
+        return found if changed is None else changed[1]
+
+    def _after(self, chat: str, change: Change) -> tuple[Change, ChatSummary] | None:
+        found = self.chats.find(chat)
+        return None if found is None else (change, found)
+
+    def _announce(self, changed: tuple[Change, ChatSummary] | None) -> None:
+        if changed is not None and self._tell is not None:
+            self._tell(*changed)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            message = self._saved(chat, key) if key else None
-            if message is None:
-                message = self._insert(chat, user, content, role, key)
+            yield
             db.execute("COMMIT")
         except BaseException:
             # SQLite rolls back by itself after some errors (a full disk), not after others.
             if db.in_transaction:
                 db.execute("ROLLBACK")
             raise
-        return message
 
     def user(self, user: str) -> User | None:
         """The user, or None."""
@@ -144,28 +154,17 @@ class Store:
     def history(self, chat: str, limit: int) -> list[Message]:
         """The chat's last ``limit`` messages, oldest first."""
         rows = self._db.execute(f"{_MESSAGE} WHERE m.chat = ? ORDER BY m.seq DESC LIMIT ?", (chat, limit))
-        return [_message(row) for row in rows][::-1]
-
-    def chats(self, limit: int, before: int | None = None) -> list[ChatSummary]:
-        """The chats with the latest messages, latest first, with positions below ``before``."""
-        rows = self._db.execute(_SUMMARIES, (PREVIEW, _LATEST if before is None else before, limit))
-        summaries = []
-        for chat, count, position, received, answered, *row in rows:
-            message = _message(tuple(row))
-            summaries.append(
-                ChatSummary(chat, message, message.createdAt, count, position, received, answered)
-            )
-        return summaries
+        return [message_of(row) for row in rows][::-1]
 
     def _saved(self, chat: str, key: str) -> Message | None:
         row = self._db.execute(f"{_MESSAGE} WHERE m.chat = ? AND m.key = ?", (chat, key)).fetchone()
-        return None if row is None else _message(row)
+        return None if row is None else message_of(row)
 
     def _insert(self, chat: str, user: str, content: str, role: str, key: str | None) -> Message:
         db = self._db
         db.execute("INSERT OR IGNORE INTO users (id) VALUES (?)", (user,))
         ident = f"msg_{time.time_ns() // 1_000_000:x}_{secrets.token_hex(6)}"
-        created = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        created = _now()
         seq = db.execute(
             "INSERT INTO messages (id, chat, user, content, role, created_at, key) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -180,6 +179,5 @@ class Store:
         return Message(ident, content, role, created, Sender(user, *row))
 
 
-def _message(row: tuple[str, ...]) -> Message:
-    ident, content, role, created, *sender = row
-    return Message(ident, content, role, created, Sender(*sender))
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

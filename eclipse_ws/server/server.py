@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from eclipse_ws.config.loading import Loaded
 from eclipse_ws.config.settings import RELOADED, Settings, variable
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.observability.logging import log_request, mask_also
-from eclipse_ws.protocol import CloseCode
+from eclipse_ws.protocol import CloseCode, parse_event
 from eclipse_ws.security.hosts import HostApplication
 from eclipse_ws.security.jwt import Verifier
 from eclipse_ws.server import file_descriptors, http_handlers
@@ -38,6 +38,7 @@ from eclipse_ws.sessions.session import ChatSession
 
 log = structlog.get_logger("eclipse_ws.server")
 
+Publish = Callable[[str, bytes], Awaitable[object]]
 CLOSE_TIMEOUT = 5.0
 """Seconds that a peer has to answer a close frame."""
 LAST_CLOSES = 1.0
@@ -57,7 +58,7 @@ class Server:
         """``http_connections``: how many at once on the public port, if files are too few for all."""
         self.settings = settings
         self.backend = backends.create(settings.backend, settings)
-        self.api, api_routes = _application(settings)
+        self.api, api_routes = _application(settings, self._publish)
         self.delivery = Delivery(settings, self.backend)
         self.hub = Hub(self.delivery)
         self.node = Node(
@@ -262,6 +263,11 @@ class Server:
         for listener in self._listeners:
             listener.stop()
 
+    async def _publish(self, chat_id: str, event: bytes) -> None:
+        """Publish what the embedded API has for a chat, like an event from the real application."""
+        if not self._stopped:
+            await self.delivery.publish(chat_id, parse_event(event))
+
     def _sessions(self) -> list[ChatSession]:
         return [session for session in self.hub.members() if isinstance(session, ChatSession)]
 
@@ -355,13 +361,16 @@ async def unless(event: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     return done
 
 
-def _application(settings: Settings) -> tuple[ChatApi, list[URLSpec]]:
-    """The application client that the settings name, and the routes that it serves itself."""
+def _application(settings: Settings, publish: Publish) -> tuple[ChatApi, list[URLSpec]]:
+    """The application client that the settings name, and the routes that it serves itself.
+
+    ``publish`` publishes an event, given as JSON, to a chat.
+    """
     if settings.api == "embedded":
         from eclipse_ws.application.embedded import EmbeddedApi
         from eclipse_ws.application.embedded_routes import routes
 
-        embedded = EmbeddedApi(settings)
+        embedded = EmbeddedApi(settings, publish)
         return embedded, routes(embedded)
     from eclipse_ws.application.http import HttpApi
 

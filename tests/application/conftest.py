@@ -12,8 +12,10 @@ from pydantic import SecretStr
 from tornado.ioloop import IOLoop
 
 from eclipse_ws.application.base import ApiError, ChatApi
+from eclipse_ws.application.embedded import EmbeddedApi
 from eclipse_ws.application.http import HttpApi
 from eclipse_ws.config.settings import Settings
+from tests.application.site import Site
 from tests.application.stub import SECRET, Stub
 
 CONTENT = "the visitor's own words"
@@ -90,3 +92,22 @@ def api(stub: Stub, opened: Callable[[Any], Any]) -> HttpApi:
     """An HttpApi that talks to the stub."""
     api: HttpApi = opened(HttpApi(make_settings(next_api_url=stub.url)))
     return api
+
+
+@pytest.fixture
+def site(io_loop: IOLoop) -> Iterator[Site]:
+    """The routes of an API in memory."""
+
+    async def begin() -> Site:
+        api = EmbeddedApi(make_settings())
+        await api.start()
+        return Site(api)
+
+    async def stop() -> None:
+        site.server.stop()
+        await site.server.close_all_connections()
+        await site.api.close()
+
+    site = io_loop.run_sync(begin)
+    yield site
+    io_loop.run_sync(stop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -13,19 +13,14 @@ from unittest.mock import patch
 import jwt
 import pytest
 from pydantic import SecretStr
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
-from tornado.httpserver import HTTPServer
-from tornado.ioloop import IOLoop
-from tornado.netutil import bind_sockets
-from tornado.web import Application
 
 from eclipse_ws.application.base import ApiError, Share
 from eclipse_ws.application.embedded import EmbeddedApi
-from eclipse_ws.application.embedded_routes import routes
 from eclipse_ws.application.embedded_store import Store
 from eclipse_ws.application.http import HttpApi
 from tests.application.conftest import JWT_SECRET, make_settings
 from tests.application.contract import ChatApiContract
+from tests.application.site import Site
 from tests.application.stub import SECRET
 from tests.nested import DEEPEST, TOO_DEEP, nested
 
@@ -342,52 +337,6 @@ async def test_values_that_sqlite_refuses() -> None:
 
 
 # -- the routes ---------------------------------------------------------------------------------
-
-
-class Site:
-    """The embedded API's routes, listening."""
-
-    def __init__(self, api: EmbeddedApi) -> None:
-        self.api = api
-        sockets = bind_sockets(0, "127.0.0.1")
-        self.host = f"127.0.0.1:{sockets[0].getsockname()[1]}"
-        self.url = f"http://{self.host}"
-        self.server = HTTPServer(Application(routes(api), log_function=lambda handler: None), xheaders=True)
-        self.server.add_sockets(sockets)
-
-    async def ask(self, path: str, body: Any = None, **headers: str) -> HTTPResponse:
-        """GET, or POST if there is a body; any status is an answer."""
-        text = body if body is None or isinstance(body, str | bytes) else json.dumps(body)
-        request = HTTPRequest(
-            self.url + path,
-            method="GET" if body is None else "POST",
-            body=text,
-            headers={name.replace("_", "-"): value for name, value in headers.items()},
-        )
-        client = AsyncHTTPClient(force_instance=True)
-        try:
-            return await client.fetch(request, raise_error=False)
-        finally:
-            client.close()
-
-
-@pytest.fixture
-def site(io_loop: IOLoop) -> Iterator[Site]:
-    """The routes of an API in memory."""
-
-    async def begin() -> Site:
-        api = EmbeddedApi(make_settings())
-        await api.start()
-        return Site(api)
-
-    async def stop() -> None:
-        site.server.stop()
-        await site.server.close_all_connections()
-        await site.api.close()
-
-    site = io_loop.run_sync(begin)
-    yield site
-    io_loop.run_sync(stop)
 
 
 DRAFT = {"content": "hello", "role": "USER", "userId": "anon_1_x"}

@@ -40,6 +40,8 @@ async def test_in_production_the_embedded_api_needs_the_secret() -> None:
             assert (await http(server.port, path, headers={"X-Internal-Secret": SECRET})).status == 200, path
         draft = {"content": "hello", "role": "USER", "userId": "u"}
         assert (await http(server.port, "/api/chats/c/messages/send", "POST", draft)).status == 401
+        for name in ("assign", "close"):
+            assert (await http(server.port, f"/api/chats/c/{name}", "POST", {"agentId": None})).status == 401
         async with await Client.join(server.port) as client:  # the application's token is enough to chat
             await client.say(type="message", content="hello", role="USER")
             await client.next("message")
