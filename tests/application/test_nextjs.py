@@ -180,13 +180,16 @@ async def successful_attacks(app: App) -> list[str]:
     check("an account writes as staff", not any(customer.permits(role) for role in ROLES[1:]))
 
     for who, headers in ((STRANGER, {}), (None, {}), (None, {"Cookie": "chat_visitor=guess"})):
-        for chat in ("c1", "c2"):
+        for chat in ("c1", "c2", "inbox:support"):
             answers = [
                 await app.ask(path, who, **headers)
                 for path in (f"/api/ws/token?chatId={chat}", f"/api/chats/{chat}/messages")
             ]
             check("a stranger joins a chat", [answer.status for answer in answers] == [403, 403])
     check("a chat that does not exist is joined", await app.token("missing", AGENT) == "")
+    for who, headers in ((CUSTOMER, {}), (None, VISITOR)):
+        inbox = await app.ask("/api/ws/token?chatId=inbox:support", who, **headers)
+        check("a stranger joins a chat", inbox.status == 403)
 
     token = await app.token("c2", **VISITOR)
     visitor = verify(token)
@@ -341,21 +344,28 @@ async def test_a_conversation(app: App, compiled: Path) -> None:
         messages = (await app.ask("/api/chats/c1/messages", CUSTOMER)).json["messages"][-3:]
         assert [message["role"] for message in messages] == ["USER", "ASSISTANT", "AGENT"]
 
-        await publish(compiled, server.port, "c1")
+        inbox = await join("inbox:support", AGENT)
+        created, bot = "2026-01-01T00:00:00.000Z", {"id": "bot", "name": "Bot", "email": None, "avatar": None}
+        message = {"id": "m-1", "content": "from a model", "createdAt": created, "sender": bot}
+        await publish(compiled, server.port, "publish", "c1", message)
         event = await customer.next("message")
         assert (event["data"]["id"], event["data"]["content"]) == ("m-1", "from a model")
         assert "cursor" in event
-        for client in (customer, desk, visitor):
+        released = {"chatId": "c1", "assignee": None}
+        await publish(compiled, server.port, "publishToInbox", "chat_assigned", released)
+        event = await inbox.next("chat_assigned")
+        assert event["data"].pop("id")
+        assert event["data"] == released
+        assert "cursor" in event
+        for client in (customer, desk, visitor, inbox):
             await client.close()
 
 
-async def publish(compiled: Path, port: int, chat: str) -> None:
-    """Publish a message as the application does."""
-    created, sender = "2026-01-01T00:00:00.000Z", {"id": "bot", "name": "Bot", "email": None, "avatar": None}
-    message = {"id": "m-1", "content": "from a model", "createdAt": created, "sender": sender}
+async def publish(compiled: Path, port: int, function: str, *arguments: object) -> None:
+    """Publish something as the application does, with one of its functions."""
     script = f"""
-        import {{ publish }} from "file://{compiled}/lib/publish.js";
-        await publish({json.dumps(chat)}, {json.dumps(message)});
+        import * as functions from "file://{compiled}/lib/publish.js";
+        await functions.{function}(...{json.dumps(arguments)});
     """
     environment = {"PATH": os.environ["PATH"], "INTERNAL_API_SECRET": SECRET}
     process = await asyncio.create_subprocess_exec(

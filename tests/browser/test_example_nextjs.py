@@ -36,13 +36,14 @@ def run(folder: Path, *command: str, **environment: str) -> None:
 
 
 @contextlib.contextmanager
-def started(folder: Path, port: int) -> Iterator[str]:
+def started(folder: Path, port: int, server: ServerProcess) -> Iterator[str]:
     """The built application; answers its address."""
+    environment = {**os.environ, "CHAT_SERVER_URL": server.url}
     url = f"http://127.0.0.1:{port}"
     command = [needs.node(), "node_modules/next/dist/bin/next", "start", "--port", str(port)]
     log = folder / "next.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -74,7 +75,7 @@ def example(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     cable = Cable(server.start().port)
     try:
         run(application, needs.npm(), "run", "build", NEXT_PUBLIC_WS_URL=cable.url.replace("http", "ws"))
-        with started(application, port) as url:
+        with started(application, port, server) as url:
             yield url, cable
     finally:
         cable.close()
@@ -88,9 +89,13 @@ def test_a_customer_and_an_agent(
     """The page with the hook and the page with the widget talk; a reload and an outage lose nothing."""
     url, cable = example
     customer, agent = context().new_page(), context().new_page()
-    for page, button in ((customer, "I am the customer"), (agent, "I am the agent")):
+    for page, button in ((agent, "I am the agent"), (customer, "I am the customer")):
         page.goto(url)
         page.get_by_role("button", name=button).click()
+        # The inbox tells the agent's page of the customer.
+        expect(agent.get_by_role("link", name="Customer ")).to_have_count(
+            int(page is customer), timeout=PATIENCE
+        )
 
     def talk(question: str, answer: str) -> None:
         say(customer.get_by_role("textbox"), question)

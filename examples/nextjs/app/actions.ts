@@ -5,6 +5,7 @@ import { cookies } from "next/headers";
 import { redirect } from "next/navigation";
 import { AGENT_COOKIE } from "@/auth";
 import { prisma } from "@/lib/prisma";
+import { publishToInbox } from "@/lib/publish";
 import { hashed, VISITOR_COOKIE, visitorsChat } from "@/lib/visitor";
 
 const OPTIONS = { httpOnly: true, secure: process.env.NODE_ENV === "production", sameSite: "lax" } as const;
@@ -16,7 +17,8 @@ export async function beCustomer() {
   if (!(await visitorsChat())) {
     const cookie = randomBytes(32).toString("hex");
     jar.set(VISITOR_COOKIE, cookie, OPTIONS);
-    await prisma.chat.create({ data: { visitor: hashed(cookie) } });
+    const { id } = await prisma.chat.create({ data: { visitor: hashed(cookie) } });
+    await publishToInbox("chat_opened", { chatId: id });
   }
   redirect("/customer");
 }

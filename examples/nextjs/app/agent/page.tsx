@@ -2,6 +2,7 @@ import Link from "next/link";
 import { redirect } from "next/navigation";
 import { auth } from "@/auth";
 import { prisma } from "@/lib/prisma";
+import { Inbox } from "./inbox";
 import { Widget } from "./widget";
 
 export default async function Page({ searchParams }: { searchParams: Promise<{ chat?: string }> }) {
@@ -10,6 +11,7 @@ export default async function Page({ searchParams }: { searchParams: Promise<{ c
   const chosen = (await searchParams).chat ?? chats[0]?.id;
   return (
     <>
+      <Inbox />
       <h1>Customers</h1>
       {chosen ? (
         <div className="desk">
@@ -23,7 +25,7 @@ export default async function Page({ searchParams }: { searchParams: Promise<{ c
           <Widget chatId={chosen} />
         </div>
       ) : (
-        <p>Nobody has asked anything. Be the customer in another browser, then load this page again.</p>
+        <p>Nobody has asked anything. Be the customer in another browser.</p>
       )}
     </>
   );
