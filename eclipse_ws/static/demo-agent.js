@@ -1,7 +1,12 @@
-// The agents' desk: the open chats, and the chosen one in the same element that customers have, with `inline` and `as="agent"`.
+// The agents' desk: the queue of chats, and the chosen one in the same element that customers have, with `inline` and `as="agent"`.
+import { connect } from "/eclipse-chat.js";
 import "/widget.js";
-import { ask, Chats, MOST } from "/static/demo-chats.js";
-import { face, List, nameOf } from "/static/demo-list.js";
+import { Alerts } from "/static/demo-alerts.js";
+import { ask, Chats } from "/static/demo-chats.js";
+import { listen } from "/static/demo-keys.js";
+import { face, nameOf } from "/static/demo-list.js";
+import { Queue } from "/static/demo-queue.js";
+import { Replies } from "/static/demo-replies.js";
 
 const $ = (id) => document.getElementById(id);
 const asked = new URLSearchParams(location.search);
@@ -14,8 +19,7 @@ dark.addEventListener("change", () => {
 });
 if (asked.get("dir") == "rtl") document.documentElement.dir = "rtl";
 
-const TITLE = document.title;
-const REPLIES = ["Good evening! How can I help?", "Let me look that up for you.", "Your parcel leaves tomorrow.", "Is there anything else?"];
+const INBOX = "inbox:support"; // the chat in which the application says what happens to the others
 const AGAIN = 5_000; // milliseconds for which the desk says that it is connected again
 
 // Storage may be forbidden: then nothing is remembered.
@@ -31,13 +35,30 @@ const remember = (storage, name, value) => {
 };
 
 let agent = asked.get("agent") ?? recall("localStorage", "desk:agent") ?? "agent_1";
+const names = new Map(); // of the agents, by their ids
 const joined = new Set(recall("sessionStorage", "desk:joined")); // agent and chat, where the agent was announced
 const leaving = new Map(); // chat -> its element, which still sends what was written before another chat was opened
 let chosen = "";
 let widget;
+let inbox;
+let failure = ""; // of the last thing that the agent wanted to do with the chat
 
+const field = () => widget?.shadowRoot.querySelector("textarea");
+const alerts = new Alerts();
+const replies = new Replies(field);
 const chats = new Chats(show);
-const list = new List($("chats"), choose);
+const desk = {
+  get agent() {
+    return agent;
+  },
+  get chosen() {
+    return chosen;
+  },
+  nameOf: (id) => names.get(id) ?? id,
+  choose,
+  show,
+};
+const queue = new Queue(chats, desk);
 
 // Connections
 
@@ -64,35 +85,59 @@ class Line {
 const listLine = new Line("Not up to date. Trying again…", "Up to date again.");
 const chatLine = new Line("Not connected. Answers are sent later.", "Connected again.");
 
+/** The agents' inbox: it says what happens to all chats, and has the list loaded when it may have missed something. */
+function listenToInbox() {
+  inbox?.close();
+  inbox = connect({ tokenUrl: `/api/ws/token?agent=${encodeURIComponent(agent)}`, chatId: INBOX, storage: null, spread: 2000 });
+  inbox.on("state", show);
+  inbox.on("reload", () => chats.load());
+  inbox.on("event", (event) => {
+    const news = chats.hear(event);
+    const isNew = event.type == "chat_opened";
+    if (!news || !(isNew || (event.type == "chat_updated" && news.chat.lastMessage.role == "USER"))) return;
+    const { id, assignee, lastMessage } = news.chat;
+    if ((assignee && assignee != agent) || (id == chosen && !document.hidden)) return;
+    alerts.call({ isNew, id, name: nameOf(id), text: lastMessage.content, open: () => choose(id) });
+  });
+}
+
 const put = (element, text) => element.textContent == text || (element.textContent = text);
 
 /** Shows everything that is known now. */
 function show() {
   const open = widget?.getAttribute("state");
-  if (chats.reached !== undefined) listLine.tell(chats.reached);
+  const isLost = chats.reached === false || inbox?.state == "waiting" || !navigator.onLine;
+  if (isLost || (chats.reached && inbox.state == "open")) listLine.tell(!isLost);
   if (open == "open" || open == "waiting") chatLine.tell(open == "open");
   if (open == "open" && !document.hidden) chats.see(chosen);
 
-  const all = chats.all;
-  const unread = all.reduce((sum, chat) => sum + chats.unread(chat), 0);
-  list.draw(all, (chat) => chats.unread(chat), chosen);
+  queue.show();
+  const unread = queue.of("open").reduce((sum, chat) => sum + chats.unread(chat), 0);
   $("total").hidden = !unread;
   put($("total"), String(unread));
   $("total").ariaLabel = `${unread} unread`;
-  document.title = (unread ? `(${unread}) ` : "") + TITLE;
-  $("none").hidden = all.length > 0 || !chats.reached;
-  $("more").hidden = chats.next == null;
-  $("most").hidden = all.length < MOST;
+  alerts.count(unread);
 
   put($("list-state"), listLine.text);
   $("list-state").classList.toggle("lost", listLine.isLost);
-  put($("about"), open == "closed" ? "This chat has been closed." : (widget && chatLine.text) || `Chat ${chosen}`);
-  $("about").classList.toggle("lost", chatLine.isLost);
+  showHead(open);
   $("replies").hidden = !widget || open == "closed";
   const lost = listLine.isLost || (widget && chatLine.isLost);
-  const state = lost ? "lost" : chats.reached && (!widget || open == "open") ? "open" : "connecting";
+  const state = lost ? "lost" : chats.reached && inbox?.state == "open" && (!widget || open == "open") ? "open" : "connecting";
   $("state").dataset.state = state;
   put($("state").firstElementChild, { lost: navigator.onLine ? "Reconnecting" : "Offline", open: "Connected", connecting: "Connecting" }[state]);
+}
+
+function showHead(open) {
+  const chat = chats.get(chosen);
+  const isClosed = chat?.status == "closed";
+  const usual = isClosed ? "Closed, until the customer writes again" : `Chat ${chosen}`;
+  put($("about"), failure || (open == "closed" ? "This chat has been closed." : (widget && chatLine.text) || usual));
+  $("about").classList.toggle("lost", !!failure || chatLine.isLost);
+  for (const name of ["assign", "close"]) $(name).hidden = !chat || isClosed;
+  const does = !chat?.assignee ? "Assign to me" : chat.assignee == agent ? "Release" : "Take over";
+  put($("assign").lastElementChild, does);
+  $("assign").title = `${does} (a)`;
 }
 
 // The open chat
@@ -107,7 +152,7 @@ function choose(id) {
   $("pane").hidden = $("talk-head").hidden = false;
   $("who").textContent = nameOf(id);
   face($("face"), id);
-  chatLine.text = "";
+  chatLine.text = failure = "";
   widget = leaving.get(id) ?? make(id);
   leaving.delete(id);
   widget.hidden = false;
@@ -128,11 +173,8 @@ function make(id) {
   };
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.texts = { title: `Chat with ${nameOf(id)}`, empty: "Nothing has been said yet.", someone: "The customer", user: nameOf(id), placeholder: "Write an answer…" };
-  element.addEventListener("state", ({ detail }) => {
-    if (element != widget) return;
-    show();
-    // The list is likely to be lost, or back, together with the chat.
-    if (detail != "connecting" && chats.reached === (detail == "waiting")) chats.poll();
+  element.addEventListener("state", () => {
+    if (element == widget) show();
   });
   $("pane").append(element);
   const name = `${agent} ${id}`;
@@ -165,48 +207,46 @@ function leave() {
   end();
 }
 
-$("back").addEventListener("click", () => {
+/** Puts the open chat away, and shows the list alone. */
+function back() {
   const from = chosen;
   leave();
   delete document.body.dataset.chat;
   $("blank").hidden = false;
   $("pane").hidden = $("talk-head").hidden = true;
+  replies.close();
   show();
-  list.focus(from);
-});
-
-/** Puts a text where the cursor is in the answer's field, for the agent to go on with. */
-function insert(text) {
-  // The element's `draft` has no cursor.
-  const field = widget.shadowRoot.querySelector("textarea");
-  const { selectionStart: start, selectionEnd: end, value } = field;
-  const space = start && !/\s/.test(value[start - 1]) ? " " : "";
-  field.setRangeText(space + text, start, end, "end");
-  field.dispatchEvent(new Event("input", { bubbles: true }));
-  field.focus();
+  queue.focus(from);
 }
-for (const text of REPLIES) {
-  const button = Object.assign(document.createElement("button"), { type: "button", dir: "auto", textContent: text });
-  button.addEventListener("click", () => insert(text));
-  $("replies").append(button);
-}
+$("back").addEventListener("click", back);
 
-// The list
-
-$("more").addEventListener("click", async () => {
-  const button = $("more");
-  if (button.ariaDisabled == "true") return;
-  button.ariaDisabled = "true";
-  button.textContent = "Loading…";
-  const shown = $("chats").childElementCount;
+/** Does something with the open chat on the server. */
+async function change(what, body) {
+  const id = chosen;
+  failure = "";
   try {
-    await chats.more();
-    button.textContent = "Show more";
-    $("chats").children[shown]?.firstElementChild.focus({ preventScroll: true });
+    await chats.change(id, what, body);
   } catch {
-    button.textContent = "That failed. Try again";
+    if (id == chosen) failure = "That failed. Try again.";
+    show();
   }
-  button.ariaDisabled = "false";
+}
+const isOpen = () => !!chosen && chats.get(chosen)?.status == "open";
+const assign = () => isOpen() && change("assign", { agentId: chats.get(chosen).assignee == agent ? null : agent });
+const close = () => isOpen() && change("close");
+$("assign").addEventListener("click", assign);
+$("close").addEventListener("click", close);
+
+listen({
+  j: () => queue.next(1),
+  k: () => queue.next(-1),
+  a: assign,
+  e: close,
+  s: () => {
+    if (getComputedStyle($("search")).display != "none") $("search").focus();
+  },
+  r: () => field()?.focus(),
+  "/": () => replies.open(),
 });
 
 // The agents
@@ -218,18 +258,25 @@ $("agent").addEventListener("change", ({ target }) => {
   leave();
   leaving.get(again)?.remove(); // what waits in it is stored, and goes on with the next element
   leaving.delete(again);
+  listenToInbox();
   choose(again);
+  show();
 });
 
 async function loadAgents() {
   try {
     const { agents } = await ask("/api/agents");
+    for (const { id, name } of agents) names.set(id, name);
     $("agent").replaceChildren(...agents.map(({ id, name }) => new Option(name, id, id == agent, id == agent)));
+    show();
   } catch {
     setTimeout(loadAgents, AGAIN);
   }
 }
 $("agent").append(new Option(agent, agent));
+document.addEventListener("visibilitychange", show);
+listenToInbox();
 loadAgents();
-chats.poll();
+chats.load();
 choose(asked.get("chat"));
+show();

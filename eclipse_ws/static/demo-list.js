@@ -1,4 +1,4 @@
-// The list of chats on the agents' desk. An element stays the same for as long as its chat is there: what somebody
+// The lines of the list on the agents' desk. An element stays the same for as long as its chat is there: what somebody
 // presses or has focused is never replaced under their hand.
 
 const make = (name, className) => Object.assign(document.createElement(name), { className });
@@ -23,10 +23,20 @@ const ago = (iso) => {
   return new Date(iso).toLocaleDateString(undefined, { day: "numeric", month: "short" });
 };
 
+const LONG = 300; // seconds after which a customer waits for long
+
+/** How long a customer has been waiting: 0:59, 59:59, 3 h. */
+export function waited(iso) {
+  const seconds = Math.max(0, Math.floor((Date.now() - Date.parse(iso)) / 1_000));
+  const text = seconds < 3_600 ? `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}` : seconds < 172_800 ? `${Math.floor(seconds / 3_600)} h` : `${Math.floor(seconds / 86_400)} days`;
+  return { text, isLong: seconds >= LONG };
+}
+
 class Row {
   item = document.createElement("li");
-  #parts = { name: make("span", "name"), time: make("time", ""), last: make("span", "last"), count: make("span", "count") };
+  #parts = { name: make("span", "name"), time: make("time", ""), last: make("span", "last"), count: make("span", "count"), who: make("span", "who") };
   #button = make("button", "chat");
+  #chat;
 
   constructor(id) {
     const picture = make("span", "face");
@@ -41,12 +51,26 @@ class Row {
     this.item.append(this.#button);
   }
 
-  show({ updatedAt, lastMessage }, unread, current) {
-    const { time, last, count } = this.#parts;
-    set(this.#button, { className: unread ? "chat unread" : "chat", ariaCurrent: String(current) });
-    set(time, { dateTime: updatedAt, textContent: ago(updatedAt) });
-    set(last, { textContent: lastMessage?.content ?? "" });
+  show(chat, { unread, isCurrent, assignee }) {
+    const { last, count, who } = this.#parts;
+    this.#chat = chat;
+    set(this.#button, { className: unread ? "chat unread" : "chat", ariaCurrent: String(isCurrent) });
+    set(last, { textContent: chat.lastMessage?.content ?? "" });
     set(count, { hidden: !unread, textContent: unread > 99 ? "99+" : String(unread), ariaLabel: `${unread} unread` });
+    set(who, { textContent: chat.status == "closed" ? "Closed" : assignee, className: chat.assignee || chat.status == "closed" ? "who" : "who nobody" });
+    this.tick();
+  }
+
+  /** Shows how late it is now. */
+  tick() {
+    const { updatedAt, waitingSince } = this.#chat;
+    const { text, isLong } = waitingSince ? waited(waitingSince) : { text: ago(updatedAt) };
+    set(this.#parts.time, {
+      dateTime: waitingSince ?? updatedAt,
+      textContent: text,
+      className: !waitingSince ? "" : isLong ? "wait long" : "wait",
+      title: waitingSince ? "The customer has been waiting for this long" : "",
+    });
   }
 
   focus() {
@@ -75,19 +99,24 @@ export class List {
     for (const type of ["pointerup", "pointercancel", "blur"]) addEventListener(type, release);
   }
 
-  /** Shows the chats in this order; `unreadOf` tells how much is unread in one, `current` is the open one's id. */
-  draw(chats, unreadOf, current) {
-    this.#late = this.#pressed ? [chats, unreadOf, current] : undefined;
+  /** Shows the chats in this order; `look` tells for each how much is unread, whether it is open here, and whose it is. */
+  draw(chats, look) {
+    this.#late = this.#pressed ? [chats, look] : undefined;
     if (this.#pressed) return;
     const items = chats.map((chat) => {
       if (!this.#rows.has(chat.id)) this.#rows.set(chat.id, new Row(chat.id));
       const row = this.#rows.get(chat.id);
-      row.show(chat, unreadOf(chat), chat.id == current);
+      row.show(chat, look(chat));
       return row.item;
     });
     const kept = new Set(chats.map(({ id }) => id));
     for (const [id, { item }] of this.#rows) if (!kept.has(id)) item.remove(), this.#rows.delete(id);
     this.#arrange(items);
+  }
+
+  /** Lets the times go on. */
+  tick() {
+    for (const row of this.#rows.values()) row.tick();
   }
 
   /** Gives a chat the focus, if it is there. */

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests import needs
 from tests.browser.acts import Write
-from tests.browser.desk import Listed
+from tests.browser.desk import Listed, listening
 from tests.browser.shop import Shop
 from tests.browser.stage import ROOT, SECRET, Cable, ServerProcess, chromium
 
@@ -148,9 +148,10 @@ def write(server: ServerProcess) -> Write:
 def listed(server: ServerProcess, context: Callable[..., BrowserContext]) -> tuple[Page, Listed]:
     """The desk with a list of three made-up chats."""
     page = context().new_page()
-    chats = Listed(page, 3)
+    chats = Listed(page, server, 3)
     page.goto(f"{server.url}/demo/agent")
     expect(page.locator(".chat")).to_have_count(3)
+    listening(page)
     return page, chats
 
 

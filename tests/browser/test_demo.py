@@ -37,6 +37,6 @@ def test_unread_messages_keep_the_word_demo_in_the_desks_title(
     """A number is put in front of the title and replaces nothing of it."""
     page = context().new_page()
     chat = {"id": "c", "position": 1, "received": 3, "answered": 1, "updatedAt": "2026-01-01T00:00:00.000Z"}
-    page.route("**/api/chats", lambda route: route.fulfill(json={"chats": [chat], "next": None}))
+    page.route("**/api/chats?*", lambda route: route.fulfill(json={"chats": [chat], "next": None}))
     page.goto(f"{server.url}/demo/agent")
     expect(page).to_have_title("(2) Demo: agents’ desk – Penumbra")

@@ -8,20 +8,20 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.acts import Contexts, Open, Write
-from tests.browser.desk import Listed, entry, order, refresh
+from tests.browser.desk import Listed, close, entry, listening, order, publish, refresh
 from tests.browser.stage import Cable, ServerProcess, connected
 
 # The list
 
 
-def test_a_press_during_a_refresh_counts(listed: tuple[Page, Listed]) -> None:
-    """The list is refreshed, in another order, between press and release: the pressed chat opens."""
+def test_a_press_during_a_change_counts(listed: tuple[Page, Listed]) -> None:
+    """The list changes its order between press and release: the pressed chat opens."""
     page, chats = listed
     entry(page, "c0").hover()
     page.mouse.down()
-    chats.add("c1")
-    chats.add("new")
-    refresh(page)
+    chats.tell("c1")
+    chats.tell("new", "chat_opened")
+    expect(page.locator("#total")).to_have_text("4")
     assert order(page) == ["c2", "c1", "c0"]
     page.mouse.up()
     expect(page.get_by_text("Chat c0", exact=True)).to_be_visible()
@@ -29,17 +29,17 @@ def test_a_press_during_a_refresh_counts(listed: tuple[Page, Listed]) -> None:
     assert order(page) == ["new", "c1", "c2", "c0"]
 
 
-def test_a_key_held_during_a_refresh_counts(listed: tuple[Page, Listed]) -> None:
+def test_a_key_held_during_a_change_counts(listed: tuple[Page, Listed]) -> None:
     """So does a press of the space bar, and the chat that has the focus keeps it on its way to the front."""
     page, chats = listed
     page.evaluate("document.addEventListener('focusin', () => { window.moved = true })")
     entry(page, "c0").focus()
     page.evaluate("window.moved = false")
     page.keyboard.down(" ")
-    chats.add("new")
-    chats.add("c0")
-    del chats.chats["c2"]
-    refresh(page)
+    chats.tell("new", "chat_opened")
+    chats.tell("c2", "chat_closed", status="closed")
+    chats.tell("c0")
+    expect(page.locator(".chat").first).to_have_attribute("data-id", "c0")
     assert order(page) == ["c0", "new", "c1"]
     expect(entry(page, "c0")).to_be_focused()
     page.keyboard.up(" ")
@@ -47,14 +47,22 @@ def test_a_key_held_during_a_refresh_counts(listed: tuple[Page, Listed]) -> None
     assert page.evaluate("window.moved") is False
 
 
-def test_a_refresh_leaves_the_elements(listed: tuple[Page, Listed]) -> None:
+def test_a_change_leaves_the_elements(listed: tuple[Page, Listed]) -> None:
     """A chat's element changes what it says and stays the same element, whatever happens around it."""
     page, chats = listed
     known = entry(page, "c0").element_handle()
-    chats.add("c0", received=4)
-    refresh(page)
+    chats.tell("c0", received=4)
     expect(entry(page, "c0").get_by_role("img", name="4 unread")).to_be_visible()
     assert page.evaluate("one => one == document.querySelector('.chat')", known)
+
+
+def test_an_event_that_is_older_than_the_list_changes_nothing(listed: tuple[Page, Listed]) -> None:
+    """Events and responses overtake each other: the larger revision counts."""
+    page, chats = listed
+    publish(chats.server, "chat_assigned", {**chats.chats["c1"], "assignee": "agent_1", "revision": 1})
+    chats.tell("c0", "chat_assigned", assignee="agent_1")
+    expect(entry(page, "c0")).to_contain_text("You")
+    expect(entry(page, "c1")).to_contain_text("Unassigned")
 
 
 # Connections
@@ -64,8 +72,6 @@ def test_an_unreachable_list_is_reported(listed: tuple[Page, Listed]) -> None:
     """Without a network the desk says so at once, and also when it is back."""
     page, _ = listed
     state, note = page.locator("#state"), page.locator("#list-state")
-    expect(state).to_have_text("Connected")
-    page.unroute_all()
     page.context.set_offline(True)
     expect(state).to_have_text("Offline", timeout=1_000)
     expect(note).to_have_text("Not up to date. Trying again…")
@@ -91,10 +97,10 @@ def test_an_invalid_list_is_reported(listed: tuple[Page, Listed]) -> None:
 def test_a_list_that_was_never_loaded_is_not_empty(server: ServerProcess, context: Contexts) -> None:
     """A desk that is opened without a list doesn't say that there are no chats."""
     page = context().new_page()
-    page.route("**/api/chats", lambda route: route.abort())
+    page.route("**/api/chats?*", lambda route: route.abort())
     page.goto(f"{server.url}/demo/agent")
     expect(page.locator("#list-state")).to_have_text("Not up to date. Trying again…")
-    expect(page.get_by_text("No chats yet.")).to_be_hidden()
+    expect(page.get_by_text("No open chats.")).to_be_hidden()
 
 
 def test_a_lost_socket_is_reported(cable: Cable, server: ServerProcess, desk: Open) -> None:
@@ -126,9 +132,10 @@ def test_a_failed_list_of_agents_is_requested_again(server: ServerProcess, conte
 def test_notices_move_nothing(server: ServerProcess, context: Contexts, width: int) -> None:
     """The notices about connections have room on every screen: nothing moves while it is pressed."""
     page = context(viewport={"width": width, "height": 700}).new_page()
-    chats = Listed(page, 3)
+    chats = Listed(page, server, 3)
     page.goto(f"{server.url}/demo/agent")
     expect(page.locator("#agent option")).to_have_count(3)
+    listening(page)
     place = entry(page, "c2").bounding_box()
     chats.failure = {"status": 500, "body": ""}
     refresh(page)
@@ -141,99 +148,92 @@ def test_notices_move_nothing(server: ServerProcess, context: Contexts, width: i
     assert agent["width"] > 60
 
 
-# Asking again and again
+# Requests
 
 
 def test_requests_do_not_overlap(server: ServerProcess, context: Contexts) -> None:
-    """While a response is awaited no request is sent, whatever happens; then polling continues."""
+    """While a response is awaited no request is sent, whatever happens; then one more is."""
     page = context().new_page()
-    page.clock.install()
     held: list[Route] = []
-    page.route("**/api/chats", lambda route: held.append(route))
+    page.route("**/api/chats?*", lambda route: held.append(route))
     page.goto(f"{server.url}/demo/agent")
     page.wait_for_function("() => document.querySelector('#agent').options.length == 3")
-    page.clock.run_for(6_000)
-    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    page.evaluate("window.dispatchEvent(new Event('online'))")
+    for _ in range(2):
+        page.evaluate("window.dispatchEvent(new Event('online'))")
     assert len(held) == 1
-    with page.expect_response("**/api/chats"):
+    with page.expect_request("**/api/chats?*"):
         held[0].fulfill(json={"chats": [], "next": None})
-    expect(page.get_by_text("No chats yet.")).to_be_visible()
-    with page.expect_request("**/api/chats"):
-        page.clock.run_for(3_000)
+    expect(page.get_by_text("No open chats.")).to_be_visible()
+    assert len(held) == 2
 
 
-def test_a_hidden_desk_sends_no_requests(server: ServerProcess, context: Contexts) -> None:
-    """A desk in the background sends no requests; once it is visible it sends one at once."""
+def test_an_idle_desk_sends_no_requests(server: ServerProcess, context: Contexts) -> None:
+    """The list is loaded once, and then again only where something may have been missed."""
     page = context().new_page()
     page.clock.install()
-    chats = Listed(page, 1)
+    chats = Listed(page, server, 1)
     page.goto(f"{server.url}/demo/agent")
-    expect(page.locator(".chat")).to_have_count(1)
+    listening(page)
+    page.evaluate("fetch('/health').then((answer) => answer.text())")
     before = len(chats.asked)
-    page.evaluate("""() => {
-        Object.defineProperty(document, "hidden", { value: true, configurable: true });
-        document.dispatchEvent(new Event("visibilitychange"));
-    }""")
     page.clock.run_for(60_000)
     page.evaluate("fetch('/health').then((answer) => answer.text())")
     assert len(chats.asked) == before
-    with page.expect_response("**/api/chats"):
-        page.evaluate("""() => {
-            delete document.hidden;
-            document.dispatchEvent(new Event("visibilitychange"));
-        }""")
 
 
 def test_a_failing_list_is_requested_less_often(server: ServerProcess, context: Contexts) -> None:
     """Failures make requests less and less frequent, but at least one every eleven seconds."""
     page = context().new_page()
     page.clock.install()
-    waits = "real = setTimeout; waits = []; setTimeout = (does, ms) => (waits.push(ms), real(does, ms))"
-    page.add_init_script(waits)
-    page.route("**/api/chats", lambda route: route.fulfill(status=503, body=""))
+    chats = Listed(page, server)
+    chats.failure = {"status": 503, "body": ""}
+    page.route("**/api/ws/token?*", lambda route: route.abort())  # nothing else has the list loaded
     page.goto(f"{server.url}/demo/agent")
-    expect(page.locator("#agent option")).to_have_count(
-        3
-    )  # or they are asked for again, after a wait of their own
-    for n in range(1, 6):
-        page.wait_for_function(f"() => waits.filter((ms) => ms > 1500).length >= {n}")
-        page.clock.run_for(11_000)
-    rounds: list[float] = page.evaluate("waits.filter((ms) => ms > 1500)")
-    assert [round(wait / 1000 - 0.01) for wait in rounds[:1]] == [2]
-    assert rounds[0] < rounds[1] < rounds[2]
-    assert 9_000 <= min(rounds[3:5]) <= max(rounds[3:5]) <= 11_000
+    expect(page.locator("#list-state")).to_have_text("Not up to date. Trying again…")
+    for _ in range(5):
+        with page.expect_response("**/api/chats?*"):
+            page.clock.run_for(11_000)
+        page.evaluate("fetch('/health').then((answer) => answer.text())")
+    before = len(chats.asked)
+    page.clock.run_for(8_000)
+    page.evaluate("fetch('/health').then((answer) => answer.text())")
+    assert len(chats.asked) == before
 
 
 # More than a page of chats
 
 
-def test_the_list_continues_after_a_page(server: ServerProcess, context: Contexts) -> None:
-    """More chats than fit in one response are all listed once, also when chats arrive and move meanwhile."""
-    page = context().new_page()
-    chats = Listed(page, 450)
-    page.goto(f"{server.url}/demo/agent")
-    expect(page.locator(".chat")).to_have_count(200)
-    chats.add("new")
-    chats.add("c50")
+def test_a_list_that_has_changed_entirely_is_reloaded(listed: tuple[Page, Listed]) -> None:
+    """After an absence the list is the server's, without what is not there any more."""
+    page, chats = listed
+    chats.chats = {}
+    for n in range(220):
+        chats.add(f"d{n}")
     refresh(page)
-    expect(page.locator(".chat")).to_have_count(202)
+    expect(page.locator(".chat")).to_have_count(220)
+    assert order(page) == [f"d{n}" for n in range(219, -1, -1)]
+
+
+def test_closed_chats_are_loaded_in_pages(server: ServerProcess, context: Contexts) -> None:
+    """They are loaded when somebody wants to see them; a chat that is closed meanwhile comes first."""
+    page = context().new_page()
+    chats = Listed(page, server)
+    for n in range(450):
+        chats.add(f"c{n}", status="closed")
+    page.goto(f"{server.url}/demo/agent")
+    listening(page)
+    assert not any("closed" in url for url in chats.asked)
+    page.get_by_role("button", name="Closed").click()
+    expect(page.locator(".chat")).to_have_count(200)
+    chats.tell("new", "chat_closed", status="closed")
+    expect(page.locator(".chat")).to_have_count(201)
     more = page.get_by_role("button", name="Show more")
     more.click()
-    expect(page.locator(".chat")).to_have_count(402)
-    expect(page.locator(".chat").nth(202)).to_be_focused()
+    expect(page.locator(".chat")).to_have_count(401)
+    expect(page.locator(".chat").nth(201)).to_be_focused()
     more.click()
     expect(more).to_be_hidden()
-    chats.add("newer")
-    chats.add("c3")
-    refresh(page)
-    assert order(page) == [
-        "c3",
-        "newer",
-        "c50",
-        "new",
-        *(f"c{n}" for n in range(449, -1, -1) if n not in (3, 50)),
-    ]
+    assert order(page) == ["new", *(f"c{n}" for n in range(449, -1, -1))]
 
 
 def test_the_pages_of_a_real_list(
@@ -244,39 +244,34 @@ def test_the_pages_of_a_real_list(
         write(f"{chat_id}-{n}", "hello")
     page = context().new_page()
     # Pages of two: thousands of chats would take long to make.
-    page.route("**/api/chats**", lambda route: route.continue_(url=two(route.request.url)))
+    page.route(
+        "**/api/chats?*",
+        lambda route: route.continue_(url=re.sub(r"limit=\d+", "limit=2", route.request.url)),
+    )
     page.goto(f"{server.url}/demo/agent")
-    expect(page.locator(".chat")).to_have_count(2)
-    for last in (2, 0):
-        write(f"{chat_id}-4", "hello again")
-        page.get_by_role("button", name="Show more").click()
+    for n in range(5):
+        expect(entry(page, f"{chat_id}-{n}")).to_be_visible()
+        close(server, f"{chat_id}-{n}")
+        expect(entry(page, f"{chat_id}-{n}")).to_be_hidden()
+    page.reload()
+    page.get_by_role("button", name="Closed").click()
+    for last in (3, 1):
         expect(entry(page, f"{chat_id}-{last}")).to_be_visible()
-    assert order(page)[:5] == [f"{chat_id}-{n}" for n in range(4, -1, -1)]
-
-
-def test_a_list_that_has_changed_entirely_is_reloaded(server: ServerProcess, context: Contexts) -> None:
-    """After an absence in which more changed than one page shows, nothing in between is missing."""
-    page = context().new_page()
-    chats = Listed(page, 250)
-    page.goto(f"{server.url}/demo/agent")
-    page.get_by_role("button", name="Show more").click()
-    expect(page.locator(".chat")).to_have_count(250)
-    for n in range(220):
-        chats.add(f"d{n}")
-    refresh(page)
-    expect(page.locator(".chat")).to_have_count(200)
-    for _ in range(2):
+        expect(entry(page, f"{chat_id}-{last - 1}")).to_be_hidden()
         page.get_by_role("button", name="Show more").click()
-        expect(page.get_by_role("button", name="Loading…")).to_be_hidden()
-    assert order(page) == sorted(chats.chats, key=lambda name: -chats.chats[name]["position"])
+    expect(entry(page, f"{chat_id}-0")).to_be_visible()
+    assert order(page)[:5] == [f"{chat_id}-{n}" for n in range(4, -1, -1)]
 
 
 def test_a_failed_page_can_be_requested_again(server: ServerProcess, context: Contexts) -> None:
     """The button says that more chats could not be loaded, and tries again."""
     page = context().new_page()
-    Listed(page, 201)
-    page.route("**/api/chats?**", lambda route: route.abort(), times=1)
+    chats = Listed(page, server)
+    for n in range(201):
+        chats.add(f"c{n}", status="closed")
+    page.route("**/api/chats?*before=*", lambda route: route.abort(), times=1)
     page.goto(f"{server.url}/demo/agent")
+    page.get_by_role("button", name="Closed").click()
     page.get_by_role("button", name="Show more").click()
     page.get_by_role("button", name="That failed. Try again").click()
     expect(page.locator(".chat")).to_have_count(201)
@@ -285,19 +280,11 @@ def test_a_failed_page_can_be_requested_again(server: ServerProcess, context: Co
 def test_the_list_is_bounded(server: ServerProcess, context: Contexts) -> None:
     """However many chats there are, the desk shows the latest 2,000, and says so."""
     page = context().new_page()
-    chats = Listed(page, 2_100, size=1_000)
+    chats = Listed(page, server, 2_100)
     page.goto(f"{server.url}/demo/agent")
-    more = page.get_by_role("button", name="Show more")
-    more.click()
     expect(page.locator(".chat")).to_have_count(2_000)
-    expect(more).to_be_hidden()
     expect(page.get_by_text("The desk shows the 2,000 latest chats.")).to_be_attached()
-    chats.add("new")
-    refresh(page)
+    listening(page)
+    chats.tell("new", "chat_opened")
     expect(page.locator(".chat").first).to_have_attribute("data-id", "new")
     expect(page.locator(".chat")).to_have_count(2_000)
-
-
-def two(url: str) -> str:
-    """The same request for pages of two chats."""
-    return f"{url}{'&' if '?' in url else '?'}limit=2" if re.search(r"/api/chats(\?|$)", url) else url

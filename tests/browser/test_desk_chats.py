@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.browser.acts import Contexts, Open, Write
-from tests.browser.desk import Listed, entry, refresh
+from tests.browser.desk import Listed, entry, listening
 from tests.browser.stage import Cable, ServerProcess, connected, open_panel, say
 
 TITLE = "Demo: agents’ desk – Penumbra"
@@ -24,16 +24,15 @@ def test_answers_are_not_unread(
     connected(page)
     say(page.get_by_role("textbox"), "mine", "and mine")
     expect(page.get_by_text("· Sent")).to_have_count(1)
-    refresh(page)
     other = context().new_page()
     other.goto(f"{server.url}/demo/agent?agent=agent_2")
     page.goto(f"{server.url}/demo/agent")
     for here in (page, other):
         expect(entry(here, chat_id)).to_contain_text("and mine")
         expect(entry(here, chat_id).get_by_role("img")).to_be_hidden()
+        listening(here)
     write(chat_id, "three")
     for here in (page, other):
-        refresh(here)
         expect(entry(here, chat_id).get_by_role("img", name="1 unread")).to_be_visible()
 
 
@@ -41,13 +40,11 @@ def test_the_title_counts_what_customers_wrote(listed: tuple[Page, Listed]) -> N
     """The sum in front of the title, and over the list, is of what the customers wrote since the answers."""
     page, chats = listed
     expect(page).to_have_title(f"(3) {TITLE}")
-    chats.add("c0", received=9, answered=7, count=30)
-    refresh(page)
+    chats.tell("c0", received=9, answered=7, count=30)
     expect(page).to_have_title(f"(4) {TITLE}")
     expect(page.locator("#total")).to_have_text("4")
     for n in range(3):
-        chats.add(f"c{n}", received=9, answered=9, count=30)
-    refresh(page)
+        chats.tell(f"c{n}", received=9, answered=9, count=30)
     expect(page).to_have_title(TITLE)
 
 
@@ -73,13 +70,13 @@ def test_what_one_desk_has_shown_is_read_in_its_other_tabs(
 def test_messages_of_a_new_database_are_unread(listed: tuple[Page, Listed]) -> None:
     """If a chat starts again under its old name, what was read before doesn't count as read."""
     page, chats = listed
-    chats.add("c0", received=9)
-    refresh(page)
+    chats.tell("c0", received=9)
+    expect(entry(page, "c0").get_by_role("img", name="9 unread")).to_be_visible()
     entry(page, "c0").click()
     expect(entry(page, "c0").get_by_role("img")).to_be_hidden()
     chats.chats = {}
     chats.add("c0", received=2)
-    page.goto(page.url)
+    page.reload()
     expect(entry(page, "c0").get_by_role("img", name="2 unread")).to_be_visible()
 
 
@@ -93,7 +90,6 @@ def test_messages_of_a_disconnected_chat_are_unread(
     page.route("**/api/ws/token*", lambda route: route.abort())
     page.locator("eclipse-chat").evaluate("element => element.setAttribute('token-url', '/api/ws/token?x')")
     write(chat_id, "two")
-    refresh(page)
     expect(entry(page, chat_id).get_by_role("img", name="1 unread")).to_be_visible()
 
 
