@@ -61,6 +61,26 @@ async def test_an_agent_resumes_the_inbox() -> None:
 
 
 @pytest.mark.gen_test
+async def test_one_session_for_the_inbox_and_the_chats() -> None:
+    """The token that an agent gets opens the inbox and the chats that were asked for, on one connection."""
+    async with running() as server, await Client.join(server.port, "c1") as customer:
+        grant = (await http(server.port, "/api/ws/token?agent=agent_2&chatIds=c1")).json
+        async with await Client.open(server.port, f"token={grant['token']}", greet=True) as agent:
+            assert "chatId" not in agent.connected
+            await agent.say(type="join", chats=[{"chatId": INBOX}, {"chatId": "c1"}, {"chatId": "c2"}])
+            answers = [await agent.receive() for _ in range(3)]
+            joined = {each["chatId"] for each in answers if each["type"] == "joined"}
+            assert joined == {INBOX, "c1"}
+            assert [each["code"] for each in answers if each["type"] == "error"] == ["forbidden"]
+            await customer.say(type="message", content="hello", role="USER")
+            events = [await agent.receive() for _ in range(2)]
+            assert {each["type"]: each["chatId"] for each in events} == {
+                "message": "c1",
+                "chat_opened": INBOX,
+            }
+
+
+@pytest.mark.gen_test
 async def test_messages_go_on_without_a_backend(expect_log: Callable[..., None]) -> None:
     """While events can't be published, messages are saved, and agents on this node hear of them."""
     expect_log("not published", "redis", "on this node only", "not handed over", optional=True)
