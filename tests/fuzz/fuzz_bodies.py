@@ -27,6 +27,8 @@ ROUTES = (
     ("GET", "/api/chats/{}/messages"),
     ("GET", "/api/ws/token?chatId={}"),
     ("GET", "/{}"),
+    ("POST", "/api/chats/{}/assign"),
+    ("GET", "/api/chats?query={}"),
 )
 SEEDS = [
     b'\x00c1\n{"type":"message","data":{"id":"m1"}}',
@@ -39,6 +41,8 @@ SEEDS = [
     b"\x04c1\n",
     b"\x05c1&userId=u&agent=1\n",
     b"\x06health\n",
+    b'\x07c1\n{"agentId":"agent_1"}',
+    b"\x08hello&status=open&before=9\n",
 ]
 WORDS = [
     b"%00",
