@@ -37,11 +37,24 @@ export type Options = CommonOptions & ({
 	tokenUrl: string | URL;
 	token?: undefined;
 } | {
-	token: (context: {
-		signal: AbortSignal;
-	}) => Promise<Grant> | Grant;
+	token: TokenFunction;
 	tokenUrl?: undefined;
 });
+/** `chatId`: the chat that the token has to open; that of the options, or one that is joined. */
+export type TokenFunction = (context: {
+	signal: AbortSignal;
+	chatId?: string;
+}) => Promise<Grant> | Grant;
+/**
+ * What is different for a joined chat: everything else is as it was given to `connect`. The chat is joined with the session's own token; where
+ * that doesn't open it, or `token` or `tokenUrl` is given here, with one that is asked for with this `chatId`. It has to be of the same user.
+ */
+export interface JoinOptions extends Pick<CommonOptions, "role" | "storage" | "limit"> {
+	/** The last cursor that the page has of this chat: what came after it is sent, and `reload` only comes where that is impossible. */
+	cursor?: string;
+	tokenUrl?: string | URL;
+	token?: TokenFunction;
+}
 export type Role = "USER" | "ASSISTANT" | "AGENT";
 /**
  * - `connecting`: a token is fetched, or the socket is being opened;
@@ -115,7 +128,7 @@ export interface Events {
 	};
 	connected: {
 		type: "connected";
-		chatId: string;
+		chatId?: string;
 		timestamp: string;
 		sessionId?: string;
 		cursor?: string;
@@ -219,11 +232,20 @@ export interface EclipseChat {
 	history(messages: readonly SavedMessage[]): void;
 	/** Whether this client's user wrote the message, as far as acknowledgements, echoes and tokens tell. */
 	isMine(message: SavedMessage): boolean;
+	/**
+	 * Take part in one more chat, over the same socket. What it answers has its own outbox, events and state; its `close()` leaves the chat.
+	 * Ask for it once for each user of a chat: each gets what the chat tells.
+	 * @throws Error if the connection is closed
+	 */
+	join(chatId: string, options?: JoinOptions): EclipseChat;
 	/** Listen; the answer stops listening. */
 	on<T extends keyof Events>(type: T, listener: (detail: Events[T]) => void): () => void;
 	addEventListener<T extends keyof Events>(type: T, listener: (event: CustomEvent<Events[T]>) => void, options?: boolean | AddEventListenerOptions): void;
 	addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
-	/** End it. Unsent messages stay in the storage, for the next `connect` of this chat. */
+	/**
+	 * End it: the connection, and all chats that were joined over it; or, of a joined chat, this chat alone. Unsent messages stay in
+	 * the storage, for the next `connect` or `join` of the chat.
+	 */
 	close(code?: number, reason?: string): void;
 }
 export declare class EclipseChat extends EventTarget {

@@ -102,10 +102,17 @@ export function reset() {
   clock();
 }
 
-/** A client, and everything that it has said so far as [type, detail]. */
+/** A chat, and everything that it says from now on as [type, detail]. */
+export function record(chat) {
+  const heard = [];
+  const dispatch = chat.dispatchEvent.bind(chat);
+  chat.dispatchEvent = (event) => (heard.push([event.type, event.detail]), dispatch(event));
+  return { chat, heard, names: () => heard.map(([type]) => type), all: (type) => heard.filter(([t]) => t == type).map(([, d]) => d) };
+}
+
+/** A client that is recorded. */
 export async function start(options = {}) {
   let tokens = 0;
-  const heard = [];
   const chat = connect({
     chatId: "c1",
     token: async () => ({ token: `t${++tokens}`, wsUrl: "ws://server/ws", userId: "u1" }),
@@ -114,8 +121,7 @@ export async function start(options = {}) {
     ...options,
   });
   open.push(chat);
-  const dispatch = chat.dispatchEvent.bind(chat);
-  chat.dispatchEvent = (event) => (heard.push([event.type, event.detail]), dispatch(event));
+  const recorded = record(chat);
   await tick();
-  return { chat, heard, names: () => heard.map(([type]) => type), all: (type) => heard.filter(([t]) => t == type).map(([, d]) => d) };
+  return recorded;
 }

@@ -24,17 +24,17 @@ def size(*names: str) -> int:
     return sum(len(gzip.compress((STATIC / name).read_bytes(), 9)) for name in names)
 
 
-def test_the_client_is_at_most_5_kb() -> None:
-    """eclipse-chat.js has at most 5,000 bytes gzipped."""
-    assert size("eclipse-chat.js") <= 5000
+def test_the_client_is_at_most_7_kb() -> None:
+    """eclipse-chat.js has at most 6,800 bytes gzipped."""
+    assert size("eclipse-chat.js") <= 6800
 
 
-def test_the_widget_is_at_most_13_kb_before_it_is_opened() -> None:
-    """widget.js, which contains the client, has at most 12,900 bytes gzipped; with the panel, 21,200."""
+def test_the_widget_is_at_most_15_kb_before_it_is_opened() -> None:
+    """widget.js, which contains the client, has at most 14,700 bytes gzipped; with the panel, 23,000."""
     early, all_of_it = size("widget.js"), size("widget.js", "widget.panel.js")
     print(f"{early} bytes before the first opening, {all_of_it} in all")
-    assert early <= 12_900
-    assert all_of_it <= 21_200
+    assert early <= 14_700
+    assert all_of_it <= 23_000
 
 
 def test_the_widgets_limit_is_the_servers_default() -> None:

@@ -4,6 +4,11 @@ const chat = connect({ tokenUrl: "/t", chatId: "1" });
 chat.on("message", ({ data }) => { const m: Message = data; m.content.trim(); });
 chat.addEventListener("state", (e) => e.detail.state === "open");
 const id: string = chat.send("x");
+const other = chat.join("2", { cursor: "e.5", token: async ({ chatId }) => ({ token: chatId!.trim() }) });
+other.on("connected", ({ chatId, recovered }) => chatId?.trim().concat(String(recovered)));
+other.send("x"); other.close();
+// @ts-expect-error a joined chat shares its connection's address
+chat.join("2", { url: "ws://x" });
 chat.retry(id); chat.joined({ agentName: "x" });
 chat.on("message_deleted", ({ data }) => data.id.trim());
 chat.on("outbox", (pending) => pending.map(({ content, at, after }) => content + at.toFixed() + after.trim()));

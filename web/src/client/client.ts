@@ -1,10 +1,10 @@
 // The chat as a page sees it: what it says, what it hears, and which of both belong together.
-import { createConnection, emit } from "./connection.ts";
+import { emit, takeSeat, type Line } from "./line.ts";
 import { change, closeOutbox, find, isKnown, load, matches, openOutbox, owns, randomId, remember, remove, repaired, senderId, underWay, update, type Item, type Outbox } from "./outbox.ts";
 import { forget, isNew, last, type Seen } from "./seen.ts";
 import { closeCost, errorCost, isOfMessage, MOST_TRIES } from "./tries.ts";
 import { TYPING_PAUSE_MS, TYPING_REPEAT_MS } from "./typing.ts";
-import type { Events, Options, Outgoing, Role, SavedMessage, State } from "./types.ts";
+import type { Events, JoinOptions, Options, Outgoing, Role, SavedMessage, State } from "./types.ts";
 
 const FORGOTTEN = 240_000; // the server knows a clientMessageId for five minutes
 const SILENCE = 30_000;
@@ -38,23 +38,35 @@ export interface EclipseChat {
   history(messages: readonly SavedMessage[]): void;
   /** Whether this client's user wrote the message, as far as acknowledgements, echoes and tokens tell. */
   isMine(message: SavedMessage): boolean;
+  /**
+   * Take part in one more chat, over the same socket. What it answers has its own outbox, events and state; its `close()` leaves the chat.
+   * Ask for it once for each user of a chat: each gets what the chat tells.
+   * @throws Error if the connection is closed
+   */
+  join(chatId: string, options?: JoinOptions): EclipseChat;
   /** Listen; the answer stops listening. */
   on<T extends keyof Events>(type: T, listener: (detail: Events[T]) => void): () => void;
   addEventListener<T extends keyof Events>(type: T, listener: (event: CustomEvent<Events[T]>) => void, options?: boolean | AddEventListenerOptions): void;
   addEventListener(type: string, listener: EventListenerOrEventListenerObject | null, options?: boolean | AddEventListenerOptions): void;
-  /** End it. Unsent messages stay in the storage, for the next `connect` of this chat. */
+  /**
+   * End it: the connection, and all chats that were joined over it; or, of a joined chat, this chat alone. Unsent messages stay in
+   * the storage, for the next `connect` or `join` of the chat.
+   */
   close(code?: number, reason?: string): void;
 }
 
 export class EclipseChat extends EventTarget {
   constructor(options: Options) {
     super();
-    Object.assign(this, start(this, options));
+    // `join` gives the line, too, which is nobody else's.
+    Object.assign(this, start(this, options, arguments[1]));
   }
 }
 
+const Joined = EclipseChat as new (options: Options, line: Line) => EclipseChat;
+
 /** Everything that a chat does, as the functions that become its methods. */
-const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] }, given: Options) => {
+const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] }, given: Options & { cursor?: string }, shared?: Line) => {
   let session;
   try {
     session = globalThis.sessionStorage; // may throw
@@ -68,10 +80,8 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
 
   const seen: Seen = new Set();
   let agent: object | undefined; // to be announced
-  let heard = 0; // when the last frame came
   let echoSender = ""; // of the event that is taken for the echo of the message under way
   let pace: any;
-  let recent = 0; // messages sent in the last second
   let typed = 0;
   let typingTimer: any;
 
@@ -127,16 +137,14 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     const item = load(outbox).out.find((item) => item.status == "waiting" && owns(outbox, item));
     if (!item) return;
     if (item.sent && (!chat.sessionId || Math.abs(Date.now() - item.sent) > FORGOTTEN)) return fail(item);
-    if (recent == 8) return pause(125);
-    recent++;
-    setTimeout(() => recent--, 1_000);
+    if (!take()) return pause(125);
     const { clientMessageId, content, role } = item;
     const resend = !!item.sent || undefined;
     update(outbox, item, { status: "sending", owner: outbox.id, resend, sent: Date.now(), code: undefined });
     put({ type: "message", content, role, clientMessageId, resend });
   };
 
-  const join = () => {
+  const announce = () => {
     if (!agent || !isOpen()) return;
     put(agent);
     agent = undefined;
@@ -186,11 +194,10 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   const frame = (event: any) => {
     const { type, data } = event;
     const isOurs = /^(message(_updated|_deleted)?|typing|agent_joined)$/.test(type);
-    heard = Date.now();
     if (type == "connected") {
       emit(chat, type, event);
-      if (!event.recovered) emit(chat, "reload", { reason: type });
-      join();
+      if (!event.recovered && event.chatId != null) emit(chat, "reload", { reason: type });
+      announce();
       flush();
     } else if (type == "ack") {
       const item = find(outbox, event.clientMessageId);
@@ -228,20 +235,17 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   // Without a name, another chat would find what this one has left.
   const name = options.chatId ?? options.tokenUrl;
   const outbox: Outbox = openOutbox(name == null ? null : storage, "eclipse-chat:" + name, changed);
-  const { open, isOpen, put, hurry, close } = createConnection(chat, options as any, {
-    user: () => change(outbox, (stored) => remember(stored, "mine", chat.userId)),
-    frame,
-    lost,
-    isSilent: () => {
-      flush(); // what another client has left
-      const head = underWay(outbox);
-      if (!head || heard - head.sent < SILENCE) return false;
-      if (chat.sessionId) release(head, 2);
-      else fail(head);
-      return !!chat.sessionId;
-    },
-    isBusy: () => !!underWay(outbox),
-  });
+  const user = () => change(outbox, (stored) => remember(stored, "mine", chat.userId));
+  const isBusy = () => !!underWay(outbox);
+  const isSilent = () => {
+    flush(); // what another client has left
+    const head = underWay(outbox);
+    if (!head || silence(head.sent) < SILENCE) return false;
+    if (chat.sessionId) release(head, 2);
+    else fail(head);
+    return !!chat.sessionId;
+  };
+  const { open, isOpen, put, hurry, close, take, silence, line } = takeSeat({ chat, options: options as any, user, frame, lost, isSilent, isBusy }, shared);
   open();
 
   return {
@@ -272,7 +276,12 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
 
     joined: (who?: object) => {
       agent = { type: "agent_joined", ...who };
-      join();
+      announce();
+    },
+
+    join: (chatId: string, more: JoinOptions = {}) => {
+      const own = (more.token || more.tokenUrl) && { token: undefined, tokenUrl: undefined };
+      return new Joined({ ...given, cursor: undefined, ...own, ...more, chatId: String(chatId) } as Options, line());
     },
 
     history: (saved: SavedMessage[]) => {

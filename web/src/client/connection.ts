@@ -1,25 +1,29 @@
 // One socket after the other: tokens, waits between attempts, signs of life. It knows nothing of messages.
 import { fetchGrant, socketUrl } from "./token.ts";
-import type { Events, Grant, Options, State } from "./types.ts";
+import type { Failure, Grant, Options, State } from "./types.ts";
 
 const BEAT = 20_000;
-const REFUSALS: Record<number, string> = { 401: "token_refused", 403: "token_refused", 404: "token_not_found" };
+export const REFUSALS: Record<number, string> = { 401: "token_refused", 403: "token_refused", 404: "token_not_found" };
 
-const mayPass = (code: string) => /failed/.test(code);
-const clock = () => performance.now();
+export const mayPass = (code: string) => /failed/.test(code);
+export const clock = () => performance.now();
 
-/** What the connection keeps true of its chat. */
+/** What the connection keeps true. */
 export interface Link {
   state: State;
   userId: string;
   sessionId: string | undefined;
-  dispatchEvent(event: Event): boolean;
 }
 
-export const emit = <T extends keyof Events>(chat: Pick<Link, "dispatchEvent">, type: T, detail: Events[T]) => chat.dispatchEvent(new CustomEvent(type, { detail }));
+/** The options of a chat, with the defaults that a connection needs. */
+export type Resolved = Options & { cursor?: string; spread: number; WebSocket: any };
 
 export interface Hooks {
-  /** The chat has a token, and its `userId`. */
+  state: (state: State, why: object | undefined) => void;
+  error: (failure: Failure) => void;
+  /** Where the next connection resumes; `""`: nowhere. */
+  cursor: () => string;
+  /** The link has a token, and its `userId`. */
   user: () => void;
   /** An event has come, a greeting among them. */
   frame: (event: any) => void;
@@ -31,28 +35,27 @@ export interface Hooks {
   isBusy: () => boolean;
 }
 
-export const createConnection = (chat: Link, options: Options & { spread: number; WebSocket: any }, hooks: Hooks) => {
+export const createConnection = (link: Link, options: Resolved, hooks: Hooks) => {
   let socket: WebSocket | undefined;
   let turn = new AbortController(); // aborted when what is under way is given up
   let since = clock(); // of the outage
   let isHeld = false; // nothing may hurry the next attempt
   let isAsleep = false;
   let refusals = 0;
-  let latest = ""; // cursor
   let opened = 0;
   let tried = 0;
   let refreshAt = 0;
   let retryTimer: any;
   let fuse: any;
 
-  const isOpen = () => chat.state == "open" && !!socket;
+  const isOpen = () => link.state == "open" && !!socket;
 
   const put = (command: object) => {
     if (isOpen()) socket!.send(JSON.stringify(command));
   };
 
   const change = (next: State, why?: object) => {
-    if (chat.state != next && chat.state != "closed") emit(chat, "state", { state: (chat.state = next), ...why });
+    if (link.state != next && link.state != "closed") hooks.state((link.state = next), why);
   };
 
   const drop = (code = 0) => {
@@ -70,10 +73,10 @@ export const createConnection = (chat: Link, options: Options & { spread: number
     return signal;
   };
 
-  const tell = (error: string, code: string) => emit(chat, "error", { error, code, retryable: mayPass(code) });
+  const tell = (error: string, code: string) => hooks.error({ error, code, retryable: mayPass(code) });
 
   const open = async () => {
-    if (chat.state == "closed" || isAsleep) return;
+    if (link.state == "closed" || isAsleep) return;
     const mine = drop(); // a listener may close, or open anew
     let code = "token_failed";
     tried = clock();
@@ -81,7 +84,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
     try {
       const grant = await fetchGrant(options, mine);
       if (!mine.aborted) {
-        chat.userId = String(grant.userId ?? "");
+        link.userId = String(grant.userId ?? "");
         hooks.user();
       }
       if (mine.aborted) return;
@@ -89,7 +92,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
       const url = socketUrl(options.url ?? grant.wsUrl);
       code = "connect_failed";
       if (!options.subprotocol) url.searchParams.set("token", grant.token);
-      if (latest) url.searchParams.set("cursor", latest);
+      if (hooks.cursor()) url.searchParams.set("cursor", hooks.cursor());
       const made: WebSocket = (socket = new options.WebSocket(url.href, options.subprotocol ? ["eclipse.v1", "bearer." + grant.token] : []));
       refusals = 0;
       made.onmessage = ({ data }) => frame(data);
@@ -119,7 +122,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
 
   /** `least`: seconds in which nothing hurries it; `most`, `spread`: milliseconds of which a part is waited. */
   const retry = (why: object, least: unknown, most: number, spread = 0) => {
-    if (chat.state == "closed") return; // by a listener
+    if (link.state == "closed") return; // by a listener
     const seconds = Math.min(Math.max(+(least as number) || 0, 0), 600);
     const patience = spread || Math.min(20_000, Math.max(500, clock() - since));
     const retryIn = seconds * 1000 + (most ? most * (0.5 + Math.random() / 2) : Math.random() * patience);
@@ -131,7 +134,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
 
   /** Connect now, if that is waited for. */
   const hurry = () => {
-    if (chat.state != "waiting" || isHeld || isAsleep) return;
+    if (link.state != "waiting" || isHeld || isAsleep) return;
     since = clock();
     clearTimeout(retryTimer);
     const early = tried + 1000 - since;
@@ -162,7 +165,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
     const grant = (await fetchGrant(options, mine).catch(() => {})) as Grant | undefined;
     if (mine.aborted || !grant) return;
     // Another user (a visitor's): the session ends in its time, and is resumed.
-    if (String(grant.userId ?? "") == chat.userId) put({ type: "refresh", token: grant.token });
+    if (String(grant.userId ?? "") == link.userId) put({ type: "refresh", token: grant.token });
     else refreshAt = 0;
   };
 
@@ -172,17 +175,15 @@ export const createConnection = (chat: Link, options: Options & { spread: number
       event = JSON.parse(text);
     } catch {}
     if (!event?.type) return;
-    const { type, cursor, expiresAt, timestamp } = event;
+    const { type, expiresAt, timestamp } = event;
     fuse = clearTimeout(fuse);
-    // An ack may overtake events: its cursor is none to resume from.
-    if (cursor && type != "ack") latest = cursor;
     if (expiresAt && /^(connected|refreshed)$/.test(type)) refreshAt = clock() + (Date.parse(expiresAt) - Date.parse(timestamp)) * 0.9;
     if (type == "connected") {
-      chat.sessionId = event.sessionId;
+      link.sessionId = event.sessionId;
       opened = clock();
       change("open");
     }
-    if (chat.state != "closed") hooks.frame(event);
+    if (link.state != "closed") hooks.frame(event);
   };
 
   const wake = ({ type }: Event) => {
@@ -204,7 +205,7 @@ export const createConnection = (chat: Link, options: Options & { spread: number
   };
 
   const close = (code = 1000, reason = "") => {
-    if (chat.state == "closed") return;
+    if (link.state == "closed") return;
     change("closed", { code, reason });
     drop();
     clearInterval(beats);

@@ -21,7 +21,7 @@ export const fetchGrant = async (options: Options, over: AbortSignal): Promise<G
   const signal = AbortSignal.any?.([over, limit]) ?? limit; // older browsers let the request run
   const late = new Promise<never>((_, fail) => (signal.onabort = () => fail(Error("No token in 10 s"))));
   // A function that throws at once must not leave `late` without anybody who hears it.
-  const ask = async () => (options.tokenUrl ? askUrl(options, signal) : options.token!({ signal }));
+  const ask = async () => (options.tokenUrl ? askUrl(options, signal) : options.token!({ signal, chatId: options.chatId! }));
   const grant = await Promise.race([ask(), late]);
   if (!grant?.token?.trim?.()) throw Error("No token in the answer");
   return grant;

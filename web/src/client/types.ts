@@ -34,7 +34,21 @@ export interface CommonOptions {
  * and as soon as the answer is of no use any more.
  */
 export type Options = CommonOptions &
-  ({ tokenUrl: string | URL; token?: undefined } | { token: (context: { signal: AbortSignal }) => Promise<Grant> | Grant; tokenUrl?: undefined });
+  ({ tokenUrl: string | URL; token?: undefined } | { token: TokenFunction; tokenUrl?: undefined });
+
+/** `chatId`: the chat that the token has to open; that of the options, or one that is joined. */
+export type TokenFunction = (context: { signal: AbortSignal; chatId?: string }) => Promise<Grant> | Grant;
+
+/**
+ * What is different for a joined chat: everything else is as it was given to `connect`. The chat is joined with the session's own token; where
+ * that doesn't open it, or `token` or `tokenUrl` is given here, with one that is asked for with this `chatId`. It has to be of the same user.
+ */
+export interface JoinOptions extends Pick<CommonOptions, "role" | "storage" | "limit"> {
+  /** The last cursor that the page has of this chat: what came after it is sent, and `reload` only comes where that is impossible. */
+  cursor?: string;
+  tokenUrl?: string | URL;
+  token?: TokenFunction;
+}
 
 export type Role = "USER" | "ASSISTANT" | "AGENT";
 
@@ -107,7 +121,7 @@ export interface Failure {
 /** Every event's name and the `detail` that comes with it. */
 export interface Events {
   state: { state: State; code?: number; reason?: string; retryIn?: number };
-  connected: { type: "connected"; chatId: string; timestamp: string; sessionId?: string; cursor?: string; recovered?: boolean; expiresAt?: string };
+  connected: { type: "connected"; chatId?: string; timestamp: string; sessionId?: string; cursor?: string; recovered?: boolean; expiresAt?: string };
   /** Something may have been missed: load the chat from the application, and hand it to `history()`. */
   reload: { reason: "connected" | "outcome_unknown" };
   message: { type: "message"; data: Message; timestamp: string; cursor?: string };
