@@ -16,6 +16,8 @@ export interface CommonOptions {
 	url?: string | URL;
 	/** Who this client speaks as. Default: `"USER"`. */
 	role?: Role;
+	/** What the server tells only on request: who is there, and who has read what. A server that doesn't know them tells neither. */
+	events?: readonly ("presence" | "read")[];
 	/** Put the token into `Sec-WebSocket-Protocol` rather than into the address, so that no log sees it. */
 	subprotocol?: boolean;
 	/** Where unsent messages survive a reload. Default: `sessionStorage`; `null`, or neither a `chatId` nor a `tokenUrl`: memory alone. */
@@ -79,6 +81,19 @@ export interface Message {
 	timestamp: string;
 	sender: Sender | null;
 	updatedAt?: string;
+}
+export interface OnlineUser {
+	userId: string;
+	/** Lower case: `user`, `assistant`, `agent`. */
+	role: string;
+	/** ISO 8601. */
+	since?: string;
+}
+/** A user has read everything up to this message. */
+export interface ReadPosition {
+	userId: string;
+	role: string;
+	messageId: string;
 }
 /** A message as the application's history has it: all that `history()` and `isMine()` look at. */
 export interface SavedMessage {
@@ -168,6 +183,30 @@ export interface Events {
 		};
 		timestamp: string;
 	};
+	/** A list of all who are there, a change, or in a crowd a new number: `online` and `onlineCount` have the outcome. */
+	presence: {
+		type: "presence";
+		data: {
+			users?: OnlineUser[];
+			count?: number;
+			userId?: string;
+			role?: string;
+			online?: boolean;
+			since?: string;
+		};
+		timestamp: string;
+	};
+	/** Everybody's positions, or a new one: `positions` has the outcome. */
+	read: {
+		type: "read";
+		data: {
+			positions?: ReadPosition[];
+			userId?: string;
+			role?: string;
+			messageId?: string;
+		};
+		timestamp: string;
+	};
 	agent_joined: {
 		type: "agent_joined";
 		data: {
@@ -212,6 +251,15 @@ export interface EclipseChat {
 	/** What is not yet known to be saved, oldest first. */
 	readonly pending: Outgoing[];
 	/**
+	 * Who is in the chat now, this user among them, the first to come first: at most the first hundred of a crowd. Empty without a connection
+	 * and without the option `events: ["presence"]`, and with a server that doesn't tell.
+	 */
+	readonly online: readonly OnlineUser[];
+	/** How many there are. */
+	readonly onlineCount: number;
+	/** Up to where everybody has read, as far as was told; empty without the option `events: ["read"]`, and with a server that doesn't tell. */
+	readonly positions: readonly ReadPosition[];
+	/**
 	 * Queue a message and answer its clientMessageId. It is sent now or as soon as there is a connection, in order, and again until
 	 * the server has acknowledged it. Text that is not well-formed Unicode is repaired with U+FFFD, NUL is removed.
 	 * @throws TypeError if it is blank, RangeError if `limit` messages are waiting already, Error if the chat is closed
@@ -228,6 +276,11 @@ export interface EclipseChat {
 		agentId?: string;
 		agentName?: string;
 	}): void;
+	/**
+	 * Tell that this user has read everything up to this message, now or with the next connection; at most once a second, and never an earlier message
+	 * than before. Without the option `events: ["read"]`, and with a server that doesn't know it, nothing is told.
+	 */
+	read(messageId: string | number): void;
 	/** Hand over what the application has saved, oldest first; it settles messages whose outcome was unknown. */
 	history(messages: readonly SavedMessage[]): void;
 	/** Whether this client's user wrote the message, as far as acknowledgements, echoes and tokens tell. */

@@ -232,7 +232,12 @@ test("4010: the chat is joined again at once, with its cursor, and what was bein
   joined("a", { recovered: true });
   assert.equal(a.chat.state, "open");
   assert.equal(a.all("reload").length, 1);
-  assert.deepEqual(FakeSocket.last.messages.map(({ content, resend }) => [content, resend]), [["x", undefined], ["x", true]]);
+  assert.deepEqual(FakeSocket.last.sent.map(({ type, resend }) => [type, resend]), [
+    ["join", undefined],
+    ["message", undefined],
+    ["join", undefined],
+    ["message", true],
+  ]);
   assert.equal(FakeSocket.all.length, 1);
 });
 
@@ -468,6 +473,19 @@ test("a server that does not know join gets a socket for each chat", async () =>
     base.chat.close();
     assert.deepEqual([base.chat.state, a.chat.state], ["closed", "closed"]);
   }
+});
+
+test("a refusal of the whole frame is every chat's error, and all are joined later", async () => {
+  const { chat } = await start();
+  const others = ["a", "b"].map((id) => record(chat.join(id)));
+  FakeSocket.last.greet();
+  await tick();
+  FakeSocket.last.say({ type: "error", error: "Rate limit exceeded: joins", code: "rate_limited", retryable: true, retryAfter: 3 });
+  assert.deepEqual(others.map(({ chat, all }) => [chat.state, all("error").length]), [["waiting", 1], ["waiting", 1]]);
+  await tick(2_900);
+  assert.equal(said("join").length, 1);
+  await tick(200);
+  assert.deepEqual(chats(), [{ chatId: "a" }, { chatId: "b" }]);
 });
 
 test("a frame of the application that looks like an answer to join is an event", async () => {

@@ -25,16 +25,16 @@ def size(*names: str) -> int:
 
 
 def test_the_client_is_at_most_7_kb() -> None:
-    """eclipse-chat.js has at most 6,800 bytes gzipped."""
-    assert size("eclipse-chat.js") <= 6800
+    """eclipse-chat.js has at most 7,200 bytes gzipped."""
+    assert size("eclipse-chat.js") <= 7200
 
 
 def test_the_widget_is_at_most_15_kb_before_it_is_opened() -> None:
-    """widget.js, which contains the client, has at most 14,700 bytes gzipped; with the panel, 23,000."""
+    """widget.js, which contains the client, has at most 15,100 bytes gzipped; with the panel, 23,400."""
     early, all_of_it = size("widget.js"), size("widget.js", "widget.panel.js")
     print(f"{early} bytes before the first opening, {all_of_it} in all")
-    assert early <= 14_700
-    assert all_of_it <= 23_000
+    assert early <= 15_100
+    assert all_of_it <= 23_400
 
 
 def test_the_widgets_limit_is_the_servers_default() -> None:

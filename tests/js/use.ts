@@ -14,8 +14,13 @@ chat.on("message_deleted", ({ data }) => data.id.trim());
 chat.on("outbox", (pending) => pending.map(({ content, at, after }) => content + at.toFixed() + after.trim()));
 const mine: boolean = chat.isMine({ id: 7, sender: null });
 const edited: string = chat.discard(id);
-// @ts-expect-error comes later, on both sides
-chat.read("m1");
+chat.read("m1"); chat.read(7);
+connect({ tokenUrl: "/t", events: ["read", "presence"] });
+// @ts-expect-error no such event can be asked for
+connect({ tokenUrl: "/t", events: ["typing"] });
+const there: string[] = chat.online.map(({ userId, role, since }) => userId + role + (since ?? ""));
+chat.on("presence", ({ data }) => data.users?.length === chat.onlineCount);
+chat.on("read", ({ data }) => chat.positions.some(({ messageId }) => messageId === data.messageId));
 // @ts-expect-error neither token nor tokenUrl
 connect({});
 connect({ token: async ({ signal }) => ({ token: String(signal.aborted) }), url: "ws://x" });

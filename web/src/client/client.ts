@@ -1,14 +1,17 @@
 // The chat as a page sees it: what it says, what it hears, and which of both belong together.
 import { emit, takeSeat, type Line } from "./line.ts";
 import { change, closeOutbox, find, isKnown, load, matches, openOutbox, owns, randomId, remember, remove, repaired, senderId, underWay, update, type Item, type Outbox } from "./outbox.ts";
-import { forget, isNew, last, type Seen } from "./seen.ts";
+import { forget, isAfter, isNew, last, type Seen } from "./seen.ts";
 import { closeCost, errorCost, isOfMessage, MOST_TRIES } from "./tries.ts";
-import { TYPING_PAUSE_MS, TYPING_REPEAT_MS } from "./typing.ts";
-import type { Events, JoinOptions, Options, Outgoing, Role, SavedMessage, State } from "./types.ts";
+import { READ_REPEAT_MS, TYPING_PAUSE_MS, TYPING_REPEAT_MS } from "./typing.ts";
+import type { Events, JoinOptions, OnlineUser, Options, Outgoing, ReadPosition, Role, SavedMessage, State } from "./types.ts";
 
 const FORGOTTEN = 240_000; // the server knows a clientMessageId for five minutes
 const SILENCE = 30_000;
 const UNKNOWN = "outcome_unknown";
+/** How many users and positions are kept. */
+const MOST_USERS = 1_000;
+
 /** Connect, and stay connected for ever. */
 export const connect = (options: Options): EclipseChat => new EclipseChat(options);
 
@@ -20,6 +23,15 @@ export interface EclipseChat {
   readonly sessionId: string | undefined;
   /** What is not yet known to be saved, oldest first. */
   readonly pending: Outgoing[];
+  /**
+   * Who is in the chat now, this user among them, the first to come first: at most the first hundred of a crowd. Empty without a connection
+   * and without the option `events: ["presence"]`, and with a server that doesn't tell.
+   */
+  readonly online: readonly OnlineUser[];
+  /** How many there are. */
+  readonly onlineCount: number;
+  /** Up to where everybody has read, as far as was told; empty without the option `events: ["read"]`, and with a server that doesn't tell. */
+  readonly positions: readonly ReadPosition[];
   /**
    * Queue a message and answer its clientMessageId. It is sent now or as soon as there is a connection, in order, and again until
    * the server has acknowledged it. Text that is not well-formed Unicode is repaired with U+FFFD, NUL is removed.
@@ -34,6 +46,11 @@ export interface EclipseChat {
   typing(on?: boolean): void;
   /** Announce an agent, now or with the next connection. */
   joined(agent?: { agentId?: string; agentName?: string }): void;
+  /**
+   * Tell that this user has read everything up to this message, now or with the next connection; at most once a second, and never an earlier message
+   * than before. Without the option `events: ["read"]`, and with a server that doesn't know it, nothing is told.
+   */
+  read(messageId: string | number): void;
   /** Hand over what the application has saved, oldest first; it settles messages whose outcome was unknown. */
   history(messages: readonly SavedMessage[]): void;
   /** Whether this client's user wrote the message, as far as acknowledgements, echoes and tokens tell. */
@@ -63,6 +80,10 @@ export class EclipseChat extends EventTarget {
   }
 }
 
+/** A user's entry in place of the one before, or gone. */
+const replace = <T extends { userId: string }>(list: readonly T[], entry: T, isThere = true): T[] =>
+  [...list.filter(({ userId }) => userId != entry.userId), ...(isThere ? [entry] : [])].slice(-MOST_USERS);
+
 const Joined = EclipseChat as new (options: Options, line: Line) => EclipseChat;
 
 /** Everything that a chat does, as the functions that become its methods. */
@@ -77,11 +98,17 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   if (!options.WebSocket) throw new TypeError("No WebSocket here: pass one");
   chat.state = "connecting";
   chat.userId = chat.sessionId = "";
+  chat.online = chat.positions = [];
+  chat.onlineCount = 0;
 
   const seen: Seen = new Set();
   let agent: object | undefined; // to be announced
   let echoSender = ""; // of the event that is taken for the echo of the message under way
   let pace: any;
+  let reached: { messageId: string; cursor: string } | undefined; // what this user has read
+  let toldRead: typeof reached; // the same as the server was last told
+  let isHeard = false; // the server knows `read`
+  let readTimer: any;
   let typed = 0;
   let typingTimer: any;
 
@@ -150,8 +177,33 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     agent = undefined;
   };
 
+  const tellRead = () => {
+    if (!isHeard || !reached || reached == toldRead || readTimer) return;
+    put({ type: "read", ...(toldRead = reached) });
+    readTimer = setTimeout(() => {
+      readTimer = 0;
+      tellRead();
+    }, READ_REPEAT_MS);
+  };
+
+  const readBy = ({ positions, ...position }: any) => {
+    chat.positions = positions ?? replace(chat.positions, position);
+    if (!positions) return;
+    isHeard = true;
+    // What was told just before the connection broke may be lost; another tab may have read further.
+    const own = chat.positions.find(({ userId }) => userId == chat.userId)?.messageId;
+    if (reached && isAfter(seen, reached.messageId, own)) toldRead = undefined;
+    tellRead();
+  };
+
+  const present = ({ users, count, online, ...user }: any) => {
+    chat.online = users ?? (user.userId == null ? chat.online : replace(chat.online, user, online));
+    chat.onlineCount = count ?? chat.online.length;
+  };
+
   const refused = (event: any) => {
     const { error, code, retryable, retryAfter = 2, clientMessageId } = event;
+    if (code == "unknown_message") return; // of `read`: the server has forgotten it, and nobody can do anything about it
     const item = clientMessageId ? find(outbox, clientMessageId) : isOfMessage(error, retryable) && underWay(outbox);
     if (item && (!retryable || (code == UNKNOWN && !item.resend))) return fail(item, error, code ?? "failed", retryable);
     emit(chat, "error", event);
@@ -164,7 +216,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
   };
 
   /** A message was saved, changed or deleted. */
-  const told = (event: any) => {
+  const saved = (event: any) => {
     const { type, data } = event;
     const head = underWay(outbox);
     const sender = senderId(data);
@@ -205,7 +257,10 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       if (item) settle(item, id, item.id == id ? echoSender : "", event.delivery);
     } else if (type == "error") refused(event);
     else if (/^message/.test(type) && isOurs) {
-      if (data?.id && isNew(seen, `${type} ${data.id}${type == "message_updated" ? " " + data.updatedAt : ""}`)) told(event);
+      if (data?.id && isNew(seen, `${type} ${data.id}${type == "message_updated" ? " " + data.updatedAt : ""}`)) saved(event);
+    } else if (options.events?.includes(type) && data) {
+      (type == "read" ? readBy : present)(data);
+      emit(chat, type, event);
     } else if (!/^(pong|refreshed)$/.test(type)) emit(chat, isOurs ? type : "event", event);
   };
 
@@ -214,6 +269,9 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     typed = 0;
     clearTimeout(typingTimer);
     pace = clearTimeout(pace);
+    readTimer = clearTimeout(readTimer);
+    isHeard = false;
+    present({ users: [] });
     // What a page writes as it is left may come after what the next one has written.
     if (head && code < 0) head.status = "waiting";
     else if (head && code == 1009) fail(head, "Message too long", "content_too_long");
@@ -245,7 +303,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     else fail(head);
     return !!chat.sessionId;
   };
-  const { open, isOpen, put, hurry, close, take, silence, line } = takeSeat({ chat, options: options as any, user, frame, lost, isSilent, isBusy }, shared);
+  const { open, isOpen, put, hurry, close, take, silence, cursor, line } = takeSeat({ chat, options: options as any, user, frame, lost, isSilent, isBusy }, shared);
   open();
 
   return {
@@ -272,6 +330,13 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       if (!item || item.status == "sending") return "";
       change(outbox, (stored) => remove(stored, id));
       return item.content;
+    },
+
+    read: (id: string | number) => {
+      const messageId = String(id);
+      if (!isAfter(seen, messageId, reached?.messageId)) return;
+      reached = { messageId, cursor: cursor() };
+      tellRead();
     },
 
     joined: (who?: object) => {

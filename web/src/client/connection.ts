@@ -92,6 +92,7 @@ export const createConnection = (link: Link, options: Resolved, hooks: Hooks) =>
       const url = socketUrl(options.url ?? grant.wsUrl);
       code = "connect_failed";
       if (!options.subprotocol) url.searchParams.set("token", grant.token);
+      if (options.events?.length) url.searchParams.set("events", options.events.join());
       if (hooks.cursor()) url.searchParams.set("cursor", hooks.cursor());
       const made: WebSocket = (socket = new options.WebSocket(url.href, options.subprotocol ? ["eclipse.v1", "bearer." + grant.token] : []));
       refusals = 0;

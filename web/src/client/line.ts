@@ -168,6 +168,7 @@ const createLine = (options: Resolved) => {
     const { recovered, ...fresh } = event;
     room.tries = 0;
     room.isIn = true;
+    room.isAsked = false;
     room.isFresh = false;
     room.cursor = event.cursor ?? room.cursor;
     for (const seat of [...room.seats]) {
@@ -179,9 +180,13 @@ const createLine = (options: Resolved) => {
     }
   };
 
-  /** The server has taken the session out of the chat. */
-  const left = (room: Room, { code, reason }: { code: number; reason?: string }) => {
+  /** The session is out of the chat: the server has taken it out, or, without a code, was asked to. */
+  const left = (room: Room, { code, reason }: { code?: number; reason?: string }) => {
     room.isIn = false;
+    if (!code) {
+      room.isAsked = false;
+      return;
+    }
     if (code == 4002) {
       room.needsToken = true;
       room.token = "";
@@ -194,6 +199,7 @@ const createLine = (options: Resolved) => {
 
   const refused = (room: Room, event: any) => {
     const { error, code, retryAfter } = event;
+    room.isAsked = false;
     if (code == "banned") for (const seat of [...room.seats]) end(seat, { code: 4003, reason: error });
     else if (/forbidden|token/.test(code) && !room.isFresh) {
       room.needsToken = true;
@@ -207,31 +213,30 @@ const createLine = (options: Resolved) => {
   };
 
   const frame = (event: any) => {
-    const { type, code, chatId, cursor, data, error } = event;
+    const { type, code, chatId, cursor, data, error, clientMessageId } = event;
+    const isNamed = joins && chatId != null;
+    const isError = joins && type == "error" && !clientMessageId;
     heard = Date.now();
     if (/^(ack|error)$/.test(type)) answered = heard;
+    sync();
     if (type == "connected") {
       base.id = String(chatId ?? base.id);
       // A token without a chat: that of the options is joined, and where there is none, the connection is all there is.
       if (chatId != null || !base.id) enter(base, event);
-      sync();
-    } else if (joins && chatId == null && (code == "unknown_type" || /unknown message type/i.test(error))) {
+      return;
+    }
+    const named = isNamed ? [...rooms].filter(({ id }) => id == String(chatId)) : [];
+    // An error without a chat is about the whole `join`.
+    const refusals = isError ? (isNamed ? named : [...rooms]).filter(({ isAsked }) => isAsked) : [];
+    if (!isNamed && (code == "unknown_type" || /unknown message type/i.test(error)) && refusals.length) {
       joins = false;
-      for (const room of rooms) if (room.isAsked) for (const seat of [...room.seats]) parted.push(seat.part!());
-    } else {
-      const isNamed = joins && chatId != null;
-      for (const room of isNamed ? [...rooms].filter(({ id }) => id == String(chatId)) : [base]) {
-        if (isNamed && !data && type == "joined") {
-          room.isAsked = false;
-          enter(room, event);
-        } else if (isNamed && !data && type == "left") {
-          room.isAsked &&= !!code;
-          if (code) left(room, event);
-          else room.isIn = false;
-        } else if (isNamed && type == "error" && room.isAsked && !event.clientMessageId) {
-          room.isAsked = false;
-          refused(room, event);
-        } else {
+      for (const { seats } of refusals) for (const seat of [...seats]) parted.push(seat.part!());
+    } else if (refusals.length) for (const room of refusals) refused(room, event);
+    else
+      for (const room of isNamed ? named : [base]) {
+        if (isNamed && !data && type == "joined") enter(room, event);
+        else if (isNamed && !data && type == "left") left(room, event);
+        else {
           if (cursor && type != "ack") room.cursor = cursor;
           // What was sent as the session was taken out: it is sent again.
           if (isNamed && code == "not_joined") {
@@ -240,9 +245,7 @@ const createLine = (options: Resolved) => {
           }
           for (const seat of [...room.seats]) if (seat.chat.state != "closed") seat.frame(event);
         }
-        sync();
       }
-    }
   };
 
   const { open, isOpen, put, hurry, close } = createConnection(link, options, {
@@ -279,7 +282,7 @@ const createLine = (options: Resolved) => {
 
   return {
     hurry,
-    isOpen: ({ chat }: Seat) => isOpen() && chat.state == "open",
+    isOpen: ({ chat, room }: Seat) => isOpen() && room!.isIn && chat.state == "open",
     put: ({ room }: Seat, command: object) => put(joins && room!.id ? { ...command, chatId: room!.id } : command),
     /** Give a seat a place: in the token's own chat, or in another one. */
     open: (seat: Seat, isJoined: boolean) => {

@@ -17,4 +17,11 @@ export const last = (seen: Seen, id?: string) => {
   return (id ? known[known.indexOf("message " + id) - 1] : known.at(-1))?.slice(8) ?? "";
 };
 
+/** Whether the message comes after the other one, as far as is known. */
+export const isAfter = (seen: Seen, id: string, other?: string) => {
+  const known = [...seen];
+  const at = known.indexOf("message " + id);
+  return id != other && (at < 0 || at > known.indexOf("message " + other));
+};
+
 export const forget = (seen: Seen, id: unknown) => seen.delete("message " + id);

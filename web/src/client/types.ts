@@ -15,6 +15,8 @@ export interface CommonOptions {
   url?: string | URL;
   /** Who this client speaks as. Default: `"USER"`. */
   role?: Role;
+  /** What the server tells only on request: who is there, and who has read what. A server that doesn't know them tells neither. */
+  events?: readonly ("presence" | "read")[];
   /** Put the token into `Sec-WebSocket-Protocol` rather than into the address, so that no log sees it. */
   subprotocol?: boolean;
   /** Where unsent messages survive a reload. Default: `sessionStorage`; `null`, or neither a `chatId` nor a `tokenUrl`: memory alone. */
@@ -79,6 +81,21 @@ export interface Message {
   updatedAt?: string;
 }
 
+export interface OnlineUser {
+  userId: string;
+  /** Lower case: `user`, `assistant`, `agent`. */
+  role: string;
+  /** ISO 8601. */
+  since?: string;
+}
+
+/** A user has read everything up to this message. */
+export interface ReadPosition {
+  userId: string;
+  role: string;
+  messageId: string;
+}
+
 /** A message as the application's history has it: all that `history()` and `isMine()` look at. */
 export interface SavedMessage {
   id: string | number;
@@ -128,6 +145,10 @@ export interface Events {
   message_updated: { type: "message_updated"; data: Message; timestamp: string; cursor?: string };
   message_deleted: { type: "message_deleted"; data: { id: string; deletedAt?: string }; timestamp: string; cursor?: string };
   typing: { type: "typing"; data: { userId: string; isTyping: boolean }; timestamp: string };
+  /** A list of all who are there, a change, or in a crowd a new number: `online` and `onlineCount` have the outcome. */
+  presence: { type: "presence"; data: { users?: OnlineUser[]; count?: number; userId?: string; role?: string; online?: boolean; since?: string }; timestamp: string };
+  /** Everybody's positions, or a new one: `positions` has the outcome. */
+  read: { type: "read"; data: { positions?: ReadPosition[]; userId?: string; role?: string; messageId?: string }; timestamp: string };
   agent_joined: { type: "agent_joined"; data: { agentId: string; agentName: string; timestamp: string }; timestamp: string; cursor?: string };
   /** What `pending` holds has changed. */
   outbox: Outgoing[];
