@@ -180,6 +180,19 @@ test("a chat that is joined while the answer to a leave is awaited is joined aft
   assert.equal(next.state, "open");
 });
 
+test("a leave that comes too late is answered by an error, and the chat can be joined again", async () => {
+  const [base, a] = await desk(["a"]);
+  a.chat.close();
+  await tick();
+  const next = record(base.chat.join("a"));
+  FakeSocket.last.say({ type: "error", chatId: "a", error: "Not in this chat", code: "not_joined" });
+  await tick();
+  assert.equal(said("join").length, 2);
+  joined("a");
+  assert.equal(next.chat.state, "open");
+  assert.deepEqual(next.all("error"), []);
+});
+
 test("a chat that is closed while it is being joined is left as soon as it is joined", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();

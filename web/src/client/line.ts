@@ -200,7 +200,8 @@ const createLine = (options: Resolved) => {
   const refused = (room: Room, event: any) => {
     const { error, code, retryAfter } = event;
     room.isAsked = false;
-    if (code == "banned") for (const seat of [...room.seats]) end(seat, { code: 4003, reason: error });
+    if (code == "not_joined") room.isIn = false;
+    else if (code == "banned") for (const seat of [...room.seats]) end(seat, { code: 4003, reason: error });
     else if (/forbidden|token/.test(code) && !room.isFresh) {
       room.needsToken = true;
       room.token = "";
