@@ -287,8 +287,7 @@ export interface EclipseChat {
 	isMine(message: SavedMessage): boolean;
 	/**
 	 * Take part in one more chat, over the same socket. What it answers has its own outbox, events and state; its `close()` leaves the chat.
-	 * Ask for it once for each user of a chat: each gets what the chat tells.
-	 * @throws Error if the connection is closed
+	 * Where two parts of a page show the same chat, each may join and close it. Over a closed connection, it is closed, too.
 	 */
 	join(chatId: string, options?: JoinOptions): EclipseChat;
 	/** Listen; the answer stops listening. */

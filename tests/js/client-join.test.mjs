@@ -44,6 +44,7 @@ test("chats are joined in one frame, each gets its greeting, and a chat's comman
   const others = ["a", "b", 3].map((id) => record(chat.join(id)));
   await tick();
   assert.deepEqual(others.map((o) => o.chat.state), ["connecting", "connecting", "connecting"]);
+  assert.deepEqual(others.map((o) => o.chat.pending), [[], [], []]);
   FakeSocket.last.greet();
   await tick();
   assert.equal(FakeSocket.all.length, 1);
@@ -151,7 +152,9 @@ test("closing the connection closes all chats", async () => {
   base.chat.close();
   assert.deepEqual([a.chat.state, a.chat.pending[0].status], ["closed", "waiting"]);
   assert.ok(FakeSocket.last.closed);
-  assert.throws(() => base.chat.join("b"), /closed/);
+  const late = base.chat.join("b");
+  assert.equal(late.state, "closed");
+  assert.throws(() => late.send("x"), /closed/);
 });
 
 test("a chat that is left and joined again in one turn is joined, and loads its messages", async () => {

@@ -25,6 +25,8 @@ await Promise.all([
   page("vue.js", "vue"),
   page("hooks.tsx", "hooks18", react18),
   page("hooks.tsx", "hooks19"),
+  page("shared.tsx", "shared18", react18),
+  page("shared.tsx", "shared19"),
   page("hydrate.tsx", "hydrate18", react18),
   page("hydrate.tsx", "hydrate19"),
   page("refresh.tsx", "refresh"),

@@ -73,6 +73,17 @@ export const TokenChat = () => useEclipseChat({ token: async () => ({ token: "x"
 // @ts-expect-error neither token nor tokenUrl
 export const NoToken = () => useEclipseChat({ chatId: "42" }).state;
 
+export const Desk = ({ ids }: { ids: string[] }) => {
+  const { chat, online, onlineCount } = useEclipseChat({ tokenUrl: "/t", events: ["presence"] });
+  return <>{online.map(({ userId }) => userId).join()}{onlineCount}{ids.map((id) => <Row key={id} connection={chat} id={id} />)}</>;
+};
+const Row = ({ connection, id }: { connection: EclipseChat | null; id: string }) => {
+  const { positions, read } = useEclipseChat({ connection, chatId: id, cursor: "e.1", loadHistory: async () => [] });
+  return <p onClick={() => read("m1")}>{positions.map(({ messageId }) => messageId).join()}</p>;
+};
+// @ts-expect-error which chat
+export const NoChat = () => useEclipseChat({ connection: null }).state;
+
 export const OldPage = () => {
   const { sendMessage, sendTypingIndicator, broadcastAgentJoined, isConnected, error } = useWebSocketChat({
     chatId: "42",

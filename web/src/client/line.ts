@@ -295,7 +295,11 @@ const createLine = (options: Resolved) => {
       }
       room.seats.add(seat);
       if (!isJoined) open();
-      else if (link.userId) name(seat);
+      else {
+        if (link.state != "open") seat.chat.state = link.state;
+        seat.lost(0); // the outbox is there
+        if (link.userId) name(seat);
+      }
       sync();
     },
     close: (seat: Seat, code = 1000, reason = "") => {
@@ -310,7 +314,6 @@ const createLine = (options: Resolved) => {
     },
     /** For how long the server has answered signs of life, but no command, since then; in milliseconds. */
     silence: (since: number) => heard - Math.max(since, answered),
-    isClosed: () => link.state == "closed",
   };
 };
 
@@ -324,7 +327,6 @@ export const takeSeat = (seat: Seat, shared?: Line) => {
     line.open(seat, false);
     return () => line.close(seat);
   };
-  if (shared?.isClosed()) throw Error("The connection is closed: connect() anew");
   return {
     open: () => line.open(seat, !!shared),
     isOpen: () => line.isOpen(seat),

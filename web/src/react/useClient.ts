@@ -1,6 +1,6 @@
 // What both hooks share: one client for one set of options, for as long as the component is mounted.
 import { useEffect, useRef, useState, useSyncExternalStore } from "react";
-import { connect, type EclipseChat, type Events, type Options } from "eclipse-chat";
+import { connect, type EclipseChat, type Events, type JoinOptions, type Options } from "eclipse-chat";
 
 /** What a hook needs to follow a client. Nothing is heard or shown after the client's end. */
 export interface Link<View, Latest> {
@@ -14,9 +14,23 @@ export interface Link<View, Latest> {
 /** Follows a new client; what it answers is called at the client's end. */
 export type Follow<View, Latest> = (link: Link<View, Latest>) => (() => void) | void;
 
-const primitive = (name: string, value: unknown) => (name && Object(value) === value ? undefined : value);
+/** What a hook is given: options of `connect`, or of `join` with the client whose connection is shared, or null as long as there is none. */
+export type Given = (Options & { connection?: undefined }) | (JoinOptions & { chatId: string; connection: EclipseChat | null });
 
-const createStore = <View extends object, Latest extends Options>(empty: View, follow: Follow<View, Latest>) => {
+const primitive = (name: string, value: unknown) => (name && Object(value) === value && !Array.isArray(value) ? undefined : value);
+
+const names = new WeakMap<object, number>();
+let named = 0;
+
+/** Names an object among all: another client is another connection. */
+const nameOf = (object: object) => {
+  if (!names.has(object)) names.set(object, ++named);
+  return names.get(object);
+};
+
+const make = ({ connection, ...options }: Given) => (connection ? connection.join(options.chatId!, options as JoinOptions) : connect(options as Options));
+
+const createStore = <View extends object, Latest extends Given>(empty: View, follow: Follow<View, Latest>) => {
   const listeners = new Set<() => void>();
   let ends: ((() => void) | void)[] = [];
   let held = false;
@@ -34,9 +48,9 @@ const createStore = <View extends object, Latest extends Options>(empty: View, f
     set({ key: "", chat: null, view: empty });
   };
   const start = (key: string, latest: { current: Latest }) => {
-    const options: Options = { ...latest.current };
-    for (const name of ["token", "fetch"] as const) if (options[name]) options[name] = (...given: [any]) => (latest.current[name] as any)(...given);
-    const chat = connect(options);
+    const options: any = { ...latest.current };
+    for (const name of ["token", "fetch"] as const) if (options[name]) options[name] = (...given: any[]) => (latest.current as any)[name](...given);
+    const chat = make(options);
     const on: Link<View, Latest>["on"] = (type, listener) => ends.push(chat.on(type, listener));
     set({ key, chat, view: empty });
     ends.push(follow({ chat, on, show, latest }));
@@ -67,13 +81,13 @@ const createStore = <View extends object, Latest extends Options>(empty: View, f
 };
 
 /** Where a hook's view is kept: it outlives the component's renders. */
-export type Store<View> = Pick<ReturnType<typeof createStore<View & object, Options>>, "chat"> & { show: (change: Partial<View>) => void };
+export type Store<View> = Pick<ReturnType<typeof createStore<View & object, Given>>, "chat"> & { show: (change: Partial<View>) => void };
 
 /**
  * Connects in an effect, and closes when the component is unmounted. Options are compared by value; the functions and
  * objects among them may be new on every render, and the latest are called. Answers the view and the actions, which stay the same functions.
  */
-export const useClient = <View extends object, Latest extends Options, Actions>(
+export const useClient = <View extends object, Latest extends Given, Actions>(
   enabled: boolean,
   options: Latest,
   empty: View,
@@ -85,7 +99,8 @@ export const useClient = <View extends object, Latest extends Options, Actions>(
     return [store, makeActions(store)] as const;
   });
   const latest = useRef(options);
-  const key = enabled ? JSON.stringify(options, primitive) : "";
+  const { connection } = options;
+  const key = enabled && connection !== null ? JSON.stringify({ ...options, connection: connection && nameOf(connection) }, primitive) : "";
   useEffect(() => {
     latest.current = options;
   });

@@ -1,6 +1,6 @@
-import type { EclipseChat, Failure, Message, Options, Outgoing, State } from "eclipse-chat";
+import type { EclipseChat, Failure, Message, OnlineUser, Outgoing, ReadPosition, State } from "eclipse-chat";
 import { TYPING_EXPIRY_MS } from "../client/typing.js";
-import { type Follow, type Store, useClient } from "./useClient.js";
+import { type Follow, type Given, type Store, useClient } from "./useClient.js";
 
 /** A message as the application's history has it: like {@link Message}, its time under either name. */
 export interface HistoryMessage {
@@ -13,7 +13,11 @@ export interface HistoryMessage {
   sender?: Partial<Message["sender"]> | null;
 }
 
-export type UseEclipseChatOptions = Options & {
+/**
+ * The options of `connect`; or those of `join`, a `chatId`, and as `connection` the client whose socket this chat shares: the `chat` of another
+ * `useEclipseChat`, for example. While that is null, this one is `connecting`.
+ */
+export type UseEclipseChatOptions = Given & {
   /** `false`: no connection. Default: `true`. */
   enabled?: boolean;
   /**
@@ -35,6 +39,11 @@ export interface EclipseChatView {
   error: Failure | null;
   /** The ids of the users who are typing. */
   typists: string[];
+  /** Who is there now, with the option `events: ["presence"]`. */
+  online: readonly OnlineUser[];
+  onlineCount: number;
+  /** Up to where everybody has read, with the option `events: ["read"]`. */
+  positions: readonly ReadPosition[];
   /** Sends a message now, or as soon as there is a connection; answers its clientMessageId, "" if there is no chat. */
   send: EclipseChat["send"];
   /** Sends a failed message again. */
@@ -43,15 +52,17 @@ export interface EclipseChatView {
   discard: (clientMessageId: string) => string;
   /** Call it on every key; `false` when the field is empty. */
   typing: EclipseChat["typing"];
+  /** Call it with the last message that somebody has seen. */
+  read: EclipseChat["read"];
 }
 
-type Actions = Pick<EclipseChatView, "send" | "retry" | "discard" | "typing">;
-type View = Pick<EclipseChatView, "state" | "messages" | "pending" | "error" | "typists">;
+type Actions = Pick<EclipseChatView, "send" | "retry" | "discard" | "typing" | "read">;
+type View = Omit<EclipseChatView, "chat" | keyof Actions>;
 
 const MOST_TYPISTS = 50;
 const LONGEST_WAIT_MS = 30_000;
 
-const empty: View = { state: "connecting", messages: [], pending: [], error: null, typists: [] };
+const empty: View = { state: "connecting", messages: [], pending: [], error: null, typists: [], online: [], onlineCount: 0, positions: [] };
 
 /** Times in one format, so that they can be compared as text. */
 const tidy = (message: HistoryMessage | Message) =>
@@ -120,7 +131,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
 
   on("state", ({ state }) => {
     quiet();
-    show({ state, typists: [], ...(state == "open" && { error: null }) });
+    show({ state, typists: [], online: chat.online, onlineCount: chat.onlineCount, ...(state == "open" && { error: null }) });
   });
   on("reload", reload);
   on("message", take);
@@ -131,6 +142,8 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
     saved.delete(data.id);
     showMessages();
   });
+  on("presence", () => show({ online: chat.online, onlineCount: chat.onlineCount }));
+  on("read", () => show({ positions: chat.positions }));
   on("typing", ({ data }) => types(data.userId, data.isTyping));
   on("outbox", (pending) => {
     last = pending;
@@ -141,6 +154,7 @@ const follow: Follow<View, UseEclipseChatOptions> = ({ chat, on, show, latest })
   });
   on("error", (error) => show({ error }));
   showMessages();
+  show({ state: chat.state });
   return () => {
     ended.abort();
     clearTimeout(pause);
@@ -153,6 +167,7 @@ const makeActions = ({ chat }: Store<View>): Actions => ({
   retry: (id) => chat()?.retry(id) ?? "",
   discard: (id) => chat()?.discard(id) ?? "",
   typing: (on) => chat()?.typing(on),
+  read: (id) => chat()?.read(id),
 });
 
 /** A chat in a React component. It connects when the component is mounted, and closes when it is unmounted. */
