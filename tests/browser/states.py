@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import Page, Route, WebSocketRoute, expect
 
-from tests.browser.stage import ROOT
+from tests.browser.stage import ROOT, drawn
 
 ORIGIN = "http://shop.test"
 STATIC = ROOT / "eclipse_ws" / "static"
@@ -57,6 +57,7 @@ class State:
     shows: Sequence[str]
     history: Sequence[dict[str, Any]] | int = ()  # or the status of a refusal
     events: Sequence[dict[str, Any]] = ()  # sent after the greeting
+    later: Sequence[dict[str, Any]] = ()  # sent once the panel is there
     says: Sequence[str] = ()  # typed and sent by the person
     # What the server answers to these messages: an error's code, or "" for an `ack`.
     answers: Mapping[str, str] = field(default_factory=dict)
@@ -96,6 +97,10 @@ FAILURES = {
     "Two?": "outcome_unknown",
 }
 
+ME = {"userId": "me", "role": "user", "since": NOW.isoformat()}
+ADA = {"userId": "Ada Okafor", "role": "agent", "since": NOW.isoformat()}
+BEN = {"userId": "7", "role": "agent", "since": NOW.isoformat()}
+
 STATES: dict[str, State] = {
     "empty": State([".empty"]),
     "conversation": State([".bubble", ".day", ".face"], TALK),
@@ -105,6 +110,23 @@ STATES: dict[str, State] = {
         events=[event("agent_joined", agentId="a", agentName="Ada Okafor", timestamp=None)],
     ),
     "typing": State([".typing"], TALK[:2], [event("typing", userId="Ada Okafor", isTyping=True)]),
+    "seen": State(
+        [".meta:text('Seen')", ".presence[data-kind=here]"],
+        TALK,
+        [
+            event("presence", users=[ME, ADA], count=2),
+            event("read", positions=[{"userId": "Ada Okafor", "role": "agent", "messageId": "m0020"}]),
+        ],
+    ),
+    "presence": State(
+        [".presence[data-kind=here]"], TALK[:2], [event("presence", users=[ME, ADA, BEN], count=3)]
+    ),
+    "away": State(
+        [".presence[data-kind=away]"],
+        TALK[:2],
+        [event("presence", users=[ME, ADA], count=2)],
+        later=[event("presence", **ADA, online=False)],
+    ),
     "sending": State([".meta :text('Sending')"], TALK[:2], says=["Is it in stock?"]),
     "sent": State(
         [".meta :text('Sent')"], TALK[:2], says=["Is it in stock?"], answers={"Is it in stock?": ""}
@@ -132,8 +154,11 @@ STATES: dict[str, State] = {
 }
 
 
-def show(page: Page, state: State) -> None:
-    """Bring a page into a state, and wait until it is there. What the page routes itself is left to it."""
+def show(page: Page, state: State) -> list[WebSocketRoute]:
+    """Bring a page into a state, and wait until it is there. What the page routes itself is left to it.
+
+    Answers its sockets, the latest one last.
+    """
     page.context.route(f"{ORIGIN}/**", lambda route: _answer(route, state))
     sockets: list[WebSocketRoute] = []
     page.route_web_socket("ws://chat.test/ws**", lambda socket: _serve(socket, state, sockets))
@@ -145,6 +170,11 @@ def show(page: Page, state: State) -> None:
         expect(chat).to_have_attribute("state", "open")
     if state.is_open and "inline" not in state.attributes:
         page.locator("eclipse-chat .launch").click()
+    if state.later:
+        expect(page.locator("eclipse-chat [part=log]")).to_be_visible()
+        drawn(page)
+    for item in state.later:
+        sockets[-1].send(json.dumps(item))
     for text in state.says:
         box = page.locator("eclipse-chat textarea")
         box.fill(text)
@@ -160,6 +190,7 @@ def show(page: Page, state: State) -> None:
                 break
             page.clock.run_for(500)
         expect(shown).to_be_visible()
+    return sockets
 
 
 def _answer(route: Route, state: State) -> None:

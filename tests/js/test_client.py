@@ -30,11 +30,11 @@ def test_the_client_is_at_most_7_kb() -> None:
 
 
 def test_the_widget_is_at_most_15_kb_before_it_is_opened() -> None:
-    """widget.js, which contains the client, has at most 15,100 bytes gzipped; with the panel, 23,400."""
+    """widget.js, which contains the client, has at most 15,200 bytes gzipped; with the panel, 24,100."""
     early, all_of_it = size("widget.js"), size("widget.js", "widget.panel.js")
     print(f"{early} bytes before the first opening, {all_of_it} in all")
-    assert early <= 15_100
-    assert all_of_it <= 23_400
+    assert early <= 15_200
+    assert all_of_it <= 24_100
 
 
 def test_the_widgets_limit_is_the_servers_default() -> None:

@@ -17,6 +17,7 @@ export interface EclipseChatAttributes extends HTMLAttributes<EclipseChatElement
   lazy?: boolean;
   theme?: "light" | "dark";
   "no-title"?: boolean;
+  "no-presence"?: boolean;
   /** JSON, or in React 19 an object. */
   texts?: string | Partial<Texts>;
   spread?: number;

@@ -17,13 +17,14 @@ export interface Settings {
   chatId: string;
   role: Role;
   spread: number;
+  events: ("presence" | "read")[];
   url: string | undefined;
   /** undefined: the application has no history. */
   historyUrl: URL | undefined;
 }
 
 /** What an element's attributes make of it; undefined if they don't say which chat, or where it is. */
-export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl }: Properties): Settings | undefined {
+export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl, noPresence }: Properties): Settings | undefined {
   if (!tokenUrl || !chatId) return;
   try {
     const base = new URL(tokenUrl, document.baseURI);
@@ -32,6 +33,7 @@ export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl }: Pr
       chatId,
       role: as.toUpperCase() as Role,
       spread,
+      events: noPresence ? [] : ["presence", "read"],
       url: url || undefined,
       historyUrl: historyUrl == "none" ? undefined : new URL(historyUrl.replaceAll("{chatId}", () => encodeURIComponent(chatId)), base),
     };
@@ -71,6 +73,8 @@ export class Conversation {
   readonly #settings: Settings;
   readonly #on: Hooks;
   readonly #deleted = new Set<string>();
+  /** The last message of somebody else that was seen. */
+  #read: string | undefined;
   /** Something may have been missed since the history was last loaded. */
   #isDue = true;
   /** The connection takes long: what the application has is shown without it. */
@@ -129,6 +133,7 @@ export class Conversation {
       if (!isKnown) on.joined(row);
     });
     chat.on("typing", ({ data }) => data && !isOwnUser(data.userId) && data.userId != chat.userId && this.typists.set(data.userId, data.isTyping));
+    for (const type of ["presence", "read"] as const) chat.on(type, on.changed);
     // The history is asked for once connected, so that nothing falls between; but not later.
     this.#timer = setTimeout(() => {
       this.#isWithoutLink = true;
@@ -141,6 +146,11 @@ export class Conversation {
   isMine(row: Row): boolean {
     const isVisitor = this.#settings.role == "USER";
     return !!row.status || (isVisitor && row.role == "user") || this.chat.isMine({ id: row.key, sender: row.sender ?? null });
+  }
+
+  /** Whether somebody in this role, in lower case, is on the other side: for a visitor those who answer, for them the visitor. */
+  isOther(role: string): boolean {
+    return (role == "user") != (this.#settings.role == "USER");
   }
 
   /** Load the history if it is wanted, and something may be missing. */
@@ -183,7 +193,11 @@ export class Conversation {
 
   /** If the reader is at the end, and looks, everything has been read. */
   see(): void {
-    if (this.#isSeeing) this.unread.see(this.timeline.order);
+    if (!this.#isSeeing) return;
+    const { order } = this.timeline;
+    this.unread.see(order);
+    const key = order.findLast((row) => !row.isJoin && !row.isDeleted && !this.isMine(row))?.key;
+    if (key && key != this.#read) this.chat.read((this.#read = key));
   }
 
   #state(state: State): void {

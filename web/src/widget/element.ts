@@ -175,6 +175,7 @@ export class ChatElement extends PropertiesElement {
         this.#settle();
         this.#render();
       },
+      say: (text) => this.#said.say(text),
       changed: this.#draw,
       closed: () => this.hide(),
     });

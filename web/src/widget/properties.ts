@@ -20,6 +20,8 @@ const DEFAULTS = {
   theme: "",
   /** Leave the page's title alone: no number of unread messages in front of it. */
   noTitle: false,
+  /** Neither tell nor show who is there and what has been read. */
+  noPresence: false,
   /** The longest random delay after a server's planned restart, in milliseconds. Default: 20,000. */
   spread: 20_000,
   /** The corner of the page: `end` or `start`. Default: `end`. */

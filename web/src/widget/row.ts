@@ -27,8 +27,8 @@ export function isSameGroup(a: Row | undefined, b: Row | undefined): boolean {
 }
 
 /** What a message's element looks like depends on this alone: while it stays, the element stays. */
-export const markOf = (row: Row, isFirst: boolean, isLast: boolean, isSaid: boolean, { conversation }: Scene): string =>
-  JSON.stringify([isFirst, isLast, isSaid, conversation!.isOver, conversation!.isMine(row), row]);
+export const markOf = (row: Row, isFirst: boolean, isLast: boolean, isSaid: boolean, { conversation, seen }: Scene): string =>
+  JSON.stringify([seen == row.key, isFirst, isLast, isSaid, conversation!.isOver, conversation!.isMine(row), row]);
 
 /** The element of one message. `key` names it in its buttons. */
 export function messageElement(row: Row, key: string, isFirst: boolean, isLast: boolean, isSaid: boolean, scene: Scene): HTMLElement {
@@ -42,7 +42,7 @@ export function messageElement(row: Row, key: string, isFirst: boolean, isLast: 
     { class: classes, "data-id": row.status ? null : row.key },
     who,
     h("div", { part: `bubble ${isMine ? "mine" : "theirs"}` }, ...(row.isDeleted ? [texts.deleted] : linked(row.content))),
-    ...(row.status == "failed" || isLast || row.isEdited ? [meta(row, key, isMine && isSaid, scene)] : []),
+    ...(row.status == "failed" || isLast || row.isEdited || scene.seen == row.key ? [meta(row, key, isMine && isSaid, scene)] : []),
   );
 }
 
@@ -51,7 +51,7 @@ export const greeting = ({ empty, agent }: Texts): HTMLElement =>
   h("li", { part: "empty", class: "empty first" }, hidden(`${agent}: `), h("div", { part: "bubble theirs", class: "hello" }, empty));
 
 /** What is below a message: when it was saved, how far it has come, or what to do about it. */
-function meta(row: Row, key: string, isSaid: boolean, { texts, language, conversation }: Scene): HTMLElement {
+function meta(row: Row, key: string, isSaid: boolean, { texts, language, conversation, seen }: Scene): HTMLElement {
   const { status, code } = row;
   const { isOver } = conversation!;
   const isSent = isSaid || status == "sent";
@@ -63,7 +63,7 @@ function meta(row: Row, key: string, isSaid: boolean, { texts, language, convers
   }
   const line = h("span", { part: "meta" }, status ? "" : new Date(row.at).toLocaleTimeString(language, { timeStyle: "short" }));
   if (row.isEdited && texts.edited) line.append(" · ", texts.edited);
-  if (status || isSaid) line.append(icon(isSent ? "M4 13l5 5L20 7" : CIRCLE + "5l3 2"), hidden(" · " + (isSent ? texts.sent : texts.sending)));
+  if (status || isSaid) line.append(icon(isSent ? "M4 13l5 5L20 7" : CIRCLE + "5l3 2"), seen == row.key && texts.seen ? texts.seen : hidden(" · " + (isSent ? texts.sent : texts.sending)));
   return line;
 }
 

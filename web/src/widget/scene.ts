@@ -8,4 +8,6 @@ export interface Scene {
   /** The page's language, for dates and times. */
   language: string | undefined;
   unread: number;
+  /** The key of the last own message that the other side has read. */
+  seen?: string | undefined;
 }

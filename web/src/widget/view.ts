@@ -7,6 +7,7 @@ import type { Launcher } from "./launcher.ts";
 import { MessageList } from "./message-list.ts";
 import { noticeOf } from "./notice.ts";
 import { Panel } from "./panel.ts";
+import { Presence, seenIn } from "./presence.ts";
 import type { Scene } from "./scene.ts";
 import { sheetOf } from "./stylesheet.ts";
 import composerStyles from "./styles/composer.css";
@@ -26,6 +27,8 @@ export interface Actions {
   /** Answers whether the text was taken. */
   submit(text: string): boolean;
   restart(): void;
+  /** Let screen readers say it. */
+  say(text: string): void;
   /** Something else is to be seen: render again. */
   changed(): void;
   /** The panel was closed by the person, or by the browser. */
@@ -40,6 +43,8 @@ export class View {
   readonly #notice = h("p", { part: "notice", role: "status", hidden: true });
   readonly #list: MessageList;
   readonly #dots = h("p", { part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span"));
+  readonly #people = h("p", { part: "presence", hidden: true });
+  readonly #presence = new Presence();
   readonly #composer: Composer;
   readonly #restart = h("button", { part: "restart", hidden: true });
   #panel: Panel | undefined;
@@ -81,7 +86,7 @@ export class View {
   /** Put the conversation into a panel beside this launcher: over the page or inside it. */
   place(launcher: Launcher): void {
     this.#panel?.close(false);
-    const content = [this.#notice, this.#list.element, this.#dots, this.#composer.element, this.#restart];
+    const content = [this.#notice, this.#list.element, this.#people, this.#dots, this.#composer.element, this.#restart];
     this.#panel = new Panel(launcher, content, this.#on.closed);
     this.#label();
   }
@@ -109,14 +114,16 @@ export class View {
 
   render(scene: Scene): void {
     const isNew = scene.texts != this.#scene?.texts;
-    this.#scene = scene;
+    const { conversation } = scene;
+    this.#scene = { ...scene, seen: conversation && seenIn(conversation) };
     if (isNew) this.#label();
-    this.#end(!!scene.conversation?.isOver);
+    this.#end(!!conversation?.isOver);
     this.#composer.show();
     this.#tell();
     this.#tellTyping();
+    this.#tellPresence();
     this.#panel!.header.render(scene);
-    this.#list.render(scene);
+    this.#list.render(this.#scene);
   }
 
   #label(): void {
@@ -143,6 +150,17 @@ export class View {
     this.#notice.hidden = !text;
     this.#notice.dataset.kind = [texts.connecting, texts.ended].includes(text) ? "info" : "warning";
     setText(this.#notice, text);
+  }
+
+  /** Coming and going is not announced, but that nobody is left to answer. */
+  #tellPresence(): void {
+    const wasHere = this.#presence.isHere;
+    const text = this.#presence.text(this.#scene!);
+    const { isHere } = this.#presence;
+    if (wasHere && !isHere && text) this.#on.say(text);
+    this.#people.hidden = !text || !this.#dots.hidden;
+    this.#people.dataset.kind = isHere ? "here" : "away";
+    setText(this.#people, text);
   }
 
   #tellTyping(): void {
