@@ -401,6 +401,7 @@ async def test_one_primary_carries_the_beacon(servers: RedisCluster, made: OnClu
     """A node's beacon goes out over the primary of the nodes' common channel, whichever that is."""
     node = await made.node(redis_ping_interval=0.1, app_publishes_over_http=True)
     nodes_channel = node.backend._names.all_nodes
+    await node.delivery.presence.close()  # whose beacon it would be
     node.backend.beacon = b"beacon"
 
     def carriers() -> list[int]:

@@ -158,6 +158,12 @@ def test_an_idle_node_sends_two_commands_a_minute() -> None:
     assert settings.redis_ping_interval + settings.redis_timeout <= 15
 
 
+async def carry(node: Node, beacon: bytes) -> None:
+    """Have a node's heartbeats carry a beacon of the test."""
+    await node.delivery.presence.close()  # whose beacon it would be
+    node.backend.beacon = beacon
+
+
 @gen_test
 async def test_a_beacon_costs_no_command(own_cluster: Make, chat: str) -> None:
     """A beacon reaches all nodes with the heartbeats, which cost as many commands as without it."""
@@ -166,7 +172,7 @@ async def test_a_beacon_costs_no_command(own_cluster: Make, chat: str) -> None:
     heard: list[bytes] = []
     for node in (one, other):
         node.delivery.notice = heard.append
-    one.backend.beacon = b"beacon"
+    await carry(one, b"beacon")
     await until(lambda: len(heard) >= 2)
     await made.client.config_resetstat()
     heard.clear()
@@ -179,11 +185,14 @@ async def test_a_beacon_costs_no_command(own_cluster: Make, chat: str) -> None:
 
 
 @gen_test
-@pytest.mark.parametrize("busy", [False, True])
-async def test_the_interval_follows_the_chats(own_cluster: Make, chat: str, busy: bool) -> None:
-    """Heartbeats come at the idle interval without chats, and at the shorter one with them."""
+@pytest.mark.parametrize("busy", ["", "chat", "beacon"])
+async def test_the_interval_follows_the_chats(own_cluster: Make, chat: str, busy: str) -> None:
+    """Heartbeats come at the idle interval without chats and beacon, else at the shorter one."""
     made = own_cluster(redis_ping_interval=0.1)
-    node = await made.node(*([chat] if busy else []))
+    node = await made.node(*([chat] if busy == "chat" else []))
+    if busy == "beacon":
+        await carry(node, b"{}")
+        node.backend._connections.beat_soon()
     await quiet(made, node)
     await asyncio.sleep(0.45)
     counted = (await asked(made)).get("evalsha", 0)

@@ -20,6 +20,7 @@ from tests.conftest import SECRET
 from tests.e2e.process import program
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.slow
 gen_test = pytest.mark.gen_test(timeout=60)
 WITH_SECRET = {"X-Internal-Secret": SECRET}
 WATCHING = "&events=presence"
@@ -320,7 +321,7 @@ async def test_a_killed_node(server: RedisServer, tmp_path: Path) -> None:
             await Client.join(killed.port, user="u3"),
         ):
             assert {(await presence(client))["userId"] for _ in range(2)} == {"u2", "u3"}
-            await asyncio.sleep(4)  # its heartbeats show that it lives
+            await asyncio.sleep(3)  # its heartbeats show that it lives
             await client.quiet()
             killed.kill()
         async with await Client.join(one.port, user="u2"):
@@ -362,11 +363,11 @@ async def test_an_outage_of_redis(server: RedisServer, expect_log: Any) -> None:
             server.freeze()
             await until(lambda: one.delivery.health.state == "down")
             await u2.close()
-            await asyncio.sleep(4)
+            await asyncio.sleep(3)
             await client.quiet()
             server.thaw()
             assert await presence(client) == {"userId": "u2", "role": "user", "online": False}
-            await asyncio.sleep(4)
+            await asyncio.sleep(3)
             await client.quiet()
 
 

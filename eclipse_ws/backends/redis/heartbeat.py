@@ -29,8 +29,8 @@ POLL: Final = 0.01
 class Heartbeat:
     """Proves that both connections work, or ends the one that doesn't.
 
-    One heartbeat goes out each ping interval, fewer while the node has no ``chats``, and one at once after
-    each `Connections.beat_soon`. Each also takes the ``beacon`` to all nodes, if there is one.
+    One heartbeat goes out each ping interval, fewer while the node has neither ``chats`` nor a ``beacon``,
+    and one at once after each `Connections.beat_soon`. Each takes the beacon to all nodes, if there is one.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class Heartbeat:
         """Send heartbeats forever."""
         due = self._connections.beat_due
         while True:
-            interval = self._settings.redis_ping_interval * (1 if self._chats else IDLE)
+            busy = self._chats or self._beacon()
+            interval = self._settings.redis_ping_interval * (1 if busy else IDLE)
             if self._connections.refusal is not None:
                 interval = min(interval, WHILE_REFUSED)
             with contextlib.suppress(TimeoutError):
