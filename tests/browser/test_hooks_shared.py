@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def test_chats_share_a_connection(
     server: ServerProcess, framed: Callable[..., Framed], chat_id: str, react: str
 ) -> None:
-    """Each chat has its own state, a chat shown twice is joined for both, and all follow another connection."""
+    """Each chat has its own state, one shown twice is joined once, and all follow a new connection."""
     commands: list[tuple[str, ...]] = []
     made_by_page: list[list[WebSocketRoute]] = []
 

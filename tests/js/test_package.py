@@ -164,8 +164,8 @@ def readme_blocks() -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_the_hooks_are_at_most_2_kb(project: Path) -> None:
-    """Minified, and without the client, `react.js` has at most 2,000 bytes gzipped."""
+    """Minified, and without the client, `react.js` has at most 2,300 bytes gzipped."""
     script = project / "node_modules" / "eclipse-chat" / "dist" / "react.js"
     esbuild = project / "node_modules" / ".bin" / "esbuild"
     minified = run(project, str(esbuild), "--minify", "--format=esm", str(script))
-    assert len(gzip.compress(minified.encode(), 9)) <= 2000
+    assert len(gzip.compress(minified.encode(), 9)) <= 2300
