@@ -158,6 +158,9 @@ class Backend(abc.ABC):
     - **A publisher hears itself.** What is appended or broadcast comes to the listeners of all nodes that
       are subscribed to the chat, this one included, and to no others. If a node misses some of it,
       `Listener.lost` is called there, or its listener hears a later offset.
+    - **Deleted is deleted.** After a ``message_deleted`` no history holds the content of that message: the
+      body of each event that has it becomes the deletion's, under the event's own cursor. If such an event is
+      appended later than its deletion, it counts as appended with the deletion's cursor, which is not new.
     - **All or nothing.** `read` and `subscribe` return all kept events of a range, or None. If a node knows a
       later position than the backend, the backend has gone back in time, and a new epoch begins.
     - **Two errors.** `Unavailable` is every error that may pass, or that is unknown: delivery tries again.

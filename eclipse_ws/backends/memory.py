@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from eclipse_ws.backends.base import Backend, Key, Position, Subscription
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import Cursor, Event
+from eclipse_ws.protocol import Cursor, Event, deleted_id, deletion_of, has_content_of, replaced
 
 
 class _Channel:
@@ -32,6 +32,18 @@ class _Channel:
         if cursor.epoch != self.epoch or not 0 <= missed <= len(self.events):
             return None
         return list(self.events)[len(self.events) - missed :]
+
+    def known(self, event: Event) -> Cursor | None:
+        """The cursor with which an event, or the deletion of its message, was appended."""
+        cursor = self.cursors.get(event.identity)
+        return cursor or self.cursors.get(deletion_of(event))
+
+    def remove(self, message_id: str, deletion: Event) -> None:
+        """Replace what has the content of a message."""
+        for at, event in enumerate(self.events):
+            if has_content_of(event, message_id):
+                self.events[at] = replaced(event, deletion)
+                self.bytes += len(self.events[at].body) - len(event.body)
 
 
 class MemoryBackend(Backend):
@@ -73,8 +85,10 @@ class MemoryBackend(Backend):
     ) -> tuple[Cursor, bool]:
         """Sequence and deliver at once."""
         channel = self._channels.get(chat_id) or self._channels.setdefault(chat_id, _Channel())
-        if (cursor := channel.cursors.get(event.identity)) is not None:
+        if (cursor := channel.known(event)) is not None:
             return cursor, False
+        if message_id := deleted_id(event):
+            channel.remove(message_id, event)
         most, most_bytes = self._settings.history_events, self._settings.history_bytes
         channel.offset += 1
         cursor = channel.cursors[event.identity] = Cursor(channel.epoch, channel.offset)

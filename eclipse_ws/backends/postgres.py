@@ -26,8 +26,8 @@ import structlog
 from eclipse_ws.backends import base
 from eclipse_ws.backends.base import Key, Position, Record, Rejected, Subscription, Unavailable
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import Cursor, Event, Receipt, parse_events, saved_id
-from eclipse_ws.protocol.events import with_origin
+from eclipse_ws.protocol import Cursor, Event, Receipt, deleted_id, deletion_of, parse_events, saved_id
+from eclipse_ws.protocol.events import identity, with_origin
 
 log = structlog.get_logger("eclipse_ws.postgres")
 
@@ -116,6 +116,7 @@ class PostgresBackend(base.Backend):
         self, chat_id: str, event: Event, *, key: Key | None = None, known: Cursor | None = None
     ) -> tuple[Cursor, bool]:
         """See the contract."""
+        message_id = deleted_id(event)
         epoch, offset, new = await self._call(
             "append",
             _name(chat_id),
@@ -124,6 +125,7 @@ class PostgresBackend(base.Backend):
             *(self._settings.history_events, self._settings.history_bytes),
             *((key.name.encode(), key.fingerprint) if key else (None, "")),
             msgspec.json.encode({"id": saved_id(event), "delivery": "published"}),  # its cursor follows
+            *(text.encode() for text in (message_id, identity("message", message_id), deletion_of(event))),
         )
         return Cursor(epoch, offset), new
 

@@ -74,13 +74,21 @@ DECLARE head record := pg_temp.lock(this); missed bytea; BEGIN
   RETURN (head.epoch, head.place, head.body, missed, false);
 END $$;
 
--- Answers the event's epoch and offset, and whether it is new.
+-- Whether an event is about a message; true if the database can't read it.
+CREATE OR REPLACE FUNCTION pg_temp.is_about(event bytea, message bytea) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+  RETURN convert_to(convert_from(event, 'UTF8')::json #>> '{data,id}', 'UTF8') = message;
+EXCEPTION WHEN data_exception OR untranslatable_character OR program_limit_exceeded THEN RETURN true;
+END $$;
+
+-- Answers the event's epoch and offset, and whether it is new. deleted: the message that it deletes, and the identity
+-- under which that was saved. deletion: identity of the event after which this one must not be kept.
 CREATE OR REPLACE FUNCTION pg_temp.append(this uuid, known_epoch text, known_place bigint, identity bytea,
-  event bytea, kept interval, most_events bigint, most_bytes bigint, attempt bytea, fingerprint text, receipt bytea
+  event bytea, kept interval, most_events bigint, most_bytes bigint, attempt bytea, fingerprint text, receipt bytea,
+  deleted bytea, saved bytea, deletion bytea
 ) RETURNS record LANGUAGE plpgsql AS $$
 DECLARE head record := pg_temp.lock(this); at_epoch text; at_place bigint; is_new boolean; tail bytea; BEGIN
   SELECT epoch, place INTO at_epoch, at_place FROM eclipse_ws
-  WHERE chat = this AND kind = 'event' AND name = identity AND expires > now();
+  WHERE chat = this AND kind = 'event' AND name IN (identity, deletion) AND expires > now() ORDER BY name <> identity;
   is_new := NOT FOUND;
   IF is_new THEN
     IF head.epoch = known_epoch AND head.place < known_place THEN -- the database went back in time
@@ -90,6 +98,12 @@ DECLARE head record := pg_temp.lock(this); at_epoch text; at_place bigint; is_ne
   END IF;
   tail := convert_to(format(',"cursor":"%s.%s"}', at_epoch, at_place), 'UTF8');
   IF is_new THEN
+    IF deleted <> '' THEN -- what has its content becomes the deletion, in its own place
+      UPDATE eclipse_ws SET body = substr(event, 1, length(event) - 1)
+        || convert_to(format(',"cursor":"%s.%s"}', epoch, place), 'UTF8')
+      WHERE chat = this AND kind = 'event' AND (name = saved
+        OR CASE WHEN substr(name, 1, 15) = 'message_updated' THEN pg_temp.is_about(body, deleted) END);
+    END IF;
     event := substr(event, 1, length(event) - 1) || tail;
     PERFORM pg_temp.put(this, 'event', identity, at_epoch, at_place, head.bytes, event, kept);
     PERFORM pg_temp.put(this, 'head', '', at_epoch, at_place, head.bytes + length(event), identity, '1 day');

@@ -10,7 +10,7 @@ from typing import Final
 
 from eclipse_ws.backends.base import Position
 from eclipse_ws.delivery.identities import Budget, Identities
-from eclipse_ws.protocol import Cursor, Event
+from eclipse_ws.protocol import Cursor, Event, deleted_id, deletion_of, has_content_of, without_deleted
 
 EARLIER_EPOCHS: Final = 4
 """Epochs of a chat that are remembered after they have ended."""
@@ -173,9 +173,13 @@ class Chat:
         return None if self.had is None else self.had.cursor_of(identity)
 
     def deliver_locally(self, event: Event) -> Cursor | None:
-        """Deliver a local copy, unless the event was delivered before; its cursor if it had one."""
+        """Deliver a local copy, unless the event was delivered before; its cursor if it had one.
+
+        What has the content of a message whose deletion was delivered is not delivered.
+        """
         identity = event.identity
-        if not self.has_seen(identity):
+        if not self.has_seen(identity) and not self.has_seen(deletion_of(event)):
+            self._drop_deleted(event)
             if self.local is None:
                 self.local = {}
             self.local[identity] = event
@@ -193,6 +197,13 @@ class Chat:
         if self.local is not None and self.local.pop(identity, None) is not None:
             self.local = self.local or None
             self._remembered().drop(identity)
+
+    def _drop_deleted(self, event: Event) -> None:
+        """Stop giving the content of a message that this event deletes to sessions that join."""
+        if self.local is not None and (message_id := deleted_id(event)):
+            for copy in list(self.local.values()):
+                if has_content_of(copy, message_id):
+                    self.drop_copy(copy.identity)
 
     def forget_copies(self) -> None:
         """Forget local copies: the sessions that got them are gone, so their events must be delivered."""
@@ -234,7 +245,7 @@ class Chat:
             self.drop_copy(event.identity)  # who joins resumes it
             if event.cursor and not self.has_seen(event.identity):
                 self.note(event.identity, event.cursor)  # who resumes it must not get a copy as well
-        return found
+        return without_deleted(found)  # the history may be older than a deletion that was delivered since
 
     def is_ready(self) -> None:
         """Wake the tasks that wait for the chat to be live."""
@@ -246,6 +257,7 @@ class Chat:
         self.position = cursor
         self.identity = event.identity
         self.note(event.identity, cursor)
+        self._drop_deleted(event)
         if self.tail is not None:
             self.tail.append(event)
         if self._has_copy(event.identity):

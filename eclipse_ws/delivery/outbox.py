@@ -12,7 +12,7 @@ import structlog
 from eclipse_ws.backends.base import Backend, BackendError, Key, Step, Unavailable
 from eclipse_ws.delivery.counts import DeliveryCounts
 from eclipse_ws.delivery.subscriptions import Subscriptions
-from eclipse_ws.protocol import Event, Receipt, saved_id
+from eclipse_ws.protocol import Event, Receipt, deleted_id, has_content_of, saved_id
 
 log = structlog.get_logger("eclipse_ws.delivery")
 
@@ -54,6 +54,7 @@ class Outbox:
         self._counts = counts
         self._items: deque[Item] = deque()
         self._bytes = 0
+        self._begun = 0  # of the oldest items: the backend has been asked to take them
         self._lost: dict[str, str] = {}  # chats, and the epoch in which every node has lost the same event
         self._flushing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -70,12 +71,26 @@ class Outbox:
         fits = not self._items or self._bytes + item.size <= MAX_BYTES
         fits = fits and len(self._items) < MAX_ITEMS
         if fits:
-            self._items.append(item)
+            later = self._take_out(item)
+            self._items.extend((item, *later))
             self._bytes += item.size
         elif item.event is not None:
             self.overflow(item.chat_id)
         self._flush_in_time()
         return fits
+
+    def _take_out(self, deletion: Item) -> list[Item]:
+        """Take out what has a deleted message's content: after the deletion the backend keeps none of it."""
+        message_id = "" if deletion.event is None else deleted_id(deletion.event)
+        stay: deque[Item] = deque()
+        found: list[Item] = []
+        for at, item in enumerate(self._items if message_id else ()):
+            is_about = item.event is not None and has_content_of(item.event, message_id)
+            after = is_about and item.chat_id == deletion.chat_id and at >= self._begun
+            (found if after else stay).append(item)
+        if found:
+            self._items = stay
+        return found
 
     def overflow(self, chat_id: str, epoch: str = "") -> None:
         """Give an event up because there is no room for it; see `lose`."""
@@ -149,7 +164,11 @@ class Outbox:
         while self._items:
             count = 1 if self._alone else min(BATCH, len(self._items))
             batch = [self._items[at] for at in range(count)]
-            outcomes = await asyncio.gather(*map(self._hand_over, batch), return_exceptions=True)
+            self._begun = count
+            try:
+                outcomes = await asyncio.gather(*map(self._hand_over, batch), return_exceptions=True)
+            finally:
+                self._begun = 0
             for item, error in zip(batch, outcomes, strict=True):
                 if error is not None and not self._gives_up(item, error):
                     self._alone = True

@@ -24,6 +24,14 @@ from eclipse_ws.protocol.commands import (
     decode_command,
     too_many_chats,
 )
+from eclipse_ws.protocol.deletions import (
+    DELETION,
+    deleted_id,
+    deletion_of,
+    has_content_of,
+    replaced,
+    without_deleted,
+)
 from eclipse_ws.protocol.depth import MAX_DEPTH, TooDeepError, bounded, check_depth, decode_json
 from eclipse_ws.protocol.events import (
     EPHEMERAL_TYPES,
@@ -64,6 +72,7 @@ from eclipse_ws.protocol.frames import (
 )
 
 __all__ = [
+    "DELETION",
     "EPHEMERAL_TYPES",
     "MAX_CHATS",
     "MAX_CURSOR",
@@ -99,6 +108,9 @@ __all__ = [
     "connected",
     "decode_command",
     "decode_json",
+    "deleted_id",
+    "deletion_of",
+    "has_content_of",
     "joined",
     "left",
     "may_be_kept",
@@ -111,6 +123,7 @@ __all__ = [
     "presence_event",
     "presence_list_event",
     "refreshed",
+    "replaced",
     "saved_id",
     "timestamp",
     "too_many_chats",
@@ -119,4 +132,5 @@ __all__ = [
     "with_chat_id",
     "with_cursor",
     "with_origin",
+    "without_deleted",
 ]

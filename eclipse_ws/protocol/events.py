@@ -88,6 +88,12 @@ def with_chat_id(body: bytes, chat_id: str) -> bytes:
     return b'%b,"chatId":%b}' % (body[:-1], _encode(chat_id))
 
 
+def without_cursor(body: bytes, cursor: Cursor | None) -> bytes:
+    """Undo `with_cursor`: the JSON text from before the event was sequenced."""
+    added = b',"cursor":"%b"}' % str(cursor).encode()
+    return body.removesuffix(added) + b"}" if cursor is not None and body.endswith(added) else body
+
+
 class _Identified(msgspec.Struct):
     id: str | int | None = None
     updatedAt: str | int | float | None = None  # noqa: N815
@@ -165,12 +171,7 @@ def parse_event(raw: bytes) -> Event:
     data = _identified(fields)
     if type(data.id) is int and fields.type in MESSAGE_TYPES:
         body = _with_text_ids(body)
-    payload = body
-    if cursor is not None:
-        # Removed as `with_cursor` adds it, which restores the payload from before the event was sequenced.
-        added = b',"cursor":"%b"}' % str(cursor).encode()
-        payload = body.removesuffix(added) + b"}" if body.endswith(added) else body
-    return Event(fields.type, body, _identity(fields.type, data, payload), cursor)
+    return Event(fields.type, body, _identity(fields.type, data, without_cursor(body, cursor)), cursor)
 
 
 def parse_events(bodies: Iterable[bytes] | None) -> list[Event] | None:
@@ -192,7 +193,7 @@ def _identity(kind: str, data: _Identified, body: bytes) -> str:
     """An event's identity: type and ``data.id`` (and ``data.updatedAt``), else its payload (section 4.1)."""
     if data.id is None or data.id == "":
         return f"{kind[:32]}#{hashlib.blake2b(body, digest_size=16).hexdigest()}"
-    return identity(kind, data.id, data.updatedAt)
+    return identity(kind, data.id, None if kind == "message_deleted" else data.updatedAt)  # it happens once
 
 
 def _with_text_ids(body: bytes) -> bytes:

@@ -96,6 +96,21 @@ class MessageUpdated(_Frame, tag="message_updated"):
     chat_id: str | None = None
 
 
+class DeletedData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """Which message was deleted, and when."""
+
+    id: str
+    deleted_at: Timestamp
+
+
+class MessageDeleted(_Frame, tag="message_deleted"):
+    """The application has deleted a message: in a replay it has the place of each event with the content."""
+
+    data: DeletedData
+    timestamp: Timestamp
+    cursor: str | None = None
+
+
 class TypingData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     """Who is typing or has stopped."""
 
@@ -199,6 +214,7 @@ ServerFrame = (
     | Left
     | MessageEvent
     | MessageUpdated
+    | MessageDeleted
     | TypingEvent
     | PresenceEvent
     | AgentJoinedEvent

@@ -4,7 +4,7 @@ import secrets
 import time
 
 from eclipse_ws.backends.base import Backend, Position, Subscription
-from eclipse_ws.protocol import Cursor
+from eclipse_ws.protocol import Cursor, deletion_of, without_deleted
 
 
 class DictBackend(Backend):
@@ -35,9 +35,10 @@ class DictBackend(Backend):
     async def append(self, chat_id, event, *, key=None, known=None):
         events, at = self.chat(chat_id)
         for kept in events:
-            if kept.identity == event.identity:
+            if kept.identity in (event.identity, deletion_of(event)):
                 return kept.cursor, False
         events.append(event.sequenced(Cursor(at.epoch, at.offset + 1)))
+        events[:] = without_deleted(events)
         most, most_bytes = self.settings.history_events, self.settings.history_bytes
         while len(events) > most or (len(events) > 1 and sum(len(kept.body) for kept in events) > most_bytes):
             del events[0]

@@ -156,7 +156,7 @@ async def test_an_event_that_is_not_kept_is_not_published(cluster: Make, chat: s
             node.backend._connections.commands,
             keys,
             *(f"chat:{chat}", refused.body, refused.identity, "newepoch", 100, 300, 600, "", "m2", 10000, ""),
-            *("", 0, "PUBLISH"),
+            *("", 0, "PUBLISH", "", ""),
         )
     assert await made.client.hgetall(meta) == noted
     await made.client.restore(events, 60_000, kept, replace=True)

@@ -119,6 +119,9 @@ async def test_every_frame_is_as_documented() -> None:
         answer = await http(server.port, "/api/chats/c1/events", "POST", update, headers=WITH_SECRET)
         msgspec.json.decode(answer.body, type=types.Published)
         await take(back, types.MessageUpdated)
+        update = {"type": "message_deleted", "data": {"id": "m1", "deletedAt": "t3"}, "timestamp": "t3"}
+        await http(server.port, "/api/chats/c1/events", "POST", update, headers=WITH_SECRET)
+        await take(back, types.MessageDeleted)
         watcher = await Client.open(server.port, f"token={token('c1', 'u2')}&events=presence")
         await take(watcher, types.Connected)
         await take(watcher, types.PresenceEvent)

@@ -76,9 +76,21 @@ class _Unbounded(DictBackend):
         super().__init__(settings.model_copy(update={"history_events": 10**6, "history_seconds": 10**6}))
 
 
+class _Indiscreet(DictBackend):
+    async def append(self, chat_id: str, event: Any, **given: Any) -> Any:
+        kind = "unknown" if event.type == "message_deleted" else event.type
+        return await super().append(chat_id, Event(kind, event.body, event.identity), **given)
+
+
+class _Late(DictBackend):
+    async def append(self, chat_id: str, event: Any, **given: Any) -> Any:
+        return await super().append(chat_id, Event(event.type, event.body, f"late {event.identity}"), **given)
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
+        (_Late, "test_what_comes_after_its_deletion_is_not_kept"),
         (_Forgetful, "test_an_identity_is_appended_once"),
         (_Forgetful, "test_read_answers_the_rest"),
         (_Partial, "test_read_refuses_what_it_cannot_prove"),
@@ -106,3 +118,15 @@ def test_a_broken_promise_is_detected(
 
     with pytest.raises(AssertionError):
         getattr(Suite(), test)()
+
+
+def test_content_that_outlives_its_deletion_is_detected() -> None:
+    """A backend that keeps the content of a deleted message fails the test of that promise."""
+
+    class Suite(BackendContract):
+        def make_backend(self, settings: Settings) -> Backend:
+            backend: Backend = _Indiscreet(settings)
+            return backend
+
+    with pytest.raises(AssertionError):
+        Suite().test_a_deleted_message_leaves_the_history(number="m1")  # type: ignore[call-arg]

@@ -32,7 +32,7 @@ from eclipse_ws.backends.redis.refusals import Refusal, classify
 from eclipse_ws.backends.redis.subscriptions import POSITION_SECONDS, Subscriptions
 from eclipse_ws.config.redis_url import Server
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.protocol import Cursor, Event, Receipt, parse_events, saved_id
+from eclipse_ws.protocol import Cursor, Event, Receipt, deleted_id, deletion_of, parse_events, saved_id
 
 
 class ServerBackend(Backend):
@@ -154,6 +154,8 @@ class ServerBackend(Backend):
                     "" if known is None else known.epoch,
                     0 if known is None else known.offset,
                     self._names.publish,
+                    deleted_id(event),
+                    deletion_of(event),
                 )
             except RedisError as error:
                 if classify(error) is Refusal.REJECTED:

@@ -117,6 +117,8 @@ async def _run_scripts(connection: CommandConnection, names: Names, chat_id: str
             "",
             0,
             names.publish,
+            "probe",
+            "",
         )
         await scripts.BROADCAST(connection, [])
         await scripts.HISTORY(connection, keys[:2], "probe", 0, 0)

@@ -3,12 +3,16 @@
 -- ARGV: channel, body, identity, epoch to begin if there is none, events kept, seconds that they are
 --       kept, seconds that the position is kept, name of this node's connection ("" if it doesn't hear the chat),
 --       receipt's id, bytes kept, the attempt's fingerprint ("" if it has none), epoch and offset that this node
---       knows, PUBLISH or SPUBLISH
+--       knows, PUBLISH or SPUBLISH, id of the message that the event deletes ("" if none), identity of the deletion
+--       after which the event must not be kept ("" if none)
 local meta, events = KEYS[1], KEYS[2]
 local kept = tonumber(ARGV[5])
-local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes')
+local at = redis.call('HMGET', meta, 'epoch', 'offset', 'bytes', 'deleted')
 local epoch, offset, bytes = at[1], tonumber(at[2]), tonumber(at[3])
 local cursor = redis.call('HGET', KEYS[3], ARGV[3]) or redis.call('HGET', KEYS[4], ARGV[3])
+if at[4] and not cursor and ARGV[16] ~= '' then
+  cursor = redis.call('HGET', KEYS[3], ARGV[16]) or redis.call('HGET', KEYS[4], ARGV[16])
+end
 -- A node knows a later position than Redis only if Redis has gone back in time (see join.lua).
 if not epoch or (not cursor and epoch == ARGV[12] and offset < tonumber(ARGV[13])) then
   epoch, offset = ARGV[4], 0
@@ -19,6 +23,33 @@ if not epoch or (not cursor and epoch == ARGV[12] and offset < tonumber(ARGV[13]
     local time = redis.call('TIME')
     redis.call('HSET', meta, 'guard:' .. ARGV[8], time[1] .. string.format('%03d', math.floor(time[2] / 1000)))
   end
+end
+if ARGV[15] ~= '' then
+  -- What has the content of a deleted message becomes the deletion, in its own place. A stream has no entries changed,
+  -- so it is written again. Also for a deletion that is known: earlier servers don't do this.
+  local found, changed = redis.call('XRANGE', events, '-', '+'), false
+  for i = 1, #found do
+    local body = found[i][2][2]
+    local _, event = pcall(cjson.decode, body)
+    local data = type(event) == 'table' and event.data
+    if type(data) == 'table' and data.id == ARGV[15] and (event.type == 'message' or event.type == 'message_updated') then
+      local own = epoch .. '.' .. string.match(found[i][1], '^%d+')
+      found[i][2][2] = string.sub(ARGV[2], 1, -2) .. ',"cursor":"' .. own .. '"}'
+      bytes, changed = bytes and bytes + #found[i][2][2] - #body, true
+    end
+  end
+  if changed then
+    redis.call('DEL', events)
+    for i = 1, #found do
+      redis.call('XADD', events, found[i][1], 'e', found[i][2][2])
+    end
+    redis.call('EXPIRE', events, ARGV[6])
+    if bytes then
+      redis.call('HSET', meta, 'bytes', bytes)
+    end
+  end
+  redis.call('HSET', meta, 'deleted', 1)
+  redis.call('EXPIRE', meta, ARGV[7])
 end
 local fresh = 0
 if not cursor then
