@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from eclipse_ws.backends.marks import Mark  # noqa: E402
 from eclipse_ws.backends.redis import RedisBackend  # noqa: E402
 from eclipse_ws.config.settings import Settings  # noqa: E402
 from eclipse_ws.delivery.delivery import Delivery  # noqa: E402
@@ -46,6 +47,9 @@ class Counter:
         self.delivered += 1
 
     def interrupt(self, chat_id: str) -> None:
+        """See `Subscriber`."""
+
+    def marked(self, chat_id: str, name: str, mark: Mark) -> None:
         """See `Subscriber`."""
 
     def answer(self, question: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt
 
@@ -56,12 +57,14 @@ class Subscription(msgspec.Struct):
 
     ``missed`` has the kept events from the known position to this one, all of them, in order; None if none
     was given, or if that can't be proved. ``renewed``: this call has ended an epoch that other nodes may be
-    in; a chat that is new is not renewed.
+    in; a chat that is new is not renewed. ``marks`` has the chat's marks by their names (see `Backend.mark`);
+    some may have expired.
     """
 
     position: Position
     missed: Sequence[Event] | None = None
     renewed: bool = False
+    marks: Mapping[str, Mark] = {}
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -245,6 +248,16 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def broadcast(self, chat_id: str, event: Event) -> None:
         """Fan out an ephemeral event, without waiting. It may be lost, which is counted. Raises nothing."""
+
+    @abc.abstractmethod
+    async def mark(self, chat_id: str, name: str, mark: Mark, note: bytes) -> bool:
+        """Keep a chat's mark under a name until it expires, and send a note to all nodes, in one step.
+
+        Neither is done, and the answer is False, if the mark's cursor isn't of the chat's present epoch, if
+        it isn't later than the one that the name's mark has in this epoch, or if the name is new and the chat
+        has ``mark.room`` marks already. A mark without a cursor replaces any; an expired one removes it.
+        Marks outlive epochs, and times are by the backend's clock or this node's. Raises Unavailable.
+        """
 
     async def record(
         self,

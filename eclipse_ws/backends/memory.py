@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from eclipse_ws.backends.base import Backend, Key, Position, Subscription
+from eclipse_ws.backends.marks import Mark, current, keep
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, deleted_id, deletion_of, has_content_of, replaced
 
@@ -60,6 +61,8 @@ class MemoryBackend(Backend):
         self._clock = clock
         self._channels: dict[str, _Channel] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()  # chats without subscribers, the oldest first
+        self._marks: dict[str, dict[str, Mark]] = {}
+        self._marks_swept = 0  # chats that had marks after the last sweep
 
     async def subscribe(
         self, chat_id: str, known: Position | None = None, *, renew: bool = False
@@ -72,7 +75,8 @@ class MemoryBackend(Backend):
         channel.subscribed = True
         self._idle.pop(chat_id, None)
         missed = None if known is None else channel.after(known.cursor)
-        return Subscription(Position(Cursor(channel.epoch, channel.offset)), missed, renewed)
+        marks = dict(self._marks.get(chat_id, {}))
+        return Subscription(Position(Cursor(channel.epoch, channel.offset)), missed, renewed, marks)
 
     async def unsubscribe(self, chat_ids: Sequence[str]) -> None:
         """See the contract."""
@@ -114,6 +118,18 @@ class MemoryBackend(Backend):
         """Deliver at once."""
         if (channel := self._channels.get(chat_id)) is not None and channel.subscribed:
             self.listener.deliver(chat_id, event)
+
+    async def mark(self, chat_id: str, name: str, mark: Mark, note: bytes) -> bool:
+        """Keep and tell at once."""
+        channel, now = self._channels.get(chat_id), time.time()
+        marks = self._marks.setdefault(chat_id, {})
+        kept = keep(marks, name, mark, None if channel is None else channel.epoch, now)
+        if len(self._marks) > 2 * self._marks_swept + 100:
+            self._marks = {chat: left for chat, all in self._marks.items() if (left := current(all, now))}
+            self._marks_swept = len(self._marks)
+        if kept:
+            self.listener.notice(note)
+        return kept
 
     def _linger(self, chat_id: str) -> None:
         """Keep a chat without subscribers for a while, and forget those that have expired."""

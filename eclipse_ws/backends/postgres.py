@@ -25,6 +25,7 @@ import structlog
 
 from eclipse_ws.backends import base
 from eclipse_ws.backends.base import Key, Position, Record, Rejected, Subscription, Unavailable
+from eclipse_ws.backends.marks import Mark, parse_marks
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt, deleted_id, deletion_of, parse_events, saved_id
 from eclipse_ws.protocol.events import identity, with_origin
@@ -102,10 +103,12 @@ class PostgresBackend(base.Backend):
         """See the contract."""
         self._chats[str(_name(chat_id))] = chat_id
         (epoch, offset), identity = known or ((None, None), "")
-        epoch, offset, identity, missed, renewed = await self._call(
+        epoch, offset, identity, missed, renewed, marks = await self._call(
             "subscribe", _name(chat_id), epoch, offset, identity.encode(), renew
         )
-        return Subscription(Position(Cursor(epoch, offset), identity.decode()), _events(missed), renewed)
+        position = Position(Cursor(epoch, offset), identity.decode())
+        texts = (marks or b"").split(b"\0")
+        return Subscription(position, _events(missed), renewed, parse_marks(texts))
 
     async def unsubscribe(self, chat_ids: Sequence[str]) -> None:
         """See the contract; only this node has to know it."""
@@ -143,6 +146,12 @@ class PostgresBackend(base.Backend):
             self.broadcasts_dropped += 1
         else:
             self._broadcasts.put_nowait((str(_name(chat_id)), body))
+
+    async def mark(self, chat_id: str, name: str, mark: Mark, note: bytes) -> bool:
+        """See the contract."""
+        cursor = mark.cursor or ("-", 0)
+        texts = name.encode(), mark.text.encode()
+        return bool(await self._call("mark", _name(chat_id), *texts, mark.expires, *cursor, mark.room, note))
 
     async def record(
         self,

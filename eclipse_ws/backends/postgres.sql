@@ -5,8 +5,8 @@ SET synchronous_commit = off; SET statement_timeout = '5s'; SET default_transact
 SET tcp_user_timeout = 15000; SET tcp_keepalives_idle = 15; SET tcp_keepalives_interval = 5;
 SET tcp_keepalives_count = 3; -- a node that vanishes holds its lock for half a minute
 
--- kind: head (place and identity of the last event), event, key (epoch: state, token and fingerprint of an attempt;
--- body: its receipt). bytes: of all events that the chat ever had; those before this one.
+-- kind: head (place and identity of the last event), event, mark, key (epoch: state, token and fingerprint of an
+-- attempt; body: its receipt). bytes: of all events that the chat ever had; those before this one.
 DO $$ BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('eclipse_ws')); -- nodes that start at once do it one after another
   IF to_regclass('eclipse_ws') IS NULL THEN
@@ -56,7 +56,12 @@ LANGUAGE plpgsql AS $$ BEGIN
   AND expires > now() HAVING max(place) FILTER (WHERE kind = 'head') = after + count(*) - 1;
 END $$;
 
--- Answers the position's epoch, offset and identity, what was missed, and whether a new epoch begins.
+-- Answers a chat's marks: of each its name and its text, each ended by a zero byte.
+CREATE OR REPLACE FUNCTION pg_temp.marks(this uuid) RETURNS bytea LANGUAGE plpgsql AS $$ BEGIN
+  RETURN string_agg(name || '\x00' || body || '\x00', '') FROM eclipse_ws WHERE chat = this AND kind = 'mark' AND expires > now();
+END $$;
+
+-- Answers the position's epoch, offset and identity, what was missed, whether a new epoch begins, and the marks.
 CREATE OR REPLACE FUNCTION pg_temp.subscribe(this uuid, known_epoch text, known_place bigint, known_identity bytea,
   renew boolean) RETURNS record LANGUAGE plpgsql AS $$
 DECLARE head record := pg_temp.lock(this); missed bytea; BEGIN
@@ -69,9 +74,26 @@ DECLARE head record := pg_temp.lock(this); missed bytea; BEGIN
   END IF;
   IF renew AND (known_epoch IS NULL OR known_epoch = head.epoch) THEN
     PERFORM pg_temp.put(this, 'head', '', head.fresh, 0, head.bytes, '', '1 day');
-    RETURN (head.fresh, 0::bigint, ''::bytea, NULL::bytea, true);
+    RETURN (head.fresh, 0::bigint, ''::bytea, NULL::bytea, true, pg_temp.marks(this));
   END IF;
-  RETURN (head.epoch, head.place, head.body, missed, false);
+  RETURN (head.epoch, head.place, head.body, missed, false, pg_temp.marks(this));
+END $$;
+
+-- Keeps a mark, unless it is older than what its name has, and sends the note. Answers whether it is kept. mark_epoch is
+-- '-' if it has no cursor; a mark that has expired goes with the next sweep.
+CREATE OR REPLACE FUNCTION pg_temp.mark(this uuid, mark bytea, content bytea, until float8, mark_epoch text,
+  mark_place bigint, room bigint, note bytea) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE head record := pg_temp.lock(this); known record; BEGIN
+  SELECT epoch, place INTO known FROM eclipse_ws WHERE chat = this AND kind = 'mark' AND name = mark AND expires > now();
+  IF mark_epoch NOT IN ('-', head.epoch) OR mark_epoch <> '-' AND known.epoch = mark_epoch AND known.place >= mark_place
+    OR NOT FOUND AND room <= (SELECT count(*) FROM eclipse_ws
+      WHERE chat = this AND kind = 'mark' AND expires > now())
+  THEN
+    RETURN false;
+  END IF;
+  PERFORM pg_temp.put(this, 'mark', mark, mark_epoch, mark_place, 0, content, to_timestamp(until) - now());
+  PERFORM pg_temp.notify('*', note);
+  RETURN true;
 END $$;
 
 -- Whether an event is about a message; true if the database can't read it.

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Final
 
 from eclipse_ws.backends.base import Position
+from eclipse_ws.delivery.chat_marks import ChatMarks
 from eclipse_ws.delivery.identities import Budget, Identities
 from eclipse_ws.protocol import Cursor, Event, deleted_id, deletion_of, has_content_of, without_deleted
 
@@ -62,6 +63,7 @@ class Chat:
         "live",
         "local",
         "loss",
+        "marks",
         "members",
         "position",
         "ready",
@@ -96,6 +98,7 @@ class Chat:
         self.ready: asyncio.Future[None] | None = None
         self.had: Identities | None = None  # events that its sessions had
         self.local: dict[str, Event] | None = None  # local copies by identity, until they are sequenced
+        self.marks: ChatMarks | None = None
         self.resuming = 0  # sessions whose history is being read
         self.tail: deque[Event] | None = None  # what was delivered since the first of them began
         self.waiting: deque[Event] | None = None

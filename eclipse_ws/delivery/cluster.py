@@ -32,7 +32,8 @@ _Chats = Annotated[list[str], msgspec.Meta(max_length=MAX_CHATS)]
 class Note(msgspec.Struct, omit_defaults=True):
     """What nodes send each other: a question, an answer, chats to subscribe to again or to take over.
 
-    ``who_takes`` asks who would take chats over; the answer is the node's address, or null.
+    ``who_takes`` asks who would take chats over; the answer is the node's address, or null. ``marked`` has
+    the chat, the name and the text of a mark that was set.
     """
 
     id: _Name = ""
@@ -42,6 +43,7 @@ class Note(msgspec.Struct, omit_defaults=True):
     look_again: _Chats = []
     who_takes: bool = False
     take_over: _Chats = []
+    marked: Annotated[list[str], msgspec.Meta(max_length=3)] = []
     presence: PresenceNote | None = None
     """Such a note has no ``sender``: earlier releases take it for an answer to somebody else."""
 
@@ -141,7 +143,9 @@ class Cluster:
             return self.drop(raw, "it contains an invalid chat id")
         if note.presence is not None:
             return note if note.presence.is_sound() else self.drop(raw, "it contains an invalid id")
-        if note.sender or note.look_again or note.take_over or note.who_takes:
+        if note.marked and len(note.marked) != 3:
+            return self.drop(raw, "it contains an incomplete mark")
+        if note.sender or note.marked or note.look_again or note.take_over or note.who_takes:
             return note
         if note.id in self._open:
             self._open[note.id].take(note.answer, len(raw))

@@ -18,6 +18,7 @@ from eclipse_ws.delivery.counts import DeliveryCounts
 from eclipse_ws.delivery.handover import Handover
 from eclipse_ws.delivery.idempotency import Idempotency
 from eclipse_ws.delivery.identities import Budget
+from eclipse_ws.delivery.marks import Marks
 from eclipse_ws.delivery.outbox import Item, Outbox
 from eclipse_ws.delivery.presence import Presence
 from eclipse_ws.delivery.records import Attempt
@@ -72,6 +73,7 @@ class Delivery:
         self._handover = Handover(settings, backend, self._cluster, self._subscriptions)
         self._idempotency = Idempotency(settings, backend, self._outbox, self._cluster, clock)
         self.presence = Presence(backend, self._cluster, clock)
+        self.marks = Marks(settings, backend, self._subscriptions)
         self._raw = Tasks()
         self._closed = False
         self._subscriber: Subscriber
@@ -81,6 +83,7 @@ class Delivery:
         self._subscriber = subscriber
         self._subscriptions.start(subscriber)
         self.presence.start(subscriber)
+        self.marks.start(subscriber)
         try:
             await self._backend.start(self)
         except BaseException:
@@ -319,6 +322,8 @@ class Delivery:
             return
         if note.presence is not None:
             self.presence.hear(note.presence)
+        elif note.marked:
+            self.marks.notice(note.marked)
         elif note.look_again:
             if note.sender != self._backend.address:
                 self._subscriptions.look_again(note.look_again)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.delivery.presence_notes import Here
 from eclipse_ws.delivery.presence_view import News
 from eclipse_ws.protocol import Event
@@ -18,6 +19,9 @@ class Subscriber(Protocol):
 
     def interrupt(self, chat_id: str) -> None:
         """Tell that the chat's sessions may have missed events, so that they must resume."""
+
+    def marked(self, chat_id: str, name: str, mark: Mark) -> None:
+        """Tell that a chat has this mark now, which is new or another one than before."""
 
     def answer(self, question: Any) -> Any:
         """Answer another node's question (see `Delivery.ask`); both are JSON values."""

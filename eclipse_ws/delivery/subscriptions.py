@@ -12,6 +12,7 @@ import structlog
 from eclipse_ws.backends.base import Backend, Position, Unavailable
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.chat import Chat, Loss
+from eclipse_ws.delivery.chat_marks import ChatMarks
 from eclipse_ws.delivery.cluster import Cluster
 from eclipse_ws.delivery.identities import Budget
 from eclipse_ws.delivery.subscriber import Subscriber
@@ -257,6 +258,8 @@ class Subscriptions:
             before = frozenset(chat.waiting or ())
             known, loss, losses = chat.position, chat.loss, self._losses
             chat.again = False
+            if chat.marks is not None:
+                chat.marks.begin_loading()
             given = None if known is None or loss is Loss.OWN else Position(known, chat.identity)
             answer = await self._backend.subscribe(chat.chat_id, given, renew=loss is not Loss.NONE)
             if answer.renewed:  # also if this node doesn't go live now
@@ -280,6 +283,10 @@ class Subscriptions:
             left, forged = chat.catch_up(answer.position, answer.missed, before)
             if forged:
                 self._drop_forged(chat, forged)
+            if answer.marks or chat.marks is not None:
+                chat.marks = chat.marks or ChatMarks()
+                for name, mark in chat.marks.load(answer.marks):
+                    self._subscriber.marked(chat.chat_id, name, mark)
             if back and not answer.renewed:
                 self._tell_renewed(chat.chat_id)
             if not left:

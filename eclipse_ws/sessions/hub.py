@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.delivery.delivery import Delivery
+from eclipse_ws.delivery.marks import Ban
 from eclipse_ws.delivery.presence_notes import Here
 from eclipse_ws.delivery.presence_view import News
 from eclipse_ws.observability.histogram import Histogram
@@ -21,6 +23,8 @@ from eclipse_ws.websocket import text_frame
 
 MOST_REPLAYING: Final = 1 << 26
 """Bytes of all replays that wait for their clients to read; beyond that, a client has to reconnect."""
+BAN_PAUSE: Final = 1.0
+"""Seconds until a banned user's sessions are ended: the disconnect that comes with a ban counts them."""
 Greeting = Callable[[Cursor | None, bool | None], bytes]
 """Makes a session's first event from its cursor and from whether it was recovered."""
 
@@ -307,6 +311,12 @@ class Hub:
             self.leave(session)
             session.retire(CloseCode.RESUME_NEEDED)
 
+    def marked(self, chat_id: str, name: str, mark: Mark) -> None:
+        """Refuse a user that the application has banned, also one who was let in before this node knew it."""
+        ban = Ban.of(name, mark)
+        if ban is not None and ban.until > time.time():
+            asyncio.get_running_loop().call_later(BAN_PAUSE, self._disconnect, chat_id, *ban[::2])
+
     def answer(self, question: Any) -> Any:
         """Answer a node's question: a disconnect tells how many sessions were ended, ``presence`` who is in a
         chat (see `watchers.merged`); others get None.
@@ -315,16 +325,20 @@ class Hub:
             case {
                 "disconnect": {"chatId": str(chat_id), "userId": user_id, "reason": str() | None as reason}
             }:
-                ended = 0
-                chat = self._chats.get(chat_id)
-                for session in [] if chat is None else chat.everyone():
-                    if user_id is None or session.user_id == user_id:
-                        if session.has_joined:
-                            self.expel(session, chat_id, CloseCode.KICKED, reason)
-                        else:
-                            session.end(CloseCode.KICKED, reason)
-                        ended += 1
-                return ended
+                return self._disconnect(chat_id, user_id, reason)
             case {"presence": str(chat_id)}:
                 return self._watchers.answer(chat_id)
         return None
+
+    def _disconnect(self, chat_id: str, user_id: str | None, reason: str | None) -> int:
+        """End the sessions of a user in a chat, or of all users. Returns how many."""
+        ended = 0
+        chat = self._chats.get(chat_id)
+        for session in [] if chat is None else chat.everyone():
+            if user_id is None or session.user_id == user_id:
+                if session.has_joined:
+                    self.expel(session, chat_id, CloseCode.KICKED, reason)
+                else:
+                    session.end(CloseCode.KICKED, reason)
+                ended += 1
+        return ended

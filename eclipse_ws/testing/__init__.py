@@ -6,7 +6,10 @@ Nothing in the package imports from here; these import `backends`, `config` and 
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"eclipse_ws.testing.{name}" for name in ("deletions", "events", "harness", "history", "keys", "nodes"))
+    *(
+        f"eclipse_ws.testing.{name}"
+        for name in ("deletions", "events", "harness", "history", "keys", "marks", "nodes")
+    )
 )
 
 from eclipse_ws.testing.backend_contract import BackendContract  # noqa: E402 - rewritten from now on

@@ -6,10 +6,13 @@ from eclipse_ws.testing.deletions import DeletionsContract
 from eclipse_ws.testing.events import EventsContract
 from eclipse_ws.testing.history import HistoryContract
 from eclipse_ws.testing.keys import KeysContract
+from eclipse_ws.testing.marks import MarksContract
 from eclipse_ws.testing.nodes import NodesContract
 
 
-class BackendContract(EventsContract, HistoryContract, DeletionsContract, KeysContract, NodesContract):
+class BackendContract(
+    EventsContract, HistoryContract, DeletionsContract, KeysContract, MarksContract, NodesContract
+):
     """All of the contract. To test a backend, write a subclass with one method::
 
         class TestMyBackend(BackendContract):

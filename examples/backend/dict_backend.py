@@ -4,6 +4,7 @@ import secrets
 import time
 
 from eclipse_ws.backends.base import Backend, Position, Subscription
+from eclipse_ws.backends.marks import keep
 from eclipse_ws.protocol import Cursor, deletion_of, without_deleted
 
 
@@ -13,7 +14,7 @@ class DictBackend(Backend):
     name, is_shared = "dict", False
 
     def __init__(self, settings):
-        self.settings, self.subscribed, self.chats, self.used = settings, set(), {}, {}
+        self.settings, self.subscribed, self.chats, self.used, self.marks = settings, set(), {}, {}, {}
 
     def chat(self, chat_id):
         epoch, events = self.chats.setdefault(chat_id, (secrets.token_hex(6), []))
@@ -27,7 +28,9 @@ class DictBackend(Backend):
             del self.chats[chat_id]
         self.subscribed.add(chat_id)
         missed = await self.read(chat_id, known.cursor) if known else None
-        return Subscription(Position(self.chat(chat_id)[1]), missed, renewed)
+        return Subscription(
+            Position(self.chat(chat_id)[1]), missed, renewed, dict(self.marks.get(chat_id, {}))
+        )
 
     async def unsubscribe(self, chat_ids):
         self.subscribed.difference_update(chat_ids)
@@ -53,6 +56,13 @@ class DictBackend(Backend):
         events, at = self.chat(chat_id)
         missed = [event for event in events if event.cursor > after]
         return missed if after.epoch == at.epoch and len(missed) == at.offset - after.offset else None
+
+    async def mark(self, chat_id, name, mark, note):
+        marks = self.marks.setdefault(chat_id, {})
+        kept = keep(marks, name, mark, self.chat(chat_id)[1].epoch, time.time())
+        if kept:
+            self.listener.notice(note)
+        return kept
 
     def broadcast(self, chat_id, event):
         if chat_id in self.subscribed:

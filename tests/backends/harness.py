@@ -15,6 +15,7 @@ import redis.asyncio
 
 from eclipse_ws.backends import create
 from eclipse_ws.backends.base import Backend
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.delivery.presence_notes import Here
@@ -62,6 +63,7 @@ class Recorder:
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = defaultdict(list)
         self.interrupts: list[str] = []
+        self.marks: dict[str, list[tuple[str, Mark]]] = defaultdict(list)
         self.unannounced: list[str] = []
         """Kept events that didn't follow the one before, without an interrupt in between."""
         self._last: dict[str, Cursor] = {}
@@ -93,6 +95,10 @@ class Recorder:
     def left(self, chat_id: str) -> None:
         """Note that nobody is in the chat any more, so that there is nobody to interrupt."""
         self._last.pop(chat_id, None)
+
+    def marked(self, chat_id: str, name: str, mark: Mark) -> None:
+        """See Subscriber."""
+        self.marks[chat_id].append((name, mark))
 
     def answer(self, question: Any) -> Any:
         """See Subscriber."""

@@ -77,7 +77,7 @@ async def test_the_right_password(own_server: Servers, chat: str) -> None:
 
 
 RIGHTS = ["evalsha", "eval", "time", "xadd", "xrange", "publish", "pubsub", "subscribe"]
-RIGHTS += ["exists", "get", "set", "del", "expire", "hget", "hmget", "hgetall", "hset", "hdel"]
+RIGHTS += ["exists", "get", "set", "del", "expire", "ttl", "hget", "hmget", "hgetall", "hset", "hdel", "hlen"]
 
 
 @gen_test
@@ -135,8 +135,8 @@ async def test_an_account_without_keys_or_channels(
 async def test_an_account_with_the_required_rights(redis_server: RedisServer, chat: str) -> None:
     """An account with only our keys, our channels and the named commands works."""
     needed = (
-        "evalsha eval time get set del exists expire hget hmget hgetall hset hdel xadd xrange publish"
-        " subscribe unsubscribe pubsub|numsub client|setname"
+        "evalsha eval time get set del exists expire ttl hget hmget hgetall hset hdel hlen xadd xrange"
+        " publish subscribe unsubscribe pubsub|numsub client|setname"
     )
     rights = [f"+{command}" for command in needed.split()]
     account = ("reset", "on", ">secret", "~eclipse:*", "&chat:*", "&eclipse:*", *rights)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -19,6 +20,7 @@ from eclipse_ws.backends.base import (
     Subscription,
     Unavailable,
 )
+from eclipse_ws.backends.marks import Mark, keep
 from eclipse_ws.protocol import Cursor, Event, parse_event
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Log:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.cursors: dict[str, Cursor] = {}
+        self.marks: dict[str, Mark] = {}
         self.unheard = False  # the application has published an event that no node has heard
         self.begin("")
 
@@ -242,7 +245,8 @@ class Flaky(Backend):
             self.hears.add(chat_id)
             missed = None if at is None else log.after(at)
             last = log.events[-1].identity if log.events else ""
-            return Subscription(Position(Cursor(log.epoch, log.offset), last), missed, ends and others)
+            at_last = Position(Cursor(log.epoch, log.offset), last)
+            return Subscription(at_last, missed, ends and others, dict(log.marks))
 
         return await self._do(effect)
 
@@ -266,6 +270,19 @@ class Flaky(Backend):
     def broadcast(self, chat_id: str, event: Event) -> None:
         """See the contract."""
         self._server.fan_out(chat_id, event.body)
+
+    async def mark(self, chat_id: str, name: str, mark: Mark, note: bytes) -> bool:
+        """See the contract."""
+
+        def effect() -> bool:
+            log = self._server.log(chat_id)
+            kept = keep(log.marks, name, mark, log.epoch, time.time())
+            for node in self._server.nodes.values() if kept else ():
+                if node.subscriber:
+                    node.hear("", note)
+            return kept
+
+        return await self._do(effect, writes=True, late=True)
 
     async def send(self, note: bytes, address: str = "") -> int:
         """See the contract."""

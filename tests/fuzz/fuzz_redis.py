@@ -12,6 +12,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 from eclipse_ws.backends.base import Health, Key, Position, Subscription
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.backends.redis import RedisBackend
 from eclipse_ws.backends.redis.subscriptions import Subscriptions, _Chat
 from eclipse_ws.delivery.delivery import Delivery
@@ -32,6 +33,7 @@ SEEDS = [
     b'\x01{"sender":"n2","look_again":["c1"]}',
     b'\x01{"sender":"n2","id":"1","take_over":["c1"]}',
     b'\x01{"sender":"n2","id":"1","who_takes":true}',
+    b'\x01{"marked":["c1","read:u","1.5 e1 2 user m1"]}',
     b"\x02x",
 ]
 WORDS = [
@@ -128,6 +130,10 @@ class _Target:
 
     def interrupt(self, chat_id: str) -> None:
         """See `Subscriber`."""
+
+    def marked(self, chat_id: str, name: str, mark: Mark) -> None:
+        """See `Subscriber`."""
+        assert mark.follows(None)
 
     def answer(self, question: Any) -> Any:
         """See `Subscriber`."""

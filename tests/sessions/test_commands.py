@@ -13,6 +13,7 @@ import pytest
 from eclipse_ws import protocol
 from eclipse_ws.application.base import ApiError, ChatApi, Share
 from eclipse_ws.backends.base import Key
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.backends.memory import MemoryBackend
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.delivery.keys import visitors_key
@@ -121,6 +122,9 @@ class Ears:
 
     def interrupt(self, chat_id: str) -> None:
         """Never comes from memory."""
+
+    def marked(self, chat_id: str, name: str, mark: Mark) -> None:
+        """Nobody reads."""
 
     def answer(self, question: Any) -> Any:
         """Nobody asks."""

@@ -19,6 +19,7 @@ from eclipse_ws.backends.base import (
     Step,
     Subscription,
 )
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.backends.redis import scripts
 from eclipse_ws.backends.redis.address import Address
 from eclipse_ws.backends.redis.broadcasts import Broadcasts
@@ -183,6 +184,19 @@ class ServerBackend(Backend):
         self.broadcasts_dropped += count
         if isinstance(error, RedisError):
             self._connections.is_general(error)
+
+    async def mark(self, chat_id: str, name: str, mark: Mark, note: bytes) -> bool:
+        """Run the script `mark`, which does all of it in one step."""
+        keys = [self._names.key(chat_id, "meta"), self._names.marks(chat_id)]
+        with self._connections.asking() as commands:
+            kept = await scripts.MARK(
+                commands,
+                keys,
+                *(name, mark.text, repr(mark.expires)),
+                *(mark.cursor or ("-", 0)),
+                *(mark.room, self._names.all_nodes, note),
+            )
+        return bool(kept)
 
     async def record(
         self,

@@ -22,6 +22,7 @@ from eclipse_ws.backends.base import (
     Subscription,
     Unavailable,
 )
+from eclipse_ws.backends.marks import Mark
 from eclipse_ws.backends.redis.backend import ServerBackend
 from eclipse_ws.backends.redis.connection import DisconnectedError
 from eclipse_ws.backends.redis.names import Names
@@ -225,6 +226,10 @@ class ClusterBackend(Backend):
             self._primary(self._names.key(chat_id)).backend.broadcast(chat_id, event)
         except Unavailable:
             self._unsent += 1
+
+    async def mark(self, chat_id: str, name: str, mark: Mark, note: bytes) -> bool:
+        """See the contract. A note that is published on any primary is heard on all."""
+        return await self._ask(chat_id, lambda primary: primary.backend.mark(chat_id, name, mark, note))
 
     async def record(
         self,

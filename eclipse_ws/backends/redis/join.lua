@@ -2,14 +2,14 @@
 -- A Redis that has gone back in time (a snapshot was restored, or a replica that lagged behind was promoted) has lost
 -- events that nodes know: its offset is below theirs, or it has another event at the same offset. Then a new epoch
 -- begins.
--- KEYS: meta (hash), events (stream), seen:0, seen:1 (hashes)
+-- KEYS: meta (hash), events (stream), seen:0, seen:1, marks (hashes)
 -- ARGV: node, its connection's name, last millisecond at which the chat was certainly heard ("" if never),
 --       epoch known ("" if none), offset known, 1 if the chat was heard without a gap since that position (if
 --       none is known: since this connection joined), epoch to begin, seconds that the position is kept, prefix of the
 --       nodes' channels and leases, 1 if raw events need a guard, milliseconds of a lease, identity of the event
 --       at the known position ("" if not known)
 -- Returns {epoch, offset, bodies after the known position or false, 1 if other nodes may be in the old epoch, identity of
---          the event at the offset ("" if not known)}
+--          the event at the offset ("" if not known), marks: names and texts in turn}
 local function leased(key)
   local found = redis.pcall('EXISTS', key)
   if type(found) == 'table' and not string.find(found.err, 'non local key', 1, true) then
@@ -94,4 +94,4 @@ if back or not guarded then
 end
 redis.call('HSET', meta, 'guard:' .. connection, since)
 redis.call('EXPIRE', meta, ARGV[8])
-return {epoch, offset, missed, again, last}
+return {epoch, offset, missed, again, last, redis.call('HGETALL', KEYS[5])}

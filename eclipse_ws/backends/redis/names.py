@@ -57,6 +57,10 @@ class Names:
         """The key under which Redis keeps what is known of an idempotency key."""
         return self.key(chat_id, "attempt", name)
 
+    def marks(self, chat_id: str) -> str:
+        """The key of a chat's marks."""
+        return self.key(chat_id, "marks")
+
     def chat_keys(self, chat_id: str) -> list[str]:
         """The keys of a chat's position and history, in the order that the scripts want them."""
         chat = self.key(chat_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,6 +97,7 @@ def _lacks(rights: str) -> BackendError:
 async def _run_scripts(connection: CommandConnection, names: Names, chat_id: str) -> None:
     keys, attempt = names.chat_keys(chat_id), names.key(chat_id, "attempt", "probe")
     body = b'{"type":"probe"}'
+    marks = names.marks(chat_id)
     settled = [*keys, attempt]
     channel = names.channel(chat_id)
     # Needed when Redis has lost its scripts, which may be much later.
@@ -126,11 +128,14 @@ async def _run_scripts(connection: CommandConnection, names: Names, chat_id: str
         # old, whether its lease stands.
         for guard, lease in (("one", 1000), ("other", 1000), ("third", 0)):
             join = (guard, f"{guard}:1", "", "", 0, 0, "probe", _SECONDS, names.node, 1, lease, "")
-            await scripts.JOIN(connection, keys, *join)
+            await scripts.JOIN(connection, [*keys, marks], *join)
+        until = int(time.time()) + _SECONDS
+        mark = ("probe", f"{until} - 0 probe", until, "-", 0, 1, names.node + "probe", "")
+        await scripts.MARK(connection, [keys[0], marks], *mark)
         await scripts.ATTEMPT(connection, [attempt], "probe", 1, _SECONDS, 0, "")
         await scripts.SETTLE(connection, [attempt], "probe", "release", _SECONDS, "")
     finally:
-        connection.call("DEL", *settled).add_done_callback(_ignore)
+        connection.call("DEL", *settled, marks).add_done_callback(_ignore)
 
 
 def _ignore(done: asyncio.Future[Any]) -> None:
@@ -152,6 +157,8 @@ async def _missing_rights(connection: CommandConnection | None, names: Names, ch
         ("HMGET", one, "field"),
         ("HGETALL", one),
         ("HDEL", one, "field"),
+        ("HLEN", one),
+        ("TTL", one),
         ("XADD", two, "MAXLEN", 1, "1-0", "e", "e"),
         ("XRANGE", two, "-", "+"),
         ("SET", three, 1, "EX", _SECONDS),

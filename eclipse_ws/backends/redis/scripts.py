@@ -33,6 +33,7 @@ class Script:
 
 PUBLISH = Script("publish")
 JOIN = Script("join")
+MARK = Script("mark")
 BROADCAST = Script("broadcast")
 HISTORY = Script("history")
 ATTEMPT = Script("attempt")

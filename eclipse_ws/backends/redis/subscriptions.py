@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from redis.exceptions import RedisError
 
 from eclipse_ws.backends.base import Listener, Position, Subscription, Unavailable
+from eclipse_ws.backends.marks import parse_marks
 from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.own_events import OwnEvents
 from eclipse_ws.backends.redis.scripts import JOIN
@@ -202,9 +203,9 @@ class Subscriptions:
         if renew:
             heard_until, no_gap = "0" if known is None else EARLIEST, False
         with self._connections.asking(for_chat=True) as commands:
-            epoch, offset, bodies, others, identity = await JOIN(
+            epoch, offset, bodies, others, identity, marks = await JOIN(
                 commands,
-                names.chat_keys(chat.id),
+                [*names.chat_keys(chat.id), names.marks(chat.id)],
                 self._connections.node,
                 name,
                 heard_until,
@@ -222,7 +223,10 @@ class Subscriptions:
             raise Unavailable("the connection has changed meanwhile")
         chat.joined, chat.heard_until = name, ""
         return Subscription(
-            Position(Cursor(epoch.decode(), offset), identity.decode()), parse_events(bodies), bool(others)
+            Position(Cursor(epoch.decode(), offset), identity.decode()),
+            parse_events(bodies),
+            bool(others),
+            parse_marks(marks),
         )
 
     # -- unsubscribing --------------------------------------------------------------------------
