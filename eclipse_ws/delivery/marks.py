@@ -9,17 +9,17 @@ from typing import Final, NamedTuple
 from eclipse_ws.backends.base import Backend, Unavailable
 from eclipse_ws.backends.marks import Mark, current
 from eclipse_ws.config.settings import Settings
-from eclipse_ws.delivery.chat import Chat
 from eclipse_ws.delivery.chat_marks import ChatMarks
 from eclipse_ws.delivery.cluster import Cluster, Note
 from eclipse_ws.delivery.subscriber import Subscriber
 from eclipse_ws.delivery.subscriptions import Subscriptions
-from eclipse_ws.protocol import Cursor
+from eclipse_ws.protocol import SHOWN, Cursor, PresentRole
 from eclipse_ws.protocol.events import identity
 
 READ_SECONDS: Final = 86400.0
 """How long a read position is kept at least, in seconds: as long as an untouched chat's own position."""
 _READ, _BAN = "read:", "ban:"
+_ROLES: Final[dict[str, PresentRole]] = {role: role for role in SHOWN.values()}
 
 
 class UnknownMessageError(Exception):
@@ -30,14 +30,15 @@ class ReadPosition(NamedTuple):
     """How far a user has read; ``role`` in lower case."""
 
     user_id: str
-    role: str
+    role: PresentRole
     message_id: str
 
     @classmethod
     def of(cls, name: str, mark: Mark) -> ReadPosition | None:
         """The position that a mark stands for; None if it stands for something else."""
-        role, space, message_id = mark.value.partition(" ")
-        return cls(name.removeprefix(_READ), role, message_id) if name.startswith(_READ) and space else None
+        shown, _, message_id = mark.value.partition(" ")
+        role = _ROLES.get(shown)
+        return cls(name.removeprefix(_READ), role, message_id) if name.startswith(_READ) and role else None
 
 
 class Ban(NamedTuple):
@@ -83,20 +84,40 @@ class Marks:
         kept changes nothing, nor does the first one of a user in a chat that has `MAX_MARKS` already.
         Raises UnknownMessageError, or Unavailable.
         """
-        chat = self._subscriptions.get(chat_id)
-        if chat is None or chat.position is None:
-            raise Unavailable("the chat's position isn't known now")
-        cursor = self._cursor(chat, position.message_id, given)
+        cursor = self.cursor_of(chat_id, position.message_id, given)
         now = self._clock()
         value = f"{position.role} {position.message_id}"
         mark = Mark(value, now + self._lifetime, cursor)
         name = _READ + position.user_id
-        marks = chat.marks
+        chat = self._subscriptions.get(chat_id)
+        marks = None if chat is None else chat.marks
         if marks is not None and not (
             mark.follows(marks.known.get(name)) and marks.has_room(name, mark, now)
         ):
             return False
         return await self._mark(chat_id, name, mark)
+
+    def cursor_of(self, chat_id: str, message_id: str, given: Cursor | None) -> Cursor:
+        """The cursor that stands for a message: its own if this node knows it, else a client's (see `read`).
+
+        Raises UnknownMessageError, or Unavailable if this node doesn't know where the chat is.
+        """
+        chat = self._subscriptions.get(chat_id)
+        at = None if chat is None else chat.position
+        if chat is None or at is None:
+            raise Unavailable("the chat's position isn't known now")
+        cursor = chat.cursor_of(identity("message", message_id))
+        if cursor is None or cursor.epoch != at.epoch:
+            cursor = given
+        if cursor is None or cursor.epoch != at.epoch or not 0 < cursor.offset <= at.offset:
+            raise UnknownMessageError
+        return cursor
+
+    def is_later(self, chat_id: str, user_id: str, cursor: Cursor) -> bool:
+        """Whether a position is later than what this node knows of a user's."""
+        chat = self._subscriptions.get(chat_id)
+        known = None if chat is None or chat.marks is None else chat.marks.known.get(_READ + user_id)
+        return Mark("", 0, cursor).follows(known)
 
     def positions(self, chat_id: str) -> list[ReadPosition]:
         """How far the users of a chat have read, as far as this node knows."""
@@ -128,15 +149,6 @@ class Marks:
             chat.marks = ChatMarks()
         if chat.marks.note(name, mark, self._clock(), loading=chat.subscribing):
             self._subscriber.marked(chat_id, name, mark)
-
-    def _cursor(self, chat: Chat, message_id: str, given: Cursor | None) -> Cursor:
-        at = chat.position
-        cursor = chat.cursor_of(identity("message", message_id))
-        if cursor is None or at is None or cursor.epoch != at.epoch:
-            cursor = given
-        if cursor is None or at is None or cursor.epoch != at.epoch or not 0 < cursor.offset <= at.offset:
-            raise UnknownMessageError
-        return cursor
 
     async def _mark(self, chat_id: str, name: str, mark: Mark) -> bool:
         note = Cluster.encode(Note(marked=[chat_id, name, mark.text]))

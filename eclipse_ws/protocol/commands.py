@@ -160,6 +160,35 @@ class AgentJoined(BaseCommand, tag="agent_joined", rename="camel"):
         return _invalid_chat_id(key)
 
 
+class Read(BaseCommand, tag="read", rename="camel"):
+    """The user has read the chat up to a message.
+
+    ``cursor``: the newest one that the client had when it showed the message, for a server that doesn't know
+    the message any more.
+    """
+
+    message_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)] | int
+    cursor: str | None = None
+    chat_id: str | int | None = None
+
+    @property
+    def chat(self) -> object:
+        """See `BaseCommand`."""
+        return self.chat_id
+
+    @classmethod
+    def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
+        """The error for the first invalid field."""
+        message_id = fields.get("messageId")
+        if type(message_id) is not int and not (
+            isinstance(message_id, str) and 1 <= len(message_id) <= MAX_NAME
+        ):
+            return _invalid_message_id()
+        if not isinstance(fields.get("cursor"), str | None):
+            return CommandError("Invalid cursor: expected a string", "invalid_cursor")
+        return _invalid_chat_id(key)
+
+
 class Ping(BaseCommand, tag="ping"):
     """An application-level ping, for clients that can't see WebSocket pings."""
 
@@ -243,7 +272,7 @@ class Leave(_Chats, tag="leave", rename="camel"):
         return list(dict.fromkeys([*named, *(chat.chat_id for chat in self.chats or ())]))
 
 
-Command = SendMessage | Typing | AgentJoined | Ping | Refresh | Join | Leave
+Command = SendMessage | Typing | AgentJoined | Read | Ping | Refresh | Join | Leave
 _BY_TYPE: Final[dict[str, type[BaseCommand]]] = {
     struct.__struct_config__.tag: struct for struct in get_args(Command)
 }
@@ -263,6 +292,8 @@ def decode_command(text: str | bytes) -> Command | None:
     except (msgspec.MsgspecError, UnicodeError):
         _explain(text)
         return None
+    if type(command) is Read and "\0" in str(command.message_id):
+        raise _about(command.chat_id, _invalid_message_id())
     if type(command) is SendMessage:
         if not command.content.strip():
             raise _about(command.chat_id, _missing(command.client_message_id))
@@ -302,6 +333,13 @@ def too_many_chats(count: int, present: int = 0) -> CommandError:
     already = f", and this one is in {present}" if present else ""
     return CommandError(
         f"Too many chats: {count} are named{already}; a session may be in {MAX_CHATS}", "too_many_chats"
+    )
+
+
+def _invalid_message_id() -> CommandError:
+    return CommandError(
+        f"Invalid messageId: expected a string of 1 to {MAX_NAME} characters, without NUL",
+        "invalid_message_id",
     )
 
 

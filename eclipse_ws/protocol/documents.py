@@ -137,7 +137,7 @@ def openapi() -> dict[str, Any]:
             "security": [{"internalSecret": []}],
             "parameters": parameters,
             "requestBody": {"required": body is types.EventRequest, "content": content(body)},
-            "responses": answers(right, kind, **refusals, **more),
+            "responses": answers(right, kind, **{**refusals, **more}),
         }
 
     publish = called(
@@ -156,7 +156,9 @@ def openapi() -> dict[str, Any]:
         types.DisconnectRequest,
         ("200", types.Disconnected),
         chat,
+        s409="the chat has too many bans (with until)",
         s413="the body is too large",
+        s503="no secret is configured, or the backend is unavailable (with until)",
     )
     presence = {
         "summary": "Who is in a chat, on all nodes",

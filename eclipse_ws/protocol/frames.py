@@ -96,6 +96,20 @@ def _presence(data: schema.PresenceData) -> Event:
     return Event("presence", schema.PresenceEvent(data, timestamp()).encode())
 
 
+def read_event(user_id: str, role: PresentRole, message_id: str) -> Event:
+    """A user has read up to a message."""
+    return _read(schema.ReadData(user_id=user_id, role=role, message_id=message_id))
+
+
+def read_positions_event(positions: Iterable[tuple[str, PresentRole, str]]) -> Event:
+    """Up to which messages users have read: each user's id, role and message."""
+    return _read(schema.ReadData(positions=[schema.ReadPositionData(*each) for each in positions]))
+
+
+def _read(data: schema.ReadData) -> Event:
+    return Event("read", schema.ReadEvent(data, timestamp()).encode())
+
+
 def moment(seconds: float) -> str:
     """Seconds since 1970 as a timestamp."""
     return timestamp(datetime.fromtimestamp(seconds, UTC))

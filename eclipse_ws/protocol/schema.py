@@ -155,6 +155,33 @@ class PresenceEvent(_Frame, tag="presence"):
     chat_id: str | None = None
 
 
+class ReadPositionData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
+    """Up to which message a user has read."""
+
+    user_id: str
+    role: Literal["user", "agent", "assistant"]
+    message_id: str
+
+
+class ReadData(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, rename="camel"):
+    """First ``positions``: all that are known. Then, for each later one, ``userId``, ``role`` and
+    ``messageId``.
+    """
+
+    positions: list[ReadPositionData] | None = None
+    user_id: str | None = None
+    role: Literal["user", "agent", "assistant"] | None = None
+    message_id: str | None = None
+
+
+class ReadEvent(_Frame, tag="read"):
+    """Who has read how far; for sessions that have asked for it. Never kept."""
+
+    data: ReadData
+    timestamp: Timestamp
+    chat_id: str | None = None
+
+
 class AgentData(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     """The agent, as the chat API names them."""
 
@@ -217,6 +244,7 @@ ServerFrame = (
     | MessageDeleted
     | TypingEvent
     | PresenceEvent
+    | ReadEvent
     | AgentJoinedEvent
     | Pong
     | Refreshed
@@ -312,10 +340,14 @@ class ChatPresence(_Body):
 
 
 class DisconnectRequest(msgspec.Struct, rename="camel"):
-    """Whom to disconnect: one user of the chat, or all; ``reason`` is sent in the close frame."""
+    """Whom to disconnect: one user of the chat, or all; ``reason`` is sent in the close frame.
+
+    ``until``, in seconds since 1970: the user is refused in this chat until then; in the past: no longer.
+    """
 
     user_id: str | None = None
     reason: str | None = None
+    until: float | None = None
 
 
 class EventRequest(msgspec.Struct):

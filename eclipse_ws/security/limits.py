@@ -75,6 +75,7 @@ NAMES: Final = (
     "token_expired",
     "token_revoked",
     "forbidden",
+    "banned",
     "draining",
 )
 """Reasons for a refusal; the setting's name if one exists."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -13,11 +14,14 @@ from tornado.httputil import HTTPServerRequest
 from tornado.routing import PathMatches, URLSpec
 from tornado.web import Finish, HTTPError, RequestHandler
 
+from eclipse_ws.backends.base import Unavailable
 from eclipse_ws.delivery import keys
+from eclipse_ws.delivery.marks import Ban
 from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.observability.histogram import CachedPage
 from eclipse_ws.protocol import CloseCode, MalformedEventError, bounded, parse_event, untimed
 from eclipse_ws.protocol.schema import Disconnected, DisconnectRequest, ErrorBody, Published
+from eclipse_ws.security.jwt import is_name
 from eclipse_ws.server import metrics, static_files
 from eclipse_ws.server.file_share import FileShare
 from eclipse_ws.sessions import health, watchers
@@ -193,6 +197,8 @@ class Events(ApplicationHandler):
         self.finish(Published(receipt.cursor, receipt.delivery).fields())
 
 
+MAX_BAN: Final = 366 * 86400
+"""Seconds that a ban may last; the application gives no token to a user whom it refuses forever."""
 _decode_disconnect = bounded(msgspec.json.Decoder(DisconnectRequest).decode)
 
 
@@ -204,16 +210,35 @@ class Disconnect(ApplicationHandler):
         try:
             body = _decode_disconnect(self.request.body or b"{}")
         except (msgspec.MsgspecError, UnicodeError) as error:
-            raise HTTPError(400, f"The body must be {{userId?, reason?}}: {error}") from None
+            raise HTTPError(400, f"The body must be {{userId?, reason?, until?}}: {error}") from None
         reason = body.reason or CloseCode.KICKED.reason
         if len(reason.encode()) > 123:
             raise HTTPError(
                 400, "reason must have at most 123 bytes of UTF-8: it becomes a close frame's reason"
             )
-        question = {"disconnect": {"chatId": _chat_id(chat), "userId": body.user_id, "reason": reason}}
+        chat_id = _chat_id(chat)
+        if body.until is not None:
+            await self._ban(chat_id, body.user_id, body.until, reason)
+        question = {"disconnect": {"chatId": chat_id, "userId": body.user_id, "reason": reason}}
         answers = await self.node.delivery.ask(question)
         count = sum(answer for answer in answers.values if isinstance(answer, int))
         self.finish(Disconnected(count).fields())
+
+    async def _ban(self, chat_id: str, user_id: str | None, until: float, reason: str) -> None:
+        """Have every node refuse a user from now on; if that can't be done, nobody is disconnected."""
+        if not is_name(user_id):
+            raise HTTPError(400, "until needs the userId of the user to refuse")
+        if until > time.time() + MAX_BAN:
+            raise HTTPError(400, f"until must be in seconds since 1970, at most {MAX_BAN} seconds from now")
+        try:
+            banned = await self.node.delivery.marks.ban(chat_id, Ban(user_id, until, reason))
+        except Unavailable:
+            self.set_status(503)
+            self.set_header("Retry-After", "1")
+            self.finish(ErrorBody("The backend is unavailable; nobody was disconnected: try again").fields())
+            raise Finish from None
+        if not banned:
+            raise HTTPError(409, "The chat has too many bans; nobody was disconnected")
 
 
 class Presence(ApplicationHandler):

@@ -291,6 +291,7 @@ class Server:
             session.wire.abort()
         for listener in self._listeners:
             await listener.close_all_connections()
+        await self.node.commands.readers.close()
         await self.delivery.close()
         await self.api.close()
         if self._started:

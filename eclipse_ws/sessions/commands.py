@@ -16,6 +16,7 @@ from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.protocol import CommandError
 from eclipse_ws.security.jwt import Claims
+from eclipse_ws.sessions.readers import Readers
 from eclipse_ws.sessions.typists import Typist, Typists
 
 log = structlog.get_logger("eclipse_ws.chat")
@@ -36,6 +37,17 @@ class Speaker(Protocol):
 
     def send(self, frame: bytes, chat_id: str = "") -> None:
         """Send one event, as JSON text, to this session only; ``chat_id`` is the chat that it is about."""
+
+    @property
+    def user_id(self) -> str:
+        """The user that the session belongs to."""
+
+    @property
+    def role(self) -> protocol.PresentRole:
+        """As what others see the user."""
+
+    def refuse_command(self, error: CommandError, chat_id: str = "") -> None:
+        """Count and send the answer to a command, about a chat, that has failed."""
 
     def refresh(self, token: str) -> None:
         """Extend the session to the expiry of a new token for the same user and chat. Raises CommandError."""
@@ -93,6 +105,7 @@ class Commands:
         self._delivery = delivery
         self._api = api
         self.typists = Typists(delivery.broadcast)
+        self.readers = Readers(delivery.marks)
         self.rows: dict[type, Row[Any]] = {struct: replace(row) for struct, row in ROWS.items()}
 
     @property
@@ -114,6 +127,10 @@ class Commands:
     def _typing(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Typing) -> None:
         """Broadcast it to the others in the chat."""
         self.typists.note(Typist(session.id, chat_id, claims.user_id), command.is_typing)
+
+    def _read(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Read) -> None:
+        """Note how far the user has read; delivery tells it."""
+        self.readers.note(session, chat_id, command)
 
     def _ping(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Ping) -> None:
         """Answer with a pong."""
@@ -219,6 +236,7 @@ ROWS: Final[Mapping[type, Row[Any]]] = {
         Row(protocol.SendMessage, lambda command: command.role, "message_rate", Commands._send_message),
         Row(protocol.Typing, None, "chat_typing", Commands._typing),
         Row(protocol.AgentJoined, lambda command: "AGENT", None, Commands._agent_joined),
+        Row(protocol.Read, None, None, Commands._read),
         Row(protocol.Ping, None, None, Commands._ping, in_chat=False),
         Row(protocol.Refresh, None, None, Commands._refresh, in_chat=False),
         Row(protocol.Join, None, None, Commands._join, in_chat=False, holds=True),

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from eclipse_ws.backends.marks import Mark
 from eclipse_ws.delivery.delivery import Delivery
-from eclipse_ws.delivery.marks import Ban
+from eclipse_ws.delivery.marks import Ban, ReadPosition
 from eclipse_ws.delivery.presence_notes import Here
 from eclipse_ws.delivery.presence_view import News
 from eclipse_ws.observability.histogram import Histogram
-from eclipse_ws.protocol import CloseCode, Cursor, Event
+from eclipse_ws.protocol import CloseCode, Cursor, Event, read_event, read_positions_event
 from eclipse_ws.security.limits import Rate
 from eclipse_ws.sessions.members import OPT_IN, Member, Members, body_for
 from eclipse_ws.sessions.replay import Replay
@@ -27,6 +27,14 @@ BAN_PAUSE: Final = 1.0
 """Seconds until a banned user's sessions are ended: the disconnect that comes with a ban counts them."""
 Greeting = Callable[[Cursor | None, bool | None], bytes]
 """Makes a session's first event from its cursor and from whether it was recovered."""
+
+
+class BannedError(Exception):
+    """The application has banned the user from the chat."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Hub:
@@ -108,7 +116,7 @@ class Hub:
         """Bring a session into a chat: greeting, then what it has missed since its cursor, then live events.
 
         ``after`` is the client's cursor, not parsed. What its queue has no room for is sent while the client
-        reads. False if the session left meanwhile, or was ended.
+        reads. Raises BannedError. False if the session left meanwhile, or was ended.
         """
         chat = self._chats.get(chat_id)
         if chat is None:
@@ -118,6 +126,8 @@ class Hub:
         cursor = None if after is None else Cursor.parse(after)
         try:
             await self._delivery.subscribe(chat_id)
+            if (ban := self._delivery.marks.ban_of(chat_id, session.user_id)) is not None:
+                raise BannedError(ban.reason)
             replay = None if cursor is None else await self._replay(chat_id, session, cursor)
             if replay is not None:
                 replay = await self._pace(chat_id, session, replay, greet)
@@ -141,6 +151,9 @@ class Hub:
             replay.send()
         for event in self._delivery.local_copies(chat_id):
             session.wire.send(text_frame(body_for(session, chat_id, event)))
+        if "read" in session.kinds:
+            positions = read_positions_event(self._delivery.marks.positions(chat_id))
+            self.signal(chat_id, positions, session, droppable=False)
         self._watchers.joined(chat, session)
         chat.add(session)
         return True
@@ -312,9 +325,11 @@ class Hub:
             session.retire(CloseCode.RESUME_NEEDED)
 
     def marked(self, chat_id: str, name: str, mark: Mark) -> None:
-        """Refuse a user that the application has banned, also one who was let in before this node knew it."""
-        ban = Ban.of(name, mark)
-        if ban is not None and ban.until > time.time():
+        """Tell who has read how far; end the sessions of a banned user, who may have come just before."""
+        if (read := ReadPosition.of(name, mark)) is not None:
+            if self.opted(chat_id, "read"):
+                self.signal(chat_id, read_event(*read))
+        elif (ban := Ban.of(name, mark)) is not None and ban.until > time.time():
             asyncio.get_running_loop().call_later(BAN_PAUSE, self._disconnect, chat_id, *ban[::2])
 
     def answer(self, question: Any) -> Any:

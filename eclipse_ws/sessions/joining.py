@@ -12,6 +12,7 @@ from eclipse_ws import protocol
 from eclipse_ws.backends.base import BackendError
 from eclipse_ws.protocol import MAX_CHATS, ChatToJoin, CloseCode, CommandError, Cursor, too_many_chats
 from eclipse_ws.security.jwt import Claims, TokenError, Verifier, is_name
+from eclipse_ws.sessions.hub import BannedError
 from eclipse_ws.sessions.members import Member
 from eclipse_ws.sessions.node import Node
 from eclipse_ws.websocket import text_frame
@@ -121,6 +122,9 @@ async def _join_one(session: Joiner, chat: ChatToJoin) -> None:
 
     try:
         await session.node.hub.join(chat.chat_id, session, chat.cursor, greet)
+    except BannedError:
+        session.node.limits.refuse("banned")
+        session.refuse_command(CommandError("Banned from this chat", "banned", chat_id=chat.chat_id))
     except BackendError as error:
         log.error("chat not joined", session=session.id, chat=chat.chat_id, why=str(error))
         failure = CommandError("Failed to join", "internal_error", retryable=True, chat_id=chat.chat_id)

@@ -44,6 +44,7 @@ UPGRADE_LIMITS = (
     "token",
     "rate_penalty",
     "max_sessions_per_chat",
+    "banned",
 )
 """Why an upgrade may be refused."""
 

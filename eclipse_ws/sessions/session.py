@@ -18,6 +18,7 @@ from eclipse_ws.sessions import joining
 from eclipse_ws.sessions.admission import UpgradeHandler
 from eclipse_ws.sessions.command_queue import CommandQueue
 from eclipse_ws.sessions.commands import ROWS, Row
+from eclipse_ws.sessions.hub import BannedError
 from eclipse_ws.sessions.members import OPT_IN
 from eclipse_ws.sessions.typists import Typist
 from eclipse_ws.websocket import text_frame
@@ -92,6 +93,11 @@ class ChatSession(UpgradeHandler):
             else:
                 self.can_resume = True
                 self.node.hub.add(self, self._greeting(None, None))
+        except BannedError as error:
+            self.node.counts.upgrades_refused["banned"] += 1
+            self.note("session refused", "banned", session=self.id, chat=self.claims.chat_id)
+            self.end(CloseCode.KICKED, error.reason)
+            return
         except BackendError as error:
             log.error("session failed", session=self.id, chat=self.claims.chat_id, why=str(error))
             self.end(CloseCode.INTERNAL_ERROR)

@@ -122,8 +122,9 @@ async def test_every_frame_is_as_documented() -> None:
         update = {"type": "message_deleted", "data": {"id": "m1", "deletedAt": "t3"}, "timestamp": "t3"}
         await http(server.port, "/api/chats/c1/events", "POST", update, headers=WITH_SECRET)
         await take(back, types.MessageDeleted)
-        watcher = await Client.open(server.port, f"token={token('c1', 'u2')}&events=presence")
+        watcher = await Client.open(server.port, f"token={token('c1', 'u2')}&events=presence,read")
         await take(watcher, types.Connected)
+        await take(watcher, types.ReadEvent)
         await take(watcher, types.PresenceEvent)
         async with await Client.join(server.port, "c1", "u3"):
             await take(watcher, types.PresenceEvent)

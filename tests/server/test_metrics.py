@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from eclipse_ws.delivery.identities import DIGEST, OVERHEAD
+from eclipse_ws.delivery.marks import Ban
 from eclipse_ws.observability.histogram import SLICE, Cached, CachedPage, Histogram, LoopLag
 from eclipse_ws.server import file_descriptors
 from eclipse_ws.server.metrics import NodeCollector, exposition
@@ -121,6 +122,9 @@ async def test_refused_upgrades_are_counted_by_reason() -> None:
             await refused()
         with patch.object(node, "draining", True):
             await refused()
+        await node.delivery.marks.ban("c2", Ban("u1", time.time() + 60, "why"))
+        banned = await Client.open(server.port, f"token={token('c2')}")
+        assert await banned.ended() == (4003, "why")
         page = samples((await http(server.port, "/metrics")).body)
         counts = {
             dict(labels)["reason"]: count for (name, labels), count in page.items() if "upgrades" in name

@@ -474,6 +474,7 @@ async def test_handled_commands_are_counted() -> None:
             "typing": 1,
             "agent_joined": 1,
             "ping": 2,
+            "read": 0,
             "refresh": 0,
             "join": 0,
             "leave": 0,

@@ -564,6 +564,7 @@ async def test_events_that_have_to_be_asked_for() -> None:
             event = {"type": kind, "data": {}}
             answer = await http(server.port, "/api/chats/a/events", "POST", event, headers=WITH_SECRET)
             assert answer.status == 202
-        await new.next("read")
+        assert (await new.next("read"))["data"] == {"positions": []}
+        assert (await new.next("read"))["data"] == {}
         await new.quiet()
         await old.quiet()
