@@ -312,7 +312,7 @@ async def test_a_process_that_stands_still(stage: Stage) -> None:
     assert all(peer.silence < presence.SILENCE for peer in known(one).values())
     one.presence._clock = lambda: one.clock() + 3600
     one.presence.tick()
-    assert all(peer.questioned is None for peer in known(one).values())
+    assert not any(peer.question_due or peer.silence >= presence.SILENCE for peer in known(one).values())
     assert seen.users == {"a": "user"}
 
 
@@ -336,6 +336,23 @@ async def test_a_node_that_was_away(stage: Stage) -> None:
     await asyncio.sleep(60)
     assert set(there[C].users) == set(seen.users) == {"a", "c", "d"}
     assert there["second"].users == {}
+
+
+@on_stage
+async def test_a_node_that_was_not_heard(stage: Stage) -> None:
+    """A node that others took for gone, while it heard them, asks again: they have told it nothing since."""
+    one, other = await stage.nodes(2)
+    one.come(C, "a")
+    one.come("second", "b")
+    seen = {chat_id: await begun(other.watch(chat_id)) for chat_id in (C, "second")}
+    backend: Any = other.backend
+    send, backend.send = backend.send, Node._never.__get__(other)
+    await settled(lambda: not one.presence._watchers)
+    one.go("second", "b")
+    backend.send = send
+    await asyncio.sleep(40)
+    assert seen[C].users == {"a": "user"}
+    assert seen["second"].users == {}
 
 
 # -- crowds ---------------------------------------------------------------------------------------
@@ -587,34 +604,74 @@ async def test_a_note_that_is_lost(stage: Stage) -> None:
     assert not any(isinstance(each, Went) for each in seen.news)
 
 
-@on_stage
-async def test_notes_out_of_order(stage: Stage) -> None:
-    """A change that comes before the users that it changes, and one that comes late, do no harm."""
+async def out_of_order(stage: Stage, is_late: Callable[[dict[str, Any]], bool]) -> None:
+    """Users come one by one while somebody begins to watch; some notes come late, and the last one first."""
     one, other = await stage.nodes(2)
     one.come(C, "a")
     late: list[bytes] = []
     hear = other.notice
 
     def hold(raw: bytes) -> None:
-        note = json.loads(raw)["presence"]
-        if "here" in note or note.get("changes", {}).get(C, [{}])[0].get("late"):
+        if is_late(json.loads(raw)["presence"]):
             late.append(raw)
         else:
             hear(raw)
 
     other.notice = hold  # type: ignore[method-assign]
     seen = other.watch(C)
-    await asyncio.sleep(1)
-    one.come(C, "b")
-    one.come(C, "late")
-    await asyncio.sleep(1)
-    one.come(C, "c")
     await asyncio.sleep(0.5)
+    for user_id in ("b", "late", "c"):
+        one.come(C, user_id)
+        await asyncio.sleep(0.2)
+    assert late
     other.notice = hear  # type: ignore[method-assign]
     for raw in reversed(late):
         hear(raw)
-    await settled(lambda: set(seen.users) == {"a", "b", "c", "late"})
+    await asyncio.sleep(15)
+    assert set(seen.users) == {"a", "b", "c", "late"}
     assert not any(isinstance(each, Went) for each in seen.news)
+
+
+@on_stage
+async def test_users_that_come_after_their_changes(stage: Stage) -> None:
+    """Who is there is asked again if a change was heard before it."""
+    await out_of_order(stage, lambda note: "here" in note)
+
+
+@on_stage
+async def test_a_change_that_comes_late(stage: Stage) -> None:
+    """It is missed, asked for, and then ignored."""
+    await out_of_order(stage, lambda note: "late" in note.get("changes", {}).get(C, [{}])[0])
+
+
+@on_stage
+async def test_everything_that_comes_late(stage: Stage) -> None:
+    """What was heard since then stays true: who came, and who is in a chat that is watched only now."""
+    one, other = await stage.nodes(2)
+    one.come(C, "a")
+    one.come("second", "b")
+    seen = await begun(other.watch(C))
+    late: list[bytes] = []
+    hear = other.notice
+
+    def hold(raw: bytes) -> None:
+        if b'"parts"' in raw:
+            late.append(raw)
+        else:
+            hear(raw)
+
+    other.notice = hold  # type: ignore[method-assign]
+    other.presence.restored()
+    await settled(lambda: late)
+    one.come(C, "c")
+    second = await begun(other.watch("second"))
+    await settled(lambda: len(seen.users) == 2)
+    other.notice = hear  # type: ignore[method-assign]
+    hear(late[0])
+    await settled(lambda: known(other))
+    await asyncio.sleep(15)
+    assert set(seen.users) == {"a", "c"}
+    assert set(second.users) == {"b"}
 
 
 @on_stage

@@ -23,6 +23,16 @@ QUIET = 60.0
 """Seconds after which everything has to be right: silence, patience and grace, and what is asked again."""
 
 
+class Mute(Flaky):
+    """A backend that may lose what it is to send, without noticing."""
+
+    is_mute = False
+
+    async def send(self, note: bytes, address: str = "") -> int:
+        """See the contract."""
+        return 1 if self.is_mute else await super().send(note, address)
+
+
 class World:
     """Three nodes, which come and go, their users, and who watches."""
 
@@ -38,7 +48,7 @@ class World:
     async def node(self) -> Node:
         """Start one."""
         self.names += 1
-        backend = Flaky(self.server, f"n{self.names}", self.trouble)
+        backend = Mute(self.server, f"n{self.names}", self.trouble)
         node = Node(backend, asyncio.get_running_loop().time)
         if self.beats:
             backend.beacon_interval = 10.0
@@ -50,7 +60,7 @@ class World:
         while True:
             await asyncio.sleep(10)
             backend: Any = node.backend
-            if backend.beacon and backend.health.state == "up" and not node.dead:
+            if backend.beacon and backend.health.state == "up" and not (node.dead or backend.is_mute):
                 for other in self.server.nodes.values():
                     if other.subscriber:
                         other.hear("", backend.beacon)
@@ -62,7 +72,7 @@ class World:
             await self.step()
         for node in self.nodes:
             backend: Any = node.backend
-            backend.trouble = 0
+            backend.trouble, backend.is_mute = 0, False
             backend.heal()
         await asyncio.sleep(QUIET)
         self.check()
@@ -128,9 +138,12 @@ class World:
     def fail(self, node: Node) -> None:
         """Something of a node's backend fails, or works again."""
         backend: Any = node.backend
-        what = self.chance.choice(["heal", "heal", "heal", "deafen", "cut", "refuse", "move"])
+        what = self.chance.choice(["heal", "heal", "heal", "deafen", "cut", "refuse", "move", "mute"])
         if what == "heal":
             backend.heal()
+            backend.is_mute = False
+        elif what == "mute":
+            backend.is_mute = True
         elif what == "refuse":
             backend.writes = False
         elif what == "move":
