@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.websocket import websocket_connect
 
+from eclipse_ws.commands import smoke_conversations
 from eclipse_ws.commands.report import Finding
 from eclipse_ws.commands.smoke_advice import advice, code_of
 from eclipse_ws.commands.smoke_client import WAIT, Client, MissedError
@@ -65,6 +66,8 @@ class Smoke:
         self._origin = {} if origin is None else {"Origin": origin}
         self._machines: list[str] = []
         self._outdated = False
+        self._saved: str | None = None  # the id of the message that was saved
+        self._has_conversations = False  # the server is new enough for `join`, presence and read
         self._clients: list[Client] = []
         self._report = report
         self.findings: list[Finding] = []
@@ -98,6 +101,8 @@ class Smoke:
             ("typing", self._typing),
             ("message and ack", self._message),
             ("event over HTTP", self._event),
+            ("several chats", self._several_chats),
+            ("presence and read", self._presence),
             ("resume after a cut", self._resume),
             ("latency", self._latency),
         ):
@@ -238,6 +243,7 @@ class Smoke:
             self._outdated = self._outdated or "within" in str(error)
             raise
         took = time.monotonic() - began
+        self._saved = ack["id"]
         await other.until(_has(ack["id"]), "message")
         await one.send(**command)
         again = await one.until(lambda event: event.get("type") == "ack", "second ack")
@@ -261,6 +267,31 @@ class Smoke:
         for client in self._clients:
             await client.until(_has(name), "event")
         return "reaches both, with a cursor"
+
+    async def _several_chats(self) -> Finding | str:
+        further = f"{self._chat}-2"
+        client = Client(self._urls[0], self._headers(0))
+        try:
+            more = {**(self._claims or {}), "chatIds": [further]}
+            await client.join(mint(self._jwt_secret, self._chat, None, False, 600, more=more))
+            found = await smoke_conversations.several_chats(client, further)
+            self._has_conversations = isinstance(found, str)
+            return found
+        finally:
+            client.close()
+
+    async def _presence(self) -> Finding | str:
+        if not self._has_conversations:
+            return Finding("presence and read", "skipped", "this version tells neither yet")
+        watcher = Client(self._urls[0], self._headers(0))
+        try:
+            await watcher.join(self._token(), events=smoke_conversations.KINDS)
+            seen = await smoke_conversations.presence(watcher, len(self._clients))
+            if self._saved is None:
+                return f"{seen}; nothing was saved that could be read"
+            return f"{seen}, and {await smoke_conversations.read(self._clients[-1], watcher, self._saved)}"
+        finally:
+            watcher.close()
 
     async def _resume(self) -> Finding | str:
         one, other = self._clients

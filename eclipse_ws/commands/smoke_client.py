@@ -39,9 +39,10 @@ class Client:
         self.cursor: str | None = None
         self.seen: deque[dict[str, Any]] = deque(maxlen=1000)
 
-    async def join(self, token: str, cursor: str | None = None) -> Client:
-        """Connect, and wait for the greeting."""
-        query = urlencode({"token": token} | ({"cursor": cursor} if cursor else {}))
+    async def join(self, token: str, cursor: str | None = None, events: str | None = None) -> Client:
+        """Connect, and wait for the greeting. ``events``: types of events to ask for."""
+        optional = {"cursor": cursor, "events": events}
+        query = urlencode({"token": token} | {name: value for name, value in optional.items() if value})
         request = HTTPRequest(
             f"{self._url}/?{query}", headers=self._headers, connect_timeout=WAIT, request_timeout=WAIT
         )

@@ -9,7 +9,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import jwt
 import pytest
 import trustme
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from eclipse_ws.commands import report
@@ -24,6 +25,7 @@ from eclipse_ws.commands.report import Finding
 from eclipse_ws.commands.smoke import Smoke
 from eclipse_ws.commands.smoke_client import Client
 from eclipse_ws.commands.tokens import mint
+from eclipse_ws.protocol import CommandError
 from eclipse_ws.sessions.session import ChatSession
 from tests.application.stub import SECRET as API_SECRET
 from tests.application.stub import Fault, Stub
@@ -299,9 +301,9 @@ async def test_each_check_is_shown_when_it_is_done(tmp_path: Path) -> None:
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
-        told = [(await process.stdout.readline()).decode() for _ in range(9)]
+        told = [(await process.stdout.readline()).decode() for _ in range(11)]
         assert process.returncode is None
-        assert [line[0] for line in told] == [*"✓✓✓✓✓✓✓✓…"]
+        assert [line[0] for line in told] == [*"✓✓✓✓✓✓✓✓✓✓…"]
         assert "restart the server now" in told[-1]
         await server.drain()
         assert "closed with 1012" in (await process.stdout.readline()).decode()
@@ -323,14 +325,19 @@ async def of_before() -> AsyncIterator[int]:
             return
         await socket.send(json.dumps({"type": "connected", "chatId": "c", "timestamp": "t"}))
         members.add(socket)
-        async for text in socket:
-            command = json.loads(text)
-            if command["type"] == "ping":
-                await socket.send('{"type":"pong"}')
-            else:
-                for member in members:
-                    await member.send(json.dumps({"type": command["type"], "data": {"id": "m"}}))
-        members.discard(socket)
+        try:
+            async for text in socket:
+                command = json.loads(text)
+                if command["type"] == "ping":
+                    await socket.send('{"type":"pong"}')
+                elif command["type"] in ("message", "typing", "agent_joined"):
+                    for member in list(members):
+                        with suppress(ConnectionClosed):
+                            await member.send(json.dumps({"type": command["type"], "data": {"id": "m"}}))
+                else:
+                    await socket.send('{"type":"error","error":"Unknown message type"}')
+        finally:
+            members.discard(socket)
 
     def health(socket: ServerConnection, request: Request) -> Response | None:
         if request.path != "/health":
@@ -371,6 +378,25 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+
+
+@gen_test
+async def test_an_earlier_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a version without `join` can't do is skipped, and nothing else."""
+    on_message = ChatSession.on_message
+
+    def earlier(session: ChatSession, message: str | bytes) -> Any:
+        if json.loads(message)["type"] != "join":
+            return on_message(session, message)
+        session.refuse_command(CommandError("Unknown message type", "unknown_type"))
+        return None
+
+    monkeypatch.setattr(ChatSession, "on_message", earlier)
+    async with running() as server:
+        findings = verdicts(await smoke(server.port).run())
+    skipped = [name for name, verdict in findings.items() if verdict == "skipped"]
+    assert skipped == ["several chats", "presence and read"]
+    assert set(findings.values()) == {"ok", "skipped"}
 
 
 @gen_test
