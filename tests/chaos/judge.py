@@ -61,6 +61,10 @@ class Verdict:
     left: int = 0
     faults: int = 0
     tracebacks: int = 0
+    backwards: int = 0
+    """Read positions that an agent was told after later ones."""
+    ghosts: int = 0
+    """Users whom an agent takes to be in a chat, but who aren't there, and those whom it misses."""
     backend: str = "redis"
     resumes: bool = True
     """Whether every client has to be able to resume."""
@@ -84,6 +88,8 @@ class Verdict:
             "left",
             "faults",
             "tracebacks",
+            "backwards",
+            "ghosts",
         )
         missed = [f"{name} {getattr(self, name)}" for name in zero if getattr(self, name)]
         if self.delivered != self.expected:

@@ -33,7 +33,7 @@ KICKS = (([False], None), ([True], 1), ([True, False], None), ([False], 1), ([Tr
 """Whose connections PostgreSQL ends: whether they listen, and how many (None: all)."""
 OLD = """
 SELECT kind, count(*), max(expires) > now() + interval '1 day' AS stays FROM eclipse_ws
-WHERE kind <> 'head' OR expires > now() + interval '1 day' GROUP BY kind"""
+WHERE kind NOT IN ('head', 'mark') OR expires > now() + interval '1 day' GROUP BY kind"""
 LEFT = """
 SELECT count(*) FILTER (WHERE state <> 'idle') AS busy,
   (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS listening

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.chaos.agent import ghosts, judge_seats, seat_agents, seated
 from tests.chaos.client import Client
 from tests.chaos.cluster import HISTORY_SECONDS, Cluster
 from tests.chaos.judge import Verdict, judge, missing
@@ -29,6 +30,10 @@ SETTLE_SECONDS = 45.0
 """Longer than the longest wait between two attempts of a message, half a minute."""
 LEFT_SECONDS = 12.0
 REMAINS_SECONDS = HISTORY_SECONDS + 15.0
+LONG_SECONDS = 30.0
+"""Runs from this length on also wait until everybody knows who is there."""
+PRESENCE_SECONDS = 25.0
+"""Longer than a killed node's users may seem to be there."""
 RATE = 0.5
 """Messages a second of each client."""
 
@@ -75,8 +80,9 @@ async def run_scenario(
             ]
             for number in range(chats)
         }
+        agents = seat_agents(cluster, by_chat, RATE, chance)
         clients = [client for each in by_chat.values() for client in each]
-        ticking = asyncio.create_task(tick(clients))
+        ticking = asyncio.create_task(tick([*clients, *agents]))
         await until(lambda: all(client.settled for client in clients), GREETED_SECONDS)
         began = time.monotonic()
         try:
@@ -94,6 +100,10 @@ async def run_scenario(
             SETTLE_SECONDS,
         )
         judge(verdict, cluster.application, by_chat, await cluster.places(by_chat))
+        is_long = seconds >= LONG_SECONDS
+        if is_long:
+            await until(lambda: not any(ghosts(*each) for each in seated(by_chat)), PRESENCE_SECONDS)
+        judge_seats(verdict, by_chat, presence=is_long)
         if verdict.missed_targets:
             write_down(cluster.folder, clients)
             (cluster.folder / "evidence.txt").write_text("\n".join(verdict.evidence))
