@@ -7,8 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from tests.application.stub import BYPASS, Fault
+from tests.chaos.agent import Seat
+from tests.chaos.run import until
 from tests.fleet.members import Member
 from tests.fleet.stage import Stage
+
+SEEN_SECONDS = 20.0
+"""Seconds until agents have to know everything; a member that has left is there for ten of them."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Case:
 async def mixed(stage: Stage) -> None:
     """An old service beside two nodes, and an application that publishes itself. Old pages and new clients
     of one chat are on all three: they write, type, and join as agents. The application writes, changes
-    messages and assigns agents.
+    messages and assigns agents. Agents in several chats, who ask for presence and report what they read,
+    see all of it, and nobody else notices that they do.
     """
     a, b = stage.fleet.nodes
     old, application, chat = stage.fleet.old, stage.fleet.application, "mixed"
@@ -57,16 +63,37 @@ async def mixed(stage: Stage) -> None:
     async def join(number: int) -> None:
         members[2 * number + 1].join_as_agent()
 
-    await asyncio.gather(
-        stage.converse(members, int(10 * stage.size), 0.3),
-        stage.repeat(times, 0.25, write),
-        stage.repeat(3, 0.3, join),
-    )
-    await stage.settled()
-    await stage.type_in_turn(members)
+    async with stage.agents(chat, "elsewhere") as seats:
+        await asyncio.gather(
+            stage.converse(members, int(10 * stage.size), 0.3),
+            stage.repeat(times, 0.25, write),
+            stage.repeat(3, 0.3, join),
+        )
+        await stage.settled()
+        await stage.type_in_turn(members)
+        await _see_everything(stage, [seat for seat in seats if seat.chat == chat], members)
     for member in members:
         joined = [name.split(":")[1] for name in member.known if name.startswith("agent_joined:user-")]
         stage.expect(sorted(joined) == ["user-1", "user-3", "user-5"], f"client {member.number} saw {joined}")
+
+
+async def _see_everything(stage: Stage, seats: list[Seat], members: list[Member]) -> None:
+    """Check what the agents have seen, and that the members have seen nothing that they didn't ask for."""
+    saved = set(stage.fleet.application.saved_in["mixed"])
+    on_nodes = {member.user for member in members if not member.on_old} | {seat.user for seat in seats}
+    readers = {seat.user for seat in seats}
+
+    def complete(seat: Seat) -> bool:
+        return saved <= seat.known and seat.present == on_nodes and readers <= set(seat.positions)
+
+    await until(lambda: all(map(complete, seats)), SEEN_SECONDS)
+    for seat in seats:
+        missed, wrong, unknown = saved - seat.known, seat.present ^ on_nodes, readers - set(seat.positions)
+        stage.expect(not missed, f"{seat.user} missed {sorted(missed)}")
+        stage.expect(not wrong, f"{seat.user} sees {sorted(seat.present)}, not {sorted(on_nodes)}")
+        stage.expect(not unknown, f"{seat.user} doesn't know what {sorted(unknown)} have read")
+    for member in members:
+        stage.expect(not member.uninvited, f"client {member.number} got {set(member.uninvited)}")
 
 
 async def moving(stage: Stage) -> None:

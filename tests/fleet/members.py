@@ -11,6 +11,9 @@ from tests.chaos.client import Client, Received, Sent, Trouble, Visit
 from tests.chaos.cluster import NodeProcess
 from tests.fleet.fleet import HISTORY_SECONDS, Fleet
 
+ASKED_FOR = frozenset({"presence", "read", "joined", "left"})
+"""Types of events that only clients get that ask for them."""
+
 
 class Member(Client):
     """A new client on one of the services ``where``; it records when it got what."""
@@ -34,6 +37,8 @@ class Member(Client):
         self.away_until = 0.0
         """Until when it stays away of its own will."""
         self.unconfirmed: set[str] = set()
+        self.uninvited: list[str] = []
+        """Types of events that it got though it has asked for nothing of the kind."""
 
     def say(self, padding: str = "") -> None:
         """Write a message; it is sent in its turn."""
@@ -86,6 +91,8 @@ class Member(Client):
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Record the event."""
+        if event["type"] in ASKED_FOR or ("chatId" in event and event["type"] != "connected"):
+            self.uninvited.append(event["type"])
         if event["type"] == "connected":
             self.visits[-1].old = "sessionId" not in event
             self._forget_unconfirmed()

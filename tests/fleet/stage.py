@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.chaos.agent import FIRST_NUMBER, Agent, Seat
 from tests.chaos.cluster import NodeProcess
 from tests.chaos.judge import missing
-from tests.chaos.run import until
+from tests.chaos.run import tick, until
 from tests.fleet.fleet import Fleet
 from tests.fleet.judge import Row
 from tests.fleet.members import Member, OldPage
@@ -53,6 +55,25 @@ class Stage:
         member = Member(self.fleet, chat, len(self.members), self.chance, list(where))
         self.members.append(member)
         return member
+
+    @asynccontextmanager
+    async def agents(self, *chats: str) -> AsyncIterator[list[Seat]]:
+        """An agent on each node, who uses everything that is new: a seat in each of the chats. Gives all
+        seats; they are not judged with the members.
+        """
+        agents = []
+        for at in range(len(self.fleet.nodes)):
+            agents.append(Agent(self.fleet, FIRST_NUMBER + 2 * at, self.chance))
+            agents[-1].home = at
+        seats = [Seat(agent, chat, 0.0, self.chance) for agent in agents for chat in chats]
+        ticking = asyncio.create_task(tick([*agents, *seats]))
+        try:
+            await until(lambda: all(seat.settled for seat in seats), JOIN_SECONDS)
+            yield seats
+        finally:
+            ticking.cancel()
+            for seat in seats:
+                seat.close()
 
     async def joined(self) -> None:
         """Wait until all are connected."""
