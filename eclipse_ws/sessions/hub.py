@@ -327,7 +327,10 @@ class Hub:
     def marked(self, chat_id: str, name: str, mark: Mark) -> None:
         """Tell who has read how far; end the sessions of a banned user, who may have come just before."""
         if (read := ReadPosition.of(name, mark)) is not None:
-            if self.opted(chat_id, "read"):
+            chat, now = self._chats.get(chat_id), time.monotonic()
+            receivers = 0 if chat is None else len(chat.opted("read"))
+            if chat is not None and receivers and not self.is_loud(chat_id, now):
+                chat.fan_out = max(chat.fan_out, now) + receivers * self.fan_out.interval
                 self.signal(chat_id, read_event(*read))
         elif (ban := Ban.of(name, mark)) is not None and ban.until > time.time():
             asyncio.get_running_loop().call_later(BAN_PAUSE, self._disconnect, chat_id, *ban[::2])

@@ -13,6 +13,7 @@ import pytest
 from eclipse_ws.backends.base import Unavailable
 from eclipse_ws.delivery.cluster import Answers
 from eclipse_ws.protocol import CommandError, Cursor, Read
+from eclipse_ws.security.limits import Rate
 from eclipse_ws.server.server import Server
 from eclipse_ws.sessions.readers import Readers
 from tests.client import Client, http, running, token, until
@@ -264,6 +265,27 @@ async def test_a_position_that_waits_may_fail(expect_log: Callable[..., None]) -
         await turn()
     assert session.errors == ["unavailable", "internal_error"]
     await readers.close()
+
+
+@gen_test
+async def test_a_crowd_that_reads_is_bounded() -> None:
+    """The positions of a crowd share the chat's bound with its typing: those beyond it are kept, not told."""
+    async with running(**AT_ONCE) as server:
+        await publish(server.port, "m1")
+        watcher = await reading(server.port, "u0")
+        await watcher.next("read")
+        server.hub.fan_out = Rate.of(0.001, 3)
+        crowd = [await Client.join(server.port, "c1", f"u{number}") for number in range(1, 11)]
+        for client in crowd:
+            await client.say(type="read", messageId="m1", cursor=client.connected["cursor"])
+        await until(lambda: len(server.delivery.marks.positions("c1")) == 10)
+        told_of = 10 - server.hub.fan_out_dropped
+        assert 1 <= told_of <= 4
+        for _ in range(told_of):
+            await watcher.next("read")
+        await watcher.quiet()
+        for client in (watcher, *crowd):
+            await client.close()
 
 
 # -- bans -----------------------------------------------------------------------------------------
