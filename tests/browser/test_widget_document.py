@@ -15,6 +15,7 @@ DOCUMENT = (ROOT / "docs" / "widget.md").read_text(encoding="utf-8")
 WIDGET = ROOT / "web" / "src" / "widget"
 CLIENT = ROOT / "web" / "src" / "client"
 BLOCKS = dict(re.findall(r"^```(\w*)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL))
+SNIPPETS = re.findall(r"^```js\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 EXAMPLE = "https://chat.example.com"
 
 
@@ -99,12 +100,28 @@ def test_the_clients_lines_are_a_chat(server: ServerProcess, page: Page, chat_id
         const loadFromApplication = async () => [];
         const offerRetry = () => {};
     """
-    lines = BLOCKS["js"].replace(EXAMPLE, server.url).replace('"42"', f'"{chat_id}"')
+    lines = SNIPPETS[0].replace(EXAMPLE, server.url).replace('"42"', f'"{chat_id}"')
     body = "<title>A page</title>"
     with site(body, "default-src * 'unsafe-inline'", server.url) as address:
         page.goto(address)
         page.add_script_tag(content=lines.replace("\n\n", before, 1), type="module")
         page.wait_for_function("() => window.shown?.includes('hello') && unsent.at(-1) === 0")
+
+
+@pytest.mark.parametrize("lines", SNIPPETS[1:])
+def test_the_clients_other_lines_run(server: ServerProcess, page: Page, chat_id: str, lines: str) -> None:
+    """What the document shows of presence and of several chats connects, without an error."""
+    before = f"""
+        import {{ connect }} from "{server.url}/eclipse-chat.js";
+        const showOnline = () => {{}}, showSeen = () => {{}}, loadFromApplication = async () => [];
+        const lastMessageThatIsShown = {{ id: "m1" }};
+    """
+    own = lines.replace('"42"', f'"{chat_id}"').replace("inbox:support", f"{chat_id}-2")
+    after = '; window.made = typeof desk == "undefined" ? chat : desk;'
+    with site("<title>A page</title>", "default-src * 'unsafe-inline'", server.url) as address:
+        page.goto(address)
+        page.add_script_tag(content=before + own + after, type="module")
+        page.wait_for_function("() => window.made?.state == 'open'")
 
 
 def test_every_attribute_is_documented_with_its_default(server: ServerProcess, page: Page) -> None:
