@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import needs
-from tests.client import WAIT, http, running, token
+from tests.client import WAIT, Client, http, running, token
 from tests.conftest import SECRET
 
 AGENT = Path(__file__).parents[1] / "js" / "agent.mjs"
@@ -83,3 +83,16 @@ async def test_an_agents_chats_share_a_socket() -> None:
         assert desk.told[-1][-1] == 1, "sockets"
         desk.say("")
         await desk.hear(("", "closed", 1000), ("b", "closed", 1000), ("c", "closed", 1000))
+
+
+@pytest.mark.gen_test
+async def test_an_agent_knows_who_is_there() -> None:
+    """Each joined chat has its own list, and hears of a visitor who comes."""
+    async with (
+        running() as server,
+        agent(server.port, {"": opening("a", "b"), "a": "", "b": ""}) as desk,
+    ):
+        await desk.hear(("a", "online", "user agent"), ("b", "online", "user agent"))
+        async with await Client.open(server.port, f"token={token('a', 'u1')}"):
+            await desk.hear(("a", "online", "user agent", "user u1"))
+        assert ["b", "online", "user agent", "user u1"] not in [event for *event, _ in desk.told]

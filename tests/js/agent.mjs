@@ -13,7 +13,7 @@ class Counted extends WebSocket {
 }
 const tell = (...told) => console.log(JSON.stringify([...told, sockets]));
 const token = ({ chatId = "" }) => ({ token: tokens[chatId], userId: "agent" });
-const base = connect({ url, token, WebSocket: Counted, storage: null, role: "AGENT" });
+const base = connect({ url, token, WebSocket: Counted, storage: null, role: "AGENT", events: ["presence", "read"] });
 const chats = { "": base };
 for (const chatId of Object.keys(tokens)) if (chatId) chats[chatId] = base.join(chatId);
 for (const [name, chat] of Object.entries(chats)) {
@@ -21,6 +21,8 @@ for (const [name, chat] of Object.entries(chats)) {
   chat.on("reload", () => tell(name, "reload"));
   chat.on("sent", () => tell(name, "sent"));
   chat.on("message", ({ data }) => tell(name, "message", data.content, chat.isMine(data)));
+  chat.on("presence", () => tell(name, "online", ...chat.online.map(({ userId, role }) => `${role} ${userId}`).sort()));
+  chat.on("read", () => tell(name, "positions", ...chat.positions.map(({ userId, messageId }) => `${userId} ${messageId}`).sort()));
   chat.on("error", ({ code, error }) => tell(name, "error", code ?? error));
 }
 createInterface({ input: process.stdin }).on("line", (name) => (name ? chats[name].send(`hello ${name}`) : base.close()));
