@@ -61,6 +61,23 @@ def test_who_is_here_and_that_nobody_is(page: Page) -> None:
     expect(page.locator("eclipse-chat [role=status].sr")).to_contain_text("is away")
 
 
+def test_a_reconnect_keeps_the_line(page: Page) -> None:
+    """After a reconnect the line stays until the server tells, and goes if it never does."""
+    ada = made("presence", users=[ME, ADA], count=2)
+    page.clock.install()
+    sockets = show(page, State([".presence"], STATES["seen"].history, later=[ada]))
+    sockets[-1].close(code=1001)
+    line = page.locator("eclipse-chat .presence")
+    for _ in range(8):
+        page.clock.run_for(500)
+        expect(line).to_be_visible()
+    page.clock.run_for(2_000)
+    expect(line).to_be_hidden()
+    sockets[-1].send(json.dumps(ada))
+    page.clock.run_for(100)
+    expect(line).to_have_text("\u2068Ada Okafor\u2069 is here")
+
+
 def test_typing_takes_the_line(page: Page) -> None:
     """While somebody types, that they are here is not said as well."""
     typing = made("typing", userId="Ada Okafor", isTyping=True)

@@ -92,6 +92,7 @@ def test_every_attribute_has_a_property(server: ServerProcess, customer: Open) -
             "lazy": False,
             "theme": "",
             "noTitle": False,
+            "noPresence": False,
             "spread": 20000,
             "side": "end",
         },

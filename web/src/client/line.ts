@@ -219,7 +219,7 @@ const createLine = (options: Resolved) => {
     const isError = joins && type == "error" && !clientMessageId;
     heard = Date.now();
     if (/^(ack|error)$/.test(type)) answered = heard;
-    sync();
+    if (/^(connected|joined|left|error)$/.test(type)) sync();
     if (type == "connected") {
       base.id = String(chatId ?? base.id);
       // A token without a chat: that of the options is joined, and where there is none, the connection is all there is.

@@ -7,7 +7,7 @@ import type { Launcher } from "./launcher.ts";
 import { MessageList } from "./message-list.ts";
 import { noticeOf } from "./notice.ts";
 import { Panel } from "./panel.ts";
-import { Presence, seenIn } from "./presence.ts";
+import { KEPT_MS, Presence, seenIn } from "./presence.ts";
 import type { Scene } from "./scene.ts";
 import { sheetOf } from "./stylesheet.ts";
 import composerStyles from "./styles/composer.css";
@@ -45,6 +45,11 @@ export class View {
   readonly #dots = h("p", { part: "typing", hidden: true }, h("span", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("span"));
   readonly #people = h("p", { part: "presence", hidden: true });
   readonly #presence = new Presence();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #again = () => {
+    this.#timer = undefined;
+    this.#on.changed();
+  };
   readonly #composer: Composer;
   readonly #restart = h("button", { part: "restart", hidden: true });
   #panel: Panel | undefined;
@@ -156,7 +161,8 @@ export class View {
   #tellPresence(): void {
     const wasHere = this.#presence.isHere;
     const text = this.#presence.text(this.#scene!);
-    const { isHere } = this.#presence;
+    const { isHere, lostAt } = this.#presence;
+    if (text && lostAt) this.#timer ??= setTimeout(this.#again, KEPT_MS);
     if (wasHere && !isHere && text) this.#on.say(text);
     this.#people.hidden = !text || !this.#dots.hidden;
     this.#people.dataset.kind = isHere ? "here" : "away";
