@@ -96,3 +96,17 @@ async def test_an_agent_knows_who_is_there() -> None:
         async with await Client.open(server.port, f"token={token('a', 'u1')}"):
             await desk.hear(("a", "online", "user agent", "user u1"))
         assert ["b", "online", "user agent", "user u1"] not in [event for *event, _ in desk.told]
+
+
+@pytest.mark.gen_test
+async def test_an_agent_knows_what_was_read() -> None:
+    """What a visitor and the agent have read is told in their chat."""
+    async with running() as server, agent(server.port, {"": opening("a"), "a": ""}) as desk:
+        await desk.hear(("a", "reload"), ("a", "positions"))
+        query = f"token={token('a', 'u1')}&events=read"
+        async with await Client.open(server.port, query, greet=True) as visitor:
+            assert (await visitor.next("read"))["data"] == {"positions": []}
+            desk.say("a")
+            said = await visitor.next("message")
+            await visitor.say(type="read", messageId=said["data"]["id"])
+            await desk.hear(("a", "positions", f"agent {said['data']['id']}", f"u1 {said['data']['id']}"))

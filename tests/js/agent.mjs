@@ -20,7 +20,10 @@ for (const [name, chat] of Object.entries(chats)) {
   chat.on("state", ({ state, code }) => /open|closed/.test(state) && tell(name, state, code ?? 0));
   chat.on("reload", () => tell(name, "reload"));
   chat.on("sent", () => tell(name, "sent"));
-  chat.on("message", ({ data }) => tell(name, "message", data.content, chat.isMine(data)));
+  chat.on("message", ({ data }) => {
+    tell(name, "message", data.content, chat.isMine(data));
+    chat.read(data.id);
+  });
   chat.on("presence", () => tell(name, "online", ...chat.online.map(({ userId, role }) => `${role} ${userId}`).sort()));
   chat.on("read", () => tell(name, "positions", ...chat.positions.map(({ userId, messageId }) => `${userId} ${messageId}`).sort()));
   chat.on("error", ({ code, error }) => tell(name, "error", code ?? error));
