@@ -4,6 +4,7 @@ import "/widget.js";
 import { Alerts } from "/static/demo-alerts.js";
 import { ask, Chats } from "/static/demo-chats.js";
 import { listen } from "/static/demo-keys.js";
+import { Line } from "/static/demo-line.js";
 import { face, nameOf } from "/static/demo-list.js";
 import { Queue } from "/static/demo-queue.js";
 import { Replies } from "/static/demo-replies.js";
@@ -20,7 +21,7 @@ dark.addEventListener("change", () => {
 if (asked.get("dir") == "rtl") document.documentElement.dir = "rtl";
 
 const INBOX = "inbox:support"; // the chat in which the application says what happens to the others
-const AGAIN = 5_000; // milliseconds for which the desk says that it is connected again
+const AGAIN = 5_000; // milliseconds until a failed request for the agents is sent again
 
 // Storage may be forbidden: then nothing is remembered.
 const recall = (storage, name) => {
@@ -62,43 +63,34 @@ const queue = new Queue(chats, desk);
 
 // Connections
 
-/** What one connection has to say: `lost` while it is, `back` for some seconds after that, nothing otherwise. */
-class Line {
-  text = "";
-  #timer;
+const listLine = new Line(show, "Not up to date. Trying again…", "Up to date again.");
+const chatLine = new Line(show, "Not connected. Answers are sent later.", "Connected again.");
 
-  constructor(lost, back) {
-    Object.assign(this, { lost, back });
-  }
+const tokenUrl = () => `/api/ws/token?agent=${encodeURIComponent(agent)}`;
 
-  tell(up) {
-    if (up ? this.text != this.lost : this.text == this.lost) return;
-    clearTimeout(this.#timer);
-    this.text = up ? this.back : this.lost;
-    if (up) this.#timer = setTimeout(() => ((this.text = ""), show()), AGAIN);
-  }
-
-  get isLost() {
-    return this.text == this.lost;
-  }
-}
-const listLine = new Line("Not up to date. Trying again…", "Up to date again.");
-const chatLine = new Line("Not connected. Answers are sent later.", "Connected again.");
-
-/** The agents' inbox: it says what happens to all chats, and has the list loaded when it may have missed something. */
+/**
+ * The agents' inbox: it says what happens to all chats, and has the list loaded when it may have missed something. The open chats are
+ * joined over its socket.
+ */
 function listenToInbox() {
-  inbox?.close();
-  inbox = connect({ tokenUrl: `/api/ws/token?agent=${encodeURIComponent(agent)}`, chatId: INBOX, storage: null, spread: 2000 });
-  inbox.on("state", show);
-  inbox.on("reload", () => chats.load());
-  inbox.on("event", (event) => {
-    const news = chats.hear(event);
+  const before = inbox;
+  const here = (inbox = connect({ tokenUrl: tokenUrl(), chatId: INBOX, spread: 2000, events: ["presence", "read"] }));
+  if (before) retire(before);
+  here.on("state", show);
+  here.on("reload", () => here == inbox && chats.load());
+  here.on("event", (event) => {
+    const news = here == inbox && chats.hear(event);
     const isNew = event.type == "chat_opened";
     if (!news || !(isNew || (event.type == "chat_updated" && news.chat.lastMessage.role == "USER"))) return;
     const { id, assignee, lastMessage } = news.chat;
     if ((assignee && assignee != agent) || (id == chosen && !document.hidden)) return;
     alerts.call({ isNew, id, name: nameOf(id), text: lastMessage.content, open: () => choose(id) });
   });
+}
+
+/** Closes an earlier agent's connection, once all that was written over it is sent. */
+function retire(connection) {
+  if (connection != inbox && ![...leaving.values()].some((element) => element.connection == connection)) connection.close();
 }
 
 const put = (element, text) => element.textContent == text || (element.textContent = text);
@@ -123,7 +115,7 @@ function show() {
   showHead(open);
   $("replies").hidden = !widget || open == "closed";
   const lost = listLine.isLost || (widget && chatLine.isLost);
-  const state = lost ? "lost" : chats.reached && inbox?.state == "open" && (!widget || open == "open") ? "open" : "connecting";
+  const state = lost ? "lost" : chats.reached && inbox?.state == "open" && (!widget || open == "open" || open == "closed") ? "open" : "connecting";
   $("state").dataset.state = state;
   put($("state").firstElementChild, { lost: navigator.onLine ? "Reconnecting" : "Offline", open: "Connected", connecting: "Connecting" }[state]);
 }
@@ -138,6 +130,16 @@ function showHead(open) {
   const does = !chat?.assignee ? "Assign to me" : chat.assignee == agent ? "Release" : "Take over";
   put($("assign").lastElementChild, does);
   $("assign").title = `${does} (a)`;
+  showPresence(widget?.chat?.online ?? []);
+}
+
+/** Who is in the open chat; nobody, not even this agent: that isn't known. */
+function showPresence(online) {
+  const isHere = online.some(({ role }) => role == "user");
+  const others = online.filter(({ role, userId }) => role != "user" && userId != agent).map(({ userId }) => desk.nameOf(userId));
+  $("presence").hidden = !online.length;
+  $("presence").classList.toggle("here", isHere);
+  put($("presence"), (isHere ? "Here now" : "Away") + (others.length ? ` · with ${others.join(", ")}` : ""));
 }
 
 // The open chat
@@ -165,18 +167,20 @@ function make(id) {
     inline: "",
     as: "agent",
     "no-title": "",
-    "token-url": `/api/ws/token?agent=${encodeURIComponent(agent)}`,
+    "token-url": tokenUrl(),
     "history-url": "/api/chats/{chatId}/messages?limit=1000",
     "chat-id": id,
     spread: 2000,
     theme: document.documentElement.dataset.theme,
   };
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.connection = inbox;
   element.texts = { title: `Chat with ${nameOf(id)}`, empty: "Nothing has been said yet.", someone: "The customer", user: nameOf(id), placeholder: "Write an answer…" };
   element.addEventListener("state", () => {
     if (element == widget) show();
   });
   $("pane").append(element);
+  element.chat.on("presence", show);
   const name = `${agent} ${id}`;
   element.chat.on("outbox", (pending) => {
     // The first answer announces the agent. Called before it is sent: the customer reads who writes, then what.
@@ -202,6 +206,7 @@ function leave() {
     if (leaving.get(id) != element || unsent()) return;
     leaving.delete(id);
     element.remove();
+    retire(element.connection);
   };
   chat.on("outbox", () => queueMicrotask(end));
   end();

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, Route, expect
 
 from tests.browser.acts import Contexts, Open, Write
 from tests.browser.desk import Listed, close, entry, listening, order, publish, refresh
-from tests.browser.stage import Cable, ServerProcess, connected
+from tests.browser.stage import Cable, ServerProcess, connected, open_panel, say
 
 # The list
 
@@ -198,6 +198,38 @@ def test_a_failing_list_is_requested_less_often(server: ServerProcess, context: 
     page.clock.run_for(8_000)
     page.evaluate("fetch('/health').then((answer) => answer.text())")
     assert len(chats.asked) == before
+
+
+def test_one_socket_for_all_chats(
+    server: ServerProcess, context: Contexts, write: Write, chat_id: str
+) -> None:
+    """The inbox and every chat that is opened share one socket."""
+    write(chat_id, "one")
+    write(f"{chat_id}-2", "two")
+    page = context().new_page()
+    sockets: list[str] = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    page.goto(f"{server.url}/demo/agent")
+    for name in (chat_id, f"{chat_id}-2", chat_id):
+        entry(page, name).click()
+        connected(page)
+    listening(page)
+    say(page.get_by_role("textbox", name="Write an answer…"), "hello")
+    expect(page.get_by_text("· Sent")).to_have_count(1)
+    assert len(sockets) == 1
+    expect(page.locator("eclipse-chat")).to_have_count(1)
+
+
+def test_who_is_there(server: ServerProcess, desk: Open, customer: Open) -> None:
+    """An open chat says whether its customer is there, and which other agents are."""
+    page = desk(server.url)
+    connected(page)
+    presence = page.locator("#presence")
+    expect(presence).to_have_text("Away")
+    open_panel(customer(server.url))
+    expect(presence).to_have_text("Here now")
+    desk(server.url, "&agent=agent_2")
+    expect(presence).to_have_text("Here now · with Bruno Lindqvist")
 
 
 # More than a page of chats

@@ -7,7 +7,7 @@ import re
 from playwright.sync_api import Page, expect
 
 from tests.browser.acts import Contexts, Open, Write
-from tests.browser.desk import Listed, entry, listening
+from tests.browser.desk import Listed, entry, listening, post
 from tests.browser.stage import Cable, ServerProcess, connected, open_panel, say
 
 TITLE = "Demo: agents’ desk – Penumbra"
@@ -83,12 +83,13 @@ def test_messages_of_a_new_database_are_unread(listed: tuple[Page, Listed]) -> N
 def test_messages_of_a_disconnected_chat_are_unread(
     server: ServerProcess, desk: Open, write: Write, chat_id: str
 ) -> None:
-    """A selected chat without a connection shows nothing new: its messages are not read yet."""
+    """A selected chat that the agent is not in any more shows nothing new: its messages are not read yet."""
     write(chat_id, "one")
     page = desk(server.url)
     connected(page)
-    page.route("**/api/ws/token*", lambda route: route.abort())
-    page.locator("eclipse-chat").evaluate("element => element.setAttribute('token-url', '/api/ws/token?x')")
+    assert post(server, f"/api/chats/{chat_id}/disconnect", {"userId": "agent_1"}) == 200
+    expect(page.locator("#about")).to_have_text("This chat has been closed.")
+    listening(page)
     write(chat_id, "two")
     expect(entry(page, chat_id).get_by_role("img", name="1 unread")).to_be_visible()
 

@@ -21,10 +21,12 @@ export interface Settings {
   url: string | undefined;
   /** undefined: the application has no history. */
   historyUrl: URL | undefined;
+  /** Over whose socket the chat is joined; undefined: over one of its own. */
+  connection: EclipseChat | undefined;
 }
 
 /** What an element's attributes make of it; undefined if they don't say which chat, or where it is. */
-export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl, noPresence }: Properties): Settings | undefined {
+export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl, noPresence }: Properties, connection?: EclipseChat): Settings | undefined {
   if (!tokenUrl || !chatId) return;
   try {
     const base = new URL(tokenUrl, document.baseURI);
@@ -36,6 +38,7 @@ export function settingsOf({ tokenUrl, chatId, as, spread, url, historyUrl, noPr
       events: noPresence ? [] : ["presence", "read"],
       url: url || undefined,
       historyUrl: historyUrl == "none" ? undefined : new URL(historyUrl.replaceAll("{chatId}", () => encodeURIComponent(chatId)), base),
+      connection,
     };
   } catch {} // not a URL
 }
@@ -93,7 +96,9 @@ export class Conversation {
       isSeeing: () => this.#isSeeing,
       rowsSince: (at) => this.timeline.order.filter((row) => row.at > at && !row.isJoin && !row.isDeleted && !this.isMine(row)),
     });
-    const chat = (this.chat = connect(settings));
+    const { connection, chatId, role } = settings;
+    const isShared = connection && connection.state != "closed";
+    const chat = (this.chat = isShared ? connection.join(chatId, { role }) : connect(settings));
     chat.on("state", ({ state }) => this.#state(state));
     chat.on("error", (failure) => {
       if (!LINK.test(failure.code ?? "")) return;

@@ -27,6 +27,7 @@ let stylesheet: CSSStyleSheet | undefined;
  */
 export class ChatElement extends PropertiesElement {
   #conversation: Conversation | undefined;
+  #connection: EclipseChat | undefined;
   #wording = new Wording(this, () => this.#label());
   #draft = new Draft();
   #launcher: Launcher | undefined;
@@ -54,6 +55,16 @@ export class ChatElement extends PropertiesElement {
   get chat(): EclipseChat | undefined {
     this.#settle();
     return this.#conversation?.chat;
+  }
+
+  get connection(): EclipseChat | undefined {
+    return this.#connection;
+  }
+
+  set connection(client: EclipseChat | null | undefined) {
+    if (client == this.#connection) return;
+    this.#connection = client ?? undefined;
+    if (this.isConnected && this.#launcher) this.#change();
   }
 
   get unread(): number {
@@ -243,7 +254,7 @@ export class ChatElement extends PropertiesElement {
   /** Connect, unless the element is lazy and nobody has asked for the chat. */
   #start(isAsked = this.#isWanted): void {
     if ((this.lazy && !isAsked) || !this.isConnected || this.#conversation || this.#isStale) return;
-    const settings = settingsOf(this);
+    const settings = settingsOf(this, this.#connection);
     this.#draft.begin(settings?.chatId ?? "");
     this.#view?.showDraft();
     if (!settings) return;

@@ -19,6 +19,9 @@ export interface EclipseChatElement extends HTMLElement, Properties {
   set texts(texts: Partial<Texts> | string | null | undefined);
   /** The text in the field. */
   draft: string;
+  /** Another client, over whose socket this chat is joined instead of over one of its own: set it before the element is in the page. */
+  get connection(): EclipseChat | undefined;
+  set connection(client: EclipseChat | null | undefined);
   /** The client; undefined while there is no connection to keep. */
   readonly chat: EclipseChat | undefined;
   /** How many messages are unread. */

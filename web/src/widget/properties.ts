@@ -41,7 +41,7 @@ export class PropertiesElement extends (globalThis.HTMLElement ?? class {}) {
   /** Take over what was set on this element before its class was known. */
   connectedCallback(): void {
     const own = this as unknown as Record<string, unknown>;
-    for (const property of [...Object.keys(DEFAULTS), "texts", "draft"]) {
+    for (const property of [...Object.keys(DEFAULTS), "texts", "draft", "connection"]) {
       if (!Object.hasOwn(own, property)) continue;
       const value = own[property];
       delete own[property];
