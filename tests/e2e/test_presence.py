@@ -108,7 +108,7 @@ async def test_who_has_not_asked_is_told_nothing() -> None:
             async with (
                 await Client.join(server.port) as old,
                 await Client.open(
-                    server.port, f"token={token(user='u2')}&events=read,x", greet=True
+                    server.port, f"token={token(user='u2')}&events=x,Presence", greet=True
                 ) as other,
             ):
                 async with await Client.join(server.port, user="u3"):
