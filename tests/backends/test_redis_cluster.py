@@ -338,7 +338,7 @@ async def test_a_lease_that_is_not_here(servers: RedisCluster, made: OnCluster, 
     )
     meta = names.key(chat, "meta")
     await connections.standing.call("HSET", meta, f"guard:stranger:1{elsewhere}", 1)
-    keys = names.chat_keys(chat)
+    keys = [*names.chat_keys(chat), names.marks(chat)]
     given = ("n", "n:1", "", "", 0, 0, "e", 60, names.node, 1, 1000, "")
     await JOIN(connections.standing, keys, *given)
     fields = await connections.standing.call("HKEYS", meta)

@@ -192,9 +192,9 @@ async def test_a_late_guard_does_not_bridge_a_cut(cluster: Make, chat: str, late
     at = node.delivery.position(chat)
     since = int(await made.client.hget(f"eclipse:{{{chat}}}:meta", f"guard:{node.connection()}"))
     heard_until = since - later
-    found, offset, missed, again, _ = await scripts.JOIN(
+    found, offset, missed, again, *_ = await scripts.JOIN(
         node.backend._connections.commands,
-        NAMES.chat_keys(chat),
+        [*NAMES.chat_keys(chat), NAMES.marks(chat)],
         *("cut", "cut:2", str(heard_until), at.epoch, 0, 0, "newepoch", 60, NAMES.node, 1, 60000, ""),
     )
     if later >= 0:  # within one millisecond it can't be told which came first

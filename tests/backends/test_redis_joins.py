@@ -122,9 +122,9 @@ async def test_a_nodes_earlier_connection_guards_nothing(cluster: Make, chat: st
     channel = NAMES.node + node.connection()
     assert (await made.client.pubsub_numsub(channel))[0][1] == 1
     name = node.connection().partition(":")[0]
-    found, _, missed, _, _ = await scripts.JOIN(
+    found, _, missed, *_ = await scripts.JOIN(
         node.backend._connections.commands,
-        NAMES.chat_keys(chat),
+        [*NAMES.chat_keys(chat), NAMES.marks(chat)],
         *(name, f"{name}:2", "99999999999999", before.epoch, 0, 0, "newepoch", 60, NAMES.node, 1, 60000, ""),
     )
     assert (found, missed) == (b"newepoch", None)
