@@ -225,6 +225,19 @@ test("two who take part in one chat both hear it, and it is left with the second
   assert.equal(said("leave").length, 1);
 });
 
+test("who takes part in a chat only as it is resumed has to load it", async () => {
+  const [base, a] = await desk(["a"]);
+  FakeSocket.last.end(1006);
+  const second = record(base.chat.join("a"));
+  await again();
+  FakeSocket.last.greet({ recovered: true });
+  await tick();
+  assert.deepEqual(chats(), [{ chatId: "a", cursor: "a.0" }]);
+  joined("a", { recovered: true });
+  assert.deepEqual([a, second].map(({ all }) => all("reload").length), [1, 1]);
+  assert.deepEqual([a, second].map(({ all }) => all("connected").at(-1).recovered), [true, undefined]);
+});
+
 test("a cursor that the page has resumes the chat", async () => {
   const { chat } = await start();
   FakeSocket.last.greet();
