@@ -75,7 +75,7 @@ async def test_list_by_status_and_query(site: Site) -> None:
         ("/api/ws/token?agent=1&chatIds=a%0Ab", None, 400),
         (f"/api/ws/token?agent=1&chatIds={'x' * 201}", None, 400),
         (f"/api/ws/token?agent=1&chatIds={','.join(f'c{n}' for n in range(500))}", None, 400),
-        (f"/api/ws/token?agent=1&chatIds={','.join(f'{n:0100}' for n in range(200))}", None, 400),
+        (f"/api/ws/token?agent=1&chatIds={','.join(f'{n:0130}' for n in range(400))}", None, 400),
         ("/api/ws/token?agent=agent_9&chatIds=a", None, 400),
         (f"/api/ws/token?chatId={INBOX}", None, 403),
         (f"/api/ws/token?chatId={INBOX}&userId=agent_1", None, 403),
