@@ -85,6 +85,7 @@ def test_clients_know_only_defined_codes() -> None:
         for close in (
             CloseCode.TOO_BIG,
             CloseCode.RESTARTING,
+            CloseCode.INVALID_TOKEN,
             CloseCode.KICKED,
             CloseCode.RATE_LIMITED,
             CloseCode.RESUME_NEEDED,
