@@ -6,7 +6,7 @@ STAMP := $(VENV)/.dev
 # A set-up that was interrupted, or whose Python no longer exists, starts afresh.
 BROKEN := $(wildcard $(VENV)/.unfinished) $(if $(realpath $(BIN)/python),,anew)
 
-.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench bench-peers contests compare attack profile \
+.PHONY: help setup run test quick bare lint types layers structure cover lock dist clean anew chaos fleet bench bench-peers contests compare attack conversations profile \
   fuzz mutants portable pythons image image-test drain-test film browser-numbers documents http-contract web gallery
 
 help:            ## list the targets
@@ -68,6 +68,9 @@ compare: $(STAMP) ## compare this tree's speed with that of BASE=revision, in tu
 attack: $(STAMP) ## 100 honest pairs against 4,000 attackers, then against 1,000 at once, then 10,000 killed sockets (four minutes)
 	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m benchmarks.attack --kinds herd --over plain --p99 25 \
 	  && $(BIN)/python -m tests.attacks.kills
+
+conversations: $(STAMP) $(VENV)/.bench ## many chats on one session, an inbox and presence, while nodes are killed (ten minutes)
+	@$(BIN)/python -m benchmarks.conversations && $(BIN)/python -m benchmarks.inbox && $(BIN)/python -m benchmarks.presence
 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
 	@$(BIN)/python -m benchmarks.profile $(ARGS)
