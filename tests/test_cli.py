@@ -607,7 +607,7 @@ def test_commands_use_the_server_in_the_same_folder(programs: list[Program], tmp
     chat, smoke = (next(line for line in printed if f" {name} " in line) for name in ("chat", "smoke"))
     assert ": hello\n" in paste(chat, "hello\n")
     for line in (smoke, f"{program} smoke http://{place} --profile dev"):
-        assert paste(line).endswith("\n8 ok\n")
+        assert paste(line).endswith("\n10 ok\n")
     url = paste(f"{program} token --host {place}").strip()
     assert ": hi\n" in paste(f"{program} chat --url '{url}'", "hi\n")
     paste(f"{program} bench ws://{place} --sessions 2 --rate 10 --seconds 0.5")

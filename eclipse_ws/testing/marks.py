@@ -13,7 +13,7 @@ from eclipse_ws.backends.marks import Mark, current
 from eclipse_ws.protocol import Cursor
 from eclipse_ws.testing.harness import Contract, Node, Nodes, fresh_chat, on_nodes, until
 
-LATER: Final = float(int(time.time()) + 1000)
+LATER: Final = float(int(time.time()) + 100_000)
 ODD: Final = ("u", "", " a  b ", 'q"\\', "\u00e9\U0001f600", "\u2028\n%_{}", "x" * 1000)
 
 

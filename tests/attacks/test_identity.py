@@ -506,7 +506,7 @@ async def test_a_client_that_can_resume_ends_with_its_token(sign: str) -> None:
     async with running(**given) as server:
         soon = int(time.time()) + 100
         query = f"token={token(exp=soon)}"
-        query += {"cursor": "&cursor=nonsense", "empty cursor": "&cursor=", "events": "&events=read"}.get(
+        query += {"cursor": "&cursor=nonsense", "empty cursor": "&cursor=", "events": "&events=other"}.get(
             sign, ""
         )
         offered = [Subprotocol("eclipse.v1")] if sign == "subprotocol" else None

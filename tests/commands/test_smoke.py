@@ -431,7 +431,7 @@ async def test_the_command(tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{server.port}"
         code, out, err = await run(url)
         assert code == 0, out + err
-        assert out.splitlines()[-1] == "8 ok"
+        assert out.splitlines()[-1] == "10 ok"
         code, out, err = await run(
             url, "--json", "--profile", "dev", INTERNAL_API_SECRET="another-long-enough-secret"
         )
