@@ -35,7 +35,12 @@ LOGS = ROOT / "artefacts" / "test"
 IN_CI = os.environ.get("CI") == "true"
 SEED = os.environ.get("SEED") or str(random.randrange(2**32))
 BROWSER = ["tests/browser", "tests/js"]
-FRAMEWORKS = ["tests/browser/test_frameworks.py", "tests/browser/test_example_nextjs.py", "tests/js"]
+FRAMEWORKS = [
+    "tests/browser/test_frameworks.py",
+    "tests/browser/test_hooks_shared.py",
+    "tests/browser/test_example_nextjs.py",
+    "tests/js",
+]
 """Those of BROWSER that share npm packages."""
 SETUP = ["tests/repository/test_setup.py", "tests/packaging"]
 CHAOS = ["tests/chaos", "tests/fleet"]
