@@ -105,7 +105,8 @@ async def test_joining_thousands_of_chats(own_cluster: Make) -> None:
     counted = await asked(made)
     # And the heartbeat that tells that the node is idle no longer.
     assert 1000 <= counted["evalsha"] <= 1002
-    assert counted["subscribe"] <= 10
+    # How many share one depends on how the answers arrive: a busy machine takes them in smaller pieces.
+    assert counted["subscribe"] <= 50
 
 
 @gen_test
