@@ -27,8 +27,25 @@ class TestMemory(BackendContract):
         return MemoryBackend(settings)
 
 
+def on(*servers: str) -> Any:
+    """The fixture of a class that runs on each of these servers.
+
+    What is made of several servers needs only one kind: `TestRedis` shows that both are alike.
+    """
+
+    @pytest.fixture(autouse=True, scope="class", params=servers)
+    @classmethod
+    def server(cls: Any, request: Any) -> Iterator[None]:
+        started = cls.start(needs.server(request.param))
+        cls.url = started.url
+        yield
+        started.stop()
+
+    return server
+
+
 class _OnRedis(BackendContract):
-    """Redis backends on what ``start`` starts."""
+    """Redis backends on what ``start`` starts, for each of the fixture's servers."""
 
     url: str
 
@@ -37,14 +54,6 @@ class _OnRedis(BackendContract):
         """Start servers of this name."""
         raise NotImplementedError
 
-    @pytest.fixture(autouse=True, scope="class", params=SERVERS)
-    @classmethod
-    def _server(cls, request: Any) -> Iterator[None]:
-        server = cls.start(needs.server(request.param))
-        cls.url = server.url
-        yield
-        server.stop()
-
     def make_backend(self, settings: Settings) -> Backend:
         """See `BackendContract`."""
         return RedisBackend(settings.model_copy(update={"redis_url": SecretStr(self.url)}))
@@ -52,6 +61,8 @@ class _OnRedis(BackendContract):
 
 class TestRedis(_OnRedis):
     """All promises, on Redis and on Valkey."""
+
+    _server = on(*SERVERS)
 
     @staticmethod
     def start(server: str) -> RedisServer:
@@ -62,6 +73,8 @@ class TestRedis(_OnRedis):
 class TestSentinels(_OnRedis):
     """All promises, where sentinels have to be asked for the primary."""
 
+    _server = on("valkey")
+
     @staticmethod
     def start(server: str) -> Sentinels:
         """See `_OnRedis`."""
@@ -70,6 +83,8 @@ class TestSentinels(_OnRedis):
 
 class TestCluster(_OnRedis):
     """All promises, on a cluster of three primaries."""
+
+    _server = on("valkey")
 
     @staticmethod
     def start(server: str) -> RedisCluster:
