@@ -219,7 +219,7 @@ class Stage:
         median = statistics.median(gone) if gone else 0.0
         await node.start()
         return line(
-            f"{len(gone)} users of a killed node",
+            f"{len(gone)} users in chats, node killed",
             f"gone after {median:.1f} s, the last after {slowest:.1f} s",
             f"< {GONE:.0f} s",
             0 < slowest < GONE,
