@@ -19,7 +19,7 @@ from eclipse_ws.application.embedded import EmbeddedApi
 from eclipse_ws.application.embedded_chats import ChatSummary, Status
 from eclipse_ws.application.embedded_inbox import INBOX
 from eclipse_ws.application.embedded_store import AGENTS
-from eclipse_ws.protocol import ROLES, Message, Role, bounded
+from eclipse_ws.protocol import MAX_CHATS, ROLES, Message, Role, bounded
 from eclipse_ws.security.jwt import MAX_TOKEN, required
 from eclipse_ws.security.origins import shown
 
@@ -31,8 +31,6 @@ MAX_HISTORY: Final = 1 << 20
 """Maximum characters of all messages in a response."""
 MAX_QUERY: Final = 200
 """Maximum characters of what is searched for."""
-MAX_CHATS: Final = 500
-"""Maximum number of chats that a token opens, the inbox included."""
 
 _STATUS: Final = {
     "chat_not_found": HTTPStatus.BAD_REQUEST,  # the first message creates a chat: only the id can be wrong

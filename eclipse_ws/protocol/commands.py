@@ -89,7 +89,18 @@ class BaseCommand(msgspec.Struct):
         return _malformed(key)
 
 
-class SendMessage(BaseCommand, tag="message", rename="camel"):
+class _InChat(BaseCommand, kw_only=True, rename="camel"):
+    """A command about one chat, which it may name."""
+
+    chat_id: str | int | None = None
+
+    @property
+    def chat(self) -> object:
+        """See `BaseCommand`."""
+        return self.chat_id
+
+
+class SendMessage(_InChat, tag="message", rename="camel"):
     """Send a message: saved by the chat API, then sent as an event to everybody in the chat.
 
     ``resend``: this ``clientMessageId`` was sent before, perhaps to another node, and not answered.
@@ -99,17 +110,11 @@ class SendMessage(BaseCommand, tag="message", rename="camel"):
     role: Role
     client_message_id: _Id | None = None
     resend: bool = False
-    chat_id: str | int | None = None
 
     @property
     def text(self) -> str:
         """The content."""
         return self.content
-
-    @property
-    def chat(self) -> object:
-        """See `BaseCommand`."""
-        return self.chat_id
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
@@ -128,31 +133,18 @@ class SendMessage(BaseCommand, tag="message", rename="camel"):
         )
 
 
-class Typing(BaseCommand, tag="typing", rename="camel"):
+class Typing(_InChat, tag="typing", rename="camel"):
     """The user is typing or has stopped."""
 
     is_typing: bool
-    chat_id: str | int | None = None
-
-    @property
-    def chat(self) -> object:
-        """See `BaseCommand`."""
-        return self.chat_id
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> None:
         """None: it is ignored silently."""
 
 
-class AgentJoined(BaseCommand, tag="agent_joined", rename="camel"):
+class AgentJoined(_InChat, tag="agent_joined", rename="camel"):
     """An agent has joined; what the client says about the agent is ignored."""
-
-    chat_id: str | int | None = None
-
-    @property
-    def chat(self) -> object:
-        """See `BaseCommand`."""
-        return self.chat_id
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
@@ -160,7 +152,7 @@ class AgentJoined(BaseCommand, tag="agent_joined", rename="camel"):
         return _invalid_chat_id(key)
 
 
-class Read(BaseCommand, tag="read", rename="camel"):
+class Read(_InChat, tag="read", rename="camel"):
     """The user has read the chat up to a message.
 
     ``cursor``: the newest one that the client had when it showed the message, for a server that doesn't know
@@ -169,12 +161,6 @@ class Read(BaseCommand, tag="read", rename="camel"):
 
     message_id: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NAME)] | int
     cursor: str | None = None
-    chat_id: str | int | None = None
-
-    @property
-    def chat(self) -> object:
-        """See `BaseCommand`."""
-        return self.chat_id
 
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError:
