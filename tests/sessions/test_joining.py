@@ -12,8 +12,9 @@ from unittest.mock import patch
 import pytest
 
 from eclipse_ws.backends.base import BackendError
-from eclipse_ws.protocol import MAX_CHATS
+from eclipse_ws.protocol import MAX_CHATS, ChatToJoin
 from eclipse_ws.security.limits import Rate
+from eclipse_ws.sessions.session import ChatSession
 from tests.client import Client, http, running, token, until
 from tests.conftest import SECRET
 
@@ -369,7 +370,8 @@ async def test_a_token_that_came_along_ends() -> None:
 @pytest.mark.gen_test
 async def test_a_refresh_that_loses_a_chat() -> None:
     """The chats that the new token doesn't open are left with 4002; what it opens, or another one, stays."""
-    async with running() as server, await agent(server.port, "a", "b") as client:
+    never_swept: dict[str, Any] = {"server.sweeper.INTERVAL": 3600}  # it would find them, too
+    async with running(**never_swept) as server, await agent(server.port, "a", "b") as client:
         chats = [{"chatId": "a"}, {"chatId": "b"}, {"chatId": "c", "token": token("c", "agent")}]
         await client.say(type="join", chats=chats)
         await answers(client, 3)
@@ -487,6 +489,19 @@ async def test_a_client_that_goes_while_it_joins() -> None:
             gate.set()
         await until(lambda: server.hub.chats == 0)
         assert server.hub.sessions == 0
+
+
+@pytest.mark.gen_test
+async def test_a_client_that_has_gone_before_it_joins() -> None:
+    """A session that has ended joins nothing: nobody would ever take it out again."""
+    async with running() as server:
+        client = await agent(server.port, "a", "b")
+        (session,) = server.hub.members()
+        assert isinstance(session, ChatSession)
+        client.socket.transport.abort()
+        await until(lambda: server.hub.sessions == 0)
+        await session.join([ChatToJoin("a"), ChatToJoin("b")])
+        assert server.hub.chats == 0
 
 
 # -- typing -------------------------------------------------------------------------------------
