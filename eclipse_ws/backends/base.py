@@ -8,6 +8,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from eclipse_ws.backends.ledger import Ledger
 from eclipse_ws.backends.marks import Mark
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt
@@ -187,6 +188,11 @@ class Backend(abc.ABC):
     beacon_interval: float = 0.0
     """Seconds between two heartbeats of a node with chats; 0: it has none that carry the beacon, and delivery
     sends it.
+    """
+    ledger: Ledger | None = None
+    """Where the node that reports to the application keeps what it has reported and has yet to report.
+
+    None: this backend keeps nothing of that kind, and no node can report.
     """
     broadcasts_dropped: int = 0
     """Ephemeral events that it couldn't carry; a plain counter, read when metrics are scraped."""

@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from eclipse_ws.backends.base import Backend, Key, Position, Subscription
+from eclipse_ws.backends.ledger import MemoryLedger
 from eclipse_ws.backends.marks import Mark, current, keep
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, deleted_id, deletion_of, has_content_of, replaced
@@ -57,6 +58,7 @@ class MemoryBackend(Backend):
     is_shared = False
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ledger = MemoryLedger()
         self._settings = settings
         self._clock = clock
         self._channels: dict[str, _Channel] = {}

@@ -8,7 +8,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"eclipse_ws.testing.{name}"
-        for name in ("deletions", "events", "harness", "history", "keys", "marks", "nodes")
+        for name in ("deletions", "events", "harness", "history", "keys", "ledger", "marks", "nodes")
     )
 )
 

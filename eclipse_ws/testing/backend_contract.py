@@ -6,12 +6,19 @@ from eclipse_ws.testing.deletions import DeletionsContract
 from eclipse_ws.testing.events import EventsContract
 from eclipse_ws.testing.history import HistoryContract
 from eclipse_ws.testing.keys import KeysContract
+from eclipse_ws.testing.ledger import LedgerContract
 from eclipse_ws.testing.marks import MarksContract
 from eclipse_ws.testing.nodes import NodesContract
 
 
 class BackendContract(
-    EventsContract, HistoryContract, DeletionsContract, KeysContract, MarksContract, NodesContract
+    EventsContract,
+    HistoryContract,
+    DeletionsContract,
+    KeysContract,
+    MarksContract,
+    LedgerContract,
+    NodesContract,
 ):
     """All of the contract. To test a backend, write a subclass with one method::
 
@@ -21,5 +28,5 @@ class BackendContract(
 
     `make_backend` makes one more node, which the suite starts and closes. If `Backend.is_shared` is true, all
     nodes that it makes must share one server. If it is false, each test has one node, and the promises
-    between nodes are skipped.
+    between nodes are skipped. So are those of a ledger, if `Backend.ledger` is None.
     """
