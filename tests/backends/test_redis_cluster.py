@@ -11,6 +11,7 @@ from redis.crc import key_slot
 
 from eclipse_ws.backends.base import Unavailable
 from eclipse_ws.backends.redis.cluster import ClusterBackend
+from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.scripts import JOIN
 from eclipse_ws.protocol import Cursor
 from tests import needs
@@ -417,3 +418,28 @@ async def test_one_primary_carries_the_beacon(servers: RedisCluster, made: OnClu
     heard.clear()
     await until(lambda: len(heard) >= 2, "beacons")
     assert set(heard) == {b"beacon"}
+
+
+@gen_test
+async def test_the_slot_of_the_ledger_moves(servers: RedisCluster, made: OnCluster) -> None:
+    """Another primary gets the ledger with its holder and records, while it is written and read."""
+    one, other = await made.nodes(2)
+    mine, theirs = one.backend.ledger, other.backend.ledger
+    holder, records = Names().ledger
+    slot = int(key_slot(holder.encode()))
+    assert slot == key_slot(records.encode())
+    to = another(servers, servers.owner(holder))
+    await mine.take("a")
+    for first in (0, 500):
+        await mine.write("a", {f"c{number}": b"x" for number in range(first, first + 500)})
+    moving = asyncio.create_task(asyncio.to_thread(servers.move, slot, to))
+    number = 0
+    while not moving.done():
+        number += 1
+        assert await mine.write("a", {"c0": b"%d" % number})
+        assert len(await theirs.read()) == 1000
+    await moving
+    assert await theirs.take("b", "a") == "b"
+    assert await mine.write("a", {"c0": b"no"}) is False
+    assert (await mine.read())["c0"] == b"%d" % number
+    assert ask(to.port, "GET", holder) == "b"

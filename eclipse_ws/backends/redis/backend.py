@@ -26,6 +26,7 @@ from eclipse_ws.backends.redis.broadcasts import Broadcasts
 from eclipse_ws.backends.redis.connections import Connections
 from eclipse_ws.backends.redis.heartbeat import Heartbeat
 from eclipse_ws.backends.redis.keys import Keys, whole
+from eclipse_ws.backends.redis.ledger import RedisLedger
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.own_events import OwnEvents
 from eclipse_ws.backends.redis.probe import greet, probe
@@ -44,6 +45,7 @@ class ServerBackend(Backend):
     """
 
     name = "redis"
+    ledger: RedisLedger
 
     def __init__(
         self, settings: Settings, server: Server | None = None, tag: Callable[[], str] | None = None
@@ -55,6 +57,7 @@ class ServerBackend(Backend):
         self._lifetime = whole(settings.history_seconds)
         self._connections = Connections(settings, self._names, Address(settings, server), tag)
         self._keys = Keys(settings, self._connections)
+        self.ledger = RedisLedger(self._connections)
         self._own = OwnEvents()
         self._broadcasts = Broadcasts(self._names.publish, self._own, self._not_broadcast)
         self._subscriptions: Subscriptions

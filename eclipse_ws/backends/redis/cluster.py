@@ -22,9 +22,11 @@ from eclipse_ws.backends.base import (
     Subscription,
     Unavailable,
 )
+from eclipse_ws.backends.ledger import Ledger
 from eclipse_ws.backends.marks import Mark
 from eclipse_ws.backends.redis.backend import ServerBackend
 from eclipse_ws.backends.redis.connection import DisconnectedError
+from eclipse_ws.backends.redis.ledger import ClusterLedger
 from eclipse_ws.backends.redis.names import Names
 from eclipse_ws.backends.redis.probe import first_contact
 from eclipse_ws.backends.redis.refusals import ELSEWHERE
@@ -90,6 +92,7 @@ class ClusterBackend(Backend):
         self.beacon_interval = settings.redis_ping_interval
         self.settings = settings
         self.slots = SlotMap()
+        self.ledger = ClusterLedger(self._ask_ledger)
         self._names = Names.of(settings)
         self._primaries: dict[Server, _Primary] = {}
         self._retired: list[_Primary] = []
@@ -265,11 +268,17 @@ class ClusterBackend(Backend):
         return self._primaries[owner]
 
     async def _ask(self, chat_id: str, call: Callable[[_Primary], Awaitable[T]]) -> T:
-        """Ask the primary that has a chat; again if the slot is another's by now. Raises as the call does."""
+        return await self._ask_for(self._names.key(chat_id), call)
+
+    async def _ask_ledger(self, call: Callable[[Ledger], Awaitable[T]]) -> T:
+        return await self._ask_for(self._names.ledger[0], lambda primary: call(primary.backend.ledger))
+
+    async def _ask_for(self, key: str, call: Callable[[_Primary], Awaitable[T]]) -> T:
+        """Ask the primary that has a key; again if the slot is another's by now. Raises as the call does."""
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                return await call(self._primary(self._names.key(chat_id)))
+                return await call(self._primary(key))
             except Unavailable as error:
                 cause = error.__cause__
                 if isinstance(cause, (ClusterDownError, DisconnectedError)):

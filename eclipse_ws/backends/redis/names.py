@@ -29,6 +29,9 @@ class Names:
         """The channel that every node hears."""
         self.node = f"{nodes}node:"
         """Prefix of a node's own channel and of its lease; the node's name follows."""
+        ledger = f"{prefix}eclipse:ledger:{{0}}:"
+        self.ledger = f"{ledger}holder", f"{ledger}records"
+        """The keys of the ledger's holder and of its records: both are in one slot of a cluster."""
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
