@@ -26,6 +26,7 @@ import structlog
 from eclipse_ws.backends import base
 from eclipse_ws.backends.base import Key, Position, Record, Rejected, Subscription, Unavailable
 from eclipse_ws.backends.marks import Mark, parse_marks
+from eclipse_ws.backends.postgres_ledger import PostgresLedger
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Cursor, Event, Receipt, deleted_id, deletion_of, parse_events, saved_id
 from eclipse_ws.protocol.events import identity, with_origin
@@ -69,6 +70,7 @@ class PostgresBackend(base.Backend):
         self._pool: asyncpg.Pool[Any] | None = None
         self._free = asyncio.Semaphore(CONNECTIONS - 1)  # beside the one that listens
         self._look = asyncio.Event()
+        self.ledger = PostgresLedger(self._call)
 
     async def start(self, listener: base.Listener) -> None:
         """See the contract."""

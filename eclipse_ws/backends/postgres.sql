@@ -7,6 +7,7 @@ SET tcp_keepalives_count = 3; -- a node that vanishes holds its lock for half a 
 
 -- kind: head (place and identity of the last event), event, mark, key (epoch: state, token and fingerprint of an
 -- attempt; body: its receipt). bytes: of all events that the chat ever had; those before this one.
+-- The ledger is under the chat of zeros, which no chat's hash is: holder (epoch: its name), record (name: a chat's id).
 DO $$ BEGIN
   PERFORM pg_advisory_xact_lock(hashtext('eclipse_ws')); -- nodes that start at once do it one after another
   IF to_regclass('eclipse_ws') IS NULL THEN
@@ -163,4 +164,54 @@ DECLARE head record := pg_temp.lock(this); known record; state text; own boolean
       concat_ws(' ', step, token, fingerprint) END, 0, 0, receipt, kept);
   END IF;
   RETURN (state, known.body);
+END $$;
+
+-- Answers who holds the ledger, once the one that asks has taken it if it may; its row is locked either way.
+CREATE OR REPLACE FUNCTION pg_temp.ledger_take(this uuid, holder text, instead_of text, kept interval) RETURNS text
+LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO eclipse_ws AS held VALUES (this, 'holder', '', holder, 0, 0, '', now(), now() + kept)
+  ON CONFLICT (chat, kind, name) DO UPDATE SET epoch = holder, expires = excluded.expires
+  WHERE held.expires <= now() OR held.epoch IN (holder, instead_of);
+  IF FOUND THEN
+    PERFORM pg_temp.ledger_keep(this, kept);
+  END IF;
+  RETURN epoch FROM eclipse_ws WHERE chat = this AND kind = 'holder';
+END $$;
+
+-- Records are kept a day longer than the holder. Once a day, since its row was made, all of them get that anew, some
+-- thousands with each command.
+CREATE OR REPLACE FUNCTION pg_temp.ledger_keep(this uuid, kept interval) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE most int := 5000; renewed int; BEGIN
+  IF EXISTS (SELECT FROM eclipse_ws WHERE chat = this AND kind = 'holder' AND made < now() - interval '1 day') THEN
+    UPDATE eclipse_ws SET expires = now() + kept + interval '1 day' WHERE ctid = ANY (ARRAY(SELECT ctid FROM eclipse_ws
+      WHERE chat = this AND kind = 'record' AND expires < now() + kept LIMIT most FOR UPDATE));
+    GET DIAGNOSTICS renewed = ROW_COUNT;
+    UPDATE eclipse_ws SET made = now() WHERE chat = this AND kind = 'holder' AND renewed < most;
+  END IF;
+END $$;
+
+-- Answers whether the records are kept and the empty ones removed: only the holder's are, and nobody else takes the
+-- ledger meanwhile.
+CREATE OR REPLACE FUNCTION pg_temp.ledger_write(this uuid, holder text, names bytea[], bodies bytea[], kept interval)
+RETURNS boolean LANGUAGE plpgsql AS $$ DECLARE gone bytea; BEGIN
+  UPDATE eclipse_ws SET expires = now() + kept
+  WHERE chat = this AND kind = 'holder' AND epoch = holder AND expires > now();
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  FOR gone IN SELECT id FROM unnest(names, bodies) AS given (id, record) WHERE record = '' LOOP
+    DELETE FROM eclipse_ws WHERE chat = this AND kind = 'record' AND name = gone; -- by its key, whatever is planned
+  END LOOP;
+  INSERT INTO eclipse_ws SELECT this, 'record', id, '', 0, 0, record, now(), now() + kept + interval '1 day'
+  FROM unnest(names, bodies) AS given (id, record) WHERE record <> ''
+  ON CONFLICT (chat, kind, name) DO UPDATE SET body = excluded.body, expires = excluded.expires;
+  PERFORM pg_temp.ledger_keep(this, kept);
+  RETURN true;
+END $$;
+
+-- Answers the names of the first records after a name, and then their bodies.
+CREATE OR REPLACE FUNCTION pg_temp.ledger_read(this uuid, after bytea, most bigint) RETURNS bytea[]
+LANGUAGE plpgsql AS $$ BEGIN
+  RETURN array_agg(name ORDER BY name) || array_agg(body ORDER BY name) FROM (SELECT name, body FROM eclipse_ws
+    WHERE chat = this AND kind = 'record' AND name > after AND expires > now() ORDER BY name LIMIT most) AS piece;
 END $$;
