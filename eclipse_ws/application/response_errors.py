@@ -89,7 +89,7 @@ def status_error(
 ) -> ApiError:
     """A response with a status of 400 or more; ``missing`` is the code for 404."""
     detail = f"{what}: status {status}, {len(body)} bytes of {media[:60]!r}"
-    wait = _seconds(retry_after)
+    wait = retry_after_seconds(retry_after)
     if status >= 500:
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             return ApiError("api_unavailable", detail, retry_after=wait, down=True)
@@ -172,8 +172,10 @@ def _decodes(decode: Callable[[bytes], object], body: bytes) -> bool:
     return True
 
 
-def _seconds(value: str | None) -> float | None:
-    """Retry-After, a number or a date, in seconds (RFC 9110 section 10.2.3)."""
+def retry_after_seconds(value: str | None, most: float = MAX_RETRY_AFTER) -> float | None:
+    """Retry-After, a number or a date, in seconds (RFC 9110 section 10.2.3), at most ``most``; None if it is
+    missing or neither.
+    """
     if value is None:
         return None
     try:
@@ -182,4 +184,4 @@ def _seconds(value: str | None) -> float | None:
         )
     except (ValueError, OverflowError):
         return None
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
+    return min(max(seconds, 0.0), most)

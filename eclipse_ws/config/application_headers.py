@@ -18,6 +18,7 @@ _RESERVED: Final = frozenset(
         "idempotency-key",
         "user-agent",
         "x-internal-secret",
+        "x-signature",
         # framing and connection
         "accept-encoding",
         "connection",

@@ -225,7 +225,20 @@ def check_database_url(url: str) -> list[Problem]:
 
 def check_api_url(url: str) -> list[Problem]:
     """Problems of a NEXT_API_URL."""
-    name, fix = "NEXT_API_URL", "set it to the application's address, such as https://app.example.com"
+    why = "so it can't be a prefix of the API's routes"
+    fix = "the application's address, such as https://app.example.com"
+    return _check_http_url("NEXT_API_URL", url, fix, why)
+
+
+def check_events_url(url: str) -> list[Problem]:
+    """Problems of an ECLIPSE_APP_EVENTS_URL."""
+    fix = "the address of the application's route, such as https://app.example.com/api/chat-events"
+    why = "which the reports are not sent with"
+    return _check_http_url("ECLIPSE_APP_EVENTS_URL", url, fix, why)
+
+
+def _check_http_url(name: str, url: str, what: str, no_query: str) -> list[Problem]:
+    fix = f"set it to {what}"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -242,7 +255,7 @@ def check_api_url(url: str) -> list[Problem]:
             )
         ]
     if parts.query or parts.fragment:
-        return [Problem(name, "has a query or fragment, so it can't be a prefix of the API's routes", fix)]
+        return [Problem(name, f"has a query or fragment, {no_query}", fix)]
     if is_placeholder(url):
         return [Problem(name, "is a placeholder", fix)]
     return []

@@ -271,6 +271,12 @@ class Settings(BaseSettings):
     )
     api_honours_idempotency: bool = _setting(False, "the application honours Idempotency-Key")
     app_publishes_over_http: bool = _setting(False, "the application publishes its events over HTTP only")
+    app_events_url: str = _setting(
+        "",
+        "address that is told who is in each chat and what they have read; unset: nobody is told, or, in "
+        "development with the embedded store, this server itself",
+        hidden=True,
+    )
     embedded_db: str = _setting(":memory:", "file of the embedded store, or :memory:", min_length=1)
     allow_embedded_api: bool = _setting(False, "allow the embedded store in production")
 

@@ -27,6 +27,7 @@ from eclipse_ws.config.problems import (
     Problem,
     check_api_url,
     check_database_url,
+    check_events_url,
     check_host,
     check_origin,
     check_secret,
@@ -43,7 +44,10 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     """Problems beyond types: secrets, addresses, and production's requirements."""
     problems: list[Problem] = []
     production = settings.production
-    secret_needed = {"JWT_SECRET": not settings.jwt_public_key, "INTERNAL_API_SECRET": settings.api == "http"}
+    secret_needed = {
+        "JWT_SECRET": not settings.jwt_public_key,
+        "INTERNAL_API_SECRET": settings.api == "http" or bool(settings.app_events_url),
+    }
     for name, needed in secret_needed.items():
         value = getattr(settings, name.lower()).get_secret_value()
         if value:
@@ -87,6 +91,8 @@ def check(settings: Settings, sources: Mapping[str, str], given: Mapping[str, st
     elif production and not settings.allow_embedded_api:
         fix = "use http, or set ECLIPSE_ALLOW_EMBEDDED_API=true to save messages in this server"
         problems.append(Problem("ECLIPSE_API", "is embedded, which is not permitted in production", fix))
+    if settings.app_events_url:
+        problems += check_events_url(settings.app_events_url)
     try:
         application_headers.parse(settings.api_headers.get_secret_value())
     except application_headers.HeadersError as error:
@@ -255,11 +261,12 @@ def find_warnings(settings: Settings) -> list[str]:
             "ECLIPSE_WORKERS is auto, and there is one worker: several need Redis or PostgreSQL, and "
             "ECLIPSE_API=http. Fix: use both, or set ECLIPSE_WORKERS=1."
         )
-    for field, url, scheme in (
-        ("redis_ca", settings.redis_url.get_secret_value(), "rediss"),
-        ("api_ca", settings.next_api_url, "https"),
+    for field, urls, scheme in (
+        ("redis_ca", [settings.redis_url.get_secret_value()], "rediss"),
+        ("api_ca", [settings.next_api_url, settings.app_events_url], "https"),
     ):
-        if getattr(settings, field) and not url.startswith((f"{scheme}://", f"{scheme}+")):
+        secure = any(url.startswith((f"{scheme}://", f"{scheme}+")) for url in urls)
+        if getattr(settings, field) and not secure:
             found.append(f"{variable(field)} is set, but its URL does not begin with {scheme}://.")
     if settings.client_address_header and settings.trusted_proxies > 1:
         found.append(

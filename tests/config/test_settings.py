@@ -376,6 +376,34 @@ def test_a_wrong_api_url_is_named(url: str, says: str) -> None:
     assert "hunter2" not in found["NEXT_API_URL"]
 
 
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("ftp://app.acme.com/events", "not an http:// or https:// URL"),
+        ("https://user:hunter2@app.acme.com/events", "user name or password"),
+        ("https://app.acme.com/events?key=hunter2", "query"),
+        ("https://app.acme.com/events#hunter2", "fragment"),
+        ("https://your-app.vercel.app/events", "placeholder"),
+        ("https://[::1", "not a valid URL"),
+    ],
+)
+def test_a_wrong_address_of_reports_is_named(url: str, says: str) -> None:
+    """Each kind of wrong ECLIPSE_APP_EVENTS_URL gets its own sentence."""
+    found = problems_of(prod(ECLIPSE_APP_EVENTS_URL=url))
+    assert list(found) == ["ECLIPSE_APP_EVENTS_URL"]
+    assert says in found["ECLIPSE_APP_EVENTS_URL"]
+    assert "hunter2" not in found["ECLIPSE_APP_EVENTS_URL"]
+
+
+def test_reports_need_a_secret_to_be_signed_with() -> None:
+    """Production with an embedded store needs no INTERNAL_API_SECRET, unless it sends reports."""
+    given: dict[str, str | None] = {"ECLIPSE_API": "embedded", "ECLIPSE_ALLOW_EMBEDDED_API": "true"}
+    url = "https://app.acme.com/events"
+    read(prod(INTERNAL_API_SECRET=None, **given))
+    found = problems_of(prod(INTERNAL_API_SECRET=None, ECLIPSE_APP_EVENTS_URL=url, **given))
+    assert list(found) == ["INTERNAL_API_SECRET"]
+
+
 def test_production_refuses_what_only_development_may_use() -> None:
     """The embedded API and the memory backend need permission."""
     environ = prod(ECLIPSE_API="embedded", ECLIPSE_BACKEND="memory")
@@ -939,7 +967,7 @@ def test_fields_declare_secrets_and_derived_values() -> None:
     secrets |= {"redis_url", "database_url"}
     assert secrets == SECRETS
     assert {"jwt_secret", "jwt_previous_secrets", "internal_api_secret"} == LITERAL
-    assert SECRETS | {"next_api_url", "jwt_public_key"} == HIDDEN
+    assert SECRETS | {"next_api_url", "app_events_url", "jwt_public_key"} == HIDDEN
     assert {"profile", "region", "machine"} == ENV_ONLY
     assert SECRETS - {"redis_url", "database_url"} <= RELOADED
     assert not RELOADED & {"port", "redis_url", "backend", *ENV_ONLY}
