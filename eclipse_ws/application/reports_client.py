@@ -134,5 +134,5 @@ class ReportsClient:
             parts = urlsplit(urljoin(self._url, location or ""))
             place = origin_of(parts.geturl()) + printable(parts.path)[:100]
         except ValueError:
-            return "has no usable Location"
-        return f"is not followed; if it leads to the right place, set ECLIPSE_APP_EVENTS_URL to {place}"
+            return "has no usable Location; set ECLIPSE_APP_EVENTS_URL to the final address"
+        return f"is not followed; set ECLIPSE_APP_EVENTS_URL to {place}"

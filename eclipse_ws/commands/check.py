@@ -1,7 +1,7 @@
 """`eclipse-ws check`: checks the configuration and the environment before a start.
 
 It changes nothing: it writes only Redis keys that expire within a minute, makes the table that a start would
-make in PostgreSQL, and requests an unknown user from the application.
+make in PostgreSQL, requests an unknown user from the application, and sends it a batch without reports.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ async def check(
     The profile is the one of a start here. In production, ``fly_file`` None means ``fly.toml`` in the working
     directory, if it exists. Its ``[env]`` sets variables that the environment overrides, as on the platform.
     """
+    from eclipse_ws.commands.check_reports import reports
+
     environment = os.environ if environ is None else environ
     path = fly_file or Path(fly_toml.NAME)
     given: dict[str, Any] = {}
@@ -81,7 +83,7 @@ async def check(
     findings += pages(value, loaded.sources["allowed_origins"] == "generated")
     findings += machine(value)
     backend = check_postgres.postgres if value.backend == "postgres" else check_redis.redis
-    for some in await asyncio.gather(backend(value), application(value)):
+    for some in await asyncio.gather(backend(value), application(value), reports(value)):
         findings += some
     return findings
 
@@ -228,7 +230,7 @@ def _application_finding(
 
     name = "NEXT_API_URL"
     if answer is None:
-        return connectivity.application(value, error, took)
+        return connectivity.application(name, value.next_api_url, value, error, took)
     status, kind = answer.code, answer.headers.get("Content-Type", "")
     if 300 <= status < 400:
         # The server's own text: it leaves out the query, which may contain a secret.

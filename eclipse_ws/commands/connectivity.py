@@ -62,12 +62,14 @@ async def redis(url: str, error: BaseException, timeout: float) -> Finding:
     return Finding(name, "problem", f"{address} accepts, but is not a Redis server ({error})", fix)
 
 
-def application(value: Settings, error: BaseException | None, took: float) -> Finding:
-    """Why a call to the application got no response in ``took`` seconds, by its error."""
+def application(name: str, url: str, value: Settings, error: BaseException | None, took: float) -> Finding:
+    """Why a call to the application at ``url``, which ``name`` sets, got no response in ``took`` seconds, by
+    its error.
+    """
     from eclipse_ws.application.http import CONNECT_TIMEOUT
     from eclipse_ws.application.response import TransportError
 
-    name, parts = "NEXT_API_URL", urlsplit(value.next_api_url)
+    parts = urlsplit(url)
     address = parts.netloc if parts.port else f"{parts.netloc}:{443 if parts.scheme == 'https' else 80}"
     cause = next((each for each in _causes(error) if isinstance(each, TransportError)), None)
     detail, reason = str(cause or error), cause.reason if cause else None
