@@ -7,7 +7,7 @@ import math
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -18,6 +18,7 @@ from eclipse_ws.application.concurrency_limiter import MIN_WAITING, Quotas
 from eclipse_ws.application.embedded_chats import Change, ChatSummary, Status
 from eclipse_ws.application.embedded_inbox import INBOX, Inbox, Publish
 from eclipse_ws.application.embedded_store import Store
+from eclipse_ws.application.reports import Report
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import Message, User
 
@@ -72,10 +73,16 @@ class EmbeddedApi(ChatApi):
         self._worker = ThreadPoolExecutor(1, "embedded-api")
         try:
             # Without a timeout: no caller waits for a response yet.
-            await self._run(lambda _: None, timeout=math.inf)
+            await self._run(self._begin, timeout=math.inf)
         except ApiError:
             await self.close()
             raise
+
+    def _begin(self, store: Store) -> None:
+        # The memory backend has forgotten who was in a chat when the server stopped: nobody will report that
+        # they have left.
+        if self.settings.backend == "memory":
+            store.visitors.forget()
 
     async def close(self) -> None:
         """Finish queued calls, and close the database."""
@@ -140,6 +147,10 @@ class EmbeddedApi(ChatApi):
     async def close_chat(self, chat_id: str) -> ChatSummary | None:
         """Close the chat until its customer writes again; the chat after that, or None if it is unknown."""
         return await self._run(lambda store: store.close_chat(chat_id))
+
+    async def take_reports(self, reports: Sequence[Report]) -> None:
+        """Remember which customers are in their chats; reports that have come before change nothing."""
+        await self._run(lambda store: store.take_reports(reports))
 
     async def _run(
         self, work: Callable[[Store], T], timeout: float | None = None, share: Share | None = None

@@ -51,6 +51,8 @@ SELECT some.id, count, last, last + changes,
     ELSE opened_at END,
     (SELECT w.created_at FROM messages w WHERE w.seq =
         (SELECT MIN(r.seq) FROM messages r WHERE r.chat = some.id AND r.role = 'USER' AND r.seq > settled)),
+    EXISTS (SELECT 1 FROM visitors v WHERE v.chat = some.id),
+    (SELECT d.at FROM departures d WHERE d.chat = some.id),
     m.id, substr(m.content, 1, ?), m.role, m.created_at, u.id, u.name, u.email, u.image
 FROM some JOIN messages m ON m.seq = last JOIN users u ON u.id = m.user ORDER BY last DESC
 """
@@ -86,6 +88,10 @@ class ChatSummary(msgspec.Struct):
     """None while it is open."""
     waitingSince: str | None  # noqa: N815
     """When the first message came that nobody has answered yet; None if none waits."""
+    customerHere: bool | None = None  # noqa: N815
+    """Whether the customer has the chat open, as reports say; None if there were none."""
+    customerLeftAt: str | None = None  # noqa: N815
+    """Until when they had; None while they do, and without reports."""
 
 
 class ChatList:
@@ -164,9 +170,13 @@ def message_of(row: tuple[str, ...]) -> Message:
 def _summary(row: tuple[object, ...]) -> ChatSummary:
     names = (
         *("id", "count", "position", "revision", "received", "answered"),
-        *("status", "assignee", "closedAt", "openedAt", "waitingSince"),
+        *("status", "assignee", "closedAt", "openedAt", "waitingSince", "customerHere", "customerLeftAt"),
     )
     fields = dict(zip(names, row, strict=False))
     fields["status"] = "open" if fields["status"] else "closed"
+    if fields["customerHere"]:
+        fields |= {"customerHere": True, "customerLeftAt": None}
+    else:
+        fields["customerHere"] = None if fields["customerLeftAt"] is None else False
     message = message_of(row[len(names) :])  # type: ignore[arg-type]
     return ChatSummary(lastMessage=message, updatedAt=message.createdAt, **fields)  # type: ignore[arg-type]

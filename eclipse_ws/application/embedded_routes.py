@@ -11,6 +11,7 @@ import msgspec
 from tornado.routing import URLSpec
 from tornado.web import HTTPError, url
 
+from eclipse_ws.application import embedded_reports
 from eclipse_ws.application.embedded import EmbeddedApi
 from eclipse_ws.application.embedded_chats import Status
 from eclipse_ws.application.embedded_handler import Handler
@@ -53,6 +54,7 @@ def routes(api: EmbeddedApi) -> list[URLSpec]:
         url(r"/api/users/([^/]*)", _Users, given),
         url(r"/api/ws/token", _Token, given),
         url(r"/api/agents", _Agents, given),
+        *embedded_reports.routes(api),
     ]
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from eclipse_ws.application import embedded_visitors
 from eclipse_ws.application.embedded_chats import SCHEMA, Change, ChatList, ChatSummary, message_of
+from eclipse_ws.application.reports import Report
 from eclipse_ws.protocol import Message, Sender, User
 
 AGENTS: Final = (
@@ -62,7 +64,7 @@ class Store:
             # A power failure may lose the last messages, never the database: good enough for development.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute(f"PRAGMA max_page_count = {max(1, max_bytes // PAGE)}")
-            self._db.executescript(_SCHEMA + SCHEMA)
+            self._db.executescript(_SCHEMA + SCHEMA + embedded_visitors.SCHEMA)
             for agent in AGENTS:
                 self._db.execute(
                     "INSERT OR IGNORE INTO users VALUES (?, ?, ?, ?)",
@@ -72,6 +74,7 @@ class Store:
             self._identity = self._identify()
             self.chats = ChatList(self._db)
             """The chats as the agents see them."""
+            self.visitors = embedded_visitors.Visitors(self._db)
             self._tell = tell
         except BaseException:
             self._db.close()
@@ -114,6 +117,13 @@ class Store:
     def close_chat(self, chat: str) -> ChatSummary | None:
         """Close the chat until its customer writes again; the chat after that, or None if it is unknown."""
         return self._apply(chat, lambda found: self.chats.close(found, _now()))
+
+    def take_reports(self, reports: Iterable[Report]) -> None:
+        """Remember which customers are in their chats; reports that have come before change nothing."""
+        with self._transaction():
+            changed = [self._after(chat, "chat_updated") for chat in self.visitors.take(reports)]
+        for each in changed:
+            self._announce(each)
 
     def _apply(self, chat: str, work: Callable[[ChatSummary], Change | None]) -> ChatSummary | None:
         changed: tuple[Change, ChatSummary] | None = None

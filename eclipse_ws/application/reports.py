@@ -15,6 +15,8 @@ MAX_BATCH: Final = 200
 """Reports in one batch."""
 SIGNATURE: Final = "X-Signature"
 """The header that carries a batch's signature."""
+PATH: Final = "/api/chat-events"
+"""Where the embedded API takes reports."""
 
 ReportType = Literal["chat_occupied", "chat_vacated", "user_joined", "user_left", "read"]
 

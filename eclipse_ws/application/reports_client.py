@@ -13,7 +13,7 @@ from eclipse_ws.application.call import Call
 from eclipse_ws.application.client import ApiClient
 from eclipse_ws.application.http import CONNECT_TIMEOUT, MAX_IDLE
 from eclipse_ws.application.redirects import Route
-from eclipse_ws.application.reports import SIGNATURE, Report, encode_batch, signature
+from eclipse_ws.application.reports import PATH, SIGNATURE, Report, encode_batch, signature
 from eclipse_ws.application.response import ApiResponse, TransportError
 from eclipse_ws.application.response_errors import retry_after_seconds
 from eclipse_ws.config import application_headers
@@ -26,6 +26,16 @@ _REFUSED: Final = frozenset(
     {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY}
 )
 _AS_IT_IS: Final = "/%:@!$&'()*+,;=~"
+
+
+def reports_url(settings: Settings, port: int) -> str:
+    """Where reports go, "" if nowhere: ``app_events_url``, or else, where the demo is, to the embedded API of
+    this server itself, which listens on ``port``.
+    """
+    if settings.app_events_url or not settings.has_demo or settings.tls_cert:
+        return settings.app_events_url
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    return f"http://[{host}]:{port}{PATH}" if ":" in host else f"http://{host}:{port}{PATH}"
 
 
 class BatchRefused(Exception):  # noqa: N818 - not a mistake of ours

@@ -32,11 +32,11 @@ from tests.application.stub import SECRET
 from tests.needs import program
 
 AT = "2026-01-01T00:00:00.000Z"
-JOINED = Report("r-1", "user_joined", "chat ü", AT, user_id="user-1", role="USER")
+JOINED = Report("r-1", "user_joined", "chat ü", AT, user_id="user-1", role="user")
 REPORTS = [
     Report("r-0", "chat_occupied", "chat ü", AT),
     JOINED,
-    Report("r-2", "read", "chat ü", AT, user_id="user-1", role="USER", message_id="m-1"),
+    Report("r-2", "read", "chat ü", AT, user_id="user-1", role="user", message_id="m-1"),
 ]
 TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -113,7 +113,7 @@ async def test_a_batch_as_it_is_sent() -> None:
                 "chatId": "chat ü",
                 "at": AT,
                 "userId": "user-1",
-                "role": "USER",
+                "role": "user",
             },
             {
                 "id": "r-2",
@@ -121,7 +121,7 @@ async def test_a_batch_as_it_is_sent() -> None:
                 "chatId": "chat ü",
                 "at": AT,
                 "userId": "user-1",
-                "role": "USER",
+                "role": "user",
                 "messageId": "m-1",
             },
         ]
@@ -376,7 +376,7 @@ async def test_a_whole_batch() -> None:
     """A batch of the largest size and of long ids is sent in one piece."""
     peer = Peer(TAKEN)
     reports = [
-        Report(f"r-{number}", "user_joined", "c" * 1000, AT, user_id="u" * 1000, role="USER")
+        Report(f"r-{number}", "user_joined", "c" * 1000, AT, user_id="u" * 1000, role="user")
         for number in range(MAX_BATCH)
     ]
     async with telling(peer) as client:
