@@ -81,7 +81,8 @@ function listenToInbox() {
   here.on("event", (event) => {
     const news = here == inbox && chats.hear(event);
     const isNew = event.type == "chat_opened";
-    if (!news || !(isNew || (event.type == "chat_updated" && news.chat.lastMessage.role == "USER"))) return;
+    const isWritten = event.type == "chat_updated" && news?.chat.lastMessage.role == "USER" && news.chat.lastMessage.id != news.before?.lastMessage.id;
+    if (!news || !(isNew || isWritten)) return;
     const { id, assignee, lastMessage } = news.chat;
     if ((assignee && assignee != agent) || (id == chosen && !document.hidden)) return;
     alerts.call({ isNew, id, name: nameOf(id), text: lastMessage.content, open: () => choose(id) });

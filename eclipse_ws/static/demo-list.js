@@ -23,6 +23,14 @@ const ago = (iso) => {
   return new Date(iso).toLocaleDateString(undefined, { day: "numeric", month: "short" });
 };
 
+/** Whether a customer is still there, or since when they are not; nothing if that isn't known. */
+function whereabouts({ status, customerHere, customerLeftAt }) {
+  if (status == "closed" || customerHere == null) return "";
+  if (customerHere) return "Here now";
+  const minutes = (Date.now() - Date.parse(customerLeftAt)) / 60_000;
+  return minutes < 1 ? "Left just now" : `Left ${ago(customerLeftAt)}${minutes < 1440 ? " ago" : ""}`;
+}
+
 const LONG = 300; // seconds after which a customer waits for long
 
 /** How long a customer has been waiting: 0:59, 59:59, 3 h. */
@@ -34,7 +42,7 @@ export function waited(iso) {
 
 class Row {
   item = document.createElement("li");
-  #parts = { name: make("span", "name"), time: make("time", ""), last: make("span", "last"), count: make("span", "count"), who: make("span", "who") };
+  #parts = { name: make("span", "name"), time: make("time", ""), last: make("span", "last"), count: make("span", "count"), here: make("span", "here"), who: make("span", "who") };
   #button = make("button", "chat");
   #chat;
 
@@ -63,7 +71,7 @@ class Row {
 
   /** Shows how late it is now. */
   tick() {
-    const { updatedAt, waitingSince } = this.#chat;
+    const { updatedAt, waitingSince, customerHere } = this.#chat;
     const { text, isLong } = waitingSince ? waited(waitingSince) : { text: ago(updatedAt) };
     set(this.#parts.time, {
       dateTime: waitingSince ?? updatedAt,
@@ -71,6 +79,8 @@ class Row {
       className: !waitingSince ? "" : isLong ? "wait long" : "wait",
       title: waitingSince ? "The customer has been waiting for this long" : "",
     });
+    const where = whereabouts(this.#chat);
+    set(this.#parts.here, { hidden: !where, textContent: where, className: customerHere ? "here" : "here left" });
   }
 
   focus() {
