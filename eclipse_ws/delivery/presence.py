@@ -30,16 +30,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Final, Protocol
 
 import structlog
 
 from eclipse_ws.backends.base import Backend, Unavailable
+from eclipse_ws.delivery.census import Census
 from eclipse_ws.delivery.cluster import Cluster
 from eclipse_ws.delivery.presence_notes import LISTED, Crowd, Here, PresenceNote
 from eclipse_ws.delivery.presence_peer import MAX_WATCHED, Everything, Peer
 from eclipse_ws.delivery.presence_sender import Known, Sender
-from eclipse_ws.delivery.presence_view import NOBODY, News, Roster, View
+from eclipse_ws.delivery.presence_view import NOBODY, News, Roster, Sources, View
 from eclipse_ws.delivery.tasks import Tasks
 
 log = structlog.get_logger("eclipse_ws.presence")
@@ -50,6 +52,8 @@ SILENCE: Final = 12.0
 """Seconds after which a silent node is asked whether it lives: more than between two beacons."""
 PATIENCE: Final = 3.0
 """Seconds that it has to answer."""
+SURVEYED: Final = 200
+"""Chats at which the census looks in one turn of the loop."""
 READY: Final = 1.0
 """Seconds that the other nodes have to say who is in a chat."""
 MAX_NODES: Final = 1000
@@ -57,7 +61,10 @@ MAX_NODES: Final = 1000
 
 
 class Audience(Protocol):
-    """The sessions of this node. Both methods are synchronous, and must not block."""
+    """The sessions of this node. All methods are synchronous, and must not block."""
+
+    def occupied(self) -> list[str]:
+        """The chats with sessions on this node."""
 
     def users(self, chat_id: str) -> Mapping[str, Here]:
         """The users with sessions in a chat on this node."""
@@ -73,13 +80,16 @@ class Presence:
         self, backend: Backend, cluster: Cluster, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.notes_heard = 0
+        self.gone: Callable[[str], None] = lambda node: None
+        """Hears which node is gone. It must not block."""
         self._backend = backend
         self._clock = clock
         self._known = known = Known()
         self._views, self._peers, self._mine = known.views, known.peers, known.mine
+        self._watchers = known.watchers
+        self._takers = 0  # how many other nodes take the census
         self._sender = Sender(backend, cluster, known, self._asked)
         self._due: set[str] = set()  # views in which something will happen by itself
-        self._watchers: dict[str, int] = {}  # how many other nodes watch a chat
         self._crowds: set[str] = set()  # chats with many users here that have to be read again
         self._waiting: dict[
             int, tuple[set[str], list[str]]
@@ -143,15 +153,16 @@ class Presence:
         view = self._views.pop(chat_id, None)
         if view is None:
             return
-        for peer in filter(None, map(self._peers.get, view.at)):
-            peer.there.discard(chat_id)
+        if self._known.census is None or chat_id not in self._known.census:
+            for peer in filter(None, map(self._peers.get, view.at)):
+                peer.there.discard(chat_id)
         self._due.discard(chat_id)
         self._forget_if_unwatched(chat_id)
         self._rewatch(chat_id)
 
     def changed(self, chat_id: str) -> None:
         """The users of a chat on this node may have changed."""
-        if chat_id in self._views or chat_id in self._watchers:
+        if chat_id in self._views or self._is_told(chat_id) or self._known.census is not None:
             if self._mine.get(chat_id, NOBODY).count > LISTED:
                 self._crowds.add(chat_id)  # nobody hears of it more than once a second
             else:
@@ -161,6 +172,91 @@ class Presence:
         """Who is in a watched chat; None if that is not known yet: then all its sessions will be told."""
         view = self._views.get(chat_id)
         return view.roster() if view is not None and view.ready else None
+
+    # -- the census -------------------------------------------------------------------------------
+
+    @property
+    def node(self) -> str:
+        """This process's name."""
+        return self._known.node
+
+    def knows(self, node: str) -> bool:
+        """Whether a node is known, which may be this one."""
+        return node == self._known.node or node in self._peers
+
+    def take_census(self, changed: Callable[[str], None]) -> Census:
+        """Hear of the users in all chats on all nodes from now on; see `Census`."""
+        census = self._known.census = Census(changed)
+        for peer in self._peers.values():
+            peer.count_again()
+        self._survey()
+        self._announce_census()
+        return census
+
+    def end_census(self) -> None:
+        """Hear no more of them. Idempotent."""
+        if self._known.census is None:
+            return
+        self._known.census = None
+        for peer in self._peers.values():
+            peer.there &= self._views.keys()
+        self._forget_unwatched()
+        self._announce_census()
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether all nodes, as far as they are known, have told the census all of their users."""
+        return not self._known.surveying and all(peer.is_counted for peer in self._peers.values())
+
+    def _announce_census(self) -> None:
+        if self._backend.is_shared:
+            self._sender.census_due = True
+            self._sender.wake()
+
+    def _survey(self) -> None:
+        """Find out who is in the chats of this node, whoever watches them."""
+        before, chats = bool(self._known.surveying), self._audience.occupied()
+        self._known.surveying.update(dict.fromkeys(chats))
+        if chats and not before:
+            self._tasks.start(self._look_at_all(), name="census")
+
+    async def _look_at_all(self) -> None:
+        """Look at the surveyed chats, some in each turn of the loop."""
+        surveying = self._known.surveying
+        while surveying:
+            for chat_id in list(islice(surveying, SURVEYED)):
+                del surveying[chat_id]
+                crowd = self._read(chat_id)
+                if crowd.users and self._takers:
+                    self._known.told.setdefault(chat_id, crowd)  # they ask until they know all of it
+                if crowd.users and (census := self._known.census) is not None:
+                    census.chat(chat_id, self._clock()).put(self._known.node, crowd)
+                    census.update(chat_id, self._clock())
+            await asyncio.sleep(0)
+
+    def _taken_by(self, peer: Peer, takes: bool) -> None:
+        """Note that a node takes the census, or no longer does."""
+        if takes == peer.takes_census:
+            return
+        peer.takes_census = takes
+        self._takers += 1 if takes else -1
+        if takes and self._takers == 1:
+            self._survey()
+        elif not self._takers:
+            for told in (self._known.told, self._sender.changed):
+                for chat_id in told.keys() - self._watchers.keys():
+                    told.pop(chat_id)
+            self._forget_unwatched()
+
+    def _forget_unwatched(self) -> None:
+        if not self._takers and self._known.census is None:
+            self._known.surveying.clear()
+            for chat_id in list(self._mine):
+                self._forget_if_unwatched(chat_id)
+
+    def _is_told(self, chat_id: str) -> bool:
+        """Whether other nodes have to know of a chat's users here."""
+        return self._takers > 0 or chat_id in self._watchers
 
     # -- what delivery says -----------------------------------------------------------------------
 
@@ -172,7 +268,7 @@ class Presence:
         """
         for peer in self._peers.values():
             peer.silence, peer.questioned = 0.0, None
-            if self._views:
+            if self._views or self._known.census is not None:
                 peer.suspect()
         self._sender.hello_due = True
         self._sender.wake()
@@ -187,7 +283,8 @@ class Presence:
             if note.bye or len(self._peers) >= MAX_NODES:
                 return
             # If its stream has not begun, it watches nothing, and there is nothing to be asked.
-            peer = Peer(note.node, suspect=bool(self._views) or note.last > 0)
+            knows = bool(self._views) or self._known.census is not None
+            peer = Peer(note.node, suspect=knows or note.last > 0)
             self._peers[note.node] = peer
         if note.bye:
             self._lose(peer)
@@ -206,19 +303,19 @@ class Presence:
     def _take(self, peer: Peer, note: PresenceNote) -> None:
         """Take what a node says to this one alone."""
         for chat_id, crowd in note.here.items():
-            view = self._views.get(chat_id)
-            if view is None:
-                continue
-            if view.at.get(peer.node, 0) > note.at:  # a change was heard before the users that it changes
-                peer.suspect()
-            else:
-                self._put(peer, chat_id, crowd, note.at)
+            for known in self._known_of(chat_id):
+                if known.at.get(peer.node, 0) > note.at:  # a change was heard before what it changes
+                    peer.suspect()
+                else:
+                    self._put(peer, chat_id, known, crowd, note.at)
         if note.answers:
             self._answered(peer, note.answers)
         peer.answer_due = peer.answer_due or note.hello
         peer.all_due = peer.all_due or note.ask
-        if note.fresh and not peer.is_suspect:
-            peer.suspect()
+        if note.fresh:
+            peer.count_again()
+            if not peer.is_suspect:
+                peer.suspect()
 
     def _apply(self, peer: Peer, note: PresenceNote) -> None:
         """Take what a stream says."""
@@ -229,18 +326,31 @@ class Presence:
         for chat_id in note.unwatch:
             self._unwatched_by(peer, chat_id)
         for chat_id, change in note.changes.items():
-            view = self._views.get(chat_id)
-            if view is not None and view.at.get(peer.node, 0) < note.at:
-                view.change(peer.node, change, note.at)
-                peer.there.add(chat_id)
-                self._update(chat_id, view)
+            for known in self._known_of(chat_id):
+                if known.at.get(peer.node, 0) < note.at:
+                    known.change(peer.node, change, note.at)
+                    peer.there.add(chat_id)
+                    self._updated(chat_id, known)
+        if note.census is not None:
+            self._taken_by(peer, note.census)
 
-    def _put(self, peer: Peer, chat_id: str, crowd: Crowd, at: int) -> None:
+    def _known_of(self, chat_id: str) -> list[Sources]:
+        """What this node has to know of a chat's users: for sessions that watch it, for the census."""
+        view, census = self._views.get(chat_id), self._known.census
+        found: list[Sources] = [] if view is None else [view]
+        return found if census is None else [*found, census.chat(chat_id, self._clock())]
+
+    def _put(self, peer: Peer, chat_id: str, known: Sources, crowd: Crowd, at: int) -> None:
         """Take a node's users in a chat, whatever was known of them."""
-        view = self._views[chat_id]
-        view.put(peer.node, crowd, at)
+        known.put(peer.node, crowd, at)
         peer.there.add(chat_id)
-        self._update(chat_id, view)
+        self._updated(chat_id, known)
+
+    def _updated(self, chat_id: str, known: Sources, grace: float | None = None) -> None:
+        if isinstance(known, View):
+            self._update(chat_id, known, grace)
+        elif self._known.census is not None:
+            self._known.census.update(chat_id, self._clock())
 
     def _replace(self, peer: Peer, everything: Everything) -> None:
         """Take everything that a node says, instead of what was known of it."""
@@ -249,9 +359,14 @@ class Presence:
         for chat_id in everything.watches - peer.watches:
             self._watched_by(peer, chat_id)
         for chat_id in (*everything.here, *(peer.there - everything.here.keys())):
-            view = self._views.get(chat_id)
-            if view is not None and view.full_at.get(peer.node, 0) < everything.at:
-                self._put(peer, chat_id, everything.here.get(chat_id, NOBODY), everything.at)
+            for known in self._known_of(chat_id):
+                if chat_id not in everything.here and not (everything.is_complete or chat_id in self._views):
+                    continue  # the node was not asked for it
+                if known.full_at.get(peer.node, 0) < everything.at:
+                    self._put(peer, chat_id, known, everything.here.get(chat_id, NOBODY), everything.at)
+        peer.is_counted = everything.is_complete
+        if everything.census is not None:
+            self._taken_by(peer, everything.census)
         for note in everything.later:
             self._apply(peer, note)
 
@@ -284,30 +399,35 @@ class Presence:
         del self._peers[peer.node]
         for chat_id in list(peer.watches):
             self._unwatched_by(peer, chat_id)
+        self._taken_by(peer, False)
         for chat_id in peer.there:
-            view = self._views.get(chat_id)
-            if view is not None:
-                view.drop(peer.node)
-                self._update(chat_id, view, grace)
+            for known in self._known_of(chat_id):
+                known.drop(peer.node)
+                self._updated(chat_id, known, grace)
         self._answered(peer, self._sender.at)
+        self.gone(peer.node)
 
     # -- the chats --------------------------------------------------------------------------------
 
     def _look(self, chat_id: str) -> None:
         """Find out which users of a watched chat are here, and say what is new."""
+        crowd = self._read(chat_id)
+        for known in self._known_of(chat_id):
+            known.put(self._known.node, crowd)
+            self._updated(chat_id, known)
+        if self._is_told(chat_id):
+            self._sender.changed[chat_id] = None
+            self._sender.wake()
+
+    def _read(self, chat_id: str) -> Crowd:
+        """The users of a chat who are here."""
         self._crowds.discard(chat_id)
         crowd = Crowd.of(self._audience.users(chat_id))
         if crowd.users:
             self._mine[chat_id] = crowd
         else:
             self._mine.pop(chat_id, None)
-        view = self._views.get(chat_id)
-        if view is not None:
-            view.put(self._known.node, crowd)
-            self._update(chat_id, view)
-        if chat_id in self._watchers:
-            self._sender.changed[chat_id] = None
-            self._sender.wake()
+        return crowd
 
     def _update(self, chat_id: str, view: View, grace: float | None = None) -> None:
         for news in view.update(self._clock(), grace):
@@ -334,7 +454,8 @@ class Presence:
             if chat_id not in self._known.told:
                 if chat_id not in self._views:
                     self._look(chat_id)
-                self._known.told[chat_id] = self._mine.get(chat_id, NOBODY)
+                # Where others take the census they have to hear of it, too.
+                self._known.told[chat_id] = NOBODY if self._takers else self._mine.get(chat_id, NOBODY)
         peer.here_due.add(chat_id)
 
     def _unwatched_by(self, peer: Peer, chat_id: str) -> None:
@@ -343,12 +464,15 @@ class Presence:
             peer.watches.discard(chat_id)
             self._watchers[chat_id] -= 1
             if not self._watchers[chat_id]:
-                del self._watchers[chat_id], self._known.told[chat_id]
-                self._sender.changed.pop(chat_id, None)
+                del self._watchers[chat_id]
+                if not self._takers or not self._known.told[chat_id].users:
+                    del self._known.told[chat_id]
+                if not self._takers:
+                    self._sender.changed.pop(chat_id, None)
                 self._forget_if_unwatched(chat_id)
 
     def _forget_if_unwatched(self, chat_id: str) -> None:
-        if chat_id not in self._views and chat_id not in self._watchers:
+        if chat_id not in self._views and not self._is_told(chat_id) and self._known.census is None:
             self._mine.pop(chat_id, None)
             self._crowds.discard(chat_id)
 
@@ -375,6 +499,10 @@ class Presence:
                 self._begin([chat_id])
             elif view is not None:
                 self._update(chat_id, view)
+        if self._known.census is not None:
+            for chat_id in set(self._known.census.forget(now)) - self._views.keys():
+                for peer in self._peers.values():
+                    peer.there.discard(chat_id)
         if self._backend.is_shared and self._backend.health.state == "up":
             self._look_after(passed)
             self._sender.show(now)
@@ -389,7 +517,7 @@ class Presence:
                     peer.suspect()
                     peer.silence = max(peer.silence, SILENCE)
         for peer in list(self._peers.values()):
-            peer.tick(passed)
+            peer.tick(passed, counting=self._known.census is not None)
             if peer.questioned is not None and peer.questioned >= PATIENCE:
                 log.info("node gone", node=peer.node, chats=len(peer.there))
                 self._lose(peer, 0.0)

@@ -109,6 +109,12 @@ class PresenceNote(msgspec.Struct, omit_defaults=True):
     """
     fresh: bool = False
     """With ``ask``: the node knew nothing of the receiver, and may have told it nothing for a while."""
+    census: bool | None = None
+    """Of its stream, and of what answers ``ask``: whether the node has to hear of the users in all chats;
+    None: as before.
+    """
+    complete: bool = False
+    """Of what answers ``ask``: these are the node's users in all chats."""
     here: dict[str, Crowd] = {}
     """The node's users in chats of the receiver: all of them, whatever was said before."""
     answers: _Number = 0

@@ -12,6 +12,8 @@ MAX_LATER: Final = 200
 """Notes of a stream that are kept while everything is asked for."""
 MAX_PARTS: Final = 2000
 """Notes of one answer to ``ask``."""
+MAX_COUNT_ASKED: Final = 30
+"""How often a node is asked for all of its users, for a census."""
 ASK_AGAIN: Final = 2.0
 """Seconds until everything is asked for once more."""
 IN_FLIGHT: Final = 1.0
@@ -36,8 +38,14 @@ class Peer:
         self.node = node
         self.address = ""
         self.watches: set[str] = set()
+        self.takes_census = False
+        """Whether it has to hear of the users in all chats."""
+        self.is_counted = False
+        """Whether it has told all of its users to this node, which takes the census."""
+        self.count_asked = 0
+        """How often it was asked for all of its users; an earlier release never tells them."""
         self.there: set[str] = set()
-        """Chats that are watched here, in which it has said something about its users."""
+        """Chats that this node has to know of, in which it has said something about its users."""
         self.silence = 0.0
         """Seconds since something was heard of it."""
         self.questioned: float | None = None
@@ -64,7 +72,16 @@ class Peer:
     @property
     def matters(self) -> bool:
         """Whether it is of any consequence if it is gone."""
-        return bool(self.watches or self.there) or self.is_suspect or self.questioned is not None
+        return (
+            bool(self.watches or self.there)
+            or self.takes_census
+            or self.is_suspect
+            or self.questioned is not None
+        )
+
+    def count_again(self) -> None:
+        """What it has told for the census may not be all: it has to tell everything until it is."""
+        self.is_counted, self.count_asked = False, 0
 
     def suspect(self) -> None:
         """Something that it has said may be lost: it has to tell everything."""
@@ -105,12 +122,15 @@ class Peer:
             self._later.append(note)
         return True
 
-    def tick(self, passed: float) -> None:
-        """Let so many seconds pass."""
+    def tick(self, passed: float, *, counting: bool = False) -> None:
+        """Let so many seconds pass. ``counting``: this node takes the census."""
         self.silence += passed
         if self.questioned is not None:
             self.questioned += passed
         self._waited += passed
+        if counting and not (self.is_counted or self.is_suspect) and self.count_asked < MAX_COUNT_ASKED:
+            self.count_asked += 1
+            self.suspect()
         if self.is_suspect and not self.ask_due and self._waited >= ASK_AGAIN:
             self.ask_due, self._waited = True, 0.0
         elif not self.is_suspect and self._expected > self._last and self._waited >= IN_FLIGHT:
@@ -143,6 +163,8 @@ class Everything:
         self.at = at
         self.last = parts[0].last
         self.watches = {chat_id for part in parts for chat_id in part.watch}
+        self.census = parts[0].census
+        self.is_complete = all(part.complete for part in parts)
         self.here: dict[str, Crowd] = {
             chat_id: crowd for part in parts for chat_id, crowd in part.here.items()
         }

@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from eclipse_ws.backends.base import Backend, Unavailable
+from eclipse_ws.delivery.census import Census
 from eclipse_ws.delivery.cluster import Cluster, Note
 from eclipse_ws.delivery.presence_notes import (
     MAX_BYTES,
@@ -44,10 +45,16 @@ class Known:
     """The chats that sessions here watch."""
     peers: dict[str, Peer] = field(default_factory=dict)
     """The other nodes."""
+    watchers: dict[str, int] = field(default_factory=dict)
+    """How many other nodes watch a chat."""
     mine: dict[str, Crowd] = field(default_factory=dict)
-    """The users here, in the chats that sessions here or other nodes watch, if there are any."""
+    """The users here, in the chats of which this node or others have to know, if there are any."""
     told: dict[str, Crowd] = field(default_factory=dict)
-    """Those that the other nodes were told, in the chats that they watch."""
+    """Those that the other nodes were told, in the chats of which they have to know."""
+    census: Census | None = None
+    """What this node knows of all chats; None: it takes no census."""
+    surveying: dict[str, None] = field(default_factory=dict)
+    """Chats with users here at which this node has not looked yet since a census is taken."""
 
 
 class Sender:
@@ -66,6 +73,8 @@ class Sender:
         """Chats of which the others may have to be told more."""
         self.watching: dict[str, None] = {}
         """Chats that are watched, or no longer, which the others don't know yet."""
+        self.census_due = False
+        """Whether the others have to be told that this node takes the census, or no longer."""
         self.hello_due = False
         self.at = 0
         self.address = ""
@@ -109,7 +118,7 @@ class Sender:
 
     def show(self, now: float) -> None:
         """Have the beacon say what is true now, as long as others have to know that this node lives."""
-        if not (self._known.views or self._known.mine):
+        if not (self._known.views or self._known.mine or self._known.census is not None):
             self._backend.beacon = b""
         elif 0 < self._backend.beacon_interval <= BEACON:
             self._backend.beacon = self._cluster.encode(Note(presence=self._beacon()))
@@ -128,7 +137,7 @@ class Sender:
                 raise
         for peer in list(self._known.peers.values()):
             await self._send_to(peer)
-        while self.watching or self.changed:
+        while self.watching or self.changed or self.census_due:
             note = self._next_of_stream()
             try:
                 await self._send(note)
@@ -188,13 +197,17 @@ class Sender:
     def _everything(self, peer: Peer) -> list[PresenceNote]:
         """All that a node may want to know, as of now."""
         told = self._known.told
-        users = ((chat_id, told[chat_id]) for chat_id in peer.watches if told[chat_id].users)
+        chats = told.keys() if peer.takes_census else peer.watches
+        users = ((chat_id, told[chat_id]) for chat_id in chats if told.get(chat_id, NOBODY).users)
         notes = [self._note(here=dict(batch)) for batch in batches(users)]
         for batch in batches((chat_id, None) for chat_id in self._told_watches()):
             notes.append(self._note(watch=[chat_id for chat_id, _ in batch]))
         notes = notes or [self._note()]
         for part, note in enumerate(notes):
             note.at, note.part, note.parts = self.at, part, len(notes)
+            note.complete = peer.takes_census and not self._known.surveying
+            if not self.census_due:
+                note.census = self._known.census is not None
         return notes
 
     def _told_watches(self) -> Iterator[str]:
@@ -216,11 +229,15 @@ class Sender:
             chat_id = next(iter(self.changed))
             del self.changed[chat_id]
             crowd = known.mine.get(chat_id, NOBODY)
-            change = crowd.changes(known.told[chat_id])
+            change = crowd.changes(known.told.get(chat_id, NOBODY))
             if change is not None:
                 changes[chat_id], known.told[chat_id] = change, crowd
                 room -= size(chat_id, change)
+            if not crowd.users and chat_id not in known.watchers:
+                known.told.pop(chat_id, None)
         note = self._note(stream=True, watch=watch, unwatch=unwatch, changes=changes)
+        if self.census_due:
+            self.census_due, note.census = False, known.census is not None
         self._last = note.at
         if watch:
             self._asked(note.at, watch)

@@ -44,60 +44,18 @@ class Roster(NamedTuple):
 News = Came | Went | Count | Roster
 
 
-class View:
-    """A chat that sessions of this node watch.
+class Sources:
+    """A chat's users by their nodes."""
 
-    A user::
+    __slots__ = ("at", "full_at", "sources")
 
-        absent ──a node has them──▶ present ──no node has them──▶ leaving ──GRACE is over──▶ absent
-                                       ▲                             │
-                                       └──────a node has them────────┘
-
-    Only the first and the last step are told, and a role that changes. In a crowd nothing but the count is
-    told, and when it ends a new roster. Nothing is told until the view is ``ready``: the other nodes have
-    said who is there, or they had the time to.
-    """
-
-    __slots__ = (
-        "_count",
-        "_crowded",
-        "_next",
-        "_stale",
-        "_unlisted",
-        "at",
-        "full_at",
-        "leaving",
-        "ready",
-        "ready_by",
-        "sources",
-        "users",
-    )
-
-    def __init__(self, ready_by: float) -> None:
+    def __init__(self) -> None:
         self.sources: dict[str, Crowd] = {}
         """The users on each node, by the node."""
         self.at: dict[str, int] = {}
         """By node, the note that said so; see `PresenceNote.at`."""
         self.full_at: dict[str, int] = {}
         """By node, the note that named all of its users."""
-        self.users: dict[str, Here] = {}
-        self.leaving: dict[str, float] = {}
-        self.ready = False
-        self.ready_by = ready_by
-        self._unlisted = 0
-        self._crowded = False
-        self._count = 0  # that was told last
-        self._next = 0.0  # from when on a crowd's count may be told
-        self._stale = False  # it has changed since
-
-    @property
-    def is_due(self) -> bool:
-        """Whether something will happen in it by itself."""
-        return bool(self.leaving) or self._stale or not self.ready
-
-    def roster(self) -> Roster:
-        """Who is there."""
-        return Roster(longest(self.users), len(self.users) + self._unlisted)
 
     def put(self, node: str, crowd: Crowd, at: int = 0) -> None:
         """Note which users a node has."""
@@ -120,16 +78,69 @@ class View:
         else:
             self.sources.pop(node, None)
 
+    def merged(self) -> dict[str, Here]:
+        """The users of all nodes."""
+        found: dict[str, Here] = {}
+        for crowd in self.sources.values():
+            for user_id, here in crowd.users.items():
+                found[user_id] = here.merged(found[user_id]) if user_id in found else here
+        return found
+
+
+class View(Sources):
+    """A chat that sessions of this node watch.
+
+    A user::
+
+        absent ──a node has them──▶ present ──no node has them──▶ leaving ──GRACE is over──▶ absent
+                                       ▲                             │
+                                       └──────a node has them────────┘
+
+    Only the first and the last step are told, and a role that changes. In a crowd nothing but the count is
+    told, and when it ends a new roster. Nothing is told until the view is ``ready``: the other nodes have
+    said who is there, or they had the time to.
+    """
+
+    __slots__ = (
+        "_count",
+        "_crowded",
+        "_next",
+        "_stale",
+        "_unlisted",
+        "leaving",
+        "ready",
+        "ready_by",
+        "users",
+    )
+
+    def __init__(self, ready_by: float) -> None:
+        super().__init__()
+        self.users: dict[str, Here] = {}
+        self.leaving: dict[str, float] = {}
+        self.ready = False
+        self.ready_by = ready_by
+        self._unlisted = 0
+        self._crowded = False
+        self._count = 0  # that was told last
+        self._next = 0.0  # from when on a crowd's count may be told
+        self._stale = False  # it has changed since
+
+    @property
+    def is_due(self) -> bool:
+        """Whether something will happen in it by itself."""
+        return bool(self.leaving) or self._stale or not self.ready
+
+    def roster(self) -> Roster:
+        """Who is there."""
+        return Roster(longest(self.users), len(self.users) + self._unlisted)
+
     def update(self, now: float, grace: float | None = None) -> list[News]:
         """Merge what the nodes have, and say what sessions have to hear of it.
 
         ``grace``: seconds for users whom no node has any more since the last update; None: as usual.
         """
         until = now + (GRACE if grace is None else grace)
-        merged: dict[str, Here] = {}
-        for crowd in self.sources.values():
-            for user_id, here in crowd.users.items():
-                merged[user_id] = here.merged(merged[user_id]) if user_id in merged else here
+        merged = self.merged()
         self._unlisted = sum(max(0, each.count - len(each.users)) for each in self.sources.values())
         news: list[News] = []
         for user_id, here in merged.items():

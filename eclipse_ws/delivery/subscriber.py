@@ -26,6 +26,9 @@ class Subscriber(Protocol):
     def answer(self, question: Any) -> Any:
         """Answer another node's question (see `Delivery.ask`); both are JSON values."""
 
+    def occupied(self) -> list[str]:
+        """The chats with sessions on this node."""
+
     def users(self, chat_id: str) -> Mapping[str, Here]:
         """The users with sessions in a chat on this node."""
 

@@ -288,6 +288,10 @@ class Hub:
         # A change that is dropped would leave somebody there forever. There are few in any chat.
         self.signal(chat_id, event, session, droppable=False)
 
+    def occupied(self) -> list[str]:
+        """The chats with sessions on this node."""
+        return list(self._chats)
+
     def users(self, chat_id: str) -> dict[str, Here]:
         """The users with sessions in a chat on this node."""
         return self._watchers.users(chat_id)

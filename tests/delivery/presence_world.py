@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eclipse_ws.backends.base import Backend
+from eclipse_ws.delivery.census import Census
 from eclipse_ws.delivery.cluster import Cluster
 from eclipse_ws.delivery.presence import Presence
 from eclipse_ws.delivery.presence_notes import LISTED, Here
@@ -62,6 +63,8 @@ class Node:
         self.presence = Presence(backend, self.cluster, clock)
         self.here: dict[str, dict[str, Here]] = defaultdict(dict)
         self.seen: dict[str, Seen] = {}
+        self.census: Census | None = None
+        self.counted: list[str] = []  # chats of which the census has told that they may have changed
         self.clock = clock
         self.dead = False
 
@@ -114,12 +117,26 @@ class Node:
                 self.seen[chat_id].take(roster)
         return self.seen[chat_id]
 
+    def count(self) -> None:
+        """Take the census."""
+        if self.census is None:
+            self.census = self.presence.take_census(self.counted.append)
+
+    def stop_counting(self) -> None:
+        """Take it no longer."""
+        self.census = None
+        self.presence.end_census()
+
     def unwatch(self, chat_id: str) -> None:
         """No session watches a chat."""
         if self.seen.pop(chat_id, None) is not None:
             self.presence.unwatch(chat_id)
 
     # -- the hub ----------------------------------------------------------------------------------
+
+    def occupied(self) -> list[str]:
+        """See `Audience`."""
+        return list(self.here)
 
     def users(self, chat_id: str) -> Mapping[str, Here]:
         """See `Audience`."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from eclipse_ws.delivery import presence_notes, presence_peer, presence_sender, presence_view
+from eclipse_ws.delivery.census import REMEMBERED
 from tests.delivery.presence_world import Node, truth
 from tests.delivery.world import Flaky, Hurried, Server
 
@@ -102,6 +103,18 @@ class World:
                 assert roster is not None
                 assert roster.total == seen.count
                 assert {user_id for user_id, _ in roster.users} <= true.keys(), f"{where}, {roster}"
+            if node.census is not None:
+                assert node.presence.is_counted
+                for chat_id in CHATS:
+                    counted = {user_id: here.role for user_id, here in node.census.users(chat_id).items()}
+                    true = truth(self.nodes, chat_id)
+                    where = f"{chat_id} on {node.backend.address}: {true}"
+                    # Of a node's crowd only some are listed.
+                    if max(len(each.here[chat_id]) for each in self.nodes) <= presence_notes.LISTED:
+                        assert counted == true, f"{where}, {counted} counted"
+                    else:
+                        assert counted.keys() <= true.keys(), f"{where}, {counted} counted"
+                        assert counted
 
     async def check_going(self) -> None:
         """When all have gone nothing is left of them anywhere."""
@@ -110,11 +123,17 @@ class World:
                 node.unwatch(chat_id)
                 for user_id in USERS:
                     node.go(chat_id, user_id)
+        await asyncio.sleep(QUIET + REMEMBERED)
+        for node in self.nodes:
+            assert node.census is None or not list(node.census.chats())
+            node.stop_counting()
         await asyncio.sleep(QUIET)
         for node in self.nodes:
             known = node.presence
             assert not (known._views or known._mine or known._watchers or known._due or known._waiting)
             assert not (known._known.told or known._sender.changed or known._sender.watching)
+            assert not (known._known.surveying or known._takers)
+            assert not any(peer.there for peer in known._peers.values())
             assert not node.backend.beacon
 
     async def step(self) -> None:
@@ -127,8 +146,10 @@ class World:
             node.go(chat_id, self.chance.choice(USERS))
         elif what < 0.75:
             node.watch(chat_id)
-        elif what < 0.82:
+        elif what < 0.8:
             node.unwatch(chat_id)
+        elif what < 0.82:
+            node.count() if node.census is None else node.stop_counting()
         elif what < 0.94:
             self.fail(node)
         else:
