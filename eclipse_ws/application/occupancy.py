@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
+from eclipse_ws.application.reports import ReportType
 from eclipse_ws.delivery.presence_notes import Here
 from eclipse_ws.protocol import PresentRole
 
@@ -16,7 +17,7 @@ HOLD: Final = 5.0
 class Turn(NamedTuple):
     """A change of a chat that the application has to be told. ``ago``: how many seconds ago it happened."""
 
-    type: str
+    type: ReportType
     chat_id: str
     user_id: str = ""
     role: str = ""
@@ -56,14 +57,20 @@ class Occupancy:
         """When something will happen by itself."""
         return self._due[0][0] if self._due else None
 
-    def collect(self, now: float, room: Callable[[str], bool]) -> list[Turn]:
-        """What has to be told of the chats that have ``room`` for more; a chat's turns are in order."""
+    def collect(self, now: float, limit: int, is_full: Callable[[str], bool]) -> list[Turn]:
+        """What has to be told: about ``limit`` turns, and none of chats of which too much is waiting.
+
+        A chat's turns are in order.
+        """
         while self._due and self._due[0][0] <= now:
             self.changed(heapq.heappop(self._due)[1])
         found: list[Turn] = []
-        for chat_id in [chat_id for chat_id in self._changed if room(chat_id)]:
-            del self._changed[chat_id]
-            found += self._turns(chat_id, now)
+        for chat_id in list(self._changed) if limit > 0 else ():
+            if len(found) >= limit:
+                break
+            if not is_full(chat_id):
+                del self._changed[chat_id]
+                found += self._turns(chat_id, now)
         return found
 
     def _turns(self, chat_id: str, now: float) -> list[Turn]:

@@ -70,6 +70,8 @@ class Marks:
         self._subscriptions = subscriptions
         self._clock = clock
         self._lifetime = max(READ_SECONDS, settings.history_seconds)
+        self.heard: Callable[[str, ReadPosition], None] | None = None
+        """Hears how far users have read in any chat, on any node. It must not block."""
         self._subscriber: Subscriber
 
     def start(self, subscriber: Subscriber) -> None:
@@ -143,6 +145,8 @@ class Marks:
         """Take a mark that a node has set: the chat's id, the mark's name, and its text."""
         chat_id, name, text = marked
         chat, mark = self._subscriptions.get(chat_id), Mark.parse(text)
+        if mark is not None and self.heard is not None and (read := ReadPosition.of(name, mark)) is not None:
+            self.heard(chat_id, read)
         if chat is None or mark is None:
             return
         if chat.marks is None:

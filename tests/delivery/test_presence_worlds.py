@@ -37,6 +37,8 @@ class Mute(Flaky):
 class World:
     """Three nodes, which come and go, their users, and who watches."""
 
+    quiet = QUIET
+
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
         self.server = Server(self.chance)
@@ -71,11 +73,8 @@ class World:
         self.nodes = [await self.node() for _ in range(3)]
         for _ in range(STEPS):
             await self.step()
-        for node in self.nodes:
-            backend: Any = node.backend
-            backend.trouble, backend.is_mute = 0, False
-            backend.heal()
-        await asyncio.sleep(QUIET)
+        self.calm()
+        await asyncio.sleep(self.quiet)
         self.check()
         await self.check_going()
         for node in self.nodes:
@@ -85,6 +84,13 @@ class World:
         await asyncio.gather(*self.beating, return_exceptions=True)
         left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         assert not left, left
+
+    def calm(self) -> None:
+        """From now on nothing fails."""
+        for node in self.nodes:
+            backend: Any = node.backend
+            backend.trouble, backend.is_mute = 0, False
+            backend.heal()
 
     def check(self) -> None:
         """Every watcher sees the truth."""
