@@ -19,6 +19,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import structlog
@@ -29,6 +30,7 @@ from eclipse_ws.application.reports import MAX_BATCH, Report, ReportType
 from eclipse_ws.application.reports_client import ApplicationBusy, BatchRefused, ReportsClient
 from eclipse_ws.backends.base import Backend, Unavailable
 from eclipse_ws.backends.ledger import MAX_RECORDS, Ledger
+from eclipse_ws.config.settings import Settings
 from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.delivery.marks import ReadPosition
 from eclipse_ws.delivery.tasks import Tasks
@@ -55,6 +57,17 @@ RECENT: Final = 60.0
 """Seconds for which a node remembers reads while the reporter lives, which may die before it tells them."""
 MAX_READS: Final = 10_000
 """Reads that are remembered, or that wait for room in the queue, each."""
+
+
+@dataclass(slots=True)
+class ReportCounts:
+    """Plain counters, read when metrics are scraped."""
+
+    sent: int = 0
+    refused: int = 0
+    """Reports that the application can't take, and which were dropped."""
+    failures: int = 0
+    """Batches that the application didn't take, and which were sent again."""
 
 
 class Reporter:
@@ -85,11 +98,7 @@ class Reporter:
         self._made = 0
         self._tasks = Tasks()
         self.is_reporting = False
-        # Plain counters, read when metrics are scraped.
-        self.sent = 0
-        self.refused = 0
-        self.failures = 0
-        """Calls that the application didn't take."""
+        self.counts = ReportCounts()
 
     @property
     def waiting(self) -> int:
@@ -115,6 +124,10 @@ class Reporter:
             await asyncio.sleep(0.02)
         await self._tasks.close()
         await self._client.close()
+
+    def reload(self, settings: Settings) -> None:
+        """Sign with the secret of these settings from the next batch on."""
+        self._client.reload(settings)
 
     # -- what presence and marks say --------------------------------------------------------------
 
@@ -281,7 +294,7 @@ class Reporter:
             try:
                 await self._client.post(batch)
             except ApplicationBusy as error:
-                self.failures += 1
+                self.counts.failures += 1
                 log.warning("reports not taken; trying again", why=str(error), waiting=len(self._queue))
                 pause = wait * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
                 await asyncio.sleep(pause if error.retry_after is None else error.retry_after)
@@ -291,11 +304,11 @@ class Reporter:
                 if len(batch) > 1:
                     single = len(batch)
                     continue
-                self.refused += 1
+                self.counts.refused += 1
                 report = batch[0]
                 log.error("report refused", type=report.type, chat=report.chat_id, why=str(error))
             else:
-                self.sent += len(batch)
+                self.counts.sent += len(batch)
             wait, single = FIRST_WAIT, max(0, single - 1)
             self._queue.done(batch)
             self._due.set()

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from eclipse_ws import __version__
 from eclipse_ws.application.base import LATENCY_BUCKETS
+from eclipse_ws.application.reporter import ReportCounts
 from eclipse_ws.protocol import CloseCode
 from eclipse_ws.server import sweeper
 from eclipse_ws.server.families import counter, counters, gauge, histogram, process, text
@@ -63,6 +64,7 @@ class NodeCollector(Collector):
         yield from self._events()
         yield from self._backend()
         yield from self._api()
+        yield from self._reports()
         yield from self._drain()
         yield from process()
 
@@ -247,6 +249,29 @@ class NodeCollector(Collector):
             "eclipse_api_cookies_dropped",
             "Cookies of the application that were dropped",
             stats.cookies_dropped,
+        )
+
+    def _reports(self) -> Iterator[Metric]:
+        reporter = self._node.reporter
+        counts = ReportCounts() if reporter is None else reporter.counts
+        yield gauge(
+            "eclipse_reporting",
+            "1 if this node reports to the application (ECLIPSE_APP_EVENTS_URL), else 0",
+            reporter is not None and reporter.is_reporting,
+        )
+        yield gauge(
+            "eclipse_reports_waiting",
+            "Reports that the application has yet to get",
+            0 if reporter is None else reporter.waiting,
+        )
+        yield counters(
+            "eclipse_reports",
+            "Reports to the application",
+            "outcome",
+            {"sent": counts.sent, "refused": counts.refused},
+        )
+        yield counter(
+            "eclipse_report_failures", "Batches of reports that the application did not take", counts.failures
         )
 
     def _drain(self) -> Iterator[Metric]:

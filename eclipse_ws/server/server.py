@@ -15,6 +15,8 @@ from tornado.routing import URLSpec
 
 from eclipse_ws import backends
 from eclipse_ws.application.base import ApiError, ChatApi
+from eclipse_ws.application.reporter import Reporter
+from eclipse_ws.application.reports_client import ReportsClient, reports_url
 from eclipse_ws.config.key_material import KeyMaterialError, load_certificate, tls_context
 from eclipse_ws.config.loading import Loaded
 from eclipse_ws.config.settings import RELOADED, Settings, variable
@@ -155,6 +157,10 @@ class Server:
         for name, listener in listeners.items():
             if listener is not None:
                 listener.add_sockets(sockets[name])
+        if url := reports_url(self.settings, self.port):
+            client = ReportsClient(self.settings, url)
+            self.node.reporter = Reporter(self.backend, self.delivery, client)
+            await self.node.reporter.start()
         self._sweeper.start()
         self.node.lag.start()
         collector.start()
@@ -280,6 +286,8 @@ class Server:
         self._sweeper.stop()
         self.node.lag.stop()
         self.stop_listening()
+        if self.node.reporter is not None:
+            await self.node.reporter.close()
         for session in self._sessions():
             session.end(CloseCode.RESTARTING)
         deadline = asyncio.get_running_loop().time() + STOP_CLOSES

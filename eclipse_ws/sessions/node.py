@@ -14,6 +14,7 @@ import psutil
 
 from eclipse_ws import __version__
 from eclipse_ws.application.base import ChatApi
+from eclipse_ws.application.reporter import Reporter
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.config.settings import RELOADED, Settings
 from eclipse_ws.delivery.delivery import Delivery
@@ -96,6 +97,8 @@ class Node:
     http_connections: Callable[[], int] = lambda: 0
     """HTTP connections that are not sessions, on all ports."""
     started: float = field(default_factory=time.monotonic)
+    reporter: Reporter | None = None
+    """None: the application is told nothing."""
     machine: Machine | None = None
     """None for a process that is alone."""
 
@@ -128,6 +131,8 @@ class Node:
             part.configure(self.settings)
         self._bound_fan_out()
         self.api.reload(self.settings)
+        if self.reporter is not None:
+            self.reporter.reload(self.settings)
 
     def _bound_fan_out(self) -> None:
         rate = TYPING_RECEIVERS * self.settings.command_rate
