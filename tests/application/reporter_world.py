@@ -152,6 +152,8 @@ class Reporting(Node):
 
     async def kill(self) -> None:
         """It is gone without a word."""
+        backend: Any = self.backend
+        backend.send = self._never
         await self.reporter._tasks.close()
         await super().kill()
 
