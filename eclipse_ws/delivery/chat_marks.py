@@ -10,10 +10,12 @@ from eclipse_ws.backends.marks import Mark, current
 class ChatMarks:
     """The marks by their names."""
 
-    __slots__ = ("_noted", "known")
+    __slots__ = ("_noted", "known", "unsaid")
 
     def __init__(self) -> None:
         self.known: dict[str, Mark] = {}
+        self.unsaid = False
+        """Whether somebody asked while they were not certain: then all are news once they are."""
         self._noted: dict[str, Mark] = {}
 
     def begin_loading(self) -> None:
@@ -21,8 +23,9 @@ class ChatMarks:
         self._noted.clear()
 
     def load(self, found: Mapping[str, Mark]) -> list[tuple[str, Mark]]:
-        """Take the backend's answer. Returns the marks that are new or others than before."""
-        before, self.known = self.known, {**found, **self._noted}
+        """Take the backend's answer. Returns the marks that are news: new, others than before, or unsaid."""
+        before = {} if self.unsaid else self.known
+        self.known, self.unsaid = {**found, **self._noted}, False
         self._noted.clear()
         return [(name, mark) for name, mark in self.known.items() if before.get(name) != mark]
 

@@ -122,8 +122,16 @@ class Marks:
         return Mark("", 0, cursor).follows(known)
 
     def positions(self, chat_id: str) -> list[ReadPosition]:
-        """How far the users of a chat have read, as far as this node knows."""
+        """How far the users of a chat have read.
+
+        Nobody while this node may have missed something, or a session that comes from another node would see
+        somebody go back: all positions are told to the subscriber once they are certain.
+        """
         chat = self._subscriptions.get(chat_id)
+        if chat is not None and not chat.live:
+            chat.marks = chat.marks or ChatMarks()
+            chat.marks.unsaid = True
+            return []
         marks = {} if chat is None or chat.marks is None else current(chat.marks.known, self._clock())
         found = (ReadPosition.of(name, mark) for name, mark in marks.items())
         return [position for position in found if position is not None]

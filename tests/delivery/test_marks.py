@@ -154,6 +154,24 @@ async def test_marks_are_loaded_again_with_each_subscription() -> None:
 
 
 @gen_test
+async def test_positions_that_may_be_old_are_not_shown() -> None:
+    """While a node may have missed reads it shows none, and tells all of them once it is certain."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        await stage.publish(CHAT, 1, 2)
+        assert await read(stage, 1)
+        assert await read(stage, 1, user="v")
+        stage.delivery.lost()
+        stage.backend._marks[CHAT]["read:u"] = Mark("user 2", LATER, at(stage, 2))
+        stage.heard.marks.clear()
+        assert read_up_to(stage) == {}
+        stage.delivery.restored()
+        await until(lambda: known(stage).live)
+        assert sorted(name for name, _ in stage.heard.marks[CHAT]) == ["read:u", "read:v"]
+        assert read_up_to(stage) == {"u": "2", "v": "1"}
+
+
+@gen_test
 async def test_a_note_that_overtakes_the_answer() -> None:
     """A mark that is set while the backend's answer is on its way is newer than the answer."""
     async with on_stage() as stage:
