@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from eclipse_ws.protocol.events import timestamp
+from eclipse_ws.protocol.reports import Batch, Report
+
+__all__ = ["MAX_BATCH", "PATH", "SIGNATURE", "Batch", "Report", "encode_batch", "signature"]
 
 MAX_BATCH: Final = 200
 """Reports in one batch."""
@@ -17,33 +20,6 @@ SIGNATURE: Final = "X-Signature"
 """The header that carries a batch's signature."""
 PATH: Final = "/api/chat-events"
 """Where the embedded API takes reports."""
-
-ReportType = Literal["chat_occupied", "chat_vacated", "user_joined", "user_left", "read"]
-
-
-class Report(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One thing that has happened in a chat.
-
-    ``id`` is unique, and the same whenever the report is sent again. ``at`` is ISO 8601 in UTC with
-    milliseconds. Of a user, ``user_joined``, ``user_left`` and ``read`` have ``user_id`` and ``role``, and
-    ``read`` has the ``message_id`` up to which they have read.
-    """
-
-    id: str
-    type: ReportType
-    chat_id: str
-    at: str
-    user_id: str = ""
-    role: str = ""
-    message_id: str = ""
-
-
-class Batch(msgspec.Struct, frozen=True, rename="camel"):
-    """The body of one request: reports in order, and when it was sent."""
-
-    events: Sequence[Report]
-    sent_at: str
-
 
 _encode = msgspec.json.Encoder().encode
 

@@ -10,6 +10,7 @@ import msgspec
 from eclipse_ws import __version__
 from eclipse_ws.protocol import CloseCode, Command
 from eclipse_ws.protocol import schema as types
+from eclipse_ws.protocol.reports import Batch
 
 SCHEMAS = "#/components/schemas/{name}"
 TITLE = "eclipse-ws"
@@ -84,6 +85,7 @@ def openapi() -> dict[str, Any]:
         types.DisconnectRequest,
         types.EventRequest,
         types.ErrorBody,
+        Batch,
     )
     schemas = _schemas(bodies)
 
@@ -183,6 +185,26 @@ def openapi() -> dict[str, Any]:
             "429": {"description": refusals["s429"], "content": content(types.ErrorBody)},
         },
     }
+    reports = {
+        "summary": "What the server tells the application, at ECLIPSE_APP_EVENTS_URL",
+        "operationId": "reports",
+        "parameters": [
+            {
+                "name": "X-Signature",
+                "in": "header",
+                "required": True,
+                "description": "`sha256=` and the HMAC-SHA256 of the body's bytes in lower-case hex; "
+                "the key is INTERNAL_API_SECRET in UTF-8",
+                "schema": {"type": "string", "pattern": "^sha256=[0-9a-f]{64}$"},
+            }
+        ],
+        "requestBody": {"required": True, "content": content(Batch)},
+        "responses": {
+            "2XX": {"description": "taken"},
+            "400": {"description": "can't be taken (also 413, 422): sent again one by one, then dropped"},
+            "default": {"description": "sent again later"},
+        },
+    }
     script = {
         "200": {"description": "JavaScript", "content": {"text/javascript": {"schema": {"type": "string"}}}}
     }
@@ -191,7 +213,7 @@ def openapi() -> dict[str, Any]:
         "info": {
             "title": TITLE,
             "version": __version__,
-            "description": "The HTTP routes: health, metrics, and what the application may call.",
+            "description": "The HTTP routes: health, metrics, what the application may call and is sent.",
         },
         "servers": [{"url": "https://chat.example.com"}],
         "paths": {
@@ -209,6 +231,7 @@ def openapi() -> dict[str, Any]:
                 "get": {"summary": "The client", "operationId": "client", "responses": script}
             },
         },
+        "webhooks": {"reports": {"post": reports}},
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -238,11 +261,14 @@ def page(document: dict[str, Any]) -> str:
                 shown.append(ref["$ref"].rsplit("/", 1)[1])
                 lines += _fields(shown[-1], schemas[shown[-1]])
     else:
-        for path, operations in document["paths"].items():
+        for path, operations in {**document["paths"], **document["webhooks"]}.items():
             for method, operation in operations.items():
                 codes = ", ".join(f"{c} {a['description']}" for c, a in operation["responses"].items())
+                is_sent = path in document["webhooks"]
                 lines += [
-                    f"## `{method.upper()} {path}`",
+                    f"## `{method.upper()}` of {path} to the application"
+                    if is_sent
+                    else f"## `{method.upper()} {path}`",
                     "",
                     f"{operation['summary']}. Responses: {codes}",
                     "",
