@@ -7,13 +7,17 @@ of its own.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ from pydantic import SecretStr
 
 from eclipse_ws.application.base import ChatApi
 from eclipse_ws.application.http import HttpApi
+from eclipse_ws.application.reports import Report
+from eclipse_ws.application.reports_client import ReportsClient
 from eclipse_ws.config.settings import Settings
 from eclipse_ws.protocol import ROLES
 from eclipse_ws.security.jwt import Verifier
@@ -47,6 +53,7 @@ VISITOR = {"Cookie": "a=b; chat_visitor=the-visitors-cookie"}
 WITH_SECRET = {"X-Internal-Secret": SECRET}
 MESSAGE = {"content": "hello", "role": "USER", "userId": "customer"}
 SEND = "/api/chats/c1/messages/send"
+REPORTS = "/api/chat-events"
 EVERYTHING = {
     "JWT_SECRET": SECRET,
     "INTERNAL_API_SECRET": SECRET,
@@ -60,6 +67,23 @@ def documented() -> dict[str, str]:
     """The document's files, by path."""
     text = DOCUMENT.read_text(encoding="utf-8")
     return dict(re.findall(r"^`([^`\n]+\.ts)`:\n\n```ts\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+
+
+def report(kind: str, chat: str, role: str = "user", **members: str) -> dict[str, str]:
+    """A report."""
+    about = {"type": kind, "chatId": chat, "role": role, "userId": "u", "at": "2026-01-01T00:00:00.000Z"}
+    return {"id": secrets.token_hex(8), **about, **members}
+
+
+def batch(*reports: dict[str, str], sent: float = 0.0) -> bytes:
+    """A batch that was sent this many seconds from now."""
+    at = (datetime.now(UTC) + timedelta(seconds=sent)).isoformat(timespec="milliseconds")
+    return json.dumps({"events": reports, "sentAt": at.replace("+00:00", "Z")}).encode()
+
+
+def sign(body: bytes, secret: str = SECRET) -> str:
+    """The signature of a body, computed without the server's code."""
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 @pytest.fixture(scope="session")
@@ -117,6 +141,11 @@ class App:
         """POST a message, as the chat server does."""
         return await http(self.port, path, "POST", draft, headers={**WITH_SECRET, **headers})
 
+    async def tell(self, body: bytes, signature: str | None) -> Answer:
+        """POST a batch of reports, as it is."""
+        headers = {} if signature is None else {"X-Signature": signature}
+        return await http(self.port, REPORTS, "POST", body, headers=headers)
+
     async def token(self, chat: str, user: object = None, **headers: str) -> str:
         """A token; "" where there is none."""
         answer = await self.ask(f"/api/ws/token?chatId={chat}", user, **headers)
@@ -160,6 +189,7 @@ def test_the_document_has_every_route() -> None:
         "app/api/chats/[chatId]/messages/send/route.ts",
         "app/api/chats/[chatId]/messages/route.ts",
         "app/api/users/[userId]/route.ts",
+        "app/api/chat-events/route.ts",
     }
 
 
@@ -201,6 +231,13 @@ async def successful_attacks(app: App) -> list[str]:
         wrong = {"X-Internal-Secret": secret}
         statuses = [(await app.send(**wrong)).status, (await app.ask("/api/users/customer", **wrong)).status]
         check("a guessed secret is accepted", statuses == [401, 401])
+
+    body = batch(report("user_joined", "c-attacked"))
+    for header in (None, "", "sha256=", sign(body, "guess"), sign(body)[7:], sign(body).upper(), sign(b"[]")):
+        answer = await app.tell(body, header)
+        check("a report is forged", answer.status == 401)
+    old = batch(report("user_joined", "c-attacked"), sent=-400)
+    check("an old batch is sent again", (await app.tell(old, sign(old))).status == 401)
     return found
 
 
@@ -214,6 +251,8 @@ UNSAFE = {
     "no roles": ("lib/chats", r"roles: isStaff \?[^\n]*(?= })", "", "an account writes as staff"),
     "any account": ("lib/chats", r"chat\.userId !== user\.id", "false", "a stranger joins a chat"),
     "any visitor": ("lib/chats", r"chat\.visitor !== visitor", "false", "a stranger joins a chat"),
+    "no signature": ("lib/reports", r"timingSafeEqual\(.*\)", "true", "a report is forged"),
+    "no age": ("lib/reports", r"Math\.abs\(.*?;", "true;", "an old batch is sent again"),
     "no secret": ("lib/chat-server", r"timingSafeEqual\(.*\)", "true", "a guessed secret is accepted"),
 }
 """Files of the document, what is changed in them, and the attack that succeeds then."""
@@ -305,6 +344,49 @@ async def test_a_key_saves_once(app: App) -> None:
     assert first == again
     other = await app.send(path="/api/chats/c3/messages/send", **key)
     assert other.json["message"]["id"] != first["id"]
+
+
+# -- reports --------------------------------------------------------------------------------------
+
+
+@pytest.mark.gen_test
+async def test_reports_are_taken_once_and_in_order(app: App) -> None:
+    """What reports say of the customer is saved; one that comes again changes nothing."""
+    came, gone = report("user_joined", "r1"), report("user_left", "r1")
+    others = report("user_left", "r2", "agent"), report("user_waved", "r2"), report("user_joined", "missing")
+    body = batch(report("chat_occupied", "r1"), came, report("read", "r1", messageId="m-7"), *others)
+    answer = await app.tell(body, sign(body))
+    assert (answer.status, answer.json) == (200, {"taken": 6})
+    for body in (batch(gone), batch(came, gone, came), batch()):
+        assert (await app.tell(body, sign(body))).status == 200
+    reported = (await app.ask("/reported")).json
+    left = {"customerHere": False, "customerLeftAt": "2026-01-01T00:00:00.000Z"}
+    assert reported["r1"] == {**left, "customerRead": "m-7"}
+    assert not {"r2", "missing"} & reported.keys()
+
+
+@pytest.mark.gen_test
+async def test_reports_that_are_not_taken(app: App) -> None:
+    """What is no batch is refused forever; what the database can't take now comes again as a whole."""
+    for malformed in (b"", b"{", b"null", b"[]", b'{"events": []}', b'{"events": {}, "sentAt": "x"}'):
+        assert (await app.tell(malformed, sign(malformed))).status == 400
+    first = report("user_joined", "r3")
+    for _ in range(2):
+        body = batch(first, report("user_joined", "database-down"))
+        assert (await app.tell(body, sign(body))).status == 503
+    assert (await app.ask("/reported")).json["r3"] == {"customerHere": True}
+
+
+@pytest.mark.gen_test
+async def test_the_servers_reports(app: App) -> None:
+    """What the server's own client sends is taken, an empty batch included."""
+    given: Any = {"internal_api_secret": SecretStr(SECRET)}
+    client = ReportsClient(Settings(**given), f"http://127.0.0.1:{app.port}{REPORTS}")
+    await client.start()
+    await client.post([])
+    await client.post([Report("own-1", "user_joined", "r4 \u00fc", "2026-01-01T00:00:00.000Z", "u", "user")])
+    await client.close()
+    assert (await app.ask("/reported")).json["r4 \u00fc"] == {"customerHere": True}
 
 
 # -- with the server ------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 // restart. In your own application this file exports the Prisma client, and the routes stay as they are.
 
 type User = { id: string; name: string | null; email: string | null; image: string | null };
-type Chat = { id: string; userId: string | null; visitor: string | null };
+type Presence = { customerHere?: boolean; customerLeftAt?: Date; customerRead?: string };
+type Chat = { id: string; userId: string | null; visitor: string | null } & Presence;
+type Report = { id: string };
 type Draft = { chatId: string; senderId: string; content: string; role: string; key: string | null };
 type Message = Draft & { id: string; createdAt: Date; sender: User };
 
@@ -10,8 +12,9 @@ const AGENT: User = { id: "agent", name: "Ada", email: null, image: null };
 const LIMIT = 1000; // rows of a kind: the oldest one makes room
 
 // Next loads this module more than once: for pages, for routes, and again after a change.
-const shared = globalThis as { tables?: { chats: Chat[]; users: User[]; messages: Message[] } };
-const { chats, users, messages } = (shared.tables ??= { chats: [], users: [], messages: [] });
+type Tables = { chats: Chat[]; users: User[]; messages: Message[]; reports: Report[] };
+const shared = globalThis as { tables?: Tables };
+const { chats, users, messages, reports } = (shared.tables ??= { chats: [], users: [], messages: [], reports: [] });
 
 function insert<Row>(rows: Row[], row: Row) {
   if (rows.push(row) > LIMIT) rows.shift();
@@ -20,8 +23,26 @@ function insert<Row>(rows: Row[], row: Row) {
 
 const findUser = (id: string) => [AGENT, ...users].find((user) => user.id === id) ?? null;
 
+const report = {
+  async createMany({ data }: { data: Report[]; skipDuplicates: true }) {
+    const fresh = data.filter(({ id }) => !reports.some((known) => known.id === id));
+    for (const row of fresh) insert(reports, row);
+    return { count: fresh.length };
+  },
+};
+
+const chat = {
+  async updateMany({ where, data }: { where: { id: string }; data: Presence }) {
+    for (const row of chats.filter(({ id }) => id === where.id)) Object.assign(row, data);
+  },
+};
+
 export const prisma = {
+  report,
+  // Nothing here fails, so nothing has to be undone.
+  $transaction: <T>(work: (tx: { chat: typeof chat; report: typeof report }) => Promise<T>) => work({ chat, report }),
   chat: {
+    ...chat,
     async findUnique({ where }: { where: { id: string } }) {
       return chats.find(({ id }) => id === where.id) ?? null;
     },

@@ -6,6 +6,7 @@ type User = { id: string; name: string | null; email: string | null; image: stri
 type Draft = { chatId: string; senderId: string; content: string; role: string; key: string | null };
 type Saved = Draft & { id: string; createdAt: Date };
 type ById = { where: { id: string } };
+type Presence = { customerHere?: boolean; customerLeftAt?: Date; customerRead?: string };
 
 const VISITOR = createHash("sha256").update("the-visitors-cookie").digest("hex");
 const visitors = new Map<string, User>();
@@ -18,8 +19,38 @@ const failing = (id: string) => {
   if (id === "broken") throw new Error("a detail that is for the log alone");
 };
 
+/** What reports have said, by chat; and how many are known. */
+export const reported: Record<string, Presence> = {};
+let reports = new Set<string>();
+
+const report = {
+  async createMany({ data }: { data: { id: string }[]; skipDuplicates: true }) {
+    const before = reports.size;
+    for (const { id } of data) reports.add(id);
+    return { count: reports.size - before };
+  },
+};
+
+const chat = {
+  async updateMany({ where, data }: ById & { data: Presence }) {
+    failing(where.id);
+    if (!where.id.startsWith("missing")) Object.assign((reported[where.id] ??= {}), data);
+  },
+};
+
 export const prisma = {
+  report,
+  async $transaction<T>(work: (tx: { chat: typeof chat; report: typeof report }) => Promise<T>) {
+    const before = new Set(reports);
+    try {
+      return await work({ chat, report });
+    } catch (error) {
+      reports = before;
+      throw error;
+    }
+  },
   chat: {
+    ...chat,
     async findUnique({ where }: ById) {
       failing(where.id);
       const userId = where.id === "c1" ? "customer" : null;

@@ -16,9 +16,10 @@ export default async function Page({ searchParams }: { searchParams: Promise<{ c
       {chosen ? (
         <div className="desk">
           <nav>
-            {chats.map(({ id }) => (
+            {chats.map(({ id, customerHere }) => (
               <Link key={id} href={`/agent?chat=${id}`} aria-current={id === chosen ? "page" : undefined}>
                 Customer {id.slice(0, 4)}
+                {customerHere && " (here)"}
               </Link>
             ))}
           </nav>
