@@ -217,7 +217,8 @@ def test_a_cut_ends_what_waits_for_a_connection(
         await asyncio.gather(*appends)
         assert sum(restored > 1 for _, restored in failed) <= CONNECTIONS
         assert sum(asked for asked, _ in failed) <= CONNECTIONS
-        assert pipe.accepted - accepted <= CONNECTIONS + 2
+        # Some that are being opened in the moment of the cut may be opened once more, but not a hundred.
+        assert pipe.accepted - accepted <= 2 * CONNECTIONS + 2
         await node.append(fresh_chat(), "m")
         await node.backend.close()
         await pipe.stop()

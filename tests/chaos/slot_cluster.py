@@ -94,6 +94,6 @@ class SlotCluster(RedisCluster):
             for name, left in zip(answer[::2], answer[1::2], strict=True):
                 if left == -1:
                     found.append(f"the key {name} never expires")
-                elif not name.startswith("eclipse:node:") and not name.endswith(":meta"):
+                elif not name.startswith("eclipse:node:") and not name.endswith((":meta", ":marks")):
                     found.append(f"the key {name} is still there, for {left} s more")
         return found
