@@ -6,9 +6,9 @@ import heapq
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from eclipse_ws.application.reports import ReportType
 from eclipse_ws.delivery.presence_notes import Here
 from eclipse_ws.protocol import PresentRole
+from eclipse_ws.protocol.reports import ReportType
 
 HOLD: Final = 5.0
 """Seconds without a session on any node until a user counts as gone: so long a reload or a cut may take."""

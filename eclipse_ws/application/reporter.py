@@ -26,7 +26,7 @@ import structlog
 
 from eclipse_ws.application.occupancy import Occupancy
 from eclipse_ws.application.report_queue import ReportQueue
-from eclipse_ws.application.reports import MAX_BATCH, Report, ReportType
+from eclipse_ws.application.reports import MAX_BATCH
 from eclipse_ws.application.reports_client import ApplicationBusy, BatchRefused, ReportsClient
 from eclipse_ws.backends.base import Backend, Unavailable
 from eclipse_ws.backends.ledger import MAX_RECORDS, Ledger
@@ -35,6 +35,7 @@ from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.delivery.marks import ReadPosition
 from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import moment
+from eclipse_ws.protocol.reports import Report, ReportType
 
 T = TypeVar("T")
 log = structlog.get_logger("eclipse_ws.application")

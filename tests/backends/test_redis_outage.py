@@ -441,7 +441,7 @@ async def test_thousands_of_chats_after_an_outage(own_cluster: Make, expect_log:
     loop = asyncio.get_running_loop()
     began = loop.time()
     subscriptions = node.delivery._subscriptions
-    while not all(subscriptions.get(chat).live for chat in chats):  # how fast that is depends on the machine
+    while not all(subscriptions.get(chat).live for chat in chats):  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     print(f"5,000 chats were live again {loop.time() - began:.2f} s after Redis was back")
     for chat in chats[::500]:
