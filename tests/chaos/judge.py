@@ -18,6 +18,7 @@ Definitions, for one chat of one scenario:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -69,7 +70,7 @@ class Verdict:
     resumes: bool = True
     """Whether every client has to be able to resume."""
     repeats: bool = False
-    """Whether one message in a thousand may be saved twice."""
+    """Whether one message in each thousand, the last of which may be short, may be saved twice."""
     evidence: list[str] = field(default_factory=list)
 
     @property
@@ -94,7 +95,7 @@ class Verdict:
         missed = [f"{name} {getattr(self, name)}" for name in zero if getattr(self, name)]
         if self.delivered != self.expected:
             missed.insert(0, f"delivered {self.percent:.4f} % ({self.expected - self.delivered} missing)")
-        if self.saved_twice > (self.saved / 1000 if self.repeats else 0):
+        if self.saved_twice > (math.ceil(self.saved / 1000) if self.repeats else 0):
             missed.append(f"saved_twice {self.saved_twice}")
         if self.resumes and self.not_recovered:
             missed.append(f"recovered: false {self.not_recovered}")
