@@ -22,7 +22,7 @@ from eclipse_ws.application.reports_client import ReportsClient, reports_url
 from tests.application.conftest import make_settings
 from tests.application.site import Site
 from tests.application.stub import SECRET
-from tests.client import until
+from tests.client import running, until
 
 AT = "2026-01-01T00:00:00.000Z"
 LATER = "2026-01-01T00:07:00.000Z"
@@ -294,3 +294,17 @@ async def test_a_restart(tmp_path: Path, backend: str, after: tuple[bool | None,
 def test_where_reports_go(given: dict[str, Any], expected: str) -> None:
     """They go to the application's address, and without one only in development, to the server itself."""
     assert reports_url(make_settings(**given), 8123) == expected
+
+
+@pytest.mark.gen_test
+async def test_a_server_in_development_takes_its_own_reports() -> None:
+    """The address that a development server gives itself is its own route, which takes many batches."""
+    async with running(profile="dev", api="embedded", embedded_db=":memory:") as server:
+        client = ReportsClient(server.settings, reports_url(server.settings, server.port))
+        await client.start()
+        await server.api.send_message("c", "anon_1", "hello", "USER")
+        for number in range(50):
+            await client.post([joined(2 * number), left(2 * number + 1)])
+        await client.close()
+        assert isinstance(server.api, EmbeddedApi)
+        assert await shown(server.api) == (False, LATER)
