@@ -1,4 +1,4 @@
-"""What the application has to be told of who is in its chats: who is there, less what it was told."""
+"""What the application has to learn about who is in its chats: who is there, less what it was told."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ Every node with ECLIPSE_APP_EVENTS_URL has a `Reporter`::
 
     standby ──nobody holds the ledger, or its holder is gone──▶ reporting ──another node holds it──▶ standby
 
-The ledger, in the backend, says who reports, what the application was told of each chat, and what it has yet
-to be told. So whoever comes next, after any of these nodes has died, knows what is missing:
+The ledger, in the backend, says who reports, what the application knows about each chat, and what it has yet
+to be told. So the node that comes next, after any of these nodes has died, knows what is missing:
 
     census, reads ──▶ what is new ──▶ ledger ──▶ application ──▶ ledger
 
@@ -297,7 +297,7 @@ class Reporter:
             except ApplicationBusy as error:
                 self.counts.failures += 1
                 log.warning("reports not taken; trying again", why=str(error), waiting=len(self._queue))
-                pause = wait * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
+                pause = wait * random.uniform(0.5, 1)  # noqa: S311  # nosec B311 - jitter
                 await asyncio.sleep(pause if error.retry_after is None else error.retry_after)
                 wait = min(2 * wait, LONGEST_WAIT)
                 continue
@@ -308,6 +308,10 @@ class Reporter:
                 self.counts.refused += 1
                 report = batch[0]
                 log.error("report refused", type=report.type, chat=report.chat_id, why=str(error))
+            except Exception:
+                log.exception("reports not sent; trying again")
+                await asyncio.sleep(LONGEST_WAIT)
+                continue
             else:
                 self.counts.sent += len(batch)
             wait, single = FIRST_WAIT, max(0, single - 1)

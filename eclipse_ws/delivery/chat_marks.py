@@ -10,11 +10,11 @@ from eclipse_ws.backends.marks import Mark, current
 class ChatMarks:
     """The marks by their names."""
 
-    __slots__ = ("_noted", "known", "unsaid")
+    __slots__ = ("_noted", "known", "untold")
 
     def __init__(self) -> None:
         self.known: dict[str, Mark] = {}
-        self.unsaid = False
+        self.untold = False
         """Whether somebody asked while they were not certain: then all are news once they are."""
         self._noted: dict[str, Mark] = {}
 
@@ -23,9 +23,9 @@ class ChatMarks:
         self._noted.clear()
 
     def load(self, found: Mapping[str, Mark]) -> list[tuple[str, Mark]]:
-        """Take the backend's answer. Returns the marks that are news: new, others than before, or unsaid."""
-        before = {} if self.unsaid else self.known
-        self.known, self.unsaid = {**found, **self._noted}, False
+        """Take the backend's answer. Returns the marks that are news: new, others than before, or untold."""
+        before = {} if self.untold else self.known
+        self.known, self.untold = {**found, **self._noted}, False
         self._noted.clear()
         return [(name, mark) for name, mark in self.known.items() if before.get(name) != mark]
 

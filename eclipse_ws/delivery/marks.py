@@ -130,7 +130,7 @@ class Marks:
         chat = self._subscriptions.get(chat_id)
         if chat is not None and not chat.live:
             chat.marks = chat.marks or ChatMarks()
-            chat.marks.unsaid = True
+            chat.marks.untold = True
             return []
         marks = {} if chat is None or chat.marks is None else current(chat.marks.known, self._clock())
         found = (ReadPosition.of(name, mark) for name, mark in marks.items())

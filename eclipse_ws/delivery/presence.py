@@ -29,19 +29,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import structlog
 
 from eclipse_ws.backends.base import Backend, Unavailable
 from eclipse_ws.delivery.census import Census
 from eclipse_ws.delivery.cluster import Cluster
-from eclipse_ws.delivery.presence_notes import LISTED, Crowd, Here, PresenceNote
+from eclipse_ws.delivery.presence_here import Audience, UsersHere
+from eclipse_ws.delivery.presence_notes import Crowd, PresenceNote
 from eclipse_ws.delivery.presence_peer import MAX_WATCHED, Everything, Peer
 from eclipse_ws.delivery.presence_sender import Known, Sender
-from eclipse_ws.delivery.presence_view import NOBODY, News, Roster, Sources, View
+from eclipse_ws.delivery.presence_view import NOBODY, Roster, Sources, View
 from eclipse_ws.delivery.tasks import Tasks
 
 log = structlog.get_logger("eclipse_ws.presence")
@@ -52,25 +52,10 @@ SILENCE: Final = 12.0
 """Seconds after which a silent node is asked whether it lives: more than between two beacons."""
 PATIENCE: Final = 3.0
 """Seconds that it has to answer."""
-SURVEYED: Final = 200
-"""Chats at which the census looks in one turn of the loop."""
 READY: Final = 1.0
 """Seconds that the other nodes have to say who is in a chat."""
 MAX_NODES: Final = 1000
 """Other nodes that are known at once."""
-
-
-class Audience(Protocol):
-    """The sessions of this node. All methods are synchronous, and must not block."""
-
-    def occupied(self) -> list[str]:
-        """The chats with sessions on this node."""
-
-    def users(self, chat_id: str) -> Mapping[str, Here]:
-        """The users with sessions in a chat on this node."""
-
-    def present(self, chat_id: str, news: News) -> None:
-        """Tell the chat's sessions that watch it."""
 
 
 class Presence:
@@ -87,10 +72,9 @@ class Presence:
         self._known = known = Known()
         self._views, self._peers, self._mine = known.views, known.peers, known.mine
         self._watchers = known.watchers
-        self._takers = 0  # how many other nodes take the census
         self._sender = Sender(backend, cluster, known, self._asked)
+        self._here = UsersHere(known, self._sender, clock)
         self._due: set[str] = set()  # views in which something will happen by itself
-        self._crowds: set[str] = set()  # chats with many users here that have to be read again
         self._waiting: dict[
             int, tuple[set[str], list[str]]
         ] = {}  # by note: who has to answer, for which chats
@@ -102,6 +86,7 @@ class Presence:
     def start(self, audience: Audience) -> None:
         """Begin; before the backend does."""
         self._audience = audience
+        self._here.start(audience, self._tasks)
         self._ticked = self._clock()
         self._tasks.start(self._tick_forever(), name="presence")
         if self._backend.is_shared:
@@ -157,16 +142,13 @@ class Presence:
             for peer in filter(None, map(self._peers.get, view.at)):
                 peer.there.discard(chat_id)
         self._due.discard(chat_id)
-        self._forget_if_unwatched(chat_id)
+        self._here.forget_if_unneeded(chat_id)
         self._rewatch(chat_id)
 
     def changed(self, chat_id: str) -> None:
         """The users of a chat on this node may have changed."""
-        if chat_id in self._views or self._is_told(chat_id) or self._known.census is not None:
-            if self._mine.get(chat_id, NOBODY).count > LISTED:
-                self._crowds.add(chat_id)  # nobody hears of it more than once a second
-            else:
-                self._look(chat_id)
+        if self._here.is_needed(chat_id) and not self._here.postpone(chat_id):
+            self._look(chat_id)
 
     def roster(self, chat_id: str) -> Roster | None:
         """Who is in a watched chat; None if that is not known yet: then all its sessions will be told."""
@@ -189,7 +171,7 @@ class Presence:
         census = self._known.census = Census(changed)
         for peer in self._peers.values():
             peer.count_again()
-        self._survey()
+        self._here.survey()
         self._announce_census()
         return census
 
@@ -200,7 +182,7 @@ class Presence:
         self._known.census = None
         for peer in self._peers.values():
             peer.there &= self._views.keys()
-        self._forget_unwatched()
+        self._here.forget_unneeded()
         self._announce_census()
 
     @property
@@ -212,51 +194,6 @@ class Presence:
         if self._backend.is_shared:
             self._sender.census_due = True
             self._sender.wake()
-
-    def _survey(self) -> None:
-        """Find out who is in the chats of this node, whoever watches them."""
-        before, chats = bool(self._known.surveying), self._audience.occupied()
-        self._known.surveying.update(dict.fromkeys(chats))
-        if chats and not before:
-            self._tasks.start(self._look_at_all(), name="census")
-
-    async def _look_at_all(self) -> None:
-        """Look at the surveyed chats, some in each turn of the loop."""
-        surveying = self._known.surveying
-        while surveying:
-            for chat_id in list(islice(surveying, SURVEYED)):
-                del surveying[chat_id]
-                crowd = self._read(chat_id)
-                if crowd.users and self._takers:
-                    self._known.told.setdefault(chat_id, crowd)  # they ask until they know all of it
-                if crowd.users and (census := self._known.census) is not None:
-                    census.chat(chat_id, self._clock()).put(self._known.node, crowd)
-                    census.update(chat_id, self._clock())
-            await asyncio.sleep(0)
-
-    def _taken_by(self, peer: Peer, takes: bool) -> None:
-        """Note that a node takes the census, or no longer does."""
-        if takes == peer.takes_census:
-            return
-        peer.takes_census = takes
-        self._takers += 1 if takes else -1
-        if takes and self._takers == 1:
-            self._survey()
-        elif not self._takers:
-            for told in (self._known.told, self._sender.changed):
-                for chat_id in told.keys() - self._watchers.keys():
-                    told.pop(chat_id)
-            self._forget_unwatched()
-
-    def _forget_unwatched(self) -> None:
-        if not self._takers and self._known.census is None:
-            self._known.surveying.clear()
-            for chat_id in list(self._mine):
-                self._forget_if_unwatched(chat_id)
-
-    def _is_told(self, chat_id: str) -> bool:
-        """Whether other nodes have to know of a chat's users here."""
-        return self._takers > 0 or chat_id in self._watchers
 
     # -- what delivery says -----------------------------------------------------------------------
 
@@ -332,7 +269,7 @@ class Presence:
                     peer.there.add(chat_id)
                     self._updated(chat_id, known)
         if note.census is not None:
-            self._taken_by(peer, note.census)
+            self._here.taken_by(peer, note.census)
 
     def _known_of(self, chat_id: str) -> list[Sources]:
         """What this node has to know of a chat's users: for sessions that watch it, for the census."""
@@ -366,7 +303,7 @@ class Presence:
                     self._put(peer, chat_id, known, everything.here.get(chat_id, NOBODY), everything.at)
         peer.is_counted = everything.is_complete
         if everything.census is not None:
-            self._taken_by(peer, everything.census)
+            self._here.taken_by(peer, everything.census)
         for note in everything.later:
             self._apply(peer, note)
 
@@ -399,7 +336,7 @@ class Presence:
         del self._peers[peer.node]
         for chat_id in list(peer.watches):
             self._unwatched_by(peer, chat_id)
-        self._taken_by(peer, False)
+        self._here.taken_by(peer, False)
         for chat_id in peer.there:
             for known in self._known_of(chat_id):
                 known.drop(peer.node)
@@ -411,23 +348,13 @@ class Presence:
 
     def _look(self, chat_id: str) -> None:
         """Find out which users of a watched chat are here, and say what is new."""
-        crowd = self._read(chat_id)
+        crowd = self._here.read(chat_id)
         for known in self._known_of(chat_id):
             known.put(self._known.node, crowd)
             self._updated(chat_id, known)
-        if self._is_told(chat_id):
+        if self._here.is_told(chat_id):
             self._sender.changed[chat_id] = None
             self._sender.wake()
-
-    def _read(self, chat_id: str) -> Crowd:
-        """The users of a chat who are here."""
-        self._crowds.discard(chat_id)
-        crowd = Crowd.of(self._audience.users(chat_id))
-        if crowd.users:
-            self._mine[chat_id] = crowd
-        else:
-            self._mine.pop(chat_id, None)
-        return crowd
 
     def _update(self, chat_id: str, view: View, grace: float | None = None) -> None:
         for news in view.update(self._clock(), grace):
@@ -452,10 +379,10 @@ class Presence:
             peer.watches.add(chat_id)
             self._watchers[chat_id] = self._watchers.get(chat_id, 0) + 1
             if chat_id not in self._known.told:
-                if chat_id not in self._views:
+                counted = self._here.is_counted  # then those who take the census have to hear of it, too
+                if counted or chat_id not in self._views:
                     self._look(chat_id)
-                # Where others take the census they have to hear of it, too.
-                self._known.told[chat_id] = NOBODY if self._takers else self._mine.get(chat_id, NOBODY)
+                self._known.told[chat_id] = NOBODY if counted else self._mine.get(chat_id, NOBODY)
         peer.here_due.add(chat_id)
 
     def _unwatched_by(self, peer: Peer, chat_id: str) -> None:
@@ -465,16 +392,11 @@ class Presence:
             self._watchers[chat_id] -= 1
             if not self._watchers[chat_id]:
                 del self._watchers[chat_id]
-                if not self._takers or not self._known.told[chat_id].users:
+                if not self._here.is_counted or not self._known.told[chat_id].users:
                     del self._known.told[chat_id]
-                if not self._takers:
+                if not self._here.is_counted:
                     self._sender.changed.pop(chat_id, None)
-                self._forget_if_unwatched(chat_id)
-
-    def _forget_if_unwatched(self, chat_id: str) -> None:
-        if chat_id not in self._views and not self._is_told(chat_id) and self._known.census is None:
-            self._mine.pop(chat_id, None)
-            self._crowds.discard(chat_id)
+                self._here.forget_if_unneeded(chat_id)
 
     # -- what happens by itself -------------------------------------------------------------------
 
@@ -491,7 +413,7 @@ class Presence:
         now = self._clock()
         passed = min(now - self._ticked, 2 * TICK)  # while this process stood still nobody was silent
         self._ticked = now
-        for chat_id in list(self._crowds):
+        for chat_id in list(self._here.crowds):
             self._look(chat_id)
         for chat_id in list(self._due):
             view = self._views.get(chat_id)

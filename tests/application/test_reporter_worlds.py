@@ -10,7 +10,7 @@ import pytest
 
 from eclipse_ws.application import report_queue, reporter
 from eclipse_ws.backends.ledger import MemoryLedger
-from eclipse_ws.delivery import presence, presence_notes
+from eclipse_ws.delivery import presence_here, presence_notes
 from tests.application.reporter_world import Application, Reporting
 from tests.delivery import test_presence_worlds
 from tests.delivery.presence_world import truth
@@ -123,5 +123,5 @@ def test_small_bounds(seed: int, monkeypatch: pytest.MonkeyPatch, expect_log: Ca
     for module in (reporter, report_queue):
         monkeypatch.setattr(module, "MAX_BATCH", 3)
     monkeypatch.setattr(reporter, "MAX_RECORDS", 2)
-    monkeypatch.setattr(presence, "SURVEYED", 1)
+    monkeypatch.setattr(presence_here, "SURVEYED", 1)
     run(seed)

@@ -138,7 +138,7 @@ class World:
             known = node.presence
             assert not (known._views or known._mine or known._watchers or known._due or known._waiting)
             assert not (known._known.told or known._sender.changed or known._sender.watching)
-            assert not (known._known.surveying or known._takers)
+            assert not (known._known.surveying or known._here.is_counted)
             assert not any(peer.there for peer in known._peers.values())
             assert not node.backend.beacon
 
@@ -212,7 +212,7 @@ def test_small_bounds(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where notes are short, crowds are small, and little of a stream is kept."""
     for module in (presence_notes, presence_view):
         monkeypatch.setattr(module, "LISTED", 3)
-    monkeypatch.setattr("eclipse_ws.delivery.presence.LISTED", 3)
+    monkeypatch.setattr("eclipse_ws.delivery.presence_here.LISTED", 3)
     monkeypatch.setattr("tests.delivery.presence_world.LISTED", 3)
     for module in (presence_notes, presence_sender):
         monkeypatch.setattr(module, "MAX_CHATS", 1)
