@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from eclipse_ws.cli import main
-from eclipse_ws.commands import bench
+from eclipse_ws.commands import bench, bench_client
 from eclipse_ws.commands.bench import BenchError, Plan
 from eclipse_ws.commands.bench_report import Outcome
 from tests.client import running
@@ -129,7 +129,7 @@ async def test_a_peer_that_leaves() -> None:
 @pytest.mark.gen_test
 async def test_a_peer_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that does not answer is waited for until a timeout."""
-    monkeypatch.setattr(bench, "CONNECT_TIMEOUT", 0.05)
+    monkeypatch.setattr(bench_client, "CONNECT_TIMEOUT", 0.05)
     async with peer() as url:
         with pytest.raises(BenchError, match=r"no answer within 0\.05 s"):
             await measure(url)
