@@ -419,7 +419,8 @@ def chat(  # noqa: PLR0917 - click passes names
 @main.command(
     short_help="Load-test a server.",
     epilog=example(
-        "eclipse-ws bench ws://127.0.0.1:8080 --sessions 1000 --rate 500\neclipse-ws bench --mode message"
+        "eclipse-ws bench ws://127.0.0.1:8080 --sessions 1000 --rate 500\neclipse-ws bench --mode message\n"
+        "eclipse-ws bench --presence"
     ),
 )
 @profile_option
@@ -444,6 +445,11 @@ def chat(  # noqa: PLR0917 - click passes names
     help="message saves each one through the application.",
 )
 @click.option(
+    "--presence",
+    is_flag=True,
+    help="Also open a watcher in each chat, and measure how soon it is told who comes and goes.",
+)
+@click.option(
     "--plot", "plot_file", type=click.Path(dir_okay=False), help="Also write the plot to this SVG file."
 )
 @click.option("--yes-i-run-this", is_flag=True, help="The host is not this machine, and I may load-test it.")
@@ -455,14 +461,22 @@ def bench(  # noqa: PLR0917 - click passes names
     rate: float,
     seconds: float,
     mode: str,
+    presence: bool,
     plot_file: str | None,
     yes_i_run_this: bool,
 ) -> None:
     """Load-test a running server and show the latency of events; tokens are minted from JWT_SECRET."""
     from eclipse_ws.commands import tokens
-    from eclipse_ws.commands.bench import BenchError, Plan, run
+    from eclipse_ws.commands.bench import Plan, run
+    from eclipse_ws.commands.bench_client import BenchError
+    from eclipse_ws.commands.bench_presence import MOST_PER_CHAT
     from eclipse_ws.security.jwt import required
 
+    if presence and per_chat > MOST_PER_CHAT:
+        stop(
+            f"--presence needs chats of at most {MOST_PER_CHAT} sessions, not {per_chat}: in larger ones "
+            "only the number of users is told. Fix: use a smaller --per-chat."
+        )
     loaded = load(profile)
     url = url if url is not None else local_address(loaded.settings)
     address = tokens.address(url if "://" in url else f"ws://{url}", "ws", "wss", "http", "https")
@@ -479,7 +493,7 @@ def bench(  # noqa: PLR0917 - click passes names
     secret = loaded.settings.jwt_secret.get_secret_value()
     claims = required(loaded.settings.jwt_issuer, loaded.settings.jwt_audience)
     target = address._replace(scheme=scheme).geturl()
-    plan = Plan(target, secret, sessions, per_chat, rate, seconds, mode, claims)
+    plan = Plan(target, secret, sessions, per_chat, rate, seconds, mode, claims, presence)
     try:
         sys.exit(run(plan, plot_file))
     except BenchError as error:

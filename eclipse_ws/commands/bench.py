@@ -9,26 +9,19 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eclipse_ws.commands import bench_report
-from eclipse_ws.commands.bench_client import Session, Target
+from eclipse_ws.commands.bench_client import BenchError, Progress, Session, Target
+from eclipse_ws.commands.bench_presence import Watching
 from eclipse_ws.commands.bench_report import Outcome
-from eclipse_ws.commands.tokens import mint
 
 DRAIN = 2.0  # seconds to wait for the last events
 WAITING = 1000  # awaited events of each session; older ones count as lost
 TICK = 0.002  # seconds between checks of the schedule
 SENT_AS = re.compile(rb'"content":"bench ([0-9]+)"')
-
-Progress = Callable[[str, int, int], None]
-"""Called with a stage, how much of it is done, and its total."""
-
-
-class BenchError(Exception):
-    """The measurement failed; the text says why, and how to fix it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +38,8 @@ class Plan:
     """typing (nothing is saved) or message (each is saved through the application)."""
     claims: Mapping[str, str] = field(default_factory=dict)
     """Additional claims of the tokens."""
+    presence: bool = False
+    """Whether each chat has a watcher, and is left in the end."""
 
 
 class _Client(Session):
@@ -73,7 +68,8 @@ class _Client(Session):
 class _Chat:
     """The sessions of one chat; the first one sends."""
 
-    def __init__(self) -> None:
+    def __init__(self, chat_id: str) -> None:
+        self.chat_id = chat_id
         self.sessions: list[_Client] = []
         self.sent: dict[int, float] = {}
         """Send times of the last messages, by number."""
@@ -119,35 +115,44 @@ def run(plan: Plan, plot_file: str | None) -> int:
 async def bench(plan: Plan, progress: Progress) -> Outcome:
     """Run the plan. Raises BenchError if no session could connect."""
     outcome = Outcome(planned=plan.sessions)
-    chats = [_Chat() for _ in range(math.ceil(plan.sessions / plan.per_chat))]
+    run = os.urandom(4).hex()
+    chats = [_Chat(f"bench-{run}-{number}") for number in range(math.ceil(plan.sessions / plan.per_chat))]
+    target = Target(plan.url, plan.secret, plan.claims, outcome)
+    watching = Watching(target) if plan.presence else None
     try:
-        await _connect(plan, chats, outcome, progress)
+        if watching is not None:
+            await watching.begin([chat.chat_id for chat in chats], progress)
+        await _connect(plan, target, chats, watching, progress)
         if not outcome.ready:
-            why = "; ".join(f"{reason} ({count})" for reason, count in outcome.refused.most_common(3))
-            raise BenchError(
-                f"No session was accepted at {plan.url}: {why}. "
-                "Fix: check that a server runs there, and that JWT_SECRET is the server's own."
-            )
-        await _load(plan, [chat for chat in chats if len(chat.sessions) > 1], outcome, progress)
+            raise target.refusal()
+        if watching is not None:
+            await watching.came()
+        shared = [chat for chat in chats if len(chat.sessions) > 1]
+        await _load(plan, shared, outcome, progress)
+        if watching is not None:
+            await watching.leave(((chat.sender, chat.sessions[-1]) for chat in shared), progress)
     finally:
+        if watching is not None:
+            watching.end()
         for chat in chats:
             for session in chat.sessions:
                 session.end()
     return outcome
 
 
-async def _connect(plan: Plan, chats: list[_Chat], outcome: Outcome, progress: Progress) -> None:
-    target = Target(plan.url)
-    run = os.urandom(4).hex()
+async def _connect(
+    plan: Plan, target: Target, chats: list[_Chat], watching: Watching | None, progress: Progress
+) -> None:
+    outcome = target.outcome
     done = 0
 
     async def connect(number: int) -> None:
         nonlocal done
         chat = chats[number // plan.per_chat]
-        name = f"bench-{run}-{number // plan.per_chat}"
-        token = mint(plan.secret, name, f"bench_{number}", True, more=plan.claims)
-        session = _Client(outcome, chat)
-        if await target.connect(session, token):
+        session, user_id = _Client(outcome, chat), f"bench_{number}"
+        if watching is not None:
+            watching.follow(session, user_id)
+        if await target.connect(session, chat.chat_id, user_id):
             chat.sessions.append(session)
             outcome.ready += 1
         done += 1

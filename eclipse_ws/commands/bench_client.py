@@ -7,15 +7,25 @@ import base64
 import json
 import os
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from eclipse_ws.commands.bench_report import Outcome
+from eclipse_ws.commands.tokens import mint
 
 CONNECTING = 100  # concurrent handshakes
 CONNECT_TIMEOUT = 10.0  # s for one
 MAX_FRAME = 1 << 22  # bytes of one event
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with a stage, how much of it is done, and its total."""
+
+
+class BenchError(Exception):
+    """The measurement failed; the text says why, and how to fix it."""
 
 
 class Session(asyncio.Protocol):
@@ -25,7 +35,10 @@ class Session(asyncio.Protocol):
         self.outcome = outcome
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport | None = None
+        self.chat_id = self.user_id = ""
         self.request = b""
+        self.asked = 0.0
+        """When the request was sent."""
         self._buffer = b""
         self._upgraded = False
 
@@ -33,6 +46,7 @@ class Session(asyncio.Protocol):
         """Send the upgrade request."""
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.asked = time.perf_counter()
         transport.write(self.request)
 
     def data_received(self, data: bytes) -> None:
@@ -119,9 +133,12 @@ class Session(asyncio.Protocol):
 
 
 class Target:
-    """The server under test. ``url`` has the scheme ws or wss."""
+    """The server under test, and what its tokens are minted with. ``url`` has the scheme ws or wss."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, secret: str, claims: Mapping[str, str], outcome: Outcome) -> None:
+        self.url = url
+        self.outcome = outcome
+        self._secret, self._claims = secret, claims
         address = urlsplit(url)
         secure = address.scheme == "wss"
         self._path, self._netloc = address.path or "/ws", address.netloc
@@ -129,17 +146,19 @@ class Target:
         self._context = ssl.create_default_context() if secure else None
         self._gate = asyncio.Semaphore(CONNECTING)
 
-    async def connect(self, session: Session, token: str, more: str = "") -> bool:
-        """Open a session, and wait for its greeting. Returns whether it came; if not, the outcome has why.
+    async def connect(self, session: Session, chat_id: str, user_id: str, more: str = "") -> bool:
+        """Open a user's session in a chat, and wait for its greeting. ``more`` is appended to the query.
 
-        ``more`` is appended to the query.
+        Returns whether it came; if not, the outcome has why.
         """
+        token = mint(self._secret, chat_id, user_id, True, more=self._claims)
+        session.chat_id, session.user_id = chat_id, user_id
         session.request = (
             f"GET {self._path}?token={quote(token)}{more} HTTP/1.1\r\nHost: {self._netloc}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
             f"Sec-WebSocket-Key: {base64.b64encode(os.urandom(16)).decode()}\r\n\r\n"
         ).encode()
-        refused = session.outcome.refused
+        refused = self.outcome.refused
         async with self._gate:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT):
@@ -158,6 +177,14 @@ class Target:
             else:
                 return True
         return False
+
+    def refusal(self) -> BenchError:
+        """The error if no session was accepted."""
+        why = "; ".join(f"{reason} ({count})" for reason, count in self.outcome.refused.most_common(3))
+        return BenchError(
+            f"No session was accepted at {self.url}: {why}. "
+            "Fix: check that a server runs there, and that JWT_SECRET is the server's own."
+        )
 
 
 def decoded(event: bytes) -> dict[str, Any]:

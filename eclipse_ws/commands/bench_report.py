@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from typing import TextIO
@@ -52,6 +53,32 @@ class Histogram:
 
 
 @dataclass
+class Presence:
+    """What the watchers of a run were told about its sessions."""
+
+    watchers: int = 0
+    listed: int = 0
+    """Those that got the list of their chat's users."""
+    came: int = 0
+    online: Histogram = field(default_factory=Histogram)
+    """From a session's request until its watcher was told that the user is there."""
+    left: int = 0
+    gone: Histogram = field(default_factory=Histogram)
+    """From a session's close until its watcher was told that the user has gone."""
+    reloads: int = 0
+    slow: int = 0
+    """Reloads that failed, or took so long that they may be seen."""
+    seen: int = 0
+    """The others that watchers were told about; there should be none."""
+
+    @property
+    def good(self) -> bool:
+        """Whether watchers were told everything that they should be, and nothing else."""
+        told = (self.listed, self.online.total, self.gone.total) == (self.watchers, self.came, self.left)
+        return told and self.reloads > self.slow and not self.seen
+
+
+@dataclass
 class Outcome:
     """The result of a run."""
 
@@ -70,11 +97,14 @@ class Outcome:
     late: float = 0.0
     """The largest delay of this program behind its schedule, in seconds."""
     latency: Histogram = field(default_factory=Histogram)
+    presence: Presence | None = None
+    """Only if the plan asks for it."""
 
     @property
     def good(self) -> bool:
-        """Whether all sessions connected, and everything arrived."""
-        return self.ready == self.planned and not self.refused and self.received >= self.expected > 0
+        """Whether all sessions connected, everything arrived, and presence is good."""
+        arrived = self.ready == self.planned and not self.refused and self.received >= self.expected > 0
+        return arrived and (self.presence is None or self.presence.good)
 
 
 def summary(outcome: Outcome) -> str:
@@ -90,14 +120,31 @@ def summary(outcome: Outcome) -> str:
     lines += [f"refused     {count:,} × {printable(why)}" for why, count in outcome.refused.most_common(5)]
     lines += [f"errors      {count:,} × {printable(code)}" for code, count in outcome.errors.most_common(5)]
     if outcome.latency.total:
-        found = [f"p{percent:g} {duration(outcome.latency.percentile(percent))}" for percent in PERCENTILES]
-        lines.append(f"latency     {'   '.join(found)}   longest {duration(outcome.latency.longest)}")
+        lines.append(f"latency     {_spread(outcome.latency)}")
+    if outcome.presence is not None:
+        lines += _presence(outcome.presence)
     if outcome.late > 0.05:
         late = duration(outcome.late)
         lines.append(
             f"This program was {late} behind its own schedule: it, or its machine, was the bottleneck."
         )
     return "\n".join(lines)
+
+
+def _presence(found: Presence) -> list[str]:
+    lines = [f"watchers    {found.listed:,} of {found.watchers:,} got the list of their chat's users"]
+    for name, told, total in (("online", found.online, found.came), ("gone", found.gone, found.left)):
+        times = f"   {_spread(told, (50, 99))}" if told.total else ""
+        never = f", {total - told.total:,} never" if told.total < total else ""
+        lines.append(f"{name:<11} {told.total:,} of {total:,} told{never}{times}")
+    slow = f"; {found.slow:,} failed or were too slow to count" if found.slow else ""
+    lines.append(f"reloads     {found.seen:,} of {found.reloads - found.slow:,} told, expected 0{slow}")
+    return lines
+
+
+def _spread(latency: Histogram, percents: Iterable[float] = PERCENTILES) -> str:
+    found = [f"p{percent:g} {duration(latency.percentile(percent))}" for percent in percents]
+    return f"{'   '.join(found)}   longest {duration(latency.longest)}"
 
 
 def plot(latency: Histogram) -> str:

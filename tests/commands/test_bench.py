@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from eclipse_ws.cli import main
 from eclipse_ws.commands import bench, bench_client
-from eclipse_ws.commands.bench import BenchError, Plan
+from eclipse_ws.commands.bench import Plan
+from eclipse_ws.commands.bench_client import BenchError, Progress
 from eclipse_ws.commands.bench_report import Outcome
 from tests.client import running
 from tests.conftest import SECRET
@@ -223,8 +225,10 @@ def test_a_confirmed_host(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[Plan] = []
     monkeypatch.setattr(bench, "run", lambda plan, plot: plans.append(plan) or 0)
     asked = ["--sessions", "6", "--mode", "message", "--yes-i-run-this"]
-    assert call("https://chat.example.com", *asked, JWT_SECRET=SECRET).exit_code == 0
-    assert plans == [Plan("wss://chat.example.com", SECRET, 6, 2, 100.0, 10.0, "message")]
+    for more in ([], ["--presence"]):
+        assert call("https://chat.example.com", *asked, *more, JWT_SECRET=SECRET).exit_code == 0
+    plan = Plan("wss://chat.example.com", SECRET, 6, 2, 100.0, 10.0, "message")
+    assert plans == [plan, replace(plan, presence=True)]
 
 
 @pytest.mark.usefixtures("bare")
@@ -268,7 +272,7 @@ def measured() -> Outcome:
 def test_output(lost: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The summary and the plot go to stdout, the picture to its file; the exit code reports losses."""
 
-    async def pretend(plan: Plan, progress: bench.Progress) -> Outcome:
+    async def pretend(plan: Plan, progress: Progress) -> Outcome:
         progress("load", 1, 1)
         outcome = measured()
         outcome.expected += lost
@@ -301,7 +305,7 @@ def test_no_plot_without_a_latency(
 ) -> None:
     """Without a latency only the summary is printed."""
 
-    async def pretend(plan: Plan, progress: bench.Progress) -> Outcome:
+    async def pretend(plan: Plan, progress: Progress) -> Outcome:
         return Outcome(planned=2, ready=2, connect_seconds=1, sent=1, expected=1, seconds=1)
 
     monkeypatch.setattr(bench, "bench", pretend)
