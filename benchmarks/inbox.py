@@ -22,7 +22,7 @@ import msgspec
 from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from benchmarks.drain import SECRET, Node
-from benchmarks.presence import Session, Stage, line, staged, until
+from benchmarks.presence import Session, Stage, in_pairs, line, staged, until
 from benchmarks.processes import CannotRunError, raise_file_limit
 
 INBOX: Final = "inbox:support"
@@ -147,7 +147,7 @@ async def kills(
 async def measure(given: argparse.Namespace) -> int:
     """Measure and print. Returns the exit code."""
     published: dict[str, float] = {}
-    async with staged(2) as stage:  # of it only the nodes are used
+    async with staged(in_pairs(Session, 2)) as stage:  # of it only the nodes are used
         agents = [Agent(f"agent-{number}", published) for number in range(given.agents)]
         application = Application(stage.nodes, published)
         staying: list[Any] = [asyncio.create_task(agent.stay(stage.nodes)) for agent in agents]

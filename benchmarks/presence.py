@@ -19,15 +19,16 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
 
 from benchmarks.drain import SECRET, Node
 from benchmarks.processes import CannotRunError, raise_file_limit
+from benchmarks.redis_commands import Commands
 from benchmarks.websocket import WebSocket
 from eclipse_ws.commands.tokens import mint
 from tests.servers import RedisServer, default_server
@@ -76,6 +77,9 @@ class Session(WebSocket):
             self.is_open = False
 
 
+S = TypeVar("S", bound=Session)
+
+
 class Agent(Session):
     """An agent who joins all chats and, once ``watches`` is set, connects to watch them."""
 
@@ -117,8 +121,16 @@ class Agent(Session):
 class Stage:
     """The nodes, the users and the agents."""
 
-    def __init__(self, folder: Path, server: RedisServer, users: int) -> None:
-        self._redis_port = server.port
+    def __init__(
+        self,
+        folder: Path,
+        server: RedisServer,
+        users: Sequence[Session],
+        names: str = "AB",
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        """A node for each letter of ``names``, with ``more`` environment variables; two users in a chat."""
+        self.redis_port = server.port
         variables = {
             "JWT_SECRET": SECRET,
             "INTERNAL_API_SECRET": SECRET,
@@ -126,10 +138,11 @@ class Stage:
             "REDIS_URL": server.url,
             "LOG_LEVEL": "error",
             "ECLIPSE_MAX_SESSIONS_PER_ADDRESS": "100000",
+            **(more or {}),
         }
-        self.nodes = [Node(name, folder, variables) for name in ("A", "B")]
-        chats = [f"chat-{number}" for number in range(users // 2)]
-        self.users = [Session(f"user-{number}", [chats[number // 2]]) for number in range(users)]
+        self.nodes = [Node(name, folder, variables) for name in names]
+        self.users = users
+        chats = [user.chats[0] for user in users[::2]]
         self.agents = [Agent(f"agent-{node.name}", chats) for node in self.nodes]
 
     def wrong(self) -> int:
@@ -145,23 +158,16 @@ class Stage:
             for chat in agent.chats
         )
 
-    async def connect(self, sessions: list[Any], node: Node) -> None:
+    async def connect(self, sessions: Sequence[Session], node: Node) -> None:
         """Connect sessions, a hundred at a time."""
         for at in range(0, len(sessions), 100):
             await asyncio.gather(*(each.connect(node) for each in sessions[at : at + 100]))
 
     async def commands(self, seconds: float) -> float:
-        """Redis commands a second that the nodes send; what a script calls isn't counted."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._redis_port)
-        writer.write(b"MONITOR\r\n")
-        await reader.readline()
-        count = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while said := await reader.readline():
-                    count += b" lua]" not in said.partition(b'"')[0]
-        writer.close()
-        return count / seconds
+        """Redis commands a second that the nodes send."""
+        async with Commands(self.redis_port) as commands:
+            await asyncio.sleep(seconds)
+            return commands.count / seconds
 
     # -- what is measured -------------------------------------------------------------------------
 
@@ -247,6 +253,11 @@ class Stage:
             await session.connect(node)
 
 
+def in_pairs(kind: type[S], users: int) -> list[S]:
+    """So many users, two in a chat."""
+    return [kind(f"user-{number}", [f"chat-{number // 2}"]) for number in range(users)]
+
+
 def line(what: str, measured: str, target: str, met: bool) -> bool:
     """Print one line of the report. Returns whether the target is met."""
     print(f"{what:<30} {measured:<60} target {target}: {'met' if met else 'MISSED'}", flush=True)
@@ -261,11 +272,13 @@ async def until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 @contextlib.asynccontextmanager
-async def staged(users: int) -> AsyncIterator[Stage]:
-    """Two nodes and a Redis, with users and agents that are not connected yet."""
+async def staged(
+    users: Sequence[Session], names: str = "AB", more: Mapping[str, str] | None = None
+) -> AsyncIterator[Stage]:
+    """A Redis and nodes, see `Stage`, with users and agents that are not connected yet."""
     server = RedisServer(default_server()).start()
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder), server, users)
+        stage = Stage(Path(folder), server, users, names, more)
         try:
             await asyncio.gather(*(node.start() for node in stage.nodes))
             yield stage
@@ -280,7 +293,7 @@ async def staged(users: int) -> AsyncIterator[Stage]:
 
 async def measure(users: int, seconds: float, kills: int) -> int:
     """Measure and print. Returns the exit code."""
-    async with staged(users) as stage:
+    async with staged(in_pairs(Session, users)) as stage:
         met = [await stage.idle(seconds), await stage.reload(), await stage.kill(), await stage.kills(kills)]
     return 0 if all(met) else 1
 
