@@ -5,12 +5,13 @@ their signature, drops repeated ones and follows who is in which chat. In turn:
 
 - Redis commands of the idle nodes and of 1,000 joins, with and without reports;
 - all clients of a node are cut, and return within 4 s: nobody has to be told to have left;
-- a node is killed, in every second round the one that reports; half of its clients return elsewhere within
-  3 s. Each chat that is vacated so has to be told once within 30 s;
+- a node is killed, in every second round the one that reports, and starts again; half of its clients return
+  elsewhere within 3 s. Each chat that is vacated so has to be told once within 30 s;
 - the application fails, while users come and go; in the middle of a long failure, the reporting node is
   killed. Afterwards each visit has to have been told once, in order.
 
-Prints measurements against targets; exit code 1 where one is missed.
+Prints measurements against targets; exit code 1 where one is missed. Of cuts, rounds and the outage, 0 leaves
+the part out.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ LATE: Final = 60.0
 """Seconds after which a report doesn't come any more."""
 AWAY: Final = 8.0
 """Seconds between two visits of a user, at least: more than the reporter holds back."""
+REST: Final = 20.0
+"""Seconds until a reporter that was killed starts again, every second time; it is the next one otherwise."""
 MOST_WAITING: Final = 50_000
 LONG: Final = 60.0
 """Seconds of a failure of the application in which a node is killed, too."""
@@ -78,7 +81,8 @@ class Reports:
         for number in range(rounds):
             reporter = await self._reporter()
             others = [node for node in self.nodes if node is not reporter]
-            await self._kill(reporter if number % 2 == 0 else random.choice(others), chats, users)
+            node = reporter if number % 2 == 0 else random.choice(others)
+            await self._kill(node, chats, users, REST if number % 4 == 0 else 0)
         wrong = self._users.wrong(self._application.told[first:])
         senseless = len(self._application.senseless)
         met = [
@@ -93,12 +97,12 @@ class Reports:
         ]
         return all(met)
 
-    async def _kill(self, node: Node, chats: Tally, users: Tally) -> None:
+    async def _kill(self, node: Node, chats: Tally, users: Tally, rest: float) -> None:
         hit = [user for user in self._users.all if user.node is node]
         gone = random.sample(hit, len(hit) // 2)
         first, began = len(self._application.told), time.monotonic()
         await node.end(signal.SIGKILL)
-        starting = asyncio.create_task(node.start())
+        starting = asyncio.create_task(self._start(node, rest))
         others = [each for each in self.nodes if each is not node]
         homes = {chat: random.choice(others) for chat in self._users.by_chat}
         back = [user for user in hit if user not in set(gone)]
@@ -123,6 +127,10 @@ class Reports:
         await starting
         await asyncio.gather(*(user.return_to(homes[user.chat], random.uniform(0, 1)) for user in gone))
         await self.settle()
+
+    async def _start(self, node: Node, after: float) -> None:
+        await asyncio.sleep(after)
+        await node.start()
 
     async def outage(self, answers: str, seconds: float, rate: float) -> bool:
         """Let the application fail, while users come and go. Returns whether it was told all in the end."""
@@ -292,8 +300,12 @@ async def measure(given: argparse.Namespace) -> int:
         print(
             f"  1,000 joins, {JOINS:.0f} a second: {without[1]:.0f} and {costs[1]:.0f} commands", flush=True
         )
-        met = [await reports.cuts(given.cuts), await reports.kills(given.rounds)]
-        for answers in given.answers or ANSWERS[:1]:
+        met = []
+        if given.cuts:
+            met.append(await reports.cuts(given.cuts))
+        if given.rounds:
+            met.append(await reports.kills(given.rounds))
+        for answers in given.answers or ANSWERS[:1] if given.outage else ():
             met.append(await reports.outage(answers, given.outage, given.visits))
     unsigned = application.unsigned
     met.append(line("signatures", f"{unsigned} batches without a right one", "0", not unsigned))
