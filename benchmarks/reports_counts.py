@@ -12,9 +12,10 @@ from typing import Final
 from tornado.httpclient import AsyncHTTPClient
 
 from benchmarks.drain import SECRET, Node
-from benchmarks.presence import Session, Stage
+from benchmarks.presence import Stage
 from benchmarks.processes import CannotRunError
 from benchmarks.redis_commands import Commands
+from benchmarks.reports_parts import User
 
 TOLD: Final = 30.0  # s
 JOINS: Final = 100.0
@@ -65,7 +66,7 @@ async def metric(node: Node, name: str) -> float:
     raise CannotRunError(f"the server has no metric {name}")
 
 
-async def join_all(stage: Stage, users: Sequence[Session], seconds: float) -> tuple[float, float]:
+async def join_all(stage: Stage, users: Sequence[User], seconds: float) -> tuple[float, float]:
     """Connect all, those of a chat to one node.
 
     Returns the Redis commands a second of the idle nodes afterwards, and how many commands 1,000 joins took.
@@ -75,7 +76,7 @@ async def join_all(stage: Stage, users: Sequence[Session], seconds: float) -> tu
         began, joining = time.monotonic(), []
         for number, user in enumerate(users):
             node = stage.nodes[number // 2 % len(stage.nodes)]
-            joining.append(asyncio.create_task(user.connect(node)))
+            joining.append(asyncio.create_task(user.return_to(node, 0)))
             await asyncio.sleep(1 / JOINS)
         await asyncio.gather(*joining)
         await asyncio.sleep(5)
