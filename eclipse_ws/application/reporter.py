@@ -42,7 +42,7 @@ log = structlog.get_logger("eclipse_ws.application")
 
 SPACING: Final = 0.1
 """Seconds between two writes of the ledger; what happens meanwhile shares one."""
-ABSENT: Final = 5.0
+ABSENT: Final = 10.0
 """Seconds for which a holder that was never heard may be silent, while the backend is up."""
 COUNT: Final = 5.0
 """Seconds that the nodes have to tell a new reporter who is there; most take one."""
@@ -143,11 +143,10 @@ class Reporter:
         if self.is_reporting:
             _put(self._reads, key, position)
             self._due.set()
-        else:
-            _put(self._recent, key, (self._clock(), position))
+        _put(self._recent, key, (self._clock(), position))
 
     def _forget_reads(self) -> None:
-        """Forget the reads that the reporter, which lives, has told since."""
+        """Forget the reads that a reporter which lives has told since, or has put into the ledger."""
         now = self._clock()
         for key in [key for key, (at, _) in self._recent.items() if now - at >= RECENT]:
             del self._recent[key]
@@ -175,6 +174,7 @@ class Reporter:
         """Know nothing of what the application was told: from now on another node tells it."""
         self.is_reporting = False
         self._presence.end_census()
+        self._forget_reads()
         self._queue, self._occupancy = ReportQueue(), Occupancy(lambda chat_id: {})
         self._reads.clear()
 
@@ -216,7 +216,6 @@ class Reporter:
         for chat_id in (*self._occupancy.told, *census.chats()):
             self._occupancy.changed(chat_id)
         self._reads = {key: read for key, (_, read) in self._recent.items()}
-        self._recent.clear()
         self.is_reporting = True
         log.info("reporting to the application", chats=len(self._occupancy.told), waiting=len(self._queue))
         posting = asyncio.create_task(self._post_all(), name="reports")
