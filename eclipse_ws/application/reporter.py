@@ -15,6 +15,7 @@ A holder is gone when presence says so: it costs no command to stay the holder.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -163,7 +164,7 @@ class Reporter:
                 await self._take_ledger()
                 await self._report()
             except Unavailable as error:
-                log.debug("ledger not taken; trying again", why=str(error))
+                log.log(_level(error), "ledger not taken; trying again", why=str(error))
             except Exception:
                 log.exception("reporting to the application failed; trying again")
             finally:
@@ -250,7 +251,7 @@ class Reporter:
                 if not kept:
                     self._holder = await self._ledger.take(self._presence.node)
             except Unavailable as error:
-                log.debug("ledger not written; trying again", why=str(error))
+                log.log(_level(error), "ledger not written; trying again", why=str(error))
                 self._queue.change(chats)
                 await asyncio.sleep(RETRY)
                 continue
@@ -316,6 +317,11 @@ class Reporter:
             wait, single = FIRST_WAIT, max(0, single - 1)
             self._queue.done(batch)
             self._due.set()
+
+
+def _level(error: Unavailable) -> int:
+    """How loud the log is: an outage has its own lines, but a backend that refuses only this has none."""
+    return logging.WARNING if error.refused else logging.DEBUG
 
 
 def _put(known: dict[tuple[str, str], T], key: tuple[str, str], value: T) -> None:
