@@ -105,9 +105,11 @@ def test_saved_twice() -> None:
     assert verdict.saved_twice == 1
     assert "saved_twice 1" in verdict.missed_targets
     verdict.repeats = True
-    assert "saved_twice 1" in verdict.missed_targets  # of two
-    verdict.saved = 1000
-    assert "saved_twice 1" not in verdict.missed_targets
+    assert "saved_twice 1" not in verdict.missed_targets  # one in each thousand, of which these are the first
+    verdict.saved_twice, verdict.saved = 2, 1000
+    assert "saved_twice 2" in verdict.missed_targets
+    verdict.saved = 1001
+    assert "saved_twice 2" not in verdict.missed_targets
 
 
 def test_false_error() -> None:
