@@ -24,7 +24,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from benchmarks.processes import SERVER_CORE, CannotRunError, Process, command, cpu_seconds, raise_file_limit
+from benchmarks.processes import SERVER_CORE, CannotRunError, Process, command, cpu_seconds, measured
 from benchmarks.servers import JWT_SECRET, environment
 from benchmarks.websocket import WebSocket
 from eclipse_ws.commands.tokens import mint
@@ -209,12 +209,7 @@ def main() -> int:
     parser.add_argument("--events", type=int, default=20_000, help="events of each measurement (20,000)")
     parser.add_argument("--times", type=int, default=50, help="reconnects (50)")
     given = parser.parse_args()
-    raise_file_limit()
-    try:
-        return asyncio.run(measure(given.agents, given.chats, given.events, given.times))
-    except (CannotRunError, TimeoutError, OSError) as error:
-        print(str(error) or "no answer in time", file=sys.stderr)
-        return 2
+    return measured(measure(given.agents, given.chats, given.events, given.times))
 
 
 if __name__ == "__main__":

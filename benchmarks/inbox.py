@@ -23,7 +23,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest
 
 from benchmarks.drain import SECRET, Node
 from benchmarks.presence import Session, Stage, in_pairs, line, staged, until
-from benchmarks.processes import CannotRunError, raise_file_limit
+from benchmarks.processes import measured
 
 INBOX: Final = "inbox:support"
 REACHES: Final = 1.0  # s, for 99 of 100
@@ -172,12 +172,7 @@ def main() -> int:
     parser.add_argument("--chats", type=int, default=1000, help="new chats of each part (1000)")
     parser.add_argument("--kills", type=int, default=20, help="kills of a node (20)")
     given = parser.parse_args()
-    raise_file_limit()
-    try:
-        return asyncio.run(measure(given))
-    except (CannotRunError, TimeoutError, OSError) as error:
-        print(str(error) or "no answer in time", file=sys.stderr)
-        return 2
+    return measured(measure(given))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from urllib.parse import quote
 import msgspec
 
 from benchmarks.drain import SECRET, Node
-from benchmarks.processes import CannotRunError, raise_file_limit
+from benchmarks.processes import measured
 from benchmarks.redis_commands import Commands
 from benchmarks.websocket import WebSocket
 from eclipse_ws.commands.tokens import mint
@@ -305,12 +305,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="of each count of commands (60)")
     parser.add_argument("--kills", type=int, default=100, help="random kills (100)")
     given = parser.parse_args()
-    raise_file_limit()
-    try:
-        return asyncio.run(measure(given.users, given.seconds, given.kills))
-    except (CannotRunError, TimeoutError, OSError) as error:
-        print(str(error) or "no answer in time", file=sys.stderr)
-        return 2
+    return measured(measure(given.users, given.seconds, given.kills))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.servers import NoServerError, default_server, free_port, server_binary
 
@@ -39,6 +41,16 @@ def machine() -> dict[str, str | int]:
     )
     memory = PAGE * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     return {"cpu": cpu, "cores": len(CORES), "memory": f"{memory:.0f} GB"}
+
+
+def measured(measuring: Coroutine[Any, Any, int]) -> int:
+    """Run a benchmark that opens many sockets. Returns its exit code, or says why it can't run: 2."""
+    raise_file_limit()
+    try:
+        return asyncio.run(measuring)
+    except (CannotRunError, TimeoutError, OSError) as error:
+        print(str(error) or "no answer in time", file=sys.stderr)
+        return 2
 
 
 def raise_file_limit(wanted: int = 60_000) -> None:

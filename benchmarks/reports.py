@@ -29,7 +29,7 @@ from typing import Final
 
 from benchmarks.drain import Node
 from benchmarks.presence import Stage, in_pairs, line, staged, until
-from benchmarks.processes import CannotRunError, raise_file_limit
+from benchmarks.processes import CannotRunError, measured
 from benchmarks.redis_commands import Commands, memory
 from benchmarks.reports_counts import JOINS, Tally, join_all, metric
 from benchmarks.reports_parts import ANSWERS, Application, Told, User, Users
@@ -329,12 +329,7 @@ def main() -> int:
     parser.add_argument("--answers", action="append", choices=ANSWERS, help="how; may be repeated (errors)")
     parser.add_argument("--visits", type=float, default=15, help="visits a second meanwhile (15)")
     given = parser.parse_args()
-    raise_file_limit()
-    try:
-        return asyncio.run(measure(given))
-    except (CannotRunError, TimeoutError, OSError) as error:
-        print(str(error) or "no answer in time", file=sys.stderr)
-        return 2
+    return measured(measure(given))
 
 
 if __name__ == "__main__":
