@@ -36,7 +36,7 @@ from eclipse_ws.delivery.delivery import Delivery
 from eclipse_ws.delivery.marks import ReadPosition
 from eclipse_ws.delivery.tasks import Tasks
 from eclipse_ws.protocol import moment
-from eclipse_ws.protocol.reports import Report, ReportType
+from eclipse_ws.protocol.reports import Report
 
 T = TypeVar("T")
 log = structlog.get_logger("eclipse_ws.application")
@@ -212,7 +212,7 @@ class Reporter:
         self._occupancy = Occupancy(census.users)
         self._occupancy.told = self._queue.load(records)
         deadline = self._clock() + COUNT
-        while not self._presence.is_counted and self._clock() < deadline:  # noqa: ASYNC110 - rare
+        while not self._presence.is_census_complete and self._clock() < deadline:  # noqa: ASYNC110 - rare
             await asyncio.sleep(SPACING)
         for chat_id in (*self._occupancy.told, *census.chats()):
             self._occupancy.changed(chat_id)
@@ -270,12 +270,11 @@ class Reporter:
         for turn in self._occupancy.collect(self._clock(), queue.room, queue.is_full):
             at = moment(wall - turn.ago)
             queue.add(Report(self._id(), turn.type, turn.chat_id, at, turn.user_id, turn.role))
-        kind: ReportType = "read"
         for key in list(self._reads)[: max(0, queue.room)]:
             chat_id = key[0]
             if not queue.is_full(chat_id):
                 user_id, role, message_id = self._reads.pop(key)
-                queue.add(Report(self._id(), kind, chat_id, moment(wall), user_id, role, message_id))
+                queue.add(Report(self._id(), "read", chat_id, moment(wall), user_id, role, message_id))
 
     def _id(self) -> str:
         self._made += 1

@@ -186,7 +186,7 @@ class Presence:
         self._announce_census()
 
     @property
-    def is_counted(self) -> bool:
+    def is_census_complete(self) -> bool:
         """Whether all nodes, as far as they are known, have told the census all of their users."""
         return not self._known.surveying and all(peer.is_counted for peer in self._peers.values())
 
@@ -205,7 +205,7 @@ class Presence:
         """
         for peer in self._peers.values():
             peer.silence, peer.questioned = 0.0, None
-            if self._views or self._known.census is not None:
+            if self._known.listens:
                 peer.suspect()
         self._sender.hello_due = True
         self._sender.wake()
@@ -220,8 +220,7 @@ class Presence:
             if note.bye or len(self._peers) >= MAX_NODES:
                 return
             # If its stream has not begun, it watches nothing, and there is nothing to be asked.
-            knows = bool(self._views) or self._known.census is not None
-            peer = Peer(note.node, suspect=knows or note.last > 0)
+            peer = Peer(note.node, suspect=self._known.listens or note.last > 0)
             self._peers[note.node] = peer
         if note.bye:
             self._lose(peer)
@@ -296,9 +295,9 @@ class Presence:
         for chat_id in everything.watches - peer.watches:
             self._watched_by(peer, chat_id)
         for chat_id in (*everything.here, *(peer.there - everything.here.keys())):
+            if chat_id not in everything.here and not (everything.is_complete or chat_id in self._views):
+                continue  # the node was not asked for it
             for known in self._known_of(chat_id):
-                if chat_id not in everything.here and not (everything.is_complete or chat_id in self._views):
-                    continue  # the node was not asked for it
                 if known.full_at.get(peer.node, 0) < everything.at:
                     self._put(peer, chat_id, known, everything.here.get(chat_id, NOBODY), everything.at)
         peer.is_counted = everything.is_complete
@@ -379,7 +378,7 @@ class Presence:
             peer.watches.add(chat_id)
             self._watchers[chat_id] = self._watchers.get(chat_id, 0) + 1
             if chat_id not in self._known.told:
-                counted = self._here.is_counted  # then those who take the census have to hear of it, too
+                counted = self._here.has_takers  # then those who take the census have to hear of it, too
                 if counted or chat_id not in self._views:
                     self._look(chat_id)
                 self._known.told[chat_id] = NOBODY if counted else self._mine.get(chat_id, NOBODY)
@@ -392,9 +391,9 @@ class Presence:
             self._watchers[chat_id] -= 1
             if not self._watchers[chat_id]:
                 del self._watchers[chat_id]
-                if not self._here.is_counted or not self._known.told[chat_id].users:
+                if not self._here.has_takers or not self._known.told[chat_id].users:
                     del self._known.told[chat_id]
-                if not self._here.is_counted:
+                if not self._here.has_takers:
                     self._sender.changed.pop(chat_id, None)
                 self._here.forget_if_unneeded(chat_id)
 

@@ -48,7 +48,7 @@ class UsersHere:
         self._audience, self._tasks = audience, tasks
 
     @property
-    def is_counted(self) -> bool:
+    def has_takers(self) -> bool:
         """Whether another node takes the census."""
         return self._takers > 0
 

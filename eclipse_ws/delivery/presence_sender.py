@@ -56,6 +56,11 @@ class Known:
     surveying: dict[str, None] = field(default_factory=dict)
     """Chats with users here at which this node has not looked yet since a census is taken."""
 
+    @property
+    def listens(self) -> bool:
+        """Whether this node has to know of users on others."""
+        return bool(self.views) or self.census is not None
+
 
 class Sender:
     """Sends what is due, one note after the other. What isn't sent stays due.
@@ -118,7 +123,7 @@ class Sender:
 
     def show(self, now: float) -> None:
         """Have the beacon say what is true now, as long as others have to know that this node lives."""
-        if not (self._known.views or self._known.mine or self._known.census is not None):
+        if not (self._known.listens or self._known.mine):
             self._backend.beacon = b""
         elif 0 < self._backend.beacon_interval <= BEACON:
             self._backend.beacon = self._cluster.encode(Note(presence=self._beacon()))

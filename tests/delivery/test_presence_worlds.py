@@ -110,7 +110,7 @@ class World:
                 assert roster.total == seen.count
                 assert {user_id for user_id, _ in roster.users} <= true.keys(), f"{where}, {roster}"
             if node.census is not None:
-                assert node.presence.is_counted
+                assert node.presence.is_census_complete
                 for chat_id in CHATS:
                     counted = {user_id: here.role for user_id, here in node.census.users(chat_id).items()}
                     true = truth(self.nodes, chat_id)
@@ -138,7 +138,7 @@ class World:
             known = node.presence
             assert not (known._views or known._mine or known._watchers or known._due or known._waiting)
             assert not (known._known.told or known._sender.changed or known._sender.watching)
-            assert not (known._known.surveying or known._here.is_counted)
+            assert not (known._known.surveying or known._here.has_takers)
             assert not any(peer.there for peer in known._peers.values())
             assert not node.backend.beacon
 
