@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
-
-import pytest
+from unittest.mock import patch
 
 from eclipse_ws.application import report_queue, reporter
 from eclipse_ws.application.reports import MAX_BATCH
 from eclipse_ws.application.reports_client import ApplicationBusy
 from eclipse_ws.backends.ledger import MemoryLedger
 from tests.application.reporter_world import Application, Reporting
-from tests.delivery.presence_world import settled
-from tests.delivery.world import Flaky, Hurried, Server
+from tests.delivery.presence_world import played_on, settled
+from tests.delivery.world import Flaky, Server
 
 Expect = Callable[..., None]
 C = "chat"
@@ -54,27 +52,7 @@ class Stage:
         return [" ".join(filter(None, (r.type, r.user_id, r.message_id))) for r in reports]
 
 
-def on_stage(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test in a hurried loop."""
-
-    @functools.wraps(test)
-    def run(**given: Any) -> None:
-        async def play() -> None:
-            await test(Stage(), **given)
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-        with asyncio.Runner(loop_factory=Hurried) as runner:
-            runner.run(play())
-
-    del run.__wrapped__
-    code = test.__code__
-    names = code.co_varnames[1 : code.co_argcount]
-    if names == ("expect_log",):
-        return lambda expect_log: run(expect_log=expect_log)
-    if names == ("monkeypatch",):
-        return lambda monkeypatch: run(monkeypatch=monkeypatch)
-    return lambda: run()
+on_stage = played_on(Stage)
 
 
 @on_stage
@@ -257,6 +235,8 @@ async def test_a_long_batch(stage: Stage, expect_log: Expect) -> None:
     assert stage.application.batches == [MAX_BATCH, MAX_BATCH]
 
 
+@patch.object(report_queue, "MAX_WAITING", 20)
+@patch.object(report_queue, "MAX_OF_CHAT", 10)
 @on_stage
 async def test_more_than_may_wait(stage: Stage, expect_log: Expect) -> None:
     """Of what happens while too much waits only the result is told, and nothing grows."""
@@ -362,11 +342,3 @@ async def test_a_malformed_record(stage: Stage, expect_log: Expect) -> None:
     await asyncio.sleep(10)
     assert stage.told() == ["user_left a", "chat_vacated"]
     assert not await stage.shared.read()
-
-
-@pytest.fixture(autouse=True)
-def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For the test of the bound."""
-    if request.node.name == "test_more_than_may_wait":
-        monkeypatch.setattr(report_queue, "MAX_WAITING", 20)
-        monkeypatch.setattr(report_queue, "MAX_OF_CHAT", 10)

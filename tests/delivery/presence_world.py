@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from eclipse_ws.backends.base import Backend
 from eclipse_ws.delivery.census import Census
@@ -14,6 +15,9 @@ from eclipse_ws.delivery.presence import Presence
 from eclipse_ws.delivery.presence_notes import LISTED, Here
 from eclipse_ws.delivery.presence_view import Came, Count, News, Roster, Went
 from eclipse_ws.protocol import Event
+from tests.delivery.world import Hurried
+
+S = TypeVar("S")
 
 
 class Seen:
@@ -176,6 +180,27 @@ def truth(nodes: list[Node], chat_id: str) -> dict[str, str]:
         for user_id, here in node.here[chat_id].items():
             found[user_id] = here.merged(found[user_id]) if user_id in found else here
     return {user_id: here.role for user_id, here in found.items()}
+
+
+def played_on(stage: Callable[[], S]) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
+    """Makes tests that get a new stage, and fixtures, and run in a hurried loop."""
+
+    def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+        def run(**given: Any) -> None:
+            async def play() -> None:
+                await test(stage(), **given)
+                for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                    task.cancel()
+
+            with asyncio.Runner(loop_factory=Hurried) as runner:
+                runner.run(play())
+
+        run.__name__, run.__doc__ = test.__name__, test.__doc__
+        fixtures = list(inspect.signature(test).parameters.values())[1:]
+        run.__signature__ = inspect.Signature(fixtures)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
 
 
 async def settled(condition: Any, what: object = "") -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -20,8 +19,8 @@ from eclipse_ws.delivery.cluster import MAX_NOTE, Cluster, Note
 from eclipse_ws.delivery.presence_notes import LISTED, MAX_CHATS, Change, Crowd, Here, PresenceNote
 from eclipse_ws.delivery.presence_view import Came, Count, Roster, Went
 from tests.conftest import make_settings
-from tests.delivery.presence_world import Node, Seen, settled
-from tests.delivery.world import Flaky, Hurried, Server
+from tests.delivery.presence_world import Node, Seen, played_on, settled
+from tests.delivery.world import Flaky, Server
 
 Expect = Callable[..., None]
 C = "chat"
@@ -53,24 +52,7 @@ def known(node: Node) -> dict[str, presence_peer.Peer]:
     return {name: peer for name, peer in peers.items() if not peer.is_suspect}
 
 
-def on_stage(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test in a hurried loop."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **given: Any) -> None:
-        async def play() -> None:
-            await test(Stage(), *args, **given)
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-        with asyncio.Runner(loop_factory=Hurried) as runner:
-            runner.run(play())
-
-    del run.__wrapped__  # type: ignore[attr-defined]
-    code = test.__code__
-    if code.co_varnames[1 : code.co_argcount] == ("expect_log",):
-        return lambda expect_log: run(expect_log)
-    return lambda: run()
+on_stage = played_on(Stage)
 
 
 async def begun(seen: Seen) -> Seen:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 from tornado.web import Application, RequestHandler
@@ -163,15 +164,9 @@ async def test_an_application_that_fails(expect_log: Any) -> None:
 async def test_a_fresh_secret_signs() -> None:
     """After a reload batches are signed with the new secret."""
     async with application() as told, reporting(told, internal_api_secret="before") as server:
-        server.node.reload(server.settings.model_copy(update={"internal_api_secret": _secret()}))
+        server.node.reload(server.settings.model_copy(update={"internal_api_secret": SecretStr(SECRET)}))
         async with await Client.join(server.port, "c1", "u1"):
             await until(lambda: len(told.reports) == 2)
-
-
-def _secret() -> Any:
-    from tests.conftest import make_settings
-
-    return make_settings().internal_api_secret
 
 
 @pytest.mark.slow
