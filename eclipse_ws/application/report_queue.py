@@ -94,8 +94,8 @@ class ReportQueue:
 
     def save(self) -> None:
         """The ledger has all records of the last `take_changes`, and nothing was added since."""
-        while self._unsafe and self._unsafe[0].chat_id not in self._changed:
-            self._ready.append(self._unsafe.popleft())
+        self._ready.extend(self._unsafe)
+        self._unsafe.clear()
 
     def batch(self, count: int = MAX_BATCH) -> list[Report]:
         """The next reports to be sent."""
