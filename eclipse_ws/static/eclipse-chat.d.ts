@@ -257,7 +257,7 @@ export interface EclipseChat {
 	readonly online: readonly OnlineUser[];
 	/** How many there are. */
 	readonly onlineCount: number;
-	/** Up to where everybody has read, as far as was told; empty without the option `events: ["read"]`, and with a server that doesn't tell. */
+	/** Up to where everybody has read, as far as was told, never going back; empty without the option `events: ["read"]`, and with a server that doesn't tell. */
 	readonly positions: readonly ReadPosition[];
 	/**
 	 * Queue a message and answer its clientMessageId. It is sent now or as soon as there is a connection, in order, and again until

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -113,10 +113,11 @@ class Seat(Client):
         super().__init__(agent.cluster, chat, agent.number, rate, chance)
         self.agent = agent
         self.user = agent.user
-        self.positions: dict[str, list[str]] = {}
-        """Which messages each user has read up to, in the order in which that was told."""
-        self.listed: set[tuple[str, str]] = set()
-        """Those of them that a node told when the seat joined, by user and message."""
+        self.told: list[dict[str, list[str]]] = []
+        """Which messages each user has read up to, in the order in which each visit was told."""
+        self.shown: dict[str, list[str]] = {}
+        """The same as this client shows it, over all visits."""
+        self._order: dict[str, int] = {}  # the messages that it has, as the client of the widget knows them
         self.present: set[str] = set()
         """Who is in the chat, as far as this session was told."""
         self._read_at = 0.0
@@ -134,6 +135,7 @@ class Seat(Client):
         if self.closing or self._wire is not None or wire is None or now < self._retry_at:
             return False
         self.visits.append(Visit(self.agent.node, now, self.cursor))
+        self.told.append({})
         self._wire = SeatWire(self, wire)  # type: ignore[assignment]
         self._heard = now
         return True
@@ -159,11 +161,7 @@ class Seat(Client):
             self._on_presence(data)
         elif kind == "read":
             for each in data.get("positions", [data] if "messageId" in data else ()):
-                told = self.positions.setdefault(each["userId"], [])
-                if told[-1:] != [each["messageId"]]:
-                    told.append(each["messageId"])
-                    if "positions" in data:
-                        self.listed.add((each["userId"], each["messageId"]))
+                self._on_read(each["userId"], each["messageId"])
         elif kind == "error" and event.get("code") in ("not_joined", "unknown_message"):
             pass  # said while the server took the session out of the chat, or began a new epoch
         else:
@@ -172,6 +170,25 @@ class Seat(Client):
                 self._read_at = self._heard
                 read = {"type": "read", "messageId": data["id"], "cursor": event.get("cursor")}
                 self._wire.send(read)
+
+    def _on_read(self, user: str, message: str) -> None:
+        """Show a position, unless a node that doesn't know yet that it is cut off tells an earlier one."""
+        self.told[-1].setdefault(user, []).append(message)
+        shown = self.shown.setdefault(user, [])
+        at, known = self._order.get(message), self._order.get(shown[-1]) if shown else None
+        if at is None or known is None or at > known:
+            shown.append(message)
+
+    def _on_kept(self, event: dict[str, Any], visit: Visit, now: float) -> None:
+        super()._on_kept(event, visit, now)
+        if event["type"] == "message":
+            self._order.setdefault(event["data"]["id"], len(self._order))
+
+    def _load(self) -> None:
+        super()._load()
+        saved = dict.fromkeys(self.cluster.application.saved_in.get(self.chat, []))
+        others = [message for message in self._order if message not in saved]
+        self._order = {message: number for number, message in enumerate((*others, *saved))}
 
     def _on_presence(self, data: dict[str, Any]) -> None:
         if "users" in data:
@@ -212,17 +229,15 @@ def seat_agents(
 def judge_seats(verdict: Verdict, chats: dict[str, list[Client]], *, is_long: bool) -> None:
     """Count positions that went backwards, and in a long run those who are wrongly there or not.
 
-    A node that is cut off, and doesn't know it yet, tells a seat that comes from another node what it knew
-    last. Only a long run counts that: in a short one it depends on chance.
+    Neither what one visit is told may go back, nor what a seat shows over all of them.
     """
     for chat, members in chats.items():
         offsets = _cursors(members)
         for seat in (member for member in members if isinstance(member, Seat)):
-            for user, told in seat.positions.items():
-                for before, after in pairwise(told):
+            for user, positions in chain(seat.shown.items(), *(visit.items() for visit in seat.told)):
+                for before, after in pairwise(positions):
                     at, to = offsets.get(before), offsets.get(after)
-                    is_judged = is_long or (user, after) not in seat.listed
-                    if is_judged and at and to and at.epoch == to.epoch and to.offset <= at.offset:
+                    if at and to and at.epoch == to.epoch and to.offset < at.offset:
                         verdict.backwards += 1
                         verdict.say(
                             f"backwards: {user} has read {before} ({at}), then {after} ({to}) of {chat}"

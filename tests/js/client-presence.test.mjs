@@ -87,7 +87,34 @@ test("positions follow the list and its changes, and survive a reconnect", async
   await again({ recovered: true });
   assert.deepEqual(chat.positions, expected);
   read({ positions: [] });
-  assert.deepEqual(chat.positions, []);
+  assert.deepEqual(chat.positions, expected);
+});
+
+test("nobody's position goes back, on whatever node it is told", async () => {
+  const { chat } = await reader([{ userId: "ada", role: "agent", messageId: "m4" }]);
+  const ada = () => chat.positions.filter(({ userId }) => userId == "ada").map(({ messageId }) => messageId);
+  await again({ recovered: true });
+  read({ positions: [{ userId: "ada", role: "agent", messageId: "m2" }, { userId: "ben", role: "agent", messageId: "m3" }] });
+  assert.deepEqual(chat.positions.map(({ userId, messageId }) => userId + messageId), ["adam4", "benm3"]);
+  read({ userId: "ada", role: "agent", messageId: "m3" });
+  assert.deepEqual(ada(), ["m4"]);
+  read({ userId: "ada", role: "agent", messageId: "m5" });
+  assert.deepEqual(ada(), ["m5"]);
+  // What isn't known here may be later.
+  read({ userId: "ada", role: "agent", messageId: "m9" });
+  assert.deepEqual(ada(), ["m9"]);
+  read({ userId: "ada", role: "agent", messageId: "m1" });
+  assert.deepEqual(ada(), ["m1"]);
+});
+
+test("what is read is told again to a server that knows an earlier position, whatever is shown", async () => {
+  const { chat } = await reader();
+  chat.read("m3");
+  read({ userId: chat.userId, role: "user", messageId: "m3" });
+  await again({ recovered: true });
+  read({ positions: [{ userId: chat.userId, role: "user", messageId: "m1" }] });
+  assert.deepEqual(reads(), [["m3", "e.5"]]);
+  assert.deepEqual(chat.positions.map(({ messageId }) => messageId), ["m3"]);
 });
 
 test("reading is told at once, then once a second with the last message, and never backwards", async () => {

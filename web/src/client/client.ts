@@ -1,7 +1,7 @@
 // The chat as a page sees it: what it says, what it hears, and which of both belong together.
 import { emit, takeSeat, type Line } from "./line.ts";
 import { change, closeOutbox, find, isKnown, load, matches, openOutbox, owns, randomId, remember, remove, repaired, senderId, underWay, update, type Item, type Outbox } from "./outbox.ts";
-import { forget, isAfter, isNew, last, type Seen } from "./seen.ts";
+import { forget, isNew, isUpTo, last, type Seen } from "./seen.ts";
 import { closeCost, errorCost, isOfMessage, MOST_TRIES } from "./tries.ts";
 import { READ_REPEAT_MS, TYPING_PAUSE_MS, TYPING_REPEAT_MS } from "./typing.ts";
 import type { Events, JoinOptions, OnlineUser, Options, Outgoing, ReadPosition, Role, SavedMessage, State } from "./types.ts";
@@ -30,7 +30,7 @@ export interface EclipseChat {
   readonly online: readonly OnlineUser[];
   /** How many there are. */
   readonly onlineCount: number;
-  /** Up to where everybody has read, as far as was told; empty without the option `events: ["read"]`, and with a server that doesn't tell. */
+  /** Up to where everybody has read, as far as was told, never going back; empty without the option `events: ["read"]`, and with a server that doesn't tell. */
   readonly positions: readonly ReadPosition[];
   /**
    * Queue a message and answer its clientMessageId. It is sent now or as soon as there is a connection, in order, and again until
@@ -185,13 +185,17 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
     }, READ_REPEAT_MS);
   };
 
-  const readBy = ({ positions, ...position }: any) => {
-    chat.positions = positions ?? replace(chat.positions, position);
-    if (!positions) return;
+  const readBy = (data: any) => {
+    const { positions = [data] }: { positions?: ReadPosition[] } = data;
+    for (const entry of positions) {
+      // A node that doesn't hear the others tells what it knew last, until it notices.
+      if (!chat.positions.some(({ userId, messageId }) => userId == entry.userId && isUpTo(seen, entry.messageId, messageId)))
+        chat.positions = replace(chat.positions, entry);
+    }
+    if (!data.positions) return;
     isHeard = true;
     // What was told just before the connection broke may be lost; another tab may have read further.
-    const own = chat.positions.find(({ userId }) => userId == chat.userId)?.messageId;
-    if (reached && isAfter(seen, reached.messageId, own)) toldRead = undefined;
+    if (!positions.some(({ userId, messageId }) => userId == chat.userId && isUpTo(seen, reached?.messageId, messageId))) toldRead = undefined;
     tellRead();
   };
 
@@ -255,7 +259,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
       const id = String(event.id);
       if (item) settle(item, id, item.id == id ? echoSender : "", event.delivery);
     } else if (type == "error") refused(event);
-    else if (/^message/.test(type) && isOurs) {
+    else if (isOurs && /^m/.test(type)) {
       if (data?.id && isNew(seen, `${type} ${data.id}${type == "message_updated" ? " " + data.updatedAt : ""}`)) saved(event);
     } else if (options.events?.includes(type) && data) {
       (type == "read" ? readBy : present)(data);
@@ -333,7 +337,7 @@ const start = (chat: { -readonly [name in keyof EclipseChat]: EclipseChat[name] 
 
     read: (id: string | number) => {
       const messageId = String(id);
-      if (!isAfter(seen, messageId, reached?.messageId)) return;
+      if (isUpTo(seen, messageId, reached?.messageId)) return;
       reached = { messageId, cursor: cursor() };
       tellRead();
     },

@@ -13,15 +13,15 @@ export const isNew = (seen: Seen, name: string) => {
 
 /** The id of the last message that is known, or of the last one before the given. */
 export const last = (seen: Seen, id?: string) => {
-  const known = [...seen].filter((name) => name.startsWith("message "));
+  const known = [...seen].filter((name) => /^message /.test(name));
   return (id ? known[known.indexOf("message " + id) - 1] : known.at(-1))?.slice(8) ?? "";
 };
 
-/** Whether the message comes after the other one, as far as is known. */
-export const isAfter = (seen: Seen, id: string, other?: string) => {
+/** Whether the message is the other one, or is known to come before it. */
+export const isUpTo = (seen: Seen, id?: string, other?: string) => {
   const known = [...seen];
   const at = known.indexOf("message " + id);
-  return id != other && (at < 0 || at > known.indexOf("message " + other));
+  return id == other || (at >= 0 && at < known.indexOf("message " + other));
 };
 
 export const forget = (seen: Seen, id: unknown) => seen.delete("message " + id);
