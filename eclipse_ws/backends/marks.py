@@ -50,6 +50,12 @@ class Mark(msgspec.Struct, frozen=True):
             return True
         return self.cursor.epoch != kept.cursor.epoch or self.cursor.offset > kept.cursor.offset
 
+    def was_lost(self, found: Mark | None) -> bool:
+        """Whether a backend that had kept this one must have lost it if it has that one, or none, now."""
+        if self.cursor is None or found is None:
+            return self.cursor is not None
+        return found.cursor is not None and self.follows(found) and self.cursor.epoch == found.cursor.epoch
+
 
 def parse_marks(texts: Sequence[bytes]) -> dict[str, Mark]:
     """Read names and the texts of their marks, in turn; what can't be read is left out."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eclipse_ws.backends.marks import Mark, current
+from eclipse_ws.backends.marks import MAX_MARKS, Mark, current
 
 
 class ChatMarks:
@@ -22,10 +22,17 @@ class ChatMarks:
         """Note that the backend is asked for the marks: what comes from now on may be newer."""
         self._noted.clear()
 
-    def load(self, found: Mapping[str, Mark]) -> list[tuple[str, Mark]]:
-        """Take the backend's answer. Returns the marks that are news: new, others than before, or untold."""
+    def load(self, found: Mapping[str, Mark], now: float) -> list[tuple[str, Mark]]:
+        """Take the backend's answer. Returns the marks that are news: new, others than before, or untold.
+
+        A backend that has lost its last writes has earlier marks, or none: those that only move forward stay.
+        """
         before = {} if self.untold else self.known
-        self.known, self.untold = {**found, **self._noted}, False
+        known = {**found, **self._noted}
+        for name, mark in current(self.known, now).items():
+            if mark.was_lost(known.get(name)) and (name in known or len(known) < MAX_MARKS):
+                known[name] = mark
+        self.known, self.untold = known, False
         self._noted.clear()
         return [(name, mark) for name, mark in self.known.items() if before.get(name) != mark]
 

@@ -285,7 +285,7 @@ class Subscriptions:
                 self._drop_forged(chat, forged)
             if answer.marks or chat.marks is not None:
                 chat.marks = chat.marks or ChatMarks()
-                for name, mark in chat.marks.load(answer.marks):
+                for name, mark in chat.marks.load(answer.marks, time.time()):
                     self._subscriber.marked(chat.chat_id, name, mark)
             if back and not answer.renewed:
                 self._tell_renewed(chat.chat_id)

@@ -154,6 +154,51 @@ async def test_marks_are_loaded_again_with_each_subscription() -> None:
 
 
 @gen_test
+async def test_a_backend_that_has_lost_its_last_writes() -> None:
+    """Positions that a node knows stay, unless the backend's are later or of another epoch; bans follow it."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        await stage.publish(CHAT, 1, 2, 3)
+        for user, number in (("u", 2), ("v", 2), ("w", 2), ("x", 2)):
+            assert await read(stage, number, user=user)
+        stage.backend._marks[CHAT] |= {
+            "read:u": Mark("user 1", LATER, at(stage, 1)),
+            "read:v": Mark("user 3", LATER, at(stage, 3)),
+            "read:w": Mark("user 9", LATER, Cursor("another", 9)),
+            "ban:w": Mark("", LATER),
+        }
+        del stage.backend._marks[CHAT]["read:x"]
+        stage.heard.marks.clear()
+        stage.delivery.lost()
+        stage.delivery.restored()
+        await until(lambda: known(stage).live)
+        assert read_up_to(stage) == {"u": "2", "v": "3", "w": "9", "x": "2"}
+        assert sorted(name for name, _ in stage.heard.marks[CHAT]) == ["ban:w", "read:v", "read:w"]
+        assert not await read(stage, 1)
+        assert await read(stage, 3)
+        assert read_up_to(stage)["u"] == "3"
+
+
+@gen_test
+async def test_lost_positions_are_bounded() -> None:
+    """Those that the backend has lost take no room from those that it has."""
+    async with on_stage() as stage:
+        with patch("eclipse_ws.delivery.chat_marks.MAX_MARKS", 3):
+            await stage.delivery.subscribe(CHAT)
+            await stage.publish(CHAT, 1)
+            for user in "abc":
+                assert await read(stage, 1, user=user)
+            stage.backend._marks[CHAT] = {
+                f"read:{user}": Mark("user 1", LATER, at(stage, 1)) for user in "de"
+            }
+            stage.delivery.lost()
+            stage.delivery.restored()
+            await until(lambda: known(stage).live)
+            assert len(read_up_to(stage)) == 3
+            assert {"d", "e"} < set(read_up_to(stage))
+
+
+@gen_test
 async def test_positions_that_may_be_old_are_not_shown() -> None:
     """While a node may have missed reads it shows none, and tells all of them once it is certain."""
     async with on_stage() as stage:
