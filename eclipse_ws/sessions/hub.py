@@ -160,7 +160,7 @@ class Hub:
 
     async def _replay(self, chat_id: str, session: Member, cursor: Cursor) -> Replay | None:
         missed = await self._delivery.resume(chat_id, cursor)
-        if missed is None:
+        if missed is None or not self._is_joining(session, chat_id):
             return None
         bodies = [(body_for(session, chat_id, event), event.cursor) for event in missed]
         return Replay(session.wire, cursor, bodies)
@@ -202,8 +202,9 @@ class Hub:
         return chat is not None and session in chat.joining
 
     def _end_joining(self, session: Member, chat_id: str, close: CloseCode) -> None:
-        if self._is_joining(session, chat_id):
-            self._chats[chat_id].joining.discard(session)
+        if not self._is_joining(session, chat_id):
+            return
+        self._chats[chat_id].joining.discard(session)
         if session.wire.is_closing or session.wire.is_lost:
             return
         if session.has_joined and close is not CloseCode.TOO_SLOW:

@@ -17,7 +17,7 @@ from eclipse_ws.security.limits import COMMAND_LENGTH, REFUSED_TYPING, Budget
 from eclipse_ws.sessions import joining
 from eclipse_ws.sessions.admission import UpgradeHandler
 from eclipse_ws.sessions.command_queue import CommandQueue
-from eclipse_ws.sessions.commands import ROWS, Row
+from eclipse_ws.sessions.commands import Row
 from eclipse_ws.sessions.hub import BannedError
 from eclipse_ws.sessions.members import OPT_IN
 from eclipse_ws.sessions.typists import Typist
@@ -132,7 +132,8 @@ class ChatSession(UpgradeHandler):
                 if budget is None:
                     budget = self.budget = Budget(self.node.limits)
                 if wait := budget.command(now, len(message)):
-                    self._exceeded("command_rate", wait, now, *_key_and_cost(message))
+                    chat_id, key, cost = self._about(message)
+                    self._exceeded("command_rate", wait, now, key, cost)
             command = protocol.decode_command(message)
             if command is None:
                 return None
@@ -219,6 +220,22 @@ class ChatSession(UpgradeHandler):
             retry_after=wait,
             client_message_id=key,
         )
+
+    def _about(self, message: str | bytes) -> tuple[str, str | None, float]:
+        """The chat and the clientMessageId of a refused command, and how much the refusal counts."""
+        try:
+            command = protocol.decode_command(message)
+        except CommandError as error:
+            return error.chat_id or "", error.client_message_id, 1.0
+        row = None if command is None else self.node.commands.rows[type(command)]
+        chat_id, key, cost = "", None, 1.0
+        if command is not None and row is not None:
+            key = command.client_message_id
+            if row.in_chat:
+                chat_id = self.claims.chat_id if command.chat is None else str(command.chat)
+        if row is None or row.limit == "chat_typing":
+            cost = REFUSED_TYPING * (1 + len(message) // COMMAND_LENGTH)
+        return chat_id, key, cost
 
     def on_flood(self) -> None:
         """Treat a flood of non-command frames as too many commands."""
@@ -367,14 +384,3 @@ class ChatSession(UpgradeHandler):
                 seconds=round(time.monotonic() - self.began, 3),
                 commands=self.commands_in,
             )
-
-
-def _key_and_cost(message: str | bytes) -> tuple[str | None, float]:
-    """The clientMessageId of a refused command, and how much the refusal counts."""
-    try:
-        command = protocol.decode_command(message)
-    except CommandError as error:
-        return error.client_message_id, 1.0
-    if command is None or ROWS[type(command)].limit == "chat_typing":
-        return None, REFUSED_TYPING * (1 + len(message) // COMMAND_LENGTH)
-    return command.client_message_id, 1.0

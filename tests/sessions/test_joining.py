@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from eclipse_ws.backends.base import BackendError
-from eclipse_ws.protocol import MAX_CHATS, ChatToJoin
+from eclipse_ws.protocol import MAX_CHATS, ChatToJoin, CloseCode
 from eclipse_ws.security.limits import Rate
 from eclipse_ws.sessions.session import ChatSession
 from tests.client import Client, http, running, token, until
@@ -317,6 +317,36 @@ async def test_a_chat_that_the_backend_refuses(expect_log: Any) -> None:
 
 
 @pytest.mark.gen_test
+async def test_a_session_that_ends_while_it_joins() -> None:
+    """Nothing of it stays, and nothing is sent to it or said of it."""
+    async with running() as server:
+        delivery, gate, asked = server.node.delivery, asyncio.Event(), asyncio.Event()
+        resume = delivery.resume
+
+        async def wait(*args: Any) -> Any:
+            missed = await resume(*args)
+            asked.set()
+            await gate.wait()
+            return missed
+
+        async with await agent(server.port, "a") as client:
+            await client.say(type="join", chatId="a")
+            joined = await client.next("joined")
+            await client.say(type="leave", chatId="a")
+            await client.next("left")
+            await publish(server.port, "a", "missed")
+            with patch.object(delivery, "resume", wait):
+                await client.say(type="join", chatId="a", cursor=joined["cursor"])
+                await asked.wait()
+                session = next(iter(server.hub.members()))
+                session.end(CloseCode.RESTARTING)
+                await until(lambda: session.wire.is_lost)
+                gate.set()
+                await until(lambda: not server.hub.chats)
+        assert (server.hub.sessions, server.node.counts.errors) == (0, 0)
+
+
+@pytest.mark.gen_test
 async def test_joining_has_a_rate() -> None:
     """A session that joins and leaves all the time has to wait; what it is in goes on."""
     slow: dict[str, Any] = {"command_rate": 100, "security.limits._JOINS": Rate.of(1, 3)}
@@ -331,6 +361,33 @@ async def test_joining_has_a_rate() -> None:
             assert error["retryAfter"] > 0
             assert server.hub.chats == 3
         assert server.node.limits.refused["join_rate"] == 1
+
+
+@pytest.mark.gen_test
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ({"type": "message", "content": "x", "role": "USER", "clientMessageId": "k", "chatId": "b"}, "b"),
+        ({"type": "message", "content": "x", "role": "USER", "clientMessageId": "k"}, "a"),
+        ({"type": "message", "content": "", "role": "USER", "clientMessageId": "k", "chatId": "b"}, "b"),
+        ({"type": "read", "messageId": "m", "chatId": "b"}, "b"),
+        ({"type": "message", "content": "x", "role": "USER", "chatId": "other"}, "other"),
+        ({"type": "join", "chatId": "b"}, None),
+        ({"type": "ping"}, None),
+        ({"type": "nonsense"}, None),
+    ],
+)
+async def test_a_command_beyond_the_rate_names_its_chat(command: dict[str, Any], named: str | None) -> None:
+    """Or the client couldn't tell whose message it is that has to wait."""
+    given: dict[str, Any] = {"command_rate": 0.001, "security.limits.BURST_SECONDS": 1000}
+    async with running(**given) as server, await Client.join(server.port, "a") as client:
+        await client.say(type="join", chatId="b", token=token("b"))
+        await client.next("joined")
+        await client.say(**command)
+        error = await client.next("error")
+        assert error["code"] == "rate_limited"
+        assert error.get("chatId") == named
+        assert error.get("clientMessageId") == command.get("clientMessageId")
 
 
 # -- tokens -------------------------------------------------------------------------------------
