@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 AGAIN = 0.1
 """Seconds until a seat looks again whether its agent is connected."""
+PACE = 0.125
+"""Seconds between two messages of an agent, in whatever chats: as of the client of the widget."""
 READ_EVERY = 1.0
 """Seconds between two reads of a seat."""
 SEATS = 5
@@ -39,6 +41,8 @@ class Agent(Client):
         super().__init__(cluster, "", number, 0.0, chance)
         self.seats: dict[str, Seat] = {}
         self.user = f"agent-{number}"
+        self.paced = 0.0
+        """When it may send a message again."""
 
     def url(self, node: NodeProcess) -> str:
         """Where to connect, with a token for all of its chats."""
@@ -139,6 +143,12 @@ class Seat(Client):
         self._wire = SeatWire(self, wire)  # type: ignore[assignment]
         self._heard = now
         return True
+
+    def _pump(self, now: float) -> None:
+        if now >= self.agent.paced:
+            super()._pump(now)
+            if self._head is not None and self._head.last == now:
+                self.agent.paced = now + PACE
 
     async def _connect(self) -> None:
         """Join the chat, if the agent is connected."""
