@@ -50,6 +50,8 @@ class ChatSession(UpgradeHandler):
     """
     under_way: asyncio.Task[None] | None = None
     """Runs the commands that need the application, while there are any."""
+    first_chat = ""
+    """The chat of the command with which it began."""
     queue: CommandQueue | None = None
     """The waiting commands, if any."""
     retiring: tuple[CloseCode, str | None] | None = None
@@ -157,10 +159,16 @@ class ChatSession(UpgradeHandler):
         # Now, because the coroutine starts only in the loop's next turn, and the session may close before.
         self.node.under_way += 1
         if self.under_way is None:
+            self.first_chat = chat_id
             self.under_way = asyncio.get_running_loop().create_task(self._carry_out(outcome, key, chat_id))
             return None
         if self.queue is None:
-            self.queue = CommandQueue()
+            self.queue = CommandQueue(self.first_chat)
+        if self.queue.begin(chat_id):
+            task = asyncio.get_running_loop().create_task(self._work(outcome, key, chat_id))
+            self.queue.beside.add(task)
+            task.add_done_callback(self.queue.beside.discard)
+            return None
         return self.queue.put(outcome, key, chat_id, command.text)
 
     def _chat_of(self, command: protocol.Command) -> str:
@@ -301,31 +309,37 @@ class ChatSession(UpgradeHandler):
             self.refuse_command(failure, chat_id)
 
     async def _carry_out(self, outcome: Coroutine[Any, Any, None], key: str | None, chat_id: str) -> None:
-        """Run a command, and those that have queued behind it."""
+        """Run a command and all that come meanwhile."""
         try:
-            while True:
-                try:
-                    await self._run(outcome, key, chat_id)
-                finally:
-                    self.node.under_way -= 1
-                if self.queue is None:
-                    return
-                outcome, key, chat_id, _ = self.queue.take()
-                if not self.queue:
-                    self.queue = None
+            await self._work(outcome, key, chat_id)
+            while self.queue is not None and self.queue.beside:
+                await asyncio.wait(self.queue.beside)
         except asyncio.CancelledError:
             self.end(CloseCode.INTERNAL_ERROR)  # commands that were read no longer run
+            for task in () if self.queue is None else self.queue.beside:
+                task.cancel()
             raise
         finally:
-            self.under_way = None
+            self.under_way = self.queue = None
             if self.retiring is not None:
                 self.end(*self.retiring)
 
+    async def _work(self, outcome: Coroutine[Any, Any, None], key: str | None, chat_id: str) -> None:
+        """Run a command, and those that its end lets begin, one after the other."""
+        while True:
+            try:
+                await self._run(outcome, key, chat_id)
+            finally:
+                self.node.under_way -= 1
+            waiting = None if self.queue is None else self.queue.after(chat_id)
+            if waiting is None:
+                return
+            outcome, key, chat_id, _ = waiting
+
     def _refuse_queued(self) -> None:
         """Refuse the waiting commands with ``session_ended``. Idempotent."""
-        queue, self.queue = self.queue, None
-        while queue:
-            work, key, chat_id, _ = queue.take()
+        while self.queue:
+            work, key, chat_id, _ = self.queue.take()
             work.close()
             self.node.under_way -= 1
             text = "Failed to process message"

@@ -155,7 +155,7 @@ async def test_marks_are_loaded_again_with_each_subscription() -> None:
 
 @gen_test
 async def test_a_backend_that_has_lost_its_last_writes() -> None:
-    """Positions that a node knows stay, unless the backend's are later or of another epoch; bans follow it."""
+    """Positions that a node knows stay, unless it has later ones, or of another epoch; bans follow it."""
     async with on_stage() as stage:
         await stage.delivery.subscribe(CHAT)
         await stage.publish(CHAT, 1, 2, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -231,7 +232,7 @@ async def test_what_waits_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_queue_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for room is told when there is some, no earlier; a wide character counts with its bytes."""
     monkeypatch.setattr(command_queue, "MOST_BYTES", 65536)
-    queue = CommandQueue()
+    queue = CommandQueue("c1")
 
     async def nothing() -> None:
         """Do nothing."""
@@ -251,6 +252,115 @@ async def test_a_queue_has_room_again(monkeypatch: pytest.MonkeyPatch) -> None:
     while queue:
         await queue.take().work
     assert queue.held == 0
+
+
+# -- several chats ------------------------------------------------------------------------------
+
+
+def test_one_command_of_each_chat_is_in_progress() -> None:
+    """What may begin does, the oldest first; a chat's own commands keep their order."""
+
+    def put(queue: CommandQueue, *names: str) -> None:
+        for name in names:
+            if not queue.begin(name[0]):
+                queue.put(None, name, name[0], "")  # type: ignore[arg-type]
+
+    def ended(queue: CommandQueue, chat_id: str) -> str | None:
+        waiting = queue.after(chat_id)
+        return waiting and waiting.key
+
+    with patch.object(command_queue, "MOST_RUNNING", 2):
+        queue = CommandQueue("a")
+        put(queue, "a2", "b1", "c1", "b2", "a3", "d1")
+        assert len(queue) == 5
+        assert ended(queue, "b") == "c1"
+        assert ended(queue, "c") == "b2"
+        assert ended(queue, "a") == "a2"
+        assert ended(queue, "a") == "a3"
+        assert ended(queue, "b") == "d1"
+        assert ended(queue, "a") is None
+        assert (len(queue), queue.held) == (0, 0)
+        assert queue.begin("a")
+        assert not queue.begin("d")
+
+
+async def several(server: Server, *chats: str) -> Client:
+    """A session that has joined these chats."""
+    opening = token(user="u1", chatId=None, chatIds=list(chats))
+    client = await Client.open(server.port, f"token={opening}", greet=True)
+    await client.say(type="join", chats=[{"chatId": chat} for chat in chats])
+    for _ in chats:
+        await client.next("joined")
+    return client
+
+
+async def say_in(client: Client, *keys: str) -> None:
+    """Send a message under each key, in the chat of its first letter."""
+    for key in keys:
+        await client.say(type="message", content=key, role="USER", clientMessageId=key, chatId=key[0])
+
+
+@pytest.mark.gen_test
+async def test_a_slow_chat_holds_no_other_up() -> None:
+    """A message that the application holds up delays those of its own chat only."""
+    async with running() as server, await several(server, "a", "b") as client:
+        gate, send = asyncio.Event(), server.api.send_message
+
+        async def slow(chat_id: str, *given: Any, **named: Any) -> Any:
+            if chat_id == "a":
+                await gate.wait()
+            return await send(chat_id, *given, **named)
+
+        server.api.send_message = slow  # type: ignore[method-assign]
+        await say_in(client, "a1", "a2", "b1", "b2")
+        for key in ("b1", "b2"):
+            assert (await client.seek("ack"))["clientMessageId"] == key
+        assert server.node.under_way == 2
+        gate.set()
+        for key in ("a1", "a2"):
+            assert (await client.seek("ack"))["clientMessageId"] == key
+        await until(lambda: session_of(server).under_way is None)
+        assert (session_of(server).queue, server.node.under_way) == (None, 0)
+
+
+@pytest.mark.gen_test
+async def test_the_first_chat_ends_first() -> None:
+    """The session's work goes on as long as any chat's does, and takes what comes meanwhile."""
+    async with running() as server, await several(server, "a", "b", "c") as client:
+        gate, send = asyncio.Event(), server.api.send_message
+
+        async def slow(chat_id: str, *given: Any, **named: Any) -> Any:
+            if chat_id != "a":
+                await gate.wait()
+            return await send(chat_id, *given, **named)
+
+        server.api.send_message = slow  # type: ignore[method-assign]
+        await say_in(client, "b1", "a1")
+        assert (await client.seek("ack"))["clientMessageId"] == "a1"
+        await say_in(client, "a2", "c1", "b2")
+        assert (await client.seek("ack"))["clientMessageId"] == "a2"
+        await until(lambda: server.node.under_way == 3)
+        session_of(server).retire()
+        gate.set()
+        assert {(await client.seek("ack"))["clientMessageId"] for _ in range(3)} == {"b1", "b2", "c1"}
+        assert await client.ended() == (1012, "Server restarting")
+        assert server.node.under_way == 0
+
+
+@pytest.mark.gen_test
+async def test_cancelled_work_ends_in_all_chats() -> None:
+    """What is in progress is cancelled, and what waits is answered."""
+    async with running() as server, await several(server, "a", "b") as client:
+        Gate(server)
+        await say_in(client, "a1", "b1", "b2")
+        await until(lambda: server.node.under_way == 3)
+        work = session_of(server).under_way
+        assert work is not None
+        work.cancel()
+        error = await client.next("error")
+        assert (error["code"], error["clientMessageId"], error["chatId"]) == ("session_ended", "b2", "b")
+        assert await client.ended() == (4000, "Internal server error")
+        await until(lambda: server.node.under_way == 0)
 
 
 # -- the end ------------------------------------------------------------------------------------
