@@ -84,11 +84,11 @@ async def _see_everything(stage: Stage, seats: list[Seat], members: list[Member]
     readers = {seat.user for seat in seats}
 
     def complete(seat: Seat) -> bool:
-        return saved <= seat.known and seat.present == on_nodes and readers <= set(seat.positions)
+        return saved <= seat.known and seat.present == on_nodes and readers <= set(seat.shown)
 
     await until(lambda: all(map(complete, seats)), SEEN_SECONDS)
     for seat in seats:
-        missed, wrong, unknown = saved - seat.known, seat.present ^ on_nodes, readers - set(seat.positions)
+        missed, wrong, unknown = saved - seat.known, seat.present ^ on_nodes, readers - set(seat.shown)
         stage.expect(not missed, f"{seat.user} missed {sorted(missed)}")
         stage.expect(not wrong, f"{seat.user} sees {sorted(seat.present)}, not {sorted(on_nodes)}")
         stage.expect(not unknown, f"{seat.user} doesn't know what {sorted(unknown)} have read")
