@@ -52,9 +52,11 @@ class Mark(msgspec.Struct, frozen=True):
 
     def was_lost(self, found: Mark | None) -> bool:
         """Whether a backend that had kept this one must have lost it if it has that one, or none, now."""
-        if self.cursor is None or found is None:
-            return self.cursor is not None
-        return found.cursor is not None and self.follows(found) and self.cursor.epoch == found.cursor.epoch
+        if self.cursor is None:
+            return False
+        if found is None:
+            return True
+        return found.cursor is not None and found.cursor.epoch == self.cursor.epoch and self.follows(found)
 
 
 def parse_marks(texts: Sequence[bytes]) -> dict[str, Mark]:

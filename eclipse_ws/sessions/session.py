@@ -53,7 +53,7 @@ class ChatSession(UpgradeHandler):
     first_chat = ""
     """The chat of the command with which it began."""
     queue: CommandQueue | None = None
-    """The waiting commands, if any."""
+    """The commands that wait, or run beside the first one, once there have been any."""
     retiring: tuple[CloseCode, str | None] | None = None
     """How the session ends once its commands are done."""
 
@@ -235,15 +235,13 @@ class ChatSession(UpgradeHandler):
             command = protocol.decode_command(message)
         except CommandError as error:
             return error.chat_id or "", error.client_message_id, 1.0
-        row = None if command is None else self.node.commands.rows[type(command)]
-        chat_id, key, cost = "", None, 1.0
-        if command is not None and row is not None:
-            key = command.client_message_id
-            if row.in_chat:
-                chat_id = self.claims.chat_id if command.chat is None else str(command.chat)
-        if row is None or row.limit == "chat_typing":
-            cost = REFUSED_TYPING * (1 + len(message) // COMMAND_LENGTH)
-        return chat_id, key, cost
+        little = REFUSED_TYPING * (1 + len(message) // COMMAND_LENGTH)
+        if command is None:
+            return "", None, little
+        row, chat_id = self.node.commands.rows[type(command)], ""
+        if row.in_chat:
+            chat_id = self.claims.chat_id if command.chat is None else str(command.chat)
+        return chat_id, command.client_message_id, little if row.limit == "chat_typing" else 1.0
 
     def on_flood(self) -> None:
         """Treat a flood of non-command frames as too many commands."""

@@ -236,8 +236,8 @@ def seat_agents(
     return agents
 
 
-def judge_seats(verdict: Verdict, chats: dict[str, list[Client]], *, is_long: bool) -> None:
-    """Count positions that went backwards, and in a long run those who are wrongly there or not.
+def judge_seats(verdict: Verdict, chats: dict[str, list[Client]], *, presence: bool) -> None:
+    """Count positions that went backwards, and with ``presence`` those who are wrongly there or not.
 
     Neither what one visit is told may go back, nor what a seat shows over all of them.
     """
@@ -252,7 +252,7 @@ def judge_seats(verdict: Verdict, chats: dict[str, list[Client]], *, is_long: bo
                         verdict.say(
                             f"backwards: {user} has read {before} ({at}), then {after} ({to}) of {chat}"
                         )
-            if is_long and (wrong := ghosts(seat, members)):
+            if presence and (wrong := ghosts(seat, members)):
                 verdict.ghosts += len(wrong)
                 verdict.say(
                     f"ghosts: {seat.user} is told {sorted(seat.present)} of {chat}: {sorted(wrong)} are wrong"

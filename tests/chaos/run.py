@@ -103,7 +103,7 @@ async def run_scenario(
         is_long = seconds >= LONG_SECONDS
         if is_long:
             await until(lambda: not any(ghosts(*each) for each in seated(by_chat)), PRESENCE_SECONDS)
-        judge_seats(verdict, by_chat, is_long=is_long)
+        judge_seats(verdict, by_chat, presence=is_long)
         if verdict.missed_targets:
             write_down(cluster.folder, clients)
             (cluster.folder / "evidence.txt").write_text("\n".join(verdict.evidence))

@@ -8,12 +8,7 @@ from typing import Any
 from tests.chaos.agent import Agent, Seat, judge_seats
 from tests.chaos.client import Visit
 from tests.chaos.judge import Verdict
-
-
-class Nodes:
-    """A cluster without nodes."""
-
-    nodes = (None, None)
+from tests.chaos.test_judge import Nodes
 
 
 class Talk:
@@ -42,7 +37,7 @@ class Talk:
     def backwards(self) -> int:
         """What the judge counts."""
         verdict = Verdict("test")
-        judge_seats(verdict, {"c": [self.seat]}, is_long=False)
+        judge_seats(verdict, {"c": [self.seat]}, presence=False)
         return verdict.backwards
 
 
