@@ -180,6 +180,21 @@ async def test_a_backend_that_has_lost_its_last_writes() -> None:
 
 
 @gen_test
+async def test_positions_that_have_expired_are_not_lost() -> None:
+    """The backend has dropped them, and so does the node."""
+    async with on_stage() as stage:
+        await stage.delivery.subscribe(CHAT)
+        await stage.publish(CHAT, 1)
+        assert await read(stage, 1)
+        known(stage).marks.known["read:u"] = Mark("user 1", 1, at(stage, 1))  # type: ignore[union-attr]
+        del stage.backend._marks[CHAT]["read:u"]
+        stage.delivery.lost()
+        stage.delivery.restored()
+        await until(lambda: known(stage).live)
+        assert known(stage).marks.known == {}  # type: ignore[union-attr]
+
+
+@gen_test
 async def test_lost_positions_are_bounded() -> None:
     """Those that the backend has lost take no room from those that it has."""
     async with on_stage() as stage:

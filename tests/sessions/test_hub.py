@@ -636,6 +636,24 @@ async def test_ends_while_resuming(end: str) -> None:
 
 
 @gen_test
+async def test_leaving_one_chat_while_resuming() -> None:
+    """A session that leaves one of its chats while more of a replay is fetched is not told to leave."""
+    async with pacing() as (stage, slow, task):
+        stage.hub.name_chats(slow)
+        await stage.publish("live")
+        stage.backend.gate.clear()
+        waiting = stage.backend.gate._waiters  # type: ignore[attr-defined]
+        while not waiting:
+            slow.wire.read()
+            await asyncio.sleep(0.001)
+        stage.hub.part(slow, CHAT)
+        stage.backend.gate.set()
+        assert not await task
+        assert (slow.lost, slow.ended) == ([], [])
+        assert stage.hub._replaying == 0
+
+
+@gen_test
 async def test_all_replays_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the node's bound a session is closed before its greeting, and reconnects later."""
     monkeypatch.setattr(hub_module, "MOST_REPLAYING", 3000)
