@@ -75,11 +75,6 @@ class BaseCommand(msgspec.Struct):
         """Its content, which counts against limits."""
         return ""
 
-    @property
-    def chat(self) -> object:
-        """The chat that it names, as the client sent it; None for the one that the token names."""
-        return None
-
     @classmethod
     def refusal(cls, fields: dict[str, Any], key: str | None) -> CommandError | None:
         """The error for ``fields`` that can't be decoded as this command; None to ignore them.
@@ -89,18 +84,13 @@ class BaseCommand(msgspec.Struct):
         return _malformed(key)
 
 
-class _InChat(BaseCommand, kw_only=True, rename="camel"):
-    """A command about one chat, which it may name."""
+class InChat(BaseCommand, kw_only=True, rename="camel"):
+    """A command about one chat that the session is in: the one that it names, or the one of the token."""
 
     chat_id: str | int | None = None
 
-    @property
-    def chat(self) -> object:
-        """See `BaseCommand`."""
-        return self.chat_id
 
-
-class SendMessage(_InChat, tag="message", rename="camel"):
+class SendMessage(InChat, tag="message", rename="camel"):
     """Send a message: saved by the chat API, then sent as an event to everybody in the chat.
 
     ``resend``: this ``clientMessageId`` was sent before, perhaps to another node, and not answered.
@@ -133,7 +123,7 @@ class SendMessage(_InChat, tag="message", rename="camel"):
         )
 
 
-class Typing(_InChat, tag="typing", rename="camel"):
+class Typing(InChat, tag="typing", rename="camel"):
     """The user is typing or has stopped."""
 
     is_typing: bool
@@ -143,7 +133,7 @@ class Typing(_InChat, tag="typing", rename="camel"):
         """None: it is ignored silently."""
 
 
-class AgentJoined(_InChat, tag="agent_joined", rename="camel"):
+class AgentJoined(InChat, tag="agent_joined", rename="camel"):
     """An agent has joined; what the client says about the agent is ignored."""
 
     @classmethod
@@ -152,7 +142,7 @@ class AgentJoined(_InChat, tag="agent_joined", rename="camel"):
         return _invalid_chat_id(key)
 
 
-class Read(_InChat, tag="read", rename="camel"):
+class Read(InChat, tag="read", rename="camel"):
     """The user has read the chat up to a message.
 
     ``cursor``: the newest one that the client had when it showed the message, for a server that doesn't know

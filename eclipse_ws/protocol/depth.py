@@ -54,7 +54,8 @@ def bounded(decode: Callable[[str | bytes], T]) -> Callable[[str | bytes], T]:
     """
 
     def checked(text: str | bytes) -> T:
-        check_depth(text)
+        if len(text) > MAX_DEPTH:
+            check_depth(text)
         try:
             return decode(text)
         except msgspec.DecodeError:

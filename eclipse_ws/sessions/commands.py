@@ -17,7 +17,7 @@ from eclipse_ws.delivery.records import Attempt
 from eclipse_ws.protocol import CommandError
 from eclipse_ws.security.jwt import Claims
 from eclipse_ws.sessions.readers import Readers
-from eclipse_ws.sessions.typists import Typist, Typists
+from eclipse_ws.sessions.typists import Typists
 
 log = structlog.get_logger("eclipse_ws.chat")
 
@@ -80,8 +80,6 @@ class Row(Generic[C]):
 
     If it takes time, it is a coroutine function, and the command waits for earlier ones.
     """
-    in_chat: bool = True
-    """Whether it is about one chat, which the session has to be in."""
     holds: bool = False
     """Whether the session reads its next command only when this one is done, rather than queueing it."""
     handled: int = 0
@@ -126,7 +124,7 @@ class Commands:
 
     def _typing(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Typing) -> None:
         """Broadcast it to the others in the chat."""
-        self.typists.note(Typist(session.id, chat_id, claims.user_id), command.is_typing)
+        self.typists.note(session.id, chat_id, claims.user_id, command.is_typing)
 
     def _read(self, session: Speaker, claims: Claims, chat_id: str, command: protocol.Read) -> None:
         """Note how far the user has read; delivery tells it."""
@@ -237,10 +235,10 @@ ROWS: Final[Mapping[type, Row[Any]]] = {
         Row(protocol.Typing, None, "chat_typing", Commands._typing),
         Row(protocol.AgentJoined, lambda command: "AGENT", None, Commands._agent_joined),
         Row(protocol.Read, None, None, Commands._read),
-        Row(protocol.Ping, None, None, Commands._ping, in_chat=False),
-        Row(protocol.Refresh, None, None, Commands._refresh, in_chat=False),
-        Row(protocol.Join, None, None, Commands._join, in_chat=False, holds=True),
-        Row(protocol.Leave, None, None, Commands._leave, in_chat=False),
+        Row(protocol.Ping, None, None, Commands._ping),
+        Row(protocol.Refresh, None, None, Commands._refresh),
+        Row(protocol.Join, None, None, Commands._join, holds=True),
+        Row(protocol.Leave, None, None, Commands._leave),
     )
 }
 """Each command's row by its struct."""

@@ -253,8 +253,9 @@ class Hub:
         chat = self._chats.get(chat_id)
         if chat is None:
             return
-        receivers, skip = chat.receivers, None
-        if not event.kept:
+        if event.kept:
+            receivers = chat.send(event.body)
+        else:
             now, full, rate = time.monotonic(), chat.fan_out, self.fan_out
             if full < now:
                 full = now
@@ -262,16 +263,14 @@ class Hub:
                 self.fan_out_dropped += 1
                 return
             if event.type in OPT_IN:
-                receivers = len(chat.opted(event.type))
-            chat.fan_out = full + receivers * rate.interval
-            if event.type in OPT_IN:
+                chat.fan_out = full + len(chat.opted(event.type)) * rate.interval
                 self.signal(chat_id, event)
                 return
             origin = self._sessions.get(event.origin) if event.origin else None
-            skip = None if origin is None else origin.wire
+            receivers = chat.send(event.body, droppable=True, skip=None if origin is None else origin.wire)
+            chat.fan_out = full + receivers * rate.interval
         self.events += 1
         self.deliveries += receivers
-        chat.send(event, skip=skip)
         if not self._is_measuring:
             self._measure()
 

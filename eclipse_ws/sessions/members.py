@@ -74,11 +74,6 @@ class Members:
         """Its sessions, also those that are joining."""
         return [*self.joined, *self.joining]
 
-    @property
-    def receivers(self) -> int:
-        """How many sessions get an event."""
-        return len(self._audience) + (0 if self._named is None else len(self._named))
-
     def add(self, session: Member) -> None:
         """Let a session hear what is sent from now on."""
         if not session.has_joined:
@@ -104,13 +99,16 @@ class Members:
         """The sessions that have asked for a type of events. The caller must not keep it."""
         return () if self._opted is None else self._opted.get(kind, ())
 
-    def send(self, event: Event, *, skip: Socket | None = None) -> None:
-        """Send an event to all, except to one socket; an ephemeral one may be dropped."""
-        droppable = not event.kept
-        self._audience.send(text_frame(event.body), droppable=droppable, skip=skip)
+    def send(self, body: bytes, *, droppable: bool = False, skip: Socket | None = None) -> int:
+        """Send an event's JSON text to the joined sessions, except to the socket ``skip``.
+
+        ``droppable`` as in `Socket.send`. Returns the number of joined sessions.
+        """
+        receivers = self._audience.send(text_frame(body), droppable=droppable, skip=skip)
         if self._named is not None:
-            frame = text_frame(with_chat_id(event.body, self.chat_id))
-            self._named.send(frame, droppable=droppable, skip=skip)
+            frame = text_frame(with_chat_id(body, self.chat_id))
+            receivers += self._named.send(frame, droppable=droppable, skip=skip)
+        return receivers
 
 
 def body_for(session: Member, chat_id: str, event: Event) -> bytes:

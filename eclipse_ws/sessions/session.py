@@ -20,7 +20,6 @@ from eclipse_ws.sessions.command_queue import CommandQueue
 from eclipse_ws.sessions.commands import Row
 from eclipse_ws.sessions.hub import BannedError
 from eclipse_ws.sessions.members import OPT_IN
-from eclipse_ws.sessions.typists import Typist
 from eclipse_ws.websocket import text_frame
 
 log = structlog.get_logger("eclipse_ws.session")
@@ -140,7 +139,7 @@ class ChatSession(UpgradeHandler):
             if command is None:
                 return None
             row = self.node.commands.rows[type(command)]
-            chat_id = self._chat_of(command) if row.in_chat else ""
+            chat_id = self._chat_of(command) if isinstance(command, protocol.InChat) else ""
             if not self._accepts(row, chat_id, command, now):
                 return None
             outcome = self.node.commands.handle(self, row, chat_id, command)
@@ -171,9 +170,9 @@ class ChatSession(UpgradeHandler):
             return None
         return self.queue.put(outcome, key, chat_id, command.text)
 
-    def _chat_of(self, command: protocol.Command) -> str:
+    def _chat_of(self, command: protocol.InChat) -> str:
         """The chat that a command is about. Raises CommandError if the session isn't in it."""
-        named = command.chat
+        named = command.chat_id
         chat_id = self.claims.chat_id if named is None else str(named)
         if chat_id not in self.chats:
             error = joining.not_joined(chat_id)
@@ -239,8 +238,8 @@ class ChatSession(UpgradeHandler):
         if command is None:
             return "", None, little
         row, chat_id = self.node.commands.rows[type(command)], ""
-        if row.in_chat:
-            chat_id = self.claims.chat_id if command.chat is None else str(command.chat)
+        if isinstance(command, protocol.InChat):
+            chat_id = self.claims.chat_id if command.chat_id is None else str(command.chat_id)
         return chat_id, command.client_message_id, little if row.limit == "chat_typing" else 1.0
 
     def on_flood(self) -> None:
@@ -292,7 +291,7 @@ class ChatSession(UpgradeHandler):
         typists = self.node.commands.typists
         if typists:
             for chat_id in chat_ids:
-                typists.stop(Typist(self.id, chat_id, self.user_id))
+                typists.stop(self.id, chat_id)
 
     async def _run(self, outcome: Coroutine[Any, Any, None], key: str | None, chat_id: str) -> None:
         """Run a command, and answer it if it fails."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from eclipse_ws.protocol import Event, typing_event
 
@@ -12,44 +12,32 @@ PATIENCE: Final = 10.0
 """Seconds without another `typing` after which a session counts as having stopped."""
 
 
-class Typist(NamedTuple):
-    """A session that types in a chat."""
-
-    session_id: str
-    chat_id: str
-    user_id: str
-
-
 class Typists:
     """The sessions that are typing. ``broadcast`` takes a chat's id and an ephemeral event of it."""
 
     def __init__(self, broadcast: Callable[[str, Event], None]) -> None:
         self._broadcast = broadcast
-        self._since: dict[Typist, float] = {}
-        """When each one was last heard, on the monotonic clock, the longest ago first."""
+        self._heard: dict[tuple[str, str], tuple[str, float]] = {}
+        """By session and chat: the user, and when they were last heard, on the monotonic clock."""
 
     def __len__(self) -> int:
-        return len(self._since)
+        return len(self._heard)
 
-    def note(self, typist: Typist, is_typing: bool) -> None:
+    def note(self, session_id: str, chat_id: str, user_id: str, is_typing: bool) -> None:
         """Broadcast what a session says."""
-        self._since.pop(typist, None)
         if is_typing:
-            self._since[typist] = time.monotonic()
-        self._tell(typist, is_typing)
+            self._heard[session_id, chat_id] = user_id, time.monotonic()
+        else:
+            self._heard.pop((session_id, chat_id), None)
+        self._broadcast(chat_id, typing_event(user_id, is_typing, session_id))
 
-    def stop(self, typist: Typist) -> None:
+    def stop(self, session_id: str, chat_id: str) -> None:
         """Broadcast that a session has stopped, if it was typing."""
-        if self._since.pop(typist, None) is not None:
-            self._tell(typist, False)
+        if (heard := self._heard.pop((session_id, chat_id), None)) is not None:
+            user_id, _ = heard
+            self._broadcast(chat_id, typing_event(user_id, False, session_id))
 
     def sweep(self, now: float) -> None:
         """Stop those that have said nothing for a while. ``now`` is a time of the monotonic clock."""
-        while self._since:
-            typist = next(iter(self._since))
-            if self._since[typist] > now - PATIENCE:
-                return
-            self.stop(typist)
-
-    def _tell(self, typist: Typist, is_typing: bool) -> None:
-        self._broadcast(typist.chat_id, typing_event(typist.user_id, is_typing, typist.session_id))
+        for typist in [typist for typist, (_, at) in self._heard.items() if at <= now - PATIENCE]:
+            self.stop(*typist)

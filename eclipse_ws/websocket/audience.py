@@ -111,12 +111,12 @@ class Audience:
         if not self._members:
             self._alone = ()
 
-    def send(self, frame: bytes, *, droppable: bool = False, skip: Member | None = None) -> None:
+    def send(self, frame: bytes, *, droppable: bool = False, skip: Member | None = None) -> int:
         """Send a frame to all members except `skip` at the end of the turn. `droppable` as in `Socket.send`.
-        Never raises, never blocks.
+        Returns the number of members. Never raises, never blocks.
         """
         if not self._members:
-            return
+            return 0
         frames = self.frames
         if not frames:
             frames = self.frames = []
@@ -127,8 +127,7 @@ class Audience:
                 poll.schedule()
         elif self._bytes > MOST_BYTES:
             self.flush()
-            self.send(frame, droppable=droppable, skip=skip)
-            return
+            return self.send(frame, droppable=droppable, skip=skip)
         if skip is not None and skip in self._members:
             if frames:
                 self.pull(skip)
@@ -137,6 +136,7 @@ class Audience:
             self._soft |= 1 << len(frames)
         frames.append(frame)
         self._bytes += len(frame)
+        return len(self._members)
 
     def pull(self, socket: Member) -> None:
         """Move this turn's frames that a member has not received to its own, to keep the order."""
