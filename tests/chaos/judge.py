@@ -14,6 +14,7 @@ Definitions, for one chat of one scenario:
 - *False error*: an error, other than ``outcome_unknown``, for a message that was saved by then; and an ack
   for one that was not.
 - *Saved twice*: one ``clientMessageId`` that was saved more than once.
+- *Expired*: a ``recovered: false`` for a client that was away for longer than events are kept.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from tests.chaos.application import Application
 from tests.chaos.client import Client, Received, Visit
+from tests.chaos.cluster import HISTORY_SECONDS
 
 EVIDENCE = 200
 """Sentences of evidence that are kept for one scenario."""
@@ -57,6 +59,7 @@ class Verdict:
     connects: int = 0
     resumed: int = 0
     not_recovered: int = 0
+    expired: int = 0
     resume_needed: int = 0
     loads: int = 0
     left: int = 0
@@ -97,8 +100,8 @@ class Verdict:
             missed.insert(0, f"delivered {self.percent:.4f} % ({self.expected - self.delivered} missing)")
         if self.saved_twice > (math.ceil(self.saved / 1000) if self.repeats else 0):
             missed.append(f"saved_twice {self.saved_twice}")
-        if self.resumes and self.not_recovered:
-            missed.append(f"recovered: false {self.not_recovered}")
+        if self.resumes and self.not_recovered > self.expired:
+            missed.append(f"recovered: false {self.not_recovered} ({self.expired} expired)")
         if not self.saved:
             missed.append("nothing was saved")
         return missed
@@ -137,6 +140,7 @@ def judge(
         verdict.connects += len(client.visits)
         verdict.resumed += sum(1 for visit in client.visits if visit.recovered)
         verdict.not_recovered += sum(1 for visit in client.visits if visit.recovered is False)
+        verdict.expired += _expired(client)
         verdict.resume_needed += sum(1 for visit in client.visits if visit.close == 4010)
         verdict.loads += client.loads
     _judge_saving(verdict, application, clients)
@@ -151,6 +155,16 @@ def judge(
                 f"client {client.number} of {client.chat} did not settle: waiting {keys}; {trail(client)}"
             )
     return verdict
+
+
+def _expired(client: Client) -> int:
+    found, left = 0, math.inf
+    for visit in client.visits:
+        if visit.recovered is False and visit.greeted - left > HISTORY_SECONDS:
+            found += 1
+        if visit.greeted:
+            left = visit.ended
+    return found
 
 
 def _judge_saving(verdict: Verdict, application: Application, clients: Sequence[Client]) -> None:

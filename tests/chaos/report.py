@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.chaos.cluster import HISTORY_SECONDS
 from tests.chaos.judge import Verdict
 from tests.chaos.plans import plans_of
 from tests.chaos.stage import Plan
@@ -105,7 +106,8 @@ def document(
 def _why(verdict: Verdict, plans: dict[str, Plan]) -> str:
     plan, parts = plans[verdict.scenario], []
     if verdict.not_recovered:
-        parts.append(f"`recovered: false` {verdict.not_recovered}: {plan.unresumed or 'none allowed'}")
+        others = "none allowed" if verdict.not_recovered > verdict.expired else AWAY
+        parts.append(f"`recovered: false` {verdict.not_recovered}: {plan.unresumed or others}")
     if verdict.saved_twice:
         parts.append(f"saved twice {verdict.saved_twice}: {plan.repeats or 'none allowed'}")
     if verdict.unknown:
@@ -113,6 +115,7 @@ def _why(verdict: Verdict, plans: dict[str, Plan]) -> str:
     return "; ".join(parts)
 
 
+AWAY = f"the clients were away for longer than the {HISTORY_SECONDS} s for which events are kept"
 BUSY = "the API's answer did not come within its three seconds, the machine being busy"
 
 TEMPLATE = """# Chaos

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.client import Client, Received, Trouble, Visit
+from tests.chaos.cluster import HISTORY_SECONDS
 from tests.chaos.judge import Verdict, judge
 
 
@@ -134,6 +135,24 @@ def test_what_is_expected() -> None:
     client.unknown = {"k0": 1.0}
     verdict = judged(application, client)
     assert (verdict.expected, verdict.delivered, verdict.unknown_saved) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("away", "missed"), [(HISTORY_SECONDS - 1, True), (HISTORY_SECONDS + 1, False)])
+def test_what_had_expired_can_not_be_resumed(away: float, missed: bool) -> None:
+    """A client has to be able to resume for as long as events are kept, and from its last greeting on."""
+    first, refused, second = visit(("m0", "e.1")), visit(), visit(at="e.2", recovered=False)
+    first.ended, refused.greeted, second.greeted = 100.0, 0.0, 100.0 + away
+    refused.ended = second.greeted
+    verdict = judged(Saved("k0"), member(first, refused, second))
+    assert (verdict.not_recovered, verdict.expired) == (1, 0 if missed else 1)
+    assert any("recovered: false" in target for target in verdict.missed_targets) == missed
+
+
+def test_a_first_visit_has_nothing_that_expired() -> None:
+    """A client that has never been there was not away, however late it comes."""
+    late = visit(recovered=False)
+    late.greeted = 1000.0
+    assert judged(Saved(), member(late)).expired == 0
 
 
 def test_unsettled_client() -> None:

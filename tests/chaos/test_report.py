@@ -19,6 +19,13 @@ def test_names_are_unique_within_a_backend(backend: str) -> None:
     assert [name for name, count in names.items() if count > 1 or "," in name] == []
 
 
+def test_why_a_client_could_not_resume() -> None:
+    """A plan that allows no `recovered: false` names a reason only if each of them has expired."""
+    for expired, why in ((2, "`recovered: false` 2: the clients were away"), (1, "2: none allowed")):
+        verdict = Verdict("calm", not_recovered=2, expired=expired)
+        assert why in document({"redis": [verdict]}, {"redis": "redis 1.2.3"}, 60, "make chaos")
+
+
 def test_every_scenario_is_in_the_table_of_its_backend() -> None:
     """With its description and its reason."""
     by_backend = {
