@@ -69,7 +69,7 @@ attack: $(STAMP) ## 100 honest pairs against 4,000 attackers, then against 1,000
 	@$(BIN)/python -m benchmarks.attack $(ARGS) && $(BIN)/python -m benchmarks.attack --kinds herd --over plain --p99 25 \
 	  && $(BIN)/python -m tests.attacks.kills
 
-conversations: $(STAMP) $(VENV)/.bench ## many chats on one session, an inbox, presence and reports, while nodes are killed (35 minutes)
+conversations: $(STAMP) $(VENV)/.bench ## many chats on one session, an inbox, presence and reports, while nodes are killed (half an hour)
 	@for part in conversations inbox presence reports; do $(BIN)/python -m benchmarks.$$part || exit 1; done
 
 profile: $(STAMP) $(VENV)/.bench ## flame graphs of the hot paths under load, into artefacts/
