@@ -56,6 +56,13 @@ def test_claims_of_a_good_token() -> None:
     assert found.expires_at == datetime.fromtimestamp(NOW + 7200, UTC)
 
 
+def test_sessions_without_further_chats_share_one_set() -> None:
+    """Most sessions are in one chat, and an empty set takes a tenth of an idle session's memory."""
+    one, two = (Verifier(make_settings()).verify(token(chat)) for chat in ("c1", "c2"))
+    assert one.chat_ids is two.chat_ids
+    assert not one.chat_ids
+
+
 def test_a_secret_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A secret is checked with the first token, not with each of them."""
     looked: list[object] = []
