@@ -54,8 +54,7 @@ def bounded(decode: Callable[[str | bytes], T]) -> Callable[[str | bytes], T]:
     """
 
     def checked(text: str | bytes) -> T:
-        if len(text) > MAX_DEPTH:
-            check_depth(text)
+        check_depth(text)
         try:
             return decode(text)
         except msgspec.DecodeError:

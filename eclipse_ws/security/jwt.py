@@ -271,7 +271,7 @@ def _chat_ids(value: object) -> frozenset[str]:
             f"chatIds must be a list of at most {protocol.MAX_CHATS} strings of 1 to {MAX_NAME} characters "
             "without control characters",
         )
-    return frozenset(value)
+    return frozenset(value) or NO_CHATS
 
 
 def _roles(value: object) -> tuple[str, ...] | None:

@@ -33,9 +33,9 @@ class Typists:
 
     def stop(self, session_id: str, chat_id: str) -> None:
         """Broadcast that a session has stopped, if it was typing."""
-        if (heard := self._heard.pop((session_id, chat_id), None)) is not None:
+        if (heard := self._heard.get((session_id, chat_id))) is not None:
             user_id, _ = heard
-            self._broadcast(chat_id, typing_event(user_id, False, session_id))
+            self.note(session_id, chat_id, user_id, False)
 
     def sweep(self, now: float) -> None:
         """Stop those that have said nothing for a while. ``now`` is a time of the monotonic clock."""

@@ -106,8 +106,8 @@ def document(
 def _why(verdict: Verdict, plans: dict[str, Plan]) -> str:
     plan, parts = plans[verdict.scenario], []
     if verdict.not_recovered:
-        others = "none allowed" if verdict.not_recovered > verdict.expired else AWAY
-        parts.append(f"`recovered: false` {verdict.not_recovered}: {plan.unresumed or others}")
+        why = plan.unresumed or ("none allowed" if verdict.not_recovered > verdict.expired else AWAY)
+        parts.append(f"`recovered: false` {verdict.not_recovered}: {why}")
     if verdict.saved_twice:
         parts.append(f"saved twice {verdict.saved_twice}: {plan.repeats or 'none allowed'}")
     if verdict.unknown:

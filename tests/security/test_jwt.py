@@ -58,8 +58,9 @@ def test_claims_of_a_good_token() -> None:
 
 def test_sessions_without_further_chats_share_one_set() -> None:
     """Most sessions are in one chat, and an empty set takes a tenth of an idle session's memory."""
-    one, two = (Verifier(make_settings()).verify(token(chat)) for chat in ("c1", "c2"))
-    assert one.chat_ids is two.chat_ids
+    verify = Verifier(make_settings()).verify
+    one, two, three = verify(token("c1")), verify(token("c2")), verify(token("c3", chatIds=[]))
+    assert one.chat_ids is two.chat_ids is three.chat_ids
     assert not one.chat_ids
 
 
