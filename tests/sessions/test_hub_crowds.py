@@ -97,10 +97,13 @@ async def test_an_interrupted_chat_begins_anew() -> None:
 
 
 @gen_test
-async def test_who_reads_nothing_loses_typing_alone() -> None:
+@pytest.mark.parametrize("joins", [False, True])
+async def test_who_reads_nothing_loses_typing_alone(joins: bool) -> None:
     """Typing may be dropped for a client that reads nothing, and kept events may not; others have both."""
     async with on_stage() as stage:
         reader, slow = await stage.join("reader"), await stage.join("slow")
+        for session in (reader, slow) if joins else ():
+            stage.hub.name_chats(session)
         slow.wire.reads = False
         for number in range(3):
             stage.delivery.broadcast(CHAT, typing())
@@ -108,6 +111,19 @@ async def test_who_reads_nothing_loses_typing_alone() -> None:
         await turn()
         assert slow.events == ["m0", "m1", "m2"]
         assert reader.events == ["typing", "m0", "typing", "m1", "typing", "m2"]
+
+
+@gen_test
+async def test_typing_of_a_session_that_has_used_join() -> None:
+    """It comes to others, whether they have used it or not, and not back; the chat's sessions are counted."""
+    async with on_stage() as stage:
+        one, two, old = [await stage.join(name) for name in ("one", "two", "old")]
+        for session in (one, two):
+            stage.hub.name_chats(session)
+        stage.delivery.broadcast(CHAT, typing("one"))
+        await turn()
+        assert (one.events, two.events, old.events) == ([], ["typing"], ["typing"])
+        assert stage.hub.deliveries == 3
 
 
 @gen_test
