@@ -700,6 +700,23 @@ async def test_ephemeral_events_have_a_budget_in_deliveries() -> None:
 
 
 @gen_test
+async def test_events_that_have_to_be_asked_for_cost_who_asked() -> None:
+    """From the same budget as typing: a chat in which nobody has asked pays nothing."""
+    async with on_stage() as stage:
+        asked, other = stage.session("asked"), await stage.join("other")
+        asked.kinds = frozenset(("presence",))
+        assert await stage.hub.join(CHAT, asked, None, greet)
+        await turn()
+        before = len(asked.got)
+        stage.hub.fan_out = Rate.of(0.1, 4)
+        for kind in ["read"] * 20 + ["presence"] * 20:
+            stage.delivery.broadcast(CHAT, Event(kind, b'{"type":"%b","data":{}}' % kind.encode()))
+        await turn()
+        assert (len(asked.got) - before, other.events) == (4, [])
+        assert stage.hub.fan_out_dropped == 16
+
+
+@gen_test
 async def test_typing_skips_its_origin() -> None:
     """An ephemeral event goes to everybody in the chat but the session that it came from."""
     async with on_stage() as stage:

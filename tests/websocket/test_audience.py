@@ -234,12 +234,12 @@ async def test_a_stuck_member_loses_only_droppable_frames() -> None:
 
 @pytest.mark.gen_test
 async def test_large_amounts_are_sent_before_the_turn_ends() -> None:
-    """What an audience holds for a turn's end is bounded."""
+    """What an audience holds for a turn's end is bounded; each frame says how many members get it."""
     async with members(1) as ((socket,), (peer,)):
         audience = Audience()
         audience.add(socket)
         for number in range(12):
-            audience.send(text_frame(b"%02d" % number + b"." * 50_000), skip=None)
+            assert audience.send(text_frame(b"%02d" % number + b"." * 50_000), skip=None) == 1
             assert sum(map(len, audience.frames)) < 400_000
         assert [text[:2] for text in await heard(socket, peer)] == [f"{number:02d}" for number in range(12)]
 
@@ -247,7 +247,7 @@ async def test_large_amounts_are_sent_before_the_turn_ends() -> None:
 def test_an_audience_without_members() -> None:
     """Sending to nobody does nothing."""
     audience = Audience()
-    audience.send(frame(0))
+    assert audience.send(frame(0)) == 0
     audience.flush()
     assert len(audience) == 0
     assert audience.frames == []
